@@ -1,0 +1,25 @@
+"""layerkit: neural nets layer by layer, every forward and backward pass in plain sight.
+
+    import layerkit as lk
+    from layerkit import layers as L
+
+See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
+"""
+
+from layerkit import errors, initializers, layers
+from layerkit.blob import Blob, Parameter
+from layerkit.errors import LayerkitError
+from layerkit.gradcheck import GradientReport, check_gradients
+from layerkit.layer import Layer
+from layerkit.net import Net
+from layerkit.netfile import load_net, net_settings, with_data
+from layerkit.snapshot import load, save
+from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD", "Adam", "Blob", "GradientReport", "Layer", "LayerkitError", "Nesterov", "Net",
+    "Parameter", "Solver", "check_gradients", "errors", "initializers", "layers", "load",
+    "load_net", "net_settings", "rates", "save", "with_data",
+]

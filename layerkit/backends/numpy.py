@@ -1,0 +1,38 @@
+"""The default backend: NumPy arrays in the computer's own memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class NumpyBackend:
+    """Arrays are numpy.ndarray; work is done when a call returns."""
+
+    name = "numpy"
+    xp: Any = np
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array filled with zeros."""
+        return np.zeros(shape, dtype)
+
+    def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
+        """`array` as a numpy.ndarray, copied only if need be."""
+        return np.asarray(array, dtype)
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        """A copy, safe to keep."""
+        return np.array(array)
+
+    def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """out = a @ b; BLAS takes transposed views as they are."""
+        np.matmul(a, b, out=out)
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """`step` itself: there is nothing to record."""
+        return step
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""

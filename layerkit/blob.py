@@ -1,0 +1,129 @@
+"""Blobs hold what flows between layers; Parameters hold what is learned; an Arena holds Parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from layerkit.backends.base import Array, Backend
+
+ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
+
+
+class Blob:
+    """A named array that flows between layers and, where it is needed, its gradient.
+
+    Attributes:
+        name: the name by which layers refer to it.
+        shape: shape of one example, without the batch axis.
+        data: backend array of shape (n, *shape), row-major; n is the number of rows of the last
+            forward pass, at most the net's batch size.
+        diff: d loss / d data, of the same shape, or None where no gradient is needed.
+
+    Memory for a whole batch is allocated once; `resize` only moves the views.
+    """
+
+    __slots__ = ("_data", "_diff", "data", "diff", "name", "shape")
+
+    def __init__(self, name: str, data: Array, diff: Array | None = None):
+        self.name = name
+        self.shape: tuple[int, ...] = tuple(data.shape[1:])
+        self._data = self.data = data
+        self._diff = self.diff = diff
+
+    @classmethod
+    def allocate(
+        cls, name: str, batch_size: int, shape: tuple[int, ...], backend: Backend, dtype: Any,
+        gradient: bool = False,
+    ) -> Blob:
+        """A zero-filled blob of `batch_size` rows, with a diff where `gradient` is true."""
+        full = (batch_size, *shape)
+        return cls(
+            name, backend.zeros(full, dtype), backend.zeros(full, dtype) if gradient else None
+        )
+
+    def set_diff(self, diff: Array | None) -> None:
+        """Gives the blob a diff, of as many rows as it was allocated, or takes it away."""
+        self._diff = self.diff = diff
+
+    def branch(self, diff: Array | None) -> Blob:
+        """The same data under the same name with a diff of its own, for one of several readers."""
+        return Blob(self.name, self._data, diff)
+
+    def resize(self, rows: int) -> None:
+        """Makes `data` and `diff` views of the first `rows` rows."""
+        self.data = self._data[:rows]
+        self.diff = None if self._diff is None else self._diff[:rows]
+
+    def __repr__(self) -> str:
+        return f"Blob({self.name!r}, {tuple(self.data.shape)}, diff={self.diff is not None})"
+
+
+class Parameter:
+    """A learned array of a layer and its gradient: views into the net's Arena.
+
+    Attributes:
+        name: "layer/parameter", for example "g1/weight".
+        shape: its shape; `data` and `diff` are backend arrays of this shape.
+        l1, l2: regularisation; the objective gains l1 * sum|w| + l2 / 2 * sum w^2.
+        trainable: False once frozen; a solver then leaves it alone.
+    """
+
+    __slots__ = ("data", "diff", "init", "l1", "l2", "name", "offset", "shape", "trainable")
+
+    def __init__(self, name: str, shape: tuple[int, ...], init: Any, l1: float, l2: float):
+        self.name = name
+        self.shape = shape
+        self.init = init
+        self.l1 = l1
+        self.l2 = l2
+        self.trainable = True
+        self.offset = 0
+        self.data: Array = None
+        self.diff: Array = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, {self.shape}, trainable={self.trainable})"
+
+
+class Arena:
+    """All parameters of a net end to end in one flat array, and their diffs in another.
+
+    An update, a norm or a snapshot is then one call on a flat array.  Parameters start on cache
+    lines; the padding between them is zero and stays zero.
+
+    Attributes:
+        data, diff: flat backend arrays of equal length.  `diff` is None in a net without gradients.
+        parameters: name -> Parameter, in the order of the net.
+    """
+
+    def __init__(self, parameters: list[Parameter], backend: Backend, dtype: Any, gradient: bool):
+        size = 0
+        for parameter in parameters:
+            parameter.offset = size
+            size += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+        self.data = backend.zeros((size,), dtype)
+        self.diff = backend.zeros((size,), dtype) if gradient else None
+        self.parameters = {p.name: p for p in parameters}
+        for p in parameters:
+            span = slice(p.offset, p.offset + p.size)
+            p.data = self.data[span].reshape(p.shape)
+            if self.diff is not None:
+                p.diff = self.diff[span].reshape(p.shape)
+
+    def trainable_spans(self) -> list[slice]:
+        """The stretches of the flat arrays that are not frozen, neighbours merged."""
+        spans: list[slice] = []
+        for p in self.parameters.values():
+            if p.trainable:
+                stop = p.offset + -(-p.size // ALIGNMENT) * ALIGNMENT
+                if spans and spans[-1].stop == p.offset:
+                    spans[-1] = slice(spans[-1].start, stop)
+                else:
+                    spans.append(slice(p.offset, stop))
+        return spans

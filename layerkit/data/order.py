@@ -1,0 +1,30 @@
+"""The order in which a data set is read: shuffled anew each epoch, the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from layerkit.backends import philox
+
+
+def epoch_order(count: int, seed: int, stream: int, epoch: int, shuffle: bool) -> np.ndarray:
+    """Row numbers of one epoch, int64 of shape (count,); a pure function of its arguments."""
+    if not shuffle:
+        return np.arange(count)
+    return philox.permutation(np, count, seed, stream, epoch)
+
+
+def passages(position: int, rows: int, count: int) -> list[tuple[int, int, int]]:
+    """Where `rows` examples lie that follow the first `position` of an endless run of epochs.
+
+    Returns:
+        (epoch, start, stop) for each epoch touched, with start and stop inside the epoch.
+    """
+    pieces = []
+    while rows:
+        epoch, start = divmod(position, count)
+        stop = min(start + rows, count)
+        pieces.append((epoch, start, stop))
+        position += stop - start
+        rows -= stop - start
+    return pieces

@@ -1,0 +1,38 @@
+"""Every error layerkit raises on purpose.
+
+Each message names the layer, file or setting at fault, says what was expected and what came, and
+what to do about it.  A command-line program catches `LayerkitError`, prints the message as one line
+and exits with status 2; anything else is a bug and keeps its traceback.
+"""
+
+
+class LayerkitError(Exception):
+    """Base class: something the user can put right."""
+
+
+class NetError(LayerkitError):
+    """A net that cannot be wired: duplicate top, missing bottom, cycle, shape mismatch, setting."""
+
+
+class NetFileError(LayerkitError):
+    """A net definition file that cannot be read or does not return a list of layers."""
+
+
+class BackendError(LayerkitError):
+    """A backend that is not there, or cannot do what was asked."""
+
+
+class DataError(LayerkitError):
+    """Input data that is missing, empty or of the wrong kind."""
+
+
+class SnapshotError(LayerkitError):
+    """A snapshot that is truncated, of a newer format, or of another net."""
+
+
+class NotFiniteError(LayerkitError):
+    """A loss that is infinite or not a number; names the first blob in which it shows."""
+
+
+class GradientError(LayerkitError, AssertionError):
+    """A backward pass that disagrees with finite differences of its forward pass."""

@@ -1,0 +1,111 @@
+"""Initialisers: what a parameter holds before training.
+
+`draw` gives a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs) the
+fan-in is the product of all axes but the last, the fan-out is the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerkit.errors import NetError
+
+Draw = Callable[[tuple[int, ...]], np.ndarray]
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
+    return math.prod(shape[:-1]), shape[-1]
+
+
+class Initializer:
+    """Base class; `draw` is the whole of it."""
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """Values for a parameter of this shape, given a source of standard normal numbers."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """Every element is `value`."""
+
+    value: float = 0.0
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """An array full of `value`."""
+        return np.full(shape, float(self.value))
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """Independent normal numbers of this mean and standard deviation."""
+
+    sd: float = 0.01
+    mean: float = 0.0
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """mean + sd * noise."""
+        return self.mean + self.sd * normal(shape)
+
+
+@dataclass(frozen=True)
+class Xavier(Initializer):
+    """Normal of variance 2 / (fan_in + fan_out): Glorot and Bengio (2010), for tanh and linear."""
+
+    gain: float = 1.0
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """gain * sqrt(2 / (fan_in + fan_out)) * noise."""
+        return self.gain * math.sqrt(2.0 / sum(_fans(shape))) * normal(shape)
+
+
+@dataclass(frozen=True)
+class He(Initializer):
+    """Normal of variance 2 / fan_in: He et al. (2015), for ReLU."""
+
+    gain: float = 1.0
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """gain * sqrt(2 / fan_in) * noise."""
+        return self.gain * math.sqrt(2.0 / _fans(shape)[0]) * normal(shape)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """Orthonormal columns, or rows where there are fewer rows, times `gain`: Saxe et al. (2014)."""
+
+    gain: float = 1.0
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """The Q of a QR decomposition, with the signs of R's diagonal so that it is uniform."""
+        rows, columns = _fans(shape) if len(shape) > 1 else (shape[0], 1)
+        tall = normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(tall)
+        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+NAMED: dict[str, type[Initializer]] = {
+    "zeros": Constant, "normal": Normal, "xavier": Xavier, "he": He, "orthogonal": Orthogonal,
+}
+
+
+def get(init: Initializer | str | float) -> Initializer:
+    """An initialiser from itself, its name ("he") or a constant (0.0).
+
+    Raises:
+        NetError: an unknown name.
+    """
+    if isinstance(init, Initializer):
+        return init
+    if isinstance(init, str):
+        if init in NAMED:
+            return NAMED[init]()
+        raise NetError(f"unknown initialiser {init!r}: choose one of {', '.join(NAMED)}")
+    return Constant(init)

@@ -1,0 +1,185 @@
+"""The Layer base class and the contract between layers and the net."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from layerkit import initializers
+from layerkit.backends import philox
+from layerkit.backends.base import Array, Backend
+from layerkit.blob import Blob, Parameter
+from layerkit.errors import NetError
+
+Shape = tuple[int, ...]
+
+
+class Run:
+    """What all layers of one net share while it runs.
+
+    Attributes:
+        backend, dtype: where arrays live and what they hold.
+        batch_size: the most rows a forward pass can have; buffers are made for that many.
+        seed: of the net.
+        passes: number of the current forward pass; with the seed and a layer's name it determines
+            every random number that the layer draws.
+        training: False in a net of phase "test".
+        sample: False while sampling layers should return the mean of what they sample.
+    """
+
+    def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
+        self.backend = backend
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.seed = seed
+        self.training = training
+        self.passes = 0
+        self.sample = True
+
+
+class Layer:
+    """One step of a net: reads bottom blobs, writes top blobs, and knows its own derivative.
+
+    A layer in a list is a description: `Net` copies it and runs the copy, so one list can make
+    several nets.  To write a new layer, subclass, and define
+
+    * `__init__(self, name, bottom, ..., *, settings, tops=None)`, which calls
+      `super().__init__(name, [bottom, ...], tops)` and stores its settings;
+    * `setup(shapes)`: given the bottoms' shapes (of one example, without the batch axis), declare
+      parameters with `self.parameter` and work space with `self.buffer`, and return the tops'
+      shapes.  Call `self.fail` on shapes that do not fit;
+    * `forward(bottoms, tops)`: compute every `top.data` from the `bottom.data`;
+    * `backward(bottoms, tops)`: compute the diffs from the `top.diff`.
+
+    **The contract.**  The net allocates every blob, parameter, diff and buffer before the first
+    pass.  `forward` overwrites `top.data` in full; `backward` overwrites in full the diff of each
+    parameter and each bottom.  Always `=`, never `+=`: where several layers read one blob, the net
+    gives each a diff of its own and adds them up.  `bottom.diff` is None where no gradient is
+    needed: then skip it.  Write *into* the arrays (`top.data[...] = `, `out=`), never rebind them.
+    A layer changes nothing else: not the data of its bottoms, not the diff of its tops.  The number
+    of rows can change from pass to pass, up to the net's batch size: take it from the arrays.
+
+    A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
+    layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
+
+    Attributes:
+        name, bottoms, tops: the layer's own name and those of its blobs.
+        xp: the array module (numpy or cupy); array code written with it runs on both.
+        backend: the backend, for `gemm`.
+        run: what the layers of a net share; see `Run`.
+        parameters: name -> Parameter ("weight" -> ...), in the order declared.
+    """
+
+    is_loss: ClassVar[bool] = False
+    is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
+    is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes a wrong setting an error that names the layer, not a bare TypeError."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
+        original, signature = cls.__init__, inspect.signature(cls.__init__)
+
+        @functools.wraps(original)
+        def checked(self: Any, *args: Any, **settings: Any) -> None:
+            try:
+                signature.bind(self, *args, **settings)
+            except TypeError as error:
+                label = f"layer {args[0]!r} ({cls.__name__})" if args else f"layer {cls.__name__}"
+                usage = ", ".join(str(p) for p in list(signature.parameters.values())[1:])
+                usage = usage.replace("'", "")
+                raise NetError(f"{label}: {error}; it takes ({usage})") from None
+            original(self, *args, **settings)
+
+        cls.__init__ = checked  # type: ignore[method-assign]
+
+    def __init__(
+        self, name: str, bottoms: Sequence[str] = (), tops: Sequence[str] | str | None = None
+    ):
+        """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
+        self.name = name
+        self.bottoms = list(bottoms)
+        self.tops = [tops] if isinstance(tops, str) else list(tops) if tops else [name]
+        for label in (name, *self.bottoms, *self.tops):
+            if not isinstance(label, str) or not label:
+                raise NetError(
+                    f"layer {name!r} ({type(self).__name__}): layer and blob names are non-empty "
+                    f"strings, got {label!r}"
+                )
+        self.weight = 1.0  # of a loss layer, in the objective
+        self.parameters: dict[str, Parameter] = {}
+        self.buffers: list[Blob] = []
+        self.run: Run
+        self.backend: Backend
+        self.xp: Any
+
+    # What a subclass defines.
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Declares parameters and buffers; returns the tops' shapes, without the batch axis."""
+        raise NotImplementedError(f"{type(self).__name__} does not define setup")
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Computes the data of every top."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Computes the diff of every parameter, and of every bottom that has one."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def differentiable(self, bottom: int) -> bool:
+        """Whether the layer has a gradient for bottom number `bottom`."""
+        return True
+
+    # What a subclass calls.
+
+    def parameter(
+        self, name: str, shape: Shape, init: initializers.Initializer | str | float,
+        l1: float = 0.0, l2: float = 0.0,
+    ) -> Parameter:
+        """Declares a learned array; `init` is an initialiser, its name, or a constant."""
+        try:
+            init = initializers.get(init)
+        except NetError as error:
+            self.fail(f"{name}: {error}")
+        parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
+        self.parameters[name] = parameter
+        return parameter
+
+    def buffer(self, shape: Shape, dtype: Any = None) -> Blob:
+        """Work space of shape (n, *shape) in `.data`, resized with the batch."""
+        run = self.run
+        buffer = Blob.allocate(self.name, run.batch_size, shape, run.backend, dtype or run.dtype)
+        self.buffers.append(buffer)
+        return buffer
+
+    def normal(self, shape: Shape) -> Array:
+        """Standard normal numbers of this layer for the current forward pass."""
+        run = self.run
+        return philox.normal(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+
+    def uniform(self, shape: Shape) -> Array:
+        """Uniform numbers in (0, 1) of this layer for the current forward pass."""
+        run = self.run
+        return philox.uniform(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+
+    def fail(self, message: str) -> NoReturn:
+        """Raises NetError with the layer's name and type in front."""
+        raise NetError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+
+    # What the net calls.
+
+    def attach(self, run: Run) -> Layer:
+        """A copy of this description that belongs to one net and can be set up and run."""
+        layer = copy.copy(self)
+        layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
+        layer.parameters, layer.buffers = {}, []
+        return layer
+
+    def __repr__(self) -> str:
+        bottoms = ", ".join(self.bottoms)
+        return f"{type(self).__name__}({self.name!r}: {bottoms} -> {', '.join(self.tops)})"

@@ -1,0 +1,37 @@
+"""BinaryCrossEntropy: of Bernoulli variables, from their logits."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layers.loss import Loss, rows
+
+
+class BinaryCrossEntropy(Loss):
+    """-[t log p + (1 - t) log(1 - p)] with p = sigmoid(logit), summed over each example, in nats.
+
+    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).
+
+    Computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
+    """
+
+    def __init__(
+        self, name: str, logit: str, target: str, *, weight: float = 1.0, tops: str | None = None
+    ):
+        super().__init__(name, [logit, target], weight, tops)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The cross entropy of each example."""
+        logit, target = (rows(b.data) for b in bottoms)
+        xp = self.xp
+        terms = xp.maximum(logit, 0) - logit * target + xp.log1p(xp.exp(-xp.abs(logit)))
+        xp.sum(terms, axis=1, out=tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """d logit = sigmoid(logit) - t; d target = -logit; times the top's diff."""
+        logit, target = (rows(b.data) for b in bottoms)
+        scale = tops[0].diff[:, None]
+        if bottoms[0].diff is not None:
+            sigmoid = 0.5 * (1 + self.xp.tanh(0.5 * logit))
+            self.xp.multiply(scale, sigmoid - target, out=rows(bottoms[0].diff))
+        if bottoms[1].diff is not None:
+            self.xp.multiply(-scale, logit, out=rows(bottoms[1].diff))

@@ -1,0 +1,72 @@
+"""Dense: a fully connected layer."""
+
+from __future__ import annotations
+
+import math
+
+from layerkit.blob import Blob
+from layerkit.initializers import Initializer
+from layerkit.layer import Layer, Shape
+from layerkit.layers.neuron import Neuron
+
+
+class Dense(Layer):
+    """y = a(x W + b), the inner product layer of Caffe and Mocha.
+
+    Shapes: bottom (n, ...), flattened to (n, inputs); top (n, units).
+
+    Args:
+        units: number of outputs.
+        neuron: activation a, by name ("relu", "tanh", ...); None for a linear layer.
+        weight: initialiser of W, by default "he" before a (leaky) ReLU and "xavier" otherwise.
+        bias: initialiser of b, default 0.
+        l1, l2: regularisation of W (not of b); see Parameter.
+
+    Parameters: weight (inputs, units), bias (units,).
+    """
+
+    def __init__(
+        self, name: str, bottom: str, *, units: int, neuron: str | None = None,
+        weight: Initializer | str | float | None = None, bias: Initializer | str | float = 0.0,
+        l1: float = 0.0, l2: float = 0.0, tops: str | None = None,
+    ):
+        super().__init__(name, [bottom], tops)
+        if units < 1:
+            self.fail(f"units must be at least 1, got {units}")
+        self.units = units
+        self.neuron = Neuron.named(neuron) if neuron else None
+        rectifies = neuron in ("relu", "leaky_relu")
+        self.weight_init = weight if weight is not None else "he" if rectifies else "xavier"
+        self.bias_init = bias
+        self.l1, self.l2 = l1, l2
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Declares W and b; the top has shape (units,)."""
+        inputs = math.prod(shapes[0])
+        self.w = self.parameter("weight", (inputs, self.units), self.weight_init, self.l1, self.l2)
+        self.b = self.parameter("bias", (self.units,), self.bias_init)
+        if self.neuron:
+            self.before = self.buffer((self.units,))  # d loss / d (x W + b)
+        return [(self.units,)]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = a(x W + b)."""
+        x, y = bottoms[0].data, tops[0].data
+        self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
+        y += self.b.data
+        if self.neuron:
+            self.neuron.activate(self.xp, y, y)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """With d = dy * a': dW = x^T d, db = sum of d over the batch, dx = d W^T."""
+        x, y, d = bottoms[0].data, tops[0].data, tops[0].diff
+        if self.neuron:
+            self.neuron.differentiate(self.xp, y, d, self.before.data)
+            d = self.before.data
+        if self.w.trainable:
+            self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)
+        if self.b.trainable:
+            self.xp.sum(d, axis=0, out=self.b.diff)
+        dx = bottoms[0].diff
+        if dx is not None:
+            self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(x), -1))

@@ -1,0 +1,42 @@
+"""Dropout: leaves units out at random."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layer import Layer, Shape
+
+
+class Dropout(Layer):
+    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test".
+
+    Args:
+        ratio: share of elements set to zero, in [0, 1), default 0.5.
+
+    Source: Srivastava et al. (2014), scaled while training ("inverted dropout").
+    """
+
+    def __init__(self, name: str, bottom: str, *, ratio: float = 0.5, tops: str | None = None):
+        super().__init__(name, [bottom], tops)
+        if not 0 <= ratio < 1:
+            self.fail(f"ratio must be in [0, 1), got {ratio}")
+        self.ratio = ratio
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """The top has the bottom's shape; no parameters."""
+        self.mask = self.buffer(shapes[0])
+        return shapes
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = x * mask, with a mask of 0 and 1 / (1 - ratio)."""
+        mask = self.mask.data
+        if self.run.training:
+            mask[...] = self.uniform(mask.shape) >= self.ratio
+            mask *= 1 / (1 - self.ratio)
+        else:
+            mask.fill(1)
+        self.xp.multiply(bottoms[0].data, mask, out=tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """dx = dy * mask."""
+        if bottoms[0].diff is not None:
+            self.xp.multiply(tops[0].diff, self.mask.data, out=bottoms[0].diff)

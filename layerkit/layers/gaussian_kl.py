@@ -1,0 +1,38 @@
+"""GaussianKL: divergence of a diagonal Gaussian from the standard normal."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layers.loss import Loss, rows
+
+
+class GaussianKL(Loss):
+    """KL(N(mean, diag exp(log_variance)) || N(0, I)), summed over each example, in nats.
+
+    loss = sum of [mean^2 + exp(log_variance) - log_variance - 1] / 2.
+
+    Shapes: bottoms mean and log_variance (n, ...), of one shape; top (n,).
+
+    Source: Kingma and Welling (2014), appendix B; KL(q, p) of Regier et al. (2015).
+    """
+
+    def __init__(
+        self, name: str, mean: str, log_variance: str, *, weight: float = 1.0,
+        tops: str | None = None,
+    ):
+        super().__init__(name, [mean, log_variance], weight, tops)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The divergence of each example; expm1 keeps it exact near zero."""
+        mean, log_variance = (rows(b.data) for b in bottoms)
+        terms = mean * mean + (self.xp.expm1(log_variance) - log_variance)
+        tops[0].data[...] = 0.5 * terms.sum(axis=1)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """d mean = mean; d log_variance = (exp(log_variance) - 1) / 2; times the top's diff."""
+        mean, log_variance = (rows(b.data) for b in bottoms)
+        scale = tops[0].diff[:, None]
+        if bottoms[0].diff is not None:
+            self.xp.multiply(scale, mean, out=rows(bottoms[0].diff))
+        if bottoms[1].diff is not None:
+            self.xp.multiply(0.5 * scale, self.xp.expm1(log_variance), out=rows(bottoms[1].diff))

@@ -1,0 +1,61 @@
+"""GaussianReconstruction: how well a Gaussian with its own variance per pixel explains x."""
+
+from __future__ import annotations
+
+import math
+
+from layerkit.blob import Blob
+from layerkit.layers.loss import Loss, rows
+
+# Rounding to 8 bits adds noise that is uniform on a step of 1/255, of this variance.
+QUANTISATION_VARIANCE = (1 / 255) ** 2 / 12
+
+
+class GaussianReconstruction(Loss):
+    """-log N(x; mean, diag v) with v = exp(log_variance) + floor, summed over each example.
+
+    loss = sum over pixels of [log(2 pi v) + (x - mean)^2 / v] / 2, in nats.
+
+    Shapes: bottoms x, mean and log_variance (n, ...), of one shape; top (n,).
+
+    Args:
+        floor: variance that is always there.  The default is that of rounding x to 8 bits, for x
+            in 0..1: without it the likelihood of a constant pixel has no bound.
+        weight: see Loss.
+
+    Source: Regier et al. (2015), E_q[log p(x|z)], with the exponential nonlinearity for f_Sigma.
+    """
+
+    def __init__(
+        self, name: str, x: str, mean: str, log_variance: str, *,
+        floor: float = QUANTISATION_VARIANCE, weight: float = 1.0, tops: str | None = None,
+    ):
+        super().__init__(name, [x, mean, log_variance], weight, tops)
+        if floor < 0:
+            self.fail(f"floor must not be negative, got {floor}")
+        self.floor = floor
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The negative log likelihood of each example."""
+        x, mean, log_variance = (rows(b.data) for b in bottoms)
+        v = self.xp.exp(log_variance) + self.floor
+        terms = self.xp.log(v) + (x - mean) ** 2 / v
+        self.xp.sum(terms, axis=1, out=tops[0].data)
+        tops[0].data[...] = 0.5 * (tops[0].data + x.shape[1] * math.log(2 * math.pi))
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """With r = (x - mean) / v: dx = r, d mean = -r, d log_variance = (1/v - r^2) e / 2.
+
+        Here e = exp(log_variance) is the derivative of v; each is times the top's diff.
+        """
+        x, mean, log_variance = (rows(b.data) for b in bottoms)
+        scale = tops[0].diff[:, None]
+        e = self.xp.exp(log_variance)
+        v = e + self.floor
+        r = (x - mean) / v
+        if bottoms[0].diff is not None:
+            self.xp.multiply(scale, r, out=rows(bottoms[0].diff))
+        if bottoms[1].diff is not None:
+            self.xp.multiply(-scale, r, out=rows(bottoms[1].diff))
+        if bottoms[2].diff is not None:
+            self.xp.multiply(0.5 * scale, (1 / v - r * r) * e, out=rows(bottoms[2].diff))

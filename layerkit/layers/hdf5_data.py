@@ -1,0 +1,98 @@
+"""HDF5Data: examples from a file that need not fit in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.data.order import epoch_order
+from layerkit.errors import DataError
+from layerkit.layer import Shape
+from layerkit.layers.data import Data
+
+
+class HDF5Data(Data):
+    """Serves examples from data sets of an HDF5 file, one for each top.
+
+    The file is read in blocks of neighbouring rows, which is fast on any disk.  Shuffling takes the
+    blocks in random order and mixes the rows of a few of them in memory, so an epoch is close to,
+    but not quite, a random permutation; `block * mixed` rows are in memory at a time.
+
+    Args:
+        path: the file.
+        datasets: names of the data sets (count, ...), of equal length.
+        tops: names of the tops, by default the layer's name.
+        shuffle: a new order in each epoch, default True.
+        augment, scale: as in MemoryData, for the first data set.
+        block: rows read at once, default 256.
+        mixed: blocks mixed in memory, default 16.
+
+    Raises:
+        DataError: a file or data set that is missing or cannot be read.
+    """
+
+    def __init__(
+        self, name: str, *, path: str | os.PathLike[str], datasets: Sequence[str] = ("images",),
+        tops: Sequence[str] | str | None = None, shuffle: bool = True, augment: str | None = None,
+        scale: float = 1.0, block: int = 256, mixed: int = 16,
+    ):
+        super().__init__(name, tops, shuffle, augment, scale)
+        if block < 1 or mixed < 1:
+            self.fail(f"block and mixed must be at least 1, got {block} and {mixed}")
+        self.path, self.datasets, self.block, self.mixed = path, list(datasets), block, mixed
+
+    def example_shapes(self) -> list[Shape]:
+        """Opens the file; all axes but the first."""
+        label = f"layer {self.name!r} (HDF5Data)"
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise DataError(f"{label}: cannot open {self.path} as HDF5 ({error})") from error
+        missing = [d for d in self.datasets if not isinstance(file.get(d), h5py.Dataset)]
+        if missing:
+            raise DataError(f"{label}: {self.path} has no data set {missing[0]!r}; it has {list(file)}")
+        self.sets = [file[d] for d in self.datasets]
+        lengths = {len(s) for s in self.sets}
+        if len(lengths) != 1 or 0 in lengths:
+            raise DataError(f"{label}: data sets must have equal, non-zero lengths, got {lengths}")
+        self.count = lengths.pop()
+        self.plan: tuple[int, np.ndarray, np.ndarray] | None = None
+        self.loaded: tuple[int, int, list[np.ndarray]] | None = None
+        return [s.shape[1:] for s in self.sets]
+
+    def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
+        """Rows from the groups of blocks that hold this stretch of the epoch."""
+        if self.plan is None or self.plan[0] != epoch:
+            blocks = -(-self.count // self.block)
+            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
+            sizes = np.minimum(self.block, self.count - order * self.block)
+            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, self.mixed))
+            self.plan = epoch, order, np.concatenate([[0], np.cumsum(group_sizes)])
+        bounds = self.plan[2]
+        pieces = []
+        while start < stop:
+            group = int(np.searchsorted(bounds, start, side="right")) - 1
+            end = min(stop, int(bounds[group + 1]))
+            span = slice(start - int(bounds[group]), end - int(bounds[group]))
+            pieces.append([a[span] for a in self._group(epoch, group)])
+            start = end
+        return [self.backend.asarray(np.concatenate(p)) for p in zip(*pieces, strict=True)]
+
+    def _group(self, epoch: int, group: int) -> list[np.ndarray]:
+        """The mixed rows of one group of blocks, read once."""
+        if self.loaded is None or self.loaded[:2] != (epoch, group):
+            assert self.plan is not None
+            blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
+            starts = [int(b) * self.block for b in blocks]
+            arrays = [
+                np.concatenate([s[a : min(a + self.block, self.count)] for a in starts])
+                for s in self.sets
+            ]
+            stream = self.stream ^ (group + 1)  # another order for each group
+            mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
+            self.loaded = epoch, group, [a[mix] for a in arrays]
+        return self.loaded[2]

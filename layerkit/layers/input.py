@@ -1,0 +1,28 @@
+"""Input: a blob whose values the caller gives to every pass."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layer import Layer, Shape
+
+
+class Input(Layer):
+    """Values given by the caller: `net.forward(x=array)` for `Input("x", shape=(4761,))`.
+
+    Args:
+        shape: shape of one example, without the batch axis; () for one number per example.
+    """
+
+    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+        super().__init__(name, [], tops)
+        self.shape = tuple(shape)
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """The shape given; no parameters."""
+        return [self.shape]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The net has put the values in place."""
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The diff of the input stays where the caller can read it."""

@@ -1,0 +1,34 @@
+"""LeakyReLU: a rectifier that lets a little through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.layers.neuron import Neuron
+
+
+class LeakyReLU(Neuron):
+    """y = x where x > 0, else slope * x (Maas et al., 2013).
+
+    Args:
+        slope: for negative x, default 0.01; positive, so that y tells the sign of x.
+    """
+
+    neuron_name = "leaky_relu"
+
+    def __init__(
+        self, name: str, bottom: str, *, slope: float = 0.01, tops: str | None = None
+    ):
+        super().__init__(name, bottom, tops=tops)
+        if slope <= 0:
+            self.fail(f"slope must be positive, got {slope}")
+        self.slope = slope
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """y = x or slope * x."""
+        y[...] = xp.where(x > 0, x, self.slope * x)
+
+    def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
+        """dx = dy or slope * dy."""
+        dx[...] = xp.where(y > 0, dy, self.slope * dy)

@@ -1,0 +1,38 @@
+"""Multiply: the elementwise product of blobs."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layer import Layer, Shape
+
+
+class Multiply(Layer):
+    """y = x1 * x2 * ..., element by element, over bottoms of one shape."""
+
+    def __init__(self, name: str, *bottoms: str, tops: str | None = None):
+        super().__init__(name, bottoms, tops)
+        if not bottoms:
+            self.fail("needs at least one bottom")
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Checks that the shapes are equal; no parameters."""
+        if len(set(shapes)) != 1:
+            self.fail(f"bottoms must have one shape, got {shapes}")
+        return shapes[:1]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = the product."""
+        y = tops[0].data
+        y[...] = bottoms[0].data
+        for bottom in bottoms[1:]:
+            y *= bottom.data
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """dx_i = dy times the product of the others (dividing y by x_i would fail at zero)."""
+        for i, bottom in enumerate(bottoms):
+            if bottom.diff is None:
+                continue
+            bottom.diff[...] = tops[0].diff
+            for j, other in enumerate(bottoms):
+                if j != i:
+                    bottom.diff[...] *= other.data

@@ -1,0 +1,57 @@
+"""Neuron: the base class of elementwise activations, usable alone or as `neuron=` of Dense."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.errors import NetError
+from layerkit.layer import Layer, Shape
+
+
+class Neuron(Layer):
+    """y = a(x), element by element, where a'(x) can be told from y alone.
+
+    That lets Dense activate in place and keep only y.  A subclass defines `activate` and
+    `differentiate`, and is found by its `neuron_name`.
+    """
+
+    neuron_name: ClassVar[str]
+    registry: ClassVar[dict[str, type[Neuron]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Registers the activation under its name."""
+        super().__init_subclass__(**kwargs)
+        cls.registry[cls.neuron_name] = cls
+
+    def __init__(self, name: str, bottom: str, *, tops: str | None = None):
+        super().__init__(name, [bottom], tops)
+
+    @classmethod
+    def named(cls, name: str) -> Neuron:
+        """The activation of this name with its default settings, for use inside another layer."""
+        if name not in cls.registry:
+            raise NetError(f"unknown neuron {name!r}: choose one of {', '.join(cls.registry)}")
+        return cls.registry[name](name, name)
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """y = a(x); `y` may be `x` itself."""
+        raise NotImplementedError
+
+    def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
+        """dx = dy * a'(x), with a'(x) computed from y."""
+        raise NotImplementedError
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """The top has the bottom's shape; no parameters."""
+        return shapes
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = a(x)."""
+        self.activate(self.xp, bottoms[0].data, tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """dx = dy * a'(x)."""
+        if bottoms[0].diff is not None:
+            self.differentiate(self.xp, tops[0].data, tops[0].diff, bottoms[0].diff)

@@ -1,0 +1,38 @@
+"""Reshape: the same numbers in another shape."""
+
+from __future__ import annotations
+
+import math
+
+from layerkit.blob import Blob
+from layerkit.layer import Layer, Shape
+
+
+class Reshape(Layer):
+    """Gives each example another shape with the same number of elements, in row-major order.
+
+    Args:
+        shape: the new shape of one example; one axis may be -1, to be worked out.
+    """
+
+    def __init__(self, name: str, bottom: str, *, shape: Shape, tops: str | None = None):
+        super().__init__(name, [bottom], tops)
+        self.shape = tuple(shape)
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Works out -1 and checks the number of elements; no parameters."""
+        size, known = math.prod(shapes[0]), math.prod(s for s in self.shape if s != -1)
+        unknown = self.shape.count(-1)
+        fits = known > 0 and size % known == 0 if unknown else size == known
+        if unknown > 1 or not fits:
+            self.fail(f"cannot give {size} elements {shapes[0]} the shape {self.shape}")
+        return [tuple(size // known if s == -1 else s for s in self.shape)]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copies the data."""
+        tops[0].data[...] = bottoms[0].data.reshape(tops[0].data.shape)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copies the diff back."""
+        if bottoms[0].diff is not None:
+            bottoms[0].diff[...] = tops[0].diff.reshape(bottoms[0].data.shape)

@@ -1,0 +1,46 @@
+"""Slice: cuts a blob into pieces."""
+
+from __future__ import annotations
+
+from layerkit.blob import Blob
+from layerkit.layer import Layer, Shape
+
+
+class Slice(Layer):
+    """Cuts the first axis of each example into as many pieces as there are tops.
+
+    Shapes: bottom (n, d, ...); tops (n, sizes[0], ...), (n, sizes[1], ...), ...
+
+    Args:
+        tops: names of the pieces, required.
+        sizes: length of each piece; default: equal pieces.
+    """
+
+    def __init__(
+        self, name: str, bottom: str, *, tops: list[str], sizes: list[int] | None = None
+    ):
+        super().__init__(name, [bottom], tops)
+        self.sizes = sizes
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Checks that the sizes add up; no parameters."""
+        if not shapes[0]:
+            self.fail("its bottom has one number per example: there is nothing to slice")
+        length, pieces = shapes[0][0], len(self.tops)
+        sizes = list(self.sizes) if self.sizes else [length // pieces] * pieces
+        if len(sizes) != pieces or sum(sizes) != length or min(sizes) < 1:
+            self.fail(f"cannot cut {length} into {pieces} tops of sizes {sizes}")
+        starts = [sum(sizes[:i]) for i in range(pieces)]
+        self.spans = [slice(a, a + size) for a, size in zip(starts, sizes, strict=True)]
+        return [(size, *shapes[0][1:]) for size in sizes]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Each top is its piece."""
+        for span, top in zip(self.spans, tops, strict=True):
+            top.data[...] = bottoms[0].data[:, span]
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The bottom's diff is the tops' diffs side by side."""
+        if bottoms[0].diff is not None:
+            for span, top in zip(self.spans, tops, strict=True):
+                bottoms[0].diff[:, span] = top.diff

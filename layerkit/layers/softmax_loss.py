@@ -1,0 +1,55 @@
+"""SoftmaxLoss: the cross entropy of a class label, from logits."""
+
+from __future__ import annotations
+
+import math
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.layer import Shape
+from layerkit.layers.loss import Loss, rows
+
+
+class SoftmaxLoss(Loss):
+    """loss = -log softmax(logits)[label], in nats.
+
+    Shapes: bottoms logits (n, classes) and label (n,) or (n, 1), whole numbers from 0 to
+    classes - 1; top (n,).  The label has no gradient.
+    """
+
+    def __init__(
+        self, name: str, logits: str, label: str, *, weight: float = 1.0, tops: str | None = None
+    ):
+        super().__init__(name, [logits, label], weight, tops)
+
+    def differentiable(self, bottom: int) -> bool:
+        """Only the logits."""
+        return bottom == 0
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Checks that there is one label per example."""
+        if math.prod(shapes[1]) != 1 or not shapes[0]:
+            self.fail(f"expected logits (classes,) and one label per example, got {shapes}")
+        self.probability = self.buffer((math.prod(shapes[0]),))
+        return [()]
+
+    def _hot(self, bottoms: list[Blob]) -> Array:
+        """One-hot labels, (n, classes)."""
+        label = rows(bottoms[1].data)
+        return label == self.xp.arange(self.probability.shape[0], dtype=label.dtype)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The cross entropy of each example; the largest logit is taken out first."""
+        xp, logits, probability = self.xp, rows(bottoms[0].data), self.probability.data
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        xp.exp(shifted, out=probability)
+        total = probability.sum(axis=1, keepdims=True)
+        probability /= total
+        chosen = xp.where(self._hot(bottoms), shifted, 0).sum(axis=1)
+        xp.subtract(xp.log(total[:, 0]), chosen, out=tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """d logits = (softmax - one-hot label) times the top's diff."""
+        if bottoms[0].diff is not None:
+            difference = self.probability.data - self._hot(bottoms)
+            self.xp.multiply(tops[0].diff[:, None], difference, out=rows(bottoms[0].diff))

@@ -1,0 +1,550 @@
+"""The Net: wires a list of layers by blob names, runs it forward, and backward."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from layerkit import backends
+from layerkit.backends import philox
+from layerkit.backends.base import Array
+from layerkit.blob import Arena, Blob, Parameter
+from layerkit.errors import NetError
+from layerkit.layer import Layer, Run, Shape
+from layerkit.layers.input import Input
+
+PHASES = ("train", "test")
+GRADIENTS = ("parameters", "all", "none")
+
+
+class Net:
+    """A runnable net made from a list of layers.
+
+    Args:
+        layers: layer descriptions in any order; each is copied, so a list can make several nets.
+        batch_size: the most examples in one pass; memory is allocated for this many.
+        backend: "numpy", "cupy" or "auto".
+        dtype: "float32" or "float64".
+        seed: of the initial parameters and of everything random in the layers.
+        phase: "train" or "test"; layers such as Dropout and data augmentation act in "train" only.
+        share: a net whose parameters this one uses (by name) instead of having its own.
+        gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
+            ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
+            default in phase "test").
+
+    Attributes:
+        layers: name -> Layer, in the order in which they run.
+        blobs: name -> Blob.
+        params: "layer/parameter" -> Parameter.
+        arena: the flat arrays behind the parameters.
+        losses: name -> mean over the examples of each loss layer, unweighted, of the last pass.
+        metrics: the same for metric layers such as Accuracy.
+        regularisation: the L1 and L2 terms of the last pass.
+        run: what the layers share: seed, pass number, phase.
+
+    Raises:
+        NetError: layers that cannot be wired; the message names the layer and what is wrong.
+        BackendError: the backend is not there.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
+        dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
+        gradients: str | None = None,
+    ):
+        if gradients is None:
+            gradients = "parameters" if phase == "train" else "none"
+        _check_choice("phase", phase, PHASES)
+        _check_choice("gradients", gradients, GRADIENTS)
+        _check_choice("dtype", np.dtype(dtype).name, ("float32", "float64"))
+        if batch_size < 1:
+            raise NetError(f"batch_size must be at least 1, got {batch_size}")
+        self.backend = backends.get(backend)
+        self.xp = self.backend.xp
+        self.dtype = np.dtype(dtype)
+        self.gradients = gradients
+        self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
+        self.descriptions = list(layers)
+        ordered = _sort(self.descriptions)
+        self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
+        shapes = self._set_up()
+        self.params: dict[str, Parameter] = {
+            p.name: p for layer in self.layers.values() for p in layer.parameters.values()
+        }
+        self.arena = self._make_arena(share)
+        self.blobs = {
+            name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
+            for name, shape in shapes.items()
+        }
+        self._forward = [
+            (layer, [self.blobs[b] for b in layer.bottoms], [self.blobs[t] for t in layer.tops])
+            for layer in self.layers.values()
+        ]
+        self._inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
+        self._reported = [x for x in self.layers.values() if x.is_loss or x.is_metric]
+        self._means = self.backend.zeros((len(self._reported),), "float64")
+        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self._reported))]
+        self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
+        self._rows = batch_size
+        self._plan_backward()
+        self.losses: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.regularisation = 0.0
+
+    # Building.
+
+    def _set_up(self) -> dict[str, Shape]:
+        """Sets every layer up in order; returns the shape of every blob."""
+        shapes: dict[str, Shape] = {}
+        for layer in self.layers.values():
+            tops = layer.setup([shapes[b] for b in layer.bottoms])
+            if len(tops) != len(layer.tops):
+                layer.fail(f"has {len(tops)} tops, but tops= names {len(layer.tops)}: {layer.tops}")
+            if (layer.is_loss or layer.is_metric) and list(tops) != [()]:
+                layer.fail(f"must have one top of one value per example, got shapes {list(tops)}")
+            shapes.update(zip(layer.tops, (tuple(t) for t in tops), strict=True))
+        return shapes
+
+    def _make_arena(self, share: Net | None) -> Arena:
+        declared = list(self.params.values())
+        if share is None:
+            arena = Arena(declared, self.backend, self.dtype, self.gradients != "none")
+            for p in declared:
+                stream = philox.stream_of(p.name)
+
+                def normal(shape: Shape, stream: int = stream) -> np.ndarray:
+                    return philox.normal(np, shape, self.run.seed, stream, 0)
+
+                p.data[...] = self.backend.asarray(p.init.draw(p.shape, normal), self.dtype)
+            return arena
+        if (share.backend.name, share.dtype) != (self.backend.name, self.dtype):
+            raise NetError(
+                f"share: the other net is {share.dtype} on {share.backend.name}, this one is "
+                f"{self.dtype} on {self.backend.name}; they must be alike"
+            )
+        if self.gradients != "none" and share.arena.diff is None:
+            raise NetError("share: the other net has no gradients; share from the training net")
+        for p in declared:
+            other = share.params.get(p.name)
+            if other is None or other.shape != p.shape:
+                had = f"has shape {other.shape} there" if other else "is not in the other net"
+                raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
+            p.data, p.diff = other.data, other.diff
+        return share.arena
+
+    def _plan_backward(self) -> None:
+        """Decides which blobs get a diff, and who writes where in the backward pass."""
+        layers, everything = list(self.layers.values()), self.gradients == "all"
+        anywhere = everything or not any(layer.is_loss for layer in layers)
+        wants: dict[str, bool] = {}  # blob -> something upstream needs its gradient
+        for layer in layers:
+            upstream = any(p.trainable for p in layer.parameters.values()) or any(
+                wants[b] and layer.differentiable(i) for i, b in enumerate(layer.bottoms)
+            )
+            for top in layer.tops:
+                wants[top] = not layer.is_metric and (everything or upstream)
+        reaches = dict.fromkeys(self.blobs, anywhere)  # blob -> its value changes a loss
+        for layer in reversed(layers):
+            if layer.is_loss or any(reaches[t] for t in layer.tops):
+                for i, bottom in enumerate(layer.bottoms):
+                    reaches[bottom] |= layer.differentiable(i) and not layer.is_metric
+        active = [
+            layer for layer in layers
+            if self.gradients != "none" and any(wants[t] for t in layer.tops)
+            and (layer.is_loss or any(reaches[t] for t in layer.tops))
+        ]
+
+        with_diff = {top for layer in active for top in layer.tops}
+        readers: dict[str, list[tuple[str, int]]] = {name: [] for name in with_diff}
+        for layer in active:
+            for i, bottom in enumerate(layer.bottoms):
+                if bottom in with_diff and layer.differentiable(i):
+                    readers[bottom].append((layer.name, i))
+
+        rows, size = self._rows, self.run.batch_size
+        self._resize(size)
+        for name, blob in self.blobs.items():
+            blob.set_diff(
+                self.backend.zeros((size, *blob.shape), self.dtype) if name in with_diff else None
+            )
+        views: dict[tuple[str, int], Blob] = {}
+        branches: dict[str, list[Blob]] = {}
+        for name, places in readers.items():
+            blob = self.blobs[name]
+            if len(places) == 1:
+                views[places[0]] = blob  # the only reader writes the blob's own diff
+            else:
+                branches[name] = [
+                    blob.branch(self.backend.zeros((size, *blob.shape), self.dtype)) for _ in places
+                ]
+                views.update(zip(places, branches[name], strict=True))
+        self._branches = [b for group in branches.values() for b in group]
+        self._cut: list[Blob] = []  # bottoms whose reader must not write a diff
+        self._backward = []
+        for layer in reversed(active):
+            bottoms = []
+            for i, name in enumerate(layer.bottoms):
+                if (layer.name, i) not in views:
+                    views[layer.name, i] = self.blobs[name].branch(None)
+                    self._cut.append(views[layer.name, i])
+                bottoms.append(views[layer.name, i])
+            tops = [self.blobs[t] for t in layer.tops]
+            gathers = [(t, branches[t.name]) for t in tops if t.name in branches]
+            self._backward.append((layer, bottoms, tops, gathers))
+        self._resize(rows)
+
+    def _resize(self, rows: int) -> None:
+        self._rows = rows
+        for blob in self.blobs.values():
+            blob.resize(rows)
+        for blob in [*getattr(self, "_branches", ()), *getattr(self, "_cut", ())]:
+            blob.resize(rows)
+        for layer in self.layers.values():
+            for buffer in layer.buffers:
+                buffer.resize(rows)
+
+    # Parameters.
+
+    def freeze(self, *patterns: str) -> None:
+        """Stops training the parameters whose names match, such as "g1/weight" or "g*".
+
+        Blobs that no trainable parameter needs any more lose their diff.
+
+        Raises:
+            NetError: a pattern that matches no parameter.
+        """
+        self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> None:
+        """Trains the parameters whose names match again."""
+        self._set_trainable(patterns, True)
+
+    def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
+        for pattern in patterns:
+            matches = [
+                p for p in self.params.values()
+                if fnmatch.fnmatchcase(p.name, pattern)
+                or fnmatch.fnmatchcase(p.name.split("/")[0], pattern)
+            ]
+            if not matches:
+                raise NetError(f"no parameter matches {pattern!r}; there are {_list(self.params)}")
+            for p in matches:
+                p.trainable = trainable
+        self._plan_backward()
+
+    # Running.
+
+    def forward(self, **inputs: Any) -> float:
+        """Runs every layer; returns the objective.
+
+        Args:
+            inputs: one array for each Input layer, of n rows each, n at most the batch size.  Rows
+                may have any shape with the right number of elements.
+
+        Returns:
+            The sum over loss layers of weight * loss (a mean per example), plus L1 and L2 terms.
+
+        Raises:
+            NetError: a missing, unknown or misshapen input.
+        """
+        self._feed(inputs)
+        self.run.passes += 1
+        for layer, bottoms, tops in self._forward:
+            layer.forward(bottoms, tops)
+        return self._objective()
+
+    def _feed(self, inputs: dict[str, Any]) -> None:
+        names = [layer.name for layer in self._inputs]
+        for name in inputs:
+            if name not in names:
+                raise NetError(f"no Input layer {name!r}; this net has {_list(names)}")
+        rows = None
+        for layer in self._inputs:
+            if layer.name not in inputs:
+                raise NetError(f"input {layer.name!r} is missing: call with {layer.name}=array")
+            rows = self._load(self.blobs[layer.tops[0]], inputs[layer.name], rows)
+        if rows is None and self._rows != self.run.batch_size:
+            self._resize(self.run.batch_size)
+
+    def _load(self, blob: Blob, array: Any, rows: int | None) -> int:
+        """Copies `array` into a blob; `rows` is how many it must have, if that is settled."""
+        array = self.backend.asarray(array)
+        n, size = len(array) if array.ndim else 0, math.prod(blob.shape)
+        if not 0 < n <= self.run.batch_size or array.size != n * size:
+            raise NetError(
+                f"blob {blob.name!r}: expected an array of shape (n, {_shape(blob.shape)}) with n "
+                f"from 1 to {self.run.batch_size} (the batch size), got {tuple(array.shape)}"
+            )
+        if rows not in (None, n):
+            raise NetError(f"blob {blob.name!r}: got {n} rows, but the other inputs have {rows}")
+        if n != self._rows:
+            self._resize(n)
+        blob.data[...] = array.reshape(n, *blob.shape)
+        return n
+
+    def _objective(self) -> float:
+        total = 0.0
+        if self._reported:
+            for layer, mean in zip(self._reported, self._each_mean, strict=True):
+                self.xp.mean(self.blobs[layer.tops[0]].data, dtype="float64", out=mean)
+            for layer, mean in zip(self._reported, self.backend.to_host(self._means), strict=True):
+                if layer.is_loss:
+                    self.losses[layer.name] = float(mean)
+                    total += layer.weight * float(mean)
+                else:
+                    self.metrics[layer.name] = float(mean)
+        self.regularisation = 0.0
+        for p in self.params.values():
+            if p.l1:
+                self.regularisation += p.l1 * float(self.xp.abs(p.data).sum(dtype="float64"))
+            if p.l2:
+                self.regularisation += p.l2 / 2 * float(self.xp.square(p.data).sum(dtype="float64"))
+        return total + self.regularisation
+
+    def backward(self, **diffs: Any) -> None:
+        """Fills the diff of every trainable parameter and of every blob that needs one.
+
+        Differentiates the objective of the last forward pass.
+
+        Args:
+            diffs: for any named blob, the derivative of some further objective with respect to it,
+                which is added to what comes from the losses.
+
+        Raises:
+            NetError: a net without gradients, or a named blob without a diff.
+        """
+        if self.gradients == "none":
+            raise NetError("this net has no gradients; build it with gradients='parameters'")
+        for name in diffs:
+            if name not in self.blobs or self.blobs[name].diff is None:
+                raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
+        for layer, bottoms, tops, gathers in self._backward:
+            for top, branches in gathers:
+                self._gather(top.diff, branches)
+            if layer.is_loss:
+                tops[0].diff += layer.weight / self._rows
+            for top in tops:
+                if top.name in diffs:
+                    top.diff += self.backend.asarray(diffs[top.name], self.dtype)
+            layer.backward(bottoms, tops)
+        for p in self.params.values():
+            if p.trainable and p.l1:
+                p.diff += p.l1 * self.xp.sign(p.data)
+            if p.trainable and p.l2:
+                p.diff += p.l2 * p.data
+
+    def _gather(self, diff: Array, branches: list[Blob]) -> None:
+        """diff = the sum over a blob's readers, zero where nobody reads it."""
+        if not branches:
+            diff.fill(0)
+            return
+        self.xp.add(branches[0].diff, branches[1].diff, out=diff)
+        for branch in branches[2:]:
+            diff += branch.diff
+
+    def infer(self, outputs: str | Sequence[str], sample: bool = True, **given: Any) -> Any:
+        """The values of some blobs given those of others; runs only the layers in between.
+
+        Any blob can be given, not only inputs: `net.infer("x_mean", z=z)` decodes.
+
+        Args:
+            outputs: the name of a blob, or a list of names.
+            sample: False makes sampling layers return the mean of what they sample.
+            given: arrays of any number of rows, the same for all; they pass in batches.
+
+        Returns:
+            A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
+
+        Raises:
+            NetError: an unknown blob, an array that does not fit, or an input that is needed.
+        """
+        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        key = (tuple(names), tuple(sorted(given)))
+        if key not in self._plans:
+            self._plans[key] = self._plan_inference(names, given)
+        if not given:
+            raise NetError("infer: give at least one blob, such as x=images")
+        rows = {name: len(array) for name, array in given.items()}
+        total = max(rows.values())
+        if min(rows.values()) != total or total == 0:
+            raise NetError(f"infer: the given arrays must have the same number of rows, got {rows}")
+        collected = [np.empty((total, *self.blobs[n].shape), self.dtype) for n in names]
+        self.run.sample = sample
+        try:
+            for start in range(0, total, self.run.batch_size):
+                stop = min(start + self.run.batch_size, total)
+                for name, array in given.items():
+                    self._load(self.blobs[name], array[start:stop], stop - start)
+                self.run.passes += 1
+                for layer, bottoms, tops in self._plans[key]:
+                    layer.forward(bottoms, tops)
+                for whole, name in zip(collected, names, strict=True):
+                    whole[start:stop] = self.backend.to_host(self.blobs[name].data)
+        finally:
+            self.run.sample = True
+        return collected[0] if isinstance(outputs, str) else collected
+
+    def _plan_inference(self, outputs: list[str], given: Iterable[str]) -> list[Any]:
+        for name in (*outputs, *given):
+            if name not in self.blobs:
+                raise NetError(f"infer: no blob {name!r}; {_close(name, self.blobs)}")
+        known, needed, plan = set(given), set(outputs), []
+        for layer, bottoms, tops in reversed(self._forward):
+            wanted = [t for t in layer.tops if t in needed and t not in known]
+            if wanted and isinstance(layer, Input):
+                raise NetError(f"infer: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
+            if wanted:
+                needed.update(layer.bottoms)
+                plan.append((layer, bottoms, tops))
+        return plan[::-1]
+
+    # State.
+
+    def state(self) -> dict[str, int]:
+        """What, besides the parameters, decides the next pass: pass number and data positions."""
+        positions = {f"position/{x.name}": x.position for x in self._sources()}
+        return {"passes": self.run.passes, **positions}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Puts back what `state` returned."""
+        self.run.passes = int(state["passes"])
+        for source in self._sources():
+            source.position = int(state[f"position/{source.name}"])
+
+    def _sources(self) -> list[Any]:
+        return [layer for layer in self.layers.values() if layer.is_source]
+
+    def rebuild(self, **changes: Any) -> Net:
+        """The same layers in a new net with the same parameter values, weights and state.
+
+        Args:
+            changes: arguments of Net that differ, such as dtype="float64" or gradients="all".
+        """
+        settings: dict[str, Any] = {
+            "batch_size": self.run.batch_size, "backend": self.backend.name,
+            "dtype": self.dtype.name, "seed": self.run.seed,
+            "phase": "train" if self.run.training else "test", "gradients": self.gradients,
+        }
+        net = Net(self.descriptions, **{**settings, **changes})
+        for name, p in self.params.items():
+            if name in net.params:
+                net.params[name].data[...] = net.backend.asarray(self.backend.to_host(p.data))
+                net.params[name].trainable = p.trainable
+        for name, layer in self.layers.items():
+            net.layers[name].weight = layer.weight
+        net.set_state(self.state())
+        return net
+
+    def first_non_finite(self) -> str | None:
+        """The first parameter, blob or diff that holds an infinity or not-a-number, or None."""
+        isfinite = self.xp.isfinite
+        for name, p in self.params.items():
+            if not bool(isfinite(p.data).all()):
+                return f"parameter {name!r}"
+        for name, blob in self.blobs.items():
+            if not bool(isfinite(blob.data).all()):
+                return f"blob {name!r}"
+        for _, _, tops, _ in self._backward:
+            for blob in tops:
+                if not bool(isfinite(blob.diff).all()):
+                    return f"the diff of blob {blob.name!r}"
+        for name, p in self.params.items():
+            if p.diff is not None and p.trainable and not bool(isfinite(p.diff).all()):
+                return f"the diff of parameter {name!r}"
+        return None
+
+    def __str__(self) -> str:
+        """A table: layer, type, bottoms -> tops, shapes of the tops, number of parameters."""
+        rows = [("layer", "type", "bottoms -> tops", "shapes", "parameters")]
+        for layer in self.layers.values():
+            rows.append((
+                layer.name, type(layer).__name__,
+                f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip(),
+                ", ".join(f"({_shape(self.blobs[t].shape)})" for t in layer.tops),
+                f"{sum(p.size for p in layer.parameters.values()):,}" if layer.parameters else "",
+            ))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        count = sum(p.size for x in self.layers.values() for p in x.parameters.values())
+        lines.append(
+            f"{count:,} parameters, {self.dtype} on {self.backend.name}, "
+            f"up to {self.run.batch_size} examples in a pass"
+        )
+        return "\n".join(lines)
+
+
+def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise NetError(f"{setting} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _shape(shape: Shape) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(repr(n) for n in names) or "none"
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {_list(names)}"
+
+
+def _sort(layers: list[Layer]) -> list[Layer]:
+    """The layers in an order in which every blob is made before it is read.
+
+    Layers keep the order of the list as far as that allows.
+    """
+    if not layers:
+        raise NetError("the list of layers is empty")
+    producers: dict[str, Layer] = {}
+    names: set[str] = set()
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise NetError(f"the list of layers holds {layer!r}, which is not a Layer")
+        if layer.name in names:
+            raise NetError(f"two layers are called {layer.name!r}; give each its own name")
+        names.add(layer.name)
+        for top in layer.tops:
+            if top in producers:
+                raise NetError(
+                    f"blob {top!r} is a top of both layer {producers[top].name!r} and layer "
+                    f"{layer.name!r}; rename one of them (tops=)"
+                )
+            producers[top] = layer
+    for layer in layers:
+        for bottom in layer.bottoms:
+            if bottom not in producers:
+                layer.fail(f"its bottom {bottom!r} is no layer's top; {_close(bottom, producers)}")
+    ordered: list[Layer] = []
+    made: set[str] = set()
+    waiting = list(layers)
+    while waiting:
+        ready = next((x for x in waiting if made.issuperset(x.bottoms)), None)
+        if ready is None:
+            raise NetError(_cycle(waiting, producers))
+        waiting.remove(ready)
+        ordered.append(ready)
+        made.update(ready.tops)
+    return ordered
+
+
+def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
+    """Says which layers feed each other in a circle, by walking upstream until one repeats."""
+    path = [waiting[0]]
+    while True:
+        upstream = next(producers[b] for b in path[-1].bottoms if producers[b] in waiting)
+        if upstream in path:
+            circle = [*path[path.index(upstream):], upstream][::-1]
+            return "these layers feed each other in a circle: " + " -> ".join(
+                repr(x.name) for x in circle
+            )
+        path.append(upstream)

@@ -1,0 +1,151 @@
+"""Snapshots: parameters, solver history and everything else that decides the next step, as HDF5.
+
+A file is written beside its target, flushed to disk and renamed over it, so the target is always
+either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
+numbers, names and JSON, and loading it runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from layerkit.errors import SnapshotError
+from layerkit.net import Net
+from layerkit.solvers.solver import Solver
+
+FORMAT = 1
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Calls `write` with a temporary path beside `path`, flushes that to disk, and renames it."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(
+    path: str | os.PathLike[str], net: Net, solver: Solver | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes a snapshot of a net and, if given, of its solver.
+
+    Args:
+        path: the file, replaced in one move if it is there.
+        extra: anything JSON can hold, to be returned by `load`.
+
+    Raises:
+        SnapshotError: the file cannot be written.
+    """
+    def write(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["net"] = str(net)
+            file.attrs["state"] = json.dumps(net.state())
+            file.attrs["extra"] = json.dumps(extra or {})
+            for name, p in net.params.items():
+                file[f"params/{name}"] = net.backend.to_host(p.data)
+            if solver is not None:
+                file.attrs["solver"] = type(solver).__name__
+                file.attrs["iteration"] = solver.iteration
+                for key, flat in solver.history.items():
+                    for name, p in net.params.items():
+                        piece = flat[p.offset : p.offset + p.size]
+                        file[f"history/{key}/{name}"] = net.backend.to_host(piece)
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise SnapshotError(f"cannot write snapshot {path}: {error}") from error
+
+
+def load(
+    path: str | os.PathLike[str], net: Net, solver: Solver | None = None
+) -> dict[str, Any]:
+    """Reads a snapshot into a net and, if given, its solver; all of it or nothing.
+
+    Training that goes on from here equals training that never stopped, bit for bit on NumPy.
+
+    Returns:
+        The `extra` that `save` was given.
+
+    Raises:
+        SnapshotError: the file is missing, truncated, of a newer format, or of another net or
+            solver; the message says which and the net is left as it was.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, path, net, solver)
+    except (OSError, KeyError, RuntimeError) as error:
+        if isinstance(error, FileNotFoundError) or not Path(path).exists():
+            raise SnapshotError(f"no snapshot at {path}") from error
+        raise SnapshotError(
+            f"{path} cannot be read as a snapshot; it is truncated or something else ({error})"
+        ) from error
+
+
+def _read(
+    file: h5py.File, path: str | os.PathLike[str], net: Net, solver: Solver | None
+) -> dict[str, Any]:
+    if "format" not in file.attrs:
+        raise SnapshotError(f"{path} is an HDF5 file, but not a layerkit snapshot")
+    if file.attrs["format"] > FORMAT:
+        raise SnapshotError(
+            f"{path} has snapshot format {file.attrs['format']}, this layerkit reads up to "
+            f"{FORMAT}; install a newer layerkit"
+        )
+    values = {}
+    group = file["params"]
+    stored: dict[str, tuple[int, ...]] = {}
+    group.visititems(
+        lambda name, item: stored.update({name: item.shape}) if hasattr(item, "shape") else None
+    )
+    expected = {name: p.shape for name, p in net.params.items()}
+    for name in sorted(expected.keys() | stored.keys()):
+        if expected.get(name) != stored.get(name):
+            raise SnapshotError(
+                f"{path} is of another net: parameter {name!r} has shape "
+                f"{stored.get(name, 'none')} there, and {expected.get(name, 'none')} in this net"
+            )
+    for name in expected:
+        values[name] = group[name][...]
+    state = json.loads(file.attrs["state"])
+    if state.keys() != net.state().keys():
+        raise SnapshotError(
+            f"{path} is of a net with other data layers: it stores {sorted(state)}, "
+            f"this net has {sorted(net.state())}"
+        )
+    histories: dict[str, np.ndarray] = {}
+    if solver is not None:
+        if file.attrs.get("solver") != type(solver).__name__:
+            raise SnapshotError(
+                f"{path} was saved with solver {file.attrs.get('solver', 'none')}, "
+                f"not {type(solver).__name__}"
+            )
+        for key, flat in solver.history.items():
+            histories[key] = np.zeros(flat.shape, net.dtype)
+            for name, p in net.params.items():
+                piece = file[f"history/{key}/{name}"][...]
+                histories[key][p.offset : p.offset + p.size] = piece
+    extra = json.loads(file.attrs["extra"])
+
+    for name, p in net.params.items():
+        p.data[...] = net.backend.asarray(values[name], net.dtype)
+    if solver is not None:
+        for key, flat in solver.history.items():
+            flat[...] = net.backend.asarray(histories[key])
+        solver.iteration = int(file.attrs["iteration"])
+    net.set_state(state)
+    return extra

@@ -1,0 +1,8 @@
+"""Solvers: how parameters follow their gradients."""
+
+from layerkit.solvers import rates
+from layerkit.solvers.adam import Adam
+from layerkit.solvers.sgd import SGD, Nesterov
+from layerkit.solvers.solver import Solver
+
+__all__ = ["SGD", "Adam", "Nesterov", "Solver", "rates"]

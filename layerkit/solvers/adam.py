@@ -1,0 +1,45 @@
+"""Adam: steps scaled by running moments of the gradient."""
+
+from __future__ import annotations
+
+import math
+
+from layerkit.backends.base import Array
+from layerkit.net import Net
+from layerkit.solvers.rates import RatePolicy
+from layerkit.solvers.solver import Solver
+
+
+class Adam(Solver):
+    """Adam of Kingma and Ba (2015), algorithm 1.
+
+    m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+    w = w - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
+
+    Args:
+        rate: default 1e-3.
+        beta1, beta2: decay of the two moments, default 0.9 and 0.999.
+        epsilon: default 1e-8.
+    """
+
+    histories = ("m", "v")
+
+    def __init__(
+        self, net: Net, rate: float | RatePolicy = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
+        epsilon: float = 1e-8, clip: float | None = None,
+    ):
+        super().__init__(net, rate, clip)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
+        """One step of Adam; the bias corrections are folded into the rate and the root."""
+        m, v = history["m"], history["v"]
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        v *= self.beta2
+        v += (1 - self.beta2) * (g * g)
+        step = rate / (1 - self.beta1**self.iteration)
+        root = self.net.xp.sqrt(v)
+        root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
+        root += self.epsilon
+        w -= step * m / root

@@ -1,0 +1,14 @@
+"""Fixtures shared by all tests."""
+
+import os
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng(request):
+    """Fresh random numbers in every run; a failure prints the seed, LAYERKIT_TEST_SEED repeats it."""
+    seed = int(os.environ.get("LAYERKIT_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
+    print(f"LAYERKIT_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
