@@ -1,4 +1,4 @@
-"""Blobs hold what flows between layers; Parameters hold what is learned; an Arena holds Parameters."""
+"""Blobs hold what flows between layers, Parameters what is learned; an Arena holds Parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Blob:
         self.name = name
         self.shape: tuple[int, ...] = tuple(data.shape[1:])
         self._data = self.data = data
-        self._diff = self.diff = diff
+        self._diff: Array = diff  # typed loosely, so that a layer need not ask twice about None
+        self.diff: Array = diff
 
     @classmethod
     def allocate(
@@ -108,7 +109,7 @@ class Arena:
             parameter.offset = size
             size += -(-parameter.size // ALIGNMENT) * ALIGNMENT
         self.data = backend.zeros((size,), dtype)
-        self.diff = backend.zeros((size,), dtype) if gradient else None
+        self.diff: Array = backend.zeros((size,), dtype) if gradient else None
         self.parameters = {p.name: p for p in parameters}
         for p in parameters:
             span = slice(p.offset, p.offset + p.size)

@@ -1,7 +1,7 @@
 """Initialisers: what a parameter holds before training.
 
-`draw` gives a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs) the
-fan-in is the product of all axes but the last, the fan-out is the last.
+`draw` gives a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs)
+the fan-in is the product of all axes but the last, the fan-out is the last.
 """
 
 from __future__ import annotations

@@ -469,7 +469,9 @@ class Net:
                 f"{sum(p.size for p in layer.parameters.values()):,}" if layer.parameters else "",
             ))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         lines.insert(1, "  ".join("-" * w for w in widths))
         count = sum(p.size for x in self.layers.values() for p in x.parameters.values())
         lines.append(

@@ -54,7 +54,9 @@ class HDF5Data(Data):
             raise DataError(f"{label}: cannot open {self.path} as HDF5 ({error})") from error
         missing = [d for d in self.datasets if not isinstance(file.get(d), h5py.Dataset)]
         if missing:
-            raise DataError(f"{label}: {self.path} has no data set {missing[0]!r}; it has {list(file)}")
+            raise DataError(
+                f"{label}: {self.path} has no data set {missing[0]!r}; it has {list(file)}"
+            )
         self.sets = [file[d] for d in self.datasets]
         lengths = {len(s) for s in self.sets}
         if len(lengths) != 1 or 0 in lengths:
