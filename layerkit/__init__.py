@@ -6,7 +6,7 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers
+from layerkit import errors, initializers, layers, snapshot
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import LayerkitError
 from layerkit.gradcheck import GradientReport, check_gradients
@@ -21,5 +21,5 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD", "Adam", "Blob", "GradientReport", "Layer", "LayerkitError", "Nesterov", "Net",
     "Parameter", "Solver", "check_gradients", "errors", "initializers", "layers", "load",
-    "load_net", "net_settings", "rates", "save", "with_data",
+    "load_net", "net_settings", "rates", "save", "snapshot", "with_data",
 ]

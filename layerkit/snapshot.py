@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,35 @@ def load(
         SnapshotError: the file is missing, truncated, of a newer format, or of another net or
             solver; the message says which and the net is left as it was.
     """
+    with _opened(path) as file:
+        return _read(file, path, net, solver)
+
+
+def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `extra` that `save` was given, without a net to load into.
+
+    Raises:
+        SnapshotError: as `load`.
+    """
+    with _opened(path) as file:
+        return json.loads(file.attrs["extra"])
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """An open snapshot of a format that can be read; whatever else is wrong is a SnapshotError."""
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, path, net, solver)
-    except (OSError, KeyError, RuntimeError) as error:
-        if isinstance(error, FileNotFoundError) or not Path(path).exists():
+            if "format" not in file.attrs:
+                raise SnapshotError(f"{path} is an HDF5 file, but not a layerkit snapshot")
+            if file.attrs["format"] > FORMAT:
+                raise SnapshotError(
+                    f"{path} has snapshot format {file.attrs['format']}, this layerkit reads up to "
+                    f"{FORMAT}; install a newer layerkit"
+                )
+            yield file
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        if not Path(path).exists():
             raise SnapshotError(f"no snapshot at {path}") from error
         raise SnapshotError(
             f"{path} cannot be read as a snapshot; it is truncated or something else ({error})"
@@ -99,13 +124,6 @@ def load(
 def _read(
     file: h5py.File, path: str | os.PathLike[str], net: Net, solver: Solver | None
 ) -> dict[str, Any]:
-    if "format" not in file.attrs:
-        raise SnapshotError(f"{path} is an HDF5 file, but not a layerkit snapshot")
-    if file.attrs["format"] > FORMAT:
-        raise SnapshotError(
-            f"{path} has snapshot format {file.attrs['format']}, this layerkit reads up to "
-            f"{FORMAT}; install a newer layerkit"
-        )
     values = {}
     group = file["params"]
     stored: dict[str, tuple[int, ...]] = {}

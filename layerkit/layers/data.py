@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +77,9 @@ class Data(Layer):
             if len(own[0]) < 2 or own[0][-1] != own[0][-2]:
                 self.fail(f"augment='dihedral' needs square images, got examples {own[0]}")
             self.table = self.backend.asarray(dihedral_table(own[0][-1]))
+        for top, wanted, has in zip(self.tops, self.shapes or own, own, strict=True):
+            if math.prod(wanted) != math.prod(has):
+                self.fail(f"examples of top {top!r} have shape {has}, but the net takes {wanted}")
         return self.shapes or own
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:

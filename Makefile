@@ -1,0 +1,36 @@
+# Everything sets itself up: `make galaxy` and `make test` on a fresh clone need only Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out/galaxy
+
+.PHONY: help galaxy test lint types bench clean
+
+help:
+	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
+	@echo "make test     lint, types and tests"
+	@echo "make clean    remove the virtual environment and caches; what was trained stays"
+
+$(VENV)/run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+galaxy: $(VENV)/run
+	$(BIN)/python examples/galaxy_gdae.py --out $(OUT)
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Learn a model of galaxies from their pictures, after Regier, McAuliffe and Prabhat (2015).
+
+    python examples/galaxy_gdae.py                          galaxies of the Hubble Deep Field
+    python examples/galaxy_gdae.py --data images.zip        pictures of your own
+    python examples/galaxy_gdae.py --resume --out DIR       goes on where a run stopped
+
+The script prepares the pictures, trains the net in nets/galaxy_gdae.py, compares it on held-out
+galaxies with what is used today, and writes metrics.json, model.h5, the paper's figures and
+report.html into one folder.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from tqdm import tqdm
+
+import layerkit as lk
+from layerkit import galaxy
+from layerkit import layers as L
+from layerkit.command import INTERRUPTED, Interrupt, run
+from layerkit.errors import DataError
+
+PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+ITERATIONS = 10_000  # where neither --epochs nor --iterations says otherwise
+HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
+TINY = 64  # pictures and iterations of --tiny
+SNAPSHOT_SECONDS = 20
+
+
+def settings() -> SimpleNamespace:
+    """The command line, or where it is silent what the resumed run had, or the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", metavar="PATH",
+        help="zip, folder, FITS or prepared HDF5 (default: galaxies of the Hubble Deep Field)")
+    add("--held-out", metavar="PATH|N", help="another source to evaluate on, or how many galaxies "
+        f"training never sees (default: {HELD_OUT}, a fifth where there are few)")
+    add("--net", metavar="FILE", help="net definition file (default: nets/galaxy_gdae.py)")
+    add("--out", metavar="DIR", default="out/galaxy", help="folder for results (default: %(default)s)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", metavar="N", type=above_zero(int), help="times through the data")
+    length.add_argument("--iterations", metavar="N", type=above_zero(int),
+                        help=f"training steps (default: {ITERATIONS})")
+    add("--batch", metavar="N", type=above_zero(int), help="galaxies in a step (default: 64)")
+    add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
+    add("--backend", choices=["auto", "numpy", "cupy"], help="auto, the default: a GPU if one answers")
+    add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
+    add("--resume", action="store_true", help="go on from the snapshot in --out")
+    add("--tiny", action="store_true", default=None, help="a quick look: few galaxies, few steps")
+    args = vars(parser.parse_args())
+    chosen = {
+        "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
+        "batch": 64, "rate": 1e-3, "backend": "auto", "seed": 0, "tiny": False,
+    }
+    if args["resume"]:
+        chosen |= lk.snapshot.read_extra(Path(args["out"]) / "model.h5")["settings"]
+    chosen |= {key: value for key, value in args.items() if value is not None}
+    if args["epochs"]:
+        chosen["iterations"] = None
+    if args["iterations"]:
+        chosen["epochs"] = None
+    return SimpleNamespace(**chosen)
+
+
+def gather_galaxies(args: SimpleNamespace, out: Path):
+    """Images to train on, to watch training with, and held out; and what became of the pictures."""
+    limit = TINY if args.tiny else None
+    everything = galaxy.gather(args.data, out / "galaxies.h5", limit)
+    count = str(args.held_out or "")
+    if count and not count.isdigit():
+        others = galaxy.gather(count, out / "held_out.h5", limit)
+        held_out, known = others.images, set(others.ids)
+        rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
+    else:
+        few = max(1, len(everything) // 5)
+        rest, chosen = galaxy.split(everything.ids, int(count) if count else min(HELD_OUT, few))
+        held_out = everything.images[chosen]
+    watched = min(500, len(rest) // 10)
+    train, watch = galaxy.split([everything.ids[i] for i in rest], watched, salt="validation")
+    if not len(train) or not len(watch) or not len(held_out):
+        raise DataError(
+            f"{len(everything)} galaxies are too few to train on, watch and hold out; bring more"
+        )
+    counts = {
+        "images_read": everything.read, "images_kept": len(everything),
+        "excluded": everything.excluded_counts,
+    }
+    return everything.images[rest[train]], everything.images[rest[watch]], held_out, counts
+
+
+def above_zero(kind):
+    """An argument type: a number above zero."""
+    def convert(text):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be above zero, got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def main() -> int:
+    """Prepares, trains, evaluates and draws."""
+    args = settings()
+    out = galaxy.results_folder(args.out)
+    model_file = out / "model.h5"
+
+    # 1. Galaxies: find them, cut them out, and set some aside that training never sees.
+    train, validation, held_out, counts = gather_galaxies(args, out)
+    print(
+        f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
+        f"{len(held_out)} held out"
+    )
+
+    # 2. The net: the layers of the net file, with the galaxies in place of its Input layer.  A
+    #    second net of the same layers shares the parameters and looks at other galaxies.
+    layers = lk.load_net(args.net)
+    data = L.MemoryData("x", data=train, augment="dihedral")
+    net = lk.Net(lk.with_data(layers, data), args.batch, args.backend, seed=args.seed)
+    test_net = lk.Net(layers, 256, args.backend, seed=args.seed, phase="test", share=net)
+    model = galaxy.GalaxyModel(test_net)
+    print(net)
+
+    # 3. Training: Adam, with a rate that falls along half a cosine.
+    iterations = args.iterations or ITERATIONS
+    if args.epochs:
+        iterations = max(1, args.epochs * len(train) // args.batch)
+    solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=0.01 * args.rate))
+    history: dict[str, list[float]] = {"iteration": [], "train": [], "validation": [], "kl": []}
+    spent = 0.0
+    if args.resume:
+        saved = lk.load(model_file, net, solver)
+        history, spent = saved["history"], saved["seconds"]
+        print(f"goes on from iteration {solver.iteration} in {model_file}")
+    else:
+        galaxy.set_aside(model_file)
+
+    def save() -> None:
+        extra = {"settings": vars(args), "history": history, "seconds": spent}
+        lk.save(model_file, net, solver, extra)
+
+    every = max(1, iterations // 200)
+    recent: list[float] = []
+    started = saved_at = time.perf_counter()
+    bar = tqdm(
+        total=iterations * args.batch, initial=solver.iteration * args.batch, desc="training",
+        unit=" images", unit_scale=True, mininterval=0.5,
+    )
+    with Interrupt() as interrupt, bar:
+        while solver.iteration < iterations and not interrupt.requested:
+            recent.append(solver.step())
+            bar.update(args.batch)
+            if solver.iteration % every == 0 or solver.iteration == iterations:
+                spent += time.perf_counter() - started  # watching is not training
+                test_net.run.passes = solver.iteration  # the same noise, resumed or not
+                bound, kl = model.bound(validation)
+                history["iteration"].append(solver.iteration)
+                history["train"].append(-float(np.mean(recent)))
+                history["validation"].append(float(bound.mean()))
+                history["kl"].append(float(kl.mean()))
+                bar.set_postfix(loss=f"{-history['train'][-1]:.0f}", bound=f"{bound.mean():.0f}")
+                recent.clear()
+                if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
+                    save()
+                    saved_at = time.perf_counter()
+                started = time.perf_counter()
+    spent += time.perf_counter() - started
+    save()
+    if interrupt.requested:
+        again = f"{shlex.join(sys.argv[:1])} --resume --out {shlex.quote(str(out))}"
+        print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
+        return INTERRUPTED
+
+    # 4. Evaluation on the held-out galaxies, beside the best Gaussian of each and PCA.
+    result = galaxy.evaluate(model, train, held_out, progress=True)
+    metrics = {
+        **counts,
+        "train": len(train), "validation": len(validation), "held_out": len(held_out),
+        "iterations": solver.iteration, "epochs": net.layers["x"].epoch, "batch": args.batch,
+        "iterations_per_second": solver.iteration / spent,
+        "images_per_second": solver.iteration * args.batch / spent,
+        "training_seconds": spent,
+        **result.metrics,
+        "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
+        "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    galaxy.write_json(out / "metrics.json", metrics)
+
+    # 5. Figures, and a page that shows them all.
+    pages = galaxy.draw_figures(out, model, result, held_out, history)
+    galaxy.write_report(out / "report.html", metrics, pages)
+    print(galaxy.summary(metrics))
+    print(f"open {out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

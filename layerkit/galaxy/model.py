@@ -1,0 +1,98 @@
+"""GalaxyModel: a trained net seen as what it is to an astronomer, a model of galaxy images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from layerkit.errors import NetError
+from layerkit.layers import GaussianReconstruction, Reparameterize
+from layerkit.net import Net
+
+
+class GalaxyModel:
+    """Encodes, decodes, samples and scores galaxy images with a net of phase "test".
+
+    The net needs one GaussianReconstruction layer, whose bottoms are the image, its mean and its
+    log-variance, and at least one Reparameterize layer, the first of which makes z.  Its loss
+    layers together must be the negative bound: reconstruction plus KL terms.
+
+    Args:
+        net: the net; `Net(layers, phase="test", share=training_net)` follows training.
+
+    Attributes:
+        latent: number of dimensions of z.
+        pixels: number of pixels of an image.
+
+    Raises:
+        NetError: the net has no such layers.
+    """
+
+    def __init__(self, net: Net):
+        layers = list(net.layers.values())
+        likelihoods = [x for x in layers if isinstance(x, GaussianReconstruction)]
+        samplers = [x for x in layers if isinstance(x, Reparameterize)]
+        if len(likelihoods) != 1 or not samplers:
+            raise NetError(
+                "a galaxy net needs one GaussianReconstruction layer and at least one "
+                f"Reparameterize layer; this one has {len(likelihoods)} and {len(samplers)}"
+            )
+        self.net = net
+        self.likelihood = likelihoods[0]
+        self.x, self.x_mean, self.x_log_variance = self.likelihood.bottoms
+        self.z = samplers[0].tops[0]
+        self.z_mean, self.z_log_variance = samplers[0].bottoms
+        self.penalties = [x.tops[0] for x in layers if x.is_loss and x is not self.likelihood]
+        self.latent = int(np.prod(net.blobs[self.z].shape))
+        self.pixels = int(np.prod(net.blobs[self.x].shape))
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What images say of z: means g_mu(x) and standard deviations, each (n, latent)."""
+        outputs = [self.z_mean, self.z_log_variance]
+        mean, log_variance = self.net.infer(outputs, sample=False, **{self.x: images})
+        return mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
+
+    def decode(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images that z describes: means f_mu(z) and variances f_Sigma(z), each (n, pixels)."""
+        return self._pixels(**{self.z: z})
+
+    def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of images (n, ...): two arrays of the same shape."""
+        mean, variance = self._pixels(**{self.x: images})
+        return mean.reshape(images.shape), variance.reshape(images.shape)
+
+    def _pixels(self, **given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = [self.x_mean, self.x_log_variance]
+        mean, log_variance = self.net.infer(outputs, sample=False, **given)
+        variance = np.exp(log_variance) + self.likelihood.floor
+        return mean.reshape(len(mean), -1), variance.reshape(len(mean), -1)
+
+    def log_likelihood(self, images: np.ndarray) -> np.ndarray:
+        """log N(x; f_mu(g_mu(x)), f_Sigma(g_mu(x))) of each image, (n,), in nats."""
+        return -self.net.infer(self.likelihood.tops[0], sample=False, **{self.x: images})
+
+    def bound(self, images: np.ndarray, samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The evidence lower bound and its KL term for each image, each (n,), in nats.
+
+        Args:
+            images: (n, ...).
+            samples: of z for each image, over which the reconstruction term is averaged.
+        """
+        names = [self.likelihood.tops[0], *self.penalties]
+        totals = np.zeros((len(names), len(images)))
+        for _ in range(samples):
+            totals += np.stack(self.net.infer(names, **{self.x: images}))
+        totals /= samples
+        return -totals.sum(axis=0), totals[1:].sum(axis=0)
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """Mean images of galaxies drawn from the prior, (count, pixels)."""
+        z = np.random.default_rng(seed).standard_normal((count, self.latent))
+        return self.decode(z)[0]
+
+    def traverse(self, values: np.ndarray) -> np.ndarray:
+        """Mean images along each axis of z, the others at zero: (latent, len(values), pixels)."""
+        z = np.zeros((self.latent, len(values), self.latent))
+        for axis in range(self.latent):
+            z[axis, :, axis] = values
+        mean, _ = self.decode(z.reshape(-1, self.latent))
+        return mean.reshape(self.latent, len(values), -1)

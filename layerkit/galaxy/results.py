@@ -1,0 +1,63 @@
+"""The folder that a run writes its results to, and their summary in a few lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from layerkit.errors import DataError
+from layerkit.snapshot import write_atomically
+
+
+def results_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made if need be and known to be writable before any work is done.
+
+    Raises:
+        DataError: it cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot write to {folder}: {reason}; choose another --out") from error
+    return folder
+
+
+def set_aside(path: Path) -> None:
+    """Renames an earlier file, so that a new run does not overwrite it: a.h5 to a.previous.h5."""
+    if path.exists():
+        kept = path.with_suffix(f".previous{path.suffix}")
+        os.replace(path, kept)
+        print(f"an earlier {path.name} is kept as {kept}")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes readable JSON in one move."""
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The main results in a few lines."""
+    count = metrics["held_out"]
+
+    def share(key: str) -> str:
+        return f"{metrics[key]:>5} of {count} ({metrics[key] / count:.1%})"
+
+    return "\n".join([
+        f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
+        f"(training {metrics['train_elbo']:,.0f}, KL {metrics['held_out_kl']:.1f})",
+        f"better than the best Gaussian by squared error  {share('mse_wins')}   paper: 971 of 1000",
+        f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
+        "paper: 972 of 1000",
+        f"better than PCA with {metrics['pca_components']} components, squared error  "
+        f"{share('pca_mse_wins')}",
+        f"{metrics['iterations_per_second']:,.0f} iterations and "
+        f"{metrics['images_per_second']:,.0f} images per second",
+    ])
