@@ -132,11 +132,13 @@ def main() -> int:
     print(net)
 
     # 3. Training: Adam, with a rate that falls along half a cosine.
-    iterations = args.iterations or ITERATIONS
+    iterations = args.iterations or (TINY if args.tiny else ITERATIONS)
     if args.epochs:
         iterations = max(1, args.epochs * len(train) // args.batch)
     solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=0.01 * args.rate))
-    history: dict[str, list[float]] = {"iteration": [], "train": [], "validation": [], "kl": []}
+    history: dict[str, list[float]] = {
+        "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
+    }
     spent = 0.0
     if args.resume:
         saved = lk.load(model_file, net, solver)
@@ -165,10 +167,10 @@ def main() -> int:
                 test_net.run.passes = solver.iteration  # the same noise, resumed or not
                 bound, kl = model.bound(validation)
                 history["iteration"].append(solver.iteration)
-                history["train"].append(-float(np.mean(recent)))
-                history["validation"].append(float(bound.mean()))
+                history["train_elbo"].append(-float(np.mean(recent)))
+                history["validation_elbo"].append(float(bound.mean()))
                 history["kl"].append(float(kl.mean()))
-                bar.set_postfix(loss=f"{-history['train'][-1]:.0f}", bound=f"{bound.mean():.0f}")
+                bar.set_postfix(loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}")
                 recent.clear()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
                     save()

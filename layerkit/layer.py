@@ -89,7 +89,8 @@ class Layer:
             try:
                 signature.bind(self, *args, **settings)
             except TypeError as error:
-                label = f"layer {args[0]!r} ({cls.__name__})" if args else f"layer {cls.__name__}"
+                kind = type(self).__name__
+                label = f"layer {args[0]!r} ({kind})" if args else f"layer {kind}"
                 usage = ", ".join(str(p) for p in list(signature.parameters.values())[1:])
                 usage = usage.replace("'", "")
                 raise NetError(f"{label}: {error}; it takes ({usage})") from None

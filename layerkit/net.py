@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import fnmatch
 import math
@@ -61,7 +62,11 @@ class Net:
             gradients = "parameters" if phase == "train" else "none"
         _check_choice("phase", phase, PHASES)
         _check_choice("gradients", gradients, GRADIENTS)
-        _check_choice("dtype", np.dtype(dtype).name, ("float32", "float64"))
+        try:
+            precision = np.dtype(dtype).name
+        except TypeError:
+            precision = dtype
+        _check_choice("dtype", precision, ("float32", "float64"))
         if batch_size < 1:
             raise NetError(f"batch_size must be at least 1, got {batch_size}")
         self.backend = backends.get(backend)
@@ -134,8 +139,10 @@ class Net:
             if other is None or other.shape != p.shape:
                 had = f"has shape {other.shape} there" if other else "is not in the other net"
                 raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
-            p.data, p.diff = other.data, other.diff
-        return share.arena
+            p.data, p.diff, p.offset = other.data, other.diff, other.offset
+        arena = copy.copy(share.arena)  # the same arrays, but this net freezes for itself
+        arena.parameters = {p.name: p for p in declared}
+        return arena
 
     def _plan_backward(self) -> None:
         """Decides which blobs get a diff, and who writes where in the backward pass."""
@@ -159,6 +166,7 @@ class Net:
             and (layer.is_loss or any(reaches[t] for t in layer.tops))
         ]
 
+        self._idle = [p for x in layers if x not in active for p in x.parameters.values()]
         with_diff = {top for layer in active for top in layer.tops}
         readers: dict[str, list[tuple[str, int]]] = {name: [] for name in with_diff}
         for layer in active:
@@ -225,16 +233,18 @@ class Net:
         self._set_trainable(patterns, True)
 
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
+        matches: list[Parameter] = []
         for pattern in patterns:
-            matches = [
+            found = [
                 p for p in self.params.values()
                 if fnmatch.fnmatchcase(p.name, pattern)
-                or fnmatch.fnmatchcase(p.name.split("/")[0], pattern)
+                or fnmatch.fnmatchcase(p.name.rpartition("/")[0], pattern)
             ]
-            if not matches:
+            if not found:
                 raise NetError(f"no parameter matches {pattern!r}; there are {_list(self.params)}")
-            for p in matches:
-                p.trainable = trainable
+            matches += found
+        for p in matches:
+            p.trainable = trainable
         self._plan_backward()
 
     # Running.
@@ -323,6 +333,12 @@ class Net:
         for name in diffs:
             if name not in self.blobs or self.blobs[name].diff is None:
                 raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
+            diffs[name] = self.backend.asarray(diffs[name], self.dtype)
+            if diffs[name].shape != self.blobs[name].diff.shape:
+                raise NetError(
+                    f"backward: the diff of blob {name!r} has shape "
+                    f"{tuple(self.blobs[name].diff.shape)}, got {tuple(diffs[name].shape)}"
+                )
         for layer, bottoms, tops, gathers in self._backward:
             for top, branches in gathers:
                 self._gather(top.diff, branches)
@@ -330,8 +346,10 @@ class Net:
                 tops[0].diff += layer.weight / self._rows
             for top in tops:
                 if top.name in diffs:
-                    top.diff += self.backend.asarray(diffs[top.name], self.dtype)
+                    top.diff += diffs[top.name]
             layer.backward(bottoms, tops)
+        for p in self._idle:
+            p.diff.fill(0)
         for p in self.params.values():
             if p.trainable and p.l1:
                 p.diff += p.l1 * self.xp.sign(p.data)
@@ -396,8 +414,12 @@ class Net:
         known, needed, plan = set(given), set(outputs), []
         for layer, bottoms, tops in reversed(self._forward):
             wanted = [t for t in layer.tops if t in needed and t not in known]
-            if wanted and isinstance(layer, Input):
+            if wanted and (layer.is_source or isinstance(layer, Input)):
                 raise NetError(f"infer: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
+            if wanted and not known.isdisjoint(layer.tops):
+                raise NetError(
+                    f"infer: layer {layer.name!r} would overwrite what is given; give {wanted[0]}="
+                )
             if wanted:
                 needed.update(layer.bottoms)
                 plan.append((layer, bottoms, tops))
@@ -406,13 +428,13 @@ class Net:
     # State.
 
     def state(self) -> dict[str, int]:
-        """What, besides the parameters, decides the next pass: pass number and data positions."""
+        """What, besides the parameters, decides the next pass: seed, pass number, data positions."""
         positions = {f"position/{x.name}": x.position for x in self._sources()}
-        return {"passes": self.run.passes, **positions}
+        return {"seed": self.run.seed, "passes": self.run.passes, **positions}
 
     def set_state(self, state: dict[str, int]) -> None:
         """Puts back what `state` returned."""
-        self.run.passes = int(state["passes"])
+        self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
         for source in self._sources():
             source.position = int(state[f"position/{source.name}"])
 
@@ -437,7 +459,7 @@ class Net:
                 net.params[name].trainable = p.trainable
         for name, layer in self.layers.items():
             net.layers[name].weight = layer.weight
-        net.set_state(self.state())
+        net.set_state({**self.state(), "seed": net.run.seed})
         return net
 
     def first_non_finite(self) -> str | None:

@@ -7,6 +7,7 @@ numbers, names and JSON, and loading it runs no code.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from layerkit.solvers.solver import Solver
 FORMAT = 1
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path`, flushes that to disk, and renames it."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -50,24 +51,23 @@ def save(
     Raises:
         SnapshotError: the file cannot be written.
     """
-    def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["net"] = str(net)
-            file.attrs["state"] = json.dumps(net.state())
-            file.attrs["extra"] = json.dumps(extra or {})
-            for name, p in net.params.items():
-                file[f"params/{name}"] = net.backend.to_host(p.data)
-            if solver is not None:
-                file.attrs["solver"] = type(solver).__name__
-                file.attrs["iteration"] = solver.iteration
-                for key, flat in solver.history.items():
-                    for name, p in net.params.items():
-                        piece = flat[p.offset : p.offset + p.size]
-                        file[f"history/{key}/{name}"] = net.backend.to_host(piece)
-
+    image = io.BytesIO()  # HDF5 crashes where it cannot finish a file, as on a full disk
+    with h5py.File(image, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["net"] = str(net)
+        file.attrs["state"] = json.dumps(net.state())
+        file.attrs["extra"] = json.dumps(extra or {})
+        for name, p in net.params.items():
+            file[f"params/{name}"] = net.backend.to_host(p.data)
+        if solver is not None:
+            file.attrs["solver"] = type(solver).__name__
+            file.attrs["iteration"] = solver.iteration
+            for key, flat in solver.history.items():
+                for name, p in net.params.items():
+                    piece = flat[p.offset : p.offset + p.size]
+                    file[f"history/{key}/{name}"] = net.backend.to_host(piece)
     try:
-        write_atomically(path, write)
+        write_atomically(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
     except OSError as error:
         raise SnapshotError(f"cannot write snapshot {path}: {error}") from error
 
@@ -78,6 +78,7 @@ def load(
     """Reads a snapshot into a net and, if given, its solver; all of it or nothing.
 
     Training that goes on from here equals training that never stopped, bit for bit on NumPy.
+    Without a solver the net may have other data layers than the one that was saved, or none.
 
     Returns:
         The `extra` that `save` was given.
@@ -104,7 +105,13 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """An open snapshot of a format that can be read; whatever else is wrong is a SnapshotError."""
     try:
-        with h5py.File(path, "r") as file:
+        image = io.BytesIO(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise SnapshotError(f"no snapshot at {path}") from error
+    except OSError as error:
+        raise SnapshotError(f"cannot read snapshot {path}: {error.strerror}") from error
+    try:
+        with h5py.File(image, "r") as file:
             if "format" not in file.attrs:
                 raise SnapshotError(f"{path} is an HDF5 file, but not a layerkit snapshot")
             if file.attrs["format"] > FORMAT:
@@ -113,9 +120,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
                     f"{FORMAT}; install a newer layerkit"
                 )
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        if not Path(path).exists():
-            raise SnapshotError(f"no snapshot at {path}") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise SnapshotError(
             f"{path} cannot be read as a snapshot; it is truncated or something else ({error})"
         ) from error
@@ -124,7 +129,6 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 def _read(
     file: h5py.File, path: str | os.PathLike[str], net: Net, solver: Solver | None
 ) -> dict[str, Any]:
-    values = {}
     group = file["params"]
     stored: dict[str, tuple[int, ...]] = {}
     group.visititems(
@@ -137,15 +141,18 @@ def _read(
                 f"{path} is of another net: parameter {name!r} has shape "
                 f"{stored.get(name, 'none')} there, and {expected.get(name, 'none')} in this net"
             )
-    for name in expected:
-        values[name] = group[name][...]
-    state = json.loads(file.attrs["state"])
-    if state.keys() != net.state().keys():
+    values = {name: group[name][...].astype(net.dtype) for name in expected}
+    own = net.state()
+    state = {key: int(value) for key, value in json.loads(file.attrs["state"]).items()}
+    if solver is None:
+        state = {key: state.get(key, value) for key, value in own.items()}
+    elif state.keys() != own.keys():
         raise SnapshotError(
             f"{path} is of a net with other data layers: it stores {sorted(state)}, "
-            f"this net has {sorted(net.state())}"
+            f"this net has {sorted(own)}"
         )
     histories: dict[str, np.ndarray] = {}
+    iteration = 0
     if solver is not None:
         if file.attrs.get("solver") != type(solver).__name__:
             raise SnapshotError(
@@ -155,15 +162,17 @@ def _read(
         for key, flat in solver.history.items():
             histories[key] = np.zeros(flat.shape, net.dtype)
             for name, p in net.params.items():
-                piece = file[f"history/{key}/{name}"][...]
+                piece = file[f"history/{key}/{name}"][...].reshape(p.size)
                 histories[key][p.offset : p.offset + p.size] = piece
+        iteration = int(file.attrs["iteration"])
     extra = json.loads(file.attrs["extra"])
 
+    # Everything has been read, and fits: from here on nothing can fail half way.
     for name, p in net.params.items():
-        p.data[...] = net.backend.asarray(values[name], net.dtype)
+        p.data[...] = net.backend.asarray(values[name])
     if solver is not None:
         for key, flat in solver.history.items():
             flat[...] = net.backend.asarray(histories[key])
-        solver.iteration = int(file.attrs["iteration"])
+        solver.iteration = iteration
     net.set_state(state)
     return extra

@@ -36,17 +36,24 @@ def _cupy() -> Backend:
     install = "pip install 'layerkit[cuda13]' (or [cuda12]), or choose backend numpy"
     try:
         import cupy
-    except ImportError as error:
-        raise BackendError(f"backend cupy: CuPy cannot be imported ({error}); {install}") from error
+    except Exception as error:  # not only ImportError: a broken installation fails in many ways
+        raise BackendError(
+            f"backend cupy: CuPy cannot be imported ({_reason(error)}); {install}"
+        ) from error
     try:
         cupy.cuda.runtime.getDeviceCount()
         cupy.zeros(1).sum().item()
     except Exception as error:  # the driver's own exceptions differ from version to version
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackendError(
-            f"backend cupy: CuPy {cupy.__version__} is installed but no GPU answers ({reason}); "
-            "check nvidia-smi, or choose backend numpy"
+            f"backend cupy: CuPy {cupy.__version__} is installed but no GPU answers "
+            f"({_reason(error)}); check nvidia-smi, or choose backend numpy"
         ) from error
     from layerkit.backends.cupy import CupyBackend
 
     return CupyBackend()
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line: CuPy's own are banners, with what went wrong in their last words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    return lines[-1] if lines else type(error).__name__

@@ -23,7 +23,8 @@ class Evaluation:
         mean, variance: f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of the held-out images.
         z_mean: g_mu(x) of the held-out images, (n, latent).
         gaussians: the best Gaussian of each held-out image.
-        squared_error, gaussian_squared_error, pca_squared_error: of each held-out image, (n,).
+        squared_error, gaussian_squared_error: of each held-out image, (n,).
+        log_likelihood, gaussian_log_likelihood: of each held-out image, (n,), in nats.
     """
 
     metrics: dict[str, float | int]
@@ -33,7 +34,8 @@ class Evaluation:
     gaussians: np.ndarray
     squared_error: np.ndarray
     gaussian_squared_error: np.ndarray
-    pca_squared_error: np.ndarray
+    log_likelihood: np.ndarray
+    gaussian_log_likelihood: np.ndarray
 
 
 def evaluate(
@@ -78,5 +80,5 @@ def evaluate(
     }
     return Evaluation(
         metrics, mean, variance, model.encode(held_out)[0], gaussians.models, own_error,
-        gaussians.squared_errors, pca_error,
+        gaussians.squared_errors, own_likelihood, gaussian_likelihood,
     )

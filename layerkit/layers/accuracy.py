@@ -12,6 +12,8 @@ from layerkit.layers.loss import rows
 class Accuracy(Layer):
     """1 where the label is among the `top` largest logits, else 0; the net reports the mean.
 
+    A tie counts against: a net whose logits are all equal, or not numbers, has accuracy 0.
+
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1); top (n,).  It has no gradient.
     The mean is in `net.metrics`.
 
@@ -40,11 +42,11 @@ class Accuracy(Layer):
         return [()]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Counts the logits above the label's."""
+        """Counts the logits that are not below the label's, its own among them."""
         logits, label = rows(bottoms[0].data), rows(bottoms[1].data)
         hot = label == self.xp.arange(logits.shape[1], dtype=label.dtype)
-        own = self.xp.where(hot, logits, 0).sum(axis=1, keepdims=True)
-        tops[0].data[...] = (logits > own).sum(axis=1) < self.top
+        own = self.xp.where(hot, logits, -math.inf).max(axis=1, keepdims=True)
+        tops[0].data[...] = (~(logits < own)).sum(axis=1) <= self.top
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Nothing: no bottom is differentiable."""

@@ -14,6 +14,7 @@ from layerkit.data.order import passages
 from layerkit.layer import Layer, Run, Shape
 
 AUGMENTATIONS = (None, "dihedral")
+NUMBERS = "biuf"  # kinds of dtype that can be served: truth values, integers, floats
 
 
 class Data(Layer):
@@ -85,14 +86,15 @@ class Data(Layer):
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fills the tops with the next examples."""
         rows = len(tops[0].data)
+        if self.augment:
+            bits = philox.bits(self.xp, rows, self.run.seed, self.stream, self.run.passes)
+            which = (bits & self.xp.uint64(7)).astype("int64")
         filled = 0
         for epoch, start, stop in passages(self.position, rows, self.count):
             span = slice(filled, filled + stop - start)
             for top, array in zip(tops, self.fetch(epoch, start, stop), strict=True):
                 if self.augment and top is tops[0]:
-                    bits = philox.bits(self.xp, rows, self.run.seed, self.stream, self.run.passes)
-                    which = (bits[span] & self.xp.uint64(7)).astype("int64")
-                    array = dihedral(self.xp, array, self.table, which)
+                    array = dihedral(self.xp, array, self.table, which[span])
                 top.data[span] = array.reshape(top.data[span].shape)
             filled += stop - start
         if self.scale != 1:

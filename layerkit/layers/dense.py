@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 from layerkit.blob import Blob
+from layerkit.errors import NetError
 from layerkit.initializers import Initializer
 from layerkit.layer import Layer, Shape
 from layerkit.layers.neuron import Neuron
@@ -31,10 +33,15 @@ class Dense(Layer):
         l1: float = 0.0, l2: float = 0.0, tops: str | None = None,
     ):
         super().__init__(name, [bottom], tops)
-        if units < 1:
-            self.fail(f"units must be at least 1, got {units}")
+        if not isinstance(units, int | Integral) or units < 1:
+            self.fail(f"units must be a whole number, at least 1, got {units!r}")
         self.units = units
-        self.neuron = Neuron.named(neuron) if neuron else None
+        self.neuron: Neuron | None = None
+        try:
+            if neuron:
+                self.neuron = Neuron.named(neuron)
+        except NetError as error:
+            self.fail(str(error))
         rectifies = neuron in ("relu", "leaky_relu")
         self.weight_init = weight if weight is not None else "he" if rectifies else "xavier"
         self.bias_init = bias

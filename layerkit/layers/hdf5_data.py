@@ -12,7 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
 from layerkit.layer import Shape
-from layerkit.layers.data import Data
+from layerkit.layers.data import NUMBERS, Data
 
 
 class HDF5Data(Data):
@@ -24,7 +24,7 @@ class HDF5Data(Data):
 
     Args:
         path: the file.
-        datasets: names of the data sets (count, ...), of equal length.
+        datasets: name of a data set (count, ...), or a list of names, of equal length.
         tops: names of the tops, by default the layer's name.
         shuffle: a new order in each epoch, default True.
         augment, scale: as in MemoryData, for the first data set.
@@ -36,44 +36,48 @@ class HDF5Data(Data):
     """
 
     def __init__(
-        self, name: str, *, path: str | os.PathLike[str], datasets: Sequence[str] = ("images",),
+        self, name: str, *, path: str | os.PathLike[str], datasets: Sequence[str] | str = "images",
         tops: Sequence[str] | str | None = None, shuffle: bool = True, augment: str | None = None,
         scale: float = 1.0, block: int = 256, mixed: int = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         if block < 1 or mixed < 1:
             self.fail(f"block and mixed must be at least 1, got {block} and {mixed}")
-        self.path, self.datasets, self.block, self.mixed = path, list(datasets), block, mixed
+        self.path, self.block, self.mixed = path, block, mixed
+        self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
         """Opens the file; all axes but the first."""
-        label = f"layer {self.name!r} (HDF5Data)"
         try:
+            with open(self.path, "rb"):
+                pass  # Python says in fewer words than HDF5 why a file cannot be opened
             file = h5py.File(self.path, "r")
         except OSError as error:
-            raise DataError(f"{label}: cannot open {self.path} as HDF5 ({error})") from error
+            raise self._error(f"cannot open {self.path} as HDF5 ({error})") from error
         missing = [d for d in self.datasets if not isinstance(file.get(d), h5py.Dataset)]
         if missing:
-            raise DataError(
-                f"{label}: {self.path} has no data set {missing[0]!r}; it has {list(file)}"
-            )
+            raise self._error(f"{self.path} has no data set {missing[0]!r}; it has {list(file)}")
         self.sets = [file[d] for d in self.datasets]
-        lengths = {len(s) for s in self.sets}
+        for s in self.sets:
+            if s.dtype.kind not in NUMBERS:
+                raise self._error(f"{self.path}{s.name} must hold numbers, got dtype {s.dtype}")
+        lengths = {s.shape[0] if s.shape else 0 for s in self.sets}
         if len(lengths) != 1 or 0 in lengths:
-            raise DataError(f"{label}: data sets must have equal, non-zero lengths, got {lengths}")
+            raise self._error(f"data sets must have equal, non-zero lengths, got {sorted(lengths)}")
         self.count = lengths.pop()
-        self.plan: tuple[int, np.ndarray, np.ndarray] | None = None
-        self.loaded: tuple[int, int, list[np.ndarray]] | None = None
+        self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
+        self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
         return [s.shape[1:] for s in self.sets]
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows from the groups of blocks that hold this stretch of the epoch."""
-        if self.plan is None or self.plan[0] != epoch:
+        key = (self.run.seed, epoch)
+        if self.plan is None or self.plan[0] != key:
             blocks = -(-self.count // self.block)
             order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
             sizes = np.minimum(self.block, self.count - order * self.block)
             group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, self.mixed))
-            self.plan = epoch, order, np.concatenate([[0], np.cumsum(group_sizes)])
+            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
         bounds = self.plan[2]
         pieces = []
         while start < stop:
@@ -86,15 +90,23 @@ class HDF5Data(Data):
 
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
         """The mixed rows of one group of blocks, read once."""
-        if self.loaded is None or self.loaded[:2] != (epoch, group):
+        key = (self.run.seed, epoch, group)
+        if self.loaded is None or self.loaded[0] != key:
             assert self.plan is not None
             blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
             starts = [int(b) * self.block for b in blocks]
-            arrays = [
-                np.concatenate([s[a : min(a + self.block, self.count)] for a in starts])
-                for s in self.sets
-            ]
+            try:
+                arrays = [
+                    np.concatenate([s[a : min(a + self.block, self.count)] for a in starts])
+                    for s in self.sets
+                ]
+            except OSError as error:
+                reason = " ".join(str(error).split())
+                raise self._error(f"cannot read {self.path}, it is damaged ({reason})") from error
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
-            self.loaded = epoch, group, [a[mix] for a in arrays]
-        return self.loaded[2]
+            self.loaded = key, [a[mix] for a in arrays]
+        return self.loaded[1]
+
+    def _error(self, message: str) -> DataError:
+        return DataError(f"layer {self.name!r} (HDF5Data): {message}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 
@@ -15,6 +17,9 @@ class Input(Layer):
 
     def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
         super().__init__(name, [], tops)
+        sizes = shape if isinstance(shape, tuple | list) else [None]
+        if not all(isinstance(s, Integral) and s > 0 for s in sizes):
+            self.fail(f"shape must be a tuple of positive whole numbers, got {shape!r}")
         self.shape = tuple(shape)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

@@ -10,7 +10,7 @@ import numpy as np
 from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
-from layerkit.layers.data import Data
+from layerkit.layers.data import NUMBERS, Data
 
 
 class MemoryData(Data):
@@ -31,11 +31,14 @@ class MemoryData(Data):
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         self.arrays = [np.asarray(a) for a in (data if isinstance(data, list | tuple) else [data])]
+        for a in self.arrays:
+            if a.dtype.kind not in NUMBERS:
+                self.fail(f"arrays must hold numbers, got dtype {a.dtype}")
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
         self.count = lengths.pop()
-        self.order: tuple[int, Array] | None = None
+        self.order: tuple[tuple[int, int], Array] | None = None
 
     def example_shapes(self) -> list[Shape]:
         """All axes but the first."""
@@ -44,8 +47,8 @@ class MemoryData(Data):
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows gathered on the device."""
-        if self.order is None or self.order[0] != epoch:
+        if self.order is None or self.order[0] != (self.run.seed, epoch):
             order = epoch_order(self.count, self.run.seed, self.stream, epoch, self.shuffle)
-            self.order = epoch, self.backend.asarray(order)
+            self.order = (self.run.seed, epoch), self.backend.asarray(order)
         index = self.order[1][start:stop]
         return [a[index] for a in self.resident]

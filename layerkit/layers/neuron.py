@@ -14,7 +14,7 @@ class Neuron(Layer):
     """y = a(x), element by element, where a'(x) can be told from y alone.
 
     That lets Dense activate in place and keep only y.  A subclass defines `activate` and
-    `differentiate`, and is found by its `neuron_name`.
+    `differentiate`, and is found by its `neuron_name` if it has one.
     """
 
     neuron_name: ClassVar[str]
@@ -23,7 +23,8 @@ class Neuron(Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers the activation under its name."""
         super().__init_subclass__(**kwargs)
-        cls.registry[cls.neuron_name] = cls
+        if "neuron_name" in vars(cls):  # not one inherited, which is its parent's
+            cls.registry[cls.neuron_name] = cls
 
     def __init__(self, name: str, bottom: str, *, tops: str | None = None):
         super().__init__(name, [bottom], tops)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
@@ -17,13 +18,16 @@ class Reshape(Layer):
 
     def __init__(self, name: str, bottom: str, *, shape: Shape, tops: str | None = None):
         super().__init__(name, [bottom], tops)
+        sizes = shape if isinstance(shape, tuple | list) else [None]
+        if not all(isinstance(s, Integral) and (s > 0 or s == -1) for s in sizes):
+            self.fail(f"shape must be a tuple of positive whole numbers or -1, got {shape!r}")
         self.shape = tuple(shape)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Works out -1 and checks the number of elements; no parameters."""
         size, known = math.prod(shapes[0]), math.prod(s for s in self.shape if s != -1)
         unknown = self.shape.count(-1)
-        fits = known > 0 and size % known == 0 if unknown else size == known
+        fits = size % known == 0 if unknown else size == known
         if unknown > 1 or not fits:
             self.fail(f"cannot give {size} elements {shapes[0]} the shape {self.shape}")
         return [tuple(size // known if s == -1 else s for s in self.shape)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 
@@ -28,7 +30,8 @@ class Slice(Layer):
             self.fail("its bottom has one number per example: there is nothing to slice")
         length, pieces = shapes[0][0], len(self.tops)
         sizes = list(self.sizes) if self.sizes else [length // pieces] * pieces
-        if len(sizes) != pieces or sum(sizes) != length or min(sizes) < 1:
+        whole = all(isinstance(s, Integral) and s > 0 for s in sizes)
+        if not whole or len(sizes) != pieces or sum(sizes) != length:
             self.fail(f"cannot cut {length} into {pieces} tops of sizes {sizes}")
         starts = [sum(sizes[:i]) for i in range(pieces)]
         self.spans = [slice(a, a + size) for a, size in zip(starts, sizes, strict=True)]

@@ -14,7 +14,7 @@ class SoftmaxLoss(Loss):
     """loss = -log softmax(logits)[label], in nats.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1), whole numbers from 0 to
-    classes - 1; top (n,).  The label has no gradient.
+    classes - 1; top (n,).  The label has no gradient; one that is no class makes the loss infinite.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SoftmaxLoss(Loss):
         xp.exp(shifted, out=probability)
         total = probability.sum(axis=1, keepdims=True)
         probability /= total
-        chosen = xp.where(self._hot(bottoms), shifted, 0).sum(axis=1)
+        chosen = xp.where(self._hot(bottoms), shifted, -math.inf).max(axis=1)
         xp.subtract(xp.log(total[:, 0]), chosen, out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:

@@ -1,0 +1,92 @@
+"""Contact sheets: what was kept and what was left out, to be looked at."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from layerkit.errors import DataError
+from layerkit.galaxy.dataset import GalaxySet
+from layerkit.galaxy.sources import Source, UnusableImageError
+
+TILE = 138  # pixels on a side: twice 69
+GAP = 4
+YELLOW = (255, 200, 0)
+
+
+def contact_sheets(
+    galaxies: GalaxySet,
+    folder: str | os.PathLike,
+    source: Source | None = None,
+    *,
+    rows: int = 6,
+    columns: int = 10,
+    seed: int = 0,
+) -> list[Path]:
+    """Write PNG sheets of galaxies chosen at random (by `seed`), and return their paths.
+
+    `kept.png` shows prepared galaxies, as the model sees them.  With the `source` they were
+    prepared from there are also `kept-crops.png`, whole pictures with the square that was cut, and
+    `excluded-REASON.png` for each reason, whole pictures, an empty tile where there is none.
+
+    Raises `DataError` where the sheets cannot be written, or the source is not that of the set.
+    """
+    rng = np.random.default_rng(seed)
+    folder = Path(folder)
+    count = rows * columns
+    sheets: dict[str, list[Image.Image]] = {}
+    chosen = rng.permutation(len(galaxies))[:count]
+    sheets["kept"] = [_tile(galaxies.images[i]) for i in chosen]
+    if source is not None:
+        place = {name: i for i, name in enumerate(source.ids)}
+        needed = {*galaxies.ids, *galaxies.excluded}
+        if galaxies.source != source.name or not needed <= place.keys():
+            raise DataError(f"{galaxies.path}: prepared from {galaxies.source}, not {source.name}")
+        sheets["kept-crops"] = [
+            _tile(source.read(place[galaxies.ids[i]]), tuple(galaxies.crops[i])) for i in chosen
+        ]
+        for reason in galaxies.excluded_counts:
+            names = [name for name, why in galaxies.excluded.items() if why == reason]
+            picked = [names[i] for i in rng.permutation(len(names))[:count]]
+            sheets[f"excluded-{reason.replace(' ', '-')}"] = [
+                _readable_tile(source, place[name]) for name in picked
+            ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for name, tiles in sheets.items():
+            paths.append(folder / f"{name}.png")
+            _mosaic(tiles, columns).save(paths[-1])
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return paths
+
+
+def _tile(image: np.ndarray, crop: tuple[float, float, float] | None = None) -> Image.Image:
+    """`image` scaled to fit a tile, its intensities as they are, with `crop` drawn on it."""
+    scale = TILE / max(image.shape)
+    height, width = (max(1, round(n * scale)) for n in image.shape)
+    grey = np.nan_to_num(np.clip(image, 0, 1)) * 255
+    picture = Image.fromarray(grey.astype(np.uint8)).resize((width, height)).convert("RGB")
+    if crop is not None:
+        y0, x0, side = (scale * c for c in crop)
+        ImageDraw.Draw(picture).rectangle((x0, y0, x0 + side - 1, y0 + side - 1), outline=YELLOW)
+    return picture
+
+
+def _readable_tile(source: Source, i: int) -> Image.Image:
+    try:
+        return _tile(source.read(i))
+    except UnusableImageError:
+        return Image.new("RGB", (TILE, TILE))
+
+
+def _mosaic(tiles: list[Image.Image], columns: int) -> Image.Image:
+    rows = -(-len(tiles) // columns)
+    columns = min(columns, len(tiles))
+    step = TILE + GAP
+    sheet = Image.new("RGB", (columns * step - GAP, rows * step - GAP), "white")
+    for k, tile in enumerate(tiles):
+        sheet.paste(tile, (k % columns * step, k // columns * step))
+    return sheet

@@ -1,0 +1,52 @@
+"""All figures of one run, drawn into its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from layerkit.galaxy import figures
+from layerkit.galaxy.evaluate import Evaluation
+from layerkit.galaxy.model import GalaxyModel
+
+STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
+
+
+def draw_figures(
+    folder: Path, model: GalaxyModel, result: Evaluation, held_out: np.ndarray,
+    history: Mapping[str, Sequence[float]],
+) -> list[tuple[str, str, Path]]:
+    """Draws each figure as a PNG in `folder`.
+
+    Args:
+        folder: where they go.
+        model: for samples and the traversal.
+        result: of `evaluate` on `held_out`.
+        held_out: images (n, side, side).
+        history: of training; see `figures.learning_curves`.
+
+    Returns:
+        (title, caption, path) of each, for the report.
+    """
+    shape = held_out.shape[1:]
+    traversed = model.traverse(STEPS)
+    drawn = {
+        "reconstructions": figures.reconstructions(
+            held_out, result.mean, result.variance, baseline=result.gaussians
+        ),
+        "embedding": figures.embedding(result.z_mean, held_out),
+        "traversal": figures.traversal(traversed.reshape(*traversed.shape[:2], *shape), STEPS),
+        "samples": figures.samples(model.sample(64).reshape(-1, *shape), held_out),
+        "learning_curves": figures.learning_curves(history),
+        "squared_error": figures.comparison(result.squared_error, result.gaussian_squared_error),
+        "likelihood": figures.comparison(
+            result.log_likelihood, result.gaussian_log_likelihood, quantity="log likelihood",
+            higher_is_better=True,
+        ),
+    }
+    return [
+        (*figures.CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
+        for name, figure in drawn.items()
+    ]

@@ -1,0 +1,466 @@
+"""One row for each layer and each setting that matters: the generic tests run over `CASES`.
+
+A row says how to make the layer, what its bottoms hold, what comes out according to a slow
+reference that shares no code with the layer, and the same as a JAX function.  A new layer needs a
+row here; test_layers.py fails without one.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy import special, stats
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.backends import philox
+from layerkit.layers.neuron import Neuron
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Bottom:
+    """What a bottom holds: `draw(rng, shape)`, and the shape of an example (None: a random one)."""
+
+    draw: Callable[[np.random.Generator, Shape], np.ndarray]
+    shape: Shape | None = None
+
+
+def normal(*shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.standard_normal(size), shape or None)
+
+
+def unit_interval() -> Bottom:
+    return Bottom(lambda rng, size: rng.uniform(size=size))
+
+
+def zeros_and_ones() -> Bottom:
+    return Bottom(lambda rng, size: rng.integers(2, size=size).astype(float))
+
+
+def labels(classes: int, *shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.integers(classes, size=size).astype(float), shape)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row.
+
+    Attributes:
+        id: the layer's class, and what is special about the row.
+        layer: makes the layer, which is called "y".
+        bottoms: blob name -> what it holds.  Several without a shape share a random one.
+        reference: (params, *bottoms) -> list of tops, in plain Python, math and scipy; params maps
+            "weight" and so on to arrays.  A random layer's takes its noise as `noise=`.
+        jax: (jax, params, *bottoms) -> the top, or a tuple of them.
+        kinks: values that the bottoms keep clear of.
+        noise: "normal" or "uniform", what the layer draws.
+        phase: of the net.
+    """
+
+    id: str
+    layer: Callable[[], lk.Layer]
+    bottoms: dict[str, Bottom]
+    reference: Callable[..., list[np.ndarray]]
+    jax: Callable[..., Any]
+    kinks: Sequence[float] = ()
+    noise: str | None = None
+    phase: str = "train"
+
+    @property
+    def arguments(self) -> list[str]:
+        """The blobs that `reference` and `jax` take, in order."""
+        return self.layer().bottoms or list(self.bottoms)
+
+    def draw(self, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        """Arrays (rows, ...) for the bottoms, clear of the kinks."""
+        shared = tuple(int(n) for n in rng.integers(1, 4, size=rng.integers(1, 4)))
+        arrays = {}
+        for name, bottom in self.bottoms.items():
+            shape = shared if bottom.shape is None else bottom.shape
+            array = bottom.draw(rng, (rows, *shape))
+            for kink in self.kinks:
+                away = np.where(array < kink, kink - 0.05, kink + 0.05)
+                array = np.where(np.abs(array - kink) < 0.05, away, array)
+            arrays[name] = array
+        return arrays
+
+    def net(
+        self, rng: np.random.Generator, arrays: dict[str, np.ndarray], **settings: Any
+    ) -> lk.Net:
+        """The layer in a float64 net in which everything has a diff."""
+        layer = self.layer()
+        inputs = [
+            L.Input(name, shape=array.shape[1:])
+            for name, array in arrays.items() if name not in layer.tops
+        ]
+        rows = len(next(iter(arrays.values()))) if arrays else 5
+        defaults = {
+            "batch_size": rows, "dtype": "float64", "seed": int(rng.integers(2**40)),
+            "phase": self.phase, "gradients": "all",
+        }
+        return lk.Net([*inputs, layer], **{**defaults, **settings})
+
+    def expected(self, net: lk.Net, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The tops by the reference, for the net's last forward pass."""
+        layer: Any = net.layers["y"]
+        params = {name: p.data for name, p in layer.parameters.items()}
+        tops = self.reference(params, *(arrays[a] for a in self.arguments), **self.drawn(net))
+        if layer.is_source:  # which goes round its examples, and has served these last
+            rows = len(net.blobs["y"].data)
+            served = np.arange(layer.position - rows, layer.position)
+            tops = [top[served % len(top)] for top in tops]
+        return tops
+
+    def drawn(self, net: lk.Net) -> dict[str, np.ndarray]:
+        """The noise of the net's last forward pass, as a keyword argument."""
+        if self.noise is None:
+            return {}
+        shape = net.blobs["y"].data.shape
+        draw = getattr(philox, self.noise)
+        return {"noise": draw(np, shape, net.run.seed, philox.stream_of("y"), net.run.passes)}
+
+
+# References.
+
+def each(function: Callable[..., float]) -> Callable[..., list[np.ndarray]]:
+    """A reference that applies a function of numbers to element after element."""
+
+    def reference(params: dict[str, np.ndarray], *bottoms: np.ndarray, **noise: np.ndarray):
+        columns = [array.ravel().tolist() for array in (*bottoms, *noise.values())]
+        values = [function(*numbers) for numbers in zip(*columns, strict=True)]
+        return [np.array(values).reshape(bottoms[0].shape)]
+
+    return reference
+
+
+def summed(function: Callable[..., float]) -> Callable[..., list[np.ndarray]]:
+    """A reference that sums a function of numbers over each example."""
+
+    def reference(params: dict[str, np.ndarray], *bottoms: np.ndarray):
+        terms = each(function)(params, *bottoms)[0]
+        return [np.array([math.fsum(row.flat) for row in terms])]
+
+    return reference
+
+
+def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray]]:
+    """The reference for Dense: sums of products, one by one."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        weight, bias = params["weight"], params["bias"]
+        y = np.empty((len(x), len(bias)))
+        for row, example in enumerate(x):
+            for unit in range(len(bias)):
+                terms = [float(v) * w for v, w in zip(example.flat, weight[:, unit], strict=True)]
+                y[row, unit] = activation(math.fsum(terms) + bias[unit])
+        return [y]
+
+    return reference
+
+
+def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for Accuracy: sort the guesses."""
+
+    def reference(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
+        hits = []
+        for row, right in zip(logits, label.flat, strict=True):
+            guesses = sorted(range(row.size), key=lambda k: -row.flat[k])[:top]
+            hits.append(float(int(right) in guesses))
+        return [np.array(hits)]
+
+    return reference
+
+
+def softmax_loss(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
+    return [np.array([
+        special.logsumexp(row) - row.flat[int(right)]
+        for row, right in zip(logits, label.flat, strict=True)
+    ])]
+
+
+def concat(params: dict[str, np.ndarray], *bottoms: np.ndarray):
+    examples = zip(*(bottom.tolist() for bottom in bottoms), strict=True)
+    return [np.array([[piece for pieces in example for piece in pieces] for example in examples])]
+
+
+def slices(*sizes: int) -> Callable[..., list[np.ndarray]]:
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        rest = [list(example) for example in x]
+        return [np.array([[r.pop(0) for _ in range(size)] for r in rest]) for size in sizes]
+
+    return reference
+
+
+def kl(mean: float, log_variance: float) -> float:
+    """E_q[log q - log p] by quadrature, which is exact for this quadratic."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(4)
+    sd = math.exp(log_variance / 2)
+    z = mean + sd * nodes
+    logs = stats.norm.logpdf(z, mean, sd) - stats.norm.logpdf(z)
+    return float((weights / weights.sum() * logs).sum())
+
+
+def gaussian_nll(floor: float) -> Callable[[float, float, float], float]:
+    return lambda x, mean, log_variance: -stats.norm.logpdf(
+        x, mean, math.sqrt(math.exp(log_variance) + floor)
+    )
+
+
+# JAX.
+
+def flat(x: Any) -> Any:
+    return x.reshape(len(x), -1)
+
+
+def jax_nll(floor: float) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+        sd = jax.numpy.sqrt(jax.numpy.exp(log_variance) + floor)
+        return -flat(jax.scipy.stats.norm.logpdf(x, mean, sd)).sum(1)
+
+    return function
+
+
+def jax_bce(jax: Any, params: Any, logit: Any, target: Any) -> Any:
+    yes, no = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
+    return -flat(target * yes + (1 - target) * no).sum(1)
+
+
+def jax_kl(jax: Any, params: Any, mean: Any, log_variance: Any) -> Any:
+    return flat(mean**2 + jax.numpy.exp(log_variance) - log_variance - 1).sum(1) / 2
+
+
+def jax_softmax_loss(jax: Any, params: Any, logits: Any, label: Any) -> Any:
+    label = label.reshape(-1).astype(int)
+    return -jax.nn.log_softmax(logits)[jax.numpy.arange(len(label)), label]
+
+
+def jax_accuracy(top: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, logits: Any, label: Any) -> Any:
+        guesses = jax.lax.top_k(logits, top)[1]
+        return (guesses == label.reshape(-1, 1)).any(axis=1).astype(float)
+
+    return function
+
+
+def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda jax, params, x: activation(jax, flat(x) @ params["weight"] + params["bias"])
+
+
+# name -> (the function of one number, the same for JAX, kinks)
+NEURONS: dict[str, tuple[Callable[[float], float], Callable[..., Any], Sequence[float]]] = {
+    "relu": (lambda x: x if x > 0 else 0.0, lambda jax, x: jax.nn.relu(x), (0.0,)),
+    "leaky_relu": (lambda x: x if x > 0 else 0.01 * x, lambda jax, x: jax.nn.leaky_relu(x), (0.0,)),
+    "elu": (lambda x: x if x > 0 else math.exp(x) - 1, lambda jax, x: jax.nn.elu(x), ()),
+    "sigmoid": (lambda x: 1 / (1 + math.exp(-x)), lambda jax, x: jax.nn.sigmoid(x), ()),
+    "tanh": (math.tanh, lambda jax, x: jax.numpy.tanh(x), ()),
+    "softplus": (lambda x: math.log(1 + math.exp(x)), lambda jax, x: jax.nn.softplus(x), ()),
+    "exponential": (math.exp, lambda jax, x: jax.numpy.exp(x), ()),
+}
+
+
+def neuron_cases(name: str) -> list[Case]:
+    """An activation as a layer of its own, and inside Dense."""
+    function, jax_function, kinks = NEURONS[name]
+    layer = Neuron.registry[name]
+    return [
+        Case(
+            layer.__name__, lambda: layer("y", "x"), {"x": normal()}, each(function),
+            lambda jax, params, x: jax_function(jax, x), kinks,
+        ),
+        Case(
+            f"Dense-{name}", lambda: L.Dense("y", "x", units=4, neuron=name, bias=BIAS),
+            {"x": normal()}, dense(function), jax_dense(jax_function),
+        ),
+    ]
+
+
+BIAS = lk.initializers.Normal(0.5)
+QUANTISATION = 1 / (255 * 255 * 12)
+SERVED = np.random.default_rng(3).standard_normal((4, 3, 2))
+
+
+def hdf5() -> io.BytesIO:
+    """SERVED as an HDF5 file in memory."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as contents:
+        contents["images"] = SERVED
+    return file
+
+
+def loss_cases() -> list[Case]:
+    shapes = {"x": normal(), "mean": normal(), "log_variance": normal()}
+    gaussian = [
+        Case(
+            f"GaussianReconstruction-{label}",
+            lambda settings=settings: L.GaussianReconstruction(
+                "y", "x", "mean", "log_variance", **settings
+            ),
+            shapes, summed(gaussian_nll(floor)), jax_nll(floor),
+        )
+        for label, settings, floor in (
+            ("default", {}, QUANTISATION),
+            ("no-floor", {"floor": 0.0}, 0.0),
+            ("weighted", {"floor": 0.3, "weight": 2.5}, 0.3),
+        )
+    ]
+    logit = {"x": normal()}
+    return [
+        *gaussian,
+        Case(
+            "GaussianReconstruction-close-to-the-floor",
+            lambda: L.GaussianReconstruction("y", "x", "mean", "log_variance"),
+            {
+                "x": Bottom(lambda rng, size: rng.normal(scale=2e-3, size=size)),
+                "mean": Bottom(lambda rng, size: rng.normal(scale=2e-3, size=size)),
+                "log_variance": Bottom(lambda rng, size: rng.uniform(-16, -11, size)),
+            },
+            summed(gaussian_nll(QUANTISATION)), jax_nll(QUANTISATION),
+        ),
+        Case(
+            "GaussianKL", lambda: L.GaussianKL("y", "mean", "log_variance", weight=0.3),
+            {"mean": normal(), "log_variance": normal()}, summed(kl), jax_kl,
+        ),
+        Case(
+            "SquareLoss", lambda: L.SquareLoss("y", "x", "t"), {"x": normal(), "t": normal()},
+            summed(lambda x, t: (x - t) ** 2 / 2),
+            lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1),
+        ),
+        Case(
+            "BinaryCrossEntropy", lambda: L.BinaryCrossEntropy("y", "x", "t"),
+            {**logit, "t": zeros_and_ones()},
+            summed(lambda x, t: -stats.bernoulli.logpmf(int(t), special.expit(x))), jax_bce,
+        ),
+        Case(
+            "BinaryCrossEntropy-shares", lambda: L.BinaryCrossEntropy("y", "x", "t", weight=0.7),
+            {**logit, "t": unit_interval()},
+            summed(lambda x, t: -t * special.log_expit(x) - (1 - t) * special.log_expit(-x)),
+            jax_bce,
+        ),
+        Case(
+            "SoftmaxLoss", lambda: L.SoftmaxLoss("y", "x", "t"),
+            {"x": normal(4), "t": labels(4)}, softmax_loss, jax_softmax_loss,
+        ),
+        Case(
+            "SoftmaxLoss-column", lambda: L.SoftmaxLoss("y", "x", "t", weight=0.2),
+            {"x": normal(3), "t": labels(3, 1)}, softmax_loss, jax_softmax_loss,
+        ),
+        Case(
+            "Accuracy", lambda: L.Accuracy("y", "x", "t"),
+            {"x": normal(4), "t": labels(4)}, accuracy(1), jax_accuracy(1),
+        ),
+        Case(
+            "Accuracy-top-2", lambda: L.Accuracy("y", "x", "t", top=2),
+            {"x": normal(5), "t": labels(5, 1)}, accuracy(2), jax_accuracy(2),
+        ),
+    ]
+
+
+CASES: list[Case] = [
+    Case(
+        "Input", lambda: L.Input("y", shape=(2, 3)), {"y": normal(2, 3)},
+        lambda params, y: [y], lambda jax, params, y: y,
+    ),
+    Case(
+        "MemoryData", lambda: L.MemoryData("y", data=SERVED, shuffle=False), {},
+        lambda params: [SERVED], lambda jax, params: SERVED,
+    ),
+    Case(
+        "HDF5Data", lambda: L.HDF5Data("y", path=hdf5(), shuffle=False), {},
+        lambda params: [SERVED], lambda jax, params: SERVED,
+    ),
+    Case(
+        "Dense", lambda: L.Dense("y", "x", units=3, bias=BIAS), {"x": normal()},
+        dense(lambda x: x), jax_dense(lambda jax, x: x),
+    ),
+    Case(
+        "Dense-regularised", lambda: L.Dense("y", "x", units=2, bias=BIAS, l1=0.3, l2=0.7),
+        {"x": normal(2, 3)}, dense(lambda x: x), jax_dense(lambda jax, x: x),
+    ),
+    *(case for name in NEURONS for case in neuron_cases(name)),
+    Case(
+        "LeakyReLU-steep", lambda: L.LeakyReLU("y", "x", slope=0.3), {"x": normal()},
+        each(lambda x: x if x > 0 else 0.3 * x),
+        lambda jax, params, x: jax.nn.leaky_relu(x, 0.3), (0.0,),
+    ),
+    Case(
+        "ELU-shallow", lambda: L.ELU("y", "x", alpha=0.4), {"x": normal()},
+        each(lambda x: x if x > 0 else 0.4 * (math.exp(x) - 1)),
+        lambda jax, params, x: jax.nn.elu(x, 0.4), (0.0,),
+    ),
+    Case(
+        "Slice", lambda: L.Slice("y", "x", tops=["y", "y2", "y3"]), {"x": normal(6, 2)},
+        slices(2, 2, 2), lambda jax, params, x: (x[:, :2], x[:, 2:4], x[:, 4:]),
+    ),
+    Case(
+        "Slice-sizes", lambda: L.Slice("y", "x", tops=["y", "y2"], sizes=[1, 4]),
+        {"x": normal(5)}, slices(1, 4), lambda jax, params, x: (x[:, :1], x[:, 1:]),
+    ),
+    Case(
+        "Concat", lambda: L.Concat("y", "a", "b", "c"),
+        {"a": normal(2, 3), "b": normal(1, 3), "c": normal(3, 3)},
+        concat, lambda jax, params, *bottoms: jax.numpy.concatenate(bottoms, axis=1),
+    ),
+    Case(
+        "Reshape", lambda: L.Reshape("y", "x", shape=(3, 4)), {"x": normal(2, 6)},
+        lambda params, x: [np.array([[[*e.flat][i : i + 4] for i in (0, 4, 8)] for e in x])],
+        lambda jax, params, x: x.reshape(-1, 3, 4),
+    ),
+    Case(
+        "Reshape-worked-out", lambda: L.Reshape("y", "x", shape=(3, -1, 2)), {"x": normal(2, 6)},
+        lambda params, x: [np.array([
+            [[[*e.flat][i : i + 2], [*e.flat][i + 2 : i + 4]] for i in (0, 4, 8)] for e in x
+        ])],
+        lambda jax, params, x: x.reshape(-1, 3, 2, 2),
+    ),
+    Case(
+        "Add", lambda: L.Add("y", "a", "b", "c"), {"a": normal(), "b": normal(), "c": normal()},
+        each(lambda a, b, c: a + b + c), lambda jax, params, a, b, c: a + b + c,
+    ),
+    Case(
+        "Add-one", lambda: L.Add("y", "x"), {"x": normal()}, each(lambda x: x),
+        lambda jax, params, x: x,
+    ),
+    Case(
+        "Multiply", lambda: L.Multiply("y", "a", "b", "c"),
+        {"a": normal(), "b": normal(), "c": normal()},
+        each(lambda a, b, c: a * b * c), lambda jax, params, a, b, c: a * b * c,
+    ),
+    Case(
+        "Multiply-square", lambda: L.Multiply("y", "x", "x"), {"x": normal()},
+        each(lambda x, same: x * same), lambda jax, params, x, same: x * same,
+    ),
+    *(
+        Case(
+            f"Dropout-{ratio}", lambda ratio=ratio: L.Dropout("y", "x", ratio=ratio),
+            {"x": normal()},
+            each(lambda x, u, ratio=ratio: 0.0 if u < ratio else x / (1 - ratio)),
+            lambda jax, params, x, noise, ratio=ratio: jax.numpy.where(
+                noise < ratio, 0, x / (1 - ratio)
+            ),
+            noise="uniform",
+        )
+        for ratio in (0.5, 0.2, 0.0)
+    ),
+    Case(
+        "Dropout-test", lambda: L.Dropout("y", "x"), {"x": normal()}, each(lambda x: x),
+        lambda jax, params, x: x, phase="test",
+    ),
+    Case(
+        "Reparameterize", lambda: L.Reparameterize("y", "mean", "log_variance"),
+        {"mean": normal(), "log_variance": normal()},
+        each(lambda mean, log_variance, noise: mean + math.sqrt(math.exp(log_variance)) * noise),
+        lambda jax, params, mean, log_variance, noise: (
+            mean + jax.numpy.sqrt(jax.numpy.exp(log_variance)) * noise
+        ),
+        noise="normal",
+    ),
+    *loss_cases(),
+]

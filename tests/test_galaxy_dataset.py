@@ -1,0 +1,129 @@
+"""Prepared sets: loading, splitting, contact sheets."""
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from layerkit.errors import DataError
+from layerkit.galaxy.contact import TILE, YELLOW, contact_sheets
+from layerkit.galaxy.dataset import load, split
+from layerkit.galaxy.prepare import prepare
+from layerkit.galaxy.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared") / "hubble.h5"
+    prepare(open_source(None), path, progress=False, limit=120)
+    return path
+
+
+def test_load(prepared):
+    galaxies = load(prepared)
+    assert len(galaxies) == len(galaxies.ids) == len(galaxies.images) > 20
+    assert galaxies.images.shape[1:] == (69, 69)
+    assert galaxies.images.dtype == np.float32
+    assert len(galaxies) + len(galaxies.excluded) == galaxies.read == 120
+    assert sum(galaxies.excluded_counts.values()) == len(galaxies.excluded)
+    few = load(prepared, limit=7)
+    assert few.ids == galaxies.ids[:7]
+    np.testing.assert_array_equal(few.images, galaxies.images[:7])
+    np.testing.assert_array_equal(few.crops, galaxies.crops[:7])
+    assert few.scales.shape == (7,)
+
+
+def test_built_in_galaxies_are_all_different(prepared):
+    galaxies, source = load(prepared), open_source(None)
+    corners = np.array([source.boxes[source.ids.index(name)][:2] for name in galaxies.ids])
+    centres = corners + galaxies.crops[:, :2] + galaxies.crops[:, 2:] / 2
+    apart = np.hypot(*(centres[:, None] - centres).transpose(2, 0, 1))
+    assert apart[~np.eye(len(apart), dtype=bool)].min() > 3
+
+
+def test_what_cannot_be_loaded(prepared, tmp_path):
+    def message(path):
+        with pytest.raises(DataError) as caught:
+            load(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no such file" in message(tmp_path / "gone.h5")
+    content = prepared.read_bytes()
+    broken = tmp_path / "broken.h5"
+    for length in (0, 100, len(content) // 2, len(content) - 1000):
+        broken.write_bytes(content[:length])
+        assert "truncated" in message(broken)
+    broken.write_text("galaxies")
+    assert "not an HDF5 file" in message(broken)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["images"] = np.zeros((3, 69, 69))
+    assert "not a galaxy set" in message(tmp_path / "other.h5")
+    newer = tmp_path / "newer.h5"
+    newer.write_bytes(content)
+    with h5py.File(newer, "r+") as file:
+        file.attrs["version"] = 99
+    assert "version 99" in message(newer)
+    lacking = tmp_path / "lacking.h5"
+    lacking.write_bytes(content)
+    with h5py.File(lacking, "r+") as file:
+        del file["crops"]
+    assert "crops" in message(lacking)
+
+
+def held(ids, count, **settings):
+    train, held_out = split(ids, count, **settings)
+    assert len(held_out) == count
+    assert train.dtype == held_out.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(len(ids)))
+    return {ids[i] for i in held_out}
+
+
+def test_split_depends_on_the_ids_alone(rng):
+    ids = [str(i) for i in rng.choice(10**6, 2000, replace=False)]
+    chosen = held(ids, 200)
+    assert chosen == held(list(rng.permutation(ids)), 200)
+    assert chosen <= held(ids, 300)
+    # With as many ids again, half of the 200 are expected to stay, and no other old one comes in.
+    more = held([*ids, *(f"new{i}" for i in range(2000))], 200)
+    assert {i for i in more if not i.startswith("new")} <= chosen
+    assert 50 < len(more & chosen) < 150
+    other = held(ids, 200, salt="validation")
+    assert len(other & chosen) < 60
+    # Not by place: the held out are spread over the set.
+    order = np.array(sorted(split(ids, 200)[1])) / 2000
+    assert abs(order.mean() - 0.5) < 0.1
+    assert held(ids, 0) == set()
+
+
+def test_split_leaves_enough_to_train_on():
+    assert len(held(list("abcdefgh"), 4)) == 4
+    with pytest.raises(DataError, match=r"held out 5 of 8 .* at most 4"):
+        split(list("abcdefgh"), 5)
+    with pytest.raises(DataError, match="held out -1"):
+        split(list("abcdefgh"), -1)
+
+
+def test_contact_sheets(prepared, tmp_path):
+    galaxies, source = load(prepared), open_source(None)
+    paths = contact_sheets(galaxies, tmp_path / "sheets", source, rows=2, columns=3)
+    names = {"kept", "kept-crops"} | {
+        f"excluded-{reason.replace(' ', '-')}" for reason in galaxies.excluded_counts
+    }
+    assert {p.stem for p in paths} == names
+    sheets = {p.stem: np.asarray(Image.open(p)) for p in paths}
+    assert sheets["kept"].shape == sheets["kept-crops"].shape
+    assert not (sheets["kept"] == YELLOW).all(2).any()
+    tile = (sheets["kept-crops"][:TILE, :TILE] == YELLOW).all(2)
+    rows, columns = np.flatnonzero(tile.any(1)), np.flatnonzero(tile.any(0))
+    assert abs(rows.mean() - TILE / 2) < 0.1 * TILE  # a square, about the middle
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
+    again = contact_sheets(galaxies, tmp_path / "again", source, rows=2, columns=3)
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths, again, strict=True))
+    assert [p.stem for p in contact_sheets(galaxies, tmp_path / "set alone")] == ["kept"]
+    source.name = "another"
+    with pytest.raises(DataError, match="not another"):
+        contact_sheets(galaxies, tmp_path, source)
+    with pytest.raises(DataError, match="cannot be written"):
+        contact_sheets(galaxies, prepared / "sheets")

@@ -1,0 +1,266 @@
+"""Preparing: galaxies of known place and size are found, framed, kept or excluded as they should be."""
+
+import io
+import re
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.transform import resize
+
+from layerkit.errors import DataError
+from layerkit.galaxy.dataset import load
+from layerkit.galaxy.detect import find_galaxy
+from layerkit.galaxy.prepare import Cut, Settings, cut_out, prepare, resample
+from layerkit.galaxy.sources import UnusableImageError, open_source
+
+SIDE = 424  # as in Galaxy Zoo; binned by two for detection
+
+
+def blob(y, x, major, ratio=1.0, angle=0.0, peak=0.6, side=SIDE):
+    """An elliptical Gaussian; `major` is its standard deviation along its longest axis."""
+    dy, dx = np.mgrid[:side, :side] + 0.5 - np.array([y, x])[:, None, None]
+    along = dy * np.sin(angle) + dx * np.cos(angle)
+    across = dy * np.cos(angle) - dx * np.sin(angle)
+    return peak * np.exp(-(along**2 + (across / ratio) ** 2) / (2 * major**2))
+
+
+def picture(rng, *blobs, noise=0.01, sky=0.02, side=SIDE):
+    image = sky + sum(blobs, start=np.zeros((side, side))) + rng.normal(0, noise, (side, side))
+    return np.clip(image, 0, 1).astype(np.float32)
+
+
+def reason(image, **settings):
+    with pytest.raises(UnusableImageError) as caught:
+        cut_out(image, Settings(**settings))
+    return str(caught.value)
+
+
+def test_place_and_size_are_those_of_the_galaxy(rng):
+    for _ in range(5):
+        y, x = rng.uniform(190, 234, 2)
+        major, ratio, angle = rng.uniform(12, 25), rng.uniform(0.3, 1), rng.uniform(0, np.pi)
+        image = picture(rng, blob(y, x, major, ratio, angle))
+        view, cut = cut_out(image, Settings())
+        assert abs(cut.y0 + cut.side / 2 - y) < 0.5
+        assert abs(cut.x0 + cut.side / 2 - x) < 0.5
+        # Detection adds a smoothing of two pixels in quadrature; the faintest wings are lost.
+        expected = Settings().frame * np.hypot(major, 2)
+        assert 0.88 * expected < cut.side < 1.04 * expected
+        assert view.shape == (69, 69)
+        assert view.dtype == np.float32
+        centre = np.array(np.unravel_index(view.argmax(), view.shape)) + 0.5
+        assert np.abs(centre - 34.5).max() < 4
+
+
+def test_small_galaxies_are_found_without_binning(rng):
+    y, x = rng.uniform(28, 36, 2)
+    image = picture(rng, blob(y, x, 3, side=64), side=64)
+    view, cut = cut_out(image, Settings(size=69))
+    assert abs(cut.y0 + cut.side / 2 - y) < 0.3
+    assert abs(cut.x0 + cut.side / 2 - x) < 0.3
+    assert cut.side < 69  # enlarged
+    # As if it had been photographed at that resolution.
+    step = cut.side / 69
+    grid = (np.arange(69) + 0.5) * step
+    wanted = 0.02 + 0.6 * np.exp(
+        -(((cut.y0 + grid - y) ** 2)[:, None] + (cut.x0 + grid - x) ** 2) / 18
+    )
+    assert np.sqrt(np.mean((view - wanted) ** 2)) < 0.015  # the noise, and little else
+
+
+def test_shrinking_agrees_with_scikit_image(rng):
+    image = picture(rng, blob(210, 214, 20, 0.5, 0.7), blob(190, 240, 6), noise=0)
+    y0, x0, side = (int(n) for n in rng.integers([90, 90, 180], [110, 110, 220]))
+    ours = resample(image, Cut(y0, x0, side), 69)
+    crop = image[y0 : y0 + side, x0 : x0 + side]
+    np.testing.assert_allclose(ours, resize(crop, (69, 69), anti_aliasing=True), atol=0.01)
+    assert abs(ours.mean() - crop.mean()) < 2e-3 * crop.mean()  # light is neither lost nor made
+    # Noise is averaged away, not aliased: about `scale` times less of it in each pixel.
+    noisy = resample(picture(rng, sky=0.5, noise=0.1), Cut(100, 100, 207), 69)
+    assert noisy.std() < 0.1 / 3 * 1.2
+
+
+def test_fractions_of_a_pixel_count(rng):
+    shift = rng.uniform(0.2, 0.8)
+    one = resample(picture(rng, blob(200, 200, 15), noise=0), Cut(100, 100, 200), 69)
+    two = resample(
+        picture(rng, blob(200 + shift, 200, 15), noise=0), Cut(100 + shift, 100, 200), 69
+    )
+    np.testing.assert_allclose(one, two, atol=2e-3)
+
+
+def around(rng, distance):
+    angle = rng.uniform(0, 2 * np.pi)
+    return 212 + distance * np.sin(angle), 212 + distance * np.cos(angle)
+
+
+def test_bright_neighbours_exclude(rng):
+    galaxy = blob(212, 212, 20)
+    star = dict(major=5, peak=0.5)
+    assert reason(picture(rng, galaxy, blob(*around(rng, 45), **star))) == (
+        "overlapping bright object"
+    )
+    assert reason(picture(rng, galaxy, blob(*around(rng, 30), **star))) == (
+        "overlapping bright object"
+    )
+    cut_out(picture(rng, galaxy, blob(*around(rng, 45), major=5, peak=0.15)), Settings())
+    cut_out(picture(rng, galaxy, blob(*around(rng, 130), **star)), Settings())
+    faint = picture(rng, galaxy, blob(*around(rng, 45), major=5, peak=0.15))
+    assert reason(faint, overlap=0.1) == "overlapping bright object"
+
+
+def test_neighbours_do_not_move_or_widen_the_crop(rng):
+    image = picture(rng, blob(212, 212, 20), blob(*around(rng, 70), 6, peak=0.25))
+    alone = picture(rng, blob(212, 212, 20))
+    found, wanted = find_galaxy(image, 4.0), find_galaxy(alone, 4.0)
+    assert np.hypot(found.y - wanted.y, found.x - wanted.x) < 2
+    assert abs(found.radius / wanted.radius - 1) < 0.05
+
+
+def test_a_pair_of_equals_is_no_single_galaxy(rng):
+    (y, x), size = around(rng, 25), rng.uniform(8, 12)
+    pair = picture(rng, blob(y, x, size), blob(424 - y, 424 - x, size))
+    assert reason(pair) == "overlapping bright object"
+
+
+def test_a_two_armed_spiral_is_one_galaxy(rng):
+    turn = rng.uniform(0, np.pi)
+    angle = np.linspace(0, 2.5, 40)
+    arms = [
+        blob(
+            212 + sign * (15 + 12 * a) * np.sin(a + turn),
+            212 + sign * (15 + 12 * a) * np.cos(a + turn),
+            5,
+            peak=0.02,
+        )
+        for a in angle
+        for sign in (1, -1)
+    ]
+    cut_out(picture(rng, blob(212, 212, 15, peak=0.5), *arms), Settings())
+
+
+def test_unusable_pictures(rng):
+    galaxy = blob(212, 212, 20)
+    assert reason(np.zeros((SIDE, SIDE), np.float32)) == "blank"
+    assert reason(np.full((SIDE, SIDE), 0.3, np.float32)) == "blank"
+    assert reason(np.zeros((0, 5), np.float32)) == "blank"
+    holed = picture(rng, galaxy)
+    holed[tuple(rng.integers(0, SIDE, 2))] = np.nan
+    assert reason(holed) == "not finite"
+    assert reason(picture(rng)) == "no galaxy near the centre"
+    assert reason(picture(rng, blob(330, 330, 20))) == "no galaxy near the centre"
+    assert reason(picture(rng, blob(212, 212, 2, peak=0.9))) == "too small"
+    assert reason(picture(rng, blob(212, 212, 75, 0.3))) == "runs off the image edge"
+    assert reason(picture(rng, galaxy, sky=0.2)) == "bright background"
+    for side in (1, 2, 3, 8):
+        assert reason(rng.random((side, side)).astype(np.float32))
+
+
+class Pictures:
+    """A source in memory, for the tests."""
+
+    def __init__(self, *images):
+        self.name = "pictures"
+        self.images = images
+        self.ids = [f"g{i}" for i in range(len(images))]
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, i):
+        if isinstance(self.images[i], BaseException):
+            raise self.images[i]
+        return self.images[i]
+
+
+def test_from_pictures_to_file(rng, tmp_path):
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    where = {}
+    for k in range(6):
+        y, x = where[f"good{k}"] = rng.uniform(195, 230, 2)
+        pixels = np.rint(255 * picture(rng, blob(y, x, 15 + 2 * k, 0.7))).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert("RGB").save(file, "JPEG", quality=95)
+        (folder / f"good{k}.jpg").write_bytes(file.getvalue())
+    (folder / "cut.jpg").write_bytes(file.getvalue()[:3000])
+    (folder / "readme.txt").write_text("galaxies")
+    Image.new("RGB", (SIDE, SIDE)).save(folder / "black.png")
+    report = prepare(open_source(folder), tmp_path / "new" / "set.h5", progress=False)
+    assert (report.read, report.kept) == (9, 6)
+    assert report.excluded == {"blank": 1, "unreadable": 1, "not an image": 1}
+    assert "6 kept (66.7%)" in str(report)
+    assert "1 excluded: not an image" in str(report)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["set.h5"]
+
+    galaxies = load(tmp_path / "new" / "set.h5")
+    assert galaxies.ids == sorted(where)
+    assert galaxies.excluded == {
+        "black": "blank", "cut": "unreadable", "readme": "not an image",
+    }  # fmt: skip
+    assert (galaxies.read, galaxies.source, galaxies.size) == (9, "pile", 69)
+    assert galaxies.settings == Settings().__dict__
+    assert galaxies.images.min() >= 0
+    assert galaxies.images.max() <= 1
+    np.testing.assert_allclose(galaxies.scales, galaxies.crops[:, 2] / 69)
+    for name, (y0, x0, side) in zip(galaxies.ids, galaxies.crops, strict=True):
+        assert np.hypot(*(np.array([y0, x0]) + side / 2 - where[name])) < 1
+    # Averages of pixels, not rounded to 8 bits again.
+    assert len(np.unique(galaxies.images)) > 10 * 256
+
+
+def test_workers_do_not_change_the_result(rng, tmp_path):
+    images = [picture(rng, blob(212, 212, s)) for s in rng.uniform(12, 25, 70)]
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    for k, image in enumerate(images):
+        Image.fromarray(np.rint(255 * image).astype(np.uint8)).save(folder / f"{k}.png")
+    (folder / "5.png").write_bytes(b"")
+    source = open_source(folder)
+    one = prepare(source, tmp_path / "one.h5", workers=1, progress=False, limit=68)
+    two = prepare(source, tmp_path / "two.h5", workers=2, progress=False, limit=68)
+    assert (one.read, one.kept, one.excluded) == (two.read, two.kept, two.excluded)
+    assert one.read == 68
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_nothing_usable_leaves_nothing_behind(tmp_path):
+    black = np.zeros((50, 50), np.float32)
+    source = Pictures(black, UnusableImageError("not an image"), black)
+    output = tmp_path / "set.h5"
+    output.write_bytes(b"what was there")
+    with pytest.raises(DataError, match=r"no usable galaxy in 3 images \(2 blank, 1 not an image"):
+        prepare(source, output, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["set.h5"]
+    assert output.read_bytes() == b"what was there"
+
+
+def test_an_interrupt_leaves_nothing_behind(rng, tmp_path):
+    good = picture(rng, blob(212, 212, 20))
+    output = tmp_path / "set.h5"
+    prepare(Pictures(good), output, progress=False)
+    before = output.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Pictures(good, good, KeyboardInterrupt()), output, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["set.h5"]
+    assert output.read_bytes() == before
+    prepare(Pictures(good, good), output, progress=False)
+    assert len(load(output)) == 2
+
+
+def test_output_that_cannot_be_written(rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    (tmp_path / "file").write_bytes(b"")
+    for output in (tmp_path / "file" / "set.h5", tmp_path):
+        with pytest.raises(DataError, match=re.escape(str(output))):
+            prepare(good, output, progress=False)
+
+
+def test_rows_are_chunks(rng, tmp_path):
+    prepare(Pictures(picture(rng, blob(212, 212, 20))), tmp_path / "s.h5", size=32, progress=False)
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file["images"].shape == (1, 32, 32)
+        assert file["images"].chunks == (1, 32, 32)
+        assert file["images"].dtype == np.float32

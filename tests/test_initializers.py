@@ -1,0 +1,124 @@
+"""Initialisers: moments, fans, orthonormality, and that the seed decides."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import layerkit as lk
+from layerkit import initializers as I
+from layerkit import layers as L
+from layerkit.errors import NetError
+
+RANDOM = [I.Normal(sd=0.3, mean=1.0), I.Xavier(), I.He(), I.Orthogonal()]
+
+
+def weights(init, inputs, units, seed):
+    """The float64 weight of a Dense layer with this initialiser."""
+    layers = [L.Input("x", shape=(inputs,)), L.Dense("y", "x", units=units, weight=init)]
+    return lk.Net(layers, batch_size=1, dtype="float64", seed=seed).params["y/weight"].data
+
+
+@pytest.fixture
+def seed(rng):
+    return int(rng.integers(2**63))
+
+
+@pytest.mark.parametrize(
+    ("init", "value"),
+    [(I.Constant(), 0), (I.Constant(-2.5), -2.5), (0.7, 0.7), ("zeros", 0), (3, 3)],
+)
+def test_constant(init, value, seed):
+    np.testing.assert_array_equal(weights(init, 4, 3, seed), np.full((4, 3), value))
+
+
+@pytest.mark.parametrize(
+    ("init", "mean", "variance"),
+    [
+        (I.Normal(), 0, 0.01**2),
+        (I.Normal(sd=0.3, mean=1.5), 1.5, 0.3**2),
+        ("normal", 0, 0.01**2),
+        (I.Xavier(), 0, 2 / (300 + 200)),
+        (I.Xavier(gain=1.7), 0, 1.7**2 * 2 / (300 + 200)),
+        ("xavier", 0, 2 / (300 + 200)),
+        (I.He(), 0, 2 / 300),
+        (I.He(gain=0.5), 0, 0.5**2 * 2 / 300),
+        ("he", 0, 2 / 300),
+    ],
+)
+def test_moments_and_shape_of_the_normal_ones(init, mean, variance, seed):
+    w = weights(init, 300, 200, seed)
+    assert abs(w.mean() - mean) < 6 * math.sqrt(variance / w.size)
+    assert abs(w.var() / variance - 1) < 6 * math.sqrt(2 / w.size)
+    # A normal distribution, not only one of this variance: the p-value is uniform on (0, 1).
+    assert stats.kstest((w.ravel() - mean) / math.sqrt(variance), "norm").pvalue > 1e-6
+    # Independent: no correlation between neighbours either way.
+    unit = (w - mean) / math.sqrt(variance)
+    for pairs in (unit[1:] * unit[:-1], unit[:, 1:] * unit[:, :-1]):
+        assert abs(pairs.mean()) < 6 / math.sqrt(pairs.size)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fan_in", "fan_out"),
+    [((100, 300), 100, 300), ((10, 20, 150), 200, 150), ((500,), 500, 500)],
+)
+def test_fans_of_other_shapes(shape, fan_in, fan_out, rng):
+    """All axes but the last lead in; a vector leads in and out."""
+    for init, variance in ((I.He(), 2 / fan_in), (I.Xavier(), 2 / (fan_in + fan_out))):
+        w = init.draw(shape, rng.standard_normal)
+        assert w.shape == shape
+        assert abs(w.var() / variance - 1) < 6 * math.sqrt(2 / w.size)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.4])
+@pytest.mark.parametrize(
+    "shape", [(40, 25), (25, 40), (30, 30), (5, 6, 20), (2, 3, 20), (7, 1), (1, 7)]
+)
+def test_orthogonal(shape, gain, rng):
+    w = I.Orthogonal(gain).draw(shape, rng.standard_normal)
+    assert w.shape == shape
+    matrix = w.reshape(-1, shape[-1])
+    product = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+    np.testing.assert_allclose(product, gain**2 * np.eye(len(product)), atol=1e-12)
+
+
+def test_orthogonal_vector_has_length_one(rng):
+    assert np.linalg.norm(I.Orthogonal().draw((9,), rng.standard_normal)) == pytest.approx(1)
+
+
+def test_orthogonal_is_uniform(rng):
+    """Of uniform rotations of 3 axes, every coordinate is uniform on (-1, 1) (Archimedes)."""
+    draws = np.array([I.Orthogonal().draw((3, 3), rng.standard_normal) for _ in range(2000)])
+    for i in range(3):
+        for j in range(3):
+            assert stats.kstest(draws[:, i, j], "uniform", (-1, 2)).pvalue > 1e-6
+    mirrored = np.mean(np.linalg.det(draws) < 0)
+    assert abs(mirrored - 0.5) < 6 * math.sqrt(0.25 / len(draws))
+
+
+@pytest.mark.parametrize("init", RANDOM, ids=repr)
+def test_the_seed_decides(init, seed):
+    first = weights(init, 6, 5, seed)
+    np.testing.assert_array_equal(weights(init, 6, 5, seed), first)
+    assert not np.array_equal(weights(init, 6, 5, seed + 1), first)
+
+
+@pytest.mark.parametrize("init", RANDOM, ids=repr)
+def test_each_parameter_has_numbers_of_its_own(init, seed):
+    layers = [
+        L.Input("x", shape=(6,)), L.Dense("a", "x", units=6, weight=init),
+        L.Dense("b", "x", units=6, weight=init, bias=I.Normal(1.0)),
+    ]
+    net = lk.Net(layers, seed=seed)
+    a, b, bias = (net.params[p].data for p in ("a/weight", "b/weight", "b/bias"))
+    assert not np.isclose(a, b).any()
+    assert not np.isclose(b[0], bias).any()
+    # They do not depend on which other layers there are, nor on the dtype.
+    alone = lk.Net([layers[0], layers[2]], seed=seed, dtype="float64")
+    np.testing.assert_array_equal(alone.params["b/weight"].data.astype("float32"), b)
+
+
+def test_unknown_names():
+    with pytest.raises(NetError, match="unknown initialiser 'glorot': choose one of zeros, normal"):
+        I.get("glorot")

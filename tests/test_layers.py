@@ -1,0 +1,572 @@
+"""Every layer, row by row of cases.py: values, gradients, and the contract of the Layer class."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from cases import CASES, NEURONS, Case
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.backends import philox
+from layerkit.backends.numpy import NumpyBackend
+from layerkit.blob import Arena, Blob
+from layerkit.errors import NetError
+from layerkit.layer import Run
+from layerkit.layers.neuron import Neuron
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+with_gradient = pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if any(map(c.layer().differentiable, range(len(c.layer().bottoms))))],
+    ids=lambda case: case.id,
+)
+
+
+class Bench:
+    """A layer alone on the bench, without a net, in blobs that all have a diff.
+
+    The blobs have as many rows as `arrays`, of which `rows` are used.
+    """
+
+    def __init__(self, case: Case, rng, arrays, rows, seed=1):
+        self.case, capacity = case, len(next(iter(arrays.values()))) if arrays else rows
+        run = Run(NumpyBackend(), np.dtype("float64"), capacity, seed, case.phase == "train")
+        run.passes = 1
+        self.layer = case.layer().attach(run)
+        shapes = [arrays[b].shape[1:] for b in self.layer.bottoms]
+        tops = self.layer.setup(shapes)
+        arena = Arena(list(self.layer.parameters.values()), run.backend, "float64", True)
+        self.parameters = list(arena.parameters.values())
+        for p in self.parameters:
+            p.data[...] = np.random.default_rng(seed).standard_normal(p.shape)
+
+        def blob(name, shape):
+            return Blob.allocate(name, capacity, shape, run.backend, "float64", gradient=True)
+
+        self.bottoms = [blob(*pair) for pair in zip(self.layer.bottoms, shapes, strict=True)]
+        self.tops = [blob(*pair) for pair in zip(self.layer.tops, tops, strict=True)]
+        for b in self.bottoms:
+            b.data[...] = arrays[b.name]
+        for top in self.tops:  # an Input layer's top is filled by the net
+            top.data[...] = arrays.get(top.name, np.nan)
+            top.diff[...] = np.random.default_rng(seed).standard_normal(top.diff.shape)
+        self.resize(rows)
+        self.fill_diffs(rng)
+
+    def resize(self, rows):
+        for blob in (*self.bottoms, *self.tops, *self.layer.buffers):
+            blob.resize(rows)
+
+    def fill_diffs(self, rng):
+        """Leaves garbage in every diff that the layer should write."""
+        for x in (*self.bottoms, *self.parameters):
+            if x.diff is not None:
+                x.diff[...] = rng.choice([np.nan, 1e30, -7.0], size=x.diff.shape)
+
+    def forward(self):
+        self.layer.forward(self.bottoms, self.tops)
+        return [top.data.copy() for top in self.tops]
+
+    def backward(self):
+        self.layer.backward(self.bottoms, self.tops)
+        return [
+            x.diff.copy() for i, x in enumerate([*self.bottoms, *self.parameters])
+            if x.diff is not None and (i >= len(self.bottoms) or self.layer.differentiable(i))
+        ]
+
+
+def assert_same(some, others, **tolerance):
+    assert len(some) == len(others)
+    for a, b in zip(some, others, strict=True):
+        np.testing.assert_allclose(a, b, **{"rtol": 1e-12, "atol": 1e-13, **tolerance})
+
+
+def test_every_layer_has_a_row():
+    assert {type(case.layer()).__name__ for case in CASES} == set(L.__all__)
+    assert len({case.id for case in CASES}) == len(CASES)
+
+
+def test_every_neuron_has_a_row():
+    ours = {name for name, cls in Neuron.registry.items() if cls.__module__.startswith("layerkit.")}
+    assert ours == set(NEURONS)
+
+
+@every_case
+def test_forward_equals_the_reference(case, rng):
+    arrays = case.draw(rng, rows=int(rng.integers(1, 7)))
+    net = case.net(rng, arrays)
+    for _ in range(2):  # the second pass draws other noise
+        objective = net.forward(**arrays)
+        layer = net.layers["y"]
+        tops = [net.blobs[name].data for name in layer.tops]
+        expected = case.expected(net, arrays)
+        assert_same(tops, expected, rtol=1e-10, atol=1e-12)
+        reported = {**net.losses, **net.metrics}
+        if layer.is_loss or layer.is_metric:
+            assert reported["y"] == pytest.approx(expected[0].mean(), rel=1e-10, abs=1e-12)
+        share = layer.weight * expected[0].mean() if layer.is_loss else 0
+        assert objective == pytest.approx(share + net.regularisation, rel=1e-10, abs=1e-12)
+
+
+@with_gradient
+def test_gradients_agree_with_differences(case, rng):
+    arrays = case.draw(rng, rows=int(rng.integers(1, 4)))
+    net = case.net(rng, arrays)
+    report = lk.check_gradients(net, elements=10**6, seed=int(rng.integers(2**31)), **arrays)
+    layer = net.layers["y"]
+    inputs = {b for i, b in enumerate(layer.bottoms) if layer.differentiable(i)}
+    assert set(report.errors) == {f"input {b}" for b in inputs} | set(net.params)
+    elements = sum(arrays[b].size for b in inputs) + sum(p.size for p in net.params.values())
+    assert report.checked + report.kinks == elements + 4 * len(report.errors)
+
+
+def test_input_diff_is_what_the_net_gives(rng):
+    x, weight = rng.standard_normal((2, 4, 3))
+    net = lk.Net([L.Input("x", shape=(3,))], dtype="float64", gradients="all")
+    net.forward(x=x)
+    net.backward(x=weight)
+    np.testing.assert_array_equal(net.blobs["x"].diff, weight)
+
+
+# The contract on top of the Layer class.
+
+
+@every_case
+def test_forward_overwrites_its_tops_and_nothing_else(case, rng):
+    bench = Bench(case, rng, case.draw(rng, 4), 4)
+    before = [b.data.copy() for b in bench.bottoms]
+    diffs = [x.diff.copy() for x in (*bench.bottoms, *bench.tops, *bench.parameters)]
+    values = [p.data.copy() for p in bench.parameters]
+    held = [x.data for x in (*bench.bottoms, *bench.tops, *bench.parameters)]
+    out = bench.forward()
+    assert all(np.isfinite(t).all() for t in out)
+    assert_same(out, bench.forward() if not bench.layer.is_source else out, rtol=0, atol=0)
+    assert_same([b.data for b in bench.bottoms], before, rtol=0, atol=0)
+    assert_same([p.data for p in bench.parameters], values, rtol=0, atol=0)
+    after = [x.diff for x in (*bench.bottoms, *bench.tops, *bench.parameters)]
+    assert_same(after, diffs, rtol=0, atol=0)
+    now = [x.data for x in (*bench.bottoms, *bench.tops, *bench.parameters)]
+    assert all(a is b for a, b in zip(now, held, strict=True)), "an array was rebound"
+
+
+@every_case
+def test_backward_overwrites_its_diffs_and_nothing_else(case, rng):
+    bench = Bench(case, rng, case.draw(rng, 4), 4)
+    bench.forward()
+    blobs = (*bench.bottoms, *bench.tops, *bench.parameters)
+    data, diffs = [x.data.copy() for x in blobs], [t.diff.copy() for t in bench.tops]
+    held = [(x.data, x.diff) for x in blobs]
+    first = bench.backward()
+    assert all(np.isfinite(d).all() for d in first)
+    bench.fill_diffs(rng)
+    assert_same(bench.backward(), first, rtol=0, atol=0)
+    assert_same([x.data for x in blobs], data, rtol=0, atol=0)
+    assert_same([t.diff for t in bench.tops], diffs, rtol=0, atol=0)
+    for x, (its_data, its_diff) in zip(blobs, held, strict=True):
+        assert x.data is its_data, f"the data of {x.name} was rebound"
+        assert x.diff is its_diff, f"the diff of {x.name} was rebound"
+
+
+@every_case
+def test_backward_skips_bottoms_without_a_diff(case, rng):
+    arrays = case.draw(rng, 3)
+    whole = Bench(case, rng, arrays, 3)
+    whole.forward()
+    whole.backward()
+    for left_out in range(len(whole.bottoms)):
+        bench = Bench(case, rng, arrays, 3)
+        bench.forward()
+        bench.bottoms[left_out].set_diff(None)
+        bench.backward()
+        assert bench.bottoms[left_out].diff is None
+        for i, (b, other) in enumerate(zip(bench.bottoms, whole.bottoms, strict=True)):
+            if i != left_out and bench.layer.differentiable(i):
+                np.testing.assert_array_equal(b.diff, other.diff)
+        for p, other in zip(bench.parameters, whole.parameters, strict=True):
+            np.testing.assert_array_equal(p.diff, other.diff)
+
+
+@every_case
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_partial_batch_is_as_good_as_a_net_of_that_size(case, rows, rng):
+    arrays = case.draw(rng, 7)
+    exact = Bench(case, rng, {k: a[:rows] for k, a in arrays.items()}, rows)
+    garbage = {k: np.r_[a[:rows], np.full_like(a[rows:], np.nan)] for k, a in arrays.items()}
+    partial = Bench(case, rng, garbage, 7)
+    partial.forward()
+    partial.backward()  # which leaves garbage in every array of the layer
+    partial.resize(rows)
+    partial.layer.position = 0  # of a data layer
+    for top, other in zip(partial.tops, exact.tops, strict=True):
+        top.diff[...] = other.diff
+    assert_same(partial.forward(), exact.forward())
+    assert_same(partial.backward(), exact.backward())
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.layer().is_source], ids=lambda case: case.id
+)  # a data layer's batches are always full
+def test_a_net_takes_fewer_rows_than_its_batch_size(case, rows, rng):
+    arrays = case.draw(rng, 7)
+    few = {k: a[:rows] for k, a in arrays.items()}
+    seed = int(rng.integers(2**31))
+    large = case.net(rng, arrays, seed=seed)
+    start = large.state()
+    large.forward(**arrays)
+    large.set_state(start)
+    small = case.net(rng, few, seed=seed)
+    results = []
+    for net in (large, small):
+        held = net.blobs["y"]
+        value = net.forward(**few)
+        assert net.blobs["y"] is held
+        assert {len(b.data) for b in net.blobs.values()} == {rows}
+        net.backward()
+        results.append([np.array(value), *(b.data for b in net.blobs.values())])
+        results[-1] += [b.diff for b in net.blobs.values() if b.diff is not None]
+        results[-1] += [p.diff for p in net.params.values()]
+    assert_same(*results)
+
+
+@every_case
+def test_inputs_need_not_be_contiguous(case, rng):
+    arrays = case.draw(rng, 4)
+    net = case.net(rng, arrays)
+    start = net.state()
+    value = net.forward(**arrays)
+    tops = [net.blobs[t].data.copy() for t in net.layers["y"].tops]
+    for rearrange in (
+        lambda a: a[::-1].copy()[::-1], lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: np.repeat(a, 3, axis=-1)[..., ::3], np.asfortranarray, np.ndarray.tolist,
+    ):
+        strange = {k: rearrange(a) for k, a in arrays.items()}
+        kept = {k: np.array(a) for k, a in strange.items()}
+        net.set_state(start)
+        assert net.forward(**strange) == value
+        assert_same([net.blobs[t].data for t in net.layers["y"].tops], tops, rtol=0, atol=0)
+        assert_same([*strange.values()], [*kept.values()], rtol=0, atol=0)
+
+
+@every_case
+def test_arrays_stay_where_they_are(case, rng):
+    arrays = case.draw(rng, 3)
+    net = case.net(rng, arrays)
+    things = [*net.blobs.values(), *net.params.values()]
+    net.forward(**arrays)
+    held = [(x.data, x.diff) for x in things]
+    for _ in range(3):
+        net.forward(**arrays)
+        net.backward()
+    for x, (data, diff) in zip(things, held, strict=True):
+        assert x.data is data
+        assert x.diff is diff
+
+
+@every_case
+def test_float32_follows_float64(case, rng):
+    arrays = {k: a.astype("float32") for k, a in case.draw(rng, 5).items()}
+    double = case.net(rng, arrays)
+    single = double.rebuild(dtype="float32")
+    results = []
+    for net in (double, single):
+        value = net.forward(**arrays)
+        tops = [net.blobs[t] for t in net.layers["y"].tops]
+        if not net.layers["y"].is_metric:
+            net.backward(**{t.name: philox.normal(np, t.data.shape, 0, 1, 2) for t in tops})
+        assert {b.data.dtype for b in net.blobs.values()} == {net.dtype}
+        results.append([np.array(value), *(b.data for b in net.blobs.values())])
+        results[-1] += [b.diff for b in net.blobs.values() if b.diff is not None]
+        results[-1] += [p.diff for p in net.params.values()]
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5 * max(1e-3, float(np.abs(a).max())))
+
+
+# What is special about single layers.
+
+
+def test_large_numbers_do_not_overflow():
+    """Warnings are errors here: none of these may overflow on the way either."""
+    far = np.array([[-1e4, -200.0, 200.0, 1e4]])
+    expected_of = {
+        L.Softplus: np.maximum(far, 0), L.ELU: np.maximum(far, -1),
+        L.Sigmoid: (far > 0).astype(float), L.Tanh: np.sign(far),
+    }
+    for cls, expected in expected_of.items():
+        for dtype in ("float32", "float64"):
+            net = lk.Net([L.Input("x", shape=(4,)), cls("y", "x")], dtype=dtype, gradients="all")
+            net.forward(x=far)
+            net.backward(y=np.ones((1, 4)))
+            np.testing.assert_allclose(net.blobs["y"].data, expected, atol=1e-30)
+            slope = (far > 0) if cls in (L.Softplus, L.ELU) else np.zeros((1, 4))
+            np.testing.assert_allclose(net.blobs["x"].diff, slope, atol=1e-30)
+
+
+def loss_of(layer, **inputs):
+    given = [L.Input(k, shape=np.shape(a)[1:]) for k, a in inputs.items()]
+    net = lk.Net([*given, layer], dtype="float64", gradients="all")
+    value = net.forward(**inputs)
+    net.backward()
+    return value, net
+
+
+def test_cross_entropies_of_confident_guesses():
+    sure = np.array([[1e4, -1e4]])
+    value, net = loss_of(L.BinaryCrossEntropy("y", "x", "t"), x=sure, t=np.array([[0.0, 0.0]]))
+    assert value == 1e4
+    np.testing.assert_array_equal(net.blobs["x"].diff, [[1.0, 0.0]])
+    value, net = loss_of(L.SoftmaxLoss("y", "x", "t"), x=sure, t=np.array([1.0]))
+    assert value == 2e4
+    np.testing.assert_array_equal(net.blobs["x"].diff, [[1.0, -1.0]])
+
+
+@pytest.mark.parametrize("label", [-1.0, 3.0, 0.5, np.nan])
+def test_a_label_that_is_no_class_does_not_pass_unseen(label, rng):
+    inputs = {"x": rng.standard_normal((1, 3)), "t": np.array([label])}
+    value, net = loss_of(L.SoftmaxLoss("y", "x", "t"), **inputs)
+    assert value == math.inf
+    assert net.first_non_finite() is not None
+    _, net = loss_of(L.Accuracy("y", "x", "t"), **inputs)
+    assert net.metrics["y"] == 0
+
+
+@pytest.mark.parametrize("logits", [np.zeros((2, 3)), np.full((2, 3), np.nan)])
+def test_accuracy_gives_nothing_for_ties_and_nan(logits):
+    _, net = loss_of(L.Accuracy("y", "x", "t"), x=logits, t=np.array([0, 2]))
+    assert net.metrics["y"] == 0
+
+
+def test_gaussian_kl_is_exact_close_to_the_prior():
+    """There the terms cancel: exp(v) - v - 1 is v^2 / 2."""
+    v = 1e-7
+    value, _ = loss_of(L.GaussianKL("y", "m", "v"), m=np.zeros((1, 1)), v=np.full((1, 1), v))
+    assert value == pytest.approx(v * v / 4, rel=1e-2)
+
+
+def test_reconstruction_of_a_constant_pixel_is_bounded():
+    """With the default floor, however small the variance the net asks for."""
+    flat = np.zeros((1, 1))
+    value, _ = loss_of(L.GaussianReconstruction("y", "x", "m", "v"), x=flat, m=flat, v=flat - 1e4)
+    assert value == pytest.approx(0.5 * math.log(2 * math.pi / (255**2 * 12)))
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_mean(rng):
+    ratio, shape = float(rng.uniform(0.1, 0.9)), (400, 500)
+    net = lk.Net(
+        [L.Input("x", shape=shape[1:]), L.Dropout("y", "x", ratio=ratio)],
+        batch_size=shape[0], seed=int(rng.integers(2**31)),
+    )
+    net.forward(x=np.ones(shape))
+    y = net.blobs["y"].data
+    sd = math.sqrt(ratio * (1 - ratio) / y.size)
+    assert np.mean(y == 0) == pytest.approx(ratio, abs=6 * sd)
+    assert y.mean(dtype="float64") == pytest.approx(1, abs=6 * sd / (1 - ratio) + 1e-6)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / (1 - ratio))}
+
+
+@pytest.mark.parametrize(
+    "layer", [L.Dropout("y", "x"), L.Reparameterize("y", "x", "v")], ids=lambda x: type(x).__name__
+)
+def test_noise_differs_from_pass_to_pass_and_repeats_with_the_seed(layer, rng):
+    inputs = {b: rng.uniform(1, 2, (8, 9)) for b in layer.bottoms}
+    net = lk.Net([*(L.Input(b, shape=(9,)) for b in inputs), layer], seed=int(rng.integers(2**31)))
+    runs = []
+    for twin in (net, net.rebuild(), net.rebuild(seed=net.run.seed + 1)):
+        for _ in range(2):
+            twin.forward(**inputs)
+            runs.append(twin.blobs["y"].data.copy())
+    first, second, again, and_again, other, _ = runs
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(second, and_again)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_reparameterize_samples_the_gaussian_it_is_given(rng):
+    n, mean, log_variance = 100_000, rng.normal(size=3), rng.normal(size=3)
+    net = lk.Net(
+        [*(L.Input(b, shape=(3,)) for b in "mv"), L.Reparameterize("z", "m", "v")],
+        batch_size=n, dtype="float64", seed=int(rng.integers(2**31)),
+    )
+    inputs = {"m": np.tile(mean, (n, 1)), "v": np.tile(log_variance, (n, 1))}
+    z = net.infer("z", **inputs)
+    variance = np.exp(log_variance)
+    assert np.all(np.abs(z.mean(0) - mean) < 6 * np.sqrt(variance / n))
+    assert np.all(np.abs(z.var(0) / variance - 1) < 6 * math.sqrt(2 / n))
+    assert np.all(np.abs(np.corrcoef(z.T) - np.eye(3)) < 6 / math.sqrt(n))
+    np.testing.assert_array_equal(net.infer("z", sample=False, **inputs), inputs["m"])
+
+
+def test_frozen_parameters_keep_their_diff(rng):
+    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], dtype="float64")
+    x = rng.standard_normal((4, 3))
+    for frozen, trained in (("y/weight", "y/bias"), ("y/bias", "y/weight")):
+        net.unfreeze("y")
+        net.freeze(frozen)
+        net.arena.diff[...] = 7
+        net.forward(x=x)
+        net.backward(y=np.ones((4, 2)))
+        assert np.all(net.params[frozen].diff == 7)
+        assert not np.any(net.params[trained].diff == 7)
+
+
+def test_dense_default_initialisers(rng):
+    """He before a rectifier, Xavier otherwise, zero for the bias."""
+    variances = {None: 2 / 300, "tanh": 2 / 300, "relu": 2 / 100, "leaky_relu": 2 / 100}
+    for neuron, variance in variances.items():
+        dense = L.Dense("y", "x", units=200, neuron=neuron)
+        net = lk.Net([L.Input("x", shape=(100,)), dense], seed=int(rng.integers(2**31)))
+        weight = net.params["y/weight"].data
+        assert weight.var() == pytest.approx(variance, rel=6 * math.sqrt(2 / weight.size))
+        assert not net.params["y/bias"].data.any()
+
+
+def test_a_neuron_of_ones_own_leaves_its_parent_in_place():
+    class Rectifier(L.ReLU):
+        """Not "relu" to Dense, though it inherits that name."""
+
+    class Twice(L.ReLU):
+        neuron_name = "twice"
+
+    try:
+        assert Neuron.registry["relu"] is L.ReLU
+        assert type(L.Dense("y", "x", units=1, neuron="twice").neuron) is Twice
+    finally:
+        del Neuron.registry["twice"]
+
+
+# Bad settings and shapes.
+
+def x(*shape):
+    return L.Input("x", shape=shape)
+
+
+BAD = {
+    "Accuracy": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.Accuracy("y", "x", "t")], "one label"),
+        (lambda: [x(), L.Input("t", shape=()), L.Accuracy("y", "x", "t")], "(classes,)"),
+        (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=4)], "1 to 3"),
+        (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=0)], "got 0"),
+    ],
+    "Add": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.Add("y", "x", "t")], "[(3,), (2,)]"),
+        (lambda: [L.Add("y")], "at least one"),
+    ],
+    "BinaryCrossEntropy": [
+        (lambda: [x(3), L.Input("t", shape=(1, 3)), L.BinaryCrossEntropy("y", "x", "t")], "(1, 3)"),
+    ],
+    "Concat": [
+        (lambda: [x(3, 2), L.Input("t", shape=(3, 1)), L.Concat("y", "x", "t")], "(3, 1)"),
+        (lambda: [x(3, 2), L.Input("t", shape=(3,)), L.Concat("y", "x", "t")], "first"),
+        (lambda: [x(), L.Concat("y", "x")], "()"),
+        (lambda: [L.Concat("y")], "at least one"),
+    ],
+    "Dense": [
+        (lambda: [x(3), L.Dense("y", "x", units=0)], "got 0"),
+        (lambda: [x(3), L.Dense("y", "x", units=2.5)], "got 2.5"),
+        (lambda: [x(3), L.Dense("y", "x", units="2")], "got '2'"),
+        (lambda: [x(3), L.Dense("y", "x")], "units"),
+        (lambda: [x(3), L.Dense("y", "x", units=2, neuron="rellu")], "relu, "),
+        (lambda: [x(3), L.Dense("y", "x", units=2, weight="glorot")], "xavier"),
+        (lambda: [x(3), L.Dense("y", "x", units=2, bias="one")], "bias"),
+        (lambda: [x(3), L.Dense("y", "x", units=2, tops=["a", "b"])], "['a', 'b']"),
+    ],
+    "Dropout": [
+        (lambda: [x(3), L.Dropout("y", "x", ratio=1)], "[0, 1)"),
+        (lambda: [x(3), L.Dropout("y", "x", ratio=-0.1)], "-0.1"),
+    ],
+    "ELU": [(lambda: [x(3), L.ELU("y", "x", alpha=0)], "positive")],
+    "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
+    "GaussianKL": [
+        (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
+    ],
+    "GaussianReconstruction": [
+        (
+            lambda: [x(3), *(L.Input(v, shape=(2,)) for v in "mv"),
+                     L.GaussianReconstruction("y", "x", "m", "v")],
+            "(2,)",
+        ),
+        (lambda: [x(3), L.GaussianReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
+    ],
+    "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
+    "Input": [
+        (lambda: [L.Input("y", shape=3)], "got 3"),
+        (lambda: [L.Input("y", shape=(3, -1))], "(3, -1)"),
+        (lambda: [L.Input("y", shape=(3, 0))], "(3, 0)"),
+        (lambda: [L.Input("y", shape=(2.5,))], "2.5"),
+        (lambda: [L.Input("y")], "shape"),
+    ],
+    "LeakyReLU": [(lambda: [x(3), L.LeakyReLU("y", "x", slope=0)], "positive")],
+    "MemoryData": [
+        (lambda: [L.MemoryData("y", data=[])], "lengths"),
+        (lambda: [L.MemoryData("y", data=[np.zeros(3), np.zeros(2)], tops=["a", "b"])], "[2, 3]"),
+        (lambda: [L.MemoryData("y", data=np.zeros((3, 2)), augment="mirror")], "'mirror'"),
+        (lambda: [L.MemoryData("y", data=np.zeros((3, 2, 1)), augment="dihedral")], "square"),
+    ],
+    "Multiply": [
+        (lambda: [x(3), L.Input("t", shape=()), L.Multiply("y", "x", "t")], "[(3,), ()]"),
+        (lambda: [L.Multiply("y")], "at least one"),
+    ],
+    "ReLU": [(lambda: [x(3), L.ReLU("y", "x", slope=0.1)], "slope")],
+    "Reparameterize": [
+        (lambda: [x(3), L.Input("v", shape=(2,)), L.Reparameterize("y", "x", "v")], "(2,)"),
+    ],
+    "Reshape": [
+        (lambda: [x(6), L.Reshape("y", "x", shape=(4,))], "6 elements"),
+        (lambda: [x(6), L.Reshape("y", "x", shape=(-1, 4))], "(-1, 4)"),
+        (lambda: [x(6), L.Reshape("y", "x", shape=(-1, -1))], "(-1, -1)"),
+        (lambda: [x(6), L.Reshape("y", "x", shape=(-2, -3))], "(-2, -3)"),
+        (lambda: [x(6), L.Reshape("y", "x", shape=(0, -1))], "(0, -1)"),
+        (lambda: [x(6), L.Reshape("y", "x", shape=6)], "got 6"),
+    ],
+    "Sigmoid": [(lambda: [x(3), L.Sigmoid("y", "x", "t")], "positional")],
+    "Slice": [
+        (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[2, 3])], "[2, 3]"),
+        (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[6, 0])], "[6, 0]"),
+        (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[2.5, 3.5])], "[2.5, 3.5]"),
+        (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[1, 2, 3])], "2 tops"),
+        (lambda: [x(7), L.Slice("y", "x", tops=["a", "b"])], "cannot cut 7"),
+        (lambda: [x(1), L.Slice("y", "x", tops=["a", "b"])], "cannot cut 1"),
+        (lambda: [x(), L.Slice("y", "x", tops=["a", "b"])], "nothing to slice"),
+        (lambda: [x(6), L.Slice("y", "x")], "tops"),
+    ],
+    "SoftmaxLoss": [
+        (lambda: [x(3), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t")], "one label"),
+        (lambda: [x(), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t")], "(classes,)"),
+    ],
+    "Softplus": [(lambda: [x(3), L.Softplus("y")], "bottom")],
+    "SquareLoss": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.SquareLoss("y", "x", "t")], "x, t"),
+        (lambda: [x(3), L.SquareLoss("y", "x", "x", tops=["a", "b"])], "['a', 'b']"),
+    ],
+    "Tanh": [(lambda: [x(3), L.Tanh("y", "x", tops=["y", ""])], "non-empty")],
+}
+
+
+def test_every_layer_has_a_bad_setting():
+    assert set(BAD) == set(L.__all__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, n) for kind, rows in BAD.items() for n in range(len(rows))]
+)
+def test_bad_settings_name_the_layer(kind, number):
+    make, says = BAD[kind][number]
+    with pytest.raises(NetError) as caught:
+        lk.Net(make())
+    message = str(caught.value)
+    assert message.startswith(f"layer 'y' ({kind}): ")
+    assert says in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", L.__all__)
+def test_an_unknown_setting_names_the_layer_and_what_it_takes(kind):
+    cls = getattr(L, kind)
+    needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
+    names = ["y"] + ["x" for p in needed[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    settings = {p.name: 1 for p in needed if p.kind is p.KEYWORD_ONLY}
+    with pytest.raises(NetError, match=rf"^layer 'y' \({kind}\): .*'colour'.*it takes \(name"):
+        cls(*names, **settings, colour="red")

@@ -1,0 +1,500 @@
+"""Snapshots: whole or not at all, and training goes on as if nothing had happened."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.errors import SnapshotError
+
+PIXELS = 12
+
+
+def autoencoder(source, hidden=6):
+    """A small galaxy net with everything that draws random numbers."""
+    return [
+        source,
+        L.Dense("g1", "x", units=hidden, neuron="relu"), L.Dropout("kept", "g1", ratio=0.3),
+        L.Dense("z_mean", "kept", units=2), L.Dense("z_log_variance", "kept", units=2),
+        L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dense("f1", "z", units=hidden, neuron="tanh", l2=0.01),
+        L.Dense("x_mean", "f1", units=PIXELS), L.Dense("x_log_variance", "f1", units=PIXELS),
+        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+        L.GaussianKL("kl", "z_mean", "z_log_variance"),
+    ]
+
+
+def from_input():
+    return L.Input("x", shape=(PIXELS,))
+
+
+def make(layers, solver=lk.Adam, seed=5, batch_size=8, **settings):
+    net = lk.Net(layers, batch_size=batch_size, seed=seed)
+    return net, solver(net, rate=lk.rates.Exponential(0.01, 0.99), **settings)
+
+
+def content(net, solver=None):
+    """Everything a snapshot is about, as bytes and numbers."""
+    arrays = {name: p.data.tobytes() for name, p in net.params.items()}
+    if solver is None:
+        return arrays, net.state()
+    history = {name: flat.tobytes() for name, flat in solver.history.items()}
+    return arrays, net.state(), history, solver.iteration
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((30, PIXELS)).astype("float32")
+
+
+@pytest.fixture
+def saved(tmp_path, images):
+    """(path, net, solver) of a net that has been trained a little, and saved."""
+    net, solver = make(autoencoder(from_input()))
+    for _ in range(3):
+        solver.step(x=images[:8])
+    lk.save(tmp_path / "model.h5", net, solver, {"note": "good"})
+    return tmp_path / "model.h5", net, solver
+
+
+def one_line(message, *words):
+    text = str(message.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+# There and back.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver", [lk.SGD, lk.Nesterov, lk.Adam])
+def test_what_is_saved_comes_back(solver, dtype, tmp_path, rng):
+    x = rng.random((5, PIXELS))
+    net, other = (lk.Net(autoencoder(from_input()), 8, dtype=dtype, seed=s) for s in (1, 2))
+    trained, fresh = solver(net, rate=0.01), solver(other, rate=0.01)
+    for _ in range(3):
+        trained.step(x=x)
+    extra = {"history": [1.5, 2.5], "seconds": 3, "text": "ø", "long": list(range(20_000))}
+    lk.save(tmp_path / "model.h5", net, trained, extra)
+    assert content(net, trained) != content(other, fresh)
+    assert lk.load(tmp_path / "model.h5", other, fresh) == extra
+    assert content(net, trained) == content(other, fresh)
+    assert trained.step(x=x) == fresh.step(x=x)
+    assert content(net, trained) == content(other, fresh)
+    assert lk.snapshot.read_extra(tmp_path / "model.h5") == extra
+
+
+def test_a_net_alone_can_be_saved_and_loaded(saved, tmp_path):
+    path, net, solver = saved
+    other, other_solver = make(autoencoder(from_input()), seed=6)
+    lk.load(path, other)  # saved with a solver, loaded without
+    assert content(other) == content(net)
+    assert other_solver.iteration == 0
+    lk.save(tmp_path / "alone.h5", net)
+    other, _ = make(autoencoder(from_input()), seed=6)
+    assert lk.load(tmp_path / "alone.h5", other) == {}
+    assert content(other) == content(net)
+
+
+def test_a_net_to_use_need_not_have_the_data_layers_of_the_one_that_was_trained(tmp_path, images):
+    net, solver = make(autoencoder(L.MemoryData("x", data=images)))
+    for _ in range(3):
+        solver.step()
+    lk.save(tmp_path / "model.h5", net, solver)
+    to_use, _ = make(autoencoder(from_input()))
+    lk.load(tmp_path / "model.h5", to_use)
+    assert content(to_use)[0] == content(net)[0]
+    other, other_solver = make(autoencoder(from_input()))
+    before = content(other, other_solver)
+    with pytest.raises(SnapshotError, match="other data layers") as message:
+        lk.load(tmp_path / "model.h5", other, other_solver)
+    one_line(message, "model.h5", "position/x")
+    assert content(other, other_solver) == before
+
+
+def test_nets_that_share_parameters_save_their_own(tmp_path, images):
+    """The solver's history is found by where the parameters of the shared arena lie."""
+    whole, _ = make(autoencoder(from_input()))
+    encoder = [
+        *autoencoder(from_input())[:4], L.Input("t", shape=(2,)),
+        L.SquareLoss("loss", "z_mean", "t"),
+    ]
+    nets = [lk.Net(encoder, 8, share=whole) for _ in range(2)]
+    solvers = [lk.Adam(net) for net in nets]
+    solvers[0].step(x=images[:8], t=np.ones((8, 2)))
+    lk.save(tmp_path / "part.h5", nets[0], solvers[0])
+    lk.load(tmp_path / "part.h5", nets[1], solvers[1])
+    assert content(nets[0], solvers[0]) == content(nets[1], solvers[1])
+    assert np.count_nonzero(solvers[1].history["v"]) > 2
+
+
+# Training that is stopped and goes on.
+
+
+def hdf5_data(tmp_path, images):
+    if not (tmp_path / "images.h5").exists():
+        with h5py.File(tmp_path / "images.h5", "w") as file:
+            file["images"] = images
+    return L.HDF5Data("x", path=tmp_path / "images.h5", block=4, mixed=3)
+
+
+def memory_data(tmp_path, images):
+    return L.MemoryData("x", data=(255 * images).astype("uint8"), scale=1 / 255)
+
+
+def augmented_data(tmp_path, images):
+    return L.MemoryData("square", data=images[:, :9].reshape(-1, 3, 3), augment="dihedral")
+
+
+SOURCES = pytest.mark.parametrize("source", [memory_data, hdf5_data, augmented_data])
+
+
+def build(source, tmp_path, images, **settings):
+    data = source(tmp_path, images)
+    if data.name == "square":  # 3 x 3 pixels that can be turned, and something to fill up with
+        layers = [data, L.Dense("x", "square", units=PIXELS), *autoencoder(data)[1:]]
+        return make(layers, clip=2.0, **settings)
+    return make(autoencoder(data), **settings)
+
+
+@SOURCES
+@pytest.mark.parametrize("solver", [lk.Nesterov, lk.Adam])
+def test_resumed_training_equals_training_that_never_stopped(
+    source, solver, rng, tmp_path, images
+):
+    stop, total = int(rng.integers(1, 20)), 25
+    never, steadily = build(source, tmp_path, images, solver=solver)
+    losses = [steadily.step() for _ in range(total)]
+
+    net, stopped = build(source, tmp_path, images, solver=solver)
+    resumed_losses = [stopped.step() for _ in range(stop)]
+    lk.save(tmp_path / "model.h5", net, stopped)
+    for _ in range(3):
+        stopped.step()  # lost, as in a crash
+    # Another seed, to show that the snapshot's counts.
+    net, resumed = build(source, tmp_path, images, solver=solver, seed=77)
+    lk.load(tmp_path / "model.h5", net, resumed)
+    resumed_losses += [resumed.step() for _ in range(total - stop)]
+    assert resumed_losses == losses
+    assert content(net, resumed) == content(never, steadily)
+
+
+def test_a_net_in_use_can_go_back_to_a_snapshot(tmp_path, images):
+    """What a data layer keeps in memory belongs to a seed and an epoch, not to the net."""
+    for source in (memory_data, hdf5_data):
+        net, solver = build(source, tmp_path, images)
+        solver.step()
+        lk.save(tmp_path / "model.h5", net, solver)
+        expected = [solver.step() for _ in range(6)]
+        other, again = build(source, tmp_path, images, seed=99)
+        again.step()
+        lk.load(tmp_path / "model.h5", other, again)
+        assert [again.step() for _ in range(6)] == expected
+
+
+TRAIN = """
+import sys, numpy as np, layerkit as lk
+sys.path.insert(0, {tests!r})
+from test_snapshot import autoencoder, make
+from layerkit import layers as L
+images = np.load({images!r})
+net, solver = make(autoencoder(L.MemoryData("x", data=images)))
+for _ in range(7):
+    solver.step()
+lk.save({path!r}, net, solver)
+"""
+
+
+def script(text, **values):
+    """The command and environment of a process that runs `text`, with strings hashed afresh."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    code = text.format(tests=here, **{key: str(value) for key, value in values.items()})
+    return [sys.executable, "-c", code], {**os.environ, "PYTHONHASHSEED": "random"}
+
+
+def test_training_goes_on_in_another_process(tmp_path, images):
+    np.save(tmp_path / "images.npy", images)
+    path = tmp_path / "model.h5"
+    command, environment = script(TRAIN, images=tmp_path / "images.npy", path=path)
+    subprocess.run(command, env=environment, check=True)
+    never, steadily = make(autoencoder(L.MemoryData("x", data=images)))
+    for _ in range(12):
+        steadily.step()
+    net, resumed = make(autoencoder(L.MemoryData("x", data=images)))
+    lk.load(path, net, resumed)
+    for _ in range(5):
+        resumed.step()
+    assert content(net, resumed) == content(never, steadily)
+
+
+# Saving that is cut short.
+
+
+SAVE_AND_HANG = """
+import os, pathlib, sys, time, layerkit as lk
+sys.path.insert(0, {tests!r})
+from test_snapshot import autoencoder, from_input, make
+
+def hang(*_):
+    print("here", flush=True)
+    time.sleep(600)
+
+def write_half_and_hang(self, data):
+    with open(self, "wb") as file:
+        file.write(data[: len(data) // 2])
+    hang()
+
+if {where!r} == "write":
+    pathlib.Path.write_bytes = write_half_and_hang
+else:
+    setattr(os, {where!r}, hang)
+net, solver = make(autoencoder(from_input()), seed=6)
+lk.save({path!r}, net, solver)
+"""
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
+def test_kill_9_while_saving_leaves_the_old_snapshot(where, saved):
+    path, net, solver = saved
+    before = path.read_bytes()
+    command, environment = script(SAVE_AND_HANG, where=where, path=path)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout.readline() == b"here\n"
+        finally:
+            child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    other, fresh = make(autoencoder(from_input()))
+    assert lk.load(path, other, fresh) == {"note": "good"}
+    lk.save(path, other, fresh)  # and the next process can save there
+
+
+SAVE_FOREVER = """
+import sys, layerkit as lk
+sys.path.insert(0, {tests!r})
+from test_snapshot import autoencoder, from_input, make
+net, solver = make(autoencoder(from_input(), hidden=200))
+while True:
+    net.arena.data += 1
+    solver.history["m"] += 1
+    solver.iteration += 1
+    lk.save({path!r}, net, solver)
+    print("saved", flush=True)
+"""
+
+
+def test_kill_9_at_any_moment_leaves_a_whole_snapshot(rng, tmp_path):
+    path = tmp_path / "model.h5"
+    command, environment = script(SAVE_FOREVER, path=path)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
+        try:
+            child.stdout.readline()
+            time.sleep(float(rng.uniform(0, 0.2)))
+        finally:
+            child.send_signal(signal.SIGKILL)
+    net, solver = make(autoencoder(from_input(), hidden=200))
+    start = net.arena.data.copy()
+    lk.load(path, net, solver)
+    assert solver.iteration >= 1
+    for p in net.params.values():  # all of one and the same save
+        piece = slice(p.offset, p.offset + p.size)
+        moved = net.arena.data[piece] - start[piece]
+        np.testing.assert_allclose(moved, solver.iteration, rtol=1e-4)
+        assert (solver.history["m"][piece] == solver.iteration).all()
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Files cannot grow beyond `size` bytes, as on a disk that is full."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_full_disk_leaves_the_old_snapshot(share, saved):
+    path, net, solver = saved
+    before = path.read_bytes()
+    solver.step(x=np.ones((1, PIXELS)))
+    with full_disk(int(share * len(before))), pytest.raises(SnapshotError) as message:
+        lk.save(path, net, solver, {"note": "good"})
+    one_line(message, "cannot write", "model.h5")
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["model.h5"]
+
+
+def test_saving_leaves_one_file_and_nothing_else(saved):
+    path, net, solver = saved
+    first = path.read_bytes()
+    solver.step(x=np.ones((1, PIXELS)))
+    lk.save(path, net, solver)
+    assert path.read_bytes() != first
+    assert [p.name for p in path.parent.iterdir()] == ["model.h5"]
+
+
+@pytest.mark.parametrize("target", ["missing/model.h5", "model.h5/inside.h5", "folder"])
+def test_a_target_that_cannot_be_written(target, saved):
+    path, net, solver = saved
+    (path.parent / "folder").mkdir()
+    with pytest.raises(SnapshotError) as message:
+        lk.save(path.parent / target, net, solver)
+    one_line(message, "cannot write", target)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["folder", "model.h5"]
+
+
+def test_an_error_while_writing_leaves_the_old_snapshot(saved):
+    path, net, solver = saved
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        lk.save(path, net, solver, {"no JSON": object()})
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["model.h5"]
+
+
+# What cannot be loaded leaves everything as it was.
+
+
+def assert_refused(path, layers, *words, solver=lk.Adam):
+    net, fresh = make(layers, solver=solver, seed=6)
+    fresh.step(**{x.name: np.ones((2, *x.shape)) for x in layers if isinstance(x, L.Input)})
+    before = content(net, fresh)
+    with pytest.raises(SnapshotError) as message:
+        lk.load(path, net, fresh)
+    one_line(message, path.name, *words)
+    assert content(net, fresh) == before
+
+
+def test_a_missing_file(tmp_path):
+    assert_refused(tmp_path / "none.h5", autoencoder(from_input()), "no snapshot at")
+    with pytest.raises(SnapshotError, match="no snapshot at") as message:
+        lk.snapshot.read_extra(tmp_path / "none.h5")
+    one_line(message, "none.h5")
+
+
+def test_a_folder(tmp_path):
+    (tmp_path / "model.h5").mkdir()
+    assert_refused(tmp_path / "model.h5", autoencoder(from_input()), "directory")
+
+
+def test_a_truncated_file(saved, rng):
+    path = saved[0]
+    whole = path.read_bytes()
+    lengths = {0, 1, 8, 512, len(whole) // 2, len(whole) - 1, *rng.integers(0, len(whole), 10)}
+    for length in lengths:
+        path.write_bytes(whole[:length])
+        assert_refused(path, autoencoder(from_input()), "truncated")
+
+
+def test_files_of_something_else(tmp_path, rng):
+    path = tmp_path / "model.h5"
+    for size in (1, 100, 30_000):
+        path.write_bytes(rng.bytes(size))
+        assert_refused(path, autoencoder(from_input()), "cannot be read")
+    path.write_text('{"format": 1}')
+    assert_refused(path, autoencoder(from_input()), "cannot be read")
+    with h5py.File(path, "w") as file:
+        file["images"] = np.zeros(3)
+    assert_refused(path, autoencoder(from_input()), "not a layerkit snapshot")
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = 1
+    assert_refused(path, autoencoder(from_input()), "cannot be read")
+
+
+def test_a_newer_format(saved):
+    path = saved[0]
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = 99
+    assert_refused(path, autoencoder(from_input()), "format 99", "newer layerkit")
+    with pytest.raises(SnapshotError, match="format 99"):
+        lk.snapshot.read_extra(path)
+
+
+def test_another_solver(saved):
+    path, net, _ = saved
+    layers = autoencoder(from_input())
+    assert_refused(path, layers, "Adam", "SGD", solver=lk.SGD)
+    lk.save(path, net)
+    assert_refused(path, layers, "none", "Adam")
+
+
+def test_another_net(saved):
+    path = saved[0]
+    layers = autoencoder(from_input())
+    assert_refused(path, autoencoder(from_input(), hidden=7), "another net", "f1/", "6", "7")
+    more = [*layers, L.Dense("more", "z", units=1)]
+    assert_refused(path, more, "another net", "more/bias", "none", "(1,)")
+    fewer = [x for x in layers if x.name != "x_log_variance"]
+    fewer = [
+        L.SquareLoss("reconstruction", "x", "x_mean") if x.name == "reconstruction" else x
+        for x in fewer
+    ]
+    assert_refused(path, fewer, "another net", "x_log_variance/bias", "none")
+    renamed = [x for x in layers if x.name != "g1"]
+    renamed.append(L.Dense("encoder", "x", units=6, tops="g1"))
+    assert_refused(path, renamed, "another net", "encoder/bias")
+
+
+def change(name, value):
+    """Replaces a data set of a snapshot, or removes it."""
+    def action(file):
+        del file[name]
+        if value is not None:
+            file[name] = value
+
+    return action
+
+
+def change_attribute(name, value):
+    def action(file):
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = value
+
+    return action
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change("params/x_mean/bias", None),
+        change("params/x_mean/bias", np.zeros(3)),
+        change("params/x_mean/bias", ["a"] * PIXELS),
+        change("params", None),
+        change("params", np.zeros(3)),
+        change("history/v/x_mean/bias", None),
+        change("history/v/x_mean/bias", np.zeros(1)),
+        change("history/v/x_mean/bias", ["a"] * PIXELS),
+        change("history/v", None),
+        change_attribute("iteration", None),
+        change_attribute("iteration", "soon"),
+        change_attribute("state", None),
+        change_attribute("state", "{"),
+        change_attribute("state", "[1]"),
+        change_attribute("state", '{"seed": 0, "passes": "x"}'),
+        change_attribute("state", "{}"),
+        change_attribute("extra", None),
+        change_attribute("extra", "{"),
+        change_attribute("format", "one"),
+    ],
+)
+def test_parts_that_are_missing_or_wrong(damage, saved):
+    path = saved[0]
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    assert_refused(path, autoencoder(from_input()))
