@@ -11,7 +11,7 @@ report.html into one folder.
 """
 
 import argparse
-import json
+import hashlib
 import shlex
 import sys
 import time
@@ -45,14 +45,17 @@ def settings() -> SimpleNamespace:
     add("--held-out", metavar="PATH|N", help="another source to evaluate on, or how many galaxies "
         f"training never sees (default: {HELD_OUT}, a fifth where there are few)")
     add("--net", metavar="FILE", help="net definition file (default: nets/galaxy_gdae.py)")
-    add("--out", metavar="DIR", default="out/galaxy", help="folder for results (default: %(default)s)")
+    add("--out", metavar="DIR", default="out/galaxy",
+        help="folder for results (default: %(default)s)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", metavar="N", type=above_zero(int), help="times through the data")
+    length.add_argument("--epochs", metavar="N", type=above_zero(int),
+                        help="times through the data")
     length.add_argument("--iterations", metavar="N", type=above_zero(int),
                         help=f"training steps (default: {ITERATIONS})")
     add("--batch", metavar="N", type=above_zero(int), help="galaxies in a step (default: 64)")
     add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
-    add("--backend", choices=["auto", "numpy", "cupy"], help="auto, the default: a GPU if one answers")
+    add("--backend", choices=["auto", "numpy", "cupy"],
+        help="auto, the default, takes a GPU if one answers")
     add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
     add("--resume", action="store_true", help="go on from the snapshot in --out")
     add("--tiny", action="store_true", default=None, help="a quick look: few galaxies, few steps")
@@ -93,6 +96,7 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
     counts = {
         "images_read": everything.read, "images_kept": len(everything),
         "excluded": everything.excluded_counts,
+        "galaxies": hashlib.sha256("\n".join(everything.ids[i] for i in rest).encode()).hexdigest(),
     }
     return everything.images[rest[train]], everything.images[rest[watch]], held_out, counts
 
@@ -115,23 +119,27 @@ def main() -> int:
     out = galaxy.results_folder(args.out)
     model_file = out / "model.h5"
 
-    # 1. Galaxies: find them, cut them out, and set some aside that training never sees.
+    # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
+    #    the backend, shows before any work is done.
+    layers = lk.load_net(args.net)
+    galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test"))
+
+    # 2. Galaxies: find them, cut them out, and set some aside that training never sees.
     train, validation, held_out, counts = gather_galaxies(args, out)
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"
     )
 
-    # 2. The net: the layers of the net file, with the galaxies in place of its Input layer.  A
-    #    second net of the same layers shares the parameters and looks at other galaxies.
-    layers = lk.load_net(args.net)
+    # 3. The net again, with the galaxies in place of its Input layer.  A second net of the same
+    #    layers shares the parameters and looks at other galaxies.
     data = L.MemoryData("x", data=train, augment="dihedral")
     net = lk.Net(lk.with_data(layers, data), args.batch, args.backend, seed=args.seed)
     test_net = lk.Net(layers, 256, args.backend, seed=args.seed, phase="test", share=net)
     model = galaxy.GalaxyModel(test_net)
     print(net)
 
-    # 3. Training: Adam, with a rate that falls along half a cosine.
+    # 4. Training: Adam, with a rate that falls along half a cosine.
     iterations = args.iterations or (TINY if args.tiny else ITERATIONS)
     if args.epochs:
         iterations = max(1, args.epochs * len(train) // args.batch)
@@ -139,24 +147,32 @@ def main() -> int:
     history: dict[str, list[float]] = {
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
     }
+    recent: list[float] = []
     spent = 0.0
     if args.resume:
         saved = lk.load(model_file, net, solver)
-        history, spent = saved["history"], saved["seconds"]
+        if saved["galaxies"] != counts["galaxies"]:
+            raise DataError(
+                f"{model_file} was trained on other galaxies than {args.data or 'the default'} "
+                "gives now; resume with the same --data and --held-out"
+            )
+        history, recent, spent = saved["history"], saved["recent"], saved["seconds"]
         print(f"goes on from iteration {solver.iteration} in {model_file}")
     else:
         galaxy.set_aside(model_file)
 
     def save() -> None:
-        extra = {"settings": vars(args), "history": history, "seconds": spent}
+        extra = {
+            "settings": vars(args), "galaxies": counts["galaxies"], "history": history,
+            "recent": recent, "seconds": spent,
+        }
         lk.save(model_file, net, solver, extra)
 
     every = max(1, iterations // 200)
-    recent: list[float] = []
     started = saved_at = time.perf_counter()
     bar = tqdm(
         total=iterations * args.batch, initial=solver.iteration * args.batch, desc="training",
-        unit=" images", unit_scale=True, mininterval=0.5,
+        unit=" images", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 10,
     )
     with Interrupt() as interrupt, bar:
         while solver.iteration < iterations and not interrupt.requested:
@@ -170,7 +186,9 @@ def main() -> int:
                 history["train_elbo"].append(-float(np.mean(recent)))
                 history["validation_elbo"].append(float(bound.mean()))
                 history["kl"].append(float(kl.mean()))
-                bar.set_postfix(loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}")
+                bar.set_postfix(
+                    loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
+                )
                 recent.clear()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
                     save()
@@ -183,15 +201,17 @@ def main() -> int:
         print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
         return INTERRUPTED
 
-    # 4. Evaluation on the held-out galaxies, beside the best Gaussian of each and PCA.
+    # 5. Evaluation on the held-out galaxies, beside the best Gaussian of each and PCA.
     result = galaxy.evaluate(model, train, held_out, progress=True)
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),
-        "iterations": solver.iteration, "epochs": net.layers["x"].epoch, "batch": args.batch,
+        "latent": model.latent, "pixels": model.pixels,
+        "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
+        "batch": args.batch,
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": solver.iteration * args.batch / spent,
-        "training_seconds": spent,
+        "seconds": spent,
         **result.metrics,
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
@@ -199,7 +219,7 @@ def main() -> int:
     }
     galaxy.write_json(out / "metrics.json", metrics)
 
-    # 5. Figures, and a page that shows them all.
+    # 6. Figures, and a page that shows them all.
     pages = galaxy.draw_figures(out, model, result, held_out, history)
     galaxy.write_report(out / "report.html", metrics, pages)
     print(galaxy.summary(metrics))

@@ -274,6 +274,6 @@ def settled_difference(
         rounding = ROUNDING * magnitude / step
         # What passes here as smooth keeps `fine` within the tolerance, wherever a kink may lie.
         allowed = tolerance / 2 * max(abs(coarse), abs(fine), typical) + rounding
-        if abs(fine - coarse) <= allowed and abs(jump) <= 3 * allowed:
+        if abs(fine - coarse) <= allowed and abs(jump) <= 2 * allowed:
             return float(fine), rounding
     return None

@@ -428,7 +428,7 @@ class Net:
     # State.
 
     def state(self) -> dict[str, int]:
-        """What, besides the parameters, decides the next pass: seed, pass number, data positions."""
+        """What, besides the parameters, decides the next pass: seed, pass and data positions."""
         positions = {f"position/{x.name}": x.position for x in self._sources()}
         return {"seed": self.run.seed, "passes": self.run.passes, **positions}
 

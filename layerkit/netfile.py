@@ -32,13 +32,11 @@ def load_net(path: str | os.PathLike[str], **settings: Any) -> list[Layer]:
     """
     path = Path(path)
     function = _function(path)
-    known = inspect.signature(function).parameters
-    for name in settings:
-        if name not in known:
-            raise NetFileError(
-                f"{path}: unknown setting {name!r}; {path.stem}() takes "
-                f"{', '.join(known) or 'none'}"
-            )
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**settings)
+    except TypeError as error:
+        raise NetFileError(f"{path}: {path.stem}{signature}: {error}") from error
     layers = _run(path, lambda: function(**settings))
     if not isinstance(layers, list) or not all(isinstance(x, Layer) for x in layers):
         raise NetFileError(f"{path}: {path.stem}() must return a list of layers, got {layers!r}")
@@ -53,11 +51,11 @@ def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _function(path: Path) -> Callable[..., list[Layer]]:
     try:
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise NetFileError(f"cannot read net file {path}: {error}") from error
     scope: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    _run(path, lambda: exec(compile(source, str(path), "exec"), scope))
+    _run(path, lambda: exec(compile(source, str(path), "exec", dont_inherit=True), scope))
     function = scope.get(path.stem)
     if not callable(function):
         raise NetFileError(
@@ -74,9 +72,13 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
         raise NetFileError(f"{path}: {error}") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        numbers = [0, *(f.lineno for f in frames if f.filename == str(path))]
-        number = error.lineno if isinstance(error, SyntaxError) else numbers[-1]
-        raise NetFileError(f"{path}, line {number}: {type(error).__name__}: {error}") from error
+        numbers = [f.lineno for f in frames if f.filename == str(path)]
+        reason = str(error)
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            numbers, reason = [error.lineno], error.msg
+        where = f"{path}, line {numbers[-1]}" if numbers else str(path)
+        reason = " ".join(reason.split())
+        raise NetFileError(f"{where}: {type(error).__name__}: {reason}") from error
 
 
 def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:

@@ -2,11 +2,13 @@
 
 A file is written beside its target, flushed to disk and renamed over it, so the target is always
 either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
-numbers, names and JSON, and loading it runs no code.
+numbers, names and JSON, and loading it runs no code.  Behind the HDF5 data, where HDF5 does not
+look, stands their SHA-256: HDF5 alone can read wrong numbers from a damaged file, or crash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -23,6 +25,7 @@ from layerkit.net import Net
 from layerkit.solvers.solver import Solver
 
 FORMAT = 1
+CHECKSUM = hashlib.sha256().digest_size
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -66,8 +69,10 @@ def save(
                 for name, p in net.params.items():
                     piece = flat[p.offset : p.offset + p.size]
                     file[f"history/{key}/{name}"] = net.backend.to_host(piece)
+    content = image.getvalue()
+    content += hashlib.sha256(content).digest()
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise SnapshotError(f"cannot write snapshot {path}: {error}") from error
 
@@ -105,15 +110,16 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """An open snapshot of a format that can be read; whatever else is wrong is a SnapshotError."""
     try:
-        image = io.BytesIO(Path(path).read_bytes())
+        content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise SnapshotError(f"no snapshot at {path}") from error
     except OSError as error:
         raise SnapshotError(f"cannot read snapshot {path}: {error.strerror}") from error
+    image, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
+    if hashlib.sha256(image).digest() != checksum:
+        raise SnapshotError(f"{path} is not a snapshot, or truncated or damaged")
     try:
-        with h5py.File(image, "r") as file:
-            if "format" not in file.attrs:
-                raise SnapshotError(f"{path} is an HDF5 file, but not a layerkit snapshot")
+        with h5py.File(io.BytesIO(image), "r") as file:
             if file.attrs["format"] > FORMAT:
                 raise SnapshotError(
                     f"{path} has snapshot format {file.attrs['format']}, this layerkit reads up to "
@@ -121,9 +127,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
                 )
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise SnapshotError(
-            f"{path} cannot be read as a snapshot; it is truncated or something else ({error})"
-        ) from error
+        raise SnapshotError(f"{path} is not a snapshot of layerkit's ({error})") from error
 
 
 def _read(

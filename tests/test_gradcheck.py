@@ -420,9 +420,11 @@ def test_long_lists_are_cut(rng):
 
 
 def test_tolerance_and_counts_are_the_callers(rng):
-    report = spoiled(rng, scale_bottom(1.001), tolerance=2e-3, directions=1, elements=5)
-    assert report.checked + report.kinks == 3 * 6 - 1  # scale has only four elements
-    assert 9e-4 < report.errors["input b"] < 2e-3
+    report = spoiled(rng, scale_bottom(1.001), tolerance=2e-3, directions=1, elements=12)
+    assert report.checked == 1 + 12 + 1 + 12 + 1 + 4
+    assert 9e-4 < report.errors["input b"] < 1.1e-3
+    report = spoiled(rng, scale_bottom(1.001), tolerance=2e-3, directions=2, elements=3)
+    assert report.checked == 3 * 5
 
 
 def test_the_net_is_left_as_it_was(rng):

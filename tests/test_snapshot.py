@@ -1,6 +1,8 @@
 """Snapshots: whole or not at all, and training goes on as if nothing had happened."""
 
 import contextlib
+import hashlib
+import io
 import os
 import resource
 import signal
@@ -94,8 +96,18 @@ def test_what_is_saved_comes_back(solver, dtype, tmp_path, rng):
     assert lk.snapshot.read_extra(tmp_path / "model.h5") == extra
 
 
-def test_a_net_alone_can_be_saved_and_loaded(saved, tmp_path):
+def test_any_program_that_reads_hdf5_can_look_inside(saved):
     path, net, solver = saved
+    with h5py.File(path, "r") as file:
+        assert file.attrs["net"] == str(net)
+        for name, p in net.params.items():
+            np.testing.assert_array_equal(file[f"params/{name}"], p.data)
+            kept = solver.history["v"][p.offset : p.offset + p.size]
+            np.testing.assert_array_equal(file[f"history/v/{name}"], kept)
+
+
+def test_a_net_alone_can_be_saved_and_loaded(saved, tmp_path):
+    path, net, _ = saved
     other, other_solver = make(autoencoder(from_input()), seed=6)
     lk.load(path, other)  # saved with a solver, loaded without
     assert content(other) == content(net)
@@ -265,7 +277,7 @@ lk.save({path!r}, net, solver)
 
 @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
 def test_kill_9_while_saving_leaves_the_old_snapshot(where, saved):
-    path, net, solver = saved
+    path = saved[0]
     before = path.read_bytes()
     command, environment = script(SAVE_AND_HANG, where=where, path=path)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
@@ -401,24 +413,46 @@ def test_a_truncated_file(saved, rng):
         assert_refused(path, autoencoder(from_input()), "truncated")
 
 
-def test_files_of_something_else(tmp_path, rng):
-    path = tmp_path / "model.h5"
+def test_a_damaged_file(saved, rng):
+    """HDF5 alone would load many of these, hang in some, and crash in some."""
+    path = saved[0]
+    whole = path.read_bytes()
+    for _ in range(20):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        assert_refused(path, autoencoder(from_input()), "damaged")
+
+
+@contextlib.contextmanager
+def edited(path):
+    """The inside of a snapshot, to be changed; its checksum is then made right again."""
+    image = io.BytesIO(path.read_bytes()[: -hashlib.sha256().digest_size])
+    with h5py.File(image, "r+") as file:
+        yield file
+    path.write_bytes(image.getvalue() + hashlib.sha256(image.getvalue()).digest())
+
+
+def test_files_of_something_else(saved, rng):
+    path = saved[0]
+    with edited(path) as file:
+        file.clear()
+        file.attrs.clear()
+        file["images"] = np.zeros(3)
+    assert_refused(path, autoencoder(from_input()), "not a snapshot")
     for size in (1, 100, 30_000):
         path.write_bytes(rng.bytes(size))
-        assert_refused(path, autoencoder(from_input()), "cannot be read")
+        assert_refused(path, autoencoder(from_input()), "not a snapshot")
     path.write_text('{"format": 1}')
-    assert_refused(path, autoencoder(from_input()), "cannot be read")
+    assert_refused(path, autoencoder(from_input()), "not a snapshot")
     with h5py.File(path, "w") as file:
         file["images"] = np.zeros(3)
-    assert_refused(path, autoencoder(from_input()), "not a layerkit snapshot")
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = 1
-    assert_refused(path, autoencoder(from_input()), "cannot be read")
+    assert_refused(path, autoencoder(from_input()), "not a snapshot")
 
 
 def test_a_newer_format(saved):
     path = saved[0]
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["format"] = 99
     assert_refused(path, autoencoder(from_input()), "format 99", "newer layerkit")
     with pytest.raises(SnapshotError, match="format 99"):
@@ -472,8 +506,6 @@ def change_attribute(name, value):
 @pytest.mark.parametrize(
     "damage",
     [
-        change("params/x_mean/bias", None),
-        change("params/x_mean/bias", np.zeros(3)),
         change("params/x_mean/bias", ["a"] * PIXELS),
         change("params", None),
         change("params", np.zeros(3)),
@@ -487,7 +519,6 @@ def change_attribute(name, value):
         change_attribute("state", "{"),
         change_attribute("state", "[1]"),
         change_attribute("state", '{"seed": 0, "passes": "x"}'),
-        change_attribute("state", "{}"),
         change_attribute("extra", None),
         change_attribute("extra", "{"),
         change_attribute("format", "one"),
@@ -495,6 +526,6 @@ def change_attribute(name, value):
 )
 def test_parts_that_are_missing_or_wrong(damage, saved):
     path = saved[0]
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         damage(file)
-    assert_refused(path, autoencoder(from_input()))
+    assert_refused(path, autoencoder(from_input()), "not a snapshot")

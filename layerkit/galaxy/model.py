@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from layerkit.errors import NetError
@@ -60,7 +62,7 @@ class GalaxyModel:
         mean, variance = self._pixels(**{self.x: images})
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
-    def _pixels(self, **given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pixels(self, **given: Any) -> tuple[np.ndarray, np.ndarray]:
         outputs = [self.x_mean, self.x_log_variance]
         mean, log_variance = self.net.infer(outputs, sample=False, **given)
         variance = np.exp(log_variance) + self.likelihood.floor

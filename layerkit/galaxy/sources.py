@@ -4,6 +4,8 @@ Every source looks the same from outside: a name, a list of ids, and `read(i)`, 
 picture as a float32 array of intensities in 0..1.  Nothing is decoded before it is asked for.
 """
 
+import bz2
+import gzip
 import io
 import os
 import re
@@ -21,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from layerkit.errors import DataError
 
 FITS_NAME = re.compile(r"\.(fits?|fts|fz)(\.gz|\.bz2)?$", re.IGNORECASE)
+TIFF_MAGIC = (b"II*\0", b"MM\0*")
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
 PREPARED_FORMAT = "layerkit galaxy set"
 
@@ -90,7 +93,7 @@ def open_source(path: str | os.PathLike | None) -> Source:
             return ZipSource(path)
         if head.startswith(b"PK") or path.suffix.lower() == ".zip":
             raise DataError(f"{path}: not a zip file, or a truncated one; fetch it again")
-        if FITS_NAME.search(path.name) or _is_picture(path):
+        if FITS_NAME.search(path.name) or head[:4] in TIFF_MAGIC or _is_picture(path):
             return FolderSource(path.parent, [path.name], name=path.name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -170,8 +173,8 @@ def stretch(image: np.ndarray) -> np.ndarray:
     """Bring physical units (counts, fluxes) to 0..1, as in a picture of the sky.
 
     With m the median and s the robust standard deviation (1.4826 times the median absolute
-    deviation) of the finite pixels, a pixel v becomes asinh((v - m + 2s) / 10s), divided by what
-    the brightest pixel becomes, and clipped to 0..1.  Black is thus two s below the sky, faint
+    deviation) of the finite pixels, a pixel v becomes asinh((v - m + s) / 10s), divided by what
+    the brightest pixel becomes, and clipped to 0..1.  Black is thus one s below the sky, faint
     wings stay linear, and cores are compressed, as in the colour pictures of Lupton et al. (2004,
     PASP 116, 133).  Pixels that are not finite stay so.
     """
@@ -182,7 +185,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
     sky = np.median(finite)
     spread = 1.4826 * np.median(np.abs(finite - sky)) or finite.std() or 1.0
     scaled, white = (
-        np.arcsinh((v - sky + 2 * spread) / (10 * spread)) for v in (image, finite.max())
+        np.arcsinh((v - sky + spread) / (10 * spread)) for v in (image, finite.max())
     )
     return np.clip(scaled / white, 0, 1).astype(np.float32)
 
@@ -234,7 +237,9 @@ def _decode(file: IO[bytes], name: str) -> np.ndarray:
 
 
 def _decode_picture(file: IO[bytes]) -> np.ndarray:
-    if file.read(4) in (b"II*\0", b"MM\0*"):  # TIFF: Pillow lacks deep colours and float64
+    head = file.read(4)
+    file.seek(0)
+    if head in TIFF_MAGIC:  # TIFF: Pillow lacks deep colours and float64
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
             if page.bitspersample > 8:
@@ -263,6 +268,12 @@ def _intensity(values: np.ndarray) -> np.ndarray:
 def _decode_fits(file: IO[bytes]) -> np.ndarray:
     from astropy.io import fits  # slow to import, and most sources need none of it
 
+    head = file.read(3)
+    file.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        file = io.BytesIO(gzip.decompress(file.read()))
+    elif head == b"BZh":
+        file = io.BytesIO(bz2.decompress(file.read()))
     with fits.open(file, memmap=False) as hdus:
         for hdu in hdus:
             if hdu.is_image and hdu.data is not None:
