@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerkit.galaxy.baselines import (
-    PCABaseline, fit_gaussians, shared_variance_log_likelihood, squared_errors,
+    PCABaseline,
+    fit_gaussians,
+    shared_variance_log_likelihood,
+    squared_errors,
 )
 from layerkit.galaxy.model import GalaxyModel
 
@@ -54,6 +57,7 @@ def evaluate(
         held_out: images (n, side, side) it never saw.
         progress: shows a bar while Gaussians are fitted.
     """
+    model.net.run.passes = 0  # the same noise, however often the model was used before
     elbo, kl = model.bound(held_out, BOUND_SAMPLES)
     train_elbo, _ = model.bound(train[: len(held_out)], BOUND_SAMPLES)
     mean, variance = model.reconstruct(held_out)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from layerkit.errors import DataError
 from layerkit.galaxy.dataset import GalaxySet, load
-from layerkit.galaxy.prepare import prepare
-from layerkit.galaxy.sources import is_prepared, open_source
+from layerkit.galaxy.prepare import Settings, prepare
+from layerkit.galaxy.sources import Source, is_prepared, open_source
 
 
 def gather(
@@ -16,8 +17,8 @@ def gather(
 ) -> GalaxySet:
     """The galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can prepare.
 
-    What is prepared is kept in `cache` and used again while the source looks the same: its name
-    and the number of its pictures.
+    What is prepared is kept in `cache`, and used again while it is newer than the source and of
+    the same pictures and settings.
 
     Args:
         path: see `open_source`; None is the Hubble Deep Field that scikit-image ships.
@@ -31,14 +32,28 @@ def gather(
         assert path is not None
         return load(path, limit)
     source = open_source(path)
-    count = len(source) if limit is None else min(limit, len(source))
-    if is_prepared(cache):
-        try:
-            kept = load(cache)
-        except DataError:
-            kept = None  # of another version, or damaged: made anew
-        if kept and (kept.source, kept.read) == (source.name, count):
-            print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
-            return kept
+    kept = _still_good(cache, source, path, limit)
+    if kept:
+        print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
+        return kept
     print(prepare(source, cache, limit=limit))
     return load(cache)
+
+
+def _still_good(
+    cache: Path, source: Source, path: str | os.PathLike[str] | None, limit: int | None
+) -> GalaxySet | None:
+    """What is in the cache, or None if it is not there, damaged, or not of this source."""
+    if not is_prepared(cache) or (path and _changed(Path(path)) > cache.stat().st_mtime):
+        return None
+    try:
+        kept = load(cache)
+    except DataError:
+        return None
+    same = sorted([*kept.ids, *kept.excluded]) == sorted(source.ids[:limit])
+    return kept if same and kept.settings == asdict(Settings()) else None
+
+
+def _changed(path: Path) -> float:
+    """When a file, or any in a folder, was last changed, in seconds."""
+    return max(p.stat().st_mtime for p in [path, *path.rglob("*")] if p.exists())

@@ -82,7 +82,7 @@ class GalaxyModel:
         names = [self.likelihood.tops[0], *self.penalties]
         totals = np.zeros((len(names), len(images)))
         for _ in range(samples):
-            totals += np.stack(self.net.infer(names, **{self.x: images}))
+            totals += np.stack(self.net.infer(names, sample=True, **{self.x: images}))
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
