@@ -200,6 +200,7 @@ def main() -> int:
         again = f"{shlex.join(sys.argv[:1])} --resume --out {shlex.quote(str(out))}"
         print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
         return INTERRUPTED
+    print(f"trained and saved as {model_file}; --resume draws the rest, should it be interrupted")
 
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian of each and PCA.
     result = galaxy.evaluate(model, train, held_out, progress=True)

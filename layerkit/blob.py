@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from typing import Any
 
 from layerkit.backends.base import Array, Backend
@@ -117,11 +118,15 @@ class Arena:
             if self.diff is not None:
                 p.diff = self.diff[span].reshape(p.shape)
 
-    def trainable_spans(self) -> list[slice]:
-        """The stretches of the flat arrays that are not frozen, neighbours merged."""
+    def trainable_spans(self, but: Container[str] = ()) -> list[slice]:
+        """The stretches of the flat arrays that are not frozen, neighbours merged.
+
+        Args:
+            but: names of parameters to leave out.
+        """
         spans: list[slice] = []
         for p in self.parameters.values():
-            if p.trainable:
+            if p.trainable and p.name not in but:
                 stop = p.offset + -(-p.size // ALIGNMENT) * ALIGNMENT
                 if spans and spans[-1].stop == p.offset:
                     spans[-1] = slice(spans[-1].start, stop)

@@ -11,10 +11,27 @@ from typing import Any, ClassVar, NoReturn
 from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
+from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError
 
 Shape = tuple[int, ...]
+
+# What a kernel called name + "_kernel" does, in terms of array code.
+KERNELS = {
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "forward_backward": ("forward", "backward"),
+    "backward_update": ("backward",),
+}
+
+
+def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
+    """Whether `cls` has this kernel, from a class no further up than the array code it is for."""
+    def place(name: str) -> int:
+        return next((i for i, c in enumerate(cls.__mro__) if name in vars(c)), len(cls.__mro__))
+
+    return hasattr(cls, kernel) and all(place(kernel) <= place(name) for name in stands_for)
 
 
 class Run:
@@ -28,6 +45,7 @@ class Run:
             every random number that the layer draws.
         training: False in a net of phase "test".
         sample: False while sampling layers should return the mean of what they sample.
+        team: the threads that kernels run on, or None where layers run their array code.
     """
 
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
@@ -38,6 +56,7 @@ class Run:
         self.training = training
         self.passes = 0
         self.sample = True
+        self.team: Team | None = None
 
 
 class Layer:
@@ -62,6 +81,19 @@ class Layer:
     A layer changes nothing else: not the data of its bottoms, not the diff of its tops.  The number
     of rows can change from pass to pass, up to the net's batch size: take it from the arrays.
 
+    **Kernels.**  The array code of `forward` and `backward` is the specification and always there.
+    A class may also define `forward_kernel` and `backward_kernel`, which do the same by compiled
+    kernels (backends/kernels.py) and take their place on the NumPy backend where Numba is at hand.
+    Two more methods, both optional, serve Solver.step only, which knows what comes next:
+
+    * `forward_backward_kernel(bottoms, tops)`, of a loss: computes `top.data` and, from a
+      `top.diff` that is known beforehand, the diffs of the bottoms;
+    * `backward_update_kernel(bottoms, tops, update)`: like `backward`, but changes the parameters
+      at once (see solvers.Update) instead of filling their diffs, which then never reach memory.
+
+    A kernel stands for the array code of its own class: a subclass that redefines `forward` is run
+    by that, not by a kernel that it inherits.
+
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
 
@@ -75,6 +107,8 @@ class Layer:
 
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
+    forward_backward: Any = None  # set by `use_kernels`
+    backward_update: Any = None
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -180,6 +214,16 @@ class Layer:
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = {}, []
         return layer
+
+    def can_use_kernels(self) -> bool:
+        """Whether the kernels can do what this layer's settings ask for; called after `setup`."""
+        return True
+
+    def use_kernels(self) -> None:
+        """Puts kernels in the place of array code, where this class has any that stand for it."""
+        for name, stands_for in KERNELS.items():
+            if self.can_use_kernels() and overrides(type(self), f"{name}_kernel", stands_for):
+                setattr(self, name, getattr(self, f"{name}_kernel"))
 
     def __repr__(self) -> str:
         bottoms = ", ".join(self.bottoms)

@@ -7,6 +7,7 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from layerkit import backends
 from layerkit.backends import philox
 from layerkit.backends.base import Array
+from layerkit.backends.kernels import compile_all
+from layerkit.backends.threads import team
 from layerkit.blob import Arena, Blob, Parameter
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
@@ -21,6 +24,27 @@ from layerkit.layers.input import Input
 
 PHASES = ("train", "test")
 GRADIENTS = ("parameters", "all", "none")
+# Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
+QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+KERNELS = ("auto", "array")
+
+
+@dataclass
+class StepPlan:
+    """How a training step runs; see Net.plan_step.
+
+    Attributes:
+        forward, backward: what to call, with the blobs to call it with, in order.
+        losses: names of the layers whose backward pass is done in the forward pass.
+        updated: names of the parameters that layers update in the backward pass.
+    """
+
+    forward: list[tuple[Layer, Any, list[Blob], list[Blob]]] = field(default_factory=list)
+    backward: list[tuple[Layer, Any, list[Blob], list[Blob], list[Any]]] = field(
+        default_factory=list
+    )
+    losses: set[str] = field(default_factory=set)
+    updated: set[str] = field(default_factory=set)
 
 
 class Net:
@@ -37,6 +61,8 @@ class Net:
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
+        kernels: "auto" runs compiled kernels where there are any, on the NumPy backend with Numba;
+            "array" the array code that is their specification.
 
     Attributes:
         layers: name -> Layer, in the order in which they run.
@@ -47,6 +73,7 @@ class Net:
         metrics: the same for metric layers such as Accuracy.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
+        version: changes whenever blobs are given diffs, or none, anew.
 
     Raises:
         NetError: layers that cannot be wired; the message names the layer and what is wrong.
@@ -56,7 +83,7 @@ class Net:
     def __init__(
         self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
         dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
-        gradients: str | None = None,
+        gradients: str | None = None, kernels: str = "auto",
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
@@ -67,17 +94,24 @@ class Net:
         except TypeError:
             precision = dtype
         _check_choice("dtype", precision, ("float32", "float64"))
+        _check_choice("kernels", kernels, KERNELS)
         if batch_size < 1:
             raise NetError(f"batch_size must be at least 1, got {batch_size}")
         self.backend = backends.get(backend)
         self.xp = self.backend.xp
         self.dtype = np.dtype(dtype)
         self.gradients = gradients
+        self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
+        if kernels == "auto" and self.backend.name == "numpy" and compile_all():
+            self.run.team = team()
         self.descriptions = list(layers)
         ordered = _sort(self.descriptions)
         self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
         shapes = self._set_up()
+        if self.run.team is not None:
+            for layer in self.layers.values():
+                layer.use_kernels()
         self.params: dict[str, Parameter] = {
             p.name: p for layer in self.layers.values() for p in layer.parameters.values()
         }
@@ -96,6 +130,7 @@ class Net:
         self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self._reported))]
         self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
         self._rows = batch_size
+        self.version = 0
         self._plan_backward()
         self.losses: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
@@ -146,6 +181,7 @@ class Net:
 
     def _plan_backward(self) -> None:
         """Decides which blobs get a diff, and who writes where in the backward pass."""
+        self.version += 1
         layers, everything = list(self.layers.values()), self.gradients == "all"
         anywhere = everything or not any(layer.is_loss for layer in layers)
         wants: dict[str, bool] = {}  # blob -> something upstream needs its gradient
@@ -249,6 +285,7 @@ class Net:
 
     # Running.
 
+    @QUIET
     def forward(self, **inputs: Any) -> float:
         """Runs every layer; returns the objective.
 
@@ -262,11 +299,16 @@ class Net:
         Raises:
             NetError: a missing, unknown or misshapen input.
         """
-        self._feed(inputs)
-        self.run.passes += 1
+        self._begin(inputs)
         for layer, bottoms, tops in self._forward:
             layer.forward(bottoms, tops)
         return self._objective()
+
+    def _begin(self, inputs: dict[str, Any]) -> None:
+        self._feed(inputs)
+        self.run.passes += 1
+        if self.run.team is not None:
+            self.run.team.wake()
 
     def _feed(self, inputs: dict[str, Any]) -> None:
         names = [layer.name for layer in self._inputs]
@@ -316,6 +358,7 @@ class Net:
                 self.regularisation += p.l2 / 2 * float(self.xp.square(p.data).sum(dtype="float64"))
         return total + self.regularisation
 
+    @QUIET
     def backward(self, **diffs: Any) -> None:
         """Fills the diff of every trainable parameter and of every blob that needs one.
 
@@ -348,6 +391,9 @@ class Net:
                 if top.name in diffs:
                     top.diff += diffs[top.name]
             layer.backward(bottoms, tops)
+        self._regularise()
+
+    def _regularise(self) -> None:
         for p in self._idle:
             p.diff.fill(0)
         for p in self.params.values():
@@ -365,6 +411,7 @@ class Net:
         for branch in branches[2:]:
             diff += branch.diff
 
+    @QUIET
     def infer(self, outputs: str | Sequence[str], sample: bool = True, **given: Any) -> Any:
         """The values of some blobs given those of others; runs only the layers in between.
 
@@ -425,6 +472,57 @@ class Net:
                 plan.append((layer, bottoms, tops))
         return plan[::-1]
 
+    # A training step in which layers do at once what they can; for Solver.step.
+
+    def plan_step(self, updates: bool) -> StepPlan:
+        """What a step has to do, given whether layers may update their parameters on the way.
+
+        A loss whose top nothing else reads computes its diffs together with its value: what they
+        are multiplied by, weight / rows, is known beforehand.  A layer updates its parameters in
+        its backward pass where all of them are trained and none is regularised.
+        """
+        plan = StepPlan()
+        backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in self._backward}
+        read = {b for layer in self.layers.values() for b in layer.bottoms}
+        for layer, bottoms, tops in self._forward:
+            at_once = layer.is_loss and layer.forward_backward and layer.name in backward
+            if at_once and tops[0].name not in read:
+                plan.losses.add(layer.name)
+                plan.forward.append((layer, layer.forward_backward, *backward[layer.name]))
+            else:
+                plan.forward.append((layer, layer.forward, bottoms, tops))
+        for layer, bottoms, tops, gathers in self._backward:
+            own = layer.parameters.values()
+            plain = all(p.trainable and not p.l1 and not p.l2 for p in own)
+            if updates and layer.backward_update and own and plain:
+                plan.updated.update(p.name for p in own)
+                plan.backward.append((layer, layer.backward_update, bottoms, tops, gathers))
+            elif layer.name not in plan.losses:
+                plan.backward.append((layer, layer.backward, bottoms, tops, gathers))
+        return plan
+
+    def forward_step(self, plan: StepPlan, inputs: dict[str, Any]) -> float:
+        """`forward`, and the backward pass of losses that do both at once."""
+        self._begin(inputs)
+        for layer, run, bottoms, tops in plan.forward:
+            if layer.name in plan.losses:
+                tops[0].diff.fill(layer.weight / self._rows)
+            run(bottoms, tops)
+        return self._objective()
+
+    def backward_step(self, plan: StepPlan, update: Any) -> None:
+        """`backward` for the other layers; those in the plan's `updated` get `update`."""
+        for layer, run, bottoms, tops, gathers in plan.backward:
+            for top, branches in gathers:
+                self._gather(top.diff, branches)
+            if layer.is_loss:
+                tops[0].diff += layer.weight / self._rows
+            if run == layer.backward_update:
+                run(bottoms, tops, update)
+            else:
+                run(bottoms, tops)
+        self._regularise()
+
     # State.
 
     def state(self) -> dict[str, int]:
@@ -451,6 +549,7 @@ class Net:
             "batch_size": self.run.batch_size, "backend": self.backend.name,
             "dtype": self.dtype.name, "seed": self.run.seed,
             "phase": "train" if self.run.training else "test", "gradients": self.gradients,
+            "kernels": self.kernels,
         }
         net = Net(self.descriptions, **{**settings, **changes})
         for name, p in self.params.items():

@@ -7,10 +7,14 @@ row here; test_layers.py fails without one.
 
 from __future__ import annotations
 
-import io
+import atexit
+import functools
 import math
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -287,12 +291,15 @@ QUANTISATION = 1 / (255 * 255 * 12)
 SERVED = np.random.default_rng(3).standard_normal((4, 3, 2))
 
 
-def hdf5() -> io.BytesIO:
-    """SERVED as an HDF5 file in memory."""
-    file = io.BytesIO()
-    with h5py.File(file, "w") as contents:
-        contents["images"] = SERVED
-    return file
+@functools.cache
+def hdf5() -> Path:
+    """SERVED in an HDF5 file, which goes when Python ends."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "served.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = SERVED
+    return path
 
 
 def loss_cases() -> list[Case]:

@@ -11,7 +11,7 @@ from skimage.transform import resize
 
 from layerkit.errors import DataError
 from layerkit.galaxy.dataset import load
-from layerkit.galaxy.detect import find_galaxy
+from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
 from layerkit.galaxy.prepare import Cut, Settings, cut_out, prepare, resample
 from layerkit.galaxy.sources import UnusableImageError, open_source
 
@@ -125,6 +125,26 @@ def test_a_pair_of_equals_is_no_single_galaxy(rng):
         y, x = around(rng, distance * size)
         pair = picture(rng, blob(y, x, size), blob(424 - y, 424 - x, size))
         assert reason(pair) == "overlapping bright object"
+
+
+def test_equals_on_both_sides_of_the_centre(rng):
+    angle = rng.uniform(0, 2 * np.pi)
+    dy, dx = 11 * np.sin(angle), 11 * np.cos(angle)
+    one, two = (blob(34.5 + s * dy, 34.5 + s * dx, 6, side=69) for s in (1, -1))
+    galaxy = Galaxy(y=0, x=0, radius=32, bins=2, sky=Sky(0, 0.01))
+    assert foreign_light(one + two, galaxy, 207) == 1
+    between = blob(34.5, 34.5, 6, side=69)  # a bar with a nucleus, then, and knots at its ends
+    assert foreign_light(one + two + between, galaxy, 207) < 1e-6
+
+
+def test_noise_beside_a_faint_galaxy_is_no_object(rng):
+    found = []
+    for _ in range(20):
+        image = picture(rng, blob(30, 30, 2.5, side=60, peak=0.2), noise=0.02, side=60)
+        galaxy = find_galaxy(image, 4.0)
+        cut = Cut(galaxy.y - 8, galaxy.x - 8, 16)
+        found.append(foreign_light(resample(image, cut, 69), galaxy, cut.side))
+    assert np.median(found) < 0.3
 
 
 def test_a_two_armed_spiral_is_one_galaxy(rng):

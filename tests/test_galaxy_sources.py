@@ -170,7 +170,8 @@ def test_fits(rng, tmp_path):
     np.testing.assert_array_equal(
         one(tmp_path, "d.fits.fz", squeezed), stretch(data.astype(np.int32))
     )
-    cube = np.stack([data - 5, data + 5, data])
+    noise = rng.normal(0, 20, data.shape)
+    cube = np.stack([data - noise, data + noise, data])
     np.testing.assert_allclose(
         one(tmp_path, "e.fits", content(fits.PrimaryHDU(cube))), expected, atol=1e-5
     )

@@ -249,7 +249,8 @@ def test_losses_of_any_size(size, rng):
             self.b.diff[...] *= 1.001
 
     report = lk.check_gradients(net(L.Dense("out", "h", units=60)), x=x, elements=16)
-    assert report.kinks == 0
+    # With weights times 1e4, even the shortest step can be too long for a tanh.
+    assert report.kinks <= (0 if size < 1e4 else report.checked / 10)
     with pytest.raises(GradientError, match="out/bias"):
         lk.check_gradients(net(WrongBias("out", "h", units=60)), x=x, elements=16)
 

@@ -184,9 +184,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
         return image.astype(np.float32)
     sky = np.median(finite)
     spread = 1.4826 * np.median(np.abs(finite - sky)) or finite.std() or 1.0
-    scaled, white = (
-        np.arcsinh((v - sky + spread) / (10 * spread)) for v in (image, finite.max())
-    )
+    scaled, white = (np.arcsinh((v - sky + spread) / (10 * spread)) for v in (image, finite.max()))
     return np.clip(scaled / white, 0, 1).astype(np.float32)
 
 

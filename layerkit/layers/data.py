@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class Data(Layer):
         """How often the data set has been gone through."""
         return self.position / self.count
 
-    @property
+    @functools.cached_property
     def stream(self) -> int:
         """The stream of this layer's random order."""
         return philox.stream_of(self.name)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.backends.kernels import call_update, gemm, kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.errors import NetError
 from layerkit.initializers import Initializer
 from layerkit.layer import Layer, Shape
+from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.neuron import Neuron
+from layerkit.layers.relu import ReLU
+
+PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
+BLOCK = 128  # rows and columns of a weight that are updated while they are in cache
+LONG = 512  # inputs or units that are worth cutting up
 
 
 class Dense(Layer):
@@ -54,6 +66,8 @@ class Dense(Layer):
         self.b = self.parameter("bias", (self.units,), self.bias_init)
         if self.neuron:
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
+        if self.run.team is not None:
+            self._make_work_space(inputs)
         return [(self.units,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -77,3 +91,227 @@ class Dense(Layer):
         dx = bottoms[0].diff
         if dx is not None:
             self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(x), -1))
+
+    # With kernels.
+
+    def can_use_kernels(self) -> bool:
+        """Kernels need a BLAS that they can call."""
+        return self.run.team is not None and self.run.team.has_blas
+
+    def _make_work_space(self, inputs: int) -> None:
+        """Room for the partial sums and blocks of gradient that pieces of work need."""
+        # An activation of two straight lines is part of the kernel, others follow it.
+        self.slope = 1.0
+        if isinstance(self.neuron, ReLU):
+            self.slope = 0.0
+        elif isinstance(self.neuron, LeakyReLU):
+            self.slope = self.neuron.slope
+        self.apart = self.neuron if self.slope == 1 else None
+        rows, dtype = self.run.batch_size, self.run.dtype
+        sums = inputs >= LONG > self.units
+        self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
+        by_units = self.units > inputs
+        self.x_partial = np.zeros((PIECES if by_units else 0, rows, inputs), dtype)
+        self.block = np.zeros((PIECES, BLOCK, BLOCK), dtype)
+        self.nothing = np.zeros((0, 0), dtype)
+        self.nothing_flat = np.zeros(0, dtype)
+        self.no_constants = np.zeros(8)
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = a(x W + b), bias and activation added to a piece of y while it is in cache."""
+        assert self.run.team is not None
+        x, y = bottoms[0].data, tops[0].data
+        dense_forward(
+            self.run.team.board, x.reshape(len(x), -1), self.w.data, self.b.data, self.slope, y,
+            self.y_partial,
+        )
+        if self.apart:
+            self.apart.activate(self.xp, y, y)
+
+    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """All gradients, piece by piece."""
+        self._backward(
+            bottoms, tops, self.w.diff if self.w.trainable else self.nothing,
+            self.b.diff if self.b.trainable else self.nothing_flat, 0, self.no_constants,
+            [self.nothing] * 2, [self.nothing_flat] * 2,
+        )
+
+    def backward_update_kernel(
+        self, bottoms: list[Blob], tops: list[Blob], update: Any
+    ) -> None:
+        """The same, with W and b changed block by block; db is filled, dW is not."""
+        self._backward(
+            bottoms, tops, self.nothing, self.b.diff, update.address, update.constants,
+            update.histories[self.w.name], update.histories[self.b.name],
+        )
+
+    def _backward(
+        self, bottoms: list[Blob], tops: list[Blob], dw: Array, db: Array, address: int,
+        constants: Array, of_w: Sequence[Array], of_b: Sequence[Array],
+    ) -> None:
+        assert self.run.team is not None
+        x, y, d, dx = bottoms[0].data, tops[0].data, tops[0].diff, bottoms[0].diff
+        before = self.before.data if self.neuron else d
+        if self.apart:
+            self.apart.differentiate(self.xp, y, d, before)
+            d = before
+        dense_backward(
+            self.run.team.board, x.reshape(len(x), -1), y, d, self.slope, before, self.w.data,
+            self.b.data, dw, db, self.nothing if dx is None else dx.reshape(len(x), -1),
+            dx is not None, self.x_partial, self.block, address, *of_w, *of_b, constants,
+        )
+
+
+# Kernels.
+
+@kernel
+def _forward_columns(i, team, x, w, b, slope, y, width):
+    start, stop = i * width, min((i + 1) * width, w.shape[1])
+    gemm(team, x, w[:, start:stop], y[:, start:stop], False)
+    for row in range(len(y)):
+        _activate(y[row, start:stop], b[start:stop], slope)
+
+
+@kernel
+def _forward_rows(i, team, x, w, b, slope, y, width):
+    start, stop = i * width, min((i + 1) * width, len(x))
+    gemm(team, x[start:stop], w, y[start:stop], False)
+    for row in range(start, stop):
+        _activate(y[row], b, slope)
+
+
+@kernel
+def _forward_inputs(i, team, x, w, partial, width):
+    start, stop = i * width, min((i + 1) * width, len(w))
+    gemm(team, x[:, start:stop], w[start:stop], partial[i, : len(x)], False)
+
+
+@kernel
+def _forward_sum(i, partial, b, slope, y, width):
+    for row in range(i * width, min((i + 1) * width, len(y))):
+        for j in range(y.shape[1]):
+            y[row, j] = partial[0, row, j]
+        for piece in range(1, len(partial)):
+            for j in range(y.shape[1]):
+                y[row, j] += partial[piece, row, j]
+        _activate(y[row], b, slope)
+
+
+@kernel
+def _activate(y, b, slope):
+    """y = a(y + b), where a multiplies what is not positive by `slope`; NaN stays NaN."""
+    slope = y.dtype.type(slope)
+    for j in range(y.size):
+        value = y[j] + b[j]
+        y[j] = slope * value if value <= 0 else value
+
+
+@kernel
+def dense_forward(team, x, w, b, slope, y, partial):
+    """Cut by units if they are many, else by inputs if they are, else by examples."""
+    inputs, units = w.shape
+    if units >= LONG:
+        width = _width(units)
+        count = -(-units // width)
+        parallel_for(team, _forward_columns, count, (team, x, w, b, slope, y, width))
+    elif len(partial) > 0:
+        width = _width(inputs)
+        count = -(-inputs // width)
+        parallel_for(team, _forward_inputs, count, (team, x, w, partial, width))
+        parallel_for(team, _forward_sum, -(-len(x) // 32), (partial[:count], b, slope, y, 32))
+    else:
+        parallel_for(team, _forward_rows, -(-len(x) // 64), (team, x, w, b, slope, y, 64))
+
+
+@kernel
+def _width(length):
+    """Of each of PIECES pieces, a multiple of a cache line."""
+    return -(-length // (PIECES * 16)) * 16
+
+
+@kernel
+def _slope_rows(i, y, dy, slope, d, width):
+    slope = y.dtype.type(slope)
+    for row in range(i * width, min((i + 1) * width, len(y))):
+        for j in range(y.shape[1]):
+            d[row, j] = dy[row, j] if y[row, j] > 0 else slope * dy[row, j]
+
+
+@kernel
+def _backward_piece(
+    i, team, x, d, w, b, dw, db, dx, wants_dx, by_units, width, partial, scratch, update,
+    w_first, w_second, b_first, b_second, constants,
+):
+    """The gradient of the rows or columns of W that belong to piece i, block by block."""
+    inputs, units = w.shape
+    if by_units:
+        first, last, left, right = 0, inputs, i * width, min((i + 1) * width, units)
+        target = partial[i, : len(x)]
+    else:
+        first, last, left, right = i * width, min((i + 1) * width, inputs), 0, units
+        target = dx
+    block = BLOCK if update != 0 else max(last - first, right - left)
+    for c in range(left, right, block):
+        c_end = min(c + block, right)
+        for r in range(first, last, block):
+            r_end = min(r + block, last)
+            if wants_dx:
+                gemm(team, d[:, c:c_end], w[r:r_end, c:c_end].T, target[:, r:r_end], c > left)
+            if update == 0:
+                if dw.size > 0:
+                    gemm(team, x[:, r:r_end].T, d[:, c:c_end], dw[r:r_end, c:c_end], False)
+                continue
+            g = scratch[i, : r_end - r, : c_end - c]
+            gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
+            for k in range(r_end - r):
+                call_update(
+                    update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
+                    w_second[r + k, c:c_end], constants,
+                )
+        if db.size > 0 and (by_units or i == 0):
+            g = db[c:c_end]
+            g[:] = d[0, c:c_end]
+            for row in range(1, len(d)):
+                for j in range(g.size):
+                    g[j] += d[row, c + j]
+            if update != 0:
+                call_update(
+                    update, b[c:c_end], g, b_first[c:c_end], b_second[c:c_end], constants
+                )
+
+
+@kernel
+def _dx_sum(i, partial, dx, width):
+    for row in range(i * width, min((i + 1) * width, len(dx))):
+        for j in range(dx.shape[1]):
+            dx[row, j] = partial[0, row, j]
+        for piece in range(1, len(partial)):
+            for j in range(dx.shape[1]):
+                dx[row, j] += partial[piece, row, j]
+
+
+@kernel
+def dense_backward(
+    team, x, y, dy, slope, before, w, b, dw, db, dx, wants_dx, partial, scratch, update, w_first,
+    w_second, b_first, b_second, constants,
+):
+    """Cut by units if those are more than the inputs, else by inputs.
+
+    Without an update (an address, or 0) fills dw and db where they are not empty; with one changes
+    w and b instead, and db is work space.
+    """
+    inputs, units = w.shape
+    d = dy
+    if slope != 1:
+        d = before
+        parallel_for(team, _slope_rows, -(-len(y) // 64), (y, dy, slope, before, 64))
+    by_units = units > inputs
+    longer = max(units, inputs)
+    width = max(_width(longer), 32)
+    count = -(-longer // width)
+    parallel_for(team, _backward_piece, count, (
+        team, x, d, w, b, dw, db, dx, wants_dx, by_units, width, partial, scratch, update,
+        w_first, w_second, b_first, b_second, constants,
+    ))
+    if by_units and wants_dx:
+        parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:count], dx, 32))

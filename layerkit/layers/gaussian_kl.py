@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
 from layerkit.layers.loss import Loss, rows
 
@@ -36,3 +39,41 @@ class GaussianKL(Loss):
             self.xp.multiply(scale, mean, out=rows(bottoms[0].diff))
         if bottoms[1].diff is not None:
             self.xp.multiply(0.5 * scale, self.xp.expm1(log_variance), out=rows(bottoms[1].diff))
+
+    # With kernels.
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The divergence of each example."""
+        mean, log_variance = (rows(b.data) for b in bottoms)
+        divergence(mean, log_variance, tops[0].data)
+
+    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Both diffs at once."""
+        mean, log_variance = (rows(b.data) for b in bottoms)
+        diffs = [mean[:0] if b.diff is None else rows(b.diff) for b in bottoms]
+        divergence_backward(mean, log_variance, tops[0].diff, *diffs)
+
+
+# Kernels.
+
+
+@kernel
+def divergence(mean, log_variance, loss):
+    """In float64, as a latent space is small."""
+    for row in range(len(loss)):
+        total = 0.0
+        for j in range(mean.shape[1]):
+            m, v = float(mean[row, j]), float(log_variance[row, j])
+            total += m * m + (math.expm1(v) - v)
+        loss[row] = 0.5 * total
+
+
+@kernel
+def divergence_backward(mean, log_variance, scale, dmean, dlog_variance):
+    """Diffs without rows are left out."""
+    for row in range(len(dmean)):
+        for j in range(mean.shape[1]):
+            dmean[row, j] = scale[row] * mean[row, j]
+    for row in range(len(dlog_variance)):
+        for j in range(mean.shape[1]):
+            dlog_variance[row, j] = 0.5 * scale[row] * math.expm1(float(log_variance[row, j]))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+from layerkit.backends.base import Array
+from layerkit.backends.kernels import exp, kernel, log, parallel_for
 from layerkit.blob import Blob
+from layerkit.layer import Shape
 from layerkit.layers.loss import Loss, rows
 
 # Rounding to 8 bits adds noise that is uniform on a step of 1/255, of this variance.
@@ -59,3 +62,89 @@ class GaussianReconstruction(Loss):
             self.xp.multiply(-scale, r, out=rows(bottoms[1].diff))
         if bottoms[2].diff is not None:
             self.xp.multiply(0.5 * scale, (1 / v - r * r) * e, out=rows(bottoms[2].diff))
+
+    # With kernels.
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """As any loss; kernels need room for the sums of pieces of an example."""
+        self.sums = self.buffer((PIECES,), "float64")
+        return super().setup(shapes)
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The negative log likelihood of each example."""
+        self._run(bottoms, tops, [None, None, None])
+
+    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The diffs, and the loss over again."""
+        self.forward_backward_kernel(bottoms, tops)
+
+    def forward_backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Loss and diffs in one pass over the pixels."""
+        self._run(bottoms, tops, [b.diff for b in bottoms])
+
+    def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        assert self.run.team is not None
+        data = [rows(b.data) for b in bottoms]
+        scale = tops[0].data if tops[0].diff is None else tops[0].diff
+        likelihood(
+            self.run.team.board, *data, self.floor, scale, tops[0].data, self.sums.data,
+            *(data[0][:0] if d is None else rows(d) for d in diffs),
+        )
+
+
+# Kernels.
+
+PIECES = 4  # into which an example is cut
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _likelihood_piece(i, x, mean, log_variance, floor, scale, sums, dx, dmean, dlog_variance):
+    row, piece = i // PIECES, i % PIECES
+    width = -(-x.shape[1] // (PIECES * 16)) * 16
+    start, stop = min(piece * width, x.shape[1]), min((piece + 1) * width, x.shape[1])
+    number = x.dtype.type
+    base, one, half, s = number(floor), number(1), number(0.5), scale[row]
+    xs, ms, ls = x[row, start:stop], mean[row, start:stop], log_variance[row, start:stop]
+    total = number(0)
+    if len(dmean) == 0 or len(dlog_variance) == 0:
+        for j in range(xs.size):
+            v = exp(ls[j]) + base
+            difference = xs[j] - ms[j]
+            total += log(v) + difference * (difference / v)
+        if len(dmean) > 0:
+            out = dmean[row, start:stop]
+            for j in range(xs.size):
+                out[j] = -s * ((xs[j] - ms[j]) / (exp(ls[j]) + base))
+        if len(dlog_variance) > 0:
+            out = dlog_variance[row, start:stop]
+            for j in range(xs.size):
+                e = exp(ls[j])
+                inverse = one / (e + base)
+                r = (xs[j] - ms[j]) * inverse
+                out[j] = (half * s) * ((inverse - r * r) * e)
+    else:
+        dms, dls = dmean[row, start:stop], dlog_variance[row, start:stop]
+        for j in range(xs.size):
+            e = exp(ls[j])
+            v = e + base
+            inverse = one / v
+            difference = xs[j] - ms[j]
+            r = difference * inverse
+            total += log(v) + difference * r
+            dms[j] = -s * r
+            dls[j] = (half * s) * ((inverse - r * r) * e)
+    if len(dx) > 0:
+        out = dx[row, start:stop]
+        for j in range(xs.size):
+            out[j] = s * ((xs[j] - ms[j]) / (exp(ls[j]) + base))
+    sums[row, piece] = total
+
+
+@kernel
+def likelihood(team, x, mean, log_variance, floor, scale, loss, sums, dx, dmean, dlog_variance):
+    """The loss of each row and its derivatives times `scale`; diffs without rows are left out."""
+    parallel_for(team, _likelihood_piece, len(x) * PIECES, (
+        x, mean, log_variance, floor, scale, sums, dx, dmean, dlog_variance
+    ))
+    for row in range(len(x)):
+        loss[row] = 0.5 * (sums[row].sum() + x.shape[1] * math.log(2 * math.pi))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from layerkit.backends.base import Array
+from layerkit.backends.kernels import update_kernel, view
 from layerkit.net import Net
 from layerkit.solvers.rates import RatePolicy
 from layerkit.solvers.solver import Solver
@@ -43,3 +44,29 @@ class Adam(Solver):
         root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
         root += self.epsilon
         w -= step * m / root
+
+    # With kernels.
+
+    def update_kernel(self) -> int:
+        """The same in one pass over the arrays."""
+        return _adam(self.net.dtype)
+
+    def constants(self, rate: float) -> tuple[float, ...]:
+        """What does not depend on the element."""
+        return (
+            self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
+            rate / (1 - self.beta1**self.iteration),
+            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon, 0.0,
+        )
+
+
+@update_kernel
+def _adam(size, w, g, m, v, constants):
+    w, g, m, v, c = view(w, size), view(g, size), view(m, size), view(v, size), view(constants, 8)
+    number = w.dtype.type
+    keep_m, add_m, keep_v, add_v = number(c[0]), number(c[1]), number(c[2]), number(c[3])
+    step, root, epsilon = number(c[4]), number(c[5]), number(c[6])
+    for i in range(size):
+        m[i] = keep_m * m[i] + add_m * g[i]
+        v[i] = keep_v * v[i] + add_v * (g[i] * g[i])
+        w[i] -= step * m[i] / (math.sqrt(v[i]) * root + epsilon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layerkit.backends.base import Array
+from layerkit.backends.kernels import update_kernel, view
 from layerkit.net import Net
 from layerkit.solvers.rates import RatePolicy
 from layerkit.solvers.solver import Solver
@@ -31,6 +32,16 @@ class SGD(Solver):
         velocity += g
         w -= rate * velocity
 
+    # With kernels.
+
+    def update_kernel(self) -> int:
+        """The same in one pass over the arrays."""
+        return _momentum(self.net.dtype)
+
+    def constants(self, rate: float) -> tuple[float, ...]:
+        """Momentum, and what the gradient and the velocity are multiplied by in the step."""
+        return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, 0.0
+
 
 class Nesterov(SGD):
     """v = momentum * v + g; w = w - rate * (g + momentum * v): Nesterov's accelerated gradient.
@@ -44,3 +55,23 @@ class Nesterov(SGD):
         velocity *= self.momentum
         velocity += g
         w -= rate * (g + self.momentum * velocity)
+
+    # With kernels.
+
+    def update_kernel(self) -> int:
+        """The same in one pass over the arrays."""
+        return _momentum(self.net.dtype)
+
+    def constants(self, rate: float) -> tuple[float, ...]:
+        """The gradient has a part in the step."""
+        return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, 0.0
+
+
+@update_kernel
+def _momentum(size, w, g, velocity, _, constants):
+    w, g, velocity, c = view(w, size), view(g, size), view(velocity, size), view(constants, 8)
+    number = w.dtype.type
+    momentum, of_g, of_velocity = number(c[0]), number(c[1]), number(c[2])
+    for i in range(size):
+        velocity[i] = momentum * velocity[i] + g[i]
+        w[i] -= of_g * g[i] + of_velocity * velocity[i]

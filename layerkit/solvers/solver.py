@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from layerkit.backends.base import Array
+from layerkit.backends.kernels import call_update, kernel, parallel_for
 from layerkit.errors import NetError, NotFiniteError
-from layerkit.net import Net
+from layerkit.layer import overrides
+from layerkit.net import Net, StepPlan
 from layerkit.solvers.rates import RatePolicy, get
+
+
+@dataclass
+class Update:
+    """What a layer needs to change its parameters by itself.
+
+    Attributes:
+        address: of the compiled update, for `call_update` in a kernel.
+        constants: its float64 constants, of this step.
+        histories: name of a parameter -> two histories of its shape (twice the same, if the solver
+            has one only).
+        flat: the same histories beside the whole arena.
+    """
+
+    address: int
+    constants: np.ndarray
+    histories: dict[str, list[Array]]
+    flat: list[Array]
 
 
 class Solver:
@@ -23,6 +46,9 @@ class Solver:
     Attributes:
         iteration: how many steps have been made.
         history: name -> flat array beside the net's arena, such as Adam's moments.
+        fuse: whether `step` lets layers change their parameters in the backward pass, which is
+            faster and leaves such parameters' diffs as they were.  True by default; without effect
+            where the gradient is clipped, a parameter regularised or frozen, or without kernels.
     """
 
     histories: ClassVar[tuple[str, ...]] = ()
@@ -40,6 +66,21 @@ class Solver:
         self.iteration = 0
         size = net.arena.data.shape
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
+        self.fuse = True
+        self._update: Update | None = None
+        if net.run.team is not None and overrides(type(self), "update_kernel", ("update",)):
+            self._update = self._make_update()
+        self._plan: StepPlan | None = None
+        self._planned: Any = None
+
+    def _make_update(self) -> Update:
+        arrays = [self.history[name] for name in self.histories]
+        pair = [arrays[0], arrays[-1]]
+        of_each = {
+            p.name: [a[p.offset : p.offset + p.size].reshape(p.shape) for a in pair]
+            for p in self.net.arena.parameters.values()
+        }
+        return Update(self.update_kernel(), np.zeros(8), of_each, pair)
 
     def step(self, **inputs: Any) -> float:
         """Forward, backward, update; returns the objective before the update.
@@ -49,25 +90,53 @@ class Solver:
 
         Raises:
             NotFiniteError: the objective is infinite or not a number; no parameter has changed.
+
+        To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
-        loss = self.net.forward(**inputs)
+        net = self.net
+        plan = self._make_plan()
+        loss = net.forward_step(plan, inputs)
         if not math.isfinite(loss):
-            where = self.net.first_non_finite() or "the sum of the losses"
+            where = net.first_non_finite() or "the sum of the losses"
             raise NotFiniteError(
                 f"the loss is {loss} at iteration {self.iteration}: first in {where}; lower the "
                 "rate, clip the gradient, or look at the data"
             )
-        self.net.backward()
         rate = self.rate(self.iteration)
-        arena = self.net.arena
-        spans = arena.trainable_spans()
-        if self.clip is not None:
-            self._clip([arena.diff[span] for span in spans])
         self.iteration += 1
-        for span in spans:
-            history = {name: array[span] for name, array in self.history.items()}
-            self.update(arena.data[span], arena.diff[span], rate, **history)
+        if self._update is not None:
+            self._update.constants[:] = self.constants(rate)
+        net.backward_step(plan, self._update)
+        if self.clip is not None:
+            self._clip([net.arena.diff[span] for span in self._rest])
+        for span in self._rest:
+            self._update_span(span, rate)
         return loss
+
+    def _make_plan(self) -> StepPlan:
+        """Decides who updates which parameters, anew when a setting that it depends on changes."""
+        net = self.net
+        settings = (
+            net.version, self.fuse and self.clip is None and self._update is not None,
+            [(p.trainable, p.l1, p.l2) for p in net.params.values()],
+        )
+        if self._plan is None or self._planned != settings:
+            self._planned = settings
+            self._plan = net.plan_step(settings[1])
+            self._rest = net.arena.trainable_spans(self._plan.updated)
+        return self._plan
+
+    def _update_span(self, span: slice, rate: float) -> None:
+        w, g = self.net.arena.data[span], self.net.arena.diff[span]
+        if self._update is None:
+            self.update(w, g, rate, **{name: a[span] for name, a in self.history.items()})
+        else:
+            assert self.net.run.team is not None
+            first, second = (a[span] for a in self._update.flat)
+            update_flat(
+                self.net.run.team.board, self._update.address, w, g, first, second,
+                self._update.constants,
+            )
 
     def _clip(self, diffs: list[Array]) -> None:
         norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
@@ -81,3 +150,31 @@ class Solver:
         `self.iteration` counts this step, from 1.
         """
         raise NotImplementedError
+
+    # With kernels.
+
+    def update_kernel(self) -> int:
+        """The address of the compiled update; see backends.kernels.update_kernel."""
+        raise NotImplementedError
+
+    def constants(self, rate: float) -> tuple[float, ...]:
+        """The eight numbers that the compiled update of step `self.iteration` takes."""
+        raise NotImplementedError
+
+
+# Kernels.
+
+
+@kernel
+def _update_piece(i, address, w, g, first, second, constants, size):
+    piece = slice(i * size, min((i + 1) * size, w.size))
+    call_update(address, w[piece], g[piece], first[piece], second[piece], constants)
+
+
+@kernel
+def update_flat(team, address, w, g, first, second, constants):
+    """A solver's update of flat arrays of one length, in pieces of a fixed size."""
+    size = 16384
+    parallel_for(team, _update_piece, -(-w.size // size), (
+        address, w, g, first, second, constants, size
+    ))

@@ -1,0 +1,390 @@
+"""What kernels are made of: the only module that imports Numba.
+
+Plain versions of the functions here, with their documentation, are in kernels.py.
+"""
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, sigutils
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic, overload
+
+from layerkit.backends import kernels, threads
+from layerkit.backends.threads import ARGUMENTS, BUSY, DGEMM, DONE, FAILED, FUNCTION, SGEMM, TICKET
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+ROUNDING = {"contract", "nsz", "arcp"}  # liberties that keep NaN and the order of sums
+BYTES = ir.IntType(8).as_pointer()
+
+
+def njit(function: Any, options: dict[str, Any]) -> Any:
+    """Compiles a kernel when it is first called."""
+    return _stamp(numba.njit(cache=True, error_model="numpy", **options)(function), function)
+
+
+def _stamp(compiled: Any, function: Any) -> Any:
+    """Makes the cache on disk notice changes of every file a kernel is made from.
+
+    By itself Numba looks at the file of the function only, not at those of the functions that it
+    calls and of the constants that it holds.
+    """
+    files = {function.__code__.co_filename, __file__, kernels.__file__, threads.__file__}
+    files.update(f.__code__.co_filename for f in kernels.registered())
+    cache_file = getattr(compiled._cache, "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = tuple(_checksum(name) for name in sorted(files))
+    return compiled
+
+
+@functools.cache
+def _checksum(file: str) -> int:
+    return zlib.crc32(Path(file).read_bytes())
+
+
+# Threads: atomic operations on the team's board, and calling a function by its address.
+
+
+def _word(builder: Any, address: Any, index: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, I64.as_pointer()), [index])
+
+
+@intrinsic
+def _load(typingctx, board, index):
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_word(builder, *args), "acquire", 8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _store(typingctx, board, index, value):
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[2], _word(builder, *args[:2]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _add(typingctx, board, index, value):
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", _word(builder, *args[:2]), args[2], "acq_rel")
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _swap_if(typingctx, board, index, old, new):
+    """Stores `new` where `old` was; whether it did."""
+    def codegen(context, builder, signature, args):
+        pair = builder.cmpxchg(_word(builder, *args[:2]), args[2], args[3], "acq_rel", "acquire")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _pause(typingctx):
+    """Tells the processor that this is a waiting loop."""
+    def codegen(context, builder, signature, args):
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            builder.call(builder.module.declare_intrinsic(
+                "llvm.x86.sse2.pause", (), ir.FunctionType(ir.VoidType(), ())), ())
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+# A trampoline is what a thread calls: int f(result, error, arguments, i).  The first two are what
+# Numba's calling convention wants of any function that calls a compiled one.
+
+
+@intrinsic
+def _call_trampoline(typingctx, function, arguments, i):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(I32, [BYTES.as_pointer(), BYTES.as_pointer(), I64, I64])
+        slots = [cgutils.alloca_once(builder, BYTES) for _ in range(2)]
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [*slots, *args[1:]])
+
+    return types.int32(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _trampoline(typingctx, function, arguments):
+    """The address of code that unpacks a tuple and calls function(i, *tuple)."""
+    inner = function.get_call_type(typingctx, (types.int64, *arguments.types), {})
+
+    def codegen(context, builder, signature, args):
+        tuple_type = context.get_value_type(arguments)
+        error = context.call_conv.get_function_type(types.none, ()).args[1]
+        kind = ir.FunctionType(I32, [BYTES.as_pointer(), error, I64, I64])
+        code = ir.Function(builder.module, kind, builder.module.get_unique_name("trampoline"))
+        code.linkage = "internal"
+        body = ir.IRBuilder(code.append_basic_block("entry"))
+        packed = body.load(body.inttoptr(code.args[2], tuple_type.as_pointer()))
+        values = cgutils.unpack_tuple(body, packed, len(arguments.types))
+        call = context.get_function(function, inner)
+        call(body, [code.args[3], *values])
+        context.add_linking_libs(getattr(call, "libs", ()))
+        body.ret(ir.Constant(I32, 0))
+        return builder.ptrtoint(code, I64)
+
+    return types.int64(function, arguments), codegen
+
+
+@intrinsic
+def _address_of(typingctx, arguments):
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), I64)
+
+    return types.int64(arguments), codegen
+
+
+@numba.njit
+def _take(board):
+    """Claims one piece of the present job and does it; False when none is left.
+
+    The ticket counts down in its low 32 bits; the job's number is in the high ones, so a thread
+    that was late cannot claim a piece of a later job by mistake.
+    """
+    while True:
+        ticket = _load(board, TICKET)
+        left = ticket & 0xFFFFFFFF
+        if left == 0:
+            return False
+        if _swap_if(board, TICKET, ticket, ticket - 1):
+            if _call_trampoline(_load(board, FUNCTION), _load(board, ARGUMENTS), left - 1) != 0:
+                _store(board, FAILED, 1)
+            _add(board, DONE, 1)
+            return True
+
+
+@numba.njit
+def _share(team, function, arguments, count):
+    board = team.ctypes.data
+    if count > 1 and _swap_if(board, BUSY, 0, 1):
+        _store(board, FUNCTION, function)
+        _store(board, ARGUMENTS, arguments)
+        _store(board, DONE, 0)
+        job = (_load(board, TICKET) >> 32) + 1
+        _store(board, TICKET, ((job & 0x7FFFFFFF) << 32) | count)
+        while _take(board):
+            pass
+        while _load(board, DONE) < count:
+            _pause()
+        failed = _swap_if(board, FAILED, 1, 0)
+        _store(board, BUSY, 0)
+        if failed:
+            raise RuntimeError("a piece of a kernel failed")
+    else:  # another thread of the program is in a kernel just now
+        for i in range(count):
+            if _call_trampoline(function, arguments, i) != 0:
+                raise RuntimeError("a piece of a kernel failed")
+
+
+@numba.njit
+def parallel_for(team, function, count, arguments):
+    """See kernels.py."""
+    _share(team, _trampoline(function, arguments), _address_of(arguments), count)
+
+
+def _help_out(board, patience):
+    """What a helping thread does: takes pieces of jobs until none has come for a while."""
+    idle = 0
+    while idle < patience:
+        if _take(board):
+            idle = 0
+        else:
+            idle += 1
+            _pause()
+
+
+help_out = njit(_help_out, {"nogil": True})
+
+
+# BLAS.
+
+
+@intrinsic
+def _call_gemm(typingctx, address, orders, sizes, alpha, a, lda, b, ldb, beta, c, ldc):
+    """cblas_?gemm(row-major, orders, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)."""
+    def codegen(context, builder, signature, args):
+        def narrow(value):
+            return builder.trunc(value, I32)
+
+        orders = cgutils.unpack_tuple(builder, args[1], 2)
+        sizes = cgutils.unpack_tuple(builder, args[2], 3)
+        values = [
+            ir.Constant(I32, 101), *map(narrow, orders), *map(narrow, sizes), args[3],
+            args[4], narrow(args[5]), args[6], narrow(args[7]), args[8], args[9], narrow(args[10]),
+        ]
+        kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    pair, triple, number = types.UniTuple(types.int64, 2), types.UniTuple(types.int64, 3), alpha
+    return types.void(
+        types.int64, pair, triple, number, types.int64, types.int64, types.int64, types.int64,
+        number, types.int64, types.int64,
+    ), codegen
+
+
+@numba.njit
+def _layout(a):
+    """CBLAS's name for an array's order, 111 as it is or 112 transposed, and its leading size."""
+    rows, columns = a.shape
+    down, across = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
+    if across == 1 and (down >= columns or rows == 1):
+        return 111, max(down, columns)
+    return 112, max(across, rows)
+
+
+@numba.njit
+def gemm(team, a, b, out, add):
+    """See kernels.py."""
+    one = out.dtype.type(1)
+    order_a, lda = _layout(a)
+    order_b, ldb = _layout(b)
+    rows, columns = out.shape
+    _call_gemm(
+        team[SGEMM] if out.itemsize == 4 else team[DGEMM], (order_a, order_b),
+        (rows, columns, a.shape[1]), one, a.ctypes.data, lda, b.ctypes.data, ldb,
+        one if add else one - one, out.ctypes.data, max(out.strides[0] // out.itemsize, columns),
+    )
+
+
+# Solvers' updates, by address.
+
+view = numba.carray
+
+
+def update(function: Any, options: dict[str, Any]) -> Any:
+    """A function of a dtype that compiles the update for it and returns the address."""
+    @functools.cache
+    def address(dtype: Any) -> int:
+        array = types.CPointer(getattr(types, np.dtype(dtype).name))
+        signature = types.void(
+            types.intp, array, array, array, array, types.CPointer(types.float64)
+        )
+        made = CFunc(
+            function, sigutils.normalize_signature(signature), locals={},
+            options={"fastmath": ROUNDING, "error_model": "numpy"},
+        )
+        made.enable_caching()
+        _stamp(made, function).compile()
+        kept.append(made)
+        return made.address
+
+    kept: list[Any] = []  # the code lives as long as these
+    return address
+
+
+@intrinsic
+def _call_update(typingctx, address, size, w, g, first, second, constants):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [I64] * 6)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), codegen
+
+
+@numba.njit
+def call_update(address, w, g, first, second, constants):
+    """See kernels.py."""
+    _call_update(
+        address, w.size, w.ctypes.data, g.ctypes.data, first.ctypes.data, second.ctypes.data,
+        constants.ctypes.data,
+    )
+
+
+# exp and log in float32, of arithmetic that vectorises.
+
+
+LOG2_E, LN2 = np.float32(1 / math.log(2)), math.log(2)
+LN2_HIGH = np.float32(0.693359375)  # nine bits: times an exponent it is exact
+LN2_LOW = np.float32(LN2 - 0.693359375)
+F2, F3, F4, F5, F6, F7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
+S3, S5, S7, S9 = (np.float32(2 / k) for k in (3, 5, 7, 9))
+HALF, ONE, TWO, ZERO = np.float32(0.5), np.float32(1), np.float32(2), np.float32(0)
+TOP, BOTTOM = np.float32(89), np.float32(-104.5)  # beyond these exp is infinite, or zero
+TINY, LIFT = np.float32(2.0**-126), np.float32(2.0**24)
+ROOT_HALF_BITS = 0x3F3504F3  # of sqrt(1/2)
+INFINITY, NAN = np.float32(math.inf), np.float32(math.nan)
+
+
+@intrinsic
+def _as_float(typingctx, bits):
+    """The float32 of these bits."""
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@intrinsic
+def _as_bits(typingctx, number):
+    """The bits of a float32."""
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], I32)
+
+    return types.int32(types.float32), codegen
+
+
+@overload(kernels.exp, jit_options={"fastmath": ROUNDING})
+def _exp(x):
+    """2^n e^r with |r| <= log(2) / 2, and e^r by seven terms of its series."""
+    if x != types.float32:
+        return lambda x: math.exp(x)
+
+    def single(x):
+        x = TOP if x > TOP else x  # a NaN passes
+        x = BOTTOM if x < BOTTOM else x
+        n = np.floor(x * LOG2_E + HALF)
+        r = (x - n * LN2_HIGH) - n * LN2_LOW
+        p = F2 + r * (F3 + r * (F4 + r * (F5 + r * (F6 + r * F7))))
+        y = ONE + (r + r * r * p)
+        # In two steps, as 2^n itself may be out of range where 2^n e^r is not.
+        n = np.int32(n)
+        half = n >> 1
+        return y * _as_float((half + 127) << 23) * _as_float((n - half + 127) << 23)
+
+    return single
+
+
+@overload(kernels.log, jit_options={"fastmath": ROUNDING})
+def _log(x):
+    """n log(2) + log(m), sqrt(1/2) <= m < sqrt(2), with log(m) = 2 artanh((m - 1) / (m + 1))."""
+    if x != types.float32:
+        return lambda x: math.log(x)
+
+    def single(x):
+        small = x < TINY
+        lifted = x * LIFT if small else x
+        bits = _as_bits(lifted)
+        n = (bits - ROOT_HALF_BITS) >> 23
+        m = _as_float(bits - (n << 23))
+        f = m - ONE
+        s = f / (TWO + f)
+        s2 = s * s
+        n = np.float32(n - 24 if small else n)
+        # 2 artanh(s) = f - s (f - ...): the large term f is exact
+        q = s2 * (S3 + s2 * (S5 + s2 * (S7 + s2 * S9)))
+        y = n * LN2_HIGH + (f + (n * LN2_LOW - s * (f - q)))
+        y = x if x == INFINITY else y
+        y = -INFINITY if x == ZERO else y
+        return y if x >= ZERO else NAN
+
+    return single

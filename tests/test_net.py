@@ -1,0 +1,783 @@
+"""The net: wiring, sums of diffs, what needs a gradient, sharing, freezing, and what goes wrong."""
+
+import re
+
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.errors import LayerkitError, NetError
+
+ROWS = 6
+
+
+def regression():
+    """x (5) -> h (7) -> y (3), against t."""
+    return [
+        L.Input("x", shape=(5,)), L.Input("t", shape=(3,)),
+        L.Dense("h", "x", units=7, neuron="tanh"), L.Dense("y", "h", units=3),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+
+
+def galaxy_net():
+    """Fan-out of x, g, and both parts of z; two losses; noise."""
+    return [
+        L.Input("x", shape=(9,)), L.Dense("g", "x", units=8, neuron="relu"),
+        L.Dense("z_mean", "g", units=2), L.Dense("z_log_variance", "g", units=2),
+        L.Reparameterize("z", "z_mean", "z_log_variance"), L.Dropout("kept", "z", ratio=0.2),
+        L.Dense("f", "kept", units=8, neuron="tanh"),
+        L.Dense("x_mean", "f", units=9), L.Dense("x_log_variance", "f", units=9),
+        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+        L.GaussianKL("kl", "z_mean", "z_log_variance"),
+    ]
+
+
+@pytest.fixture
+def xt(rng):
+    return {"x": rng.standard_normal((ROWS, 5)), "t": rng.standard_normal((ROWS, 3))}
+
+
+def double(layers, batch_size=ROWS, **settings):
+    return lk.Net(layers, batch_size, dtype="float64", **settings)
+
+
+def run(net, **inputs):
+    loss = net.forward(**inputs)
+    net.backward()
+    return loss
+
+
+def diffs(net):
+    """Copies of the diffs of all parameters."""
+    return {name: p.diff.copy() for name, p in net.params.items()}
+
+
+def assert_same(some, others):
+    assert some.keys() == others.keys()
+    for name in some:
+        np.testing.assert_array_equal(some[name], others[name], name)
+
+
+def assert_close(some, others, rtol=1e-12):
+    assert some.keys() == others.keys()
+    for name in some:
+        np.testing.assert_allclose(some[name], others[name], rtol, atol=1e-13, err_msg=name)
+
+
+# Wiring.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_can_come_in_any_order(rng, dtype):
+    x = rng.random((ROWS, 9))
+    layers = galaxy_net()
+    net = lk.Net(layers, ROWS, dtype=dtype)
+    loss = run(net, x=x)
+    for order in (list(reversed(layers)), [layers[i] for i in rng.permutation(len(layers))]):
+        other = lk.Net(order, ROWS, dtype=dtype)
+        assert run(other, x=x) == loss
+        assert_same(diffs(other), diffs(net))
+        assert other.losses == net.losses
+
+
+def test_layers_that_could_run_at_any_time_keep_their_order():
+    layers = regression()
+    assert list(lk.Net(layers).layers) == ["x", "t", "h", "y", "loss"]
+    first, second, *rest = layers
+    assert list(lk.Net([second, first, *rest]).layers) == ["t", "x", "h", "y", "loss"]
+
+
+def test_a_list_of_layers_makes_several_nets(xt):
+    layers = regression()
+    first, second = double(layers, seed=1), double(layers, seed=2, batch_size=20)
+    loss = first.forward(**xt)
+    second.forward(**{name: -a for name, a in xt.items()})
+    first.layers["loss"].weight = 3.0
+    assert second.layers["loss"].weight == layers[-1].weight == 1.0
+    assert first.forward(**xt) == pytest.approx(3 * loss, rel=1e-14)
+
+
+def test_a_net_against_its_algebra(xt):
+    net = double(regression())
+    loss = run(net, **xt)
+    w1, b1, w2, b2 = (net.params[n].data for n in ("h/weight", "h/bias", "y/weight", "y/bias"))
+    h = np.tanh(xt["x"] @ w1 + b1)
+    error = h @ w2 + b2 - xt["t"]
+    assert loss == pytest.approx(0.5 * (error**2).sum() / ROWS, rel=1e-13)
+    dh = (error @ w2.T) * (1 - h**2) / ROWS
+    assert_close(diffs(net), {
+        "h/weight": xt["x"].T @ dh, "h/bias": dh.sum(axis=0),
+        "y/weight": h.T @ error / ROWS, "y/bias": error.sum(axis=0) / ROWS,
+    })
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 5])
+def test_diffs_of_all_readers_are_summed(readers, rng):
+    """h is read by `readers` losses, with a weight and a target of their own each."""
+    weights, targets = rng.uniform(0.5, 2, readers), rng.standard_normal((readers, ROWS, 4))
+    layers = [L.Input("x", shape=(3,)), L.Dense("h", "x", units=4)]
+    for i, weight in enumerate(weights):
+        layers.append(L.Input(f"t{i}", shape=(4,)))
+        layers.append(L.SquareLoss(f"loss{i}", "h", f"t{i}", weight=weight))
+    net = double(layers)
+    x = rng.standard_normal((ROWS, 3))
+    for _ in range(2):  # and nothing is left over from one pass to the next
+        run(net, x=x, **{f"t{i}": t for i, t in enumerate(targets)})
+    h = net.blobs["h"].data
+    expected = sum(w * (h - t) for w, t in zip(weights, targets, strict=True)) / ROWS
+    np.testing.assert_allclose(net.blobs["h"].diff, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(net.params["h/weight"].diff, x.T @ expected, rtol=1e-12, atol=1e-14)
+
+
+def test_one_blob_can_be_a_bottom_twice(rng):
+    x, t = rng.standard_normal((2, ROWS, 3))
+
+    def diff_of_h(*layers):
+        net = double([L.Input("x", shape=(3,)), L.Input("t", shape=(3,)),
+                      L.Dense("h", "x", units=3), *layers])
+        run(net, x=x, t=t)
+        return net.blobs["h"].data, net.blobs["h"].diff
+
+    h, diff = diff_of_h(L.Multiply("y", "h", "h"), L.SquareLoss("loss", "y", "t"))
+    np.testing.assert_allclose(diff, 2 * h * (h * h - t) / ROWS, rtol=1e-12)
+    h, diff = diff_of_h(L.Add("y", "h", "h", "h"), L.SquareLoss("loss", "y", "t"))
+    np.testing.assert_allclose(diff, 3 * (3 * h - t) / ROWS, rtol=1e-12)
+    h, diff = diff_of_h(L.SquareLoss("loss", "h", "h"))
+    np.testing.assert_array_equal(diff, 0)
+
+
+def test_the_table():
+    net = lk.Net([
+        *regression(), L.Slice("parts", "h", tops=["left", "right"], sizes=[3, 4]),
+        L.Reshape("square", "right", shape=(2, 2)),
+    ], batch_size=32)
+    lines = str(net).splitlines()
+    assert re.split(" {2,}", lines[0]) == [
+        "layer", "type", "bottoms -> tops", "shapes", "parameters",
+    ]
+    assert set(lines[1]) == {"-", " "}
+    table = {cells[0]: cells[1:] for cells in (re.split(" {2,}", line) for line in lines[2:-1])}
+    assert table == {
+        "x": ["Input", "-> x", "(5)"],
+        "t": ["Input", "-> t", "(3)"],
+        "h": ["Dense", "x -> h", "(7)", "42"],
+        "y": ["Dense", "h -> y", "(3)", "24"],
+        "loss": ["SquareLoss", "y, t -> loss", "()"],
+        "parts": ["Slice", "h -> left, right", "(3), (4)"],
+        "square": ["Reshape", "right -> square", "(2, 2)"],
+    }
+    for part in ("66 parameters", "float32", "numpy", "32"):
+        assert part in lines[-1]
+    columns = {line.index(table[line.split()[0]][0]) for line in lines[2:-1]}
+    assert len(columns) == 1, "the types stand below each other"
+
+
+# What needs a gradient.
+
+
+def with_diff(net):
+    return {name for name, blob in net.blobs.items() if blob.diff is not None}
+
+
+def test_blobs_that_need_no_gradient_get_none():
+    layers = [
+        *regression(), L.Dense("aside", "h", units=2), L.Tanh("further", "aside"),
+        L.Input("label", shape=()), L.SoftmaxLoss("class_loss", "y", "label"),
+        L.Accuracy("accuracy", "y", "label"),
+    ]
+    net = lk.Net(layers)
+    assert with_diff(net) == {"h", "y", "loss", "class_loss"}
+    net.freeze("h")
+    assert with_diff(net) == {"y", "loss", "class_loss"}
+    net.freeze("y")
+    assert with_diff(net) == set()
+    net.unfreeze("h/bias")
+    assert with_diff(net) == {"h", "y", "loss", "class_loss"}
+    assert with_diff(lk.Net(layers, phase="test")) == set()
+    assert with_diff(lk.Net(layers, gradients="all")) == set(net.blobs) - {"accuracy"}
+    net = lk.Net(layers, phase="test", gradients="parameters")
+    assert with_diff(net) == {"h", "y", "loss", "class_loss"}
+
+
+def test_gradients_of_everything(xt, rng):
+    """With gradients="all" inputs and targets get theirs, and what changes no loss gets zero."""
+    net = double([*regression(), L.Dense("aside", "h", units=2), L.Input("unread", shape=(2,))],
+                 gradients="all")
+    run(net, **xt, unread=np.ones((ROWS, 2)))
+    h, y, t = (net.blobs[name].data for name in "hyt")
+    w1, w2 = net.params["h/weight"].data, net.params["y/weight"].data
+    error = (y - t) / ROWS
+    np.testing.assert_allclose(net.blobs["t"].diff, -error, rtol=1e-13)
+    expected = ((error @ w2.T) * (1 - h**2)) @ w1.T
+    np.testing.assert_allclose(net.blobs["x"].diff, expected, rtol=1e-12, atol=1e-14)
+    for name in ("aside", "unread"):
+        np.testing.assert_array_equal(net.blobs[name].diff, 0)
+    np.testing.assert_array_equal(net.params["aside/weight"].diff, 0)
+    lk.check_gradients(net, **xt, unread=np.ones((ROWS, 2)))
+
+
+def test_a_label_has_a_diff_of_zero_where_it_must_have_one(rng):
+    net = double([
+        L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Input("label", shape=()),
+        L.SoftmaxLoss("loss", "y", "label"),
+    ], gradients="all")
+    run(net, x=rng.standard_normal((ROWS, 3)), label=rng.integers(0, 4, ROWS))
+    np.testing.assert_array_equal(net.blobs["label"].diff, 0)
+    assert net.blobs["x"].diff.all()
+
+
+def test_a_net_without_gradients_has_no_backward_pass(xt):
+    net = double(regression(), gradients="none")
+    net.forward(**xt)
+    with pytest.raises(NetError, match="no gradients"):
+        net.backward()
+    assert all(p.diff is None for p in net.params.values())
+
+
+def test_what_reaches_no_loss_has_no_gradient_but_its_regularisation(xt):
+    """However often backward runs: a diff that nobody overwrites must not grow."""
+    net = double([*regression(), L.Dense("aside", "h", units=2, l2=0.1)])
+    for _ in range(3):
+        run(net, **xt)
+    aside = net.params["aside/weight"]
+    np.testing.assert_allclose(aside.diff, 0.1 * aside.data, rtol=1e-14)
+    np.testing.assert_array_equal(net.params["aside/bias"].diff, 0)
+
+
+# The objective.
+
+
+def test_loss_weights_can_change_while_training(rng):
+    x = rng.random((ROWS, 9))
+    net = double(galaxy_net())
+
+    def gradient(reconstruction, kl):
+        net.layers["reconstruction"].weight, net.layers["kl"].weight = reconstruction, kl
+        net.set_state({"seed": 0, "passes": 0})  # the same noise
+        loss = run(net, x=x)
+        expected = reconstruction * net.losses["reconstruction"] + kl * net.losses["kl"]
+        assert loss == pytest.approx(expected, rel=1e-13)
+        return diffs(net)
+
+    only_reconstruction, only_kl = gradient(1, 0), gradient(0, 1)
+    assert not only_kl["f/weight"].any()
+    for weights in rng.uniform(0, 3, (3, 2)):
+        expected = {
+            name: weights[0] * only_reconstruction[name] + weights[1] * only_kl[name]
+            for name in only_kl
+        }
+        assert_close(gradient(*weights), expected, rtol=1e-10)
+
+
+def test_losses_are_means_over_examples(xt):
+    net = double(regression())
+    net.forward(**xt)
+    error = net.blobs["y"].data - xt["t"]
+    np.testing.assert_allclose(net.blobs["loss"].data, 0.5 * (error**2).sum(axis=1), rtol=1e-13)
+    assert net.losses == {"loss": pytest.approx(net.blobs["loss"].data.mean(), rel=1e-14)}
+
+
+def test_metrics_are_reported_but_not_minimised(rng):
+    layers = [
+        L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Input("label", shape=()),
+        L.SoftmaxLoss("loss", "y", "label"),
+    ]
+    x, label = rng.standard_normal((ROWS, 3)), rng.integers(0, 4, ROWS)
+    net, without = double([*layers, L.Accuracy("right", "y", "label")]), double(layers)
+    assert run(net, x=x, label=label) == run(without, x=x, label=label)
+    assert_same(diffs(net), diffs(without))
+    right = (net.blobs["y"].data.argmax(axis=1) == label).mean()
+    assert net.metrics == {"right": pytest.approx(right)}
+    assert net.losses.keys() == {"loss"}
+
+
+def test_regularisation_is_in_the_objective_and_the_gradient(xt):
+    plain = double(regression())
+    l1, l2 = 0.03, 0.2
+    layers = regression()
+    layers[2] = L.Dense("h", "x", units=7, neuron="tanh", l1=l1)
+    layers[3] = L.Dense("y", "h", units=3, l1=l1, l2=l2)
+    net = double(layers)
+    for n in (plain, net):
+        n.params["h/bias"].data[...] = 1.0  # biases are not regularised
+    loss, expected = run(plain, **xt), diffs(plain)
+    for _ in range(2):
+        regularised = run(net, **xt)
+    w1, w2 = net.params["h/weight"].data, net.params["y/weight"].data
+    penalty = l1 * np.abs(w1).sum() + l1 * np.abs(w2).sum() + l2 / 2 * (w2**2).sum()
+    assert net.regularisation == pytest.approx(penalty, rel=1e-13)
+    assert regularised == pytest.approx(loss + penalty, rel=1e-13)
+    assert net.losses == plain.losses
+    expected["h/weight"] += l1 * np.sign(w1)
+    expected["y/weight"] += l1 * np.sign(w2) + l2 * w2
+    assert_close(diffs(net), expected)
+    assert plain.regularisation == 0
+
+
+def test_backward_can_be_given_diffs(xt, rng):
+    """The gradient of the loss and of sum(seed * y) are added; without a loss the seed is all."""
+    seeds = {"y": rng.standard_normal((ROWS, 3)), "h": rng.standard_normal((ROWS, 7))}
+    net, headless = double(regression()), double(regression()[2:4] + regression()[:1])
+    loss = run(net, **xt)
+    from_loss = diffs(net)
+    headless.forward(x=xt["x"])
+    headless.backward(**seeds)
+    net.backward(**seeds)
+    assert_close(diffs(net), {n: from_loss[n] + d for n, d in diffs(headless).items()})
+    assert headless.forward(x=xt["x"]) == 0
+    # Against differences of the function itself.
+    w = net.params["h/weight"]
+    direction, step = rng.standard_normal(w.shape), 1e-5
+    analytic = (w.diff * direction).sum()
+
+    def value():
+        return net.forward(**xt) + sum((s * net.blobs[n].data).sum() for n, s in seeds.items())
+
+    w.data += step * direction
+    above = value()
+    w.data -= 2 * step * direction
+    assert analytic == pytest.approx((above - value()) / (2 * step), rel=1e-6, abs=1e-7)
+    w.data += step * direction
+    np.testing.assert_allclose(net.forward(**xt), loss, rtol=1e-12)
+
+
+def test_seeding_a_blob_with_several_readers(rng):
+    x, seed = rng.standard_normal((ROWS, 3)), rng.standard_normal((ROWS, 4))
+    net = double([L.Input("x", shape=(3,)), L.Dense("h", "x", units=4),
+                  L.Tanh("a", "h"), L.Sigmoid("b", "h")])
+    net.forward(x=x)
+    net.backward(h=seed)
+    np.testing.assert_allclose(net.params["h/weight"].diff, x.T @ seed, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("diff", "words"),
+    [
+        ({"x": np.ones((ROWS, 5))}, ["'x'", "no diff"]),
+        ({"nothing": np.ones(3)}, ["'nothing'"]),
+        ({"y": np.ones((ROWS, 4))}, ["'y'", "(6, 3)", "(6, 4)"]),
+        ({"y": np.ones(3)}, ["'y'", "(6, 3)", "(3,)"]),
+    ],
+)
+def test_diffs_that_cannot_be_given(xt, diff, words):
+    net = double(regression())
+    net.forward(**xt)
+    with pytest.raises(NetError) as message:
+        net.backward(**diff)
+    one_line(message, *words)
+
+
+# Batches.
+
+
+def test_partial_batches(rng):
+    """Whatever came before, n rows give what a net made for n rows gives."""
+    net = double(galaxy_net(), batch_size=10)
+    for rows in (10, 3, 1, *rng.integers(1, 11, 6)):
+        x = rng.random((rows, 9))
+        net.set_state({"seed": 0, "passes": 0})
+        exact = double(galaxy_net(), batch_size=int(rows))
+        assert run(net, x=x) == pytest.approx(run(exact, x=x), rel=1e-13)
+        assert_close(diffs(net), diffs(exact), rtol=1e-11)
+        for name, blob in net.blobs.items():
+            assert len(blob.data) == rows
+            np.testing.assert_allclose(blob.data, exact.blobs[name].data, rtol=1e-12, atol=1e-14)
+            if blob.diff is not None:
+                assert blob.diff.shape == blob.data.shape
+
+
+def test_a_pass_without_inputs_is_a_full_batch(rng):
+    net = lk.Net([L.MemoryData("x", data=rng.random((10, 3))), L.Dense("y", "x", units=2)], 4)
+    net.infer("y", x=rng.random((3, 3)))
+    net.forward()
+    assert net.blobs["y"].data.shape == (4, 2)
+
+
+def test_data_layers_give_as_many_rows_as_the_inputs(rng):
+    data, t = rng.random((10, 5)), rng.random((4, 3))
+    net = double([L.MemoryData("x", data=data, shuffle=False), *regression()[1:]])
+    loss = net.forward(t=t)
+    assert net.layers["x"].position == 4
+    assert loss == double(regression()).forward(x=data[:4], t=t)
+
+
+def test_rows_may_have_any_shape_with_the_right_number_of_elements(rng):
+    x, t = rng.random((ROWS, 5, 1)), rng.random((ROWS, 1, 3))
+    net = double(regression())
+    assert net.forward(x=x, t=t) == net.forward(x=x[:, :, 0].tolist(), t=t[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"x": (ROWS, 4), "t": (ROWS, 3)}, ["'x'", "(n, 5)", "(6, 4)"]),
+        ({"x": (ROWS + 1, 5), "t": (ROWS + 1, 3)}, ["'x'", "1 to 6", "(7, 5)"]),
+        ({"x": (0, 5), "t": (0, 3)}, ["'x'", "(0, 5)"]),
+        ({"x": (), "t": (ROWS, 3)}, ["'x'", "()"]),
+        ({"x": (5,), "t": (1, 3)}, ["'x'", "(5,)"]),
+        ({"x": (ROWS, 5), "t": (2, 3)}, ["'t'", "2 rows", "6"]),
+        ({"x": (ROWS, 5)}, ["'t'", "missing", "t="]),
+        ({}, ["'x'", "missing"]),
+        ({"x": (ROWS, 5), "t": (ROWS, 3), "y": (ROWS, 3)}, ["'y'", "'x', 't'"]),
+    ],
+    ids=[
+        "width", "too many rows", "no rows", "a number", "no rows axis", "other rows",
+        "one missing", "all missing", "not an input",
+    ],
+)
+def test_inputs_that_do_not_fit(inputs, words, xt):
+    net = double(regression())
+    with pytest.raises(NetError) as message:
+        net.forward(**{name: np.zeros(shape) for name, shape in inputs.items()})
+    one_line(message, *words)
+    assert net.forward(**xt) == double(regression()).forward(**xt), "the net still works"
+
+
+# Sharing.
+
+
+def test_a_test_net_shares_the_parameters_of_the_training_net(rng):
+    x = rng.random((ROWS, 9))
+    layers = galaxy_net()
+    net = double(layers, seed=1)
+    test = double(layers, batch_size=20, phase="test", seed=2, share=net)
+    for name, p in net.params.items():
+        assert np.shares_memory(p.data, test.params[name].data)
+    before = test.infer("x_mean", sample=False, x=x)
+    solver = lk.SGD(net, rate=0.1)
+    solver.step(x=x)
+    after = test.infer("x_mean", sample=False, x=x)
+    assert np.abs(after - before).max() > 1e-8
+    fresh = double(layers, phase="test")
+    for name, p in net.params.items():
+        fresh.params[name].data[...] = p.data
+    np.testing.assert_allclose(fresh.infer("x_mean", sample=False, x=x), after, rtol=1e-12)
+    test.params["g/bias"].data += 1  # and the other way round
+    assert (net.params["g/bias"].data == test.params["g/bias"].data).all()
+
+
+def test_nets_can_share_a_part(xt, rng):
+    """A net of fewer layers trains its share, and leaves the rest alone."""
+    whole = double([*regression(), L.Dense("more", "h", units=2, l2=1.0)])
+    run(whole, **xt)
+    part = double([x(), regression()[2], L.Input("u", shape=(7,)), L.SquareLoss("loss", "h", "u")],
+                  share=whole)
+    solver = lk.SGD(part, rate=0.1, momentum=0.0)
+    before = {name: p.data.copy() for name, p in whole.params.items()}
+    part.freeze("h/bias")
+    solver.step(x=xt["x"], u=rng.random((ROWS, 7)))
+    changed = {name for name, p in whole.params.items() if (p.data != before[name]).any()}
+    assert changed == {"h/weight"}
+    assert whole.params["h/bias"].trainable
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layers": [*regression()[:2], L.Dense("h", "x", units=8)]},
+         ["h/weight", "(5, 8)", "(5, 7)"]),
+        ({"layers": [*regression(), L.Dense("new", "h", units=2)]}, ["new/weight", "not in"]),
+        ({"dtype": "float32"}, ["float64", "float32"]),
+        ({"share": "test"}, ["no gradients", "training net"]),
+    ],
+    ids=["shape", "parameter", "dtype", "gradients"],
+)
+def test_nets_that_cannot_share(settings, words):
+    whole = double(regression())
+    if settings.pop("share", None):
+        whole = double(regression(), phase="test")
+    with pytest.raises(NetError) as message:
+        lk.Net(**{"layers": regression(), "dtype": "float64", "share": whole, **settings})
+    one_line(message, *words)
+
+
+def test_rebuilding_keeps_values_weights_freezing_and_state(rng):
+    x = rng.random((ROWS, 9)).astype("float32")
+    net = lk.Net(galaxy_net(), ROWS, seed=3)
+    lk.Adam(net).step(x=x)
+    net.freeze("f")
+    net.layers["kl"].weight = 0.3
+    double_net = net.rebuild(dtype="float64")
+    assert double_net.state() == net.state()
+    assert not double_net.params["f/bias"].trainable
+    assert double_net.forward(x=x) == pytest.approx(net.forward(x=x), rel=1e-5)
+    double_net.params["g/weight"].data += 1
+    assert (net.params["g/weight"].data != double_net.params["g/weight"].data).all()
+    assert net.rebuild(seed=9).run.seed == 9
+
+
+# Freezing.
+
+
+@pytest.mark.parametrize(
+    ("patterns", "frozen"),
+    [
+        (["h"], {"h/weight", "h/bias"}),
+        (["h/weight"], {"h/weight"}),
+        (["*/bias"], {"h/bias", "y/bias"}),
+        (["[xy]"], {"y/weight", "y/bias"}),
+        (["h/bias", "y"], {"h/bias", "y/weight", "y/bias"}),
+        (["*"], {"h/weight", "h/bias", "y/weight", "y/bias"}),
+    ],
+)
+def test_freezing_by_pattern(patterns, frozen, xt):
+    net, free = double(regression()), double(regression())
+    net.freeze(*patterns)
+    assert {name for name, p in net.params.items() if not p.trainable} == frozen
+    run(net, **xt)
+    run(free, **xt)
+    for name in set(net.params) - frozen:
+        np.testing.assert_array_equal(net.params[name].diff, free.params[name].diff)
+    net.unfreeze("*")
+    run(net, **xt)
+    assert_same(diffs(net), diffs(free))
+
+
+def test_a_layer_named_like_a_path_is_frozen_by_its_name():
+    net = lk.Net([L.Input("x", shape=(2,)), L.Dense("block/fc", "x", units=2)])
+    net.freeze("block/fc")
+    assert not any(p.trainable for p in net.params.values())
+
+
+def test_freezing_between_passes_of_fewer_rows(xt):
+    net, free = double(regression()), double(regression())
+    few = {name: a[:2] for name, a in xt.items()}
+    for n in (net, free):
+        run(n, **few)
+    net.freeze("h")
+    net.unfreeze("h")
+    for n in (net, free):
+        n.backward()
+    assert_same(diffs(net), diffs(free))
+
+
+def test_a_pattern_that_matches_nothing():
+    net = lk.Net(regression())
+    with pytest.raises(NetError, match="'g1'") as message:
+        net.freeze("h", "g1")
+    one_line(message, "h/weight")
+    assert all(p.trainable for p in net.params.values()), "all or nothing"
+
+
+# Inference.
+
+
+def test_infer_runs_what_lies_between(rng):
+    net = double(galaxy_net(), phase="test", batch_size=4)
+    x, z = rng.random((11, 9)), rng.standard_normal((11, 2))
+
+    def layer(name, values):
+        return values @ net.params[f"{name}/weight"].data + net.params[f"{name}/bias"].data
+
+    g = np.maximum(layer("g", x), 0)
+    f = np.tanh(layer("f", z))
+    mean, log_variance = net.infer(["z_mean", "z_log_variance"], x=x)
+    np.testing.assert_allclose(mean, layer("z_mean", g), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(log_variance, layer("z_log_variance", g), rtol=1e-12, atol=1e-14)
+    decoded = net.infer("x_mean", z=z)  # x is not needed
+    np.testing.assert_allclose(decoded, layer("x_mean", f), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        net.infer("x_log_variance", f=f[:1]), layer("x_log_variance", f[:1]), rtol=1e-12, atol=1e-14
+    )
+    kl = net.infer("kl", z_mean=mean, z_log_variance=log_variance)
+    np.testing.assert_allclose(
+        kl, 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1), rtol=1e-10
+    )
+    np.testing.assert_array_equal(net.infer("x", x=x), x)
+    assert decoded.dtype == np.float64
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 8, 11])
+def test_infer_takes_any_number_of_rows_in_batches(rows, rng):
+    layers = galaxy_net()
+    net, large = (double(layers, batch_size=n, phase="test") for n in (4, 20))
+    x = rng.random((rows, 9))
+    out, expected = (n.infer("x_mean", sample=False, x=x) for n in (net, large))
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
+    assert out.shape == (rows, 9)
+
+
+def test_infer_samples_unless_told_not_to(rng):
+    net = double([x for x in galaxy_net() if x.name != "kept"][:5], phase="test")
+    x = rng.random((ROWS, 9))
+    mean, log_variance, z = net.infer(["z_mean", "z_log_variance", "z"], sample=False, x=x)
+    np.testing.assert_array_equal(z, mean)
+    draws = np.stack([net.infer("z", x=x) for _ in range(2000)])
+    sd = np.exp(0.5 * log_variance)
+    assert np.abs((draws.mean(axis=0) - mean) / (sd / np.sqrt(2000))).max() < 6
+    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=6 / np.sqrt(2 * 2000))
+    net.forward(x=x)
+    assert (net.blobs["z"].data != mean).all(), "the next pass samples again"
+
+
+def test_infer_gives_copies(rng):
+    net = double(galaxy_net(), phase="test")
+    x = rng.random((ROWS, 9))
+    first = net.infer("g", x=x)
+    kept = first.copy()
+    net.infer("g", x=x + 1)
+    np.testing.assert_array_equal(first, kept)
+
+
+def labelled(rng):
+    data = [rng.random((10, 5)), rng.integers(0, 3, 10)]
+    return [
+        L.MemoryData("data", data=data, tops=["x", "label"]), L.Dense("y", "x", units=3),
+        L.SoftmaxLoss("loss", "y", "label"),
+    ]
+
+
+def test_infer_leaves_the_data_layers_alone(rng):
+    net = lk.Net(labelled(rng), batch_size=4)
+    x = rng.random((3, 5)).astype("float32")
+    net.infer("y", x=x)
+    assert net.layers["data"].position == 0
+    with pytest.raises(NetError, match="'label' is needed") as message:
+        net.infer("loss", x=x)  # the data layer would overwrite x
+    one_line(message, "label=")
+    assert net.infer("loss", x=x, label=np.zeros(3)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "given", "words"),
+    [
+        ("z_maen", {"x": (2, 9)}, ["'z_maen'", "'z_mean'"]),
+        ("z", {"y": (2, 9)}, ["'y'"]),
+        ("x_mean", {"z_mean": (2, 2)}, ["'x' is needed", "x="]),
+        ("z", {}, ["infer", "x="]),
+        ("z", {"z_mean": (2, 2), "z_log_variance": (3, 2)}, ["rows", "2", "3"]),
+        ("z", {"x": (0, 9)}, ["rows", "0"]),
+        ("z", {"x": (2, 8)}, ["'x'", "(n, 9)", "(2, 8)"]),
+    ],
+    ids=["output", "given", "needed", "nothing", "rows", "no rows", "width"],
+)
+def test_inferences_that_cannot_be_made(outputs, given, words, rng):
+    net = lk.Net(galaxy_net(), phase="test")
+    with pytest.raises(NetError) as message:
+        net.infer(outputs, **{name: np.zeros(shape) for name, shape in given.items()})
+    one_line(message, *words)
+    assert net.run.sample
+
+
+def test_infer_never_overwrites_what_is_given():
+    net = lk.Net([L.Input("x", shape=(4,)), L.Slice("s", "x", tops=["a", "b"]),
+                  L.Add("y", "a", "b")])
+    with pytest.raises(NetError, match="'s'") as message:
+        net.infer("y", a=np.zeros((1, 2)), x=np.zeros((1, 4)))
+    one_line(message, "b=")
+    total = net.infer("y", a=np.ones((1, 2)), b=np.full((1, 2), 2.0))
+    np.testing.assert_array_equal(total, 3)
+
+
+# Randomness.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_seed_one_net(rng, dtype):
+    x = rng.random((ROWS, 9))
+    seed = int(rng.integers(1, 2**31))
+    nets = [lk.Net(galaxy_net(), ROWS, dtype=dtype, seed=s) for s in (seed, seed, seed + 1)]
+    solvers = [lk.Adam(net, clip=1.0) for net in nets]
+    losses = [[solver.step(x=x) for _ in range(5)] for solver in solvers]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    assert len(set(losses[0])) == 5
+    np.testing.assert_array_equal(nets[0].arena.data, nets[1].arena.data)
+    for name, p in nets[0].params.items():
+        if name.endswith("weight"):
+            assert (p.data != nets[2].params[name].data).any()
+
+
+def test_layers_of_one_shape_draw_numbers_of_their_own():
+    net = lk.Net([L.Input("x", shape=(4,)), L.Dense("a", "x", units=4), L.Dense("b", "x", units=4)])
+    assert (net.params["a/weight"].data != net.params["b/weight"].data).all()
+
+
+# What goes wrong, in one line that names the layer.
+
+
+def one_line(message, *words):
+    text = str(message.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text, text
+
+
+def x():
+    return L.Input("x", shape=(5,))
+
+
+def forgetful():
+    class Forgetful(lk.Layer):
+        def setup(self, shapes):
+            return []
+
+    return Forgetful("f", ["x"])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: [x(), L.ReLU("a", "x", tops="y"), L.Tanh("b", "x", tops="y")],
+         ["'y'", "'a'", "'b'", "tops"]),
+        (lambda: [x(), L.Slice("s", "x", tops=["a", "a"])], ["'a'", "'s'"]),
+        (lambda: [x(), L.ReLU("a", "x"), L.Tanh("a", "x", tops="y")], ["'a'", "two layers"]),
+        (lambda: [x(), L.Dense("hidden", "x", units=2), L.ReLU("r", "hiden")],
+         ["'r' (ReLU)", "'hiden'", "did you mean 'hidden'"]),
+        (lambda: [x(), L.ReLU("r", "nothing_like_it")], ["'r'", "'nothing_like_it'", "'x'"]),
+        (lambda: [x(), L.Add("a", "x", "c"), L.ReLU("b", "a"), L.ReLU("c", "b"),
+                  L.ReLU("after", "c")],
+         ["circle", "'a' -> 'b' -> 'c' -> 'a'"]),
+        (lambda: [L.ReLU("a", "a")], ["circle", "'a' -> 'a'"]),
+        (lambda: [x(), L.Input("t", shape=(4,)), L.SquareLoss("loss", "x", "t")],
+         ["'loss' (SquareLoss)", "(5,)", "(4,)", "x, t"]),
+        (lambda: [x(), L.Dense("y", "x", unit=3)], ["'y' (Dense)", "unit", "units: int"]),
+        (lambda: [x(), L.ReLU("y", "x", slope=3)], ["'y' (ReLU)", "slope"]),
+        (lambda: [x(), L.Dense("y", "x")], ["'y' (Dense)", "units"]),
+        (lambda: [x(), L.Dense("y", "x", units=0)], ["'y' (Dense)", "units", "0"]),
+        (lambda: [x(), L.Dense("y", "x", units=2, neuron="rely")], ["'rely'", "relu"]),
+        (lambda: [x(), L.Dense("y", "x", units=2, weight="hee")],
+         ["'y' (Dense)", "weight", "'hee'"]),
+        (lambda: [x(), L.Dense("y", ["x"], units=2)], ["'y' (Dense)", "['x']", "strings"]),
+        (lambda: [x(), L.Dense("", "x", units=2)], ["Dense", "non-empty"]),
+        (lambda: [x(), L.Slice("s", "x", tops=["a", "b"])], ["'s' (Slice)", "5"]),
+        (lambda: [x(), forgetful()], ["'f' (Forgetful)", "0 tops"]),
+        (lambda: [], ["empty"]),
+        (lambda: [x(), "y"], ["'y'", "not a Layer"]),
+        (lambda: [x(), L.Dense], ["Dense", "not a Layer"]),
+    ],
+    ids=[
+        "duplicate top", "duplicate top of one layer", "duplicate name", "misspelt bottom",
+        "missing bottom", "cycle", "self", "shape mismatch", "unknown setting",
+        "unknown setting of a neuron", "missing setting", "bad setting", "unknown neuron",
+        "unknown initialiser", "bottom in a list", "no name", "uneven slice", "setup",
+        "no layers", "not a layer", "a class",
+    ],
+)
+def test_layers_that_cannot_be_wired(make, words):
+    with pytest.raises(NetError) as message:
+        lk.Net(make())
+    one_line(message, *words)
+    assert isinstance(message.value, LayerkitError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"phase": "training"}, ["phase", "'training'", "train, test"]),
+        ({"gradients": "some"}, ["gradients", "'some'", "parameters, all, none"]),
+        ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
+        ({"dtype": "float99"}, ["dtype", "'float99'", "float32, float64"]),
+        ({"batch_size": 0}, ["batch_size", "0"]),
+    ],
+)
+def test_settings_of_a_net_that_cannot_be(settings, words):
+    with pytest.raises(NetError) as message:
+        lk.Net(regression(), **settings)
+    one_line(message, *words)
+
+
+def test_dtypes_can_be_given_as_types():
+    assert lk.Net(regression(), dtype=np.float64).dtype == lk.Net(regression(), dtype=float).dtype

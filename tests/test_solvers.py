@@ -1,0 +1,343 @@
+"""Solvers beside optax, rate policies beside closed forms, and training that cannot go on."""
+
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit import rates
+from layerkit.errors import NetError, NotFiniteError
+
+ROWS, STEPS = 8, 100
+
+
+def regression():
+    return [
+        L.Input("x", shape=(5,)), L.Input("t", shape=(3,)),
+        L.Dense("h", "x", units=7, neuron="tanh", l2=0.01), L.Dense("y", "h", units=3),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+
+
+def make(dtype="float64", seed=0):
+    return lk.Net(regression(), ROWS, dtype=dtype, seed=seed)
+
+
+@jax.jit
+@jax.value_and_grad
+def objective(flat, x, t):
+    """The same net for JAX, which differentiates it by itself; its parameters in one array."""
+    w1, b1, w2, b2 = (flat[a:b] for a, b in ((0, 35), (35, 42), (42, 63), (63, 66)))
+    error = jax.numpy.tanh(x @ w1.reshape(5, 7) + b1) @ w2.reshape(7, 3) + b2 - t
+    return 0.5 * (error**2).sum() / len(x) + 0.005 * (w1**2).sum()
+
+
+def flat(net):
+    """All parameters of the net end to end, as `objective` takes them."""
+    return np.concatenate([p.data.reshape(-1) for p in net.params.values()])
+
+
+def values(net):
+    return {name: p.data.copy() for name, p in net.params.items()}
+
+
+@pytest.fixture
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def batches(rng):
+    """Minibatches of a problem that can be learned: t is linear in x, and a little noise."""
+    w = rng.standard_normal((5, 3))
+    x = rng.standard_normal((STEPS, ROWS, 5))
+    return [{"x": a, "t": a @ w + 0.1 * rng.standard_normal((ROWS, 3))} for a in x]
+
+
+def falling(iteration):
+    """A rate policy of one's own: any function of the iteration."""
+    return 0.02 / (1 + 0.1 * iteration)
+
+
+ADAMS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4}
+COSINE = optax.cosine_decay_schedule(0.05, 80, alpha=0.1)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(
+    ("make_solver", "make_peer"),
+    [
+        (lambda net: lk.Adam(net, 0.01), lambda: optax.adam(0.01)),
+        (
+            lambda net: lk.Adam(net, falling, **ADAMS),
+            lambda: optax.adam(falling, b1=0.8, b2=0.95, eps=1e-4),
+        ),
+        (
+            lambda net: lk.Adam(net, rates.Cosine(0.05, 80, final=0.005), clip=0.5),
+            lambda: optax.chain(optax.clip_by_global_norm(0.5), optax.adam(COSINE)),
+        ),
+        (lambda net: lk.SGD(net, 0.02, momentum=0.0), lambda: optax.sgd(0.02)),
+        (lambda net: lk.SGD(net, 0.02), lambda: optax.sgd(0.02, momentum=0.9)),
+        (
+            lambda net: lk.SGD(net, rates.Exponential(0.05, 0.97), momentum=0.5, clip=1.0),
+            lambda: optax.chain(
+                optax.clip_by_global_norm(1.0),
+                optax.sgd(lambda i: 0.05 * 0.97 ** float(i), momentum=0.5),
+            ),
+        ),
+        (lambda net: lk.Nesterov(net, 0.02), lambda: optax.sgd(0.02, momentum=0.9, nesterov=True)),
+        (
+            lambda net: lk.Nesterov(net, rates.Step(0.05, 0.5, every=30), momentum=0.7),
+            lambda: optax.sgd(
+                lambda i: 0.05 * 0.5 ** (int(i) // 30), momentum=0.7, nesterov=True
+            ),
+        ),
+    ],
+    ids=[
+        "Adam", "Adam's settings", "Adam clipped", "SGD plain", "SGD", "SGD clipped", "Nesterov",
+        "Nesterov in steps",
+    ],
+)
+def test_solvers_follow_optax(make_solver, make_peer, batches):
+    """Each with gradients of its own making, from the same start, for a hundred steps."""
+    net = make()
+    solver, peer = make_solver(net), make_peer()
+    start = params = jax.numpy.asarray(flat(net))
+    state = peer.init(params)
+    for i, batch in enumerate(batches):
+        loss = solver.step(**batch)
+        peer_loss, gradient = objective(params, **batch)
+        updates, state = peer.update(gradient, state)
+        params = optax.apply_updates(params, updates)
+        assert loss == pytest.approx(float(peer_loss), rel=1e-10), f"step {i}"
+        np.testing.assert_allclose(flat(net), params, rtol=1e-9, atol=1e-11, err_msg=f"step {i}")
+    assert solver.iteration == STEPS
+    before, after = (objective(p, **batches[-1])[0] for p in (start, params))
+    assert after < 0.7 * before, "it learns"
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("size", [0.3, 1.0, 3.0], ids=["clipped", "as long", "left alone"])
+def test_clipping_against_optax(size, batches):
+    net = make()
+    before = flat(net)
+    _, gradient = objective(before, **batches[0])
+    norm = float(jax.numpy.linalg.norm(gradient))
+    lk.SGD(net, rate=1.0, momentum=0.0, clip=size * norm).step(**batches[0])
+    expected, _ = optax.clip_by_global_norm(size * norm).update(gradient, optax.EmptyState())
+    np.testing.assert_allclose(before - flat(net), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_norm_is_of_what_is_trained_only(batches):
+    net = make()
+    net.forward(**batches[0])
+    net.backward()
+    net.params["h/weight"].diff.fill(1e6)  # left over from before it was frozen
+    net.freeze("h/weight")
+    norm = math.sqrt(sum((p.diff**2).sum() for p in net.params.values() if p.trainable))
+    before = values(net)
+    lk.SGD(net, rate=1.0, momentum=0.0, clip=0.1 * norm).step(**batches[0])
+    moved = math.sqrt(sum(((p.data - before[n]) ** 2).sum() for n, p in net.params.items()))
+    assert moved == pytest.approx(0.1 * norm, rel=1e-9)
+
+
+# Rates.
+
+
+@pytest.mark.parametrize(
+    ("policy", "formula"),
+    [
+        (rates.Fixed(0.3), lambda i: 0.3),
+        (rates.Step(0.1, 0.5, every=7), lambda i: 0.1 * 0.5 ** math.floor(i / 7)),
+        (rates.Exponential(0.1, 0.9), lambda i: 0.1 * math.exp(i * math.log(0.9))),
+        (rates.Inverse(0.1, 0.01, 0.75), lambda i: 0.1 / (1 + 0.01 * i) ** 0.75),
+        (
+            rates.Cosine(0.1, 40, final=0.02),
+            lambda i: 0.02 + 0.08 * math.cos(math.pi * min(i, 40) / 80) ** 2,  # half-angle formula
+        ),
+        (rates.WarmUp(rates.Fixed(0.1), 5), lambda i: (0.02, 0.04, 0.06, 0.08, 0.1)[min(i, 4)]),
+    ],
+    ids=["fixed", "step", "exponential", "inverse", "cosine", "warm-up"],
+)
+def test_rates_against_closed_forms(policy, formula):
+    for i in range(100):
+        assert policy(i) == pytest.approx(formula(i), rel=1e-12)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(
+    ("policy", "schedule"),
+    [
+        (rates.Step(0.1, 0.5, 7), optax.exponential_decay(0.1, 7, 0.5, staircase=True)),
+        (rates.Exponential(0.1, 0.9), optax.exponential_decay(0.1, 1, 0.9)),
+        (rates.Cosine(0.05, 80, final=0.005), COSINE),
+        (rates.WarmUp(rates.Exponential(0.01, 0.98), 10), None),
+    ],
+    ids=["step", "exponential", "cosine", "warm-up"],
+)
+def test_rates_against_optax(policy, schedule):
+    for i in range(100):
+        if schedule:
+            expected = schedule(i)
+        else:  # a straight line times the decay, then the decay
+            expected = min(1, (i + 1) / 10) * optax.exponential_decay(0.01, 1, 0.98)(i)
+        assert policy(i) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_ends_of_the_policies():
+    assert rates.Cosine(0.1, 10)(10) == pytest.approx(0, abs=1e-15)
+    assert rates.Cosine(0.1, 10)(1000) == pytest.approx(0, abs=1e-15)
+    for nothing in (rates.Cosine(0.1, 0, final=0.01), rates.WarmUp(rates.Fixed(0.1), 0)):
+        assert math.isfinite(nothing(0))
+
+
+def test_the_rate_is_that_of_the_iteration(batches):
+    """Counted from 0, one for each step, whatever the solver."""
+    seen = []
+
+    def policy(iteration):
+        seen.append(iteration)
+        return 0.5 if iteration == 1 else 0.0
+
+    net = make()
+    solver = lk.SGD(net, policy, momentum=0.0)
+    moved = []
+    for batch in batches[:3]:
+        before = values(net)
+        solver.step(**batch)
+        moved.append(any((p.data != before[n]).any() for n, p in net.params.items()))
+    assert seen == [0, 1, 2]
+    assert moved == [False, True, False]
+
+
+# Freezing.
+
+
+@pytest.mark.parametrize("solver", [lk.SGD, lk.Nesterov, lk.Adam])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_frozen_parameters_do_not_move_by_a_bit(solver, dtype, batches):
+    net = make(dtype)
+    training = solver(net, 0.01, clip=10.0)
+    for batch in batches[:5]:  # so that there is a history that could still move them
+        training.step(**batch)
+    net.freeze("h/weight", "y/bias")
+    history = {name: array.copy() for name, array in training.history.items()}
+    before = values(net)
+    for batch in batches[5:10]:
+        training.step(**batch)
+    for name, p in net.params.items():
+        span = slice(p.offset, p.offset + p.size)
+        frozen = name in ("h/weight", "y/bias")
+        assert (p.data == before[name]).all() == frozen
+        for key, array in training.history.items():
+            assert (array[span] == history[key][span]).all() == frozen
+    net.unfreeze("*")
+    training.step(**batches[10])
+    assert all((p.data != before[name]).any() for name, p in net.params.items())
+
+
+def test_padding_between_parameters_stays_zero(batches):
+    net = make()
+    solver = lk.Adam(net)
+    for batch in batches[:5]:
+        solver.step(**batch)
+    used = np.zeros(net.arena.data.shape, bool)
+    for p in net.params.values():
+        assert not used[p.offset : p.offset + p.size].any(), "parameters do not overlap"
+        used[p.offset : p.offset + p.size] = True
+    assert not net.arena.data[~used].any()
+
+
+def test_losses_fall_in_float32(batches):
+    for solver in (lk.SGD, lk.Nesterov, lk.Adam):
+        net = make("float32")
+        training = solver(net, 0.02)
+        losses = [training.step(**batch) for batch in batches]
+        assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10]), solver.__name__
+        assert all(p.data.dtype == np.float32 for p in net.params.values())
+
+
+# What cannot be trained.
+
+
+def one_line(message, *words):
+    text = str(message.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text, text
+
+
+def poison_parameter(net, batch):
+    net.params["y/weight"].data[1, 2] = math.inf
+
+
+def poison_input(net, batch):
+    batch["x"][2, 3] = math.nan
+
+
+def poison_target(net, batch):
+    batch["t"][0, 0] = math.inf
+
+
+def overflow(net, batch):
+    net.params["y/bias"].data[0] = 1e200  # finite, but its square is not
+
+
+@pytest.mark.parametrize(
+    ("poison", "culprit"),
+    [
+        (poison_parameter, "parameter 'y/weight'"), (poison_input, "blob 'x'"),
+        (poison_target, "blob 't'"), (overflow, "blob 'loss'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of overflows and the like
+def test_a_loss_that_is_not_finite(poison, culprit, batches):
+    net = make()
+    solver = lk.Adam(net)
+    for batch in batches[:3]:
+        solver.step(**batch)
+    poison(net, batches[3])
+    before, history = values(net), {k: a.copy() for k, a in solver.history.items()}
+    with pytest.raises(NotFiniteError, match="at iteration 3") as message:
+        solver.step(**batches[3])
+    one_line(message, culprit)
+    assert solver.iteration == 3
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(p.data, before[name])
+    for key, array in solver.history.items():
+        np.testing.assert_array_equal(array, history[key])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_first_blob_that_is_not_finite_is_named():
+    layers = [
+        L.Input("x", shape=(2,)), L.Dense("a", "x", units=2), L.Exponential("b", "a"),
+        L.Dense("c", "b", units=1), L.Input("t", shape=(1,)), L.SquareLoss("loss", "c", "t"),
+    ]
+    net = lk.Net(layers, 3)
+    net.params["a/bias"].data[0] = 100.0  # exp(100) overflows float32
+    with pytest.raises(NotFiniteError, match="blob 'b'") as message:
+        lk.SGD(net).step(x=np.ones((3, 2)), t=np.ones((3, 1)))
+    one_line(message, "inf", "iteration 0", "rate")
+
+
+@pytest.mark.parametrize(
+    ("make_solver", "words"),
+    [
+        (lambda: lk.Adam(lk.Net(regression()[:4])), ["no loss layer"]),
+        (lambda: lk.Adam(lk.Net(regression(), phase="test")), ["no gradients", "train"]),
+        (lambda: lk.SGD(make(), clip=0), ["clip", "0"]),
+        (lambda: lk.SGD(make(), clip=-1.0), ["clip", "-1"]),
+        (lambda: lk.SGD(make(), clip=math.nan), ["clip", "nan"]),
+    ],
+    ids=["no loss", "test net", "clip of zero", "negative clip", "clip of nan"],
+)
+def test_what_cannot_be_trained(make_solver, words):
+    with pytest.raises(NetError) as message:
+        make_solver()
+    one_line(message, *words)
