@@ -12,6 +12,7 @@ report.html into one folder.
 
 import argparse
 import hashlib
+import math
 import shlex
 import sys
 import time
@@ -28,7 +29,7 @@ from layerkit.command import INTERRUPTED, Interrupt, run
 from layerkit.errors import DataError
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
-ITERATIONS = 10_000  # where neither --epochs nor --iterations says otherwise
+EPOCHS, LEAST_ITERATIONS = 100, 5000  # where neither --epochs nor --iterations says otherwise
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
 SNAPSHOT_SECONDS = 20
@@ -51,7 +52,7 @@ def settings() -> SimpleNamespace:
     length.add_argument("--epochs", metavar="N", type=above_zero(int),
                         help="times through the data")
     length.add_argument("--iterations", metavar="N", type=above_zero(int),
-                        help=f"training steps (default: {ITERATIONS})")
+                        help=f"steps (default: {EPOCHS} epochs, at least {LEAST_ITERATIONS} steps)")
     add("--batch", metavar="N", type=above_zero(int), help="galaxies in a step (default: 64)")
     add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
     add("--backend", choices=["auto", "numpy", "cupy"],
@@ -80,7 +81,7 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
     everything = galaxy.gather(args.data, out / "galaxies.h5", limit)
     count = str(args.held_out or "")
     if count and not count.isdigit():
-        others = galaxy.gather(count, out / "held_out.h5", limit)
+        others = galaxy.gather(count, out / "held_out" / "galaxies.h5", limit)
         held_out, known = others.images, set(others.ids)
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
     else:
@@ -140,9 +141,10 @@ def main() -> int:
     print(net)
 
     # 4. Training: Adam, with a rate that falls along half a cosine.
-    iterations = args.iterations or (TINY if args.tiny else ITERATIONS)
-    if args.epochs:
-        iterations = max(1, args.epochs * len(train) // args.batch)
+    iterations = args.iterations or max(
+        math.ceil((args.epochs or EPOCHS) * len(train) / args.batch),
+        1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
+    )
     solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=0.01 * args.rate))
     history: dict[str, list[float]] = {
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],

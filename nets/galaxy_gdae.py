@@ -34,7 +34,7 @@ def galaxy_gdae(pixels=69 * 69, hidden=128, latent=8, log_variance=-5.0, kl_weig
         # f: the picture that z describes
         L.Dense("f1", "z", units=hidden, neuron="relu"),
         L.Dense("f2", "f1", units=hidden, neuron="relu"),
-        L.Dense("x_mean", "f2", units=pixels),
+        L.Dense("x_mean", "f2", units=pixels, weight=0.0),
         L.Dense("x_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance),
         # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
         L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),

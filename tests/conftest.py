@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def rng(request):
-    """Fresh random numbers in every run; a failure prints the seed, LAYERKIT_TEST_SEED repeats it."""
+    """Fresh random numbers in every run; LAYERKIT_TEST_SEED repeats those of a failed one."""
     seed = int(os.environ.get("LAYERKIT_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
     print(f"LAYERKIT_TEST_SEED={seed}")
     return np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from PIL import Image
 from layerkit.errors import DataError
 from layerkit.galaxy.contact import TILE, YELLOW, contact_sheets
 from layerkit.galaxy.dataset import load, split
-from layerkit.galaxy.prepare import prepare
+from layerkit.galaxy.preparation import prepare
 from layerkit.galaxy.sources import open_source
 
 

@@ -15,7 +15,7 @@ from skimage.data import hubble_deep_field
 
 from layerkit.errors import DataError
 from layerkit.galaxy import hubble
-from layerkit.galaxy.prepare import prepare
+from layerkit.galaxy.preparation import prepare
 from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source, stretch
 
 

@@ -1,18 +1,44 @@
-"""Galaxy images to training set, baselines, evaluation and figures, after Regier et al. (2015)."""
+"""Galaxy images to training set, baselines, evaluation and figures, after Regier et al. (2015).
 
-from layerkit.galaxy.baselines import PCABaseline, fit_gaussian, fit_gaussians
-from layerkit.galaxy.dataset import GalaxySet, load, split
-from layerkit.galaxy.evaluate import Evaluation, evaluate
-from layerkit.galaxy.gallery import draw_figures
-from layerkit.galaxy.gather import gather
-from layerkit.galaxy.model import GalaxyModel
-from layerkit.galaxy.prepare import prepare
-from layerkit.galaxy.report import write_report
-from layerkit.galaxy.results import results_folder, set_aside, summary, write_json
-from layerkit.galaxy.sources import open_source
+The names below come from the modules of this package when they are first used: matplotlib and
+scikit-learn take seconds to import, and the processes that prepare images need neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerkit.galaxy.baselines import PCABaseline, fit_gaussian, fit_gaussians
+    from layerkit.galaxy.contact import contact_sheets
+    from layerkit.galaxy.dataset import GalaxySet, load, split
+    from layerkit.galaxy.evaluation import Evaluation, evaluate
+    from layerkit.galaxy.gallery import draw_figures
+    from layerkit.galaxy.gathering import gather
+    from layerkit.galaxy.model import GalaxyModel
+    from layerkit.galaxy.preparation import prepare
+    from layerkit.galaxy.report import write_report
+    from layerkit.galaxy.results import results_folder, set_aside, summary, write_json
+    from layerkit.galaxy.sources import open_source
+
+HOMES = {
+    "PCABaseline": "baselines", "fit_gaussian": "baselines", "fit_gaussians": "baselines",
+    "contact_sheets": "contact", "GalaxySet": "dataset", "load": "dataset", "split": "dataset",
+    "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
+    "gather": "gathering", "GalaxyModel": "model", "prepare": "preparation",
+    "write_report": "report", "results_folder": "results", "set_aside": "results",
+    "summary": "results", "write_json": "results", "open_source": "sources",
+}
 
 __all__ = [
-    "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "draw_figures", "evaluate",
-    "fit_gaussian", "fit_gaussians", "gather", "load", "open_source", "prepare", "results_folder",
-    "set_aside", "split", "summary", "write_json", "write_report",
+    "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "contact_sheets", "draw_figures",
+    "evaluate", "fit_gaussian", "fit_gaussians", "gather", "load", "open_source", "prepare",
+    "results_folder", "set_aside", "split", "summary", "write_json", "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.galaxy import figures
-from layerkit.galaxy.evaluate import Evaluation
+from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.model import GalaxyModel
 
 STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior

@@ -7,9 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from layerkit.errors import DataError
+from layerkit.galaxy.contact import contact_sheets
 from layerkit.galaxy.dataset import GalaxySet, load
-from layerkit.galaxy.prepare import Settings, prepare
+from layerkit.galaxy.preparation import Settings, prepare
 from layerkit.galaxy.sources import Source, is_prepared, open_source
+
+SHEETS = "contact_sheets"
 
 
 def gather(
@@ -18,11 +21,11 @@ def gather(
     """The galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can prepare.
 
     What is prepared is kept in `cache`, and used again while it is newer than the source and of
-    the same pictures and settings.
+    the same pictures and settings.  Contact sheets of it go into `contact_sheets/` beside it.
 
     Args:
         path: see `open_source`; None is the Hubble Deep Field that scikit-image ships.
-        cache: HDF5 file for what is prepared.
+        cache: HDF5 file for what is prepared; its folder is made if need be.
         limit: only the first so many pictures (or prepared galaxies).
 
     Raises:
@@ -37,7 +40,9 @@ def gather(
         print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
         return kept
     print(prepare(source, cache, limit=limit))
-    return load(cache)
+    galaxies = load(cache)
+    contact_sheets(galaxies, cache.parent / SHEETS, source)
+    return galaxies
 
 
 def _still_good(

@@ -12,7 +12,7 @@ from skimage.transform import resize
 from layerkit.errors import DataError
 from layerkit.galaxy.dataset import load
 from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
-from layerkit.galaxy.prepare import Cut, Settings, cut_out, prepare, resample
+from layerkit.galaxy.preparation import Cut, Settings, cut_out, prepare, resample
 from layerkit.galaxy.sources import UnusableImageError, open_source
 
 SIDE = 424  # as in Galaxy Zoo; binned by two for detection
