@@ -29,7 +29,7 @@ from layerkit.command import INTERRUPTED, Interrupt, run
 from layerkit.errors import DataError
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
-EPOCHS, LEAST_ITERATIONS = 100, 5000  # where neither --epochs nor --iterations says otherwise
+EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
 SNAPSHOT_SECONDS = 20
@@ -150,7 +150,7 @@ def main() -> int:
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
     }
     recent: list[float] = []
-    spent = 0.0
+    spent, done = 0.0, False
     if args.resume:
         saved = lk.load(model_file, net, solver)
         if saved["galaxies"] != counts["galaxies"]:
@@ -159,6 +159,7 @@ def main() -> int:
                 "gives now; resume with the same --data and --held-out"
             )
         history, recent, spent = saved["history"], saved["recent"], saved["seconds"]
+        done = saved["done"] and solver.iteration >= iterations
         print(f"goes on from iteration {solver.iteration} in {model_file}")
     else:
         galaxy.set_aside(model_file)
@@ -166,7 +167,7 @@ def main() -> int:
     def save() -> None:
         extra = {
             "settings": vars(args), "galaxies": counts["galaxies"], "history": history,
-            "recent": recent, "seconds": spent,
+            "recent": recent, "seconds": spent, "done": done,
         }
         lk.save(model_file, net, solver, extra)
 
@@ -197,8 +198,11 @@ def main() -> int:
                     saved_at = time.perf_counter()
                 started = time.perf_counter()
     spent += time.perf_counter() - started
+    if solver.iteration >= iterations and not done:
+        model.standardise(train)  # gives each axis of z the scale of the prior; see there
+        done = True
     save()
-    if interrupt.requested:
+    if not done:
         again = f"{shlex.join(sys.argv[:1])} --resume --out {shlex.quote(str(out))}"
         print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
         return INTERRUPTED

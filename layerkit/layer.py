@@ -170,6 +170,10 @@ class Layer:
         """Whether the layer has a gradient for bottom number `bottom`."""
         return True
 
+    def multiplications(self) -> int:
+        """How many products of numbers the layer's matrix products sum for each example."""
+        return 0
+
     # What a subclass calls.
 
     def parameter(

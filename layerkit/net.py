@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 import fnmatch
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,20 +30,36 @@ QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 KERNELS = ("auto", "array")
 
 
+class Forward(NamedTuple):
+    """A call of a forward pass, with the blobs to make it with."""
+
+    layer: Layer
+    call: Callable[[list[Blob], list[Blob]], None]
+    bottoms: list[Blob]
+    tops: list[Blob]
+
+
+class Backward(NamedTuple):
+    """A call of a backward pass; `gathers` are the tops whose diffs must first be added up."""
+
+    layer: Layer
+    call: Callable[[list[Blob], list[Blob]], None]
+    bottoms: list[Blob]
+    tops: list[Blob]
+    gathers: list[tuple[Blob, list[Blob]]]
+
+
 @dataclass
-class StepPlan:
-    """How a training step runs; see Net.plan_step.
+class Plan:
+    """What a forward and a backward pass call, in order; see Net.plan.
 
     Attributes:
-        forward, backward: what to call, with the blobs to call it with, in order.
-        losses: names of the layers whose backward pass is done in the forward pass.
+        losses: names of the layers whose backward pass is part of the forward pass.
         updated: names of the parameters that layers update in the backward pass.
     """
 
-    forward: list[tuple[Layer, Any, list[Blob], list[Blob]]] = field(default_factory=list)
-    backward: list[tuple[Layer, Any, list[Blob], list[Blob], list[Any]]] = field(
-        default_factory=list
-    )
+    forward: list[Forward] = field(default_factory=list)
+    backward: list[Backward] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
     updated: set[str] = field(default_factory=set)
 
@@ -241,6 +258,7 @@ class Net:
             gathers = [(t, branches[t.name]) for t in tops if t.name in branches]
             self._backward.append((layer, bottoms, tops, gathers))
         self._resize(rows)
+        self._plan = self.plan(at_once=False)
 
     def _resize(self, rows: int) -> None:
         self._rows = rows
@@ -299,16 +317,7 @@ class Net:
         Raises:
             NetError: a missing, unknown or misshapen input.
         """
-        self._begin(inputs)
-        for layer, bottoms, tops in self._forward:
-            layer.forward(bottoms, tops)
-        return self._objective()
-
-    def _begin(self, inputs: dict[str, Any]) -> None:
-        self._feed(inputs)
-        self.run.passes += 1
-        if self.run.team is not None:
-            self.run.team.wake()
+        return self.run_forward(self._plan, inputs)
 
     def _feed(self, inputs: dict[str, Any]) -> None:
         names = [layer.name for layer in self._inputs]
@@ -382,18 +391,64 @@ class Net:
                     f"backward: the diff of blob {name!r} has shape "
                     f"{tuple(self.blobs[name].diff.shape)}, got {tuple(diffs[name].shape)}"
                 )
+        self.run_backward(self._plan, diffs)
+
+    def plan(self, update: Any = None, at_once: bool = True) -> Plan:
+        """The calls of a training step, in which layers do at once what they can; for solvers.
+
+        A loss whose top nothing else reads computes its diffs together with its value: what they
+        are multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all
+        trained, and none regularised, changes them in its backward pass.
+
+        Args:
+            update: a solvers.Update for layers that can update their parameters, or None.
+            at_once: False for the calls of `forward` and `backward`, each on its own.
+        """
+        plan = Plan()
+        backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in self._backward}
+        read = {b for layer in self.layers.values() for b in layer.bottoms}
+        for layer, bottoms, tops in self._forward:
+            call = layer.forward
+            both = at_once and layer.is_loss and layer.forward_backward is not None
+            if both and layer.name in backward and tops[0].name not in read:
+                plan.losses.add(layer.name)
+                call, (bottoms, tops) = layer.forward_backward, backward[layer.name]
+            plan.forward.append(Forward(layer, call, bottoms, tops))
         for layer, bottoms, tops, gathers in self._backward:
+            call = layer.backward
+            own = layer.parameters.values()
+            plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
+            if update is not None and plain and layer.backward_update is not None:
+                plan.updated.update(p.name for p in own)
+                call = functools.partial(layer.backward_update, update=update)
+            if layer.name not in plan.losses:
+                plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
+        return plan
+
+    def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
+        """A forward pass by a plan; returns the objective."""
+        self._feed(inputs)
+        self.run.passes += 1
+        if self.run.team is not None:
+            self.run.team.wake()
+        for layer, call, bottoms, tops in plan.forward:
+            if layer.name in plan.losses:
+                tops[0].diff.fill(layer.weight / self._rows)
+            call(bottoms, tops)
+        return self._objective()
+
+    def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
+        """A backward pass by a plan."""
+        for layer, call, bottoms, tops, gathers in plan.backward:
             for top, branches in gathers:
                 self._gather(top.diff, branches)
             if layer.is_loss:
                 tops[0].diff += layer.weight / self._rows
-            for top in tops:
-                if top.name in diffs:
-                    top.diff += diffs[top.name]
-            layer.backward(bottoms, tops)
-        self._regularise()
-
-    def _regularise(self) -> None:
+            if diffs:
+                for top in tops:
+                    if top.name in diffs:
+                        top.diff += diffs[top.name]
+            call(bottoms, tops)
         for p in self._idle:
             p.diff.fill(0)
         for p in self.params.values():
@@ -471,57 +526,6 @@ class Net:
                 needed.update(layer.bottoms)
                 plan.append((layer, bottoms, tops))
         return plan[::-1]
-
-    # A training step in which layers do at once what they can; for Solver.step.
-
-    def plan_step(self, updates: bool) -> StepPlan:
-        """What a step has to do, given whether layers may update their parameters on the way.
-
-        A loss whose top nothing else reads computes its diffs together with its value: what they
-        are multiplied by, weight / rows, is known beforehand.  A layer updates its parameters in
-        its backward pass where all of them are trained and none is regularised.
-        """
-        plan = StepPlan()
-        backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in self._backward}
-        read = {b for layer in self.layers.values() for b in layer.bottoms}
-        for layer, bottoms, tops in self._forward:
-            at_once = layer.is_loss and layer.forward_backward and layer.name in backward
-            if at_once and tops[0].name not in read:
-                plan.losses.add(layer.name)
-                plan.forward.append((layer, layer.forward_backward, *backward[layer.name]))
-            else:
-                plan.forward.append((layer, layer.forward, bottoms, tops))
-        for layer, bottoms, tops, gathers in self._backward:
-            own = layer.parameters.values()
-            plain = all(p.trainable and not p.l1 and not p.l2 for p in own)
-            if updates and layer.backward_update and own and plain:
-                plan.updated.update(p.name for p in own)
-                plan.backward.append((layer, layer.backward_update, bottoms, tops, gathers))
-            elif layer.name not in plan.losses:
-                plan.backward.append((layer, layer.backward, bottoms, tops, gathers))
-        return plan
-
-    def forward_step(self, plan: StepPlan, inputs: dict[str, Any]) -> float:
-        """`forward`, and the backward pass of losses that do both at once."""
-        self._begin(inputs)
-        for layer, run, bottoms, tops in plan.forward:
-            if layer.name in plan.losses:
-                tops[0].diff.fill(layer.weight / self._rows)
-            run(bottoms, tops)
-        return self._objective()
-
-    def backward_step(self, plan: StepPlan, update: Any) -> None:
-        """`backward` for the other layers; those in the plan's `updated` get `update`."""
-        for layer, run, bottoms, tops, gathers in plan.backward:
-            for top, branches in gathers:
-                self._gather(top.diff, branches)
-            if layer.is_loss:
-                tops[0].diff += layer.weight / self._rows
-            if run == layer.backward_update:
-                run(bottoms, tops, update)
-            else:
-                run(bottoms, tops)
-        self._regularise()
 
     # State.
 

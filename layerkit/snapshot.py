@@ -15,14 +15,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from layerkit.errors import SnapshotError
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
+
+if TYPE_CHECKING:  # it takes long to import
+    import h5py
 
 FORMAT = 1
 CHECKSUM = hashlib.sha256().digest_size
@@ -54,6 +56,8 @@ def save(
     Raises:
         SnapshotError: the file cannot be written.
     """
+    import h5py
+
     image = io.BytesIO()  # HDF5 crashes where it cannot finish a file, as on a full disk
     with h5py.File(image, "w") as file:
         file.attrs["format"] = FORMAT
@@ -109,6 +113,8 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """An open snapshot of a format that can be read; whatever else is wrong is a SnapshotError."""
+    import h5py
+
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:

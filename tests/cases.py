@@ -1,4 +1,7 @@
-"""One row for each layer and each setting that matters: the generic tests run over `CASES`.
+"""One row for each layer and each setting that matters: the generic tests run over them.
+
+`CASES` has the rows, whose nets run array code; `WITH_KERNELS` adds the same for compiled kernels,
+where the layer has any.
 
 A row says how to make the layer, what its bottoms hold, what comes out according to a slow
 reference that shares no code with the layer, and the same as a JAX function.  A new layer needs a
@@ -13,7 +16,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from scipy import special, stats
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
+from layerkit.layer import KERNELS
 from layerkit.layers.neuron import Neuron
 
 Shape = tuple[int, ...]
@@ -67,6 +71,7 @@ class Case:
         kinks: values that the bottoms keep clear of.
         noise: "normal" or "uniform", what the layer draws.
         phase: of the net.
+        kernels: "array" or "auto".
     """
 
     id: str
@@ -77,6 +82,12 @@ class Case:
     kinks: Sequence[float] = ()
     noise: str | None = None
     phase: str = "train"
+    kernels: str = "array"
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the layer is more than its array code."""
+        return any(hasattr(self.layer(), f"{name}_kernel") for name in KERNELS)
 
     @property
     def arguments(self) -> list[str]:
@@ -85,7 +96,9 @@ class Case:
 
     def draw(self, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
         """Arrays (rows, ...) for the bottoms, clear of the kinks."""
-        shared = tuple(int(n) for n in rng.integers(1, 4, size=rng.integers(1, 4)))
+        # At least eight numbers: whatever depends on their sign is seen on both sides of zero.
+        shared = (*rng.integers(1, 4, size=rng.integers(3)), 8 // rows + rng.integers(1, 4))
+        shared = tuple(int(n) for n in shared)
         arrays = {}
         for name, bottom in self.bottoms.items():
             shape = shared if bottom.shape is None else bottom.shape
@@ -108,7 +121,7 @@ class Case:
         rows = len(next(iter(arrays.values()))) if arrays else 5
         defaults = {
             "batch_size": rows, "dtype": "float64", "seed": int(rng.integers(2**40)),
-            "phase": self.phase, "gradients": "all",
+            "phase": self.phase, "gradients": "all", "kernels": self.kernels,
         }
         return lk.Net([*inputs, layer], **{**defaults, **settings})
 
@@ -470,4 +483,9 @@ CASES: list[Case] = [
         noise="normal",
     ),
     *loss_cases(),
+]
+
+WITH_KERNELS = [
+    *CASES,
+    *(replace(c, id=f"{c.id}-kernels", kernels="auto") for c in CASES if c.has_kernels),
 ]

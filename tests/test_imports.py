@@ -15,16 +15,17 @@ RANKS = [
     ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.layer"],
     ["layerkit.layers"],
+    ["layerkit.profile"],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
     ["layerkit.snapshot"],
     ["layerkit"],
     ["layerkit.command"],
-    ["layerkit.galaxy"],
+    ["layerkit.__main__", "layerkit.galaxy"],
     ["nets"],
     ["examples"],
 ]
-CORE = {name for names in RANKS[:9] for name in names}
+CORE = {name for names in RANKS[: RANKS.index(["layerkit"]) + 1] for name in names}
 
 
 def module_of(path):

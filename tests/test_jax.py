@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
+from cases import WITH_KERNELS
 
 import layerkit as lk
 from layerkit.backends import philox
@@ -32,7 +32,7 @@ def assert_close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12 * max(1e-3, largest))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", WITH_KERNELS, ids=lambda case: case.id)
 def test_layer(case, rng):
     arrays = case.draw(rng, rows=int(rng.integers(1, 6)))
     net = case.net(rng, arrays)
@@ -85,13 +85,15 @@ def galaxy_objective(params, x, noise, kl_weight):
     return (kl_weight * kl - likelihood).mean()
 
 
-def test_galaxy_net(rng):
+@pytest.mark.parametrize("kernels", ["array", "auto"])
+def test_galaxy_net(kernels, rng):
     pixels, latent, rows, kl_weight = 50, 3, 5, 0.6
     layers = lk.load_net(
         GALAXY_NET, pixels=pixels, hidden=16, latent=latent, kl_weight=kl_weight
     )
     net = lk.Net(
-        layers, batch_size=rows, dtype="float64", seed=int(rng.integers(2**40)), gradients="all"
+        layers, batch_size=rows, dtype="float64", seed=int(rng.integers(2**40)), gradients="all",
+        kernels=kernels,
     )
     for p in net.params.values():  # biases too
         p.data[...] += rng.normal(scale=0.1, size=p.shape)

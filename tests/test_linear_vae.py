@@ -12,7 +12,7 @@ import layerkit as lk
 from layerkit import layers as L
 
 PIXELS, LATENT, COUNT, BATCH = 6, 2, 800, 100
-ITERATIONS = 2500
+ITERATIONS = 3500  # turning W so that its columns are orthogonal takes longest
 
 
 def linear_vae():
@@ -56,7 +56,7 @@ def log_likelihood(x, w, mu, noise):
 def x(rng):
     """Data of a PPCA model: two strong directions of different strength, noise, an offset."""
     directions = np.linalg.qr(rng.standard_normal((PIXELS, LATENT)))[0]
-    w = directions * rng.uniform([2.0, 1.2], [3.0, 1.6])
+    w = directions * rng.uniform([2.5, 1.0], [3.5, 1.5])
     z = rng.standard_normal((COUNT, LATENT))
     noise = rng.uniform(0.5, 0.7) * rng.standard_normal((COUNT, PIXELS))
     return z @ w.T + rng.standard_normal(PIXELS) + noise
@@ -81,7 +81,7 @@ def test_the_bound_reaches_the_exact_likelihood(x, rng):
     data = L.MemoryData("x", data=x)
     net = lk.Net(lk.with_data(linear_vae(), data), BATCH, seed=int(rng.integers(2**31)))
     net.freeze("z_log_variance/weight", "noise/weight", "x_log_variance")
-    solver = lk.Adam(net, lk.rates.Cosine(0.02, ITERATIONS, final=1e-4))
+    solver = lk.Adam(net, lk.rates.Cosine(0.05, ITERATIONS, final=1e-4))
     for _ in range(ITERATIONS):
         solver.step()
 

@@ -241,6 +241,38 @@ def test_frozen_parameters_do_not_move_by_a_bit(solver, dtype, batches):
     assert all((p.data != before[name]).any() for name, p in net.params.items())
 
 
+def test_steps_follow_what_changes_between_them(rng):
+    """Loss weights, freezing, rows: each step is one down the gradient as it is now."""
+    def layers():
+        return [
+            L.Input("x", shape=(5,)), L.Dense("h", "x", units=7, neuron="relu"),
+            L.Dense("mean", "h", units=2), L.Dense("log_variance", "h", units=2),
+            L.Reparameterize("z", "mean", "log_variance"), L.Dense("y", "z", units=5, l2=0.1),
+            L.Dense("y_log_variance", "z", units=5),
+            L.GaussianReconstruction("reconstruction", "x", "y", "y_log_variance", floor=0.1),
+            L.GaussianKL("kl", "mean", "log_variance"),
+        ]
+
+    net, other = (lk.Net(layers(), 9, dtype="float64", seed=1) for _ in range(2))
+    solver = lk.SGD(net, rate=0.05, momentum=0.0)
+    for i in range(12):
+        x = rng.standard_normal((int(rng.integers(1, 10)), 5))
+        weights = rng.uniform(0, 2, 2)
+        frozen = "y/weight" if i % 3 == 0 else "mean" if i % 3 == 1 else "h/bias"
+        for n in (net, other):
+            n.layers["reconstruction"].weight, n.layers["kl"].weight = weights
+            n.unfreeze("*")
+            n.freeze(frozen)
+        before = flat(net)
+        other.arena.data[...] = net.arena.data
+        assert solver.step(x=x) == pytest.approx(other.forward(x=x), rel=1e-12)
+        other.backward()
+        gradient = [p.diff.reshape(-1) * p.trainable for p in other.params.values()]
+        np.testing.assert_allclose(
+            before - flat(net), 0.05 * np.concatenate(gradient), rtol=1e-8, atol=1e-12
+        )
+
+
 def test_padding_between_parameters_stays_zero(batches):
     net = make()
     solver = lk.Adam(net)

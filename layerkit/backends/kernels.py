@@ -13,8 +13,8 @@ the array code in the same file:
 
 Until `compile_all` has run they are plain Python functions and can be stepped through; Numba, which
 takes half a second to import, is not touched before then.  Compiled code is cached beside the file,
-or in the user's cache folder where that is read-only.  A change of any file with
-kernels makes all of them anew.
+or in the user's cache folder where that is read-only, until that file or one in this folder
+changes.  So a kernel may call kernels of its own file and of this folder, and no others.
 
 What a kernel may call besides NumPy's and math's functions: other kernels, `parallel_for`, `gemm`
 and `call_update`, whose Python versions below say what they do.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from layerkit.backends.base import Array
@@ -97,11 +97,6 @@ def exp(x: float) -> float:
 def log(x: float) -> float:
     """The natural logarithm in the precision of x, likewise."""
     return math.log(x)
-
-
-def registered() -> Iterable[Callable[..., Any]]:
-    """Every kernel in the modules imported so far, uncompiled."""
-    return _registered.keys()
 
 
 def compile_all() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import platform
 import zlib
 from pathlib import Path
@@ -21,7 +22,7 @@ from numba.core import cgutils, sigutils
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, overload
 
-from layerkit.backends import kernels, threads
+from layerkit.backends import kernels
 from layerkit.backends.threads import ARGUMENTS, BUSY, DGEMM, DONE, FAILED, FUNCTION, SGEMM, TICKET
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -35,16 +36,15 @@ def njit(function: Any, options: dict[str, Any]) -> Any:
 
 
 def _stamp(compiled: Any, function: Any) -> Any:
-    """Makes the cache on disk notice changes of every file a kernel is made from.
+    """Makes the cache on disk notice changes of what kernels are made of, which is this folder.
 
     By itself Numba looks at the file of the function only, not at those of the functions that it
     calls and of the constants that it holds.
     """
-    files = {function.__code__.co_filename, __file__, kernels.__file__, threads.__file__}
-    files.update(f.__code__.co_filename for f in kernels.registered())
+    files = [function.__code__.co_filename, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
     cache_file = getattr(compiled._cache, "_cache_file", None)
     if cache_file is not None:
-        cache_file._source_stamp = tuple(_checksum(name) for name in sorted(files))
+        cache_file._source_stamp = tuple(map(_checksum, files))
     return compiled
 
 
@@ -105,6 +105,28 @@ def _pause(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def _yield(typingctx):
+    """Lets another thread have the core, if one wants it."""
+    def codegen(context, builder, signature, args):
+        if os.name == "posix":
+            kind = ir.FunctionType(I32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@numba.njit
+def _wait(turn):
+    """One turn of a waiting loop: at first spins, as work comes or ends within microseconds, and
+    later lets others run, who may be what is waited for.
+    """
+    _pause()
+    if turn > 1000:
+        _yield()
 
 
 # A trampoline is what a thread calls: int f(result, error, arguments, i).  The first two are what
@@ -182,8 +204,10 @@ def _share(team, function, arguments, count):
         _store(board, TICKET, ((job & 0x7FFFFFFF) << 32) | count)
         while _take(board):
             pass
+        turn = 0
         while _load(board, DONE) < count:
-            _pause()
+            _wait(turn)
+            turn += 1
         failed = _swap_if(board, FAILED, 1, 0)
         _store(board, BUSY, 0)
         if failed:
@@ -207,8 +231,8 @@ def _help_out(board, patience):
         if _take(board):
             idle = 0
         else:
+            _wait(idle)
             idle += 1
-            _pause()
 
 
 help_out = njit(_help_out, {"nogil": True})

@@ -26,7 +26,7 @@ from layerkit.backends import blas
 # Words of the board, each on a cache line of its own, which compiled code reads and writes.
 TICKET, DONE, BUSY, FAILED, FUNCTION, ARGUMENTS, SGEMM, DGEMM, WORDS = range(0, 72, 8)
 
-PATIENCE = 40_000  # turns of an idle helper's waiting loop, of some 40 clock cycles each
+PATIENCE = 5_000  # turns of an idle helper's waiting loop, about a millisecond
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import NetError
-from layerkit.layers import GaussianReconstruction, Reparameterize
+from layerkit.layers import Dense, GaussianKL, GaussianReconstruction, Reparameterize
 from layerkit.net import Net
 
 
@@ -85,6 +85,53 @@ class GalaxyModel:
             totals += np.stack(self.net.infer(names, sample=True, **{self.x: images}))
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
+
+    def standardise(self, images: np.ndarray) -> bool:
+        """Moves and scales each axis of z so that over these images it has the prior's moments.
+
+        No reconstruction changes: what is done to z where it is made is undone where it is read,
+        in the weights of the layers around it.  The KL term falls, and samples from the prior come
+        to lie where galaxies do.  Training gets there too slowly: the KL's gradient along these
+        two directions of each axis is faint beside the noise of the reconstruction's.
+
+        With m the mean of g_mu(x) and s^2 the variance of g_mu(x) plus the mean of g_Sigma(x), the
+        map z -> (z - m) / s makes the KL term, averaged over the images, least.
+
+        Returns:
+            Whether it could be done: g must end, and f begin, with Dense layers, and z be made by
+            one sampling layer only.
+        """
+        layers = list(self.net.layers.values())
+        makers = [x for x in layers if {self.z_mean, self.z_log_variance} & set(x.tops)]
+        readers = [x for x in layers if self.z in x.bottoms]
+        others = [
+            x for x in layers if {self.z_mean, self.z_log_variance} & set(x.bottoms)
+            and not isinstance(x, Reparameterize | GaussianKL)
+        ]
+        linear = [x for x in [*makers, *readers] if isinstance(x, Dense)]
+        if others or len(makers) != 2 or linear != [*makers, *readers]:
+            return False
+        if any(x.neuron for x in linear if x in makers):
+            return False
+        mean, sd = self.encode(images)
+        shift = mean.mean(axis=0, dtype="float64")
+        scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
+
+        def array(values: np.ndarray) -> Any:
+            return self.net.backend.asarray(values, self.net.dtype)
+
+        for layer in linear:
+            w, b = layer.parameters["weight"].data, layer.parameters["bias"].data
+            if layer in readers:
+                b += array(shift) @ w
+                w *= array(scale)[:, None]
+            elif self.z_mean in layer.tops:
+                b -= array(shift)
+                b /= array(scale)
+                w /= array(scale)
+            else:
+                b -= array(2 * np.log(scale))
+        return True
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Mean images of galaxies drawn from the prior, (count, pixels)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -38,8 +39,11 @@ def set_aside(path: Path) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes readable JSON in one move."""
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    """Writes readable JSON in one move; JSON has no infinities, so they become null."""
+    known = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
+    }
+    text = json.dumps(known, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 

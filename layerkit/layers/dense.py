@@ -92,6 +92,10 @@ class Dense(Layer):
         if dx is not None:
             self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(x), -1))
 
+    def multiplications(self) -> int:
+        """As many as there are weights."""
+        return self.w.size
+
     # With kernels.
 
     def can_use_kernels(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import h5py
 import numpy as np
 
 from layerkit.backends.base import Array
@@ -48,6 +47,8 @@ class HDF5Data(Data):
 
     def example_shapes(self) -> list[Shape]:
         """Opens the file; all axes but the first."""
+        import h5py  # here, as it takes long and few nets read HDF5
+
         try:
             with open(self.path, "rb"):
                 pass  # Python says in fewer words than HDF5 why a file cannot be opened

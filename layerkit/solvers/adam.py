@@ -67,6 +67,8 @@ def _adam(size, w, g, m, v, constants):
     keep_m, add_m, keep_v, add_v = number(c[0]), number(c[1]), number(c[2]), number(c[3])
     step, root, epsilon = number(c[4]), number(c[5]), number(c[6])
     for i in range(size):
-        m[i] = keep_m * m[i] + add_m * g[i]
-        v[i] = keep_v * v[i] + add_v * (g[i] * g[i])
-        w[i] -= step * m[i] / (math.sqrt(v[i]) * root + epsilon)
+        gradient = g[i]  # read before anything is written, so that the loop vectorises
+        first = keep_m * m[i] + add_m * gradient
+        second = keep_v * v[i] + add_v * (gradient * gradient)
+        new = w[i] - step * first / (math.sqrt(second) * root + epsilon)
+        w[i], m[i], v[i] = new, first, second

@@ -73,5 +73,6 @@ def _momentum(size, w, g, velocity, _, constants):
     number = w.dtype.type
     momentum, of_g, of_velocity = number(c[0]), number(c[1]), number(c[2])
     for i in range(size):
-        velocity[i] = momentum * velocity[i] + g[i]
-        w[i] -= of_g * g[i] + of_velocity * velocity[i]
+        gradient = g[i]  # read before anything is written, so that the loop vectorises
+        new = momentum * velocity[i] + gradient
+        w[i], velocity[i] = w[i] - (of_g * gradient + of_velocity * new), new

@@ -12,7 +12,8 @@ from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import overrides
-from layerkit.net import Net, StepPlan
+from layerkit.net import Net, Plan
+from layerkit.profile import Profile, profile
 from layerkit.solvers.rates import RatePolicy, get
 
 
@@ -70,7 +71,7 @@ class Solver:
         self._update: Update | None = None
         if net.run.team is not None and overrides(type(self), "update_kernel", ("update",)):
             self._update = self._make_update()
-        self._plan: StepPlan | None = None
+        self._plan: Plan | None = None
         self._planned: Any = None
 
     def _make_update(self) -> Update:
@@ -94,8 +95,8 @@ class Solver:
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
         net = self.net
-        plan = self._make_plan()
-        loss = net.forward_step(plan, inputs)
+        plan = self.plan()
+        loss = net.run_forward(plan, inputs)
         if not math.isfinite(loss):
             where = net.first_non_finite() or "the sum of the losses"
             raise NotFiniteError(
@@ -106,25 +107,37 @@ class Solver:
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
-        net.backward_step(plan, self._update)
+        net.run_backward(plan, {})
         if self.clip is not None:
             self._clip([net.arena.diff[span] for span in self._rest])
         for span in self._rest:
             self._update_span(span, rate)
         return loss
 
-    def _make_plan(self) -> StepPlan:
-        """Decides who updates which parameters, anew when a setting that it depends on changes."""
+    def plan(self) -> Plan:
+        """What `step` calls, decided anew whenever a setting on which that depends changes."""
         net = self.net
+        update = self._update if self.fuse and self.clip is None else None
         settings = (
-            net.version, self.fuse and self.clip is None and self._update is not None,
-            [(p.trainable, p.l1, p.l2) for p in net.params.values()],
+            net.version, update is None, [(p.trainable, p.l1, p.l2) for p in net.params.values()]
         )
         if self._plan is None or self._planned != settings:
             self._planned = settings
-            self._plan = net.plan_step(settings[1])
+            self._plan = net.plan(update)
             self._rest = net.arena.trainable_spans(self._plan.updated)
         return self._plan
+
+    def profile(self, iterations: int = 50, **inputs: Any) -> Profile:
+        """Measures where the time of a step goes, by training for 2 * iterations + 3 steps.
+
+        Args:
+            iterations: steps to take the median of.
+            inputs: as for `step`.
+
+        Returns:
+            A table: print it.
+        """
+        return profile(self, iterations, inputs)
 
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]

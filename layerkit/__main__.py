@@ -1,0 +1,49 @@
+"""`python -m layerkit time NET` shows where the time of a training step goes, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from layerkit import command
+from layerkit.errors import LayerkitError
+from layerkit.layers import Input
+from layerkit.net import Net
+from layerkit.netfile import load_net
+from layerkit.solvers import Adam
+
+
+def main() -> None:
+    """Reads the command line and does what it says."""
+    parser = argparse.ArgumentParser(prog="python -m layerkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    timing = commands.add_parser(
+        "time", help="forward and backward time of each layer of a net file",
+        description="Trains a net on random inputs for a moment and prints, for each layer, the "
+        "time, the work and the share of this machine's measured peak.",
+    )
+    timing.add_argument("net", metavar="NET", help="net definition file, such as nets/mlp.py")
+    timing.add_argument("--batch", type=int, default=64, metavar="N", help="examples (%(default)s)")
+    timing.add_argument(
+        "--iterations", type=int, default=50, metavar="N", help="median of so many (%(default)s)"
+    )
+    timing.add_argument("--backend", default="numpy", help="numpy, cupy or auto (%(default)s)")
+    timing.add_argument(
+        "--kernels", default="auto", help="auto, or array for the specification (%(default)s)"
+    )
+    args = parser.parse_args()
+    if args.iterations < 1:
+        raise LayerkitError(f"--iterations must be at least 1, got {args.iterations}")
+    net = Net(
+        load_net(args.net), batch_size=args.batch, backend=args.backend, kernels=args.kernels
+    )
+    # Ones, because they are pictures, labels and probabilities alike.
+    inputs: dict[str, Any] = {
+        layer.name: net.xp.ones((args.batch, *layer.shape), net.dtype)
+        for layer in net.layers.values() if isinstance(layer, Input)
+    }
+    print(Adam(net).profile(args.iterations, **inputs))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,126 @@
+"""The table of where time goes: its bookkeeping, never the times themselves."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit import profile
+
+NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+
+
+def small(kernels, **settings):
+    layers = [
+        L.Input("x", shape=(6,)), L.Dense("h", "x", units=4, neuron="relu"),
+        L.Dense("y", "h", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "y", "t"),
+    ]
+    return lk.Net(layers, batch_size=3, kernels=kernels, **settings)
+
+
+@pytest.fixture
+def inputs(rng):
+    return {"x": rng.random((3, 6)), "t": rng.random((3, 5))}
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_work_is_counted_by_hand(kernels, inputs):
+    net = small(kernels)
+    solver = lk.Adam(net)
+    solver.fuse = False
+    report = solver.profile(3, **inputs)
+    forward = {row.layer: row for row in report.forward}
+    backward = {row.layer: row for row in report.backward}
+    assert list(forward) == list(net.layers)
+    assert list(backward) == ["loss", "y", "h"]
+    assert forward["h"].flops == 2 * 3 * 6 * 4
+    assert forward["h"].bytes == 4 * (3 * 6 + 3 * 4 + 6 * 4 + 4)
+    assert backward["h"].flops == 2 * 3 * 6 * 4  # the input needs no diff
+    assert backward["y"].flops == 2 * 2 * 3 * 4 * 5
+    # x, y, dx and dy once, the weights and the gradient of both parameters once
+    assert backward["y"].bytes == 4 * (2 * 3 * 4 + 2 * 3 * 5 + 2 * (4 * 5 + 5))
+    assert forward["loss"].flops == 0
+    for row in (*report.forward, *report.backward):
+        assert row.milliseconds > 0
+        assert math.isfinite(row.share)
+    assert report.batch == 3
+    assert report.milliseconds > 0
+
+
+def test_an_update_reads_and_writes_parameters_and_histories(inputs):
+    pytest.importorskip("numba", reason="updates are part of backward passes with kernels only")
+    net = small("auto")
+    report = lk.Adam(net).profile(2, **inputs)
+    row = next(r for r in report.backward if r.layer == "y")
+    assert row.bytes == 4 * (2 * 3 * 4 + 2 * 3 * 5 + 2 * 3 * (4 * 5 + 5))
+
+
+def test_profiling_is_training(inputs):
+    """It makes steps like any other, and leaves nothing behind."""
+    nets = [small("auto", seed=4) for _ in range(2)]
+    solvers = [lk.Adam(net) for net in nets]
+    solvers[0].profile(4, **inputs)
+    for _ in range(2 * 4 + 3):
+        solvers[1].step(**inputs)
+    assert solvers[0].iteration == solvers[1].iteration
+    assert solvers[0].step(**inputs) == solvers[1].step(**inputs)
+    np.testing.assert_array_equal(nets[0].arena.data, nets[1].arena.data)
+
+
+def test_the_table_names_every_layer(inputs):
+    text = str(lk.Adam(small("auto")).profile(2, **inputs))
+    lines = text.splitlines()
+    names = [line.split()[0] for line in lines[2:-1]]
+    assert names == ["x", "h", "y", "t", "loss", "loss", "y", "h"]
+    assert "a step of 3 takes" in lines[-1]
+    assert "GF/s" in lines[-1]
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_peaks_are_rates(kernels):
+    team = small(kernels).run.team
+    assert 1e8 < profile.gemm_peak(team) < 1e15
+    assert 1e8 < profile.copy_peak(team, 1 << 20) < 1e14
+    assert profile.copy_peak(team, 1) > 0
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "layerkit", *map(str, arguments)], capture_output=True, text=True,
+        timeout=300, cwd=NET.parent.parent,
+    )
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_the_command_prints_the_table(kernels):
+    done = run("time", NET, "--batch", 2, "--iterations", 2, "--kernels", kernels)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "GaussianReconstruction" in done.stdout
+    assert "a step of 2 takes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["time", "nowhere.py"], "nowhere.py"),
+        (["time", NET, "--batch", "0"], "batch_size must be at least 1"),
+        (["time", NET, "--iterations", "0"], "--iterations must be at least 1"),
+        (["time", NET, "--kernels", "fast"], "kernels must be one of"),
+        (["time", NET, "--backend", "abacus"], "unknown backend"),
+        (["time", NET, "--batch", "many"], "--batch"),
+        (["time"], "NET"),
+        ([], "command"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
