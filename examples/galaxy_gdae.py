@@ -213,7 +213,7 @@ def main() -> int:
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),
-        "latent": model.latent, "pixels": model.pixels,
+        "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
         "batch": args.batch,
         "iterations_per_second": solver.iteration / spent,

@@ -583,7 +583,8 @@ def test_infer_runs_what_lies_between(rng):
     )
     kl = net.infer("kl", z_mean=mean, z_log_variance=log_variance)
     np.testing.assert_allclose(
-        kl, 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1), rtol=1e-10
+        kl, 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1),
+        rtol=1e-10, atol=1e-14,  # the terms cancel where there is nearly no divergence
     )
     np.testing.assert_array_equal(net.infer("x", x=x), x)
     assert decoded.dtype == np.float64
