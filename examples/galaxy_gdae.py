@@ -173,11 +173,12 @@ def main() -> int:
 
     every = max(1, iterations // 200)
     started = saved_at = time.perf_counter()
-    bar = tqdm(
-        total=iterations * args.batch, initial=solver.iteration * args.batch, desc="training",
-        unit=" images", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 10,
-    )
-    with Interrupt() as interrupt, bar:
+    progress = {
+        "total": iterations * args.batch, "initial": solver.iteration * args.batch,
+        "desc": "training", "unit": " images", "unit_scale": True,
+        "mininterval": 0.5 if sys.stderr.isatty() else 10,
+    }
+    with Interrupt() as interrupt, tqdm(**progress) as bar:
         while solver.iteration < iterations and not interrupt.requested:
             recent.append(solver.step())
             bar.update(args.batch)

@@ -16,6 +16,7 @@ forward pass alone, so a wrong backward pass cannot pass for a kink.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -274,6 +275,7 @@ def settled_difference(
         rounding = ROUNDING * magnitude / step
         # What passes here as smooth keeps `fine` within the tolerance, wherever a kink may lie.
         allowed = tolerance / 2 * max(abs(coarse), abs(fine), typical) + rounding
-        if abs(fine - coarse) <= allowed and abs(jump) <= 2 * allowed:
+        inside = math.isfinite(allowed)  # else a step has led out of the domain, as to log(0)
+        if inside and abs(fine - coarse) <= allowed and abs(jump) <= 2 * allowed:
             return float(fine), rounding
     return None

@@ -485,11 +485,10 @@ def test_nets_can_share_a_part(xt, rng):
     ids=["shape", "parameter", "dtype", "gradients"],
 )
 def test_nets_that_cannot_share(settings, words):
-    whole = double(regression())
-    if settings.pop("share", None):
-        whole = double(regression(), phase="test")
+    settings = {"share": "train", **settings}
+    settings["share"] = double(regression(), phase=settings["share"])
     with pytest.raises(NetError) as message:
-        lk.Net(**{"layers": regression(), "dtype": "float64", "share": whole, **settings})
+        lk.Net(**{"layers": regression(), "dtype": "float64", **settings})
     one_line(message, *words)
 
 
