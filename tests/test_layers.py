@@ -26,6 +26,7 @@ def rows_where(condition):
 
 
 every_case = rows_where(lambda layer: True)
+with_and_without_kernels = pytest.mark.parametrize("kernels", ["array", "auto"])
 
 
 class Bench:
@@ -311,9 +312,9 @@ def test_activations_of_large_numbers():
             np.testing.assert_allclose(net.blobs["x"].diff, slope, atol=1e-30)
 
 
-def loss_of(layer, **inputs):
+def loss_of(layer, kernels="auto", **inputs):
     given = [L.Input(k, shape=np.shape(a)[1:]) for k, a in inputs.items()]
-    net = lk.Net([*given, layer], dtype="float64", gradients="all")
+    net = lk.Net([*given, layer], dtype="float64", gradients="all", kernels=kernels)
     value = net.forward(**inputs)
     net.backward()
     return value, net
@@ -345,18 +346,24 @@ def test_accuracy_gives_nothing_for_ties_and_nan(logits):
     assert net.metrics["y"] == 0
 
 
-def test_gaussian_kl_is_exact_close_to_the_prior():
-    """There the terms cancel: exp(v) - v - 1 is v^2 / 2."""
+@with_and_without_kernels
+def test_gaussian_kl_close_to_the_prior(kernels):
+    """There the terms cancel: exp(v) - v - 1 is v^2 / 2, up to rounding of v."""
     v = 1e-7
-    value, _ = loss_of(L.GaussianKL("y", "m", "v"), m=np.zeros((1, 1)), v=np.full((1, 1), v))
+    layer, m = L.GaussianKL("y", "m", "v"), np.zeros((1, 1))
+    value, net = loss_of(layer, kernels, m=m, v=m + v)
     assert value == pytest.approx(v * v / 4, rel=1e-2)
+    assert net.blobs["v"].diff.item() == pytest.approx(v / 2, rel=1e-6)
 
 
-def test_reconstruction_of_a_constant_pixel_is_bounded():
+@with_and_without_kernels
+def test_reconstruction_of_a_constant_pixel_is_bounded(kernels):
     """With the default floor, however small the variance the net asks for."""
     flat = np.zeros((1, 1))
-    value, _ = loss_of(L.GaussianReconstruction("y", "x", "m", "v"), x=flat, m=flat, v=flat - 1e4)
+    layer = L.GaussianReconstruction("y", "x", "m", "v")
+    value, net = loss_of(layer, kernels, x=flat, m=flat, v=flat - 1e4)
     assert value == pytest.approx(0.5 * math.log(2 * math.pi / (255**2 * 12)))
+    assert net.blobs["v"].diff.item() == 0
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean(rng):
@@ -391,11 +398,12 @@ def test_noise_differs_from_pass_to_pass_and_repeats_with_the_seed(layer, rng):
     assert not np.array_equal(first, other)
 
 
-def test_reparameterize_samples_the_gaussian_it_is_given(rng):
+@with_and_without_kernels
+def test_reparameterize_samples_the_gaussian_it_is_given(kernels, rng):
     n, mean, log_variance = 100_000, rng.normal(size=3), rng.normal(size=3)
     net = lk.Net(
         [*(L.Input(b, shape=(3,)) for b in "mv"), L.Reparameterize("z", "m", "v")],
-        batch_size=n, dtype="float64", seed=int(rng.integers(2**31)),
+        batch_size=n, dtype="float64", seed=int(rng.integers(2**31)), kernels=kernels,
     )
     inputs = {"m": np.tile(mean, (n, 1)), "v": np.tile(log_variance, (n, 1))}
     z = net.infer("z", **inputs)
@@ -406,8 +414,10 @@ def test_reparameterize_samples_the_gaussian_it_is_given(rng):
     np.testing.assert_array_equal(net.infer("z", sample=False, **inputs), inputs["m"])
 
 
-def test_frozen_parameters_keep_their_diff(rng):
-    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], dtype="float64")
+@with_and_without_kernels
+def test_frozen_parameters_keep_their_diff(kernels, rng):
+    layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)]
+    net = lk.Net(layers, dtype="float64", kernels=kernels)
     x = rng.standard_normal((4, 3))
     for frozen, trained in (("y/weight", "y/bias"), ("y/bias", "y/weight")):
         net.unfreeze("y")

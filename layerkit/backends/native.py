@@ -32,15 +32,19 @@ BYTES = ir.IntType(8).as_pointer()
 
 def njit(function: Any, options: dict[str, Any]) -> Any:
     """Compiles a kernel when it is first called."""
-    return _stamp(numba.njit(cache=True, error_model="numpy", **options)(function), function)
+    return _cached(numba.njit(error_model="numpy", **options)(function), function)
 
 
-def _stamp(compiled: Any, function: Any) -> Any:
-    """Makes the cache on disk notice changes of what kernels are made of, which is this folder.
+def _cached(compiled: Any, function: Any) -> Any:
+    """Turns on the cache on disk, and makes it notice changes of what kernels are made of.
 
     By itself Numba looks at the file of the function only, not at those of the functions that it
-    calls and of the constants that it holds.
+    calls and of the constants that it holds, which are in this folder.
     """
+    try:
+        compiled.enable_caching()
+    except RuntimeError:  # no place on this disk can be written to
+        return compiled
     files = [function.__code__.co_filename, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
     cache_file = getattr(compiled._cache, "_cache_file", None)
     if cache_file is not None:
@@ -306,8 +310,7 @@ def update(function: Any, options: dict[str, Any]) -> Any:
             function, sigutils.normalize_signature(signature), locals={},
             options={"fastmath": ROUNDING, "error_model": "numpy"},
         )
-        made.enable_caching()
-        _stamp(made, function).compile()
+        _cached(made, function).compile()
         kept.append(made)
         return made.address
 

@@ -20,7 +20,8 @@ from layerkit.layers.neuron import Neuron
 from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
-BLOCK = 128  # rows and columns of a weight that are updated while they are in cache
+BLOCK = 1 << 16  # elements of a weight's gradient that are computed and used while in cache
+WIDEST = 1024  # columns of such a block
 LONG = 512  # inputs or units that are worth cutting up
 
 
@@ -116,7 +117,7 @@ class Dense(Layer):
         self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
         by_units = self.units > inputs
         self.x_partial = np.zeros((PIECES if by_units else 0, rows, inputs), dtype)
-        self.block = np.zeros((PIECES, BLOCK, BLOCK), dtype)
+        self.block = np.zeros((PIECES, min(BLOCK, max(self.w.size, WIDEST))), dtype)
         self.nothing = np.zeros((0, 0), dtype)
         self.nothing_flat = np.zeros(0, dtype)
         self.no_constants = np.zeros(8)
@@ -250,37 +251,37 @@ def _backward_piece(
     inputs, units = w.shape
     if by_units:
         first, last, left, right = 0, inputs, i * width, min((i + 1) * width, units)
-        target = partial[i, : len(x)]
+        target = partial[i, : len(x), :inputs]
     else:
         first, last, left, right = i * width, min((i + 1) * width, inputs), 0, units
-        target = dx
-    block = BLOCK if update != 0 else max(last - first, right - left)
-    for c in range(left, right, block):
-        c_end = min(c + block, right)
-        for r in range(first, last, block):
-            r_end = min(r + block, last)
-            if wants_dx:
-                gemm(team, d[:, c:c_end], w[r:r_end, c:c_end].T, target[:, r:r_end], c > left)
-            if update == 0:
-                if dw.size > 0:
-                    gemm(team, x[:, r:r_end].T, d[:, c:c_end], dw[r:r_end, c:c_end], False)
-                continue
-            g = scratch[i, : r_end - r, : c_end - c]
-            gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
-            for k in range(r_end - r):
-                call_update(
-                    update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
-                    w_second[r + k, c:c_end], constants,
-                )
+        target = dx[:, first:last]
+    columns = min(right - left, WIDEST) if update != 0 else right - left
+    rows = max(BLOCK // columns, 1) if update != 0 else last - first
+    for c in range(left, right, columns):
+        c_end = min(c + columns, right)
+        if wants_dx:
+            gemm(team, d[:, c:c_end], w[first:last, c:c_end].T, target, c > left)
+        if update == 0 and dw.size > 0:
+            gemm(team, x[:, first:last].T, d[:, c:c_end], dw[first:last, c:c_end], False)
+        if update != 0:
+            for r in range(first, last, rows):
+                r_end = min(r + rows, last)
+                g = scratch[i, : (r_end - r) * (c_end - c)].reshape(r_end - r, c_end - c)
+                gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
+                for k in range(r_end - r):
+                    call_update(
+                        update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
+                        w_second[r + k, c:c_end], constants,
+                    )
         if db.size > 0 and (by_units or i == 0):
-            g = db[c:c_end]
-            g[:] = d[0, c:c_end]
+            g_bias = db[c:c_end]
+            g_bias[:] = d[0, c:c_end]
             for row in range(1, len(d)):
-                for j in range(g.size):
-                    g[j] += d[row, c + j]
+                for j in range(g_bias.size):
+                    g_bias[j] += d[row, c + j]
             if update != 0:
                 call_update(
-                    update, b[c:c_end], g, b_first[c:c_end], b_second[c:c_end], constants
+                    update, b[c:c_end], g_bias, b_first[c:c_end], b_second[c:c_end], constants
                 )
 
 

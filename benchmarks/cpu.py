@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Training speed on the CPU: layerkit and its peers, in turn, in one run.
+
+An iteration is what the paper counts: the next minibatch, the noise, forward, backward, Adam, for
+the net of section 3.1 on 8192 images of 69 x 69 in float32.  Every program runs at each batch size
+in a process of its own, one after the other, several rounds, so that a slow moment of the machine
+strikes all alike; the table shows medians over the rounds.
+
+    python benchmarks/cpu.py                          # peers where they are found
+    python benchmarks/cpu.py --peers DIR --torch-python PYTHON --jax-python PYTHON
+
+The peers are torch_gdae.py and jax_gdae.py in DIR (default: ../shared/peers beside this project).
+A peer whose program or package is missing is left out, and the output says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PIXELS, IMAGES = 69 * 69, 8192
+PEERS = {  # name -> program, package, arguments
+    "PyTorch eager": ("torch_gdae.py", "torch", ["--device", "cpu", "--mode", "eager"]),
+    "PyTorch compile": ("torch_gdae.py", "torch", ["--device", "cpu", "--mode", "compile"]),
+    "JAX jit": ("jax_gdae.py", "jax", []),
+}
+
+
+def main() -> None:
+    """Runs everything and prints a Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peers", type=Path, default=ROOT.parent / "shared" / "peers")
+    parser.add_argument("--torch-python", default=sys.executable, help="has PyTorch")
+    parser.add_argument("--jax-python", default=sys.executable, help="has JAX")
+    parser.add_argument("--batches", default="1,16,128,512")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement, five of them")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        worker(args.worker, args.seconds)
+        return
+
+    batches = [int(b) for b in args.batches.split(",")]
+    programs = {"layerkit": [sys.executable, str(Path(__file__).resolve())]}
+    for name, (file, package, options) in PEERS.items():
+        python = args.torch_python if package == "torch" else args.jax_python
+        if not (args.peers / file).exists():
+            print(f"{name}: left out, no {file} in {args.peers}", file=sys.stderr)
+        elif subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
+            print(f"{name}: left out, {python} cannot import {package}", file=sys.stderr)
+        else:
+            programs[name] = [python, str(args.peers / file), *options]
+
+    # Compiles kernels, once; later processes find them in the cache.
+    run([*programs["layerkit"], "--worker", str(batches[0]), "--seconds", "0.01"])
+    results: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for turn in range(args.rounds):
+        for batch in batches:
+            for name in random.Random(turn).sample(list(programs), len(programs)):
+                which = ["--worker" if name == "layerkit" else "--batches", str(batch)]
+                command = [*programs[name], *which, "--seconds", str(args.seconds)]
+                found = run(command)
+                if found is None:
+                    print(f"{name}, batch {batch}: failed", file=sys.stderr)
+                else:
+                    results.setdefault((name, batch), []).append(found)
+                    print(f"round {turn + 1} {name} {batch}: {found['ms_per_iteration']:.3f} ms",
+                          file=sys.stderr, flush=True)
+    print(report(programs, batches, results))
+
+
+def run(command: list[str]) -> dict[str, float] | None:
+    """The last line of a program, which is JSON, with the most memory it used, in MB."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or not lines:
+        return None
+    return {"memory": usage.ru_maxrss / 1024, **json.loads(lines[-1])}
+
+
+def worker(batch: int, seconds: float) -> None:
+    """layerkit at one batch size, in the way of the peers; prints one line of JSON."""
+    started = time.perf_counter()
+    import layerkit as lk
+
+    imported = time.perf_counter() - started
+    import numpy as np
+
+    from layerkit import layers as L
+    from layerkit import profile
+
+    images = 0.3 * np.random.default_rng(2).random((IMAGES, PIXELS), np.float32)
+    layers = lk.load_net(ROOT / "nets" / "galaxy_gdae.py")
+    started = time.perf_counter()
+    data = L.MemoryData("x", data=images, shuffle=False)  # the peers read theirs in order, too
+    net = lk.Net(lk.with_data(layers, data), batch_size=batch)
+    built = time.perf_counter() - started
+    solver = lk.Adam(net, rate=1e-4)
+    started = time.perf_counter()
+    solver.step()
+    first = time.perf_counter() - started
+
+    def repeat(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            solver.step()
+        return (time.perf_counter() - start) / count
+
+    repeat(20)
+    rounds = max(10, int(seconds / repeat(10)))
+    spent = statistics.median(repeat(rounds) for _ in range(5))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    table = solver.profile(max(5, min(rounds, 100)))  # takes more memory, to measure peaks
+    print(json.dumps({
+        "ms_per_iteration": 1e3 * spent, "memory": memory,
+        "import": imported, "built": built, "first": first,
+        "gemm": table.gemm, "copy": table.copy, "bound": table.bound, "threads": table.threads,
+        "copy_memory": profile.copy_peak(net.run.team, 256 << 20),
+    }))
+
+
+def report(
+    programs: dict[str, list[str]], batches: list[int],
+    results: dict[tuple[str, int], list[dict[str, float]]],
+) -> str:
+    """The tables, in Markdown."""
+    def median(name: str, batch: int, key: str = "ms_per_iteration") -> float:
+        found = [r[key] for r in results.get((name, batch), ())]
+        return statistics.median(found) if found else float("nan")
+
+    peers = [name for name in programs if name != "layerkit"]
+    def row(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    head = ["batch", "layerkit", "iterations/s", *peers]
+    if peers:
+        head.append("fastest peer / layerkit")
+    lines = [
+        f"{machine()}, {median('layerkit', batches[0], 'threads'):.0f} threads, "
+        f"Python {platform.python_version()}. Milliseconds per iteration.", "",
+        row(head), row("---" for _ in head),
+    ]
+    ratios = []
+    for batch in batches:
+        own, others = median("layerkit", batch), [median(p, batch) for p in peers]
+        cells = [str(batch), f"{own:.3f}", f"{1e3 / own:,.0f}", *(f"{o:.3f}" for o in others)]
+        if peers:
+            ratios.append(min(others) / own)
+            cells.append(f"{ratios[-1]:.2f}")
+        lines.append(row(cells))
+    if peers:
+        lines += ["", f"Geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}."]
+    head = ["batch", "peak memory, MB: layerkit", *peers, "GEMM peak, GF/s", "copy peak, GB/s",
+            "bound, ms", "share of the bound"]
+    lines += ["", row(head), row("---" for _ in head)]
+    for batch in batches:
+        of = functools.partial(median, "layerkit", batch)
+        lines.append(row([
+            str(batch), *(f"{median(n, batch, 'memory'):.0f}" for n in ("layerkit", *peers)),
+            f"{of('gemm') / 1e9:.0f}", f"{of('copy') / 1e9:.0f}", f"{of('bound'):.3f}",
+            f"{of('bound') / of('ms_per_iteration'):.0%}",
+        ]))
+    first = batches[0]
+    lines += [
+        "", f"`import layerkit`: {median('layerkit', first, 'import'):.2f} s. In a fresh process "
+        f"with a warm cache, building the net takes {median('layerkit', first, 'built'):.2f} s "
+        f"and the first step {median('layerkit', first, 'first'):.2f} s.",
+        f"Copying from memory rather than cache: "
+        f"{median('layerkit', first, 'copy_memory') / 1e9:.0f} GB/s.",
+    ]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """The processor in words, without the host's name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        model = next(x.split(":", 1)[1].strip() for x in text.splitlines() if "model name" in x)
+        vector = next((n for n in ("avx512f", "avx2") if f" {n} " in text), "no AVX2")
+    except (OSError, StopIteration):
+        model, vector = platform.processor() or platform.machine(), "vector unit unknown"
+    return f"{model} ({vector})"
+
+
+if __name__ == "__main__":
+    main()
