@@ -9,6 +9,7 @@ OUT ?= out/galaxy
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
 	@echo "make test     lint, types and tests"
+	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
 
 $(VENV)/run: pyproject.toml
@@ -32,5 +33,9 @@ types: $(VENV)/dev
 test: lint types
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/cpu.py $(BENCH)
+
 clean:
+	find layerkit nets examples tests benchmarks -name __pycache__ -exec rm -rf {} +
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import fnmatch
 import functools
 import math
@@ -22,6 +21,7 @@ from layerkit.blob import Arena, Blob, Parameter
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
 from layerkit.layers.input import Input
+from layerkit.wiring import closest, needing_gradients, quoted, readers_of, sort_layers
 
 PHASES = ("train", "test")
 GRADIENTS = ("parameters", "all", "none")
@@ -123,7 +123,7 @@ class Net:
         if kernels == "auto" and self.backend.name == "numpy" and compile_all():
             self.run.team = team()
         self.descriptions = list(layers)
-        ordered = _sort(self.descriptions)
+        ordered = sort_layers(self.descriptions)
         self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
         shapes = self._set_up()
         if self.run.team is not None:
@@ -199,33 +199,11 @@ class Net:
     def _plan_backward(self) -> None:
         """Decides which blobs get a diff, and who writes where in the backward pass."""
         self.version += 1
-        layers, everything = list(self.layers.values()), self.gradients == "all"
-        anywhere = everything or not any(layer.is_loss for layer in layers)
-        wants: dict[str, bool] = {}  # blob -> something upstream needs its gradient
-        for layer in layers:
-            upstream = any(p.trainable for p in layer.parameters.values()) or any(
-                wants[b] and layer.differentiable(i) for i, b in enumerate(layer.bottoms)
-            )
-            for top in layer.tops:
-                wants[top] = not layer.is_metric and (everything or upstream)
-        reaches = dict.fromkeys(self.blobs, anywhere)  # blob -> its value changes a loss
-        for layer in reversed(layers):
-            if layer.is_loss or any(reaches[t] for t in layer.tops):
-                for i, bottom in enumerate(layer.bottoms):
-                    reaches[bottom] |= layer.differentiable(i) and not layer.is_metric
-        active = [
-            layer for layer in layers
-            if self.gradients != "none" and any(wants[t] for t in layer.tops)
-            and (layer.is_loss or any(reaches[t] for t in layer.tops))
-        ]
-
+        layers = list(self.layers.values())
+        active = needing_gradients(layers, self.gradients)
         self._idle = [p for x in layers if x not in active for p in x.parameters.values()]
         with_diff = {top for layer in active for top in layer.tops}
-        readers: dict[str, list[tuple[str, int]]] = {name: [] for name in with_diff}
-        for layer in active:
-            for i, bottom in enumerate(layer.bottoms):
-                if bottom in with_diff and layer.differentiable(i):
-                    readers[bottom].append((layer.name, i))
+        readers = readers_of(active, with_diff)
 
         rows, size = self._rows, self.run.batch_size
         self._resize(size)
@@ -295,7 +273,7 @@ class Net:
                 or fnmatch.fnmatchcase(p.name.rpartition("/")[0], pattern)
             ]
             if not found:
-                raise NetError(f"no parameter matches {pattern!r}; there are {_list(self.params)}")
+                raise NetError(f"no parameter matches {pattern!r}; there are {quoted(self.params)}")
             matches += found
         for p in matches:
             p.trainable = trainable
@@ -323,7 +301,7 @@ class Net:
         names = [layer.name for layer in self._inputs]
         for name in inputs:
             if name not in names:
-                raise NetError(f"no Input layer {name!r}; this net has {_list(names)}")
+                raise NetError(f"no Input layer {name!r}; this net has {quoted(names)}")
         rows = None
         for layer in self._inputs:
             if layer.name not in inputs:
@@ -512,7 +490,7 @@ class Net:
     def _plan_inference(self, outputs: list[str], given: Iterable[str]) -> list[Any]:
         for name in (*outputs, *given):
             if name not in self.blobs:
-                raise NetError(f"infer: no blob {name!r}; {_close(name, self.blobs)}")
+                raise NetError(f"infer: no blob {name!r}; {closest(name, self.blobs)}")
         known, needed, plan = set(given), set(outputs), []
         for layer, bottoms, tops in reversed(self._forward):
             wanted = [t for t in layer.tops if t in needed and t not in known]
@@ -613,65 +591,3 @@ def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _shape(shape: Shape) -> str:
     return ", ".join(map(str, shape))
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(repr(n) for n in names) or "none"
-
-
-def _close(name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {_list(names)}"
-
-
-def _sort(layers: list[Layer]) -> list[Layer]:
-    """The layers in an order in which every blob is made before it is read.
-
-    Layers keep the order of the list as far as that allows.
-    """
-    if not layers:
-        raise NetError("the list of layers is empty")
-    producers: dict[str, Layer] = {}
-    names: set[str] = set()
-    for layer in layers:
-        if not isinstance(layer, Layer):
-            raise NetError(f"the list of layers holds {layer!r}, which is not a Layer")
-        if layer.name in names:
-            raise NetError(f"two layers are called {layer.name!r}; give each its own name")
-        names.add(layer.name)
-        for top in layer.tops:
-            if top in producers:
-                raise NetError(
-                    f"blob {top!r} is a top of both layer {producers[top].name!r} and layer "
-                    f"{layer.name!r}; rename one of them (tops=)"
-                )
-            producers[top] = layer
-    for layer in layers:
-        for bottom in layer.bottoms:
-            if bottom not in producers:
-                layer.fail(f"its bottom {bottom!r} is no layer's top; {_close(bottom, producers)}")
-    ordered: list[Layer] = []
-    made: set[str] = set()
-    waiting = list(layers)
-    while waiting:
-        ready = next((x for x in waiting if made.issuperset(x.bottoms)), None)
-        if ready is None:
-            raise NetError(_cycle(waiting, producers))
-        waiting.remove(ready)
-        ordered.append(ready)
-        made.update(ready.tops)
-    return ordered
-
-
-def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
-    """Says which layers feed each other in a circle, by walking upstream until one repeats."""
-    path = [waiting[0]]
-    while True:
-        upstream = next(producers[b] for b in path[-1].bottoms if producers[b] in waiting)
-        if upstream in path:
-            circle = [*path[path.index(upstream):], upstream][::-1]
-            return "these layers feed each other in a circle: " + " -> ".join(
-                repr(x.name) for x in circle
-            )
-        path.append(upstream)

@@ -71,6 +71,7 @@ class Case:
         kinks: values that the bottoms keep clear of.
         noise: "normal" or "uniform", what the layer draws.
         phase: of the net.
+        weight: of a loss layer.
         kernels: "array" or "auto".
     """
 
@@ -82,6 +83,7 @@ class Case:
     kinks: Sequence[float] = ()
     noise: str | None = None
     phase: str = "train"
+    weight: float = 1.0
     kernels: str = "array"
 
     @property
@@ -324,6 +326,7 @@ def loss_cases() -> list[Case]:
                 "y", "x", "mean", "log_variance", **settings
             ),
             shapes, summed(gaussian_nll(floor)), jax_nll(floor),
+            weight=settings.get("weight", 1.0),
         )
         for label, settings, floor in (
             ("default", {}, QUANTISATION),
@@ -347,11 +350,13 @@ def loss_cases() -> list[Case]:
         Case(
             "GaussianKL", lambda: L.GaussianKL("y", "mean", "log_variance", weight=0.3),
             {"mean": normal(), "log_variance": normal()}, summed(kl), jax_kl,
+            weight=0.3,
         ),
         Case(
-            "SquareLoss", lambda: L.SquareLoss("y", "x", "t"), {"x": normal(), "t": normal()},
+            "SquareLoss", lambda: L.SquareLoss("y", "x", "t", weight=4.0),
+            {"x": normal(), "t": normal()},
             summed(lambda x, t: (x - t) ** 2 / 2),
-            lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1),
+            lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1), weight=4.0,
         ),
         Case(
             "BinaryCrossEntropy", lambda: L.BinaryCrossEntropy("y", "x", "t"),
@@ -362,7 +367,7 @@ def loss_cases() -> list[Case]:
             "BinaryCrossEntropy-shares", lambda: L.BinaryCrossEntropy("y", "x", "t", weight=0.7),
             {**logit, "t": unit_interval()},
             summed(lambda x, t: -t * special.log_expit(x) - (1 - t) * special.log_expit(-x)),
-            jax_bce,
+            jax_bce, weight=0.7,
         ),
         Case(
             "SoftmaxLoss", lambda: L.SoftmaxLoss("y", "x", "t"),
@@ -370,7 +375,7 @@ def loss_cases() -> list[Case]:
         ),
         Case(
             "SoftmaxLoss-column", lambda: L.SoftmaxLoss("y", "x", "t", weight=0.2),
-            {"x": normal(3), "t": labels(3, 1)}, softmax_loss, jax_softmax_loss,
+            {"x": normal(3), "t": labels(3, 1)}, softmax_loss, jax_softmax_loss, weight=0.2,
         ),
         Case(
             "Accuracy", lambda: L.Accuracy("y", "x", "t"),

@@ -18,6 +18,13 @@ def memory(path, arrays, **settings):
     return L.MemoryData("d", data=arrays, **settings)
 
 
+def without_kernels(path, arrays, **settings):
+    """The array code of MemoryData, where compiled kernels could do its work."""
+    layer = memory(path, arrays, **settings)
+    layer.can_use_kernels = lambda: False
+    return layer
+
+
 def hdf5(path, arrays, **settings):
     with h5py.File(path / "data.h5", "w") as file:
         for i, array in enumerate(arrays):
@@ -31,7 +38,7 @@ def small_blocks(path, arrays, **settings):
     return hdf5(path, arrays, block=3, mixed=2, **settings)
 
 
-MAKERS = pytest.mark.parametrize("make", [memory, hdf5, small_blocks])
+MAKERS = pytest.mark.parametrize("make", [memory, without_kernels, hdf5, small_blocks])
 
 
 def served(net, count, top="d"):

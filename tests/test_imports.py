@@ -15,7 +15,7 @@ RANKS = [
     ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile"],
+    ["layerkit.profile", "layerkit.wiring"],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
     ["layerkit.snapshot"],

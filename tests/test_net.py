@@ -201,6 +201,15 @@ def test_blobs_that_need_no_gradient_get_none():
     assert with_diff(net) == {"h", "y", "loss", "class_loss"}
 
 
+def test_what_is_learned_behind_a_label_has_no_gradient():
+    """A label is not differentiable: nothing upstream of it can be trained through it."""
+    net = lk.Net([
+        L.Input("x", shape=(3,)), L.Dense("label", "x", units=1), L.Input("y", shape=(4,)),
+        L.SoftmaxLoss("loss", "y", "label"),
+    ])
+    assert with_diff(net) == set()
+
+
 def test_gradients_of_everything(xt, rng):
     """With gradients="all" inputs and targets get theirs, and what changes no loss gets zero."""
     net = double([*regression(), L.Dense("aside", "h", units=2), L.Input("unread", shape=(2,))],
@@ -223,6 +232,7 @@ def test_a_label_has_a_diff_of_zero_where_it_must_have_one(rng):
         L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Input("label", shape=()),
         L.SoftmaxLoss("loss", "y", "label"),
     ], gradients="all")
+    net.blobs["label"].diff.fill(np.nan)
     run(net, x=rng.standard_normal((ROWS, 3)), label=rng.integers(0, 4, ROWS))
     np.testing.assert_array_equal(net.blobs["label"].diff, 0)
     assert net.blobs["x"].diff.all()
@@ -473,6 +483,17 @@ def test_nets_can_share_a_part(xt, rng):
     assert whole.params["h/bias"].trainable
 
 
+def test_training_a_shared_part_equals_training_it_alone(xt):
+    """Wherever its parameters, and so the solver's history of them, lie in the other's arena."""
+    whole = double([L.Dense("before", "x", units=20), *regression()], seed=3)
+    part, alone = double(regression(), share=whole), double(regression(), seed=3)
+    solvers = lk.Adam(part), lk.Adam(alone)
+    for _ in range(5):
+        assert len({solver.step(**xt) for solver in solvers}) == 1
+    for name, p in alone.params.items():
+        np.testing.assert_array_equal(whole.params[name].data, p.data)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -604,12 +625,12 @@ def test_infer_samples_unless_told_not_to(rng):
     x = rng.random((ROWS, 9))
     mean, log_variance, z = net.infer(["z_mean", "z_log_variance", "z"], sample=False, x=x)
     np.testing.assert_array_equal(z, mean)
+    net.forward(x=x)
+    assert (net.blobs["z"].data != mean).all(), "the next pass samples again"
     draws = np.stack([net.infer("z", x=x) for _ in range(2000)])
     sd = np.exp(0.5 * log_variance)
     assert np.abs((draws.mean(axis=0) - mean) / (sd / np.sqrt(2000))).max() < 6
     np.testing.assert_allclose(draws.std(axis=0), sd, rtol=6 / np.sqrt(2 * 2000))
-    net.forward(x=x)
-    assert (net.blobs["z"].data != mean).all(), "the next pass samples again"
 
 
 def test_infer_gives_copies(rng):
@@ -683,11 +704,19 @@ def test_one_seed_one_net(rng, dtype):
     losses = [[solver.step(x=x) for _ in range(5)] for solver in solvers]
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
-    assert len(set(losses[0])) == 5
     np.testing.assert_array_equal(nets[0].arena.data, nets[1].arena.data)
     for name, p in nets[0].params.items():
         if name.endswith("weight"):
             assert (p.data != nets[2].params[name].data).any()
+
+
+def test_each_pass_draws_anew(rng):
+    net = double(galaxy_net())
+    x = rng.random((ROWS, 9))
+    losses = [net.forward(x=x) for _ in range(5)]
+    assert len(set(losses)) == 5
+    net.set_state({"seed": 0, "passes": 2})
+    assert net.forward(x=x) == losses[2]
 
 
 def test_layers_of_one_shape_draw_numbers_of_their_own():

@@ -23,8 +23,8 @@ def regression():
     ]
 
 
-def make(dtype="float64", seed=0):
-    return lk.Net(regression(), ROWS, dtype=dtype, seed=seed)
+def make(dtype="float64", **settings):
+    return lk.Net(regression(), ROWS, dtype=dtype, **settings)
 
 
 @jax.jit
@@ -103,9 +103,10 @@ COSINE = optax.cosine_decay_schedule(0.05, 80, alpha=0.1)
         "Nesterov in steps",
     ],
 )
-def test_solvers_follow_optax(make_solver, make_peer, batches):
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_solvers_follow_optax(make_solver, make_peer, kernels, batches):
     """Each with gradients of its own making, from the same start, for a hundred steps."""
-    net = make()
+    net = make(kernels=kernels)
     solver, peer = make_solver(net), make_peer()
     start = params = jax.numpy.asarray(flat(net))
     state = peer.init(params)
