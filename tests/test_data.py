@@ -180,14 +180,16 @@ def test_augmented_images_can_fill_a_flat_input(rng):
 def test_shuffling_a_file_mixes_blocks_from_all_over_it(rng, tmp_path):
     layer = hdf5(tmp_path, numbered(1000), block=10, mixed=5)
     net = lk.Net([layer], batch_size=50, seed=int(rng.integers(1e9)))
-    starts = []
+    starts, orders = [], set()
     for _ in range(20):  # one epoch, window by window
         window = served(net, 50)
         blocks = np.unique(window // 10)
         assert len(blocks) == 5
         assert (np.diff(window) != 1).mean() > 0.5, "the rows of a window are not mixed"
         starts.extend(blocks)
+        orders.add(tuple(window % 10))
     assert len(set(starts)) == 100
+    assert len(orders) == 20, "each window is mixed in an order of its own"
     # The blocks themselves come in random order: no trend along the epoch.
     assert stats.spearmanr(np.arange(100), starts).pvalue > UNLIKELY
 

@@ -77,9 +77,10 @@ def test_the_closed_form(x):
         assert worse < best
 
 
-def test_the_bound_reaches_the_exact_likelihood(x, rng):
-    data = L.MemoryData("x", data=x)
-    net = lk.Net(lk.with_data(linear_vae(), data), BATCH, seed=int(rng.integers(2**31)))
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_the_bound_reaches_the_exact_likelihood(kernels, x, rng):
+    layers = lk.with_data(linear_vae(), L.MemoryData("x", data=x))
+    net = lk.Net(layers, BATCH, seed=int(rng.integers(2**31)), kernels=kernels)
     net.freeze("z_log_variance/weight", "noise/weight", "x_log_variance")
     solver = lk.Adam(net, lk.rates.Cosine(0.05, ITERATIONS, final=1e-4))
     for _ in range(ITERATIONS):
@@ -87,7 +88,7 @@ def test_the_bound_reaches_the_exact_likelihood(x, rng):
 
     # The bound over all data, with its sampling error.
     seed = int(rng.integers(2**31))
-    test = lk.Net(linear_vae(), COUNT, phase="test", share=net, seed=seed)
+    test = lk.Net(linear_vae(), COUNT, phase="test", share=net, seed=seed, kernels=kernels)
     bounds = np.array([-test.forward(x=x) for _ in range(40)])
     bound, error = bounds.mean(), bounds.std(ddof=1) / math.sqrt(len(bounds))
     best = best_log_likelihood(x)
