@@ -136,6 +136,28 @@ def test_dense(rows, inputs, units, dtype, rng):
     compare(layers, rng, {"x": rng.standard_normal((rows, inputs))}, dtype)
 
 
+@pytest.mark.parametrize("rows", [2, 20, 300])
+@pytest.mark.parametrize("units", [2500, 2900])
+def test_a_wide_dense_is_cut_into_blocks(rows, units, rng):
+    layers = [
+        L.Input("x", shape=(7,)), L.Input("target", shape=(units,)),
+        L.Dense("h", "x", units=130, neuron="relu"), L.Dense("y", "h", units=units),
+        L.SquareLoss("loss", "y", "target", weight=1e-3),
+    ]
+    inputs = {
+        "x": rng.standard_normal((rows, 7)), "target": rng.standard_normal((rows, units)),
+    }
+    compare(layers, rng, inputs, "float64", batch_size=rows + 40)
+    solvers = [lk.Adam(net, 1e-2) for net in both(layers, rows, 3, dtype="float64")]
+    for _ in range(3):
+        losses = [solver.step(**inputs) for solver in solvers]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    for name, p in solvers[1].net.params.items():
+        np.testing.assert_allclose(
+            solvers[0].net.params[name].data, p.data, rtol=1e-7, atol=1e-9, err_msg=name
+        )
+
+
 @pytest.mark.parametrize("neuron", [None, "leaky_relu", "tanh", "softplus"])
 def test_dense_with_any_neuron(neuron, rng):
     layers = [L.Input("x", shape=(3, 4)), L.Dense("y", "x", units=17, neuron=neuron)]

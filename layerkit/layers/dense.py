@@ -20,8 +20,10 @@ from layerkit.layers.neuron import Neuron
 from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
-BLOCK = 1 << 16  # elements of a weight's gradient that are computed and used while in cache
-WIDEST = 1024  # columns of such a block
+WIDEST = 1216  # columns of a weight's gradient that are computed at a time
+BLOCK = 1 << 17  # elements of such a block, or of the gradient of the top that goes with it
+ROWS = 128  # examples that a wide layer's forward pass takes at a time
+FEW = 3  # examples for which a BLAS call takes longer to begin than the work
 LONG = 512  # inputs or units that are worth cutting up
 
 
@@ -115,8 +117,8 @@ class Dense(Layer):
         rows, dtype = self.run.batch_size, self.run.dtype
         sums = inputs >= LONG > self.units
         self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
-        by_units = self.units > inputs
-        self.x_partial = np.zeros((PIECES if by_units else 0, rows, inputs), dtype)
+        across = -(-self.units // _grid(rows, inputs, self.units)[1])  # fewer for fewer examples
+        self.x_partial = np.zeros((across if across > 1 else 0, rows, inputs), dtype)
         self.block = np.zeros((PIECES, min(BLOCK, max(self.w.size, WIDEST))), dtype)
         self.nothing = np.zeros((0, 0), dtype)
         self.nothing_flat = np.zeros(0, dtype)
@@ -172,9 +174,11 @@ class Dense(Layer):
 @kernel
 def _forward_columns(i, team, x, w, b, slope, y, width):
     start, stop = i * width, min((i + 1) * width, w.shape[1])
-    gemm(team, x, w[:, start:stop], y[:, start:stop], False)
-    for row in range(len(y)):
-        _activate(y[row, start:stop], b[start:stop], slope)
+    for first in range(0, len(x), ROWS):  # what a product wrote is in cache when _activate reads it
+        last = min(first + ROWS, len(x))
+        gemm(team, x[first:last], w[:, start:stop], y[first:last, start:stop], False)
+        for row in range(first, last):
+            _activate(y[row, start:stop], b[start:stop], slope)
 
 
 @kernel
@@ -231,7 +235,13 @@ def dense_forward(team, x, w, b, slope, y, partial):
 @kernel
 def _width(length):
     """Of each of PIECES pieces, a multiple of a cache line."""
-    return -(-length // (PIECES * 16)) * 16
+    return _multiple(-(-length // PIECES))
+
+
+@kernel
+def _multiple(length):
+    """The length in whole cache lines."""
+    return -(-length // 16) * 16
 
 
 @kernel
@@ -242,38 +252,70 @@ def _slope_rows(i, y, dy, slope, d, width):
             d[row, j] = dy[row, j] if y[row, j] > 0 else slope * dy[row, j]
 
 
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _dot(a, b):
+    total = a.dtype.type(0)
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return total
+
+
+@kernel
+def _outer(x, d, g):
+    """g = x^T d."""
+    for r in range(len(g)):
+        for j in range(g.shape[1]):
+            g[r, j] = x[0, r] * d[0, j]
+        for row in range(1, len(x)):
+            for j in range(g.shape[1]):
+                g[r, j] += x[row, r] * d[row, j]
+
+
 @kernel
 def _backward_piece(
-    i, team, x, d, w, b, dw, db, dx, wants_dx, by_units, width, partial, scratch, update,
-    w_first, w_second, b_first, b_second, constants,
+    i, team, x, d, w, b, dw, db, dx, wants_dx, height, width, partial, scratch, update, w_first,
+    w_second, b_first, b_second, constants,
 ):
-    """The gradient of the rows or columns of W that belong to piece i, block by block."""
+    """The gradients of piece i of W, a block that stays in cache at a time."""
     inputs, units = w.shape
-    if by_units:
-        first, last, left, right = 0, inputs, i * width, min((i + 1) * width, units)
-        target = partial[i, : len(x), :inputs]
-    else:
-        first, last, left, right = i * width, min((i + 1) * width, inputs), 0, units
-        target = dx[:, first:last]
-    columns = min(right - left, WIDEST) if update != 0 else right - left
-    rows = max(BLOCK // columns, 1) if update != 0 else last - first
+    across = -(-units // width)
+    first, left = i // across * height, i % across * width
+    last, right = min(first + height, inputs), min(left + width, units)
+    target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
+    few = len(x) <= FEW
+    columns = min(right - left, WIDEST, max(BLOCK // len(x), 256))
+    rows = max((WIDEST if few else BLOCK) // columns, 1)
     for c in range(left, right, columns):
         c_end = min(c + columns, right)
-        if wants_dx:
+        if wants_dx and not few:
             gemm(team, d[:, c:c_end], w[first:last, c:c_end].T, target, c > left)
         if update == 0 and dw.size > 0:
             gemm(team, x[:, first:last].T, d[:, c:c_end], dw[first:last, c:c_end], False)
-        if update != 0:
-            for r in range(first, last, rows):
-                r_end = min(r + rows, last)
+        for r in range(first, last, rows):
+            r_end = min(r + rows, last)
+            if wants_dx and few:
+                for k in range(r, r_end):
+                    for row in range(len(x)):
+                        before = target[row, k - first] if c > left else w.dtype.type(0)
+                        target[row, k - first] = before + _dot(d[row, c:c_end], w[k, c:c_end])
+            if update != 0:
                 g = scratch[i, : (r_end - r) * (c_end - c)].reshape(r_end - r, c_end - c)
-                gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
-                for k in range(r_end - r):
+                if few:
+                    _outer(x[:, r:r_end], d[:, c:c_end], g)
+                else:
+                    gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
+                if c_end - c == units:
                     call_update(
-                        update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
-                        w_second[r + k, c:c_end], constants,
+                        update, w[r:r_end].reshape(-1), g.reshape(-1),
+                        w_first[r:r_end].reshape(-1), w_second[r:r_end].reshape(-1), constants,
                     )
-        if db.size > 0 and (by_units or i == 0):
+                else:
+                    for k in range(r_end - r):
+                        call_update(
+                            update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
+                            w_second[r + k, c:c_end], constants,
+                        )
+        if db.size > 0 and last == inputs:
             g_bias = db[c:c_end]
             g_bias[:] = d[0, c:c_end]
             for row in range(1, len(d)):
@@ -283,6 +325,18 @@ def _backward_piece(
                 call_update(
                     update, b[c:c_end], g_bias, b_first[c:c_end], b_second[c:c_end], constants
                 )
+
+
+@kernel
+def _grid(examples, inputs, units):
+    """Height and width of the pieces into which a backward pass cuts W (inputs, units).
+
+    Rows lie in memory end to end, and are updated twice as fast as columns cut out of them, so
+    pieces are wide; matrix products of many examples are faster where they are high.
+    """
+    height = max(_width(inputs), min(max(examples // 2, 16), 128))
+    across = max(PIECES // -(-inputs // height), 1)
+    return height, max(_multiple(-(-units // across)), LONG)
 
 
 @kernel
@@ -300,7 +354,7 @@ def dense_backward(
     team, x, y, dy, slope, before, w, b, dw, db, dx, wants_dx, partial, scratch, update, w_first,
     w_second, b_first, b_second, constants,
 ):
-    """Cut by units if those are more than the inputs, else by inputs.
+    """All gradients, W's in pieces.
 
     Without an update (an address, or 0) fills dw and db where they are not empty; with one changes
     w and b instead, and db is work space.
@@ -310,13 +364,11 @@ def dense_backward(
     if slope != 1:
         d = before
         parallel_for(team, _slope_rows, -(-len(y) // 64), (y, dy, slope, before, 64))
-    by_units = units > inputs
-    longer = max(units, inputs)
-    width = max(_width(longer), 32)
-    count = -(-longer // width)
-    parallel_for(team, _backward_piece, count, (
-        team, x, d, w, b, dw, db, dx, wants_dx, by_units, width, partial, scratch, update,
-        w_first, w_second, b_first, b_second, constants,
+    height, width = _grid(len(x), inputs, units)
+    across = -(-units // width)
+    parallel_for(team, _backward_piece, -(-inputs // height) * across, (
+        team, x, d, w, b, dw, db, dx, wants_dx, height, width, partial, scratch, update, w_first,
+        w_second, b_first, b_second, constants,
     ))
-    if by_units and wants_dx:
-        parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:count], dx, 32))
+    if across > 1 and wants_dx:
+        parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:across], dx, 32))
