@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import special, stats
+from scipy import signal, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -185,6 +185,54 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
     return reference
 
 
+def convolution(
+    stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for Convolution: scipy's correlation, at every stride-th place."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        weight, bias = params["weight"], params["bias"]
+        padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
+        return [np.array([
+            [
+                activation(bias[o] + sum(
+                    signal.correlate2d(picture, weight[:, :, c, o], "valid")
+                    for c, picture in enumerate(example)
+                )[::stride, ::stride])
+                for o in range(len(bias))
+            ]
+            for example in padded
+        ])]
+
+    return reference
+
+
+def deconvolution(
+    shape: Shape, stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for Deconvolution: scipy's convolution of pictures with gaps between pixels."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        weight, bias = params["weight"], params["bias"]
+        n, channels, h, w = x.shape
+        apart = np.zeros((n, channels, h * stride, w * stride))
+        apart[:, :, ::stride, ::stride] = x
+        window = np.s_[pad : pad + shape[0], pad : pad + shape[1]]
+        room = [(0, pad + shape[0]), (0, pad + shape[1])]
+        return [np.array([
+            [
+                activation(bias[o] + np.pad(sum(
+                    signal.convolve2d(picture, weight[c, :, :, o])
+                    for c, picture in enumerate(example)
+                ), room)[window])
+                for o in range(len(bias))
+            ]
+            for example in apart
+        ])]
+
+    return reference
+
+
 def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
     """The reference for Accuracy: sort the guesses."""
 
@@ -271,6 +319,35 @@ def jax_accuracy(top: int) -> Callable[..., Any]:
 
 def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
     return lambda jax, params, x: activation(jax, flat(x) @ params["weight"] + params["bias"])
+
+
+def jax_convolution(
+    stride: int = 1, pad: int = 0, activation: Callable[..., Any] = lambda jax, x: x
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        y = jax.lax.conv_general_dilated(
+            x, params["weight"], (stride, stride), [(pad, pad)] * 2,
+            dimension_numbers=("NCHW", "HWIO", "NCHW"),
+        )
+        return activation(jax, y + params["bias"][:, None, None])
+
+    return function
+
+
+def jax_deconvolution(
+    kernel: int, stride: int = 1, pad: int = 0, more: Sequence[int] = (0, 0),
+    activation: Callable[..., Any] = lambda jax, x: x,
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        edge = kernel - 1 - pad
+        y = jax.lax.conv_transpose(
+            x, params["weight"][:, ::-1, ::-1], (stride, stride),
+            [(edge, edge + extra) for extra in more],
+            dimension_numbers=("NCHW", "IHWO", "NCHW"),
+        )
+        return activation(jax, y + params["bias"][:, None, None])
+
+    return function
 
 
 # name -> (the function of one number, the same for JAX, kinks)
@@ -388,6 +465,72 @@ def loss_cases() -> list[Case]:
     ]
 
 
+def convolution_cases() -> list[Case]:
+    def leaky(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.01 * x)
+
+    return [
+        Case(
+            "Convolution", lambda: L.Convolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 5, 4)}, convolution(), jax_convolution(),
+        ),
+        Case(
+            "Convolution-relu",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=3, stride=2, pad=1, neuron="relu", bias=BIAS
+            ),
+            {"x": normal(3, 7, 4)}, convolution(2, 1, lambda x: np.maximum(x, 0)),
+            jax_convolution(2, 1, NEURONS["relu"][1]),
+        ),
+        Case(
+            "Convolution-wide",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=5, stride=3, pad=4, neuron="leaky_relu", bias=BIAS
+            ),
+            {"x": normal(1, 6, 5)}, convolution(3, 4, leaky),
+            jax_convolution(3, 4, NEURONS["leaky_relu"][1]),
+        ),
+        Case(
+            "Convolution-of-single-pixels",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=1, stride=3, neuron="tanh", bias=BIAS, l1=0.1, l2=0.4
+            ),
+            {"x": normal(2, 5, 7)}, convolution(3, 0, np.tanh),
+            jax_convolution(3, 0, NEURONS["tanh"][1]),
+        ),
+        Case(
+            "Deconvolution", lambda: L.Deconvolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 3, 4)}, deconvolution((5, 6)), jax_deconvolution(3),
+        ),
+        Case(
+            "Deconvolution-relu",
+            lambda: L.Deconvolution(
+                "y", "x", channels=2, kernel=3, stride=2, pad=1, shape=(6, 5), neuron="relu",
+                bias=BIAS,
+            ),
+            {"x": normal(3, 3, 3)}, deconvolution((6, 5), 2, 1, lambda x: np.maximum(x, 0)),
+            jax_deconvolution(3, 2, 1, (1, 0), NEURONS["relu"][1]),
+        ),
+        Case(
+            "Deconvolution-wide",
+            lambda: L.Deconvolution(
+                "y", "x", channels=1, kernel=5, stride=3, pad=2, neuron="leaky_relu", bias=BIAS
+            ),
+            {"x": normal(2, 2, 3)}, deconvolution((4, 7), 3, 2, leaky),
+            jax_deconvolution(5, 3, 2, (0, 0), NEURONS["leaky_relu"][1]),
+        ),
+        Case(
+            "Deconvolution-of-single-pixels",
+            lambda: L.Deconvolution(
+                "y", "x", channels=2, kernel=1, stride=3, shape=(6, 4), neuron="tanh", bias=BIAS,
+                l1=0.1, l2=0.4,
+            ),
+            {"x": normal(3, 2, 2)}, deconvolution((6, 4), 3, 0, np.tanh),
+            jax_deconvolution(1, 3, 0, (2, 0), NEURONS["tanh"][1]),
+        ),
+    ]
+
+
 CASES: list[Case] = [
     Case(
         "Input", lambda: L.Input("y", shape=(2, 3)), {"y": normal(2, 3)},
@@ -487,6 +630,7 @@ CASES: list[Case] = [
         ),
         noise="normal",
     ),
+    *convolution_cases(),
     *loss_cases(),
 ]
 

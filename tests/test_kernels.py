@@ -142,6 +142,41 @@ def test_dense_with_any_neuron(neuron, rng):
     compare(layers, rng, {"x": rng.standard_normal((5, 3, 4))}, "float64", batch_size=9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 19])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions(transposed, rows, dtype, rng):
+    for _ in range(4):
+        kernel, stride = (int(n) for n in rng.integers(1, 6, 2))
+        pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), (min(kernel, 3), 5, 5)))
+        size = tuple(int(n) for n in rng.integers(kernel, 12, 2))
+        layer = (L.Deconvolution if transposed else L.Convolution)(
+            "y", "x", channels=channels, kernel=kernel, stride=stride, pad=pad,
+            neuron=rng.choice(["relu", "leaky_relu", "softplus"]).item(),
+            bias=lk.initializers.Normal(1.0),
+        )
+        x = rng.standard_normal((rows, inputs, *size))
+        compare([L.Input("x", shape=x.shape[1:]), layer], rng, {"x": x}, dtype, rows + 2)
+
+
+@pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
+@pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
+def test_convolutions_with_frozen_parameters(layer, frozen, rng):
+    layers = [
+        L.Input("x", shape=(2, 5, 5)), layer("h", "x", channels=2, kernel=3, neuron="relu"),
+        layer("y", "h", channels=1, kernel=3), L.SquareLoss("loss", "y", "y"),
+    ]
+    x = rng.standard_normal((4, 2, 5, 5))
+    pair = both(layers, 4, 1, dtype="float64")
+    for net in pair:
+        net.freeze(*frozen)
+        net.arena.diff[...] = 7
+        net.forward(x=x)
+        net.backward(y=np.ones_like(net.blobs["y"].data))
+    for name, p in pair[1].params.items():
+        np.testing.assert_allclose(pair[0].params[name].diff, p.diff, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
 def test_dense_with_frozen_parameters(frozen, rng):
     layers = [
