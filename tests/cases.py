@@ -266,12 +266,15 @@ def slices(*sizes: int) -> Callable[..., list[np.ndarray]]:
     return reference
 
 
-def kl(mean: float, log_variance: float) -> float:
+def kl(
+    mean: float, log_variance: float, prior_mean: float = 0.0, prior_log_variance: float = 0.0
+) -> float:
     """E_q[log q - log p] by quadrature, which is exact for this quadratic."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(4)
     sd = math.exp(log_variance / 2)
     z = mean + sd * nodes
-    logs = stats.norm.logpdf(z, mean, sd) - stats.norm.logpdf(z)
+    logs = stats.norm.logpdf(z, mean, sd)
+    logs -= stats.norm.logpdf(z, prior_mean, math.exp(prior_log_variance / 2))
     return float((weights / weights.sum() * logs).sum())
 
 
@@ -302,6 +305,15 @@ def jax_bce(jax: Any, params: Any, logit: Any, target: Any) -> Any:
 
 def jax_kl(jax: Any, params: Any, mean: Any, log_variance: Any) -> Any:
     return flat(mean**2 + jax.numpy.exp(log_variance) - log_variance - 1).sum(1) / 2
+
+
+def jax_kl_of_two(jax: Any, params: Any, *bottoms: Any) -> Any:
+    """log det, trace and square of the textbook formula, one after the other."""
+    mean, log_variance, prior_mean, prior_log_variance = (flat(b) for b in bottoms)
+    determinants = (prior_log_variance - log_variance).sum(1)
+    trace = (jax.numpy.exp(log_variance) / jax.numpy.exp(prior_log_variance)).sum(1)
+    square = ((mean - prior_mean) ** 2 / jax.numpy.exp(prior_log_variance)).sum(1)
+    return (determinants + trace + square - mean.shape[1]) / 2
 
 
 def jax_softmax_loss(jax: Any, params: Any, logits: Any, label: Any) -> Any:
@@ -428,6 +440,18 @@ def loss_cases() -> list[Case]:
             "GaussianKL", lambda: L.GaussianKL("y", "mean", "log_variance", weight=0.3),
             {"mean": normal(), "log_variance": normal()}, summed(kl), jax_kl,
             weight=0.3,
+        ),
+        Case(
+            "GaussianKL-of-two",
+            lambda: L.GaussianKL("y", "mean", "log_variance", "p_mean", "p_log_variance"),
+            {name: normal() for name in ("mean", "log_variance", "p_mean", "p_log_variance")},
+            summed(kl), jax_kl_of_two,
+        ),
+        Case(
+            "GaussianKL-of-two-weighted",
+            lambda: L.GaussianKL("y", "m", "v", "p_mean", "p_variance", weight=0.3),
+            {name: normal() for name in ("m", "v", "p_mean", "p_variance")},
+            summed(kl), jax_kl_of_two, weight=0.3,
         ),
         Case(
             "SquareLoss", lambda: L.SquareLoss("y", "x", "t", weight=4.0),

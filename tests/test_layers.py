@@ -562,6 +562,12 @@ BAD = {
     "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
+        (
+            lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "x", "x", "v")],
+            "x, x, x, v",
+        ),
+        (lambda: [x(3), L.GaussianKL("y", "x", "x", "x")], "both"),
+        (lambda: [x(3), L.GaussianKL("y", "x", "x", prior_log_variance="x")], "both"),
     ],
     "GaussianReconstruction": [
         (
