@@ -334,7 +334,7 @@ class Deconvolution(Windowed):
             name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
         )
         sizes = shape if isinstance(shape, tuple | list) else [shape]
-        whole = all(isinstance(s, int | Integral) and s > 0 for s in sizes)
+        whole = all(isinstance(s, Integral) and int(s) > 0 for s in sizes)
         if shape is not None and not (whole and len(sizes) == 2):
             self.fail(f"shape must be (height, width) in pixels, got {shape!r}")
         self.shape = None if shape is None else tuple(sizes)
