@@ -1,4 +1,4 @@
-"""The galaxy model of nets/galaxy_gdae.py with more of everything: latent dimensions, units, layers.
+"""The galaxy model of nets/galaxy_gdae.py with more latent dimensions, units and layers.
 
     z ~ N(0, I)                                 a galaxy's latent description
     x | z ~ N(f_mu(z), diag f_Sigma(z))         its picture

@@ -18,11 +18,11 @@ class GalaxyModel:
     log-variance, and at least one Reparameterize layer, the first of which makes z, whose prior is
     N(0, I).  Its loss layers together must be the negative bound: reconstruction plus KL terms.
 
-    **Several stochastic layers.**  Reparameterize layers after the first make lower latent layers h,
-    which training samples from q(h | x, z).  Where there is no image they come from their prior
-    p(h | z), and which blobs that is the net says itself: in the GaussianKL layer that compares q's
-    mean and log-variance with p's.  So `decode` infers p's mean from z, and then the image from z
-    and h.  With an image, `reconstruct` takes the means of q layer by layer.
+    **Several stochastic layers.**  Reparameterize layers after the first make lower latent layers,
+    such as h, which training samples from q(h | x, z).  Where there is no image h comes from its
+    prior p(h | z), and which blobs that is the net says itself: in the GaussianKL layer that
+    compares q with p.  So `decode` infers the mean of p from z, and then the image from z and h.
+    With an image, `reconstruct` takes the means of q layer by layer.
 
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.

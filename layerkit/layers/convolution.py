@@ -9,9 +9,10 @@ forward pass, so both are in this file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ PIECES = 8  # into which kernels cut a batch; the same whatever the number of th
 
 class Windowed(Layer):
     """What Convolution and Deconvolution have in common: settings, windows, activation."""
+
+    transposed: ClassVar[bool] = False
 
     def __init__(
         self, name: str, bottom: str, channels: int, kernel: int, stride: int, pad: int,
@@ -51,7 +54,7 @@ class Windowed(Layer):
             self.fail(str(error))
         # Where windows overlap each number of a Deconvolution's top is a sum over that many fewer
         # of its weights.
-        gain = float(stride) if isinstance(self, Deconvolution) else 1.0
+        gain = float(stride) if self.transposed else 1.0
         rectifies = neuron in ("relu", "leaky_relu")
         default = He(gain) if rectifies else Xavier(gain)
         self.weight_init = default if weight is None else weight
@@ -181,7 +184,8 @@ class Windowed(Layer):
             self.slope = self.neuron.slope
         self.apart = self.neuron if self.slope == 1 else None
         dtype, pieces = self.run.dtype, min(PIECES, self.run.batch_size)
-        self.scratch = np.zeros((pieces, self.window, self.places), dtype)
+        self.scratch = np.zeros((pieces, self.places, self.window), dtype)
+        self.bordered = np.zeros((pieces, math.prod(self.padded.shape)), dtype)
         self.w_partial = np.zeros((pieces, *self._matrix(self.w.shape)), dtype)
         self.b_partial = np.zeros((pieces, self.channels, 1), dtype)
         self.ones = np.ones((top[1] * top[2], 1), dtype)  # a product with these is a sum
@@ -192,17 +196,17 @@ class Windowed(Layer):
         """The shape of W, or of its diff, as the matrix that multiplies windows."""
         raise NotImplementedError
 
-    def _forward(self, call: Any, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def _run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         assert self.run.team is not None
         x, y = bottoms[0].data, tops[0].data
-        call(
+        windowed_forward(
             self.run.team.board, x, self.w.data.reshape(self._matrix(self.w.shape)), self.b.data,
-            self.slope, y, self.scratch, self._geometry(),
+            self.slope, y, self.scratch, self.bordered, self._geometry(), self.transposed,
         )
         if self.apart:
             self.apart.activate(self.xp, y, y)
 
-    def _backward(self, call: Any, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def _run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         assert self.run.team is not None
         x, y, d, dx = bottoms[0].data, tops[0].data, tops[0].diff, bottoms[0].diff
         before = self.before.data if self.neuron else d
@@ -210,12 +214,12 @@ class Windowed(Layer):
             self.apart.differentiate(self.xp, y, d, before)
             d = before
         matrix = self._matrix(self.w.shape)
-        call(
+        windowed_backward(
             self.run.team.board, x, y, d, self.slope, before, self.w.data.reshape(matrix),
             self.w.diff.reshape(matrix) if self.w.trainable else self.nothing,
             self.b.diff if self.b.trainable else self.nothing_flat,
-            x[:0] if dx is None else dx, self.scratch, self.w_partial, self.b_partial,
-            self.ones, self._geometry(),
+            x[:0] if dx is None else dx, self.scratch, self.bordered, self.w_partial,
+            self.b_partial, self.ones, self._geometry(), self.transposed,
         )
 
     def _geometry(self) -> tuple[int, ...]:
@@ -292,11 +296,11 @@ class Convolution(Windowed):
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The same, example by example."""
-        self._forward(convolve, bottoms, tops)
+        self._run_forward(bottoms, tops)
 
     def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """All gradients, example by example."""
-        self._backward(convolve_backward, bottoms, tops)
+        self._run_backward(bottoms, tops)
 
 
 class Deconvolution(Windowed):
@@ -323,6 +327,8 @@ class Deconvolution(Windowed):
 
     Source: Zeiler et al. (2010); section 4 of Dumoulin and Visin (2016).
     """
+
+    transposed = True
 
     def __init__(
         self, name: str, bottom: str, *, channels: int, kernel: int, stride: int = 1, pad: int = 0,
@@ -380,71 +386,66 @@ class Deconvolution(Windowed):
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The same, example by example."""
-        self._forward(deconvolve, bottoms, tops)
+        self._run_forward(bottoms, tops)
 
     def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """All gradients, example by example."""
-        self._backward(deconvolve_backward, bottoms, tops)
+        self._run_backward(bottoms, tops)
 
 
-# Kernels.  A piece of work is some examples, one after the other, with one place for the windows of
-# the present one, as columns (window, places); `geometry` is kernel, stride, pad, down, across.
-
-
-@kernel
-def _inside(offset, stride, size, count):
-    """The range of i < count for which i * stride + offset lies in a picture of that size."""
-    first = min(max(-(offset // stride), 0), count)
-    return first, min(max((size - 1 - offset) // stride + 1, first), count)
+# Kernels.  A piece of work is some examples, one after the other, with one place, `scratch[i]`, for
+# the windows of the present one, as rows (places, window), and one for its picture, `padded[i]`.
+# There the channels of a pixel are neighbours, so that a window is `kernel` runs of neighbouring
+# numbers.  `geometry` is kernel, stride, pad, down, across.
 
 
 @kernel
-def _cut_windows(picture, columns, geometry):
+def _cut_windows(picture, padded, columns, geometry):
     """im2col of one picture (c, h, w)."""
     size, stride, pad, down, across = geometry
     channels, height, width = picture.shape
-    for u in range(size):
-        top, bottom = _inside(u - pad, stride, height, down)
-        for v in range(size):
-            left, right = _inside(v - pad, stride, width, across)
-            for c in range(channels):
-                column = columns[(u * size + v) * channels + c]
-                column[: top * across] = 0
-                column[bottom * across :] = 0
-                for i in range(top, bottom):
-                    line = picture[c, i * stride + u - pad]
-                    out = column[i * across : (i + 1) * across]
-                    out[:left] = 0
-                    out[right:] = 0
-                    if stride == 1:
-                        start = left + v - pad
-                        out[left:right] = line[start : start + right - left]
-                    else:
-                        for j in range(left, right):
-                            out[j] = line[j * stride + v - pad]
+    border = padded.reshape(height + 2 * pad, width + 2 * pad, channels)
+    if pad > 0:
+        padded[:] = 0
+    for y in range(height):
+        for c in range(channels):
+            line, out = picture[c, y], border[y + pad, pad : pad + width, c]
+            for x in range(width):
+                out[x] = line[x]
+    run, length = size * channels, (width + 2 * pad) * channels
+    for i in range(down):
+        for j in range(across):
+            window = columns[i * across + j]
+            start = i * stride * length + j * stride * channels
+            for u in range(size):
+                given = padded[start + u * length : start + u * length + run]
+                out = window[u * run : (u + 1) * run]
+                for k in range(run):
+                    out[k] = given[k]
 
 
 @kernel
-def _add_windows(columns, picture, geometry):
+def _add_windows(columns, padded, picture, geometry):
     """col2im into one picture (c, h, w)."""
     size, stride, pad, down, across = geometry
     channels, height, width = picture.shape
-    picture[:] = 0
-    for u in range(size):
-        top, bottom = _inside(u - pad, stride, height, down)
-        for v in range(size):
-            left, right = _inside(v - pad, stride, width, across)
-            for c in range(channels):
-                column = columns[(u * size + v) * channels + c]
-                for i in range(top, bottom):
-                    line = picture[c, i * stride + u - pad]
-                    given = column[i * across : (i + 1) * across]
-                    if stride == 1:
-                        start = left + v - pad
-                        line[start : start + right - left] += given[left:right]
-                    else:
-                        for j in range(left, right):
-                            line[j * stride + v - pad] += given[j]
+    border = padded.reshape(height + 2 * pad, width + 2 * pad, channels)
+    padded[:] = 0
+    run, length = size * channels, (width + 2 * pad) * channels
+    for i in range(down):
+        for j in range(across):
+            window = columns[i * across + j]
+            start = i * stride * length + j * stride * channels
+            for u in range(size):
+                out = padded[start + u * length : start + u * length + run]
+                given = window[u * run : (u + 1) * run]
+                for k in range(run):
+                    out[k] += given[k]
+    for y in range(height):
+        for c in range(channels):
+            line, given = picture[c, y], border[y + pad, pad : pad + width, c]
+            for x in range(width):
+                line[x] = given[x]
 
 
 @kernel
@@ -467,42 +468,53 @@ def _differentiate(y, dy, slope, d):
 
 
 @kernel
-def _convolve_piece(i, team, x, w, b, slope, y, scratch, geometry, width):
-    columns = scratch[i]
+def _forward_piece(i, team, x, w, b, slope, y, scratch, padded, geometry, transposed, width):
+    columns, picture = scratch[i], padded[i]
     for e in range(i * width, min((i + 1) * width, len(x))):
-        _cut_windows(x[e], columns, geometry)
-        gemm(team, w.T, columns, y[e].reshape(y.shape[1], -1), False)
+        if transposed:
+            gemm(team, x[e].reshape(x.shape[1], -1).T, w, columns, False)
+            _add_windows(columns, picture, y[e], geometry)
+        else:
+            _cut_windows(x[e], picture, columns, geometry)
+            gemm(team, w.T, columns.T, y[e].reshape(y.shape[1], -1), False)
         _finish(y[e], b, slope)
 
 
 @kernel
-def convolve(team, x, w, b, slope, y, scratch, geometry):
-    """Cut by examples."""
+def windowed_forward(team, x, w, b, slope, y, scratch, padded, geometry, transposed):
+    """Cut by examples; `transposed` for Deconvolution."""
     width = -(-len(x) // len(scratch))
-    parallel_for(team, _convolve_piece, -(-len(x) // width), (
-        team, x, w, b, slope, y, scratch, geometry, width
+    parallel_for(team, _forward_piece, -(-len(x) // width), (
+        team, x, w, b, slope, y, scratch, padded, geometry, transposed, width
     ))
 
 
 @kernel
-def _convolve_backward_piece(
-    i, team, x, y, dy, slope, d, w, wants_dw, wants_db, dx, scratch, dw, db, ones, geometry,
-    width,
+def _backward_piece(
+    i, team, x, y, dy, slope, d, w, dw, db, wants_dw, wants_db, dx, scratch, padded, ones, geometry,
+    transposed, width,
 ):
-    columns = scratch[i]
+    columns, picture = scratch[i], padded[i]
     for e in range(i * width, min((i + 1) * width, len(x))):
         more = e > i * width
         if slope != 1:
             _differentiate(y[e], dy[e], slope, d[e])
-        de = d[e].reshape(d.shape[1], -1)
+        xe, de = x[e].reshape(x.shape[1], -1), d[e].reshape(d.shape[1], -1)
         if wants_db:
             gemm(team, de, ones, db[i], more)
-        if wants_dw:
-            _cut_windows(x[e], columns, geometry)
-            gemm(team, columns, de.T, dw[i], more)
-        if len(dx) > 0:
-            gemm(team, w, de, columns, False)
-            _add_windows(columns, dx[e], geometry)
+        if transposed:
+            _cut_windows(d[e], picture, columns, geometry)
+            if wants_dw:
+                gemm(team, xe, columns, dw[i], more)
+            if len(dx) > 0:
+                gemm(team, w, columns.T, dx[e].reshape(x.shape[1], -1), False)
+        else:
+            if wants_dw:
+                _cut_windows(x[e], picture, columns, geometry)
+                gemm(team, columns.T, de.T, dw[i], more)
+            if len(dx) > 0:
+                gemm(team, de.T, w.T, columns, False)
+                _add_windows(columns, picture, dx[e], geometry)
 
 
 @kernel
@@ -516,77 +528,20 @@ def _sum_piece(i, partial, total, width):
 
 
 @kernel
-def _add_partial_sums(team, count, w_partial, b_partial, dw, db):
+def windowed_backward(
+    team, x, y, dy, slope, before, w, dw, db, dx, scratch, padded, w_partial, b_partial, ones,
+    geometry, transposed,
+):
+    """Fills dw, db and dx where they are not empty."""
+    d = before if slope != 1 else dy
+    width = -(-len(x) // len(scratch))
+    count = -(-len(x) // width)
+    parallel_for(team, _backward_piece, count, (
+        team, x, y, dy, slope, d, w, w_partial, b_partial, dw.size > 0, db.size > 0, dx, scratch,
+        padded, ones, geometry, transposed, width,
+    ))
     if dw.size > 0:
         width = -(-len(dw) // PIECES)
         parallel_for(team, _sum_piece, -(-len(dw) // width), (w_partial[:count], dw, width))
     if db.size > 0:
         _sum_piece(0, b_partial[:count], db.reshape(-1, 1), len(db))
-
-
-@kernel
-def convolve_backward(
-    team, x, y, dy, slope, before, w, dw, db, dx, scratch, w_partial, b_partial, ones, geometry
-):
-    """Fills dw, db and dx where they are not empty."""
-    d = before if slope != 1 else dy
-    width = -(-len(x) // len(scratch))
-    count = -(-len(x) // width)
-    parallel_for(team, _convolve_backward_piece, count, (
-        team, x, y, dy, slope, d, w, dw.size > 0, db.size > 0, dx, scratch, w_partial, b_partial,
-        ones, geometry, width,
-    ))
-    _add_partial_sums(team, count, w_partial, b_partial, dw, db)
-
-
-@kernel
-def _deconvolve_piece(i, team, x, w, b, slope, y, scratch, geometry, width):
-    columns = scratch[i]
-    for e in range(i * width, min((i + 1) * width, len(x))):
-        gemm(team, w.T, x[e].reshape(x.shape[1], -1), columns, False)
-        _add_windows(columns, y[e], geometry)
-        _finish(y[e], b, slope)
-
-
-@kernel
-def deconvolve(team, x, w, b, slope, y, scratch, geometry):
-    """Cut by examples."""
-    width = -(-len(x) // len(scratch))
-    parallel_for(team, _deconvolve_piece, -(-len(x) // width), (
-        team, x, w, b, slope, y, scratch, geometry, width
-    ))
-
-
-@kernel
-def _deconvolve_backward_piece(
-    i, team, x, y, dy, slope, d, w, wants_dw, wants_db, dx, scratch, dw, db, ones, geometry,
-    width,
-):
-    columns = scratch[i]
-    for e in range(i * width, min((i + 1) * width, len(x))):
-        more = e > i * width
-        if slope != 1:
-            _differentiate(y[e], dy[e], slope, d[e])
-        if wants_db:
-            gemm(team, d[e].reshape(d.shape[1], -1), ones, db[i], more)
-        if wants_dw or len(dx) > 0:
-            _cut_windows(d[e], columns, geometry)
-        if wants_dw:
-            gemm(team, x[e].reshape(x.shape[1], -1), columns.T, dw[i], more)
-        if len(dx) > 0:
-            gemm(team, w, columns, dx[e].reshape(x.shape[1], -1), False)
-
-
-@kernel
-def deconvolve_backward(
-    team, x, y, dy, slope, before, w, dw, db, dx, scratch, w_partial, b_partial, ones, geometry
-):
-    """Fills dw, db and dx where they are not empty."""
-    d = before if slope != 1 else dy
-    width = -(-len(x) // len(scratch))
-    count = -(-len(x) // width)
-    parallel_for(team, _deconvolve_backward_piece, count, (
-        team, x, y, dy, slope, d, w, dw.size > 0, db.size > 0, dx, scratch, w_partial, b_partial,
-        ones, geometry, width,
-    ))
-    _add_partial_sums(team, count, w_partial, b_partial, dw, db)
