@@ -558,6 +558,24 @@ def test_results_do_not_depend_on_the_number_of_threads():
         assert trained(OMP_NUM_THREADS=count) == expected
 
 
+CONVOLUTIONAL = """
+import zlib
+import numpy as np
+import layerkit as lk
+net = lk.Net(lk.load_net({file!r}, side=21, channels=(3, 5), hidden=9), 19, seed=3)
+solver = lk.Adam(net, 1e-3)
+x = np.random.default_rng(1).random((19, 441))
+for _ in range(5):
+    solver.step(x=x)
+print(zlib.crc32(net.arena.data.tobytes()))
+"""
+
+
+def test_convolutions_do_not_depend_on_the_number_of_threads():
+    code = CONVOLUTIONAL.format(file=str(GALAXY.with_name("galaxy_conv.py")))
+    assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
+
+
 def test_without_numba_array_code_runs():
     *_, losses = train(20)
     used, array, _, loss = trained("numba")

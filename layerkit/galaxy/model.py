@@ -59,8 +59,10 @@ class GalaxyModel:
                 f"layer {samplers[0].name!r} (Reparameterize): the first sampling layer makes z, "
                 "whose prior must be N(0, I), but its GaussianKL layer has a prior of its own"
             )
+        passes = net.run.passes
         try:
             self.decode(np.zeros((1, self.latent)))
+            net.run.passes = passes  # looking at a net changes no noise
         except NetError as error:
             raise NetError(
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
