@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def get(init: Initializer | str | float) -> Initializer:
     """An initialiser from itself, its name ("he") or a constant (0.0).
 
     Raises:
-        NetError: an unknown name.
+        NetError: an unknown name, or something else.
     """
     if isinstance(init, Initializer):
         return init
@@ -108,4 +109,9 @@ def get(init: Initializer | str | float) -> Initializer:
         if init in NAMED:
             return NAMED[init]()
         raise NetError(f"unknown initialiser {init!r}: choose one of {', '.join(NAMED)}")
-    return Constant(init)
+    if not isinstance(init, Real):
+        raise NetError(
+            f"an initialiser is one of layerkit.initializers, a name ({', '.join(NAMED)}) or a "
+            f"number, got {init!r}"
+        )
+    return Constant(float(init))

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,8 +113,12 @@ class Net:
             precision = dtype
         _check_choice("dtype", precision, ("float32", "float64"))
         _check_choice("kernels", kernels, KERNELS)
-        if batch_size < 1:
-            raise NetError(f"batch_size must be at least 1, got {batch_size}")
+        for setting, value, least in (("batch_size", batch_size, 1), ("seed", seed, -math.inf)):
+            if not isinstance(value, Integral) or value < least:
+                atleast = f", at least {least}" if least == 1 else ""
+                raise NetError(f"{setting} must be a whole number{atleast}, got {value!r}")
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise NetError(f"a net is made from a list of layers, got {layers!r}; put it in a list")
         self.backend = backends.get(backend)
         self.xp = self.backend.xp
         self.dtype = np.dtype(dtype)
@@ -218,6 +223,8 @@ class Net:
             if len(places) == 1:
                 views[places[0]] = blob  # the only reader writes the blob's own diff
             else:
+                # Added up by name: the list's order must not decide how the sum is rounded.
+                places = sorted(places)
                 branches[name] = [
                     blob.branch(self.backend.zeros((size, *blob.shape), self.dtype)) for _ in places
                 ]
@@ -312,7 +319,7 @@ class Net:
 
     def _load(self, blob: Blob, array: Any, rows: int | None) -> int:
         """Copies `array` into a blob; `rows` is how many it must have, if that is settled."""
-        array = self.backend.asarray(array)
+        array = self._asarray(array, blob.name)
         n, size = len(array) if array.ndim else 0, math.prod(blob.shape)
         if not 0 < n <= self.run.batch_size or array.size != n * size:
             raise NetError(
@@ -325,6 +332,18 @@ class Net:
             self._resize(n)
         blob.data[...] = array.reshape(n, *blob.shape)
         return n
+
+    def _asarray(self, array: Any, name: str, dtype: Any = None) -> Array:
+        """`array` on the backend; where it is no array of numbers, the error names its blob."""
+        try:
+            array = self.backend.asarray(array, dtype)
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"it holds {array.dtype}")
+            return array
+        except (TypeError, ValueError) as error:
+            raise NetError(
+                f"blob {name!r}: expected an array of numbers, all rows of one shape; {error}"
+            ) from error
 
     def _objective(self) -> float:
         total = 0.0
@@ -363,7 +382,7 @@ class Net:
         for name in diffs:
             if name not in self.blobs or self.blobs[name].diff is None:
                 raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
-            diffs[name] = self.backend.asarray(diffs[name], self.dtype)
+            diffs[name] = self._asarray(diffs[name], name, self.dtype)
             if diffs[name].shape != self.blobs[name].diff.shape:
                 raise NetError(
                     f"backward: the diff of blob {name!r} has shape "
@@ -467,7 +486,15 @@ class Net:
             self._plans[key] = self._plan_inference(names, given)
         if not given:
             raise NetError("infer: give at least one blob, such as x=images")
-        rows = {name: len(array) for name, array in given.items()}
+        rows = {}
+        for name, array in given.items():
+            try:
+                rows[name] = len(array)
+            except TypeError:
+                raise NetError(
+                    f"blob {name!r}: expected an array of shape "
+                    f"(n, {_shape(self.blobs[name].shape)}), got {array!r}"
+                ) from None
         total = max(rows.values())
         if min(rows.values()) != total or total == 0:
             raise NetError(f"infer: the given arrays must have the same number of rows, got {rows}")

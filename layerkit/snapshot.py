@@ -8,6 +8,7 @@ look, stands their SHA-256: HDF5 alone can read wrong numbers from a damaged fil
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
@@ -31,8 +32,15 @@ CHECKSUM = hashlib.sha256().digest_size
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, flushes that to disk, and renames it."""
+    """Calls `write` with a temporary path beside `path`, flushes that to disk, and renames it.
+
+    Temporary files for `path` of processes that are no more, as after kill -9, are removed.
+    """
     path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        owner = left.name.split(".")[-2]
+        if owner.isdigit() and not _runs(int(owner)):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
@@ -41,6 +49,19 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number."""
+    if os.name != "posix":  # elsewhere there is no harmless signal to ask with
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def save(

@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import special, stats
+from scipy import signal, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -185,6 +185,54 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
     return reference
 
 
+def convolution(
+    stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for Convolution: scipy's correlation, at every stride-th place."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        weight, bias = params["weight"], params["bias"]
+        padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
+        return [np.array([
+            [
+                activation(bias[o] + sum(
+                    signal.correlate2d(picture, weight[:, :, c, o], "valid")
+                    for c, picture in enumerate(example)
+                )[::stride, ::stride])
+                for o in range(len(bias))
+            ]
+            for example in padded
+        ])]
+
+    return reference
+
+
+def deconvolution(
+    shape: Shape, stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for Deconvolution: scipy's convolution of pictures with gaps between pixels."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        weight, bias = params["weight"], params["bias"]
+        n, channels, h, w = x.shape
+        apart = np.zeros((n, channels, h * stride, w * stride))
+        apart[:, :, ::stride, ::stride] = x
+        window = np.s_[pad : pad + shape[0], pad : pad + shape[1]]
+        room = [(0, pad + shape[0]), (0, pad + shape[1])]
+        return [np.array([
+            [
+                activation(bias[o] + np.pad(sum(
+                    signal.convolve2d(picture, weight[c, :, :, o])
+                    for c, picture in enumerate(example)
+                ), room)[window])
+                for o in range(len(bias))
+            ]
+            for example in apart
+        ])]
+
+    return reference
+
+
 def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
     """The reference for Accuracy: sort the guesses."""
 
@@ -218,12 +266,15 @@ def slices(*sizes: int) -> Callable[..., list[np.ndarray]]:
     return reference
 
 
-def kl(mean: float, log_variance: float) -> float:
+def kl(
+    mean: float, log_variance: float, prior_mean: float = 0.0, prior_log_variance: float = 0.0
+) -> float:
     """E_q[log q - log p] by quadrature, which is exact for this quadratic."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(4)
     sd = math.exp(log_variance / 2)
     z = mean + sd * nodes
-    logs = stats.norm.logpdf(z, mean, sd) - stats.norm.logpdf(z)
+    logs = stats.norm.logpdf(z, mean, sd)
+    logs -= stats.norm.logpdf(z, prior_mean, math.exp(prior_log_variance / 2))
     return float((weights / weights.sum() * logs).sum())
 
 
@@ -256,6 +307,15 @@ def jax_kl(jax: Any, params: Any, mean: Any, log_variance: Any) -> Any:
     return flat(mean**2 + jax.numpy.exp(log_variance) - log_variance - 1).sum(1) / 2
 
 
+def jax_kl_of_two(jax: Any, params: Any, *bottoms: Any) -> Any:
+    """log det, trace and square of the textbook formula, one after the other."""
+    mean, log_variance, prior_mean, prior_log_variance = (flat(b) for b in bottoms)
+    determinants = (prior_log_variance - log_variance).sum(1)
+    trace = (jax.numpy.exp(log_variance) / jax.numpy.exp(prior_log_variance)).sum(1)
+    square = ((mean - prior_mean) ** 2 / jax.numpy.exp(prior_log_variance)).sum(1)
+    return (determinants + trace + square - mean.shape[1]) / 2
+
+
 def jax_softmax_loss(jax: Any, params: Any, logits: Any, label: Any) -> Any:
     label = label.reshape(-1).astype(int)
     return -jax.nn.log_softmax(logits)[jax.numpy.arange(len(label)), label]
@@ -271,6 +331,35 @@ def jax_accuracy(top: int) -> Callable[..., Any]:
 
 def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
     return lambda jax, params, x: activation(jax, flat(x) @ params["weight"] + params["bias"])
+
+
+def jax_convolution(
+    stride: int = 1, pad: int = 0, activation: Callable[..., Any] = lambda jax, x: x
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        y = jax.lax.conv_general_dilated(
+            x, params["weight"], (stride, stride), [(pad, pad)] * 2,
+            dimension_numbers=("NCHW", "HWIO", "NCHW"),
+        )
+        return activation(jax, y + params["bias"][:, None, None])
+
+    return function
+
+
+def jax_deconvolution(
+    kernel: int, stride: int = 1, pad: int = 0, more: Sequence[int] = (0, 0),
+    activation: Callable[..., Any] = lambda jax, x: x,
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        edge = kernel - 1 - pad
+        y = jax.lax.conv_transpose(
+            x, params["weight"][:, ::-1, ::-1], (stride, stride),
+            [(edge, edge + extra) for extra in more],
+            dimension_numbers=("NCHW", "IHWO", "NCHW"),
+        )
+        return activation(jax, y + params["bias"][:, None, None])
+
+    return function
 
 
 # name -> (the function of one number, the same for JAX, kinks)
@@ -353,6 +442,18 @@ def loss_cases() -> list[Case]:
             weight=0.3,
         ),
         Case(
+            "GaussianKL-of-two",
+            lambda: L.GaussianKL("y", "mean", "log_variance", "p_mean", "p_log_variance"),
+            {name: normal() for name in ("mean", "log_variance", "p_mean", "p_log_variance")},
+            summed(kl), jax_kl_of_two,
+        ),
+        Case(
+            "GaussianKL-of-two-weighted",
+            lambda: L.GaussianKL("y", "m", "v", "p_mean", "p_variance", weight=0.3),
+            {name: normal() for name in ("m", "v", "p_mean", "p_variance")},
+            summed(kl), jax_kl_of_two, weight=0.3,
+        ),
+        Case(
             "SquareLoss", lambda: L.SquareLoss("y", "x", "t", weight=4.0),
             {"x": normal(), "t": normal()},
             summed(lambda x, t: (x - t) ** 2 / 2),
@@ -384,6 +485,72 @@ def loss_cases() -> list[Case]:
         Case(
             "Accuracy-top-2", lambda: L.Accuracy("y", "x", "t", top=2),
             {"x": normal(5), "t": labels(5, 1)}, accuracy(2), jax_accuracy(2),
+        ),
+    ]
+
+
+def convolution_cases() -> list[Case]:
+    def leaky(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.01 * x)
+
+    return [
+        Case(
+            "Convolution", lambda: L.Convolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 5, 4)}, convolution(), jax_convolution(),
+        ),
+        Case(
+            "Convolution-relu",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=3, stride=2, pad=1, neuron="relu", bias=BIAS
+            ),
+            {"x": normal(3, 7, 4)}, convolution(2, 1, lambda x: np.maximum(x, 0)),
+            jax_convolution(2, 1, NEURONS["relu"][1]),
+        ),
+        Case(
+            "Convolution-wide",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=5, stride=3, pad=4, neuron="leaky_relu", bias=BIAS
+            ),
+            {"x": normal(1, 6, 5)}, convolution(3, 4, leaky),
+            jax_convolution(3, 4, NEURONS["leaky_relu"][1]),
+        ),
+        Case(
+            "Convolution-of-single-pixels",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=1, stride=3, neuron="tanh", bias=BIAS, l1=0.1, l2=0.4
+            ),
+            {"x": normal(2, 5, 7)}, convolution(3, 0, np.tanh),
+            jax_convolution(3, 0, NEURONS["tanh"][1]),
+        ),
+        Case(
+            "Deconvolution", lambda: L.Deconvolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 3, 4)}, deconvolution((5, 6)), jax_deconvolution(3),
+        ),
+        Case(
+            "Deconvolution-relu",
+            lambda: L.Deconvolution(
+                "y", "x", channels=2, kernel=3, stride=2, pad=1, shape=(6, 5), neuron="relu",
+                bias=BIAS,
+            ),
+            {"x": normal(3, 3, 3)}, deconvolution((6, 5), 2, 1, lambda x: np.maximum(x, 0)),
+            jax_deconvolution(3, 2, 1, (1, 0), NEURONS["relu"][1]),
+        ),
+        Case(
+            "Deconvolution-wide",
+            lambda: L.Deconvolution(
+                "y", "x", channels=1, kernel=5, stride=3, pad=2, neuron="leaky_relu", bias=BIAS
+            ),
+            {"x": normal(2, 2, 3)}, deconvolution((4, 7), 3, 2, leaky),
+            jax_deconvolution(5, 3, 2, (0, 0), NEURONS["leaky_relu"][1]),
+        ),
+        Case(
+            "Deconvolution-of-single-pixels",
+            lambda: L.Deconvolution(
+                "y", "x", channels=2, kernel=1, stride=3, shape=(6, 4), neuron="tanh", bias=BIAS,
+                l1=0.1, l2=0.4,
+            ),
+            {"x": normal(3, 2, 2)}, deconvolution((6, 4), 3, 0, np.tanh),
+            jax_deconvolution(1, 3, 0, (2, 0), NEURONS["tanh"][1]),
         ),
     ]
 
@@ -487,6 +654,7 @@ CASES: list[Case] = [
         ),
         noise="normal",
     ),
+    *convolution_cases(),
     *loss_cases(),
 ]
 

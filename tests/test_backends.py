@@ -59,7 +59,7 @@ def test_without_cupy_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # makes "import cupy" fail
     with pytest.raises(BackendError, match="CuPy cannot be imported") as message:
         backends.get("cupy")
-    assert "pip install" in one_line(message)
+    assert "pip install '.[cuda13]'" in one_line(message)
     assert backends.get("auto").name == "numpy"
 
 

@@ -15,7 +15,7 @@ from layerkit.galaxy.baselines import (
     squared_errors,
     starting_points,
 )
-from layerkit.galaxy.constants import PIXEL_VARIANCE_FLOOR
+from layerkit.layers.gaussian_reconstruction import QUANTISATION_VARIANCE
 
 
 def gaussian_image(shape, mean, factor, scale):
@@ -179,7 +179,7 @@ def test_likelihood_is_the_normal_density_at_its_best_variance(rng):
 
 def test_a_perfect_model_gets_the_floor_and_no_more(rng):
     images = rng.random((2, 10))
-    expected = norm(0, np.sqrt(PIXEL_VARIANCE_FLOOR)).logpdf(0) * 10
+    expected = norm(0, np.sqrt(QUANTISATION_VARIANCE)).logpdf(0) * 10
     np.testing.assert_allclose(shared_variance_log_likelihood(images, images), expected)
     with pytest.raises(DataError, match="differ in shape"):
         shared_variance_log_likelihood(images, images[:1])
@@ -188,7 +188,7 @@ def test_a_perfect_model_gets_the_floor_and_no_more(rng):
 def test_the_floor_is_the_variance_of_rounding_to_eight_bits(rng):
     values = rng.random(100_000)
     rounding = np.round(values * 255) / 255 - values
-    assert np.mean(rounding**2) == pytest.approx(PIXEL_VARIANCE_FLOOR, rel=0.02)
+    assert np.mean(rounding**2) == pytest.approx(QUANTISATION_VARIANCE, rel=0.02)
 
 
 @pytest.mark.parametrize("count", [2, 5, 200])

@@ -1,5 +1,7 @@
 """GalaxyModel and evaluate, against the same formulas written out in NumPy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -121,6 +123,187 @@ def test_standardising_leaves_other_nets_alone(rng):
     before = net.arena.data.copy()
     assert not galaxy.GalaxyModel(net).standardise(rng.uniform(size=(5, 9)))
     np.testing.assert_array_equal(net.arena.data, before)
+
+
+# Two stochastic layers.
+
+DETAIL = 4
+
+
+@pytest.fixture
+def ladder(rng):
+    layers = lk.load_net(
+        "nets/galaxy_ladder.py", pixels=SIDE * SIDE, hidden=7, latent=LATENT, detail=DETAIL
+    )
+    net = lk.Net(layers, batch_size=5, phase="test", dtype="float64", seed=int(rng.integers(1e9)))
+    for p in net.params.values():
+        p.data += 0.2 * rng.standard_normal(p.shape)
+    return net
+
+
+def prior_of_h(net, z):
+    hidden = dense(net, "p1", z, True)
+    return dense(net, "p_mean", hidden), dense(net, "p_log_variance", hidden)
+
+
+def posterior_of_h(net, x, z):
+    both = [dense(net, "g1", x.reshape(len(x), -1), True), dense(net, "p1", z, True)]
+    hidden = dense(net, "d1", np.concatenate(both, axis=1), True)
+    mean, log_variance = prior_of_h(net, z)
+    return mean + dense(net, "d_mean", hidden), log_variance + dense(net, "d_log_variance", hidden)
+
+
+def test_lower_latent_layers_come_from_their_prior_unless_there_is_an_image(ladder, rng):
+    model = galaxy.GalaxyModel(ladder)
+    assert (model.latent, model.z, model.priors) == (
+        LATENT, "z", {"h": ["p_mean", "p_log_variance"]}
+    )
+    images = rng.uniform(size=(13, SIDE, SIDE))
+    z_mean, z_log_variance = encode(ladder, images)
+    np.testing.assert_allclose(model.encode(images), (z_mean, np.exp(z_log_variance / 2)))
+    h_mean, _ = posterior_of_h(ladder, images, z_mean)
+    expected = decode(ladder, h_mean)
+    for got, of_q in zip(model.reconstruct(images), expected, strict=True):
+        np.testing.assert_allclose(got, of_q.reshape(images.shape))
+    likelihood = norm.logpdf(images.reshape(13, -1), expected[0], np.sqrt(expected[1])).sum(axis=1)
+    np.testing.assert_allclose(model.log_likelihood(images), likelihood)
+
+    p_mean, p_log_variance = prior_of_h(ladder, z_mean)
+    assert np.abs(p_mean - h_mean).max() > 0.01  # or what follows would show nothing
+    np.testing.assert_allclose(model.decode(z_mean), decode(ladder, p_mean))
+    noise = np.random.default_rng(5).standard_normal((13, DETAIL))
+    h = p_mean + np.exp(p_log_variance / 2) * noise
+    drawn = model.decode(z_mean, np.random.default_rng(5))
+    np.testing.assert_allclose(drawn, decode(ladder, h))
+    z = np.zeros((1, LATENT))
+    z[0, 2] = 1.5
+    np.testing.assert_allclose(
+        model.traverse(np.array([1.5]))[2], decode(ladder, prior_of_h(ladder, z)[0])[0]
+    )
+    rng = np.random.default_rng(8)
+    np.testing.assert_allclose(
+        model.sample(6, seed=8), model.decode(rng.standard_normal((6, LATENT)), rng)[0]
+    )
+
+
+def test_the_bound_of_two_stochastic_layers(ladder, rng):
+    model = galaxy.GalaxyModel(ladder)
+    images = rng.uniform(size=(3, SIDE, SIDE))
+    flat = images.reshape(3, -1)
+    mean, log_variance = encode(ladder, images)
+    draws, penalties = [], []
+    for _ in range(4000):  # of log p(x, h, z) - log q(h, z | x), from its definition
+        z = mean + np.exp(log_variance / 2) * rng.standard_normal(mean.shape)
+        q_mean, q_log_variance = posterior_of_h(ladder, images, z)
+        h = q_mean + np.exp(q_log_variance / 2) * rng.standard_normal(q_mean.shape)
+        p_mean, p_log_variance = prior_of_h(ladder, z)
+        x_mean, x_variance = decode(ladder, h)
+        penalties.append(
+            norm.logpdf(z, mean, np.exp(log_variance / 2)).sum(axis=1)
+            + norm.logpdf(h, q_mean, np.exp(q_log_variance / 2)).sum(axis=1)
+            - norm.logpdf(z).sum(axis=1)
+            - norm.logpdf(h, p_mean, np.exp(p_log_variance / 2)).sum(axis=1)
+        )
+        draws.append(
+            norm.logpdf(flat, x_mean, np.sqrt(x_variance)).sum(axis=1) - penalties[-1]
+        )
+    bound, kl = model.bound(images, samples=4000)
+    for got, sampled in ((bound, draws), (kl, penalties)):
+        error = np.std(sampled, axis=0) / np.sqrt(len(sampled))
+        assert np.all(np.abs(got - np.mean(sampled, axis=0)) < 8 * error)
+
+
+def test_standardising_the_top_of_two_stochastic_layers(ladder, rng):
+    model = galaxy.GalaxyModel(ladder)
+    images = rng.uniform(size=(40, SIDE, SIDE))
+    before, (mean, _) = model.reconstruct(images), model.encode(images)
+    decoded, names = model.decode(mean), ["kl", "kl_h"]
+    kl_before = ladder.infer(names, sample=False, x=images)
+    assert model.standardise(images)
+    np.testing.assert_allclose(model.reconstruct(images), before, rtol=1e-8, atol=1e-10)
+    moved, narrowed = model.encode(images)
+    np.testing.assert_allclose(moved.mean(axis=0), 0, atol=1e-10)
+    np.testing.assert_allclose(moved.var(axis=0) + (narrowed**2).mean(axis=0), 1)
+    np.testing.assert_allclose(model.decode(moved), decoded, rtol=1e-8)
+    kl = ladder.infer(names, sample=False, x=images)
+    assert kl[0].mean() < kl_before[0].mean()
+    np.testing.assert_allclose(kl[1], kl_before[1])
+
+
+def replaced(name, by):
+    layers = lk.load_net("nets/galaxy_ladder.py", pixels=9, hidden=3)
+    return [x for x in layers if x.name != name] + by
+
+
+@pytest.mark.parametrize(("layers", "says"), [
+    (lambda: replaced("kl_h", []), "layer 'h' .*'h_mean', 'h_log_variance'.* there are 0"),
+    (
+        lambda: replaced("kl", [
+            L.Input("m", shape=(8,)), L.GaussianKL("kl", "z_mean", "z_log_variance", "m", "m")
+        ]),
+        r"layer 'z' .*must be N\(0, I\)",
+    ),
+    (
+        lambda: replaced("f1", [L.Concat("h_x", "h", "x"), L.Dense("f1", "h_x", units=3)]),
+        "nothing else: .*'x' is needed",
+    ),
+    (
+        lambda: replaced("p1", [L.Concat("z_x", "z", "x"), L.Dense("p1", "z_x", units=3)]),
+        "nothing else: .*'x' is needed",
+    ),
+])
+def test_latent_layers_without_a_proper_prior_are_refused(layers, says):
+    with pytest.raises(NetError, match=says):
+        galaxy.GalaxyModel(lk.Net(layers(), phase="test"))
+
+
+def test_a_lower_latent_layer_may_have_the_standard_prior(rng):
+    both = L.Concat("h_z", "h", "z")
+    layers = replaced("kl_h", [L.GaussianKL("kl_h", "h_mean", "h_log_variance")])
+    layers = [x for x in layers if x.name != "f1"] + [both, L.Dense("f1", "h_z", units=3)]
+    net = lk.Net(layers, phase="test", dtype="float64")
+    for p in net.params.values():
+        p.data += rng.standard_normal(p.shape)
+    model = galaxy.GalaxyModel(net)
+    z = rng.standard_normal((4, 8))
+    expected = net.infer("x_mean", z=z, h=np.zeros((4, 24)))
+    np.testing.assert_array_equal(model.decode(z)[0], expected)
+    h = np.random.default_rng(1).standard_normal((4, 24))
+    expected = net.infer("x_mean", z=z, h=h)
+    np.testing.assert_array_equal(model.decode(z, np.random.default_rng(1))[0], expected)
+
+
+# The net files.
+
+SMALL = {
+    "galaxy_gdae": {"pixels": SIDE * SIDE, "hidden": 9},
+    "galaxy_wide": {"pixels": SIDE * SIDE, "hidden": 9, "latent": 5, "depth": 4},
+    "galaxy_ladder": {"pixels": SIDE * SIDE, "hidden": 9, "latent": 2, "detail": 5},
+    "galaxy_conv": {"side": SIDE, "channels": (2, 3), "kernel": 3, "hidden": 9, "latent": 4},
+}
+
+
+def test_every_net_file_is_tried():
+    assert set(SMALL) == {path.stem for path in Path("nets").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_net_file_has_the_right_gradients_and_learns(name, rng):
+    layers = lk.load_net(f"nets/{name}.py", **SMALL[name])
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    spread = rng.uniform(1, 4, (200, 1, 1))
+    images = np.exp(-0.5 * (x**2 + y**2) / spread**2) + 0.02 * rng.standard_normal((200, 1, 1))
+    double = lk.Net(layers, 4, dtype="float64", seed=int(rng.integers(2**31)))
+    for p in double.params.values():
+        p.data += 0.1 * rng.standard_normal(p.shape)
+    lk.check_gradients(double, elements=5, x=images[:4])
+    net = lk.Net(lk.with_data(layers, L.MemoryData("x", data=images)), 32)
+    solver = lk.Adam(net, 3e-3)
+    losses = [solver.step() for _ in range(120)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 50
+    model = galaxy.GalaxyModel(lk.Net(layers, phase="test", share=net))
+    assert model.reconstruct(images)[0].shape == images.shape
+    assert model.sample(3).shape == (3, SIDE * SIDE)
 
 
 def test_a_net_that_is_no_galaxy_model_is_refused():

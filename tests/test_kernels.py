@@ -164,6 +164,41 @@ def test_dense_with_any_neuron(neuron, rng):
     compare(layers, rng, {"x": rng.standard_normal((5, 3, 4))}, "float64", batch_size=9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 19])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions(transposed, rows, dtype, rng):
+    for _ in range(4):
+        kernel, stride = (int(n) for n in rng.integers(1, 6, 2))
+        pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), (min(kernel, 3), 5, 5)))
+        size = tuple(int(n) for n in rng.integers(kernel, 12, 2))
+        layer = (L.Deconvolution if transposed else L.Convolution)(
+            "y", "x", channels=channels, kernel=kernel, stride=stride, pad=pad,
+            neuron=rng.choice(["relu", "leaky_relu", "softplus"]).item(),
+            bias=lk.initializers.Normal(1.0),
+        )
+        x = rng.standard_normal((rows, inputs, *size))
+        compare([L.Input("x", shape=x.shape[1:]), layer], rng, {"x": x}, dtype, rows + 2)
+
+
+@pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
+@pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
+def test_convolutions_with_frozen_parameters(layer, frozen, rng):
+    layers = [
+        L.Input("x", shape=(2, 5, 5)), layer("h", "x", channels=2, kernel=3, neuron="relu"),
+        layer("y", "h", channels=1, kernel=3), L.SquareLoss("loss", "y", "y"),
+    ]
+    x = rng.standard_normal((4, 2, 5, 5))
+    pair = both(layers, 4, 1, dtype="float64")
+    for net in pair:
+        net.freeze(*frozen)
+        net.arena.diff[...] = 7
+        net.forward(x=x)
+        net.backward(y=np.ones_like(net.blobs["y"].data))
+    for name, p in pair[1].params.items():
+        np.testing.assert_allclose(pair[0].params[name].diff, p.diff, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
 def test_dense_with_frozen_parameters(frozen, rng):
     layers = [
@@ -543,6 +578,24 @@ def test_results_do_not_depend_on_the_number_of_threads():
     expected = (True, False, zlib.crc32(net.arena.data.tobytes()), losses[-1])
     for count in ("1", "2"):
         assert trained(OMP_NUM_THREADS=count) == expected
+
+
+CONVOLUTIONAL = """
+import zlib
+import numpy as np
+import layerkit as lk
+net = lk.Net(lk.load_net({file!r}, side=21, channels=(3, 5), hidden=9), 19, seed=3)
+solver = lk.Adam(net, 1e-3)
+x = np.random.default_rng(1).random((19, 441))
+for _ in range(5):
+    solver.step(x=x)
+print(zlib.crc32(net.arena.data.tobytes()))
+"""
+
+
+def test_convolutions_do_not_depend_on_the_number_of_threads():
+    code = CONVOLUTIONAL.format(file=str(GALAXY.with_name("galaxy_conv.py")))
+    assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
 
 
 def test_without_numba_array_code_runs():

@@ -440,6 +440,44 @@ def test_dense_default_initialisers(rng):
         assert not net.params["y/bias"].data.any()
 
 
+def test_convolution_and_deconvolution_are_each_others_transpose(rng):
+    """<W x, y> = <x, W^T y>, with one set of weights, for any size, stride, pad and kernel."""
+    for _ in range(20):
+        kernel, stride = (int(n) for n in rng.integers(1, 5, 2))
+        pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), 4))
+        h, w = (int(n) for n in rng.integers(kernel, kernel + 7, 2))
+        settings = {"kernel": kernel, "stride": stride, "pad": pad}
+        there = lk.Net([
+            L.Input("x", shape=(inputs, h, w)),
+            L.Convolution("y", "x", channels=channels, **settings),
+        ], dtype="float64", seed=int(rng.integers(2**31)))
+        small = there.blobs["y"].shape
+        back = lk.Net([
+            L.Input("y", shape=small),
+            L.Deconvolution("x", "y", channels=inputs, shape=(h, w), **settings),
+        ], dtype="float64")
+        weight = there.params["y/weight"].data  # (kernel, kernel, inputs, channels)
+        back.params["x/weight"].data[...] = weight.transpose(3, 0, 1, 2)
+        x, y = rng.standard_normal((3, inputs, h, w)), rng.standard_normal((3, *small))
+        np.testing.assert_allclose(
+            (there.infer("y", x=x) * y).sum((1, 2, 3)), (back.infer("x", y=y) * x).sum((1, 2, 3)),
+            rtol=1e-9, atol=1e-9,
+        )
+
+
+def test_convolutions_start_with_tops_as_large_as_their_bottoms(rng):
+    """He's variance 2 / fan-in before a rectifier keeps the mean square from layer to layer."""
+    net = lk.Net([
+        L.Input("x", shape=(20, 21, 21)),
+        L.Convolution("c", "x", channels=300, kernel=3, stride=2, neuron="relu"),
+        L.Deconvolution("d", "x", channels=300, kernel=4, stride=2, pad=3, neuron="relu"),
+    ], batch_size=2, seed=int(rng.integers(2**31)))
+    net.forward(x=rng.standard_normal((2, 20, 21, 21)))
+    for name in "cd":
+        assert np.square(net.blobs[name].data).mean() == pytest.approx(1, rel=0.25)
+        assert not net.params[f"{name}/bias"].data.any()
+
+
 def test_a_neuron_of_ones_own_leaves_its_parent_in_place():
     class Rectifier(L.ReLU):
         """Not "relu" to Dense, though it inherits that name."""
@@ -480,6 +518,32 @@ BAD = {
         (lambda: [x(), L.Concat("y", "x")], "()"),
         (lambda: [L.Concat("y")], "at least one"),
     ],
+    "Convolution": [
+        (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
+        (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=3)], "shape=(1, 9, 8)"),
+        (lambda: [x(1, 4, 9), L.Convolution("y", "x", channels=1, kernel=5)], "4 x 9 with pad 0"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=0, kernel=5)], "channels"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=2.5)], "got 2.5"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, stride=0)], "stride"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, pad=-1)], "got -1"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, pad=True)], "True"),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, neuron="r")], "relu, "),
+        (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1)], "kernel"),
+    ],
+    "Deconvolution": [
+        (lambda: [x(9), L.Deconvolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
+        (lambda: [x(1, 1, 1), L.Deconvolution("y", "x", channels=1, kernel=3, pad=2)], "[-1, -1]"),
+        (
+            lambda: [x(1, 4, 3), L.Deconvolution(
+                "y", "x", channels=1, kernel=3, stride=2, pad=1, shape=(9, 5))],
+            "7 to 8 and 5 to 6",
+        ),
+        (
+            lambda: [x(1, 4, 3), L.Deconvolution("y", "x", channels=1, kernel=3, shape=(9,))],
+            "got (9,)",
+        ),
+        (lambda: [x(1, 4, 3), L.Deconvolution("y", "x", channels=1, kernel=3, shape=7)], "got 7"),
+    ],
     "Dense": [
         (lambda: [x(3), L.Dense("y", "x", units=0)], "got 0"),
         (lambda: [x(3), L.Dense("y", "x", units=2.5)], "got 2.5"),
@@ -498,6 +562,12 @@ BAD = {
     "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
+        (
+            lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "x", "x", "v")],
+            "x, x, x, v",
+        ),
+        (lambda: [x(3), L.GaussianKL("y", "x", "x", "x")], "both"),
+        (lambda: [x(3), L.GaussianKL("y", "x", "x", prior_log_variance="x")], "both"),
     ],
     "GaussianReconstruction": [
         (

@@ -131,6 +131,23 @@ def test_diffs_of_all_readers_are_summed(readers, rng):
     np.testing.assert_allclose(net.params["h/weight"].diff, x.T @ expected, rtol=1e-12, atol=1e-14)
 
 
+def test_the_order_of_the_list_does_not_change_a_sum_of_diffs(rng):
+    """In float32, where 1e8 + 1 - 1e8 depends on what is added first."""
+    ends = [L.Multiply(f"m{i}", "h", "h") if i % 3 else L.Add(f"m{i}", "h") for i in range(7)]
+    x = rng.standard_normal((ROWS, 4))
+    found = []
+    for _ in range(6):
+        layers = [L.Input("x", shape=(4,)), L.Dense("h", "x", units=4), *ends]
+        net = lk.Net([layers[i] for i in rng.permutation(len(layers))], ROWS, seed=3)
+        net.forward(x=x)
+        net.backward(**{
+            f"m{i}": (-1) ** i * 10.0 ** (i % 4) * np.ones((ROWS, 4)) / 3 for i in range(7)
+        })
+        found.append(net.blobs["h"].diff.copy())
+    for diff in found[1:]:
+        np.testing.assert_array_equal(diff, found[0])
+
+
 def test_one_blob_can_be_a_bottom_twice(rng):
     x, t = rng.standard_normal((2, ROWS, 3))
 
@@ -671,15 +688,49 @@ def test_infer_leaves_the_data_layers_alone(rng):
         ("z", {"z_mean": (2, 2), "z_log_variance": (3, 2)}, ["rows", "2", "3"]),
         ("z", {"x": (0, 9)}, ["rows", "0"]),
         ("z", {"x": (2, 8)}, ["'x'", "(n, 9)", "(2, 8)"]),
+        ("z", {"x": 3.0}, ["'x'", "(n, 9)", "3.0"]),
+        ("z", {"x": np.array(2.0)}, ["'x'", "(n, 9)", "(2.)"]),
+        ("z", {"x": [[1.0] * 9, [1.0] * 8]}, ["'x'", "all rows of one shape"]),
+        ("z", {"x": [["1"] * 9]}, ["'x'", "array of numbers", "<U1"]),
     ],
-    ids=["output", "given", "needed", "nothing", "rows", "no rows", "width"],
+    ids=["output", "given", "needed", "nothing", "rows", "no rows", "width", "number", "no axes",
+         "ragged", "words"],
 )
 def test_inferences_that_cannot_be_made(outputs, given, words, rng):
     net = lk.Net(galaxy_net(), phase="test")
     with pytest.raises(NetError) as message:
-        net.infer(outputs, **{name: np.zeros(shape) for name, shape in given.items()})
+        net.infer(outputs, **{
+            name: np.zeros(value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+        })
     one_line(message, *words)
     assert net.run.sample
+
+
+@pytest.mark.parametrize("x", [[[1.0] * 9, [1.0]], [["a"] * 9], None, [[1j] * 9]], ids=repr)
+def test_inputs_that_are_no_array_of_numbers(x):
+    net = lk.Net(galaxy_net())
+    with pytest.raises(NetError, match="'x'") as message:
+        net.forward(x=x)
+    one_line(message, "array of numbers")
+    net.forward(x=np.zeros((2, 9)))
+    with pytest.raises(NetError, match="'z'") as message:
+        net.backward(z=[[1.0], [1.0, 2.0]])
+    one_line(message, "array of numbers")
+
+
+@pytest.mark.parametrize(("layers", "settings", "words"), [
+    (L.Input("x", shape=(2,)), {}, ["list of layers", "Input('x'"]),
+    (None, {}, ["list of layers", "None"]),
+    ([L.Input("x", shape=(2,))], {"seed": None}, ["seed", "whole number", "None"]),
+    ([L.Input("x", shape=(2,))], {"seed": 1.5}, ["seed", "1.5"]),
+    ([L.Input("x", shape=(2,))], {"batch_size": "64"}, ["batch_size", "'64'"]),
+    ([L.Input("x", shape=(2,))], {"batch_size": 0}, ["batch_size", "at least 1", "got 0"]),
+])
+def test_what_no_net_can_be_made_of(layers, settings, words):
+    with pytest.raises(NetError) as message:
+        lk.Net(layers, **settings)
+    one_line(message, *words)
 
 
 def test_infer_never_overwrites_what_is_given():

@@ -109,7 +109,7 @@ def test_the_command_prints_the_table(kernels):
     ("arguments", "message"),
     [
         (["time", "nowhere.py"], "nowhere.py"),
-        (["time", NET, "--batch", "0"], "batch_size must be at least 1"),
+        (["time", NET, "--batch", "0"], "batch_size must be a whole number, at least 1"),
         (["time", NET, "--iterations", "0"], "--iterations must be at least 1"),
         (["time", NET, "--kernels", "fast"], "kernels must be one of"),
         (["time", NET, "--backend", "abacus"], "unknown backend"),

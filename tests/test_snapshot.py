@@ -287,9 +287,19 @@ def test_kill_9_while_saving_leaves_the_old_snapshot(where, saved):
             child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
+    (left,) = path.parent.glob(".*.part")
+    of_others = [
+        path.with_name(f".{path.name}.{os.getppid()}.part"),  # who lives
+        path.with_name(f".other-{path.name}.{child.pid}.part"),
+        path.with_name(f".{path.name}.part"),
+    ]
+    for other in of_others:
+        other.write_bytes(b"")
     other, fresh = make(autoencoder(from_input()))
     assert lk.load(path, other, fresh) == {"note": "good"}
-    lk.save(path, other, fresh)  # and the next process can save there
+    lk.save(path, other, fresh)  # and the next process can save there, and cleans up
+    assert not left.exists()
+    assert all(other.exists() for other in of_others)
 
 
 SAVE_FOREVER = """

@@ -33,7 +33,7 @@ def get(name: str = "numpy") -> Backend:
 
 
 def _cupy() -> Backend:
-    install = "pip install 'layerkit[cuda13]' (or [cuda12]), or choose backend numpy"
+    install = "in your clone, pip install '.[cuda13]' (or '.[cuda12]'), or choose backend numpy"
     try:
         import cupy
     except Exception as error:  # not only ImportError: a broken installation fails in many ways

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from layerkit.errors import DataError
-from layerkit.galaxy.constants import PIXEL_VARIANCE_FLOOR
+from layerkit.layers.gaussian_reconstruction import QUANTISATION_VARIANCE
 
 # The line search may try any step, so the objective holds its parameters inside these limits, in
 # half image widths: a standard deviation exp(12) is a constant over the image, exp(-12) lies
@@ -268,7 +268,7 @@ def _fit_each(images: np.ndarray) -> list[GaussianFit]:
 
 
 def shared_variance_log_likelihood(
-    images: np.ndarray, models: np.ndarray, floor: float = PIXEL_VARIANCE_FLOOR
+    images: np.ndarray, models: np.ndarray, floor: float = QUANTISATION_VARIANCE
 ) -> np.ndarray:
     """Log likelihood of each image under independent Gaussian pixels with one variance.
 
@@ -279,7 +279,7 @@ def shared_variance_log_likelihood(
     Args:
         images, models: (N, ...), of one shape.
         floor: the least variance allowed, in the square of the images' unit; the default is for
-            8-bit pictures scaled to 0..1 (`layerkit.galaxy.constants.PIXEL_VARIANCE_FLOOR`).
+            8-bit pictures scaled to 0..1, the same as GaussianReconstruction's.
 
     Returns:
         (N,), float64.

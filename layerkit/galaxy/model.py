@@ -15,8 +15,14 @@ class GalaxyModel:
     """Encodes, decodes, samples and scores galaxy images with a net of phase "test".
 
     The net needs one GaussianReconstruction layer, whose bottoms are the image, its mean and its
-    log-variance, and at least one Reparameterize layer, the first of which makes z.  Its loss
-    layers together must be the negative bound: reconstruction plus KL terms.
+    log-variance, and at least one Reparameterize layer, the first of which makes z, whose prior is
+    N(0, I).  Its loss layers together must be the negative bound: reconstruction plus KL terms.
+
+    **Several stochastic layers.**  Reparameterize layers after the first make lower latent layers,
+    such as h, which training samples from q(h | x, z).  Where there is no image h comes from its
+    prior p(h | z), and which blobs that is the net says itself: in the GaussianKL layer that
+    compares q with p.  So `decode` infers the mean of p from z, and then the image from z and h.
+    With an image, `reconstruct` takes the means of q layer by layer.
 
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.
@@ -26,7 +32,8 @@ class GalaxyModel:
         pixels: number of pixels of an image.
 
     Raises:
-        NetError: the net has no such layers.
+        NetError: the net has no such layers, or a latent layer without a prior, or makes images
+            from more than its latent layers.
     """
 
     def __init__(self, net: Net):
@@ -46,6 +53,32 @@ class GalaxyModel:
         self.penalties = [x.tops[0] for x in layers if x.is_loss and x is not self.likelihood]
         self.latent = int(np.prod(net.blobs[self.z].shape))
         self.pixels = int(np.prod(net.blobs[self.x].shape))
+        self.priors = {s.tops[0]: self._prior_of(s) for s in samplers}
+        if self.priors.pop(self.z):
+            raise NetError(
+                f"layer {samplers[0].name!r} (Reparameterize): the first sampling layer makes z, "
+                "whose prior must be N(0, I), but its GaussianKL layer has a prior of its own"
+            )
+        passes = net.run.passes
+        try:
+            self.decode(np.zeros((1, self.latent)))
+            net.run.passes = passes  # looking at a net changes no noise
+        except NetError as error:
+            raise NetError(
+                f"a galaxy net must make images from its latent layers and nothing else: {error}"
+            ) from error
+
+    def _prior_of(self, sampler: Reparameterize) -> list[str]:
+        """The blobs that hold the mean and log-variance of the prior; empty for N(0, I)."""
+        penalties = [x for x in self.net.layers.values() if isinstance(x, GaussianKL)]
+        own = [x for x in penalties if x.bottoms[:2] == sampler.bottoms]
+        if len(own) != 1 and sampler.tops[0] != self.z:
+            raise NetError(
+                f"layer {sampler.name!r} (Reparameterize): its prior is not known; it takes one "
+                f"GaussianKL layer with bottoms {', '.join(map(repr, sampler.bottoms))} to say "
+                f"what it is, and there are {len(own)}"
+            )
+        return own[0].bottoms[2:] if own else []
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What images say of z: means g_mu(x) and standard deviations, each (n, latent)."""
@@ -53,12 +86,33 @@ class GalaxyModel:
         mean, log_variance = self.net.infer(outputs, sample=False, **{self.x: images})
         return mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
 
-    def decode(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images that z describes: means f_mu(z) and variances f_Sigma(z), each (n, pixels)."""
-        return self._pixels(**{self.z: z})
+    def decode(
+        self, z: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The images that z describes: means f_mu(z) and variances f_Sigma(z), each (n, pixels).
+
+        Args:
+            z: (n, latent).
+            rng: draws lower latent layers from p(h | z); without it they are the means of p(h | z).
+                The variances are those of an image around f_mu(h), for this one h.
+        """
+        given = {self.z: np.asarray(z)}
+        for h, prior in self.priors.items():
+            if prior:
+                mean, log_variance = self.net.infer(prior, sample=False, **given)
+            else:
+                mean = np.zeros((len(z), *self.net.blobs[h].shape))
+                log_variance = mean
+            if rng is not None:
+                mean = mean + np.exp(0.5 * log_variance) * rng.standard_normal(mean.shape)
+            given[h] = mean
+        return self._pixels(**given)
 
     def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of images (n, ...): two arrays of the same shape."""
+        """f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of images (n, ...): two arrays of the same shape.
+
+        Lower latent layers are at the means of q(h | x, z), given the means of those above.
+        """
         mean, variance = self._pixels(**{self.x: images})
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
@@ -73,11 +127,11 @@ class GalaxyModel:
         return -self.net.infer(self.likelihood.tops[0], sample=False, **{self.x: images})
 
     def bound(self, images: np.ndarray, samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The evidence lower bound and its KL term for each image, each (n,), in nats.
+        """The evidence lower bound and its KL terms' sum for each image, each (n,), in nats.
 
         Args:
             images: (n, ...).
-            samples: of z for each image, over which the reconstruction term is averaged.
+            samples: of the latent layers for each image, over which the terms are averaged.
         """
         names = [self.likelihood.tops[0], *self.penalties]
         totals = np.zeros((len(names), len(images)))
@@ -98,15 +152,18 @@ class GalaxyModel:
         map z -> (z - m) / s makes the KL term, averaged over the images, least.
 
         Returns:
-            Whether it could be done: g must end, and f begin, with Dense layers, and z be made by
-            one sampling layer only.
+            Whether it could be done: g must end, and what reads z begin, with Dense layers, and
+            z be made by one sampling layer only.
         """
         layers = list(self.net.layers.values())
         makers = [x for x in layers if {self.z_mean, self.z_log_variance} & set(x.tops)]
         readers = [x for x in layers if self.z in x.bottoms]
         others = [
             x for x in layers if {self.z_mean, self.z_log_variance} & set(x.bottoms)
-            and not isinstance(x, Reparameterize | GaussianKL)
+            and not (
+                isinstance(x, Reparameterize | GaussianKL)
+                and x.bottoms == [self.z_mean, self.z_log_variance]
+            )
         ]
         linear = [x for x in [*makers, *readers] if isinstance(x, Dense)]
         if others or len(makers) != 2 or linear != [*makers, *readers]:
@@ -134,12 +191,15 @@ class GalaxyModel:
         return True
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        """Mean images of galaxies drawn from the prior, (count, pixels)."""
-        z = np.random.default_rng(seed).standard_normal((count, self.latent))
-        return self.decode(z)[0]
+        """Mean images of galaxies drawn from the prior, layer by layer, (count, pixels)."""
+        rng = np.random.default_rng(seed)
+        return self.decode(rng.standard_normal((count, self.latent)), rng)[0]
 
     def traverse(self, values: np.ndarray) -> np.ndarray:
-        """Mean images along each axis of z, the others at zero: (latent, len(values), pixels)."""
+        """Mean images along each axis of z, the others at zero: (latent, len(values), pixels).
+
+        Lower latent layers are at the means of p(h | z).
+        """
         z = np.zeros((self.latent, len(values), self.latent))
         for axis in range(self.latent):
             z[axis, :, axis] = values

@@ -4,6 +4,7 @@ from layerkit.layers.accuracy import Accuracy
 from layerkit.layers.add import Add
 from layerkit.layers.binary_cross_entropy import BinaryCrossEntropy
 from layerkit.layers.concat import Concat
+from layerkit.layers.convolution import Convolution, Deconvolution
 from layerkit.layers.dense import Dense
 from layerkit.layers.dropout import Dropout
 from layerkit.layers.elu import ELU
@@ -26,8 +27,8 @@ from layerkit.layers.square_loss import SquareLoss
 from layerkit.layers.tanh import Tanh
 
 __all__ = [
-    "ELU", "Accuracy", "Add", "BinaryCrossEntropy", "Concat", "Dense", "Dropout", "Exponential",
-    "GaussianKL", "GaussianReconstruction", "HDF5Data", "Input", "LeakyReLU", "MemoryData",
-    "Multiply", "ReLU", "Reparameterize", "Reshape", "Sigmoid", "Slice", "SoftmaxLoss", "Softplus",
-    "SquareLoss", "Tanh",
+    "ELU", "Accuracy", "Add", "BinaryCrossEntropy", "Concat", "Convolution", "Deconvolution",
+    "Dense", "Dropout", "Exponential", "GaussianKL", "GaussianReconstruction", "HDF5Data",
+    "Input", "LeakyReLU", "MemoryData", "Multiply", "ReLU", "Reparameterize", "Reshape",
+    "Sigmoid", "Slice", "SoftmaxLoss", "Softplus", "SquareLoss", "Tanh",
 ]

@@ -1,79 +1,139 @@
-"""GaussianKL: divergence of a diagonal Gaussian from the standard normal."""
+"""GaussianKL: divergence of a diagonal Gaussian from the standard normal, or from another."""
 
 from __future__ import annotations
 
 import math
 
+from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
 from layerkit.layers.loss import Loss, rows
 
 
 class GaussianKL(Loss):
-    """KL(N(mean, diag exp(log_variance)) || N(0, I)), summed over each example, in nats.
+    """KL(N(mean, diag exp(log_variance)) || prior), summed over each example, in nats.
 
-    loss = sum of [mean^2 + exp(log_variance) - log_variance - 1] / 2.
+    Against the standard normal,
 
-    Shapes: bottoms mean and log_variance (n, ...), of one shape; top (n,).
+    loss = sum of [mean^2 + exp(log_variance) - log_variance - 1] / 2;
 
-    Source: Kingma and Welling (2014), appendix B; KL(q, p) of Regier et al. (2015).
+    against N(prior_mean, diag exp(prior_log_variance)), a prior that is itself computed, as
+    p(h | z) of a lower layer of latent variables is,
+
+    loss = sum of [(mean - prior_mean)^2 / exp(prior_log_variance) + exp(t) - t - 1] / 2
+    with t = log_variance - prior_log_variance.
+
+    Shapes: bottoms (n, ...), all of one shape; top (n,).
+
+    Args:
+        mean, log_variance: of the Gaussian.
+        prior_mean, prior_log_variance: of the prior; both, or neither for N(0, I).
+        weight: see Loss.
+
+    Source: Kingma and Welling (2014), appendix B; KL(q, p) of Regier et al. (2015).  Two Gaussians:
+    section 6.2.3 of Murphy (2022), Probabilistic Machine Learning: An Introduction.
     """
 
     def __init__(
-        self, name: str, mean: str, log_variance: str, *, weight: float = 1.0,
-        tops: str | None = None,
+        self, name: str, mean: str, log_variance: str, prior_mean: str | None = None,
+        prior_log_variance: str | None = None, *, weight: float = 1.0, tops: str | None = None,
     ):
-        super().__init__(name, [mean, log_variance], weight, tops)
+        prior = [b for b in (prior_mean, prior_log_variance) if b is not None]
+        super().__init__(name, [mean, log_variance, *prior], weight, tops)
+        if len(prior) == 1:
+            self.fail("a prior needs both prior_mean and prior_log_variance")
+
+    def _deviations(self, bottoms: list[Blob]) -> tuple[Array, Array, Array | float]:
+        """mean - prior mean, log_variance - prior log-variance, 1 / prior variance."""
+        mean, log_variance, *prior = (rows(b.data) for b in bottoms)
+        if not prior:
+            return mean, log_variance, 1.0
+        return mean - prior[0], log_variance - prior[1], self.xp.exp(-prior[1])
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The divergence of each example; expm1 keeps it exact near zero."""
-        mean, log_variance = (rows(b.data) for b in bottoms)
-        terms = mean * mean + (self.xp.expm1(log_variance) - log_variance)
+        mean, t, precision = self._deviations(bottoms)
+        terms = mean * mean * precision + (self.xp.expm1(t) - t)
         tops[0].data[...] = 0.5 * terms.sum(axis=1)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d mean = mean; d log_variance = (exp(log_variance) - 1) / 2; times the top's diff."""
-        mean, log_variance = (rows(b.data) for b in bottoms)
+        """With m = (mean - prior_mean) / prior variance, all times the top's diff:
+
+        d mean = m, d log_variance = (exp(t) - 1) / 2, d prior_mean = -m,
+        d prior_log_variance = -[exp(t) - 1 + (mean - prior_mean) m] / 2.
+        """
+        mean, t, precision = self._deviations(bottoms)
         scale = tops[0].diff[:, None]
-        if bottoms[0].diff is not None:
-            self.xp.multiply(scale, mean, out=rows(bottoms[0].diff))
-        if bottoms[1].diff is not None:
-            self.xp.multiply(0.5 * scale, self.xp.expm1(log_variance), out=rows(bottoms[1].diff))
+        m, v = mean * precision, self.xp.expm1(t)
+        values = [m, 0.5 * v]
+        if len(bottoms) == 4:
+            values += [-m, -0.5 * (v + mean * m)]
+        for bottom, value in zip(bottoms, values, strict=True):
+            if bottom.diff is not None:
+                self.xp.multiply(scale, value, out=rows(bottom.diff))
 
     # With kernels.
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The divergence of each example."""
-        mean, log_variance = (rows(b.data) for b in bottoms)
-        divergence(mean, log_variance, tops[0].data)
+        divergence(*self._four(bottoms), tops[0].data)
 
     def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Both diffs at once."""
-        mean, log_variance = (rows(b.data) for b in bottoms)
-        diffs = [mean[:0] if b.diff is None else rows(b.diff) for b in bottoms]
-        divergence_backward(mean, log_variance, tops[0].diff, *diffs)
+        """All diffs at once."""
+        four = self._four(bottoms)
+        diffs = [four[0][:0] if b.diff is None else rows(b.diff) for b in bottoms]
+        diffs += [four[0][:0]] * (4 - len(diffs))
+        divergence_backward(*four, tops[0].diff, *diffs)
+
+    def _four(self, bottoms: list[Blob]) -> list[Array]:
+        """The bottoms as kernels take them: without a prior, the last two have no rows."""
+        given = [rows(b.data) for b in bottoms]
+        return given + [given[0][:0]] * (4 - len(given))
 
 
 # Kernels.
 
 
 @kernel
-def divergence(mean, log_variance, loss):
+def _deviations(mean, log_variance, prior_mean, prior_log_variance, row, j):
     """In float64, as a latent space is small."""
+    m, t = float(mean[row, j]), float(log_variance[row, j])
+    if len(prior_mean) == 0:
+        return m, t, 1.0
+    prior = float(prior_log_variance[row, j])
+    return m - float(prior_mean[row, j]), t - prior, math.exp(-prior)
+
+
+@kernel
+def divergence(mean, log_variance, prior_mean, prior_log_variance, loss):
+    """A prior without rows is the standard normal."""
     for row in range(len(loss)):
         total = 0.0
         for j in range(mean.shape[1]):
-            m, v = float(mean[row, j]), float(log_variance[row, j])
-            total += m * m + (math.expm1(v) - v)
+            m, t, precision = _deviations(
+                mean, log_variance, prior_mean, prior_log_variance, row, j
+            )
+            total += m * m * precision + (math.expm1(t) - t)
         loss[row] = 0.5 * total
 
 
 @kernel
-def divergence_backward(mean, log_variance, scale, dmean, dlog_variance):
+def divergence_backward(
+    mean, log_variance, prior_mean, prior_log_variance, scale, dmean, dlog_variance, dprior_mean,
+    dprior_log_variance,
+):
     """Diffs without rows are left out."""
-    for row in range(len(dmean)):
+    for row in range(len(scale)):
         for j in range(mean.shape[1]):
-            dmean[row, j] = scale[row] * mean[row, j]
-    for row in range(len(dlog_variance)):
-        for j in range(mean.shape[1]):
-            dlog_variance[row, j] = 0.5 * scale[row] * math.expm1(float(log_variance[row, j]))
+            m, t, precision = _deviations(
+                mean, log_variance, prior_mean, prior_log_variance, row, j
+            )
+            slope, v = m * precision, math.expm1(t)
+            if len(dmean) > 0:
+                dmean[row, j] = scale[row] * slope
+            if len(dlog_variance) > 0:
+                dlog_variance[row, j] = 0.5 * scale[row] * v
+            if len(dprior_mean) > 0:
+                dprior_mean[row, j] = -scale[row] * slope
+            if len(dprior_log_variance) > 0:
+                dprior_log_variance[row, j] = -0.5 * scale[row] * (v + m * slope)

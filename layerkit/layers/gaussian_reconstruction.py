@@ -10,7 +10,9 @@ from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.loss import Loss, rows
 
-# Rounding to 8 bits adds noise that is uniform on a step of 1/255, of this variance.
+# An 8-bit picture holds its intensities, 0 to 1, in steps of 1/255.  Rounding to the nearest step
+# adds an error uniform over one step, whose variance is step^2 / 12.  No model can honestly claim
+# to know a pixel better than that.
 QUANTISATION_VARIANCE = (1 / 255) ** 2 / 12
 
 
