@@ -1,0 +1,246 @@
+"""SpatialTransform: turns, scales and shifts a picture, with gradients for picture and pose."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.backends.kernels import kernel, parallel_for
+from layerkit.blob import Blob
+from layerkit.layer import Shape
+from layerkit.layers.loss import rows
+from layerkit.layers.pose import LATENTS, PoseLayer, normal_cdf, normal_density
+
+
+class SpatialTransform(PoseLayer):
+    """The picture of an object in the given pose, from its canonical picture; or the inverse.
+
+    Each pixel takes the value of the bottom picture at the place that the pose maps to it, by
+    bilinear interpolation; outside the picture its border goes on.  Values are kept, so an object
+    that is made larger has more light in all.  The gradient for the pose jumps where places cross
+    the rows and columns of pixels.
+
+    Shapes: bottoms picture (n, ...) of side * side numbers and pose (n, 4); top like the picture.
+
+    Args:
+        inverse: whether to make the canonical picture from that of an object in this pose.
+        side, turns, size_spread, shift_spread: see PoseLayer.
+
+    Source: Jaderberg et al. (2015), "Spatial transformer networks", section 3.
+    """
+
+    def __init__(
+        self, name: str, picture: str, pose: str, *, side: int, inverse: bool = False,
+        turns: float = 0.5, size_spread: float = 0.3, shift_spread: float = 1.0,
+        tops: str | None = None,
+    ):
+        super().__init__(
+            name, [picture, pose], side, turns, size_spread, shift_spread, tops
+        )
+        self.inverse = inverse
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Checks the shapes; no parameters."""
+        self.check_picture(shapes[0])
+        if shapes[1] != (LATENTS,):
+            self.fail(f"expected a pose of {LATENTS} numbers for each example, got {shapes[1]}")
+        self.maps = self.buffer((2, 3))  # places = map @ (x, y, 1), of the top's pixels
+        self.map_diffs = self.buffer((2, 3))
+        return shapes[:1]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """y = sum over the four neighbours of each place of weight * pixel."""
+        picture, y = rows(bottoms[0].data), rows(tops[0].data)
+        self._make_maps(bottoms[1].data)
+        _, _, corners = self._places(len(picture))
+        y.fill(0)
+        for place, weight in corners:
+            y += weight * self.xp.take_along_axis(picture, place, axis=1)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """d picture: dy scattered by the same weights; d pose: through the slopes at each place."""
+        xp, picture, dy = self.xp, rows(bottoms[0].data), rows(tops[0].diff)
+        slope_x, slope_y, corners = self._places(len(picture))
+        if bottoms[0].diff is not None:
+            dx = rows(bottoms[0].diff)
+            dx.fill(0)
+            example = xp.arange(len(picture))[:, None]
+            for place, weight in corners:
+                xp.add.at(dx, (example, place), weight * dy)
+        if bottoms[1].diff is not None:
+            x, y = self._grid()
+            for axis, slopes in enumerate((slope_x, slope_y)):
+                d = sum(
+                    slope * xp.take_along_axis(picture, place, axis=1)
+                    for slope, (place, _) in zip(slopes, corners, strict=True)
+                ) * dy
+                for k, factor in enumerate((x, y, xp.ones_like(x))):
+                    self.map_diffs.data[:, axis, k] = (d * factor).sum(axis=1)
+            self._pose_diff(bottoms[1].data, bottoms[1].diff)
+
+    def _grid(self) -> tuple[Array, Array]:
+        """x and y of every pixel, from the middle."""
+        line = self.xp.arange(self.side, dtype=self.run.dtype) - (self.side - 1) / 2
+        return self.xp.tile(line, self.side), self.xp.repeat(line, self.side)
+
+    def _places(self, n: int) -> tuple[list[Array], list[Array], list[tuple[Array, Array]]]:
+        """For the four neighbours of each place: derivatives of their weights by x and by y, and
+        (number of the pixel, weight)."""
+        xp, last, maps = self.xp, self.side - 1, self.maps.data[:n, :, :, None]
+        x, y = self._grid()
+        corner, part, inside = [], [], []
+        for axis in (0, 1):
+            at = maps[:, axis, 0] * x + maps[:, axis, 1] * y + maps[:, axis, 2] + last / 2
+            inside.append((at >= 0) & (at <= last))
+            at = xp.clip(at, 0, last)
+            corner.append(xp.minimum(xp.floor(at), last - 1))
+            part.append(at - corner[axis])
+        first = (corner[1] * self.side + corner[0]).astype("int64")
+        (right, down), (in_x, in_y) = part, inside
+        left, up = 1 - right, 1 - down
+        places = [first, first + 1, first + self.side, first + self.side + 1]
+        weights = [left * up, right * up, left * down, right * down]
+        slope_x = [-up * in_x, up * in_x, -down * in_x, down * in_x]
+        slope_y = [-left * in_y, -right * in_y, left * in_y, right * in_y]
+        return slope_x, slope_y, list(zip(places, weights, strict=True))
+
+    def _similarity(self, u: Array) -> tuple[Array, Array, Array, Array]:
+        """The rotation and scaling [[a, -b], [b, a]] that a pose, or its inverse, is, and the
+        shift in pixels; in float64."""
+        xp = self.xp
+        u = u.astype("float64")
+        angle = self.span * (normal_cdf(xp, u[:, 0]) - 0.5)
+        scale = xp.exp(self.size_spread * u[:, 1])
+        if not self.inverse:  # places of the canonical picture for pixels of the seen one
+            angle, scale = -angle, 1 / scale
+        shift = self.shift_spread * u[:, 2:]
+        return scale * xp.cos(angle), scale * xp.sin(angle), shift[:, 0], shift[:, 1]
+
+    def _make_maps(self, u: Array) -> None:
+        """Where to look for the pixels of the top."""
+        a, b, x, y = self._similarity(u)
+        maps = self.maps.data
+        maps[:, 0, 0], maps[:, 0, 1] = a, -b
+        maps[:, 1, 0], maps[:, 1, 1] = b, a
+        if self.inverse:
+            maps[:, 0, 2], maps[:, 1, 2] = x, y
+        else:
+            maps[:, 0, 2], maps[:, 1, 2] = b * y - a * x, -b * x - a * y
+
+    def _pose_diff(self, u: Array, du: Array) -> None:
+        """From the derivatives by the maps to those by the pose."""
+        a, b, x, y = self._similarity(u)
+        d: Any = self.map_diffs.data.astype("float64")
+        da, db, dx, dy = d[:, 0, 0] + d[:, 1, 1], d[:, 1, 0] - d[:, 0, 1], d[:, 0, 2], d[:, 1, 2]
+        if not self.inverse:
+            da, db = da - x * dx - y * dy, db + y * dx - x * dy
+            dx, dy = -a * dx - b * dy, b * dx - a * dy
+        sign = 1 if self.inverse else -1
+        u0 = u[:, 0].astype("float64")
+        du[:, 0] = sign * (a * db - b * da) * self.span * normal_density(self.xp, u0)
+        du[:, 1] = sign * (a * da + b * db) * self.size_spread
+        du[:, 2], du[:, 3] = self.shift_spread * dx, self.shift_spread * dy
+
+    # With kernels.
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The picture, pixel by pixel."""
+        assert self.run.team is not None
+        self._make_maps(bottoms[1].data)
+        resample(
+            self.run.team.board, rows(bottoms[0].data), self.maps.data, self.side,
+            rows(tops[0].data),
+        )
+
+    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Both diffs in one pass over the pixels."""
+        assert self.run.team is not None
+        picture, dy = rows(bottoms[0].data), rows(tops[0].diff)
+        resample_backward(
+            self.run.team.board, picture, self.maps.data, self.side, dy,
+            picture[:0] if bottoms[0].diff is None else rows(bottoms[0].diff),
+            self.map_diffs.data,
+        )
+        if bottoms[1].diff is not None:
+            self._pose_diff(bottoms[1].data, bottoms[1].diff)
+
+
+# Kernels.
+
+
+@kernel
+def _resample_piece(i, pictures, maps, side, tops):
+    number = pictures.dtype.type
+    picture, m, top = pictures[i], maps[i], tops[i]
+    one, zero, last = number(1), number(0), number(side - 1)
+    middle = number((side - 1) / 2)
+    for r in range(side):
+        y = number(r) - middle
+        x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
+        for c in range(side):
+            x = number(c) - middle
+            at_x = min(max(m[0, 0] * x + x_row, zero), last)
+            at_y = min(max(m[1, 0] * x + y_row, zero), last)
+            column, row = min(int(at_x), side - 2), min(int(at_y), side - 2)
+            right, down = at_x - number(column), at_y - number(row)
+            k = row * side + column
+            above = (one - right) * picture[k] + right * picture[k + 1]
+            below = (one - right) * picture[k + side] + right * picture[k + side + 1]
+            top[r * side + c] = (one - down) * above + down * below
+
+
+@kernel
+def resample(team, pictures, maps, side, tops):
+    """SpatialTransform.forward, given the maps; one example is a piece of work."""
+    parallel_for(team, _resample_piece, len(pictures), (pictures, maps, side, tops))
+
+
+@kernel
+def _resample_backward_piece(i, pictures, maps, side, dtops, dpictures, dmaps):
+    number = pictures.dtype.type
+    picture, m, dtop, wanted = pictures[i], maps[i], dtops[i], len(dpictures) > 0
+    one, zero, last = number(1), number(0), number(side - 1)
+    middle = number((side - 1) / 2)
+    dpicture = dpictures[i] if wanted else dtop  # which is not written
+    if wanted:
+        dpicture[:] = 0
+    dmaps[i] = 0
+    for r in range(side):
+        y = number(r) - middle
+        x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
+        x_sum, x_moment, y_sum, y_moment = zero, zero, zero, zero
+        for c in range(side):
+            x = number(c) - middle
+            free_x, free_y = m[0, 0] * x + x_row, m[1, 0] * x + y_row
+            at_x, at_y = min(max(free_x, zero), last), min(max(free_y, zero), last)
+            column, row = min(int(at_x), side - 2), min(int(at_y), side - 2)
+            right, down = at_x - number(column), at_y - number(row)
+            left, up = one - right, one - down
+            k, d = row * side + column, dtop[r * side + c]
+            if wanted:
+                dpicture[k] += left * up * d
+                dpicture[k + 1] += right * up * d
+                dpicture[k + side] += left * down * d
+                dpicture[k + side + 1] += right * down * d
+            a, b, e, f = picture[k], picture[k + 1], picture[k + side], picture[k + side + 1]
+            dx = d * (up * (b - a) + down * (f - e)) if at_x == free_x else zero
+            dy = d * (left * (e - a) + right * (f - b)) if at_y == free_y else zero
+            x_sum += dx
+            x_moment += dx * x
+            y_sum += dy
+            y_moment += dy * x
+        dmaps[i, 0, 0] += x_moment
+        dmaps[i, 0, 1] += x_sum * y
+        dmaps[i, 0, 2] += x_sum
+        dmaps[i, 1, 0] += y_moment
+        dmaps[i, 1, 1] += y_sum * y
+        dmaps[i, 1, 2] += y_sum
+
+
+@kernel
+def resample_backward(team, pictures, maps, side, dtops, dpictures, dmaps):
+    """Fills dmaps, and dpictures unless it has no rows."""
+    parallel_for(team, _resample_backward_piece, len(pictures), (
+        pictures, maps, side, dtops, dpictures, dmaps
+    ))
