@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from layerkit.backends.base import Array
+from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, normal_quantile
@@ -54,16 +57,29 @@ class ImagePose(PoseLayer):
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Checks the shape; no parameters."""
         self.check_picture(shapes[0])
+        if self.run.team is not None:
+            self.frame = self.buffer((4 * (self.side - 1),))
+            self.sums = self.buffer((4, 4), "float64")
         return [(LATENTS,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Moments, and the numbers u that stand for them."""
+        image = bottoms[0].data.reshape(-1, self.side, self.side)
+        light = self.xp.maximum(image - self._level(image)[:, None, None], 0)
+        self._measure(
+            lambda along_x, along_y: self.xp.matmul(
+                along_y, self.xp.matmul(light, along_x.transpose(0, 2, 1))
+            ),
+            tops[0].data,
+        )
+
+    def _measure(self, moments: Callable[[Array, Array], Array], u: Array) -> None:
+        """Fills u, given sums of light times functions of y and of x; see `_window`."""
         xp = self.xp
-        light = self._light(bottoms[0].data.reshape(-1, self.side, self.side))
-        x = y = xp.zeros(len(light))
-        size = xp.full(len(light), self.size)
+        x = y = xp.zeros(len(u))
+        size = xp.full(len(u), self.size)
         for _ in range(ITERATIONS):
-            moment = self._moments(light, x, y, WINDOW * size)
+            moment = moments(*(self._window(centre, WINDOW * size) for centre in (x, y)))
             total = moment[:, 0, 0] + FAINT
             dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
             xx = (moment[:, 0, 2] + FAINT * self.size**2) / total - dx * dx
@@ -75,7 +91,6 @@ class ImagePose(PoseLayer):
         if self.span > 3.1416:
             angle = xp.where(self._leans_back(moment, total, dx, dy, angle), angle + xp.pi, angle)
             angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
-        u = tops[0].data
         u[:, 0] = normal_quantile(xp, angle / self.span + 0.5)
         u[:, 1] = xp.log(size / self.size) / self.size_spread
         u[:, 2], u[:, 3] = x / self.shift_spread, y / self.shift_spread
@@ -87,31 +102,24 @@ class ImagePose(PoseLayer):
     def _bounds(self) -> tuple[float, float]:
         return -self.side / 4, self.side / 4
 
-    def _light(self, image: Array) -> Array:
-        """What exceeds the sky and its noise."""
+    def _level(self, image: Array) -> Array:
+        """The sky and as much of its noise as is cut off, (n,)."""
         xp = self.xp
         frame = xp.concatenate(
             [image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], axis=1
         )
         sky = xp.median(frame, axis=1)
-        noise = xp.median(xp.abs(frame - sky[:, None]), axis=1)
-        return xp.maximum(image - (sky + self.threshold * noise)[:, None, None], 0)
+        return sky + self.threshold * xp.median(xp.abs(frame - sky[:, None]), axis=1)
 
-    def _moments(self, light: Array, x: Array, y: Array, width: Array) -> Array:
-        """Sums of window * light * (Y - y)^i (X - x)^j for i, j up to 3: (n, 4, 4), float64.
+    def _window(self, centre: Array, width: Array) -> Array:
+        """Window times d^k, with d = distance from the centre, k = 0..3: (n, 4, side).
 
-        A round Gaussian window is a product of one along x and one along y.
+        A round Gaussian window is the product of one along x and one along y.
         """
         xp = self.xp
-        line = xp.arange(self.side) - (self.side - 1) / 2
-
-        def powers(centre: Array) -> Array:
-            d = line - centre[:, None]
-            window = xp.exp(-0.5 * (d / width[:, None]) ** 2)
-            return xp.stack([window, window * d, window * d**2, window * d**3], axis=2)
-
-        by_row = xp.matmul(light, powers(x).astype(light.dtype))
-        return xp.matmul(powers(y).transpose(0, 2, 1), by_row)
+        d = xp.arange(self.side) - (self.side - 1) / 2 - centre[:, None]
+        window = xp.exp(-0.5 * (d / width[:, None]) ** 2)
+        return xp.stack([window, window * d, window * d**2, window * d**3], axis=1)
 
     def _leans_back(
         self, moment: Array, total: Array, dx: Array, dy: Array, angle: Array
@@ -126,3 +134,76 @@ class ImagePose(PoseLayer):
             + 3 * c * s * s * moment[:, 2, 1] + s**3 * moment[:, 3, 0]
         )
         return third / total - 3 * first * second / total + 2 * first**3 < 0
+
+    # With kernels.
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The same, with levels and moments picture by picture."""
+        assert self.run.team is not None
+        board = self.run.team.board
+        image = bottoms[0].data.reshape(-1, self.side, self.side)
+        level = self.sums.data[:, 0, 0].astype(image.dtype)
+        levels(board, image, self.threshold, self.frame.data, level)
+
+        def moments(along_x: Array, along_y: Array) -> Array:
+            sum_moments(board, image, level, along_x.astype(image.dtype), along_y, self.sums.data)
+            return self.sums.data
+
+        self._measure(moments, tops[0].data)
+
+
+# Kernels.
+
+
+@kernel
+def _middle(values):
+    """The median of an even number of values, which are put in order."""
+    values.sort()
+    half = values.size // 2
+    return values.dtype.type(0.5) * (values[half - 1] + values[half])
+
+
+@kernel
+def _level_piece(i, images, threshold, frames, level):
+    image, frame, side = images[i], frames[i], images.shape[1]
+    for k in range(side - 1):
+        frame[4 * k], frame[4 * k + 1] = image[0, k], image[side - 1, k + 1]
+        frame[4 * k + 2], frame[4 * k + 3] = image[k + 1, 0], image[k, side - 1]
+    sky = _middle(frame)
+    for k in range(frame.size):
+        frame[k] = abs(frame[k] - sky)
+    level[i] = sky + frame.dtype.type(threshold) * _middle(frame)
+
+
+@kernel
+def levels(team, images, threshold, frames, level):
+    """ImagePose._level; frames is work space."""
+    parallel_for(team, _level_piece, len(images), (images, threshold, frames, level))
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _moment_piece(i, images, level, along_x, along_y, sums):
+    image, base, zero = images[i], level[i], level.dtype.type(0)
+    w0, w1, w2, w3 = along_x[i, 0], along_x[i, 1], along_x[i, 2], along_x[i, 3]
+    sums[i] = 0
+    for r in range(image.shape[0]):
+        row = image[r]
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for c in range(row.size):
+            light = max(row[c] - base, zero)
+            s0 += light * w0[c]
+            s1 += light * w1[c]
+            s2 += light * w2[c]
+            s3 += light * w3[c]
+        for k in range(4):
+            factor = along_y[i, k, r]
+            sums[i, k, 0] += factor * s0
+            sums[i, k, 1] += factor * s1
+            sums[i, k, 2] += factor * s2
+            sums[i, k, 3] += factor * s3
+
+
+@kernel
+def sum_moments(team, images, level, along_x, along_y, sums):
+    """sums[:, i, j] = sum of along_y[:, i] * light * along_x[:, j]."""
+    parallel_for(team, _moment_piece, len(images), (images, level, along_x, along_y, sums))
