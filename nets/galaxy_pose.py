@@ -1,6 +1,6 @@
 """The galaxy autoencoder with the galaxy's pose among its latents: symmetry in the architecture.
 
-    z ~ N(0, I)                                 4 numbers of pose, the others of shape
+    z ~ N(0, I)                                 some numbers of pose, the others of shape
     x | z ~ N(T f_mu(z), diag exp(T log f_Sigma(z)))
     q(z | x) = N(g_mu(x), diag g_Sigma(x))
 
@@ -18,15 +18,17 @@ from layerkit import layers as L
 
 
 def galaxy_pose(
-    side=69, hidden=128, latent=8, log_variance=-5.0, kl_weight=1.0, turns=0.5, size=8.0,
-    size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
+    side=69, hidden=128, latent=8, pose_latent=2, log_variance=-5.0, kl_weight=1.0, turns=0.5,
+    size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
 ):
     """The net.
 
     Args:
         side: pixels of a side of a picture.
         hidden: units of each hidden layer.
-        latent: dimensions of z, at least 5: angle, size, x, y, and those of shape.
+        latent: dimensions of z.
+        pose_latent: how many of them are pose: 1 for the angle, 2 for angle and size, 4 for angle,
+            size, x and y.  The others are shape.
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
         turns: how much of a full turn the angle spans; see layers.ImagePose.
@@ -35,14 +37,14 @@ def galaxy_pose(
         shift_spread: standard deviation of their place along either axis, in pixels.
         pose_log_variance: of the numbers of pose at the start of training.
     """
-    pixels, shape = side * side, latent - 4
+    pixels, shape = side * side, latent - pose_latent
     pose = {
         "side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread,
     }
     return [
         L.Input("x", shape=(pixels,)),
         # g: the pose by moments, the rest from the picture in canonical pose
-        L.ImagePose("measured", "x", size=size, **pose),
+        L.ImagePose("measured", "x", size=size, latents=pose_latent, **pose),
         L.SpatialTransform("canonical", "x", "measured", inverse=True, **pose),
         L.Dense("g1", "canonical", units=hidden, neuron="relu"),
         L.Dense("g2", "g1", units=hidden, neuron="relu"),
@@ -51,16 +53,16 @@ def galaxy_pose(
         # an angle far from 0 is spread out: of the log variance of u, u^2 is known beforehand
         L.Multiply("measured_squared", "measured", "measured"),
         L.Concat("g2_pose", "g2", "measured", "measured_squared"),
-        L.Dense("pose_correction", "g2_pose", units=4, weight=0.0),
+        L.Dense("pose_correction", "g2_pose", units=pose_latent, weight=0.0),
         L.Add("pose_mean", "measured", "pose_correction"),
         L.Dense(
-            "pose_log_variance", "g2_pose", units=4, weight=0.0, bias=pose_log_variance
+            "pose_log_variance", "g2_pose", units=pose_latent, weight=0.0, bias=pose_log_variance
         ),
         L.Concat("z_mean", "pose_mean", "shape_mean"),
         L.Concat("z_log_variance", "pose_log_variance", "shape_log_variance"),
         # one sample of q(z | x), through which gradients flow
         L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Slice("z_parts", "z", tops=["pose", "shape"], sizes=[4, shape]),
+        L.Slice("z_parts", "z", tops=["pose", "shape"], sizes=[pose_latent, shape]),
         # f: the canonical picture that the shape describes, and where the pose puts it
         L.Dense("f1", "shape", units=hidden, neuron="relu"),
         L.Dense("f2", "f1", units=hidden, neuron="relu"),

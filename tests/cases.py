@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import special, stats
+from scipy import ndimage, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -231,6 +231,108 @@ def gaussian_nll(floor: float) -> Callable[[float, float, float], float]:
     return lambda x, mean, log_variance: -stats.norm.logpdf(
         x, mean, math.sqrt(math.exp(log_variance) + floor)
     )
+
+
+def places(
+    u: np.ndarray, side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
+) -> np.ndarray:
+    """Rows and columns (2, side * side) at which a SpatialTransform of pose u reads its picture."""
+    angle = 2 * np.pi * turns * (stats.norm.cdf(u[0]) - 0.5)
+    c, s = np.cos(angle), np.sin(angle)
+    matrix = np.exp(size_spread * u[1]) * np.array([[c, -s], [s, c]])
+    shift = shift_spread * np.array([[u[2]], [u[3]]])
+    y, x = np.mgrid[:side, :side].reshape(2, -1) - (side - 1) / 2
+    pixels = np.array([x, y])
+    found = matrix @ pixels + shift if inverse else np.linalg.solve(matrix, pixels - shift)
+    return found[::-1] + (side - 1) / 2
+
+
+def clear_poses(side: int, **settings: Any) -> Bottom:
+    """Poses that read no picture close to a row or column, where the slope jumps."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        poses = np.empty(size)
+        for row in range(size[0]):
+            while True:
+                poses[row] = rng.standard_normal(size[1:])
+                found = places(poses[row], side, **settings)
+                if np.abs(found - np.rint(found)).min() > 3e-3:
+                    break
+        return poses
+
+    return Bottom(draw, (4,))
+
+
+def resampled(side: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
+    """The reference for SpatialTransform."""
+
+    def reference(params: dict[str, np.ndarray], pictures: np.ndarray, poses: np.ndarray):
+        return [np.array([
+            ndimage.map_coordinates(
+                picture.reshape(side, side), places(u, side, **settings), order=1, mode="nearest"
+            ).reshape(picture.shape)
+            for picture, u in zip(pictures, poses, strict=True)
+        ])]
+
+    return reference
+
+
+def galaxies(side: int) -> Bottom:
+    """Noisy elliptical Gaussians, one end of which is brighter, over some sky."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        images = np.empty((size[0], side, side))
+        y, x = np.mgrid[:side, :side] - (side - 1) / 2
+        for image in images:
+            angle, (dx, dy) = rng.uniform(0, 2 * np.pi), rng.normal(scale=0.02 * side, size=2)
+            along = (x - dx) * np.cos(angle) + (y - dy) * np.sin(angle)
+            across = (y - dy) * np.cos(angle) - (x - dx) * np.sin(angle)
+            major = side * rng.uniform(0.1, 0.15)
+            light = np.exp(-0.5 * ((along / major) ** 2 + (2 * across / major) ** 2))
+            lopsided = 1 + 0.5 * np.tanh(along / major)
+            image[...] = rng.normal(rng.uniform(-1, 1), 0.01, (side, side)) + light * lopsided
+        return images.reshape(size)
+
+    return Bottom(draw, (side * side,))
+
+
+def moments(
+    xp: Any, quantile: Callable[..., Any], image: Any, side: int, size: float, threshold: float,
+    turns: float, size_spread: float, shift_spread: float,
+) -> Any:
+    """ImagePose of one picture, by sums over its pixels; xp is NumPy or JAX's."""
+    image = image.reshape(side, side)
+    inner = np.zeros((side, side), bool)
+    inner[1:-1, 1:-1] = True
+    frame = image[~inner]
+    sky = xp.median(frame)
+    light = image - sky - threshold * xp.median(xp.abs(frame - sky))
+    light = xp.where(light > 0, light, 0)
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    x, y, spread = 0.0, 0.0, size
+    for _ in range(5):
+        weight = light * xp.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (8 * spread**2))
+        total = weight.sum() + 1e-3
+        # What is missing to `total` is a round object of the standard size where the window is.
+        new_x = x + (weight * (columns - x)).sum() / total
+        new_y = y + (weight * (rows - y)).sum() / total
+        rest = 1e-3 * size**2
+        xx = ((weight * (columns - x) ** 2).sum() + rest) / total - (new_x - x) ** 2
+        yy = ((weight * (rows - y) ** 2).sum() + rest) / total - (new_y - y) ** 2
+        xy = (weight * (columns - x) * (rows - y)).sum() / total - (new_x - x) * (new_y - y)
+        x, y, spread = new_x, new_y, xp.sqrt((xx + yy) / 2)
+    angle = xp.arctan2(2 * xy, xx - yy) / 2
+    if turns == 1:
+        along = (columns - x) * xp.cos(angle) + (rows - y) * xp.sin(angle)
+        missing = total - weight.sum()  # which the third moment, too, counts as lying at the window
+        window = -(new_x_offset(xp, x, y, angle, weight, columns, rows, total))
+        third = (weight * along**3).sum() + missing * window**3
+        angle = xp.where(third < 0, angle + xp.pi, angle)
+        angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
+    return xp.stack([
+        quantile(angle / (2 * np.pi * turns) + 0.5), xp.log(spread / size) / size_spread,
+        x / shift_spread, y / shift_spread,
+    ])
 
 
 # JAX.

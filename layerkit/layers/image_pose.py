@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from layerkit.backends.base import Array
@@ -30,9 +31,10 @@ class ImagePose(PoseLayer):
 
     Each number u is cut to -3..3.  A picture without light has u = 0, a faint one is drawn there.
 
-    Shapes: bottom (n, ...) of side * side numbers; top (n, 4): angle, size, x, y.
+    Shapes: bottom (n, ...) of side * side numbers; top (n, latents).
 
     Args:
+        latents: how many numbers of angle, size, x, y to give, the first ones, 1 to 4.
         size: of an object in the canonical picture, in pixels.
         threshold: see above.
         side, turns, size_spread, shift_spread: see PoseLayer.
@@ -41,14 +43,16 @@ class ImagePose(PoseLayer):
     """
 
     def __init__(
-        self, name: str, image: str, *, side: int, size: float, threshold: float = 3.0,
-        turns: float = 0.5, size_spread: float = 0.3, shift_spread: float = 1.0,
-        tops: str | None = None,
+        self, name: str, image: str, *, side: int, size: float, latents: int = LATENTS,
+        threshold: float = 3.0, turns: float = 0.5, size_spread: float = 0.3,
+        shift_spread: float = 1.0, tops: str | None = None,
     ):
         super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)
         if size <= 0 or threshold < 0:
             self.fail(f"size must be above 0, threshold not below, got {size} and {threshold}")
-        self.size, self.threshold = size, threshold
+        if not 1 <= latents <= LATENTS:
+            self.fail(f"latents must be from 1 to {LATENTS}, got {latents}")
+        self.size, self.threshold, self.latents = size, threshold, latents
 
     def differentiable(self, bottom: int) -> bool:
         """The pose is a measurement, of the data."""
@@ -59,27 +63,28 @@ class ImagePose(PoseLayer):
         self.check_picture(shapes[0])
         if self.run.team is not None:
             self.frame = self.buffer((4 * (self.side - 1),))
+            self.windows = self.buffer((4, self.side))
             self.sums = self.buffer((4, 4), "float64")
-        return [(LATENTS,)]
+        return [(self.latents,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Moments, and the numbers u that stand for them."""
         image = bottoms[0].data.reshape(-1, self.side, self.side)
         light = self.xp.maximum(image - self._level(image)[:, None, None], 0)
-        self._measure(
-            lambda along_x, along_y: self.xp.matmul(
-                along_y, self.xp.matmul(light, along_x.transpose(0, 2, 1))
-            ),
-            tops[0].data,
-        )
 
-    def _measure(self, moments: Callable[[Array, Array], Array], u: Array) -> None:
-        """Fills u, given sums of light times functions of y and of x; see `_window`."""
+        def moments(x: Array, y: Array, width: Array) -> Array:
+            by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
+            return self.xp.matmul(self._window(y, width), by_row)
+
+        self._measure(moments, tops[0].data)
+
+    def _measure(self, moments: Callable[[Array, Array, Array], Array], u: Array) -> None:
+        """Fills u; moments(x, y, width)[:, i, j] sums window * (Y - y)^i * (X - x)^j * light."""
         xp = self.xp
         x = y = xp.zeros(len(u))
         size = xp.full(len(u), self.size)
         for _ in range(ITERATIONS):
-            moment = moments(*(self._window(centre, WINDOW * size) for centre in (x, y)))
+            moment = moments(x, y, WINDOW * size)
             total = moment[:, 0, 0] + FAINT
             dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
             xx = (moment[:, 0, 2] + FAINT * self.size**2) / total - dx * dx
@@ -91,10 +96,11 @@ class ImagePose(PoseLayer):
         if self.span > 3.1416:
             angle = xp.where(self._leans_back(moment, total, dx, dy, angle), angle + xp.pi, angle)
             angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
-        u[:, 0] = normal_quantile(xp, angle / self.span + 0.5)
-        u[:, 1] = xp.log(size / self.size) / self.size_spread
-        u[:, 2], u[:, 3] = x / self.shift_spread, y / self.shift_spread
-        xp.clip(u, -WIDEST, WIDEST, out=u)
+        u0 = normal_quantile(xp, angle / self.span + 0.5)
+        u1 = xp.log(size / self.size) / self.size_spread
+        every = (u0, u1, x / self.shift_spread, y / self.shift_spread)
+        for k in range(self.latents):
+            u[:, k] = xp.clip(every[k], -WIDEST, WIDEST)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Nothing: the bottom is not differentiable."""
@@ -145,8 +151,8 @@ class ImagePose(PoseLayer):
         level = self.sums.data[:, 0, 0].astype(image.dtype)
         levels(board, image, self.threshold, self.frame.data, level)
 
-        def moments(along_x: Array, along_y: Array) -> Array:
-            sum_moments(board, image, level, along_x.astype(image.dtype), along_y, self.sums.data)
+        def moments(x: Array, y: Array, width: Array) -> Array:
+            sum_moments(board, image, level, x, y, width, self.windows.data, self.sums.data)
             return self.sums.data
 
         self._measure(moments, tops[0].data)
@@ -182,28 +188,38 @@ def levels(team, images, threshold, frames, level):
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})
-def _moment_piece(i, images, level, along_x, along_y, sums):
+def _moment_piece(i, images, level, x, y, width, windows, sums):
     image, base, zero = images[i], level[i], level.dtype.type(0)
-    w0, w1, w2, w3 = along_x[i, 0], along_x[i, 1], along_x[i, 2], along_x[i, 3]
+    side, scale = len(image), -0.5 / (width[i] * width[i])
+    middle = (side - 1) / 2
+    w0, w1, w2, w3 = windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3]
+    for c in range(side):
+        d = c - middle - x[i]
+        w = math.exp(scale * d * d)
+        w0[c], w1[c], w2[c], w3[c] = w, w * d, w * d * d, w * d * d * d
     sums[i] = 0
-    for r in range(image.shape[0]):
+    for r in range(side):
         row = image[r]
         s0, s1, s2, s3 = zero, zero, zero, zero
-        for c in range(row.size):
+        for c in range(side):
             light = max(row[c] - base, zero)
             s0 += light * w0[c]
             s1 += light * w1[c]
             s2 += light * w2[c]
             s3 += light * w3[c]
+        d = r - middle - y[i]
+        w = math.exp(scale * d * d)
         for k in range(4):
-            factor = along_y[i, k, r]
-            sums[i, k, 0] += factor * s0
-            sums[i, k, 1] += factor * s1
-            sums[i, k, 2] += factor * s2
-            sums[i, k, 3] += factor * s3
+            sums[i, k, 0] += w * s0
+            sums[i, k, 1] += w * s1
+            sums[i, k, 2] += w * s2
+            sums[i, k, 3] += w * s3
+            w *= d
 
 
 @kernel
-def sum_moments(team, images, level, along_x, along_y, sums):
-    """sums[:, i, j] = sum of along_y[:, i] * light * along_x[:, j]."""
-    parallel_for(team, _moment_piece, len(images), (images, level, along_x, along_y, sums))
+def sum_moments(team, images, level, x, y, width, windows, sums):
+    """sums[:, i, j] = sum of window * (Y - y)^i * (X - x)^j * light; windows is work space."""
+    parallel_for(team, _moment_piece, len(images), (
+        images, level, x, y, width, windows, sums
+    ))

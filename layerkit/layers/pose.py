@@ -10,7 +10,7 @@ import numpy as np
 from layerkit.backends.base import Array
 from layerkit.layer import Layer, Shape
 
-LATENTS = 4  # numbers of a pose: angle, size, x, y
+LATENTS = 4  # numbers of a full pose: angle, size, x, y
 WIDEST = 3.0  # the largest |u| that a measurement gives
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -26,7 +26,8 @@ class PoseLayer(Layer):
         s = exp(size_spread u1)
         shift = shift_spread (u2, u3)
 
-    with Phi the normal distribution function, so that all angles are equally likely beforehand.
+    with Phi the normal distribution function, so that all angles are equally likely beforehand.  A
+    pose may have only the first of these numbers; the others are then 0.
 
     Args:
         side: pixels of a side of the square pictures.

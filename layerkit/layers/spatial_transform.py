@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel, parallel_for
@@ -21,7 +22,8 @@ class SpatialTransform(PoseLayer):
     that is made larger has more light in all.  The gradient for the pose jumps where places cross
     the rows and columns of pixels.
 
-    Shapes: bottoms picture (n, ...) of side * side numbers and pose (n, 4); top like the picture.
+    Shapes: bottoms picture (n, ...) of side * side numbers and pose (n, 1 to 4); top like the
+    picture.
 
     Args:
         inverse: whether to make the canonical picture from that of an object in this pose.
@@ -43,10 +45,13 @@ class SpatialTransform(PoseLayer):
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Checks the shapes; no parameters."""
         self.check_picture(shapes[0])
-        if shapes[1] != (LATENTS,):
-            self.fail(f"expected a pose of {LATENTS} numbers for each example, got {shapes[1]}")
+        if len(shapes[1]) != 1 or shapes[1][0] > LATENTS:
+            self.fail(f"expected a pose (n, 1 to {LATENTS}): angle, size, x, y; got {shapes[1]}")
         self.maps = self.buffer((2, 3))  # places = map @ (x, y, 1), of the top's pixels
         self.map_diffs = self.buffer((2, 3))
+        if self.run.team is not None:
+            self.at = self.buffer((self.side,), "int32")
+            self.part = self.buffer((4, self.side))
         return shapes[:1]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -109,7 +114,7 @@ class SpatialTransform(PoseLayer):
         """The rotation and scaling [[a, -b], [b, a]] that a pose, or its inverse, is, and the
         shift in pixels; in float64."""
         xp = self.xp
-        u = u.astype("float64")
+        u = xp.concatenate([u, xp.zeros((len(u), LATENTS - u.shape[1]))], axis=1, dtype="float64")
         angle = self.span * (normal_cdf(xp, u[:, 0]) - 0.5)
         scale = xp.exp(self.size_spread * u[:, 1])
         if not self.inverse:  # places of the canonical picture for pixels of the seen one
@@ -138,9 +143,13 @@ class SpatialTransform(PoseLayer):
             dx, dy = -a * dx - b * dy, b * dx - a * dy
         sign = 1 if self.inverse else -1
         u0 = u[:, 0].astype("float64")
-        du[:, 0] = sign * (a * db - b * da) * self.span * normal_density(self.xp, u0)
-        du[:, 1] = sign * (a * da + b * db) * self.size_spread
-        du[:, 2], du[:, 3] = self.shift_spread * dx, self.shift_spread * dy
+        every = (
+            sign * (a * db - b * da) * self.span * normal_density(self.xp, u0),
+            sign * (a * da + b * db) * self.size_spread,
+            self.shift_spread * dx, self.shift_spread * dy,
+        )
+        for k in range(du.shape[1]):
+            du[:, k] = every[k]
 
     # With kernels.
 
@@ -150,7 +159,7 @@ class SpatialTransform(PoseLayer):
         self._make_maps(bottoms[1].data)
         resample(
             self.run.team.board, rows(bottoms[0].data), self.maps.data, self.side,
-            rows(tops[0].data),
+            rows(tops[0].data), self.at.data, self.part.data,
         )
 
     def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -160,76 +169,97 @@ class SpatialTransform(PoseLayer):
         resample_backward(
             self.run.team.board, picture, self.maps.data, self.side, dy,
             picture[:0] if bottoms[0].diff is None else rows(bottoms[0].diff),
-            self.map_diffs.data,
+            self.map_diffs.data, self.at.data, self.part.data,
         )
         if bottoms[1].diff is not None:
             self._pose_diff(bottoms[1].data, bottoms[1].diff)
 
 
-# Kernels.
+# Kernels.  Places are worked out for a row of pixels at a time, which vectorises; unsigned indices
+# spare the test for negative ones.
 
 
 @kernel
-def _resample_piece(i, pictures, maps, side, tops):
-    number = pictures.dtype.type
-    picture, m, top = pictures[i], maps[i], tops[i]
-    one, zero, last = number(1), number(0), number(side - 1)
-    middle = number((side - 1) / 2)
+def _places_of_row(r, m, side, at, right, down, inside_x, inside_y):
+    """Of row r: the number of the upper left neighbour of each place, how far right of and below
+    it the place is, and 0 where the place is outside the picture along x, or y, else 1."""
+    number = m.dtype.type
+    zero, one, last, middle = number(0), number(1), number(side - 1), number((side - 1) / 2)
+    most, width = np.int32(side - 2), np.int32(side)
+    y = number(r) - middle
+    x_step, y_step = m[0, 0], m[1, 0]
+    x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
+    for c in range(side):
+        x = number(c) - middle
+        free_x, free_y = x_step * x + x_row, y_step * x + y_row
+        at_x, at_y = min(max(free_x, zero), last), min(max(free_y, zero), last)
+        column, row = min(np.int32(at_x), most), min(np.int32(at_y), most)
+        right[c], down[c] = at_x - number(column), at_y - number(row)
+        at[c] = row * width + column
+        inside_x[c] = one if at_x == free_x else zero
+        inside_y[c] = one if at_y == free_y else zero
+
+
+@kernel
+def _resample_piece(i, pictures, maps, side, tops, at, part):
+    picture, spots, across, down = pictures[i], at[i], part[i, 0], part[i, 1]
+    one, below = np.uint64(1), np.uint64(side)
     for r in range(side):
-        y = number(r) - middle
-        x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
+        _places_of_row(r, maps[i], side, spots, across, down, part[i, 2], part[i, 3])
+        top = tops[i, r * side : (r + 1) * side]
         for c in range(side):
-            x = number(c) - middle
-            at_x = min(max(m[0, 0] * x + x_row, zero), last)
-            at_y = min(max(m[1, 0] * x + y_row, zero), last)
-            column, row = min(int(at_x), side - 2), min(int(at_y), side - 2)
-            right, down = at_x - number(column), at_y - number(row)
-            k = row * side + column
-            above = (one - right) * picture[k] + right * picture[k + 1]
-            below = (one - right) * picture[k + side] + right * picture[k + side + 1]
-            top[r * side + c] = (one - down) * above + down * below
+            k, x = np.uint64(spots[c]), across[c]
+            a, b = picture[k], picture[k + one]
+            d, e = picture[k + below], picture[k + below + one]
+            above = a + x * (b - a)
+            top[c] = above + down[c] * (d + x * (e - d) - above)
 
 
 @kernel
-def resample(team, pictures, maps, side, tops):
-    """SpatialTransform.forward, given the maps; one example is a piece of work."""
-    parallel_for(team, _resample_piece, len(pictures), (pictures, maps, side, tops))
+def resample(team, pictures, maps, side, tops, at, part):
+    """SpatialTransform.forward, given the maps; one example is a piece of work.
+
+    at (n, side) and part (n, 4, side) are work space.
+    """
+    parallel_for(team, _resample_piece, len(pictures), (pictures, maps, side, tops, at, part))
 
 
-@kernel
-def _resample_backward_piece(i, pictures, maps, side, dtops, dpictures, dmaps):
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _resample_backward_piece(i, pictures, maps, side, dtops, dpictures, dmaps, at, part):
     number = pictures.dtype.type
-    picture, m, dtop, wanted = pictures[i], maps[i], dtops[i], len(dpictures) > 0
-    one, zero, last = number(1), number(0), number(side - 1)
-    middle = number((side - 1) / 2)
-    dpicture = dpictures[i] if wanted else dtop  # which is not written
+    picture, wanted = pictures[i], len(dpictures) > 0
+    spots, across, down, to_x, to_y = at[i], part[i, 0], part[i, 1], part[i, 2], part[i, 3]
+    zero, middle = number(0), number((side - 1) / 2)
+    one, below = np.uint64(1), np.uint64(side)
+    dpicture = dpictures[i] if wanted else dtops[i]  # which is not written
     if wanted:
         dpicture[:] = 0
     dmaps[i] = 0
     for r in range(side):
-        y = number(r) - middle
-        x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
+        _places_of_row(r, maps[i], side, spots, across, down, to_x, to_y)
+        dtop = dtops[i, r * side : (r + 1) * side]
+        for c in range(side):
+            k, x, y, d = np.uint64(spots[c]), across[c], down[c], dtop[c]
+            if wanted:
+                lower = y * d
+                upper = d - lower
+                dpicture[k] += upper - x * upper
+                dpicture[k + one] += x * upper
+                dpicture[k + below] += lower - x * lower
+                dpicture[k + below + one] += x * lower
+            a, b = picture[k], picture[k + one]
+            e, f = picture[k + below], picture[k + below + one]
+            top, bottom = b - a, f - e
+            to_x[c] *= d * (top + y * (bottom - top))
+            to_y[c] *= d * (e - a + x * (bottom - top))
         x_sum, x_moment, y_sum, y_moment = zero, zero, zero, zero
         for c in range(side):
             x = number(c) - middle
-            free_x, free_y = m[0, 0] * x + x_row, m[1, 0] * x + y_row
-            at_x, at_y = min(max(free_x, zero), last), min(max(free_y, zero), last)
-            column, row = min(int(at_x), side - 2), min(int(at_y), side - 2)
-            right, down = at_x - number(column), at_y - number(row)
-            left, up = one - right, one - down
-            k, d = row * side + column, dtop[r * side + c]
-            if wanted:
-                dpicture[k] += left * up * d
-                dpicture[k + 1] += right * up * d
-                dpicture[k + side] += left * down * d
-                dpicture[k + side + 1] += right * down * d
-            a, b, e, f = picture[k], picture[k + 1], picture[k + side], picture[k + side + 1]
-            dx = d * (up * (b - a) + down * (f - e)) if at_x == free_x else zero
-            dy = d * (left * (e - a) + right * (f - b)) if at_y == free_y else zero
-            x_sum += dx
-            x_moment += dx * x
-            y_sum += dy
-            y_moment += dy * x
+            x_sum += to_x[c]
+            x_moment += to_x[c] * x
+            y_sum += to_y[c]
+            y_moment += to_y[c] * x
+        y = number(r) - middle
         dmaps[i, 0, 0] += x_moment
         dmaps[i, 0, 1] += x_sum * y
         dmaps[i, 0, 2] += x_sum
@@ -239,8 +269,8 @@ def _resample_backward_piece(i, pictures, maps, side, dtops, dpictures, dmaps):
 
 
 @kernel
-def resample_backward(team, pictures, maps, side, dtops, dpictures, dmaps):
+def resample_backward(team, pictures, maps, side, dtops, dpictures, dmaps, at, part):
     """Fills dmaps, and dpictures unless it has no rows."""
     parallel_for(team, _resample_backward_piece, len(pictures), (
-        pictures, maps, side, dtops, dpictures, dmaps
+        pictures, maps, side, dtops, dpictures, dmaps, at, part
     ))
