@@ -237,6 +237,7 @@ def places(
     u: np.ndarray, side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
 ) -> np.ndarray:
     """Rows and columns (2, side * side) at which a SpatialTransform of pose u reads its picture."""
+    u = np.r_[u, np.zeros(4 - len(u))]
     angle = 2 * np.pi * turns * (stats.norm.cdf(u[0]) - 0.5)
     c, s = np.cos(angle), np.sin(angle)
     matrix = np.exp(size_spread * u[1]) * np.array([[c, -s], [s, c]])
@@ -247,7 +248,7 @@ def places(
     return found[::-1] + (side - 1) / 2
 
 
-def clear_poses(side: int, **settings: Any) -> Bottom:
+def clear_poses(numbers: int, side: int, **settings: Any) -> Bottom:
     """Poses that read no picture close to a row or column, where the slope jumps."""
 
     def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
@@ -260,7 +261,7 @@ def clear_poses(side: int, **settings: Any) -> Bottom:
                     break
         return poses
 
-    return Bottom(draw, (4,))
+    return Bottom(draw, (numbers,))
 
 
 def resampled(side: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
@@ -322,20 +323,57 @@ def moments(
         xy = (weight * (columns - x) * (rows - y)).sum() / total - (new_x - x) * (new_y - y)
         x, y, spread = new_x, new_y, xp.sqrt((xx + yy) / 2)
     angle = xp.arctan2(2 * xy, xx - yy) / 2
-    if turns == 1:
+    if turns == 1:  # the end to which the third moment leans
         along = (columns - x) * xp.cos(angle) + (rows - y) * xp.sin(angle)
-        missing = total - weight.sum()  # which the third moment, too, counts as lying at the window
-        window = -(new_x_offset(xp, x, y, angle, weight, columns, rows, total))
-        third = (weight * along**3).sum() + missing * window**3
+        third = (weight * (along - (weight * along).sum() / weight.sum()) ** 3).sum()
         angle = xp.where(third < 0, angle + xp.pi, angle)
         angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
-    return xp.stack([
+    u = xp.stack([
         quantile(angle / (2 * np.pi * turns) + 0.5), xp.log(spread / size) / size_spread,
         x / shift_spread, y / shift_spread,
     ])
+    return xp.clip(u, -3, 3)
+
+
+def measured(latents: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
+    """The reference for ImagePose."""
+    return lambda params, images: [np.array([
+        moments(np, stats.norm.ppf, image, **settings)[:latents] for image in images
+    ])]
 
 
 # JAX.
+
+def jax_measured(latents: int, **settings: Any) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, images: Any) -> Any:
+        def one(image: Any) -> Any:
+            return moments(jax.numpy, jax.scipy.stats.norm.ppf, image, **settings)[:latents]
+
+        return jax.vmap(one)(images)
+
+    return function
+
+
+def jax_resampled(
+    side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, pictures: Any, poses: Any) -> Any:
+        def one(picture: Any, u: Any) -> Any:
+            u = jax.numpy.concatenate([u, jax.numpy.zeros(4 - len(u))])
+            angle = 2 * math.pi * turns * (jax.scipy.stats.norm.cdf(u[0]) - 0.5)
+            turn = jax.numpy.exp(size_spread * u[1] + 1j * angle)  # the plane as complex numbers
+            shift = shift_spread * (u[2] + 1j * u[3])
+            y, x = np.mgrid[:side, :side] - (side - 1) / 2
+            found = turn * (x + 1j * y) + shift if inverse else (x + 1j * y - shift) / turn
+            return jax.scipy.ndimage.map_coordinates(
+                picture.reshape(side, side),
+                [found.imag + (side - 1) / 2, found.real + (side - 1) / 2], 1, "nearest",
+            ).reshape(picture.shape)
+
+        return jax.vmap(one)(pictures, poses)
+
+    return function
+
 
 def flat(x: Any) -> Any:
     return x.reshape(len(x), -1)
@@ -490,6 +528,40 @@ def loss_cases() -> list[Case]:
     ]
 
 
+def pose_cases() -> list[Case]:
+    spreads = {"size_spread": 0.3, "shift_spread": 0.8}
+    transforms = [
+        Case(
+            f"SpatialTransform-{label}",
+            lambda settings=settings: L.SpatialTransform("y", "picture", "pose", **settings),
+            {"picture": normal(*shape), "pose": clear_poses(numbers, **settings)},
+            resampled(**settings), jax_resampled(**settings),
+        )
+        for label, numbers, shape, settings in (
+            ("seen", 4, (25,), {"side": 5, "inverse": False, "turns": 0.5, **spreads}),
+            ("canonical", 4, (4, 4), {"side": 4, "inverse": True, "turns": 1.0, **spreads}),
+            ("angle-only", 1, (16,), {"side": 4, "inverse": False, "turns": 1.0, **spreads}),
+        )
+    ]
+    spreads = {"size_spread": 0.2, "shift_spread": 0.5}
+    poses = [
+        Case(
+            f"ImagePose-{label}",
+            lambda settings=settings: L.ImagePose("y", "x", **settings),
+            {"x": galaxies(settings["side"])}, measured(**settings), jax_measured(**settings),
+        )
+        for label, settings in (
+            ("half-turn", {
+                "side": 21, "latents": 4, "size": 2.5, "threshold": 3.0, "turns": 0.5, **spreads
+            }),
+            ("full-turn", {
+                "side": 16, "latents": 3, "size": 2.0, "threshold": 1.0, "turns": 1.0, **spreads
+            }),
+        )
+    ]
+    return [*transforms, *poses]
+
+
 CASES: list[Case] = [
     Case(
         "Input", lambda: L.Input("y", shape=(2, 3)), {"y": normal(2, 3)},
@@ -590,6 +662,7 @@ CASES: list[Case] = [
         noise="normal",
     ),
     *loss_cases(),
+    *pose_cases(),
 ]
 
 WITH_KERNELS = [

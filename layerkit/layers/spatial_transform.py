@@ -99,7 +99,7 @@ class SpatialTransform(PoseLayer):
             at = maps[:, axis, 0] * x + maps[:, axis, 1] * y + maps[:, axis, 2] + last / 2
             inside.append((at >= 0) & (at <= last))
             at = xp.clip(at, 0, last)
-            corner.append(xp.minimum(xp.floor(at), last - 1))
+            corner.append(xp.minimum(xp.floor(xp.where(at > 0, at, 0)), last - 1))  # not NaN
             part.append(at - corner[axis])
         first = (corner[1] * self.side + corner[0]).astype("int64")
         (right, down), (in_x, in_y) = part, inside
@@ -192,9 +192,11 @@ def _places_of_row(r, m, side, at, right, down, inside_x, inside_y):
     for c in range(side):
         x = number(c) - middle
         free_x, free_y = x_step * x + x_row, y_step * x + y_row
-        at_x, at_y = min(max(free_x, zero), last), min(max(free_y, zero), last)
+        at_x = min(free_x if free_x > zero else zero, last)  # 0 where it is NaN
+        at_y = min(free_y if free_y > zero else zero, last)
         column, row = min(np.int32(at_x), most), min(np.int32(at_y), most)
-        right[c], down[c] = at_x - number(column), at_y - number(row)
+        right[c] = at_x - number(column) + (free_x - free_x)  # NaN stays NaN
+        down[c] = at_y - number(row) + (free_y - free_y)
         at[c] = row * width + column
         inside_x[c] = one if at_x == free_x else zero
         inside_y[c] = one if at_y == free_y else zero
