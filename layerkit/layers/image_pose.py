@@ -25,8 +25,8 @@ class ImagePose(PoseLayer):
     their size, ITERATIONS times over, so that neighbours count little.
 
         shift: the centre of light
-        angle: of the major axis; where `turns` is above 1/2, of that end of it to which the third
-            moment leans
+        angle: of the major axis; where `turns` is above 1/2, of the end of it with the longer
+            tail, by the sign of the third moment
         size: sqrt of half the trace of the second moments, in pixels, over `size`
 
     Each number u is cut to -3..3.  A picture without light has u = 0, a faint one is drawn there.
@@ -44,7 +44,7 @@ class ImagePose(PoseLayer):
 
     def __init__(
         self, name: str, image: str, *, side: int, size: float, latents: int = LATENTS,
-        threshold: float = 3.0, turns: float = 0.5, size_spread: float = 0.3,
+        threshold: float = 3.0, turns: float = 1.0, size_spread: float = 0.3,
         shift_spread: float = 1.0, tops: str | None = None,
     ):
         super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)

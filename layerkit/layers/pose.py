@@ -31,8 +31,8 @@ class PoseLayer(Layer):
 
     Args:
         side: pixels of a side of the square pictures.
-        turns: how much of a full turn the angle spans.  The default 1/2 is for objects whose two
-            ends look much the same; 1 tells them apart.
+        turns: how much of a full turn the angle spans, default 1; 1/2 is for objects whose two ends
+            look the same.
         size_spread: standard deviation of log size.
         shift_spread: standard deviation of the position along either axis, in pixels.
     """

@@ -34,7 +34,7 @@ class SpatialTransform(PoseLayer):
 
     def __init__(
         self, name: str, picture: str, pose: str, *, side: int, inverse: bool = False,
-        turns: float = 0.5, size_spread: float = 0.3, shift_spread: float = 1.0,
+        turns: float = 1.0, size_spread: float = 0.3, shift_spread: float = 1.0,
         tops: str | None = None,
     ):
         super().__init__(
