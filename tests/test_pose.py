@@ -66,18 +66,18 @@ def test_a_drawn_galaxy_is_measured(turns, lopsided, rng):
     turned = 2 * np.pi * turns * (norm.cdf(found[:, 0]) - 0.5) - angle
     period = 2 * np.pi * turns
     turned = (turned + period / 2) % period - period / 2
-    assert np.abs(turned).max() < 0.06
+    assert np.abs(turned).max() < 0.02
     if not lopsided:
-        np.testing.assert_allclose(2 * found[:, 2:], np.stack([x, y], 1), atol=0.05)
+        np.testing.assert_allclose(2 * found[:, 2:], np.stack([x, y], 1), atol=0.4)
     ratios = np.exp(0.3 * found[:, 1]) / size
-    assert ratios.std() < 0.03 * ratios.mean()
+    assert ratios.std() < 0.01 * ratios.mean()
     assert 0.7 < ratios.mean() < 1
     noisy = images + rng.normal(scale=0.01, size=images.shape) + rng.normal()
     noisy += drawn(np.zeros(n), 1.0, *np.where(rng.random((2, n)) < 0.5, -17, 17))
     again = measure(noisy, turns=turns)
-    np.testing.assert_allclose(again[:, 1:], found[:, 1:], atol=0.35)
+    np.testing.assert_allclose(again[:, 1:], found[:, 1:], atol=0.5)
     turned = (2 * np.pi * turns * (norm.cdf(again[:, 0]) - norm.cdf(found[:, 0])) + period / 2)
-    assert np.median(np.abs(turned % period - period / 2)) < 0.06
+    assert np.median(np.abs(turned % period - period / 2)) < 0.02
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1.0])
@@ -244,10 +244,10 @@ def test_a_turned_galaxy_is_described_alike(rng):
     for quarters in (1, 2, 3):
         turned = np.rot90(images, -quarters, axes=(1, 2))  # x axis towards y axis
         mean = model.encode(turned)[0]
-        np.testing.assert_allclose(mean[:, 1:], first[:, 1:], rtol=1e-6, atol=1e-8)
+        plain = (np.abs(first[:, 0]) < 2.99) & (np.abs(mean[:, 0]) < 2.99)  # angles are not cut
+        assert plain.sum() >= 6
+        np.testing.assert_allclose(mean[plain, 1:], first[plain, 1:], rtol=1e-6, atol=1e-8)
         more = (norm.cdf(mean[:, 0]) - norm.cdf(first[:, 0])) % 1
-        plain = np.abs(first[:, 0]) < 2.99
-        plain &= np.abs(mean[:, 0]) < 2.99
         np.testing.assert_allclose(more[plain], quarters / 4, atol=1e-6)
         np.testing.assert_allclose(
             model.reconstruct(turned)[0][plain],
