@@ -7,7 +7,6 @@ from scipy.stats import norm
 import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
-from layerkit.errors import NetError
 from layerkit.layers.pose import normal_cdf, normal_quantile
 
 SIDE = 41
@@ -163,20 +162,6 @@ def test_not_a_number_is_passed_on(rng):
         net.backward()
         y = net.blobs["y"].data
         assert np.isnan(y).any(axis=(1, 2)).tolist() == [False, True, True]
-
-
-@pytest.mark.parametrize(("layer", "words"), [
-    (lambda: L.ImagePose("u", "x", side=2, size=1.0), "side must be at least 3"),
-    (lambda: L.ImagePose("u", "x", side=9, size=0.0), "size must be above 0"),
-    (lambda: L.ImagePose("u", "x", side=9, size=1.0, latents=5), "latents must be from 1 to 4"),
-    (lambda: L.ImagePose("u", "x", side=9, size=1.0, turns=2.0), "turns must be above 0"),
-    (lambda: L.SpatialTransform("y", "x", "x", side=9, size_spread=0.0), "size_spread"),
-    (lambda: L.SpatialTransform("y", "x", "x", side=8), "8 x 8 pixels"),
-    (lambda: L.SpatialTransform("y", "x", "x", side=9), "expected a pose"),
-])
-def test_wrong_settings(layer, words):
-    with pytest.raises(NetError, match=words):
-        lk.Net([L.Input("x", shape=(81,)), layer()])
 
 
 # The net.
