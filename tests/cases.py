@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import signal, special, stats
+from scipy import ndimage, signal, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -284,7 +284,147 @@ def gaussian_nll(floor: float) -> Callable[[float, float, float], float]:
     )
 
 
+def places(
+    u: np.ndarray, side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
+) -> np.ndarray:
+    """Rows and columns (2, side * side) at which a SpatialTransform of pose u reads its picture."""
+    u = np.r_[u, np.zeros(4 - len(u))]
+    angle = 2 * np.pi * turns * (stats.norm.cdf(u[0]) - 0.5)
+    c, s = np.cos(angle), np.sin(angle)
+    matrix = np.exp(size_spread * u[1]) * np.array([[c, -s], [s, c]])
+    shift = shift_spread * np.array([[u[2]], [u[3]]])
+    y, x = np.mgrid[:side, :side].reshape(2, -1) - (side - 1) / 2
+    pixels = np.array([x, y])
+    found = matrix @ pixels + shift if inverse else np.linalg.solve(matrix, pixels - shift)
+    return found[::-1] + (side - 1) / 2
+
+
+def clear_poses(numbers: int, side: int, **settings: Any) -> Bottom:
+    """Poses that read no picture close to a row or column, where the slope jumps."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        poses = np.empty(size)
+        for row in range(size[0]):
+            while True:
+                poses[row] = rng.standard_normal(size[1:])
+                found = places(poses[row], side, **settings)
+                if np.abs(found - np.rint(found)).min() > 3e-3:
+                    break
+        return poses
+
+    return Bottom(draw, (numbers,))
+
+
+def resampled(side: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
+    """The reference for SpatialTransform."""
+
+    def reference(params: dict[str, np.ndarray], pictures: np.ndarray, poses: np.ndarray):
+        return [np.array([
+            ndimage.map_coordinates(
+                picture.reshape(side, side), places(u, side, **settings), order=1, mode="nearest"
+            ).reshape(picture.shape)
+            for picture, u in zip(pictures, poses, strict=True)
+        ])]
+
+    return reference
+
+
+def galaxies(side: int) -> Bottom:
+    """Noisy elliptical Gaussians, one end of which is brighter, over some sky."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        images = np.empty((size[0], side, side))
+        y, x = np.mgrid[:side, :side] - (side - 1) / 2
+        for image in images:
+            angle, (dx, dy) = rng.uniform(0, 2 * np.pi), rng.normal(scale=0.02 * side, size=2)
+            along = (x - dx) * np.cos(angle) + (y - dy) * np.sin(angle)
+            across = (y - dy) * np.cos(angle) - (x - dx) * np.sin(angle)
+            major = side * rng.uniform(0.1, 0.15)
+            light = np.exp(-0.5 * ((along / major) ** 2 + (2 * across / major) ** 2))
+            lopsided = 1 + 0.5 * np.tanh(along / major)
+            image[...] = rng.normal(rng.uniform(-1, 1), 0.01, (side, side)) + light * lopsided
+        return images.reshape(size)
+
+    return Bottom(draw, (side * side,))
+
+
+def moments(
+    xp: Any, quantile: Callable[..., Any], image: Any, side: int, size: float, threshold: float,
+    turns: float, size_spread: float, shift_spread: float,
+) -> Any:
+    """ImagePose of one picture, by sums over its pixels; xp is NumPy or JAX's."""
+    image = image.reshape(side, side)
+    inner = np.zeros((side, side), bool)
+    inner[1:-1, 1:-1] = True
+    frame = image[~inner]
+    sky = xp.median(frame)
+    light = image - sky - threshold * xp.median(xp.abs(frame - sky))
+    light = xp.where(light > 0, light, 0)
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    x, y, spread = 0.0, 0.0, size
+    for _ in range(5):
+        weight = light * xp.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (8 * spread**2))
+        total = weight.sum() + 1e-3
+        # What is missing to `total` is a round object of the standard size where the window is.
+        new_x = x + (weight * (columns - x)).sum() / total
+        new_y = y + (weight * (rows - y)).sum() / total
+        rest = 1e-3 * size**2
+        xx = ((weight * (columns - x) ** 2).sum() + rest) / total - (new_x - x) ** 2
+        yy = ((weight * (rows - y) ** 2).sum() + rest) / total - (new_y - y) ** 2
+        xy = (weight * (columns - x) * (rows - y)).sum() / total - (new_x - x) * (new_y - y)
+        x, y, spread = new_x, new_y, xp.sqrt((xx + yy) / 2)
+    angle = xp.arctan2(2 * xy, xx - yy) / 2
+    if turns == 1:  # the end to which the third moment leans
+        along = (columns - x) * xp.cos(angle) + (rows - y) * xp.sin(angle)
+        third = (weight * (along - (weight * along).sum() / weight.sum()) ** 3).sum()
+        angle = xp.where(third < 0, angle + xp.pi, angle)
+        angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
+    u = xp.stack([
+        quantile(angle / (2 * np.pi * turns) + 0.5), xp.log(spread / size) / size_spread,
+        x / shift_spread, y / shift_spread,
+    ])
+    return xp.clip(u, -3, 3)
+
+
+def measured(latents: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
+    """The reference for ImagePose."""
+    return lambda params, images: [np.array([
+        moments(np, stats.norm.ppf, image, **settings)[:latents] for image in images
+    ])]
+
+
 # JAX.
+
+def jax_measured(latents: int, **settings: Any) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, images: Any) -> Any:
+        def one(image: Any) -> Any:
+            return moments(jax.numpy, jax.scipy.stats.norm.ppf, image, **settings)[:latents]
+
+        return jax.vmap(one)(images)
+
+    return function
+
+
+def jax_resampled(
+    side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, pictures: Any, poses: Any) -> Any:
+        def one(picture: Any, u: Any) -> Any:
+            u = jax.numpy.concatenate([u, jax.numpy.zeros(4 - len(u))])
+            angle = 2 * math.pi * turns * (jax.scipy.stats.norm.cdf(u[0]) - 0.5)
+            turn = jax.numpy.exp(size_spread * u[1] + 1j * angle)  # the plane as complex numbers
+            shift = shift_spread * (u[2] + 1j * u[3])
+            y, x = np.mgrid[:side, :side] - (side - 1) / 2
+            found = turn * (x + 1j * y) + shift if inverse else (x + 1j * y - shift) / turn
+            return jax.scipy.ndimage.map_coordinates(
+                picture.reshape(side, side),
+                [found.imag + (side - 1) / 2, found.real + (side - 1) / 2], 1, "nearest",
+            ).reshape(picture.shape)
+
+        return jax.vmap(one)(pictures, poses)
+
+    return function
+
 
 def flat(x: Any) -> Any:
     return x.reshape(len(x), -1)
@@ -555,6 +695,40 @@ def convolution_cases() -> list[Case]:
     ]
 
 
+def pose_cases() -> list[Case]:
+    spreads = {"size_spread": 0.3, "shift_spread": 0.8}
+    transforms = [
+        Case(
+            f"SpatialTransform-{label}",
+            lambda settings=settings: L.SpatialTransform("y", "picture", "pose", **settings),
+            {"picture": normal(*shape), "pose": clear_poses(numbers, **settings)},
+            resampled(**settings), jax_resampled(**settings),
+        )
+        for label, numbers, shape, settings in (
+            ("seen", 4, (25,), {"side": 5, "inverse": False, "turns": 0.5, **spreads}),
+            ("canonical", 4, (4, 4), {"side": 4, "inverse": True, "turns": 1.0, **spreads}),
+            ("angle-only", 1, (16,), {"side": 4, "inverse": False, "turns": 1.0, **spreads}),
+        )
+    ]
+    spreads = {"size_spread": 0.2, "shift_spread": 0.5}
+    poses = [
+        Case(
+            f"ImagePose-{label}",
+            lambda settings=settings: L.ImagePose("y", "x", **settings),
+            {"x": galaxies(settings["side"])}, measured(**settings), jax_measured(**settings),
+        )
+        for label, settings in (
+            ("half-turn", {
+                "side": 21, "latents": 4, "size": 2.5, "threshold": 3.0, "turns": 0.5, **spreads
+            }),
+            ("full-turn", {
+                "side": 16, "latents": 3, "size": 2.0, "threshold": 1.0, "turns": 1.0, **spreads
+            }),
+        )
+    ]
+    return [*transforms, *poses]
+
+
 CASES: list[Case] = [
     Case(
         "Input", lambda: L.Input("y", shape=(2, 3)), {"y": normal(2, 3)},
@@ -656,6 +830,7 @@ CASES: list[Case] = [
     ),
     *convolution_cases(),
     *loss_cases(),
+    *pose_cases(),
 ]
 
 WITH_KERNELS = [

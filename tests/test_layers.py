@@ -578,6 +578,13 @@ BAD = {
         (lambda: [x(3), L.GaussianReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
     ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
+    "ImagePose": [
+        (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3 pixels"),
+        (lambda: [x(81), L.ImagePose("y", "x", side=9, size=0.0)], "size must be above 0"),
+        (lambda: [x(81), L.ImagePose("y", "x", side=9, size=1.0, latents=5)], "from 1 to 4"),
+        (lambda: [x(81), L.ImagePose("y", "x", side=9, size=1.0, turns=2.0)], "turns"),
+        (lambda: [x(9, 8), L.ImagePose("y", "x", side=9, size=1.0)], "9 x 9 pixels"),
+    ],
     "Input": [
         (lambda: [L.Input("y", shape=3)], "got 3"),
         (lambda: [L.Input("y", shape=(3, -1))], "(3, -1)"),
@@ -624,6 +631,11 @@ BAD = {
         (lambda: [x(), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t")], "(classes,)"),
     ],
     "Softplus": [(lambda: [x(3), L.Softplus("y")], "bottom")],
+    "SpatialTransform": [
+        (lambda: [x(9), L.SpatialTransform("y", "x", "x", side=3, size_spread=0.0)], "size_spread"),
+        (lambda: [x(9), L.SpatialTransform("y", "x", "x", side=3)], "(n, 1 to 4)"),
+        (lambda: [x(9), L.SpatialTransform("y", "x", "x", side=4)], "4 x 4 pixels"),
+    ],
     "SquareLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.SquareLoss("y", "x", "t")], "x, t"),
         (lambda: [x(3), L.SquareLoss("y", "x", "x", tops=["a", "b"])], "['a', 'b']"),

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import NetError
-from layerkit.layers import Dense, GaussianKL, GaussianReconstruction, Reparameterize
+from layerkit.layers import (
+    Concat,
+    Dense,
+    GaussianKL,
+    GaussianReconstruction,
+    Reparameterize,
+    Slice,
+)
 from layerkit.net import Net
 
 
@@ -141,7 +148,7 @@ class GalaxyModel:
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
     def standardise(self, images: np.ndarray) -> bool:
-        """Moves and scales each axis of z so that over these images it has the prior's moments.
+        """Moves and scales axes of z so that over these images they have the prior's moments.
 
         No reconstruction changes: what is done to z where it is made is undone where it is read,
         in the weights of the layers around it.  The KL term falls, and samples from the prior come
@@ -151,15 +158,47 @@ class GalaxyModel:
         With m the mean of g_mu(x) and s^2 the variance of g_mu(x) plus the mean of g_Sigma(x), the
         map z -> (z - m) / s makes the KL term, averaged over the images, least.
 
+        Where z is put together by Concat and taken apart by Slice, each piece is looked at by
+        itself, and a piece that means something, as a pose does, is left alone.
+
         Returns:
-            Whether it could be done: g must end, and what reads z begin, with Dense layers, and
-            z be made by one sampling layer only.
+            Whether any axis was free to move: g must end there, and what reads z begin, with Dense
+            layers, and z be made by one sampling layer only.
         """
+        means, log_variances = self._pieces(self.z_mean), self._pieces(self.z_log_variance)
+        done = False
+        for span, z in self._pieces_of_z().items():
+            if span in means and span in log_variances:
+                done |= self._standardise(images, span, means[span], log_variances[span], z)
+        return done
+
+    def _pieces(self, blob: str) -> dict[tuple[int, int], str]:
+        """(start, stop) -> the blob that Concat takes those axes from, or all from this one."""
+        for layer in self.net.layers.values():
+            if isinstance(layer, Concat) and blob in layer.tops:
+                spans = [(s.start, s.stop) for s in layer.spans]
+                return dict(zip(spans, layer.bottoms, strict=True))
+        return {(0, self.latent): blob}
+
+    def _pieces_of_z(self) -> dict[tuple[int, int], str]:
+        """(start, stop) -> the blob that Slice puts those axes into, or z for all."""
+        readers = [x for x in self.net.layers.values() if self.z in x.bottoms]
+        if len(readers) == 1 and isinstance(readers[0], Slice):
+            spans = [(s.start, s.stop) for s in readers[0].spans]
+            return dict(zip(spans, readers[0].tops, strict=True))
+        return {(0, self.latent): self.z}
+
+    def _standardise(
+        self, images: np.ndarray, span: tuple[int, int], z_mean: str, z_log_variance: str, z: str
+    ) -> bool:
+        """Standardises the axes of `span`, made as z_mean and z_log_variance and read as z."""
         layers = list(self.net.layers.values())
-        makers = [x for x in layers if {self.z_mean, self.z_log_variance} & set(x.tops)]
-        readers = [x for x in layers if self.z in x.bottoms]
+        makers = [x for x in layers if {z_mean, z_log_variance} & set(x.tops)]
+        readers = [x for x in layers if z in x.bottoms]
+        on_the_way = {self.z_mean, self.z_log_variance, z_mean, z_log_variance}
         others = [
-            x for x in layers if {self.z_mean, self.z_log_variance} & set(x.bottoms)
+            x for x in layers if on_the_way & set(x.bottoms)
+            and not {self.z_mean, self.z_log_variance} & set(x.tops)
             and not (
                 isinstance(x, Reparameterize | GaussianKL)
                 and x.bottoms == [self.z_mean, self.z_log_variance]
@@ -170,7 +209,7 @@ class GalaxyModel:
             return False
         if any(x.neuron for x in linear if x in makers):
             return False
-        mean, sd = self.encode(images)
+        mean, sd = (array[:, slice(*span)] for array in self.encode(images))
         shift = mean.mean(axis=0, dtype="float64")
         scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
 
@@ -182,7 +221,7 @@ class GalaxyModel:
             if layer in readers:
                 b += array(shift) @ w
                 w *= array(scale)[:, None]
-            elif self.z_mean in layer.tops:
+            elif z_mean in layer.tops:
                 b -= array(shift)
                 b /= array(scale)
                 w /= array(scale)

@@ -12,6 +12,7 @@ from layerkit.layers.exponential import Exponential
 from layerkit.layers.gaussian_kl import GaussianKL
 from layerkit.layers.gaussian_reconstruction import GaussianReconstruction
 from layerkit.layers.hdf5_data import HDF5Data
+from layerkit.layers.image_pose import ImagePose
 from layerkit.layers.input import Input
 from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.memory_data import MemoryData
@@ -23,12 +24,14 @@ from layerkit.layers.sigmoid import Sigmoid
 from layerkit.layers.slice import Slice
 from layerkit.layers.softmax_loss import SoftmaxLoss
 from layerkit.layers.softplus import Softplus
+from layerkit.layers.spatial_transform import SpatialTransform
 from layerkit.layers.square_loss import SquareLoss
 from layerkit.layers.tanh import Tanh
 
 __all__ = [
     "ELU", "Accuracy", "Add", "BinaryCrossEntropy", "Concat", "Convolution", "Deconvolution",
     "Dense", "Dropout", "Exponential", "GaussianKL", "GaussianReconstruction", "HDF5Data",
-    "Input", "LeakyReLU", "MemoryData", "Multiply", "ReLU", "Reparameterize", "Reshape",
-    "Sigmoid", "Slice", "SoftmaxLoss", "Softplus", "SquareLoss", "Tanh",
+    "ImagePose", "Input", "LeakyReLU", "MemoryData", "Multiply", "ReLU", "Reparameterize",
+    "Reshape", "Sigmoid", "Slice", "SoftmaxLoss", "Softplus", "SpatialTransform", "SquareLoss",
+    "Tanh",
 ]

@@ -1,0 +1,225 @@
+"""ImagePose: where an object is, which way it lies and how large it is, from moments of light."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from layerkit.backends.base import Array
+from layerkit.backends.kernels import kernel, parallel_for
+from layerkit.blob import Blob
+from layerkit.layer import Shape
+from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, normal_quantile
+
+ITERATIONS = 5
+WINDOW = 2.0  # width of the window, in sizes
+FAINT = 1e-3  # light, in all, next to which an object counts as faint
+
+
+class ImagePose(PoseLayer):
+    """The pose of the object in the middle of a picture, measured; no parameters, no gradient.
+
+    The object is what exceeds the sky, the median of the outermost pixels, by more than
+    `threshold` times their median absolute deviation; what exceeds that is its light.  Its moments
+    are taken under a round Gaussian window, which moves to their centre and takes WINDOW times
+    their size, ITERATIONS times over, so that neighbours count little.
+
+        shift: the centre of light
+        angle: of the major axis; where `turns` is above 1/2, of the end of it with the longer
+            tail, by the sign of the third moment
+        size: sqrt of half the trace of the second moments, in pixels, over `size`
+
+    Each number u is cut to -3..3.  A picture without light has u = 0, a faint one is drawn there.
+
+    Shapes: bottom (n, ...) of side * side numbers; top (n, latents).
+
+    Args:
+        latents: how many numbers of angle, size, x, y to give, the first ones, 1 to 4.
+        size: of an object in the canonical picture, in pixels.
+        threshold: see above.
+        side, turns, size_spread, shift_spread: see PoseLayer.
+
+    Source: Bernstein and Jarvis (2002), section 3, for windows that adapt (theirs are elliptical).
+    """
+
+    def __init__(
+        self, name: str, image: str, *, side: int, size: float, latents: int = LATENTS,
+        threshold: float = 3.0, turns: float = 1.0, size_spread: float = 0.3,
+        shift_spread: float = 1.0, tops: str | None = None,
+    ):
+        super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)
+        if size <= 0 or threshold < 0:
+            self.fail(f"size must be above 0, threshold not below, got {size} and {threshold}")
+        if not 1 <= latents <= LATENTS:
+            self.fail(f"latents must be from 1 to {LATENTS}, got {latents}")
+        self.size, self.threshold, self.latents = size, threshold, latents
+
+    def differentiable(self, bottom: int) -> bool:
+        """The pose is a measurement, of the data."""
+        return False
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Checks the shape; no parameters."""
+        self.check_picture(shapes[0])
+        if self.run.team is not None:
+            self.frame = self.buffer((4 * (self.side - 1),))
+            self.windows = self.buffer((4, self.side))
+            self.sums = self.buffer((4, 4), "float64")
+        return [(self.latents,)]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Moments, and the numbers u that stand for them."""
+        image = bottoms[0].data.reshape(-1, self.side, self.side)
+        light = self.xp.maximum(image - self._level(image)[:, None, None], 0)
+
+        def moments(x: Array, y: Array, width: Array) -> Array:
+            by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
+            return self.xp.matmul(self._window(y, width), by_row)
+
+        self._measure(moments, tops[0].data)
+
+    def _measure(self, moments: Callable[[Array, Array, Array], Array], u: Array) -> None:
+        """Fills u; moments(x, y, width)[:, i, j] sums window * (Y - y)^i * (X - x)^j * light."""
+        xp = self.xp
+        x = y = xp.zeros(len(u))
+        size = xp.full(len(u), self.size)
+        for _ in range(ITERATIONS):
+            moment = moments(x, y, WINDOW * size)
+            total = moment[:, 0, 0] + FAINT
+            dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
+            xx = (moment[:, 0, 2] + FAINT * self.size**2) / total - dx * dx
+            yy = (moment[:, 2, 0] + FAINT * self.size**2) / total - dy * dy
+            xy = moment[:, 1, 1] / total - dx * dy
+            x, y = xp.clip(x + dx, *self._bounds()), xp.clip(y + dy, *self._bounds())
+            size = xp.clip(xp.sqrt(0.5 * (xx + yy)), 0.5, self.side / 3)
+        angle = 0.5 * xp.arctan2(2 * xy, xx - yy)
+        if self.span > 3.1416:
+            angle = xp.where(self._leans_back(moment, total, dx, dy, angle), angle + xp.pi, angle)
+            angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
+        u0 = normal_quantile(xp, angle / self.span + 0.5)
+        u1 = xp.log(size / self.size) / self.size_spread
+        every = (u0, u1, x / self.shift_spread, y / self.shift_spread)
+        for k in range(self.latents):
+            u[:, k] = xp.clip(every[k], -WIDEST, WIDEST)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Nothing: the bottom is not differentiable."""
+
+    def _bounds(self) -> tuple[float, float]:
+        return -self.side / 4, self.side / 4
+
+    def _level(self, image: Array) -> Array:
+        """The sky and as much of its noise as is cut off, (n,)."""
+        xp = self.xp
+        frame = xp.concatenate(
+            [image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], axis=1
+        )
+        sky = xp.median(frame, axis=1)
+        return sky + self.threshold * xp.median(xp.abs(frame - sky[:, None]), axis=1)
+
+    def _window(self, centre: Array, width: Array) -> Array:
+        """Window times d^k, with d = distance from the centre, k = 0..3: (n, 4, side).
+
+        A round Gaussian window is the product of one along x and one along y.
+        """
+        xp = self.xp
+        d = xp.arange(self.side) - (self.side - 1) / 2 - centre[:, None]
+        window = xp.exp(-0.5 * (d / width[:, None]) ** 2)
+        return xp.stack([window, window * d, window * d**2, window * d**3], axis=1)
+
+    def _leans_back(
+        self, moment: Array, total: Array, dx: Array, dy: Array, angle: Array
+    ) -> Array:
+        """Whether the third moment along the axis, about the centre of light, is negative."""
+        xp = self.xp
+        c, s = xp.cos(angle), xp.sin(angle)
+        first = (c * moment[:, 0, 1] + s * moment[:, 1, 0]) / total
+        second = c * c * moment[:, 0, 2] + 2 * c * s * moment[:, 1, 1] + s * s * moment[:, 2, 0]
+        third = (
+            c**3 * moment[:, 0, 3] + 3 * c * c * s * moment[:, 1, 2]
+            + 3 * c * s * s * moment[:, 2, 1] + s**3 * moment[:, 3, 0]
+        )
+        return third / total - 3 * first * second / total + 2 * first**3 < 0
+
+    # With kernels.
+
+    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The same, with levels and moments picture by picture."""
+        assert self.run.team is not None
+        board = self.run.team.board
+        image = bottoms[0].data.reshape(-1, self.side, self.side)
+        level = self.sums.data[:, 0, 0].astype(image.dtype)
+        levels(board, image, self.threshold, self.frame.data, level)
+
+        def moments(x: Array, y: Array, width: Array) -> Array:
+            sum_moments(board, image, level, x, y, width, self.windows.data, self.sums.data)
+            return self.sums.data
+
+        self._measure(moments, tops[0].data)
+
+
+# Kernels.
+
+
+@kernel
+def _middle(values):
+    """The median of an even number of values, which are put in order."""
+    values.sort()
+    half = values.size // 2
+    return values.dtype.type(0.5) * (values[half - 1] + values[half])
+
+
+@kernel
+def _level_piece(i, images, threshold, frames, level):
+    image, frame, side = images[i], frames[i], images.shape[1]
+    for k in range(side - 1):
+        frame[4 * k], frame[4 * k + 1] = image[0, k], image[side - 1, k + 1]
+        frame[4 * k + 2], frame[4 * k + 3] = image[k + 1, 0], image[k, side - 1]
+    sky = _middle(frame)
+    for k in range(frame.size):
+        frame[k] = abs(frame[k] - sky)
+    level[i] = sky + frame.dtype.type(threshold) * _middle(frame)
+
+
+@kernel
+def levels(team, images, threshold, frames, level):
+    """ImagePose._level; frames is work space."""
+    parallel_for(team, _level_piece, len(images), (images, threshold, frames, level))
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _moment_piece(i, images, level, x, y, width, windows, sums):
+    image, base, zero = images[i], level[i], level.dtype.type(0)
+    side, scale = len(image), -0.5 / (width[i] * width[i])
+    middle = (side - 1) / 2
+    w0, w1, w2, w3 = windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3]
+    for c in range(side):
+        d = c - middle - x[i]
+        w = math.exp(scale * d * d)
+        w0[c], w1[c], w2[c], w3[c] = w, w * d, w * d * d, w * d * d * d
+    sums[i] = 0
+    for r in range(side):
+        row = image[r]
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for c in range(side):
+            light = max(row[c] - base, zero)
+            s0 += light * w0[c]
+            s1 += light * w1[c]
+            s2 += light * w2[c]
+            s3 += light * w3[c]
+        d = r - middle - y[i]
+        w = math.exp(scale * d * d)
+        for k in range(4):
+            sums[i, k, 0] += w * s0
+            sums[i, k, 1] += w * s1
+            sums[i, k, 2] += w * s2
+            sums[i, k, 3] += w * s3
+            w *= d
+
+
+@kernel
+def sum_moments(team, images, level, x, y, width, windows, sums):
+    """sums[:, i, j] = sum of window * (Y - y)^i * (X - x)^j * light; windows is work space."""
+    parallel_for(team, _moment_piece, len(images), (
+        images, level, x, y, width, windows, sums
+    ))

@@ -1,0 +1,86 @@
+"""Pose: where, how large and which way round an object lies, as four standard normal numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.layer import Layer, Shape
+
+LATENTS = 4  # numbers of a full pose: angle, size, x, y
+WIDEST = 3.0  # the largest |u| that a measurement gives
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+
+class PoseLayer(Layer):
+    """A layer that knows what a pose means: numbers u that are N(0, 1) under the prior.
+
+    The pose moves a canonical picture, in which an object lies along the x axis in the middle, to
+    where the object is seen.  In pixels from the middle, x to the right and y down,
+
+        seen = s R(angle) canonical + shift
+        angle = 2 pi turns (Phi(u0) - 1/2), from the x axis towards the y axis
+        s = exp(size_spread u1)
+        shift = shift_spread (u2, u3)
+
+    with Phi the normal distribution function, so that all angles are equally likely beforehand.  A
+    pose may have only the first of these numbers; the others are then 0.
+
+    Args:
+        side: pixels of a side of the square pictures.
+        turns: how much of a full turn the angle spans, default 1; 1/2 is for objects whose two ends
+            look the same.
+        size_spread: standard deviation of log size.
+        shift_spread: standard deviation of the position along either axis, in pixels.
+    """
+
+    def __init__(
+        self, name: str, bottoms: list[str], side: int, turns: float, size_spread: float,
+        shift_spread: float, tops: str | None,
+    ):
+        super().__init__(name, bottoms, tops)
+        if side < 3:
+            self.fail(f"side must be at least 3 pixels, got {side}")
+        if not 0 < turns <= 1:
+            self.fail(f"turns must be above 0 and at most 1, got {turns}")
+        if size_spread <= 0 or shift_spread <= 0:
+            self.fail(
+                f"size_spread and shift_spread must be above 0, got {size_spread}, {shift_spread}"
+            )
+        self.side, self.span = side, 2 * math.pi * turns
+        self.size_spread, self.shift_spread = size_spread, shift_spread
+
+    def check_picture(self, shape: Shape) -> None:
+        """Fails unless an example of this shape has as many pixels as a picture."""
+        if math.prod(shape) != self.side**2:
+            self.fail(f"expected pictures of {self.side} x {self.side} pixels (side), got {shape}")
+
+
+def normal_density(xp: Any, u: Array) -> Array:
+    """The standard normal density."""
+    return xp.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+
+
+def normal_cdf(xp: Any, u: Array) -> Array:
+    """Phi(u) for float64 u (n,), to rounding: Gauss-Legendre quadrature of the density over 0..u.
+
+    CuPy's and SciPy's own are in other modules than xp.
+    """
+    half = 0.5 * xp.clip(u, -8, 8)
+    nodes, weights = xp.asarray(NODES), xp.asarray(WEIGHTS)
+    return 0.5 + half * (weights * normal_density(xp, half[:, None] * (1 + nodes))).sum(axis=1)
+
+
+def normal_quantile(xp: Any, p: Array) -> Array:
+    """u with Phi(u) = p for float64 p (n,), cut to -WIDEST..WIDEST.
+
+    Newton's method, from Tukey's lambda distribution, which is close to the normal there.
+    """
+    p = xp.clip(p, 1e-4, 1 - 1e-4)
+    u = (p**0.1349 - (1 - p) ** 0.1349) / 0.1975
+    for _ in range(4):
+        u = u + (p - normal_cdf(xp, u)) / normal_density(xp, u)
+    return xp.clip(u, -WIDEST, WIDEST)

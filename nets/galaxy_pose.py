@@ -1,0 +1,76 @@
+"""The galaxy autoencoder with the galaxy's pose among its latents: symmetry in the architecture.
+
+    z ~ N(0, I)                                 some numbers of pose, the others of shape
+    x | z ~ N(T f_mu(z), diag exp(T log f_Sigma(z)))
+    q(z | x) = N(g_mu(x), diag g_Sigma(x))
+
+f describes a canonical galaxy, which lies along the x axis in the middle, and T, which depends on
+the pose in z, turns, scales and shifts its pictures to where the galaxy is seen (Jaderberg et al.,
+2015).  g measures the pose by moments of light, brings the picture to canonical pose, and says from
+that what its shape is and by how much the pose is off.  Pixels of the picture as it was taken are
+scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
+two nets' bounds compare.
+
+f, g and all the rest are as in galaxy_gdae.py.
+"""
+
+from layerkit import layers as L
+
+
+def galaxy_pose(
+    side=69, hidden=128, latent=8, pose_latent=2, log_variance=-5.0, kl_weight=1.0, turns=1.0,
+    size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
+):
+    """The net.
+
+    Args:
+        side: pixels of a side of a picture.
+        hidden: units of each hidden layer.
+        latent: dimensions of z.
+        pose_latent: how many of them are pose: 1 for the angle, 2 for angle and size, 4 for angle,
+            size, x and y.  The others are shape.
+        log_variance: of every pixel at the start of training.
+        kl_weight: weight of the KL term; 1 makes the objective the bound.
+        turns: how much of a full turn the angle spans; see layers.ImagePose.
+        size: root mean square extent of a typical galaxy along an axis, in pixels.
+        size_spread: standard deviation of the log size of galaxies.
+        shift_spread: standard deviation of their place along either axis, in pixels.
+        pose_log_variance: of the numbers of pose at the start of training.
+    """
+    pixels, shape = side * side, latent - pose_latent
+    pose = {
+        "side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread,
+    }
+    return [
+        L.Input("x", shape=(pixels,)),
+        # g: the pose by moments, the rest from the picture in canonical pose
+        L.ImagePose("measured", "x", size=size, latents=pose_latent, **pose),
+        L.SpatialTransform("canonical", "x", "measured", inverse=True, **pose),
+        L.Dense("g1", "canonical", units=hidden, neuron="relu"),
+        L.Dense("g2", "g1", units=hidden, neuron="relu"),
+        L.Dense("shape_mean", "g2", units=shape),
+        L.Dense("shape_log_variance", "g2", units=shape),
+        # an angle far from 0 is spread out: of the log variance of u, u^2 is known beforehand
+        L.Multiply("measured_squared", "measured", "measured"),
+        L.Concat("g2_pose", "g2", "measured", "measured_squared"),
+        L.Dense("pose_correction", "g2_pose", units=pose_latent, weight=0.0),
+        L.Add("pose_mean", "measured", "pose_correction"),
+        L.Dense(
+            "pose_log_variance", "g2_pose", units=pose_latent, weight=0.0, bias=pose_log_variance
+        ),
+        L.Concat("z_mean", "pose_mean", "shape_mean"),
+        L.Concat("z_log_variance", "pose_log_variance", "shape_log_variance"),
+        # one sample of q(z | x), through which gradients flow
+        L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Slice("z_parts", "z", tops=["pose", "shape"], sizes=[pose_latent, shape]),
+        # f: the canonical picture that the shape describes, and where the pose puts it
+        L.Dense("f1", "shape", units=hidden, neuron="relu"),
+        L.Dense("f2", "f1", units=hidden, neuron="relu"),
+        L.Dense("canonical_mean", "f2", units=pixels, weight=0.0),
+        L.Dense("canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance),
+        L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
+        L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),
+        # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
+        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+        L.GaussianKL("kl", "z_mean", "z_log_variance", weight=kl_weight),
+    ]
