@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.preparation import prepare
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import results_folder, set_aside, summary, write_json
+    from layerkit.galaxy.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.sources import open_source
 
 HOMES = {
@@ -28,13 +29,14 @@ HOMES = {
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
     "gather": "gathering", "GalaxyModel": "model", "prepare": "preparation",
     "write_report": "report", "results_folder": "results", "set_aside": "results",
-    "summary": "results", "write_json": "results", "open_source": "sources",
+    "summary": "results", "write_json": "results", "fit_sersic": "sersic",
+    "fit_sersics": "sersic", "open_source": "sources",
 }
 
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "contact_sheets", "draw_figures",
-    "evaluate", "fit_gaussian", "fit_gaussians", "gather", "load", "open_source", "prepare",
-    "results_folder", "set_aside", "split", "summary", "write_json", "write_report",
+    "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "load",
+    "open_source", "prepare", "results_folder", "set_aside", "split", "summary", "write_json", "write_report",
 ]
 
 
