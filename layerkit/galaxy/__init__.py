@@ -36,7 +36,8 @@ HOMES = {
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "contact_sheets", "draw_figures",
     "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "load",
-    "open_source", "prepare", "results_folder", "set_aside", "split", "summary", "write_json", "write_report",
+    "open_source", "prepare", "results_folder", "set_aside", "split", "summary", "write_json",
+    "write_report",
 ]
 
 
