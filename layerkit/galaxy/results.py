@@ -56,12 +56,20 @@ def summary(metrics: dict[str, Any]) -> str:
 
     return "\n".join([
         f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
-        f"(training {metrics['train_elbo']:,.0f}, KL {metrics['held_out_kl']:.1f})",
+        f"(training {metrics['train_elbo']:,.0f}, {metrics['bound_gap_percent']:.1f}% apart; "
+        f"KL {metrics['held_out_kl']:.1f})",
+        f"importance weighted bound          {metrics['held_out_iwae']:,.0f} nats per image "
+        f"({metrics['iwae_samples']:,} samples)",
         f"better than the best Gaussian by squared error  {share('mse_wins')}   paper: 971 of 1000",
         f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
         "paper: 972 of 1000",
+        f"better than the best Sersic profile by squared error   {share('sersic_mse_wins')}",
+        f"better than the best Sersic profile by likelihood      {share('sersic_likelihood_wins')}",
         f"better than PCA with {metrics['pca_components']} components, squared error  "
         f"{share('pca_mse_wins')}",
+        "pixels within 1, 2 and 3 predicted sd  "
+        + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
+        + "   nominal: 68.3%, 95.4%, 99.7%",
         f"{metrics['iterations_per_second']:,.0f} iterations and "
         f"{metrics['images_per_second']:,.0f} images per second",
     ])
