@@ -20,7 +20,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.stats import norm
+from scipy.stats import norm as normal_distribution
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -469,11 +469,14 @@ def calibration(result: Calibration) -> Figure:
 
     centres = (EDGES[1:] + EDGES[:-1]) / 2
     right.stairs(result.density, EDGES, color=MODEL, linewidth=1.2, label="pixels held out")
-    right.plot(centres, norm.pdf(centres), color="black", linewidth=0.8, label="standard normal")
+    right.plot(
+        centres, normal_distribution.pdf(centres), color="black", linewidth=0.8,
+        label="standard normal",
+    )
     right.set_yscale("log")
     seen = result.density[result.density > 0]
     right.set_ylim(max(min(seen.min() / 2, 1e-4), 1e-7), 1)
-    right.set_xlabel("(pixel − predicted mean) / predicted sd", fontsize=SMALL)
+    right.set_xlabel("(pixel \N{MINUS SIGN} predicted mean) / predicted sd", fontsize=SMALL)
     right.set_ylabel("density", fontsize=SMALL)
     right.legend(frameon=False, fontsize=SMALL, loc="upper right")
     for axes in (left, right):

@@ -89,7 +89,7 @@ def _petrosian_radius(light: np.ndarray, radius: np.ndarray) -> float:
     ring = np.round(radius).astype(int).reshape(-1)
     flux, pixels = np.bincount(ring, light.reshape(-1)), np.bincount(ring)
     mean = flux / np.maximum(pixels, 1)
-    within = np.cumsum(flux) / np.cumsum(pixels)
+    within = np.cumsum(flux) / np.maximum(np.cumsum(pixels), 1)
     most = min(light.shape) // 2
     dim = np.flatnonzero(mean[2:most] < PETROSIAN * within[2:most])
     return float(dim[0] + 2) if len(dim) else float(most)
