@@ -81,6 +81,7 @@ def settings() -> SimpleNamespace:
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
         "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
         "augment": "dihedral", "keep": "last", "backend": "auto", "seed": 0, "tiny": False,
+        "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
     }
     if args["resume"]:
         chosen |= lk.snapshot.read_extra(Path(args["out"]) / "model.h5")["settings"]
@@ -321,7 +322,7 @@ def main() -> int:
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
         "final_rate": final_rate, "net_settings": args.set,
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": args.command,
     }
     galaxy.write_json(out / "metrics.json", metrics)
 

@@ -168,9 +168,26 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     run("--resume", "--out", killed)
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
     again = json.loads((killed / "metrics.json").read_text())
+    assert "--resume" not in again["command"]
+    assert "--samples 2" in again["command"]
     for key in ("train_elbo", "held_out_elbo", "held_out_kl", "held_out_iwae", "mse_wins",
                 "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration"):
         assert again[key] == metrics[key]
+
+
+def test_settings_of_the_net_file_are_checked(monkeypatch, capsys, tmp_path):
+    for words, told in (
+        (["hidden"], "NAME=VALUE"), (["hiden=5"], "hiden"), (["hidden=many"], "many"),
+    ):
+        monkeypatch.setattr(
+            sys, "argv", [str(EXAMPLE), "--out", str(tmp_path / "out"), "--set", *words]
+        )
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        assert ended.value.code == 2
+        err = capsys.readouterr().err
+        assert told in err
+        assert "Traceback" not in err
 
 
 def test_tiny_runs_on_the_built_in_galaxies(tmp_path):
