@@ -70,6 +70,8 @@ def settings() -> SimpleNamespace:
         help="turn and mirror galaxies at random in training (default: dihedral)")
     add("--keep", choices=["best", "last"], help="the parameters of the best bound on the galaxies "
         "that training is watched with, or the last ones (default: last)")
+    add("--importance-samples", metavar="K", type=above_zero(int),
+        help="samples of z for each held-out galaxy in the tighter bound (default: 1000)")
     add("--backend", choices=["auto", "numpy", "cupy"],
         help="auto, the default, takes a GPU if one answers")
     add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
@@ -80,7 +82,8 @@ def settings() -> SimpleNamespace:
     chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
         "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
-        "augment": "dihedral", "keep": "last", "backend": "auto", "seed": 0, "tiny": False,
+        "augment": "dihedral", "keep": "last", "importance_samples": None, "backend": "auto",
+        "seed": 0, "tiny": False,
         "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
     }
     if args["resume"]:
@@ -304,9 +307,8 @@ def main() -> int:
 
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
-    result = galaxy.evaluate(
-        model, train, held_out, progress=True, importance_samples=100 if args.tiny else 1000
-    )
+    importance_samples = args.importance_samples or (100 if args.tiny else 1000)
+    result = galaxy.evaluate(model, train, held_out, True, importance_samples)
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),
