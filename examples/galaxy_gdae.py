@@ -3,6 +3,7 @@
 
     python examples/galaxy_gdae.py                          galaxies of the Hubble Deep Field
     python examples/galaxy_gdae.py --data images.zip        pictures of your own
+    python examples/galaxy_gdae.py --set latent=16          the net, with another setting
     python examples/galaxy_gdae.py --resume --out DIR       goes on where a run stopped
 
 The script prepares the pictures, trains the net in nets/galaxy_gdae.py, compares it on held-out
@@ -11,6 +12,7 @@ report.html into one folder.
 """
 
 import argparse
+import ast
 import hashlib
 import math
 import shlex
@@ -18,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -46,6 +49,8 @@ def settings() -> SimpleNamespace:
     add("--held-out", metavar="PATH|N", help="another source to evaluate on, or how many galaxies "
         f"training never sees (default: {HELD_OUT}, a fifth where there are few)")
     add("--net", metavar="FILE", help="net definition file (default: nets/galaxy_gdae.py)")
+    add("--set", metavar="NAME=VALUE", nargs="+", action="extend", type=assignment,
+        help="settings of the net file, such as hidden=256 latent=16")
     add("--out", metavar="DIR", default="out/galaxy",
         help="folder for results (default: %(default)s)")
     length = parser.add_mutually_exclusive_group()
@@ -55,15 +60,31 @@ def settings() -> SimpleNamespace:
                         help=f"steps (default: {EPOCHS} epochs, at least {LEAST_ITERATIONS} steps)")
     add("--batch", metavar="N", type=above_zero(int), help="galaxies in a step (default: 64)")
     add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
+    add("--final-rate", metavar="R", type=at_least_zero(float),
+        help="rate at the end, to which it falls along half a cosine (default: 1%% of --rate)")
+    add("--kl-warm-up", metavar="N", type=at_least_zero(int),
+        help="steps over which the weight of the KL terms rises to its full value (default: 0)")
+    add("--samples", metavar="K", type=above_zero(int),
+        help="samples of z for each galaxy in a step (default: 1, the paper's)")
+    add("--augment", choices=["dihedral", "none"],
+        help="turn and mirror galaxies at random in training (default: dihedral)")
+    add("--keep", choices=["best", "last"], help="the parameters of the best bound on the galaxies "
+        "that training is watched with, or the last ones (default: last)")
+    add("--importance-samples", metavar="K", type=above_zero(int),
+        help="samples of z for each held-out galaxy in the tighter bound (default: 1000)")
     add("--backend", choices=["auto", "numpy", "cupy"],
         help="auto, the default, takes a GPU if one answers")
     add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
     add("--resume", action="store_true", help="go on from the snapshot in --out")
     add("--tiny", action="store_true", default=None, help="a quick look: few galaxies, few steps")
     args = vars(parser.parse_args())
-    chosen = {
+    args["set"] = dict(args["set"]) if args["set"] else None
+    chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
-        "batch": 64, "rate": 1e-3, "backend": "auto", "seed": 0, "tiny": False,
+        "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
+        "augment": "dihedral", "keep": "last", "importance_samples": None, "backend": "auto",
+        "seed": 0, "tiny": False,
+        "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
     }
     if args["resume"]:
         chosen |= lk.snapshot.read_extra(Path(args["out"]) / "model.h5")["settings"]
@@ -102,16 +123,70 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
     return everything.images[rest[train]], everything.images[rest[watch]], held_out, counts
 
 
-def above_zero(kind):
-    """An argument type: a number above zero."""
+def number(kind, good, what):
+    """An argument type: a number for which `good` holds."""
     def convert(text):
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be above zero, got {text}")
+        if not good(value):
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
         return value
 
     convert.__name__ = kind.__name__
     return convert
+
+
+def above_zero(kind):
+    """An argument type: a number above zero."""
+    return number(kind, lambda value: value > 0, "above zero")
+
+
+def at_least_zero(kind):
+    """An argument type: zero or a number above it."""
+    return number(kind, lambda value: value >= 0, "at least zero")
+
+
+def assignment(text):
+    """An argument type: name=value, the value a Python literal or else a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+class Best:
+    """The parameters with the best bound so far, in a file beside the snapshot they came from."""
+
+    def __init__(self, path: Path, layers: list, backend: str):
+        self.path, self.net = path, lk.Net(layers, 1, backend, phase="test")
+        self.bound, self.iteration, self.saved = -math.inf, 0, True
+
+    def offer(self, net: lk.Net, bound: float, iteration: int) -> None:
+        """Takes the parameters of a net if its bound is better."""
+        if bound > self.bound:
+            copy_parameters(net, self.net)
+            self.bound, self.iteration, self.saved = bound, iteration, False
+
+    def save(self) -> None:
+        """Writes them, if they are new."""
+        if not self.saved:
+            extra = {"bound": self.bound, "iteration": self.iteration}
+            lk.save(self.path, self.net, extra=extra)
+            self.saved = True
+
+    def load(self) -> None:
+        """Reads what was written, if anything was."""
+        if self.path.exists():
+            extra = lk.load(self.path, self.net)
+            self.bound, self.iteration = extra["bound"], extra["iteration"]
+
+
+def copy_parameters(source: lk.Net, target: lk.Net) -> None:
+    """From one net to another of the same layers."""
+    for name, p in target.params.items():
+        p.data[...] = source.params[name].data
 
 
 def main() -> int:
@@ -122,7 +197,7 @@ def main() -> int:
 
     # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
     #    the backend, shows before any work is done.
-    layers = lk.load_net(args.net)
+    layers = lk.load_net(args.net, **args.set)
     galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test"))
 
     # 2. Galaxies: find them, cut them out, and set some aside that training never sees.
@@ -134,18 +209,24 @@ def main() -> int:
 
     # 3. The net again, with the galaxies in place of its Input layer.  A second net of the same
     #    layers shares the parameters and looks at other galaxies.
-    data = L.MemoryData("x", data=train, augment="dihedral")
-    net = lk.Net(lk.with_data(layers, data), args.batch, args.backend, seed=args.seed)
+    augment = None if args.augment == "none" else args.augment
+    data = L.MemoryData("x", data=train, augment=augment, repeat=args.samples)
+    rows = args.batch * args.samples
+    net = lk.Net(lk.with_data(layers, data), rows, args.backend, seed=args.seed)
     test_net = lk.Net(layers, 256, args.backend, seed=args.seed, phase="test", share=net)
     model = galaxy.GalaxyModel(test_net)
     print(net)
 
-    # 4. Training: Adam, with a rate that falls along half a cosine.
+    # 4. Training: Adam, with a rate that falls along half a cosine.  Where asked for, the weight of
+    #    the KL terms rises in the beginning, and the best parameters on the way are kept.
     iterations = args.iterations or max(
         math.ceil((args.epochs or EPOCHS) * len(train) / args.batch),
         1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
     )
-    solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=0.01 * args.rate))
+    final_rate = 0.01 * args.rate if args.final_rate is None else args.final_rate
+    solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=final_rate))
+    kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
+    best = Best(out / "best.h5", layers, args.backend)
     history: dict[str, list[float]] = {
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
     }
@@ -160,15 +241,19 @@ def main() -> int:
             )
         history, recent, spent = saved["history"], saved["recent"], saved["seconds"]
         done = saved["done"] and solver.iteration >= iterations
+        if args.keep == "best":
+            best.load()
         print(f"goes on from iteration {solver.iteration} in {model_file}")
     else:
         galaxy.set_aside(model_file)
+        best.path.unlink(missing_ok=True)
 
     def save() -> None:
         extra = {
             "settings": vars(args), "galaxies": counts["galaxies"], "history": history,
             "recent": recent, "seconds": spent, "done": done,
         }
+        best.save()
         lk.save(model_file, net, solver, extra)
 
     every = max(1, iterations // 200)
@@ -180,7 +265,14 @@ def main() -> int:
     }
     with Interrupt() as interrupt, tqdm(**progress) as bar:
         while solver.iteration < iterations and not interrupt.requested:
-            recent.append(solver.step())
+            warm = min(1.0, (solver.iteration + 1) / (args.kl_warm_up + 1))
+            for layer, weight in kl_weights.items():
+                layer.weight = warm * weight
+            loss = solver.step()
+            # What the KL terms would add at their full weight: the bound is that of the model.
+            recent.append(
+                loss + sum((1 - warm) * w * net.losses[x.name] for x, w in kl_weights.items())
+            )
             bar.update(args.batch)
             if solver.iteration % every == 0 or solver.iteration == iterations:
                 spent += time.perf_counter() - started  # watching is not training
@@ -190,6 +282,8 @@ def main() -> int:
                 history["train_elbo"].append(-float(np.mean(recent)))
                 history["validation_elbo"].append(float(bound.mean()))
                 history["kl"].append(float(kl.mean()))
+                if args.keep == "best":
+                    best.offer(net, history["validation_elbo"][-1], solver.iteration)
                 bar.set_postfix(
                     loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
                 )
@@ -200,6 +294,8 @@ def main() -> int:
                 started = time.perf_counter()
     spent += time.perf_counter() - started
     if solver.iteration >= iterations and not done:
+        if args.keep == "best":
+            copy_parameters(best.net, net)
         model.standardise(train)  # gives each axis of z the scale of the prior; see there
         done = True
     save()
@@ -209,21 +305,26 @@ def main() -> int:
         return INTERRUPTED
     print(f"trained and saved as {model_file}; --resume draws the rest, should it be interrupted")
 
-    # 5. Evaluation on the held-out galaxies, beside the best Gaussian of each and PCA.
-    result = galaxy.evaluate(model, train, held_out, progress=True)
+    # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
+    #    and PCA.
+    importance_samples = args.importance_samples or (100 if args.tiny else 1000)
+    result = galaxy.evaluate(model, train, held_out, True, importance_samples)
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),
         "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
-        "batch": args.batch,
+        "batch": args.batch, "samples": args.samples, "augment": args.augment,
+        "kl_warm_up": args.kl_warm_up, "keep": args.keep,
+        "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": solver.iteration * args.batch / spent,
         "seconds": spent,
         **result.metrics,
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
+        "final_rate": final_rate, "net_settings": args.set,
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": args.command,
     }
     galaxy.write_json(out / "metrics.json", metrics)
 

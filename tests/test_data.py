@@ -177,6 +177,32 @@ def test_augmented_images_can_fill_a_flat_input(rng):
     assert all(row.tobytes() in possible for row in net.blobs["x"].data)
 
 
+def test_repeated_examples_follow_each_other_in_the_order_of_single_ones(rng):
+    images = rng.random((10, 4, 4))
+    nets = [
+        lk.Net([L.MemoryData("x", data=images, repeat=k)], 3 * k, dtype="float64", seed=5)
+        for k in (1, 4)
+    ]
+    for _ in range(9):  # over the ends of epochs
+        for net in nets:
+            net.forward()
+        one, four = (net.blobs["x"].data for net in nets)
+        np.testing.assert_array_equal(np.repeat(one, 4, axis=0), four)
+    assert [net.layers["x"].epoch for net in nets] == [2.7, 2.7]
+
+
+def test_each_repeated_image_is_turned_by_its_own_draw(rng):
+    images = rng.random((3, 4, 4))
+    net = lk.Net(
+        [L.MemoryData("x", data=images, repeat=50, augment="dihedral")], 150, dtype="float64"
+    )
+    net.forward()
+    turned = net.blobs["x"].data.reshape(3, 50, 16)
+    for same in turned:
+        np.testing.assert_allclose(np.sort(same, axis=1), np.sort(same[:1], axis=1).repeat(50, 0))
+        assert len(np.unique(same, axis=0)) > 4
+
+
 def test_shuffling_a_file_mixes_blocks_from_all_over_it(rng, tmp_path):
     layer = hdf5(tmp_path, numbered(1000), block=10, mixed=5)
     net = lk.Net([layer], batch_size=50, seed=int(rng.integers(1e9)))

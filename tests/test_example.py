@@ -117,7 +117,9 @@ def same(a, b):
 def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     tmp_path, folder, net_file
 ):
-    options = ["--data", folder, "--net", net_file, "--held-out", 6, "--batch", 7, "--seed", 3]
+    options = ["--data", folder, "--net", net_file, "--held-out", 6, "--batch", 7, "--seed", 3,
+               "--set", "hidden=5", "--kl-warm-up", 900, "--samples", 2, "--keep", "best",
+               "--augment", "none", "--final-rate", 1e-5]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     out = run(*options, "--iterations", 1500, "--out", whole)
     assert "report.html" in out
@@ -131,8 +133,22 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     for key in ("iterations_per_second", "images_per_second", "train_elbo", "held_out_elbo"):
         assert np.isfinite(metrics[key])
     assert metrics["held_out_kl"] > 0
+    expected = {"net_settings": {"hidden": 5}, "kl_warm_up": 900, "samples": 2, "keep": "best",
+                "augment": "none", "final_rate": 1e-5}
+    assert expected.items() <= metrics.items()
+    with h5py.File(whole / "model.h5") as file:
+        assert file["params/g/weight"].shape == (SIDE * SIDE, 5)
+        history = json.loads(file.attrs["extra"])["history"]
+    best = np.argmax(history["validation_elbo"])
+    assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
         assert 0 <= metrics[key] <= 6
+    table = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLE.parent / "results_table.py", whole],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()
+    assert len(table) == 3
+    assert "small.py hidden=5" in table[2]
     for figure in ("reconstructions", "embedding", "traversal", "samples", "learning_curves"):
         assert np.asarray(Image.open(whole / f"{figure}.png").convert("L")).std() > 1
     assert "<html" in (whole / "report.html").read_text()
@@ -152,8 +168,26 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     run("--resume", "--out", killed)
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
     again = json.loads((killed / "metrics.json").read_text())
-    for key in ("train_elbo", "held_out_elbo", "held_out_kl", "mse_wins", "likelihood_wins"):
+    assert "--resume" not in again["command"]
+    assert "--samples 2" in again["command"]
+    for key in ("train_elbo", "held_out_elbo", "held_out_kl", "held_out_iwae", "mse_wins",
+                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration"):
         assert again[key] == metrics[key]
+
+
+def test_settings_of_the_net_file_are_checked(monkeypatch, capsys, tmp_path):
+    for words, told in (
+        (["hidden"], "NAME=VALUE"), (["hiden=5"], "hiden"), (["hidden=many"], "many"),
+    ):
+        monkeypatch.setattr(
+            sys, "argv", [str(EXAMPLE), "--out", str(tmp_path / "out"), "--set", *words]
+        )
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        assert ended.value.code == 2
+        err = capsys.readouterr().err
+        assert told in err
+        assert "Traceback" not in err
 
 
 def test_tiny_runs_on_the_built_in_galaxies(tmp_path):

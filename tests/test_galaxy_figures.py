@@ -9,6 +9,7 @@ from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy import figures
+from layerkit.galaxy.calibration import calibrate
 
 
 def galaxies(rng, count, size=16):
@@ -47,6 +48,11 @@ def every_figure(rng):
         "likelihood": figures.comparison(
             error, -error, quantity="log likelihood", higher_is_better=True
         ),
+        "sersic_squared_error": figures.comparison(error, error * 2, "Sersic profile"),
+        "calibration": figures.calibration(
+            calibrate(images, images * 0.9, np.full_like(images, 1e-4))
+        ),
+        "morphology": figures.morphology(rng.normal(size=(40, 4)), rng.normal(size=(30, 4))),
     }
 
 

@@ -63,6 +63,9 @@ def test_encode_decode_reconstruct_and_score(net, rng):
     np.testing.assert_allclose(traversed[1, 0], decode(net, z)[0][0])
     assert model.sample(6, seed=1).shape == (6, SIDE * SIDE)
     np.testing.assert_array_equal(model.sample(6, seed=1), model.sample(6, seed=1))
+    noisy, plain = (model.sample(4000, seed=2, noise=n) for n in (True, False))
+    variance = model.decode(np.random.default_rng(2).standard_normal((4000, LATENT)))[1]
+    np.testing.assert_allclose(np.std((noisy - plain) / np.sqrt(variance)), 1, atol=0.01)
 
 
 def test_the_bound_is_the_mean_over_noise_of_its_definition(net, rng):
@@ -279,6 +282,7 @@ SMALL = {
     "galaxy_gdae": {"pixels": SIDE * SIDE, "hidden": 9},
     "galaxy_wide": {"pixels": SIDE * SIDE, "hidden": 9, "latent": 5, "depth": 4},
     "galaxy_ladder": {"pixels": SIDE * SIDE, "hidden": 9, "latent": 2, "detail": 5},
+    "galaxy_pose": {"side": SIDE, "hidden": 9, "latent": 5, "size": 2.5},
     "galaxy_conv": {"side": SIDE, "channels": (2, 3), "kernel": 3, "hidden": 9, "latent": 4},
 }
 
@@ -331,5 +335,14 @@ def test_evaluate_counts_wins(net, rng):
         found.metrics["likelihood_wins"],
         (found.log_likelihood > found.gaussian_log_likelihood).sum(),
     )
+    assert 3 <= found.metrics["sersic_mse_wins"] <= 4
+    assert found.metrics["sersic_likelihood_wins"] == np.sum(
+        found.log_likelihood > found.sersic_log_likelihood
+    )
+    assert found.metrics["held_out_iwae"] > found.metrics["held_out_elbo"]
+    gap = 1 - found.metrics["held_out_elbo"] / found.metrics["train_elbo"]
+    gap *= np.sign(found.metrics["train_elbo"])
+    assert found.metrics["bound_gap_percent"] == pytest.approx(100 * gap)
+    assert found.morphology.shape == found.drawn_morphology.shape == (5, 4)
     again = galaxy.evaluate(model, train, np.array([*gaussians, own, own, own]))
     assert again.metrics == found.metrics

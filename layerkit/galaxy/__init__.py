@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from layerkit.galaxy.model import GalaxyModel
     from layerkit.galaxy.preparation import prepare
     from layerkit.galaxy.report import write_report
-    from layerkit.galaxy.results import results_folder, set_aside, summary, write_json
+    from layerkit.galaxy.results import (
+        read_metrics,
+        results_folder,
+        results_table,
+        set_aside,
+        summary,
+        write_json,
+    )
+    from layerkit.galaxy.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.sources import open_source
 
 HOMES = {
@@ -27,14 +35,17 @@ HOMES = {
     "contact_sheets": "contact", "GalaxySet": "dataset", "load": "dataset", "split": "dataset",
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
     "gather": "gathering", "GalaxyModel": "model", "prepare": "preparation",
-    "write_report": "report", "results_folder": "results", "set_aside": "results",
-    "summary": "results", "write_json": "results", "open_source": "sources",
+    "write_report": "report", "read_metrics": "results", "results_folder": "results",
+    "results_table": "results", "set_aside": "results",
+    "summary": "results", "write_json": "results", "fit_sersic": "sersic",
+    "fit_sersics": "sersic", "open_source": "sources",
 }
 
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "contact_sheets", "draw_figures",
-    "evaluate", "fit_gaussian", "fit_gaussians", "gather", "load", "open_source", "prepare",
-    "results_folder", "set_aside", "split", "summary", "write_json", "write_report",
+    "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "load",
+    "open_source", "prepare", "read_metrics", "results_folder", "results_table", "set_aside",
+    "split", "summary", "write_json", "write_report",
 ]
 
 

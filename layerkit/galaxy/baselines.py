@@ -9,7 +9,8 @@ galaxies" (2015).
 """
 
 import math
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -199,7 +200,7 @@ def starting_points(objective: GaussianObjective) -> list[np.ndarray]:
     for threshold in (0.0, 0.1, 0.25, 0.5):
         weights = np.where(smooth > threshold * smooth.max(), np.maximum(image, 0.0), 0.0)
         if weights.sum() > 0:
-            starts.append(_moments(weights / weights.sum(), columns, rows))
+            starts.append(moments(weights / weights.sum(), columns, rows))
     peak_row, peak_column = np.unravel_index(smooth.argmax(), smooth.shape)
     for sd in (0.05, 0.15, 1.0):
         log_sd = math.log(sd)
@@ -212,7 +213,7 @@ def starting_points(objective: GaussianObjective) -> list[np.ndarray]:
     return starts
 
 
-def _moments(weights: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def moments(weights: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The Gaussian with the mean and covariance of pixel weights that sum to one; scale 0."""
     over_columns, over_rows = weights.sum(axis=0), weights.sum(axis=1)
     m_column, m_row = over_columns @ columns, over_rows @ rows
@@ -242,29 +243,53 @@ def fit_gaussians(
     Raises:
         DataError: the images are not (N, H, W), or one is not finite.
     """
+    return GaussianFits(
+        *fit_in_processes(fit_gaussian, "Gaussian fits", workers, progress, images)
+    )
+
+
+def fit_in_processes(
+    fit: Callable[..., tuple[Any, ...]], name: str, workers: int | None, progress: bool,
+    images: np.ndarray, *others: np.ndarray,
+) -> list[np.ndarray]:
+    """Calls fit(image, *its rows of others) for every image, over several processes.
+
+    Args:
+        fit: a function of a module; it returns a tuple.
+        name: what is fitted, for the progress bar and for errors.
+        workers: processes; None takes one per core.
+        progress: whether to show a progress bar.
+        images: (N, H, W), finite.
+        others: further arrays of N rows.
+
+    Returns:
+        One array for each member of the tuple, in the order of the images.
+
+    Raises:
+        DataError: the images are not (N, H, W), or one is not finite.
+    """
     if images.ndim != 3 or images.size == 0:
-        raise DataError(f"fit_gaussians: expected images (N, H, W), got an array of {images.shape}")
+        raise DataError(f"{name}: expected images (N, H, W), got an array of {images.shape}")
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))
     if len(bad):
-        raise DataError(
-            f"fit_gaussians: image {bad[0]} holds values that are not finite; leave it out"
-        )
+        raise DataError(f"{name}: image {bad[0]} holds values that are not finite; leave it out")
     count = len(images)
-    tasks = [images[i : i + IMAGES_PER_TASK] for i in range(0, count, IMAGES_PER_TASK)]
-    workers = min(workers or joblib.cpu_count(), len(tasks))
+    spans = [slice(i, i + IMAGES_PER_TASK) for i in range(0, count, IMAGES_PER_TASK)]
+    workers = min(workers or joblib.cpu_count(), len(spans))
     # joblib's own processes, not multiprocessing: they neither fork a process with threads nor
     # import the caller's script again.
     run = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
-    fits: list[GaussianFit] = []
-    with tqdm(total=count, desc="Gaussian fits", unit="image", disable=not progress) as bar:
-        for done in run(joblib.delayed(_fit_each)(task) for task in tasks):
+    tasks = (joblib.delayed(_fit_each)(fit, images[s], *(o[s] for o in others)) for s in spans)
+    fits: list[tuple[Any, ...]] = []
+    with tqdm(total=count, desc=name, unit="image", disable=not progress) as bar:
+        for done in run(tasks):
             fits.extend(done)
             bar.update(len(done))
-    return GaussianFits(*(np.array(column) for column in zip(*fits, strict=True)))
+    return [np.array(column) for column in zip(*fits, strict=True)]
 
 
-def _fit_each(images: np.ndarray) -> list[GaussianFit]:
-    return [fit_gaussian(image) for image in images]
+def _fit_each(fit: Callable[..., tuple[Any, ...]], *rows: np.ndarray) -> list[tuple[Any, ...]]:
+    return [fit(*row) for row in zip(*rows, strict=True)]
 
 
 def shared_variance_log_likelihood(

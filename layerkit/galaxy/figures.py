@@ -20,10 +20,13 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from scipy.stats import norm as normal_distribution
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from layerkit.errors import DataError
+from layerkit.galaxy.calibration import EDGES, NOMINAL, Calibration
+from layerkit.galaxy.morphology import STATISTICS
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
@@ -76,6 +79,26 @@ CAPTIONS = {
         "The same comparison by log likelihood per image: the model with its own variance for"
         " every pixel, the Gaussian with the one variance that suits that image best. Above the"
         " diagonal the model explains the image better.",
+    ),
+    "sersic_squared_error": (
+        "Against the Sersic profile, by squared error",
+        "The profile that astronomers fit to galaxies today, with a free index, and a constant sky:"
+        " eight parameters, fitted to that image. Below the diagonal the model is closer.",
+    ),
+    "calibration": (
+        "Are the predicted variances right?",
+        "Left: the share of held-out pixels within one, two and three predicted standard deviations"
+        " of the predicted mean, for each fifth of the pixels by predicted mean, beside what a"
+        " normal distribution has (dashed). Above the dashes the model expects more noise than"
+        " there is. Right: how the standardised residuals of all pixels are distributed, beside the"
+        " standard normal, on a logarithmic scale; the outermost bins take in what lies beyond.",
+    ),
+    "morphology": (
+        "Shapes of real and of drawn galaxies",
+        "Concentration, asymmetry, Gini coefficient and ellipticity, measured in the same way on"
+        " held-out galaxies and on pictures drawn from the prior with the pixel noise the model"
+        " predicts. That noise is independent from pixel to pixel, which that of real pictures is"
+        " not. Where the histograms agree the model's population is the real one.",
     ),
 }
 
@@ -423,6 +446,72 @@ def comparison(
         fontsize=10,
         y=0.97,
     )
+    return figure
+
+
+def calibration(result: Calibration) -> Figure:
+    """Coverage by predicted brightness, and the distribution of standardised residuals."""
+    figure = Figure((8, 3.6))
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.95, bottom=0.14, wspace=0.22)
+    fifths = np.arange(1, len(result.by_quintile) + 1)
+    for i, colour in enumerate((MODEL, BASELINE, NEUTRAL)):
+        left.axhline(NOMINAL[i], color=colour, linewidth=0.9, linestyle="--")
+        left.plot(
+            fifths, result.by_quintile[:, i], color=colour, marker="o", markersize=4,
+            label=f"within {i + 1} sd ({NOMINAL[i]:.1%})",
+        )
+    left.set_xticks(fifths)
+    left.set_ylim(min(0.5, result.by_quintile.min() - 0.05), 1.02)
+    left.set_xlabel("fifth of the pixels by predicted mean, darkest first", fontsize=SMALL)
+    left.set_ylabel("share of pixels", fontsize=SMALL)
+    left.legend(frameon=False, fontsize=SMALL, loc="lower right")
+
+    centres = (EDGES[1:] + EDGES[:-1]) / 2
+    right.stairs(result.density, EDGES, color=MODEL, linewidth=1.2, label="pixels held out")
+    right.plot(
+        centres, normal_distribution.pdf(centres), color="black", linewidth=0.8,
+        label="standard normal",
+    )
+    right.set_yscale("log")
+    seen = result.density[result.density > 0]
+    right.set_ylim(max(min(seen.min() / 2, 1e-4), 1e-7), 1)
+    right.set_xlabel("(pixel \N{MINUS SIGN} predicted mean) / predicted sd", fontsize=SMALL)
+    right.set_ylabel("density", fontsize=SMALL)
+    right.legend(frameon=False, fontsize=SMALL, loc="upper right")
+    for axes in (left, right):
+        _plain(axes)
+    return figure
+
+
+def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
+    """Four histograms, real galaxies against drawn ones.
+
+    Args:
+        real, drawn: (N, 4) and (M, 4), from `layerkit.galaxy.morphology`; rows of NaN, which could
+            not be measured, are left out and counted.
+    """
+    figure = Figure((8, 5.2))
+    panels = figure.subplots(2, 2).reshape(-1)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.93, bottom=0.1, hspace=0.34, wspace=0.2)
+    for i, (axes, name) in enumerate(zip(panels, STATISTICS, strict=True)):
+        values = [v[np.isfinite(v[:, i]), i] for v in (real, drawn)]
+        both = np.concatenate(values)
+        low, high = np.percentile(both, [0.5, 99.5]) if len(both) else (0.0, 1.0)
+        bins = np.linspace(low, high if high > low else low + 1, 36)
+        sides = (("real", NEUTRAL, "stepfilled", 0.55), ("drawn from the prior", MODEL, "step", 1))
+        for v, (label, colour, kind, alpha) in zip(values, sides, strict=True):
+            axes.hist(
+                np.clip(v, bins[0], bins[-1]), bins, histtype=kind, color=colour, alpha=alpha,
+                linewidth=1.5, weights=np.full(len(v), 1 / max(len(v), 1)),
+                label=f"{label} ({len(v):,})",
+            )
+        axes.set_xlabel(name, fontsize=SMALL)
+        if i % 2 == 0:
+            axes.set_ylabel("share of galaxies", fontsize=SMALL)
+        _plain(axes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=SMALL, loc="upper center", ncols=2)
     return figure
 
 

@@ -45,6 +45,11 @@ def draw_figures(
             result.log_likelihood, result.gaussian_log_likelihood, quantity="log likelihood",
             higher_is_better=True,
         ),
+        "sersic_squared_error": figures.comparison(
+            result.squared_error, result.sersic_squared_error, "Sersic profile"
+        ),
+        "calibration": figures.calibration(result.calibration),
+        "morphology": figures.morphology(result.morphology, result.drawn_morphology),
     }
     return [
         (*figures.CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))

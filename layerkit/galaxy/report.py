@@ -47,7 +47,9 @@ def write_report(
             ``images_kept``, ``train``, ``held_out``, ``pixels``, ``latent``, ``iterations``,
             ``seconds``, ``iterations_per_second``, ``images_per_second``, ``backend``,
             ``train_elbo``, ``held_out_elbo``, ``held_out_kl`` (nats per image), ``mse_wins``,
-            ``likelihood_wins`` and ``pca_mse_wins``; the header ``data``, ``net``, ``seed`` and
+            ``likelihood_wins``, ``sersic_mse_wins``, ``sersic_likelihood_wins``,
+            ``pca_mse_wins``, ``bound_gap_percent``, ``held_out_iwae`` and ``coverage_1sd`` to
+            ``coverage_3sd``; the header ``data``, ``net``, ``seed`` and
             ``command``; ``excluded`` maps reasons to counts.  Whatever else there is goes under
             settings.  What is missing or None is shown as a dash.
         figures: (title, caption, path of a PNG) in the order of the page.
@@ -137,12 +139,20 @@ def _comparison(metrics: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
         ("Bound on training images, nats each", lambda m: _number(m, "train_elbo", ",.1f")),
         ("Bound on held-out images, nats each", lambda m: _number(m, "held_out_elbo", ",.1f")),
         ("of which KL, nats", lambda m: _number(m, "held_out_kl", ",.1f")),
+        ("Training bound above held-out one, %", lambda m: _number(m, "bound_gap_percent", ".2f")),
+        ("Importance weighted bound, held out", lambda m: _number(m, "held_out_iwae", ",.1f")),
         ("Better than the Gaussian, squared error", lambda m: _wins(m, "mse_wins")),
         ("Better than the Gaussian, log likelihood", lambda m: _wins(m, "likelihood_wins")),
+        ("Better than the Sersic profile, squared error", lambda m: _wins(m, "sersic_mse_wins")),
+        (
+            "Better than the Sersic profile, log likelihood",
+            lambda m: _wins(m, "sersic_likelihood_wins"),
+        ),
         (
             "Better than PCA of as many dimensions, squared error",
             lambda m: _wins(m, "pca_mse_wins"),
         ),
+        ("Pixels within 1, 2, 3 predicted sd", _coverage),
     ]
     lines = "".join(
         f'<tr><th scope="row">{label}</th><td>{show(paper)}</td><td>{show(metrics)}</td></tr>'
@@ -154,7 +164,9 @@ def _comparison(metrics: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
         f'<th scope="col">this run</th></tr></thead><tbody>{lines}</tbody></table></div>'
         f'<p class="note">{DASH} where there is no number. The Gaussian is the scaled bivariate'
         " Gaussian that fits the image best (six parameters); for the likelihood it gets the one"
-        " pixel variance that suits that image best.</p></section>"
+        " pixel variance that suits that image best. So does the Sersic profile, which has a free"
+        " index and sky (eight parameters). A normal distribution has 68.3%, 95.4% and 99.7% of the"
+        " pixels within 1, 2 and 3 standard deviations.</p></section>"
     )
 
 
@@ -197,7 +209,8 @@ SHOWN = {
     "images_read", "images_kept", "train", "held_out", "pixels", "latent", "iterations", "seconds",
     "iterations_per_second", "images_per_second", "backend", "train_elbo", "held_out_elbo",
     "held_out_kl", "mse_wins", "likelihood_wins", "pca_mse_wins", "data", "net", "seed", "command",
-    "excluded",
+    "excluded", "bound_gap_percent", "held_out_iwae", "sersic_mse_wins", "sersic_likelihood_wins",
+    "coverage_1sd", "coverage_2sd", "coverage_3sd",
 }  # fmt: skip
 
 
@@ -224,6 +237,8 @@ def _text(values: Mapping[str, Any], key: str) -> str:
         return format(float(value), ".6g")
     if isinstance(value, Mapping):
         return ", ".join(f"{escape(str(k))}: {_text(value, k)}" for k in value) or DASH
+    if isinstance(value, list):
+        return ", ".join(_text({key: v}, key) for v in value)
     return DASH if value is None else escape(str(value))
 
 
@@ -257,6 +272,11 @@ def _wins(values: Mapping[str, Any], key: str) -> str:
     return (
         f"{_number(values, key)}&nbsp;of&nbsp;{_number(values, 'held_out')} ({_share(values, key)})"
     )
+
+
+def _coverage(values: Mapping[str, Any]) -> str:
+    shares = [values.get(f"coverage_{k}sd") for k in (1, 2, 3)]
+    return DASH if None in shares else ", ".join(f"{share:.1%}" for share in shares)
 
 
 def _duration(values: Mapping[str, Any]) -> str:

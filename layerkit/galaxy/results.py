@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,111 @@ def summary(metrics: dict[str, Any]) -> str:
 
     return "\n".join([
         f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
-        f"(training {metrics['train_elbo']:,.0f}, KL {metrics['held_out_kl']:.1f})",
+        f"(training {metrics['train_elbo']:,.0f}, {metrics['bound_gap_percent']:.1f}% apart; "
+        f"KL {metrics['held_out_kl']:.1f})",
+        f"importance weighted bound          {metrics['held_out_iwae']:,.0f} nats per image "
+        f"({metrics['iwae_samples']:,} samples)",
         f"better than the best Gaussian by squared error  {share('mse_wins')}   paper: 971 of 1000",
         f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
         "paper: 972 of 1000",
+        f"better than the best Sersic profile by squared error   {share('sersic_mse_wins')}",
+        f"better than the best Sersic profile by likelihood      {share('sersic_likelihood_wins')}",
         f"better than PCA with {metrics['pca_components']} components, squared error  "
         f"{share('pca_mse_wins')}",
+        "pixels within 1, 2 and 3 predicted sd  "
+        + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
+        + "   nominal: 68.3%, 95.4%, 99.7%",
         f"{metrics['iterations_per_second']:,.0f} iterations and "
         f"{metrics['images_per_second']:,.0f} images per second",
     ])
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metrics.json of a run, from the file or from the folder it is in.
+
+    Raises:
+        DataError: there is none, or it is not one.
+    """
+    path = Path(path)
+    path = path / "metrics.json" if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no metrics of a run can be read from it ({error})") from error
+    if not isinstance(found, dict) or "held_out" not in found:
+        raise DataError(f"{path}: JSON, but not the metrics.json of a run")
+    return found
+
+
+def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table with a row for each run, made of nothing but their metrics.
+
+    What a run did not measure is a dash.  Runs over other galaxies than the first run's are marked
+    by a star after the number held out: their numbers do not compare.
+
+    Args:
+        runs: what `read_metrics` returned.
+    """
+    runs = list(runs)
+    rows = [list(COLUMNS), ["---:" if name in NUMBERS else "---" for name in COLUMNS]]
+    for run in runs:
+        other = run.get("galaxies") != runs[0].get("galaxies")
+        cells = [show(run) for show in COLUMNS.values()]
+        cells[list(COLUMNS).index("held out")] += " *" if other else ""
+        rows.append([cell.replace("|", "\\|") for cell in cells])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _net(run: Mapping[str, Any]) -> str:
+    settings = run.get("net_settings") or {}
+    return " ".join([str(run["net"]), *(f"{k}={v}" for k, v in settings.items())])
+
+
+def _value(key: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
+    def show(run: Mapping[str, Any]) -> str:
+        value = run.get(key)
+        return DASH if value is None else format(factor * value if factor != 1 else value, form)
+
+    return show
+
+
+def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
+    """The count, and the share."""
+    def show(run: Mapping[str, Any]) -> str:
+        wins = run.get(key)
+        return DASH if wins is None else f"{wins:,} ({wins / run['held_out']:.1%})"
+
+    return show
+
+
+def _coverage(deviations: int) -> Callable[[Mapping[str, Any]], str]:
+    """Overall, and in the fifth of the pixels that is furthest from what is nominal."""
+    def show(run: Mapping[str, Any]) -> str:
+        key = f"coverage_{deviations}sd"
+        if run.get(key) is None:
+            return DASH
+        return f"{run[key]:.1%} ({run[f'{key}_worst_quintile']:.1%})"
+
+    return show
+
+
+DASH = "\N{EM DASH}"
+WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {"net": _net}
+NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "seed": _value("seed", "d"),
+    "trained on": _value("train", ",d"),
+    "held out": _value("held_out", ",d"),
+    "ELBO": _value("held_out_elbo", ",.1f"),
+    "IWAE": _value("held_out_iwae", ",.1f"),
+    "KL": _value("held_out_kl", ".1f"),
+    "Gaussian, squared error": _wins("mse_wins"),
+    "Gaussian, likelihood": _wins("likelihood_wins"),
+    "Sersic, squared error": _wins("sersic_mse_wins"),
+    "Sersic, likelihood": _wins("sersic_likelihood_wins"),
+    "PCA, squared error": _wins("pca_mse_wins"),
+    "within 1 sd (worst fifth)": _coverage(1),
+    "within 2 sd (worst fifth)": _coverage(2),
+    "gap, %": _value("bound_gap_percent", ".2f"),
+    "minutes": _value("seconds", ".1f", 1 / 60),
+}
+COLUMNS = WORDS | NUMBERS | {"command": lambda run: f"`{run['command']}`"}

@@ -26,11 +26,16 @@ class MemoryData(Data):
         augment: "dihedral" turns and mirrors each image of the first array at random, by one of
             the eight symmetries of the square.
         scale: factor for the first array, for example 1/255 for uint8 images.
+        repeat: how often each example is served before the next, default 1.  Each time it is
+            turned anew and gets noise of its own: the objective averages over so many samples.
+
+    Attributes:
+        count: how many rows an epoch has, repeated ones too.
     """
 
     def __init__(
         self, name: str, *, data: Any, tops: Sequence[str] | str | None = None,
-        shuffle: bool = True, augment: str | None = None, scale: float = 1.0,
+        shuffle: bool = True, augment: str | None = None, scale: float = 1.0, repeat: int = 1,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         self.arrays = [np.asarray(a) for a in (data if isinstance(data, list | tuple) else [data])]
@@ -40,7 +45,10 @@ class MemoryData(Data):
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
-        self.count = lengths.pop()
+        if repeat < 1:
+            self.fail(f"repeat must be at least 1, got {repeat}")
+        self.repeat = repeat
+        self.count = lengths.pop() * repeat
         self.order: tuple[tuple[int, int], Array] | None = None
 
     def example_shapes(self) -> list[Shape]:
@@ -53,7 +61,9 @@ class MemoryData(Data):
     def rows(self, epoch: int, start: int, stop: int) -> Array:
         """Numbers of the rows that make up this stretch of an epoch."""
         if self.order is None or self.order[0] != (self.run.seed, epoch):
-            order = epoch_order(self.count, self.run.seed, self.stream, epoch, self.shuffle)
+            count = self.count // self.repeat
+            order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
+            order = np.repeat(order, self.repeat)
             self.order = (self.run.seed, epoch), self.backend.asarray(order)
         return self.order[1][start:stop]
 

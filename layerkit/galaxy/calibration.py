@@ -1,0 +1,79 @@
+"""Calibration: whether pixels lie as far from their predicted means as their variances say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layerkit.errors import DataError
+
+DEVIATIONS = (1, 2, 3)
+NOMINAL = tuple(math.erf(k / math.sqrt(2)) for k in DEVIATIONS)  # 68.3%, 95.4%, 99.7%
+QUINTILES = 5
+EDGES = np.linspace(-8, 8, 129)  # of the histogram, in standard deviations
+
+
+class Calibration(NamedTuple):
+    """What `calibrate` found.
+
+    Attributes:
+        coverage: share of all pixels within 1, 2 and 3 predicted standard deviations, (3,).
+        by_quintile: the same for each fifth of the pixels by predicted mean, darkest first, (5, 3).
+        brightness: median predicted mean of each fifth, (5,).
+        density: of the standardised residuals in the bins EDGES; what lies outside is in the
+            outermost bins.
+    """
+
+    coverage: np.ndarray
+    by_quintile: np.ndarray
+    brightness: np.ndarray
+    density: np.ndarray
+
+    def metrics(self) -> dict[str, Any]:
+        """For metrics.json: coverages, by quintiles too, and that of the quintile furthest off."""
+        found: dict[str, Any] = {}
+        for i, k in enumerate(DEVIATIONS):
+            each = self.by_quintile[:, i]
+            found[f"coverage_{k}sd"] = float(self.coverage[i])
+            found[f"coverage_{k}sd_quintiles"] = each.tolist()
+            found[f"coverage_{k}sd_worst_quintile"] = float(
+                each[np.abs(each - NOMINAL[i]).argmax()]
+            )
+        return found
+
+
+def calibrate(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Calibration:
+    """Standardised residuals (x - mean) / sqrt(variance) beside the standard normal.
+
+    The fifths are of the predicted mean and not of the observed intensity: among the pixels that
+    were seen bright are those that noise made bright, so that even a perfect prediction would be
+    too low for them.  The prediction does not know the noise.
+
+    The mean and variance are decoded from the mean of q(z | x) and leave out its spread, so that
+    a perfectly trained model would cover a little less than is nominal.
+
+    Args:
+        images, mean, variance: (n, ...), of one shape; the variance with its floor.
+
+    Raises:
+        DataError: arrays that differ in shape, or no pixels.
+    """
+    if not images.shape == mean.shape == variance.shape or images.size == 0:
+        raise DataError(
+            "calibrate: expected images, means and variances of one shape, got "
+            f"{images.shape}, {mean.shape} and {variance.shape}"
+        )
+    x, predicted, variance = (a.reshape(-1).astype("float64") for a in (images, mean, variance))
+    residual = (x - predicted) / np.sqrt(variance)
+    within = np.abs(residual)[:, None] <= np.array(DEVIATIONS)
+    # Ranks, not quantiles: fifths of one size even where many pixels are predicted alike.
+    fifths = np.array_split(np.argsort(predicted, kind="stable"), QUINTILES)
+    count, _ = np.histogram(np.clip(residual, EDGES[0], EDGES[-1]), EDGES)
+    return Calibration(
+        within.mean(axis=0),
+        np.array([within[f].mean(axis=0) if len(f) else within.mean(axis=0) for f in fifths]),
+        np.array([np.median(predicted[f]) if len(f) else np.nan for f in fifths]),
+        count / (len(x) * (EDGES[1] - EDGES[0])),
+    )
