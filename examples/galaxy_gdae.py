@@ -308,7 +308,9 @@ def main() -> int:
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
     importance_samples = args.importance_samples or (100 if args.tiny else 1000)
-    result = galaxy.evaluate(model, train, held_out, True, importance_samples)
+    result = galaxy.evaluate(
+        model, train, held_out, True, importance_samples, validation
+    )
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),

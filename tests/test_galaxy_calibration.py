@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from layerkit.errors import DataError
-from layerkit.galaxy.calibration import EDGES, calibrate
+from layerkit.galaxy.calibration import EDGES, calibrate, rescale
 
 NOMINAL = norm.cdf([1, 2, 3]) - norm.cdf([-1, -2, -3])
 
@@ -53,3 +53,26 @@ def test_arrays_that_differ_are_refused(rng):
     mean, variance = predictions(rng, 2)
     with pytest.raises(DataError, match="one shape"):
         calibrate(mean[:1], mean, variance)
+
+
+def test_rescaling_mends_what_is_wrong_by_a_factor_that_depends_on_brightness(rng):
+    def pictures(count):
+        mean = rng.uniform(size=(count, 40, 40))
+        return rng.normal(mean, 0.1 * (0.5 + mean)), mean, np.full_like(mean, 0.1**2)
+
+    factors = rescale(*pictures(40))
+    assert (np.diff(factors.factors) > 0).all()
+    np.testing.assert_allclose(factors.factors, [0.6, 0.8, 1.0, 1.2, 1.4], atol=0.03)
+    images, mean, variance = pictures(40)
+    assert np.abs(calibrate(images, mean, variance).by_quintile[:, 0] - NOMINAL[0]).max() > 0.1
+    found = calibrate(images, mean, factors.variance(mean, variance))
+    np.testing.assert_allclose(found.by_quintile[:, :2], [NOMINAL[:2]] * 5, atol=0.015)
+
+
+def test_rescaling_with_long_tails_lies_between_the_two_shares(rng):
+    mean = np.zeros((30, 50, 50))
+    images = rng.standard_t(3, mean.shape)
+    factors = rescale(images, mean, np.ones_like(mean))
+    share = [(np.abs(images) < k * factors.factors[0]).mean() for k in (1, 2)]
+    assert share[0] > NOMINAL[0]
+    assert share[1] < NOMINAL[1]

@@ -31,17 +31,57 @@ class Calibration(NamedTuple):
     brightness: np.ndarray
     density: np.ndarray
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self, prefix: str = "") -> dict[str, Any]:
         """For metrics.json: coverages, by quintiles too, and that of the quintile furthest off."""
         found: dict[str, Any] = {}
         for i, k in enumerate(DEVIATIONS):
             each = self.by_quintile[:, i]
-            found[f"coverage_{k}sd"] = float(self.coverage[i])
-            found[f"coverage_{k}sd_quintiles"] = each.tolist()
-            found[f"coverage_{k}sd_worst_quintile"] = float(
+            found[f"{prefix}coverage_{k}sd"] = float(self.coverage[i])
+            found[f"{prefix}coverage_{k}sd_quintiles"] = each.tolist()
+            found[f"{prefix}coverage_{k}sd_worst_quintile"] = float(
                 each[np.abs(each - NOMINAL[i]).argmax()]
             )
         return found
+
+
+class Rescaling(NamedTuple):
+    """Factors that bring predicted standard deviations nearer to what they should cover.
+
+    The likelihood sets a variance by the mean square of residuals, and residuals of real pictures
+    have longer tails than a Gaussian's: a variance right for the tails is too large for the middle.
+
+    Attributes:
+        edges: predicted means that divide pixels into fifths, (4,).
+        factors: of the standard deviation in each fifth, darkest first, (5,).
+    """
+
+    edges: np.ndarray
+    factors: np.ndarray
+
+    def variance(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """The rescaled variance of pixels of these predicted means and variances."""
+        return variance * self.factors[np.searchsorted(self.edges, mean)] ** 2
+
+
+def rescale(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Rescaling:
+    """The factors that suit these images, none of which should be one trained on or judged by.
+
+    Each is the geometric mean of the two at which 68.3% and 95.4% of the pixels of a fifth would
+    lie within one and two standard deviations, as a Gaussian has it: one factor cannot give both.
+
+    Args:
+        images, mean, variance: (n, ...), of one shape; see `calibrate`.
+    """
+    predicted = np.asarray(mean, "float64").reshape(-1)
+    edges = np.quantile(predicted, np.arange(1, QUINTILES) / QUINTILES)
+    fifth = np.searchsorted(edges, predicted)
+    away = (np.abs(images - mean) / np.sqrt(variance)).reshape(-1)
+    factors = np.ones(QUINTILES)
+    for i in range(QUINTILES):
+        if (fifth == i).any():
+            one, two = np.quantile(away[fifth == i], NOMINAL[:2])
+            factors[i] = max(math.sqrt(one * two / 2), 1e-3)
+    return Rescaling(edges, factors)
 
 
 def calibrate(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Calibration:

@@ -14,7 +14,7 @@ from layerkit.galaxy.baselines import (
     shared_variance_log_likelihood,
     squared_errors,
 )
-from layerkit.galaxy.calibration import Calibration, calibrate
+from layerkit.galaxy.calibration import Calibration, calibrate, rescale
 from layerkit.galaxy.model import GalaxyModel
 from layerkit.galaxy.morphology import STATISTICS, morphology
 from layerkit.galaxy.sersic import fit_sersics
@@ -37,6 +37,7 @@ class Evaluation:
         log_likelihood, gaussian_log_likelihood, sersic_log_likelihood: of each held-out image,
             (n,), in nats.
         calibration: of the predicted variances.
+        rescaled: of the variances rescaled on validation images, or None without any.
         morphology, drawn_morphology: of the held-out images and of as many drawn from the prior,
             (n, 4); see `morphology`.
     """
@@ -53,13 +54,14 @@ class Evaluation:
     gaussian_log_likelihood: np.ndarray
     sersic_log_likelihood: np.ndarray
     calibration: Calibration
+    rescaled: Calibration | None
     morphology: np.ndarray
     drawn_morphology: np.ndarray
 
 
 def evaluate(
     model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
-    importance_samples: int = IMPORTANCE_SAMPLES,
+    importance_samples: int = IMPORTANCE_SAMPLES, validation: np.ndarray | None = None,
 ) -> Evaluation:
     """Scores a model on held-out images, against fits to each of them and against PCA.
 
@@ -76,6 +78,8 @@ def evaluate(
         held_out: images (n, side, side) it never saw.
         progress: shows a bar for whatever takes long.
         importance_samples: of z for each image, for the tighter bound on log p(x).
+        validation: images neither trained on nor held out, to rescale standard deviations by; see
+            `rescale`.  Only the coverages called rescaled make use of it.
     """
     model.net.run.passes = 0  # the same noise, however often the model was used before
     elbo, kl = model.bound(held_out, BOUND_SAMPLES)
@@ -92,7 +96,10 @@ def evaluate(
     gaussian_likelihood = shared_variance_log_likelihood(held_out, gaussians.models)
     sersic_likelihood = shared_variance_log_likelihood(held_out, sersics.models)
     pca_likelihood = shared_variance_log_likelihood(held_out, pca_images)
-    calibration = calibrate(held_out, mean, variance)
+    calibration, rescaled, factors = calibrate(held_out, mean, variance), None, None
+    if validation is not None:
+        factors = rescale(validation, *model.reconstruct(validation))
+        rescaled = calibrate(held_out, mean, factors.variance(mean, variance))
     real = morphology(held_out)
     # Pictures from the prior with the noise the model predicts, and no brighter or darker than a
     # picture can be: means alone would be smoother than any picture.
@@ -118,6 +125,8 @@ def evaluate(
         "pca_mse_wins": int((own_error < pca_error).sum()),
         "pca_likelihood_wins": int((own_likelihood > pca_likelihood).sum()),
         **calibration.metrics(),
+        **(rescaled.metrics("rescaled_") if rescaled else {}),
+        **({"sd_factors": factors.factors.tolist()} if factors else {}),
         "morphology": {
             name: {
                 "held_out_median": _median(real[:, i]), "sampled_median": _median(sampled[:, i]),
@@ -129,7 +138,7 @@ def evaluate(
     return Evaluation(
         metrics, mean, variance, model.encode(held_out)[0], gaussians.models, own_error,
         gaussians.squared_errors, sersics.squared_errors, own_likelihood, gaussian_likelihood,
-        sersic_likelihood, calibration, real, sampled,
+        sersic_likelihood, calibration, rescaled, real, sampled,
     )
 
 

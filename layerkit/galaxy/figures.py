@@ -90,8 +90,10 @@ CAPTIONS = {
         "Left: the share of held-out pixels within one, two and three predicted standard deviations"
         " of the predicted mean, for each fifth of the pixels by predicted mean, beside what a"
         " normal distribution has (dashed). Above the dashes the model expects more noise than"
-        " there is. Right: how the standardised residuals of all pixels are distributed, beside the"
-        " standard normal, on a logarithmic scale; the outermost bins take in what lies beyond.",
+        " there is. Hollow: after the standard deviations of each fifth were multiplied by a factor"
+        " found on validation images. Right: how the standardised residuals of all pixels are"
+        " distributed, beside the standard normal, on a logarithmic scale; the outermost bins take"
+        " in what lies beyond.",
     ),
     "morphology": (
         "Shapes of real and of drawn galaxies",
@@ -449,7 +451,7 @@ def comparison(
     return figure
 
 
-def calibration(result: Calibration) -> Figure:
+def calibration(result: Calibration, rescaled: Calibration | None = None) -> Figure:
     """Coverage by predicted brightness, and the distribution of standardised residuals."""
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
@@ -461,6 +463,12 @@ def calibration(result: Calibration) -> Figure:
             fifths, result.by_quintile[:, i], color=colour, marker="o", markersize=4,
             label=f"within {i + 1} sd ({NOMINAL[i]:.1%})",
         )
+        if rescaled:
+            left.plot(
+                fifths, rescaled.by_quintile[:, i], color=colour, marker="o", markersize=4,
+                markerfacecolor="white", linewidth=0.8, alpha=0.9,
+                label=None if i < 2 else "hollow: sd rescaled on validation images",
+            )
     left.set_xticks(fifths)
     left.set_ylim(min(0.5, result.by_quintile.min() - 0.05), 1.02)
     left.set_xlabel("fifth of the pixels by predicted mean, darkest first", fontsize=SMALL)

@@ -134,10 +134,10 @@ def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
     return show
 
 
-def _coverage(deviations: int) -> Callable[[Mapping[str, Any]], str]:
+def _coverage(deviations: int, prefix: str = "") -> Callable[[Mapping[str, Any]], str]:
     """Overall, and in the fifth of the pixels that is furthest from what is nominal."""
     def show(run: Mapping[str, Any]) -> str:
-        key = f"coverage_{deviations}sd"
+        key = f"{prefix}coverage_{deviations}sd"
         if run.get(key) is None:
             return DASH
         return f"{run[key]:.1%} ({run[f'{key}_worst_quintile']:.1%})"
@@ -161,6 +161,8 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "PCA, squared error": _wins("pca_mse_wins"),
     "within 1 sd (worst fifth)": _coverage(1),
     "within 2 sd (worst fifth)": _coverage(2),
+    "rescaled, 1 sd": _coverage(1, "rescaled_"),
+    "rescaled, 2 sd": _coverage(2, "rescaled_"),
     "gap, %": _value("bound_gap_percent", ".2f"),
     "minutes": _value("seconds", ".1f", 1 / 60),
 }
