@@ -37,7 +37,8 @@ def test_a_row_is_made_of_the_metrics(tmp_path):
         "Sersic, squared error": "793 (79.3%)", "Sersic, likelihood": "897 (89.7%)",
         "PCA, squared error": "839 (83.9%)", "within 1 sd (worst fifth)": "75.6% (81.2%)",
         "within 2 sd (worst fifth)": "96.2% (96.6%)",
-        "rescaled, 1 sd": "70.1% (71.2%)", "rescaled, 2 sd": "94.2% (93.8%)", "gap, %": "0.53", "minutes": "2.0",
+        "rescaled, 1 sd": "70.1% (71.2%)", "rescaled, 2 sd": "94.2% (93.8%)",
+        "gap, %": "0.53", "minutes": "2.0",
         "command": "`python example.py --set 'a?b'`",
     }
 
