@@ -226,6 +226,10 @@ def main() -> int:
     final_rate = 0.01 * args.rate if args.final_rate is None else args.final_rate
     solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=final_rate))
     kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
+    bound_terms = [  # each at its full weight, whatever training gives it
+        x.name for x in net.layers.values()
+        if isinstance(x, L.GaussianReconstruction | L.GaussianKL)
+    ]
     best = Best(out / "best.h5", layers, args.backend)
     history: dict[str, list[float]] = {
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
@@ -268,11 +272,8 @@ def main() -> int:
             warm = min(1.0, (solver.iteration + 1) / (args.kl_warm_up + 1))
             for layer, weight in kl_weights.items():
                 layer.weight = warm * weight
-            loss = solver.step()
-            # What the KL terms would add at their full weight: the bound is that of the model.
-            recent.append(
-                loss + sum((1 - warm) * w * net.losses[x.name] for x, w in kl_weights.items())
-            )
+            solver.step()
+            recent.append(sum(net.losses[name] for name in bound_terms))
             bar.update(args.batch)
             if solver.iteration % every == 0 or solver.iteration == iterations:
                 spent += time.perf_counter() - started  # watching is not training

@@ -11,15 +11,16 @@ that what its shape is and by how much the pose is off.  Pixels of the picture a
 scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
 two nets' bounds compare.
 
-f, g and all the rest are as in galaxy_gdae.py.
+f and g are as in galaxy_gdae.py, but wider, and beside each goes a linear path, which is all that
+principal components are: the hidden layers only have to learn what is left.
 """
 
 from layerkit import layers as L
 
 
 def galaxy_pose(
-    side=69, hidden=128, latent=8, pose_latent=2, log_variance=-5.0, kl_weight=1.0, turns=1.0,
-    size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
+    side=69, hidden=256, latent=16, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
+    turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
 ):
     """The net.
 
@@ -48,7 +49,8 @@ def galaxy_pose(
         L.SpatialTransform("canonical", "x", "measured", inverse=True, **pose),
         L.Dense("g1", "canonical", units=hidden, neuron="relu"),
         L.Dense("g2", "g1", units=hidden, neuron="relu"),
-        L.Dense("shape_mean", "g2", units=shape),
+        L.Concat("g2_linear", "g2", "canonical"),
+        L.Dense("shape_mean", "g2_linear", units=shape),
         L.Dense("shape_log_variance", "g2", units=shape),
         # an angle far from 0 is spread out: of the log variance of u, u^2 is known beforehand
         L.Multiply("measured_squared", "measured", "measured"),
@@ -66,7 +68,9 @@ def galaxy_pose(
         # f: the canonical picture that the shape describes, and where the pose puts it
         L.Dense("f1", "shape", units=hidden, neuron="relu"),
         L.Dense("f2", "f1", units=hidden, neuron="relu"),
-        L.Dense("canonical_mean", "f2", units=pixels, weight=0.0),
+        L.Dense("f_mean", "f2", units=pixels, weight=0.0),
+        L.Dense("f_linear", "shape", units=pixels, weight=0.0),
+        L.Add("canonical_mean", "f_mean", "f_linear"),
         L.Dense("canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance),
         L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
         L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),

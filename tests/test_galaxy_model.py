@@ -190,6 +190,8 @@ def test_lower_latent_layers_come_from_their_prior_unless_there_is_an_image(ladd
 
 
 def test_the_bound_of_two_stochastic_layers(ladder, rng):
+    for p in ladder.params.values():  # large log-variances have means that few draws decide
+        p.data *= 0.3
     model = galaxy.GalaxyModel(ladder)
     images = rng.uniform(size=(3, SIDE, SIDE))
     flat = images.reshape(3, -1)

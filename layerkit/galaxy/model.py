@@ -24,7 +24,8 @@ class GalaxyModel:
 
     The net needs one GaussianReconstruction layer, whose bottoms are the image, its mean and its
     log-variance, and at least one Reparameterize layer, the first of which makes z, whose prior is
-    N(0, I).  Its loss layers together must be the negative bound: reconstruction plus KL terms.
+    N(0, I).  That layer and all GaussianKL layers together must be the negative bound; further
+    loss layers may help training and are no part of it.
 
     **Several stochastic layers.**  Reparameterize layers after the first make lower latent layers,
     such as h, which training samples from q(h | x, z).  Where there is no image h comes from its
@@ -58,7 +59,7 @@ class GalaxyModel:
         self.x, self.x_mean, self.x_log_variance = self.likelihood.bottoms
         self.z = samplers[0].tops[0]
         self.z_mean, self.z_log_variance = samplers[0].bottoms
-        self.penalties = [x.tops[0] for x in layers if x.is_loss and x is not self.likelihood]
+        self.penalties = [x.tops[0] for x in layers if isinstance(x, GaussianKL)]
         self.latent = int(np.prod(net.blobs[self.z].shape))
         self.pixels = int(np.prod(net.blobs[self.x].shape))
         self.priors = {s.tops[0]: self._prior_of(s) for s in samplers}
