@@ -299,10 +299,14 @@ def test_a_net_file_has_the_right_gradients_and_learns(name, rng):
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     spread = rng.uniform(1, 4, (200, 1, 1))
     images = np.exp(-0.5 * (x**2 + y**2) / spread**2) + 0.02 * rng.standard_normal((200, 1, 1))
+    given = {"x": images[:4]}
+    if name == "galaxy_pose":  # measures the picture, through which no gradient flows
+        layers, given = lk.with_data(layers, L.MemoryData("x", data=images[:4], shuffle=False)), {}
     double = lk.Net(layers, 4, dtype="float64", seed=int(rng.integers(2**31)))
     for p in double.params.values():
         p.data += 0.1 * rng.standard_normal(p.shape)
-    lk.check_gradients(double, elements=5, x=images[:4])
+    lk.check_gradients(double, elements=5, **given)
+    layers = lk.load_net(f"nets/{name}.py", **SMALL[name])
     net = lk.Net(lk.with_data(layers, L.MemoryData("x", data=images)), 32)
     solver = lk.Adam(net, 3e-3)
     losses = [solver.step() for _ in range(120)]
