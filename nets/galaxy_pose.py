@@ -11,16 +11,17 @@ that what its shape is and by how much the pose is off.  Pixels of the picture a
 scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
 two nets' bounds compare.
 
-f and g are as in galaxy_gdae.py, but wider, and beside each goes a linear path, which is all that
-principal components are: the hidden layers only have to learn what is left.
+f and g are as in galaxy_gdae.py, and beside each goes a linear path, which is all that principal
+components are: the hidden layers only have to learn what is left.
 """
 
 from layerkit import layers as L
 
 
 def galaxy_pose(
-    side=69, hidden=256, latent=16, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
+    side=69, hidden=128, latent=24, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
     turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
+    mean_l2=0.6, variance_l2=0.06,
 ):
     """The net.
 
@@ -37,6 +38,9 @@ def galaxy_pose(
         size_spread: standard deviation of the log size of galaxies.
         shift_spread: standard deviation of their place along either axis, in pixels.
         pose_log_variance: of the numbers of pose at the start of training.
+        mean_l2, variance_l2: regularisation of the weights that make means and log-variances of
+            pixels, against learning the training set by heart: 1 / (number of galaxies * expected
+            square of a weight) is their scale.
     """
     pixels, shape = side * side, latent - pose_latent
     pose = {
@@ -68,10 +72,13 @@ def galaxy_pose(
         # f: the canonical picture that the shape describes, and where the pose puts it
         L.Dense("f1", "shape", units=hidden, neuron="relu"),
         L.Dense("f2", "f1", units=hidden, neuron="relu"),
-        L.Dense("f_mean", "f2", units=pixels, weight=0.0),
-        L.Dense("f_linear", "shape", units=pixels, weight=0.0),
+        L.Dense("f_mean", "f2", units=pixels, weight=0.0, l2=mean_l2),
+        L.Dense("f_linear", "shape", units=pixels, weight=0.0, l2=mean_l2),
         L.Add("canonical_mean", "f_mean", "f_linear"),
-        L.Dense("canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance),
+        L.Dense(
+            "canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance,
+            l2=variance_l2,
+        ),
         L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
         L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),
         # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
