@@ -9,6 +9,8 @@ from layerkit.layer import Layer, Shape
 class Add(Layer):
     """y = x1 + x2 + ..., element by element, over bottoms of one shape."""
 
+    recordable = True
+
     def __init__(self, name: str, *bottoms: str, tops: str | None = None):
         super().__init__(name, bottoms, tops)
         if not bottoms:

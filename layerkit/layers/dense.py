@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -16,7 +17,7 @@ from layerkit.errors import NetError
 from layerkit.initializers import Initializer
 from layerkit.layer import Layer, Shape
 from layerkit.layers.leaky_relu import LeakyReLU
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.neuron import FUNCTIONS, Neuron
 from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
@@ -69,6 +70,10 @@ class Dense(Layer):
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
         if self.run.team is not None:
             self._make_work_space(inputs)
+        if self.run.device is not None:
+            slices = -(-self.run.batch_size // SLICE)
+            shape = (slices if slices > 1 else 0, self.units)
+            self.sums = self.backend.zeros(shape, self.run.dtype)
         return [(self.units,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -100,7 +105,10 @@ class Dense(Layer):
     # With kernels.
 
     def can_use_kernels(self) -> bool:
-        """Kernels need a BLAS that they can call."""
+        """Kernels need a BLAS that they can call; CUDA's count elements with 32 bits."""
+        if self.run.device is not None:
+            known = self.neuron is None or self.neuron.functions() is not None
+            return known and max(self.run.batch_size * self.units, self.w.size + self.units) < 2**32
         return self.run.team is not None and self.run.team.has_blas
 
     def _make_work_space(self, inputs: int) -> None:
@@ -165,6 +173,82 @@ class Dense(Layer):
             self.b.data, dw, db, self.nothing if dx is None else dx.reshape(len(x), -1),
             dx is not None, self.x_partial, self.block, address, *of_w, *of_b, constants,
         )
+
+    # With CUDA.
+
+    def use_kernels(self) -> None:
+        """On a GPU, weights are changed in the backward pass only where batches are small."""
+        super().use_kernels()
+        if self.run.device is not None and self.run.batch_size > FEW:
+            self.backward_update = None
+
+    @functools.cached_property
+    def _functions(self) -> str:
+        """The activation; that of a linear layer is nothing."""
+        functions = FUNCTIONS % ("x", "dy") if self.neuron is None else self.neuron.functions()
+        assert functions is not None
+        return functions
+
+    @functools.cached_property
+    def _source(self) -> str:
+        return self._functions + CUDA
+
+    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The product by cuBLAS; bias and activation in one pass."""
+        device, x, y = self.run.device, bottoms[0].data, tops[0].data
+        assert device is not None
+        self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
+        blocks = device.blocks(y.size)
+        device.launch(
+            self._source, "bias_activation", blocks, y.size, self.units, self.b.data, y
+        )
+
+    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The activation's derivative and the sums for db in one pass; the rest by cuBLAS."""
+        x = bottoms[0].data
+        d = self._before_cuda(tops, self.b.trainable)
+        if self.w.trainable:
+            self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)
+        self._dx_cuda(bottoms, d)
+
+    def backward_update_cuda(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
+        """dx, and W and b changed by a gradient that never reaches memory."""
+        device, x = self.run.device, bottoms[0].data
+        assert device is not None
+        d = self._before_cuda(tops, False)
+        self._dx_cuda(bottoms, d)
+        size = self.w.size + self.units
+        device.launch(
+            update.source + OUTER_UPDATE, "outer_update", device.blocks(size), len(x),
+            self.w.size // self.units, self.units, x, d, self.w.data,
+            *update.histories[self.w.name], self.b.data, *update.histories[self.b.name],
+            update.constants, device.clock,
+        )
+
+    def _before_cuda(self, tops: list[Blob], sums: bool) -> Array:
+        """d loss / d (x W + b); fills db if `sums` is true."""
+        device, top = self.run.device, tops[0]
+        assert device is not None
+        d = self.before.data if self.neuron else None
+        if sums or self.neuron:
+            n = len(top.data)
+            slices = -(-n // SLICE)
+            to = None if not sums else self.b.diff if slices == 1 else self.sums
+            device.launch(
+                self._source, "columns", -(-self.units // 32) * slices, n, self.units, top.data,
+                top.diff, d, to,
+            )
+            if sums and slices > 1:
+                blocks = device.blocks(self.units)
+                device.launch(
+                    self._source, "sum_slices", blocks, slices, self.units, self.sums, self.b.diff
+                )
+        return top.diff if d is None else d
+
+    def _dx_cuda(self, bottoms: list[Blob], d: Array) -> None:
+        dx = bottoms[0].diff
+        if dx is not None:
+            self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(dx), -1))
 
 
 # Kernels.
@@ -320,3 +404,73 @@ def dense_backward(
     ))
     if by_units and wants_dx:
         parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:count], dx, 32))
+
+
+# CUDA.  Elements are counted with 32 bits, whose division is fast.
+
+SLICE = 64  # rows of which a block adds up the gradients of the biases
+FEW = 16  # examples up to which the gradient of W, a sum of outer products, is not worth storing
+
+CUDA = f"#define SLICE {SLICE}u\n" + r"""
+KERNEL bias_activation(i64 size, i64 units, const real* b, real* y)
+{
+    u32 i = (u32)place();
+    if (i < (u32)size) y[i] = activate(y[i] + b[i % (u32)units]);
+}
+
+// d = dy * a'(y) unless d is 0, and sums over a slice of rows unless those are 0.  A block has 32
+// columns and looks at 8 rows at a time.
+KERNEL columns(i64 rows, i64 units, const real* y, const real* dy, real* d, real* sums)
+{
+    __shared__ real parts[8][32];
+    u32 groups = ((u32)units + 31) / 32, slice = blockIdx.x / groups;
+    u32 x = threadIdx.x % 32, part = threadIdx.x / 32, column = (blockIdx.x % groups) * 32 + x;
+    u32 stop = (slice + 1) * SLICE < (u32)rows ? (slice + 1) * SLICE : (u32)rows;
+    real sum = 0;
+    if (column < (u32)units) {
+        for (u32 row = slice * SLICE + part; row < stop; row += 8) {
+            u32 i = row * (u32)units + column;
+            real value = d ? differentiate(y[i], dy[i]) : dy[i];
+            if (d) d[i] = value;
+            sum += value;
+        }
+    }
+    parts[part][x] = sum;
+    __syncthreads();
+    if (part == 0 && column < (u32)units && sums) {
+        for (u32 other = 1; other < 8; ++other) sum += parts[other][x];
+        sums[slice * (u32)units + column] = sum;
+    }
+}
+
+KERNEL sum_slices(i64 slices, i64 units, const real* sums, real* db)
+{
+    i64 column = place();
+    if (column >= units) return;
+    real total = 0;
+    for (i64 slice = 0; slice < slices; ++slice) total += sums[slice * units + column];
+    db[column] = total;
+}
+"""
+
+# In front of it stands a solver's `update`.  Bias is the weight of one more input, which is 1.
+OUTER_UPDATE = r"""
+KERNEL outer_update(
+    i64 rows, i64 inputs, i64 units, const real* x, const real* d, real* w, real* w_first,
+    real* w_second, real* b, real* b_first, real* b_second, const double* constants,
+    const i64* clock)
+{
+    u32 i = (u32)place(), input = i / (u32)units, unit = i % (u32)units;
+    if (input > (u32)inputs || clock[HALTED]) return;
+    bool is_weight = input < (u32)inputs;
+    real g = 0;
+    for (u32 row = 0; row < (u32)rows; ++row) {
+        real factor = is_weight ? x[row * (u32)inputs + input] : (real)1;
+        g += factor * d[row * (u32)units + unit];
+    }
+    if (is_weight)
+        update(g, w + i, w_first + i, w_second + i, constants);
+    else
+        update(g, b + unit, b_first + unit, b_second + unit, constants);
+}
+"""

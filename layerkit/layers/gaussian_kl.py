@@ -6,7 +6,7 @@ import math
 
 from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
-from layerkit.layers.loss import Loss, rows
+from layerkit.layers.loss import Loss, pair_kernels, rows
 
 
 class GaussianKL(Loss):
@@ -52,6 +52,21 @@ class GaussianKL(Loss):
         mean, log_variance = (rows(b.data) for b in bottoms)
         diffs = [mean[:0] if b.diff is None else rows(b.diff) for b in bottoms]
         divergence_backward(mean, log_variance, tops[0].diff, *diffs)
+
+    # With CUDA.
+
+    forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
+    __device__ inline double term(real mean, real log_variance)
+    {
+        double m = mean, v = log_variance;
+        return m * m + (expm1(v) - v);
+    }
+    __device__ inline real by_first(real mean, real log_variance) { return mean; }
+    __device__ inline real by_second(real mean, real log_variance)
+    {
+        return (real)0.5 * expm1(log_variance);
+    }
+    """, factor=0.5)
 
 
 # Kernels.

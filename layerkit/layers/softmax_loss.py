@@ -17,6 +17,8 @@ class SoftmaxLoss(Loss):
     classes - 1; top (n,).  The label has no gradient; one that is no class makes the loss infinite.
     """
 
+    recordable = True
+
     def __init__(
         self, name: str, logits: str, label: str, *, weight: float = 1.0, tops: str | None = None
     ):
