@@ -91,6 +91,7 @@ class Net:
         arena: the flat arrays behind the parameters.
         losses: name -> mean over the examples of each loss layer, unweighted, of the last pass.
         metrics: the same for metric layers such as Accuracy.
+        reported: the layers that losses and metrics come from, losses first.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         version: changes whenever blobs are given diffs, or none, anew.
@@ -145,14 +146,19 @@ class Net:
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()
         }
+        made = list(self.layers.values())
+        self.reported = [x for x in made if x.is_loss] + [x for x in made if x.is_metric]
+        if self.run.device is not None:  # side by side, so that one kernel can read them all
+            self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
+            for x, values in zip(self.reported, self.values, strict=True):
+                self.blobs[x.tops[0]] = Blob(x.tops[0], values)
         self._forward = [
             (layer, [self.blobs[b] for b in layer.bottoms], [self.blobs[t] for t in layer.tops])
             for layer in self.layers.values()
         ]
         self._inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
-        self._reported = [x for x in self.layers.values() if x.is_loss or x.is_metric]
-        self._means = self.backend.zeros((len(self._reported),), "float64")
-        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self._reported))]
+        self._means = self.backend.zeros((len(self.reported),), "float64")
+        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self.reported))]
         self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
         self._rows = batch_size
         self.version = 0
@@ -337,10 +343,10 @@ class Net:
 
     def _objective(self) -> float:
         total = 0.0
-        if self._reported:
-            for layer, mean in zip(self._reported, self._each_mean, strict=True):
+        if self.reported:
+            for layer, mean in zip(self.reported, self._each_mean, strict=True):
                 self.xp.mean(self.blobs[layer.tops[0]].data, dtype="float64", out=mean)
-            for layer, mean in zip(self._reported, self.backend.to_host(self._means), strict=True):
+            for layer, mean in zip(self.reported, self.backend.to_host(self._means), strict=True):
                 if layer.is_loss:
                     self.losses[layer.name] = float(mean)
                     total += layer.weight * float(mean)

@@ -51,6 +51,7 @@ class Handle:
 
     def __init__(self, xp: Any, tf32: bool = False):
         self.xp = xp
+        self._library = library()
         self._handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
         self._check(
@@ -101,11 +102,11 @@ class Handle:
             self._stream = stream
 
     def _check(self, name: str, *args: Any) -> None:
-        status = getattr(library(), name)(*args)
+        status = getattr(self._library, name)(*args)
         if status:
             raise BackendError(f"{name} failed with status {status} ({STATUS.get(status, '?')})")
 
     def __del__(self) -> None:
-        if self._handle:
+        if getattr(self, "_handle", None):
             with contextlib.suppress(Exception):  # the program is ending, the library may be gone
-                library().cublasDestroy_v2(self._handle)
+                self._library.cublasDestroy_v2(self._handle)

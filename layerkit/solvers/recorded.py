@@ -61,14 +61,10 @@ class Recorded:
         net = self.net = solver.net
         assert net.run.device is not None
         self.device, xp = net.run.device, net.xp
-        layers = list(net.layers.values())
-        self.losses = [x for x in layers if x.is_loss]
-        self.reported = [*self.losses, *(x for x in layers if x.is_metric)]
+        self.reported, self.losses = net.reported, [x for x in net.reported if x.is_loss]
         self.terms = [
             (p, kind) for p in net.params.values() for kind in ("l1", "l2") if getattr(p, kind)
         ]
-        addresses = [net.blobs[x.tops[0]].data.data.ptr for x in self.reported]
-        self._tops = xp.asarray(np.array(addresses, "uint64"))
         self._term = xp.zeros(max(len(self.terms), 1), "float64")
         self._factors = xp.zeros(len(self.losses) + len(self.terms), "float64")
         self._table = xp.zeros((STEPS, CONSTANTS), "float64")
@@ -174,8 +170,8 @@ class Recorded:
             sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
         launch(
-            STEP, "objective", 1, net.rows, len(self.losses), len(self.reported), len(self.terms),
-            self._tops, self._term, self._factors, self._results, device.clock,
+            STEP, "objective", 1, net.rows, len(self.losses), *net.values.shape, len(self.terms),
+            net.values, self._term, self._factors, self._results, device.clock,
         )
         net.run_backward(self.plan, {})
         if self.solver.clip is not None:
@@ -209,19 +205,18 @@ KERNEL begin_step(i64 sources, i64 rows, const double* table, double* constants,
     for (int k = 0; k < 8; ++k) constants[k] = table[clock[ROW] * 8 + k];
 }
 
-// Into a row of `results`: the objective, its terms of regularisation, and the mean of each of the
-// `tops`, of which the first `losses` are part of the objective.  One block.
+// Into a row of `results`: the objective, its terms of regularisation, and the mean of each row of
+// `values`, of which the first `losses` are part of the objective.  One block.
 KERNEL objective(
-    i64 rows, i64 losses, i64 tops, i64 terms, const u64* top, const double* term,
+    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
     const double* factors, double* results, i64* clock)
 {
     if (clock[HALTED]) return;
     double* result = results + clock[ROW] * (2 + tops);
     double total = 0, regularisation = 0;
     for (i64 i = 0; i < tops; ++i) {
-        const real* values = (const real*)top[i];
         double sum = 0;
-        for (i64 row = threadIdx.x; row < rows; row += THREADS) sum += values[row];
+        for (i64 row = threadIdx.x; row < rows; row += THREADS) sum += values[i * stride + row];
         double mean = lanes_sum(sum, THREADS) / rows;
         if (i < losses) total += factors[i] * mean;
         if (threadIdx.x == 0) result[2 + i] = mean;
