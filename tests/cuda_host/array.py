@@ -174,8 +174,12 @@ class ndarray:  # noqa: N801  # CuPy's name
     def __getitem__(self, index: Any) -> ndarray:
         if _is_advanced(index):
             _no_masks(index)
-            return compute(lambda a, i: a[i], self, _plain(index), memories=_memories(index))
-        return self._view(self._host[index if isinstance(index, tuple) else (index, ...)])
+            plain = _plain(index)
+            return compute(lambda a: a[plain], self, memories=_memories(index))
+        parts = index if isinstance(index, tuple) else (index,)
+        if not any(part is Ellipsis for part in parts):
+            parts = (*parts, ...)  # or one element would come as a number, not as an array
+        return self._view(self._host[parts])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):

@@ -168,8 +168,7 @@ inline void cuda_host_syncwarp(int line, unsigned mask = 0xffffffffu) {
     cuda_host_reduce(__LINE__, mask, v, [](auto a, auto b) { return a > b ? a : b; })
 #define __reduce_min_sync(mask, v) \
     cuda_host_reduce(__LINE__, mask, v, [](auto a, auto b) { return a < b ? a : b; })
-// GCC: an empty __VA_ARGS__ takes the comma with it.
-#define __syncwarp(...) cuda_host_syncwarp(__LINE__, ##__VA_ARGS__)
+#define __syncwarp(...) cuda_host_syncwarp(__LINE__ __VA_OPT__(,) __VA_ARGS__)
 #define __activemask() cuda_host_warp()
 
 // Atomics: threads switch only where they wait, so plain code is atomic.

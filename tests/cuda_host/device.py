@@ -21,6 +21,7 @@ ALIGNMENT = 512
 MOST_THREADS, MOST_BLOCK, MOST_GRID = 1024, (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 SHARED, SHARED_OPT_IN = 48 * 1024, 227 * 1024  # bytes for a block: always, and on request
 TOTAL = 80 * 2**30
+POINTED = 1000  # added to an argument's number: what it holds addresses of; see runtime.cpp
 
 
 class CUDARuntimeError(RuntimeError):
@@ -72,7 +73,7 @@ class State:
         self.seed, self.races = seed, races
         self.launches: list[str] = []  # names of the kernels that ran
         self.memory: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
-        self.pinned: weakref.WeakValueDictionary[int, PinnedMemory] = weakref.WeakValueDictionary()
+        self.pinned: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
         self.pending: list[Callable[[], None]] = []  # copies to and from pinned memory
         self.pool = MemoryPool()
         self.allocator: Callable[[int], MemoryPointer] = self.pool.malloc
@@ -159,42 +160,19 @@ def memory_at(address: int, size: int, what: str) -> Memory:
     )
 
 
-class PinnedMemory:
-    """Page-locked memory of the host, a buffer of bytes."""
-
-    def __init__(self, size: int):
-        self.bytes = np.full(size, 0xFF, np.uint8)
-        self.ptr, self.size = self.bytes.ctypes.data, size
-        state.pinned[self.ptr] = self
-
-
-def alloc_pinned_memory(size: int) -> Any:
-    """A buffer, as `numpy.frombuffer` takes it."""
-    memory = PinnedMemory(size)
-    buffer = memory.bytes.view(_Buffer)
-    buffer.memory = memory
-    return buffer
-
-
-class _Buffer(np.ndarray):
-    memory: PinnedMemory
-
-    @property
-    def ptr(self) -> int:
-        """The address."""
-        return self.memory.ptr
-
-    def size_in_bytes(self) -> int:
-        """The number of bytes."""
-        return self.memory.size
+def alloc_pinned_memory(size: int) -> np.ndarray:
+    """Page-locked memory of the host: a buffer of bytes, as `numpy.frombuffer` takes it."""
+    memory = np.full(size, 0xFF, np.uint8)
+    state.pinned[memory.ctypes.data] = memory
+    return memory
 
 
 def is_pinned(array: np.ndarray) -> bool:
     """Whether an array of the host is in page-locked memory."""
     first = array.ctypes.data
     return any(
-        p.ptr <= first and first + array.nbytes <= p.ptr + p.size
-        for p in list(state.pinned.values())
+        start <= first and first + array.nbytes <= start + memory.nbytes
+        for start, memory in list(state.pinned.items())
     )
 
 
@@ -497,6 +475,14 @@ class Argument:
         self.memory = memory_at(address, 1, "a kernel's argument")
         self.span = self.memory.ptr, self.memory.ptr + self.memory.size
 
+    def pointed(self) -> list[Memory]:
+        """The memory that a table of addresses points to."""
+        if self.shape is None or self.dtype != np.uint64 or not self.span or self.memory is None:
+            return []
+        start, stop = (address - self.memory.ptr for address in self.span)
+        addresses = {int(n) for n in self.memory.bytes[start:stop].view(np.uint64)}
+        return [m for m in list(state.memory.values()) if any(map(m.holds, addresses))]
+
     def fit(self, parameter: compiler.Parameter, where: str) -> None:
         """Complains where the kernel would read something else than was meant."""
         wrong = f"{where} is {self.text}, but the kernel takes {parameter}"
@@ -589,8 +575,13 @@ def _run(
     values = [ctypes.create_string_buffer(a.bytes, max(len(a.bytes), 1)) for a in arguments]
     pointers = (ctypes.c_void_p * max(len(values), 1))(*map(ctypes.addressof, values))
     spans = sorted(
-        (*a.span, a.dtype.itemsize if a.shape is not None else p.element, i, int(p.constant))
-        for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True)) if a.span
+        [
+            (*a.span, a.dtype.itemsize if a.shape is not None else p.element, i, int(p.constant))
+            for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True)) if a.span
+        ] + [
+            (m.ptr, m.ptr + m.size, 4, POINTED + i, 0)
+            for i, a in enumerate(arguments) for m in a.pointed()
+        ]
     )
     merged: list[list[int]] = []  # as one array may be several arguments
     for span in spans:

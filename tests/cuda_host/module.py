@@ -13,26 +13,27 @@ import numpy as np
 from cuda_host import array, compiler, device
 from cuda_host.device import SHARED, SHARED_OPT_IN, state
 
-ELEMENTWISE = (
-    "abs absolute add arccos arcsin arctan arctan2 bitwise_and bitwise_or bitwise_xor cbrt ceil "
-    "clip copysign cos cosh divide equal exp exp2 expm1 fabs floor floor_divide fmax fmin fmod "
-    "greater greater_equal hypot invert isfinite isinf isnan left_shift less less_equal log log10 "
-    "log1p log2 logaddexp logical_and logical_not logical_or logical_xor maximum minimum mod "
-    "multiply negative not_equal power reciprocal remainder right_shift rint sign signbit sin sinh "
-    "sqrt square subtract tan tanh true_divide trunc where"
-).split()
-OTHERS = (
-    "all amax amin any argmax argmin broadcast_to concatenate cumsum diff flip hstack max mean min "
-    "pad prod ravel repeat reshape roll rollaxis std stack sum swapaxes take take_along_axis tile "
-    "transpose var vstack expand_dims squeeze moveaxis diag eye"
-).split()
-WAITING = "argsort sort nonzero flatnonzero argwhere unique bincount searchsorted lexsort".split()
-PRODUCTS = "dot matmul tensordot vdot inner einsum".split()
-SCALARS = (
-    "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 "
-    "complex128 dtype pi inf nan newaxis ndim finfo iinfo result_type promote_types issubdtype "
-    "floating integer"
-).split()
+# Functions of NumPy that CuPy has too.
+ELEMENTWISE = """
+    abs absolute add arccos arcsin arctan arctan2 bitwise_and bitwise_or bitwise_xor cbrt ceil clip
+    copysign cos cosh divide equal exp exp2 expm1 fabs floor floor_divide fmax fmin fmod greater
+    greater_equal hypot invert isfinite isinf isnan left_shift less less_equal log log10 log1p log2
+    logaddexp logical_and logical_not logical_or logical_xor maximum minimum mod multiply negative
+    not_equal power reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract
+    tan tanh true_divide trunc where
+"""
+OTHERS = """
+    all amax amin any argmax argmin broadcast_to concatenate cumsum diag diff expand_dims eye flip
+    hstack max mean min moveaxis pad prod ravel repeat reshape roll squeeze stack std sum swapaxes
+    take take_along_axis tile transpose var vstack
+"""
+WAITING = "argsort argwhere bincount flatnonzero lexsort nonzero searchsorted sort unique"
+PRODUCTS = "dot einsum inner matmul tensordot vdot"
+SAME = """
+    bool_ complex128 complex64 dtype e finfo float16 float32 float64 floating iinfo inf int16 int32
+    int64 int8 integer issubdtype nan ndim newaxis pi promote_types result_type uint16 uint32 uint64
+    uint8
+"""
 
 
 class RawKernel:
@@ -117,7 +118,7 @@ class RawModule:
         compiler.module(self.code, self.options, self.name_expressions)
 
 
-class CompileException(Exception):
+class CompileException(Exception):  # noqa: N818  # CuPy's name
     """A source that does not compile."""
 
 
@@ -205,9 +206,9 @@ def make() -> dict[str, ModuleType]:
     cupy, cuda = ModuleType("cupy"), _cuda()
     for names, wrap in (
         (ELEMENTWISE + OTHERS, array.wrapped), (WAITING, array.waiting), (PRODUCTS, array.product),
-        (SCALARS, lambda same: same),
+        (SAME, lambda same: same),
     ):
-        vars(cupy).update({name: wrap(getattr(np, name)) for name in names})
+        vars(cupy).update({name: wrap(getattr(np, name)) for name in names.split()})
     for name in (
         "ndarray", "empty", "full", "zeros", "ones", "arange", "array", "asarray",
         "ascontiguousarray", "asnumpy", "copyto",

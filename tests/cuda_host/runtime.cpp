@@ -53,7 +53,7 @@ struct Cell { Mark write, read; };
 struct Range {
     uintptr_t begin, end;
     int grain;  // bytes for each cell
-    int argument;  // number of the argument; -1 and -2 are shared memory; or -3, other memory
+    int argument;  // its number; 1000 more is what it holds addresses of; -1, -2: shared memory
     int constant;
     Cell* cells;
 };
@@ -289,7 +289,8 @@ bool ordered(const Mark& mark, int thread, bool atomic) {
 void name(const Range& range, char* text, size_t room) {
     if (range.argument == -1) snprintf(text, room, "static shared memory");
     else if (range.argument == -2) snprintf(text, room, "dynamic shared memory");
-    else if (range.argument == -3) snprintf(text, room, "another array");
+    else if (range.argument >= 1000)
+        snprintf(text, room, "what the addresses lead to in argument %d", range.argument - 1000);
     else snprintf(text, room, "argument %d", range.argument);
 }
 
@@ -515,7 +516,7 @@ int cuda_host_launch(Launch* given, int64_t* instruction) {
     for (int i = 0; i < given->count + 2; ++i) {
         Range& range = i < given->count ? given->ranges[i] : shared[i - given->count];
         range.cells = nullptr;
-        if (given->races && range.argument != -3)
+        if (given->races)
             range.cells = (Cell*)calloc(
                 (range.end - range.begin) / range.grain + 1, sizeof(Cell));
     }
