@@ -1,7 +1,7 @@
 """The GPU path against the array code on NumPy: kernels, recorded steps, data on the device.
 
-Every test runs twice: on the stand-in GPU of cuda_host, which runs the CUDA sources on the host, and
-on a GPU where one answers.  Without one those are skipped, unless LAYERKIT_GPU=required
+Every test runs twice: on the stand-in GPU of cuda_host, which runs the CUDA sources on the host,
+and on a GPU where one answers.  Without one those are skipped, unless LAYERKIT_GPU=required
 (`make gpu-test`), where that is a failure.
 """
 
@@ -78,7 +78,7 @@ def compare(nets, inputs, weights, dtype):
     assert values[0] == pytest.approx(values[1], rel=1e-5 if dtype == "float32" else 1e-11)
     for kind in ("blobs", "params"):
         for name, expected in getattr(here, kind).items():
-            found = getattr(getattr(there, kind)[name], "data")
+            found = getattr(there, kind)[name].data
             assert_alike(host(there, found), expected.data, dtype, f"data of {name}")
             if expected.diff is not None:
                 found = getattr(there, kind)[name].diff
@@ -442,9 +442,8 @@ def test_images_are_gathered_turned_and_scaled(gpu, batch, resident, monkeypatch
     if not resident:
         monkeypatch.setattr(memory_data, "SHARE", 0)
     images = (rng.random((7, 2, 5, 5)) * 200).astype("uint8")
-    layers = [L.MemoryData(
-        "x", data=[images, rng.integers(0, 9, 7)], tops=["x", "t"], augment="dihedral", scale=1 / 255
-    )]
+    arrays = [images, rng.integers(0, 9, 7)]
+    layers = [L.MemoryData("x", data=arrays, tops=["x", "t"], augment="dihedral", scale=1 / 255)]
     nets = pair(layers, batch, int(rng.integers(2**31)))
     for _ in range(6):  # several epochs, with batches across their ends
         for net in nets:

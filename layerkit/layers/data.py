@@ -208,8 +208,8 @@ KERNEL gather(
 {
     __shared__ i64 example;
     __shared__ u32 turn;
-    i64 row = blockIdx.x / (u32)pieces, start = (i64)(blockIdx.x % (u32)pieces) * CHUNK;
-    i64 stop = start + CHUNK < size ? start + CHUNK : size;
+    u32 row = blockIdx.x / (u32)pieces, start = blockIdx.x % (u32)pieces * CHUNK;
+    u32 stop = start + CHUNK < (u32)size ? start + CHUNK : (u32)size;
     if (clock[HALTED]) return;
     if (threadIdx.x == 0) {
         example = (clock[PASS] & 1) * rows + row;
@@ -219,19 +219,20 @@ KERNEL gather(
         }
         if (table) {
             u32 words[4];
-            philox_block((u32)(row / 4), seed, stream, (u64)clock[PASS], words);
+            philox_block(row / 4, seed, stream, (u64)clock[PASS], words);
             turn = words[row % 4] & 7;
         }
     }
     __syncthreads();
     const number* image = from + example * size;
-    for (i64 j = start + threadIdx.x; j < stop; j += THREADS) {
-        i64 k = j;
+    real* target = out + row * size;
+    for (u32 j = start + threadIdx.x; j < stop; j += THREADS) {
+        u32 k = j;
         if (table) {
-            i64 pixel = j % pixels;
-            k += table[turn * pixels + pixel] - pixel;
+            u32 pixel = j % (u32)pixels;
+            k = j - pixel + (u32)table[turn * (u32)pixels + pixel];
         }
-        out[row * size + j] = (real)image[k] * scale;
+        target[j] = (real)image[k] * scale;
     }
 }
 """) for name, c in TYPES.items()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.errors import NotFiniteError
 from layerkit.net import Plan
-
-if TYPE_CHECKING:
-    from layerkit.solvers.solver import Solver
 
 STEPS = 1024  # that are made, at most, before losses are looked at
 CONSTANTS = 8
@@ -51,12 +48,13 @@ class Recorded:
     """The step of a solver for one plan and one number of rows.
 
     Args:
-        solver: on a GPU, with an update in CUDA.
+        solver: a Solver on a GPU, with an update in CUDA.
+        update: of this solver.
         plan: see Net.plan.
         spans: what of the arena the layers do not update themselves.
     """
 
-    def __init__(self, solver: Solver, update: CudaUpdate, plan: Plan, spans: list[slice]):
+    def __init__(self, solver: Any, update: CudaUpdate, plan: Plan, spans: list[slice]):
         self.solver, self.update, self.plan, self.spans = solver, update, plan, spans
         net = self.net = solver.net
         assert net.run.device is not None
