@@ -395,17 +395,11 @@ def compute(
         if not isinstance(out, ndarray):
             raise TypeError(f"out must be a cupy.ndarray, got {type(out)}")
         target = out._host
-        preview = None
         if state.stream.capture is not None:  # so that errors come when it is recorded
-            target = target.copy()
-            function(*plain, out=target, **options)
-            target = out._host
-
-        def run() -> None:
             with np.errstate(all="ignore"):
-                function(*plain, out=target, **options)
+                function(*plain, out=target.copy(), **options)
 
-        submit(run, [*used, out._memory], what)
+        submit(lambda: function(*plain, out=target, **options), [*used, out._memory], what)
         return out
     with np.errstate(all="ignore"):
         preview = np.asarray(function(*plain, **options))
@@ -414,12 +408,9 @@ def compute(
         submit(lambda: np.copyto(made._host, preview), [*used, made._memory], what)
         return made
     result = made._host
-
-    def replay() -> None:
-        with np.errstate(all="ignore"):
-            np.copyto(result, function(*plain, **options))
-
-    submit(replay, [*used, made._memory], what)
+    submit(
+        lambda: np.copyto(result, function(*plain, **options)), [*used, made._memory], what
+    )
     return made
 
 

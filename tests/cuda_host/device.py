@@ -385,7 +385,8 @@ def submit(
             if not other.non_blocking and other.capture is not None:
                 other.capture.error = f"{what} on the default stream"
                 raise CUDARuntimeError(*IMPLICIT)
-    run()
+    with np.errstate(all="ignore"):  # a GPU does not warn
+        run()
 
 
 def forbid_capture(what: str) -> None:
