@@ -303,7 +303,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_update(gpu, bad):
     nets = pair(lk.with_data(small_vae(hidden=7, pixels=50), data), 2, 3, dtype="float64")
     solvers, messages = [lk.Adam(net, 1e-3) for net in nets], []
     for solver in solvers:
-        with pytest.raises(NotFiniteError) as error:
+        with pytest.raises(NotFiniteError) as error, np.errstate(invalid="ignore"):
             solver.steps(10)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
@@ -532,10 +532,15 @@ def test_the_clock_is_written_only_when_it_is_wrong(gpu):
     np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, -1, 5, 7, 9])
 
 
-@pytest.mark.parametrize("neuron", ["relu", "tanh"])
-def test_gradients(gpu, neuron, rng):
+def test_gradients(gpu, rng):
     """Of the kernels themselves, without the array code for comparison."""
-    layers = lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)
+    layers = [
+        layer for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)
+        if layer.name not in ("g1", "f1")
+    ]
+    layers += [  # no kinks
+        L.Dense("g1", "x", units=5, neuron="tanh"), L.Dense("f1", "z", units=5, neuron="softplus")
+    ]
     net = lk.Net(layers, 3, "cupy", seed=2, dtype="float64", gradients="parameters")
     x = rng.random((3, 11))
     net.forward(x=x)
