@@ -294,13 +294,18 @@ def test_whatever_changes_is_followed(gpu, rows, what):
     assert_same_training(solvers)
 
 
-@pytest.mark.parametrize("bad", [0, 1, 5])
-def test_a_loss_that_is_not_finite_stops_training_before_the_update(gpu, bad):
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "in batches"])
+@pytest.mark.parametrize(("rows", "bad"), [(2, 0), (2, 1), (2, 5), (18, 0), (18, 4)])
+def test_a_loss_that_is_not_finite_stops_training_before_the_update(
+    gpu, rows, bad, resident, monkeypatch
+):
     """The same error, parameters and state as on the CPU, though the GPU is asked for ten steps."""
-    images = galaxies(12, pixels=50)
-    images[2 * bad : 2 * bad + 2] = np.inf
+    if not resident:
+        monkeypatch.setattr(memory_data, "SHARE", 0)
+    images = galaxies(6 * rows, pixels=50)
+    images[rows * bad : rows * bad + rows] = np.inf
     data = L.MemoryData("x", data=images, shuffle=False)
-    nets = pair(lk.with_data(small_vae(hidden=7, pixels=50), data), 2, 3, dtype="float64")
+    nets = pair(lk.with_data(small_vae(hidden=7, pixels=50), data), rows, 3, dtype="float64")
     solvers, messages = [lk.Adam(net, 1e-3) for net in nets], []
     for solver in solvers:
         with pytest.raises(NotFiniteError) as error, np.errstate(invalid="ignore"):
