@@ -27,9 +27,13 @@ def sources():
     for name in Neuron.registry:
         functions = Neuron.named(name).functions()
         yield f"neuron-{name}", functions + ELEMENTS + dense.CUDA
-    yield "dense-linear", dense.FUNCTIONS % ("x", "dy") + dense.CUDA
+    linear = dense.FUNCTIONS % ("x", "dy")
+    yield "dense-linear", linear + dense.CUDA
     for name, update in UPDATES.items():
-        yield f"update-{name}", update + dense.OUTER_UPDATE + recorded.UPDATE_FLAT
+        yield f"update-{name}", update + recorded.UPDATE_FLAT
+        for rows in (1, dense.FEW):
+            few = f"#define ROWS {rows}u\n#define SPAN {dense.SPAN}u\n{linear}"
+            yield f"few-{rows}-{name}", update + few + dense.FEW_FORWARD + dense.FEW_BACKWARD
 
 
 SOURCES = dict(sources())
@@ -59,7 +63,7 @@ def compile_source(code, dtype, architecture):
 
 def test_there_is_a_source_for_each_of_the_layers():
     text = "".join(SOURCES.values())
-    for kernel in ("likelihood", "reparameterize", "columns", "outer_update", "gather", "dropout"):
+    for kernel in ("likelihood", "reparameterize", "columns", "few_backward", "gather", "dropout"):
         assert f"KERNEL {kernel}(" in text
     assert len([name for name in SOURCES if name.startswith("sum_pairs")]) == 3
     assert all(hasattr(solver, "update_cuda") for solver in (lk.Adam, lk.SGD, lk.Nesterov))

@@ -74,6 +74,9 @@ class Dense(Layer):
             slices = -(-self.run.batch_size // SLICE)
             shape = (slices if slices > 1 else 0, self.units)
             self.sums = self.backend.zeros(shape, self.run.dtype)
+            spans = -(-self.units // SPAN) if self.run.batch_size <= FEW else 1
+            shape = (spans if spans > 1 else 0, self.run.batch_size * inputs)
+            self.dx_sums = self.backend.zeros(shape, self.run.dtype)
         return [(self.units,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -193,10 +196,22 @@ class Dense(Layer):
     def _source(self) -> str:
         return self._functions + CUDA
 
+    @functools.cached_property
+    def _few(self) -> str:
+        """In front of kernels for few examples."""
+        return f"#define ROWS {self.run.batch_size}u\n#define SPAN {SPAN}u\n" + self._functions
+
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The product by cuBLAS; bias and activation in one pass."""
+        """The product by cuBLAS, bias and activation in one pass; all in one kernel if it is small."""
         device, x, y = self.run.device, bottoms[0].data, tops[0].data
         assert device is not None
+        inputs = self.w.size // self.units
+        if self.run.batch_size <= FEW and inputs <= NEAR:
+            device.launch(
+                self._few + FEW_FORWARD, "few_forward", -(-self.units // 32), len(x), inputs,
+                self.units, x, self.w.data, self.b.data, y,
+            )
+            return
         self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
         blocks = device.blocks(y.size)
         device.launch(
@@ -213,17 +228,21 @@ class Dense(Layer):
 
     def backward_update_cuda(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
         """dx, and W and b changed by a gradient that never reaches memory."""
-        device, x = self.run.device, bottoms[0].data
+        device, x, top, dx = self.run.device, bottoms[0].data, tops[0], bottoms[0].diff
         assert device is not None
-        d = self._before_cuda(tops, False)
-        self._dx_cuda(bottoms, d)
-        size = self.w.size + self.units
+        inputs, spans = self.w.size // self.units, max(len(self.dx_sums), 1)
+        to = dx if dx is None or spans == 1 else self.dx_sums
         device.launch(
-            update.source + OUTER_UPDATE, "outer_update", device.blocks(size), len(x),
-            self.w.size // self.units, self.units, x, d, self.w.data,
-            *update.histories[self.w.name], self.b.data, *update.histories[self.b.name],
+            update.source + self._few + FEW_BACKWARD, "few_backward", -(-(inputs + 1) // 8) * spans,
+            len(x), inputs, self.units, x, top.data, top.diff, self.w.data,
+            *update.histories[self.w.name], self.b.data, *update.histories[self.b.name], to,
             update.constants, device.clock,
         )
+        if dx is not None and spans > 1:
+            blocks = device.blocks(dx.size)
+            device.launch(
+                self._source, "sum_slices", blocks, spans, dx.size, self.dx_sums, dx
+            )
 
     def _before_cuda(self, tops: list[Blob], sums: bool) -> Array:
         """d loss / d (x W + b); fills db if `sums` is true."""
@@ -410,6 +429,8 @@ def dense_backward(
 
 SLICE = 64  # rows of which a block adds up the gradients of the biases
 FEW = 16  # examples up to which the gradient of W, a sum of outer products, is not worth storing
+SPAN = 256  # units whose weights a block then changes
+NEAR = 1024  # inputs up to which one block then adds up a unit
 
 CUDA = f"#define SLICE {SLICE}u\n" + r"""
 KERNEL bias_activation(i64 size, i64 units, const real* b, real* y)
@@ -453,24 +474,76 @@ KERNEL sum_slices(i64 slices, i64 units, const real* sums, real* db)
 }
 """
 
-# In front of it stands a solver's `update`.  Bias is the weight of one more input, which is 1.
-OUTER_UPDATE = r"""
-KERNEL outer_update(
-    i64 rows, i64 inputs, i64 units, const real* x, const real* d, real* w, real* w_first,
-    real* w_second, real* b, real* b_first, real* b_second, const double* constants,
-    const i64* clock)
+# For up to ROWS examples, where it is the number of kernels and the traffic of W that take time.
+# 32 neighbouring units of W are read by 32 neighbouring threads.
+FEW_FORWARD = r"""
+KERNEL few_forward(
+    i64 rows, i64 inputs, i64 units, const real* x, const real* w, const real* b, real* y)
 {
-    u32 i = (u32)place(), input = i / (u32)units, unit = i % (u32)units;
-    if (input > (u32)inputs || clock[HALTED]) return;
-    bool is_weight = input < (u32)inputs;
-    real g = 0;
-    for (u32 row = 0; row < (u32)rows; ++row) {
-        real factor = is_weight ? x[row * (u32)inputs + input] : (real)1;
-        g += factor * d[row * (u32)units + unit];
+    __shared__ real parts[8][32];
+    u32 lane = threadIdx.x % 32, part = threadIdx.x / 32, unit = blockIdx.x * 32 + lane;
+    real sums[ROWS] = {};
+    if (unit < (u32)units) {
+        for (u32 k = part; k < (u32)inputs; k += 8) {
+            real weight = w[k * (u32)units + unit];
+#pragma unroll
+            for (u32 row = 0; row < ROWS; ++row)
+                if (row < (u32)rows) sums[row] += x[row * (u32)inputs + k] * weight;
+        }
     }
-    if (is_weight)
-        update(g, w + i, w_first + i, w_second + i, constants);
-    else
-        update(g, b + unit, b_first + unit, b_second + unit, constants);
+#pragma unroll
+    for (u32 row = 0; row < ROWS; ++row) {
+        parts[part][lane] = sums[row];
+        __syncthreads();
+        if (part == 0 && unit < (u32)units && row < (u32)rows) {
+            real sum = parts[0][lane];
+            for (u32 other = 1; other < 8; ++other) sum += parts[other][lane];
+            y[row * (u32)units + unit] = activate(sum + b[unit]);
+        }
+        __syncthreads();
+    }
+}
+"""
+
+# In front of it stands a solver's `update`.  A row of W, with those of its histories, is read and
+# written by 32 threads, SPAN units of it in a block; bias is the row of one more input, which is 1.
+# The sums for dx go to `dx` itself where a block sees whole rows, else to a place for each block.
+FEW_BACKWARD = r"""
+KERNEL few_backward(
+    i64 rows, i64 inputs, i64 units, const real* x, const real* y, const real* dy, real* w,
+    real* w_first, real* w_second, real* b, real* b_first, real* b_second, real* dx,
+    const double* constants, const i64* clock)
+{
+    u32 spans = ((u32)units + SPAN - 1) / SPAN, span = blockIdx.x % spans;
+    u32 lane = threadIdx.x % 32, input = blockIdx.x / spans * 8 + threadIdx.x / 32;
+    u32 stop = (span + 1) * SPAN < (u32)units ? (span + 1) * SPAN : (u32)units;
+    bool is_weight = input < (u32)inputs, halted = clock[HALTED];
+    real sums[ROWS] = {};
+    if (input <= (u32)inputs) {
+        for (u32 unit = span * SPAN + lane; unit < stop; unit += 32) {
+            u32 i = input * (u32)units + unit;
+            real g = 0, weight = is_weight ? w[i] : (real)0;
+#pragma unroll
+            for (u32 row = 0; row < ROWS; ++row) {
+                if (row < (u32)rows) {
+                    u32 j = row * (u32)units + unit;
+                    real d = differentiate(y[j], dy[j]);
+                    g += is_weight ? x[row * (u32)inputs + input] * d : d;
+                    sums[row] += d * weight;
+                }
+            }
+            if (is_weight && !halted)
+                update(g, w + i, w_first + i, w_second + i, constants);
+            else if (!halted)
+                update(g, b + unit, b_first + unit, b_second + unit, constants);
+        }
+    }
+    if (!dx) return;
+#pragma unroll
+    for (u32 row = 0; row < ROWS; ++row) {
+        double sum = lanes_sum(sums[row], 32);
+        if (lane == 0 && is_weight && row < (u32)rows)
+            dx[(span * (u32)rows + row) * (u32)inputs + input] = (real)sum;
+    }
 }
 """
