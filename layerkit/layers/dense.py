@@ -202,7 +202,7 @@ class Dense(Layer):
         return f"#define ROWS {self.run.batch_size}u\n#define SPAN {SPAN}u\n" + self._functions
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The product by cuBLAS, bias and activation in one pass; all in one kernel if it is small."""
+        """The product by cuBLAS, bias and activation in one pass; all of it in one if small."""
         device, x, y = self.run.device, bottoms[0].data, tops[0].data
         assert device is not None
         inputs = self.w.size // self.units
