@@ -310,16 +310,17 @@ void touch(Range& range, uintptr_t address, size_t size, bool write, bool atomic
         if (!ordered(cell.write, now, is_shared)) other = &cell.write;
         else if (write && !ordered(cell.read, now, is_shared)) other = &cell.read;
         if (other) {
-            char what[64], who[64];
+            char what[64], which[96], who[64];
             name(range, what, sizeof what);
+            snprintf(which, sizeof which, is_shared ? "%s" : "%s, element %zu", what, i);
             if (other->block == MANY) snprintf(who, sizeof who, "several blocks");
             else if (other->block != block_number)
                 snprintf(who, sizeof who, "block number %d", other->block);
             else if (other->thread == MANY) snprintf(who, sizeof who, "several threads");
             else snprintf(who, sizeof who, "thread number %d of the block", other->thread);
             fail_here(
-                pc, "races: it %s element %zu of %s, which %s %s with no barrier in between",
-                write ? "writes" : "reads", i, what, who,
+                pc, "races: it %s %s, which %s %s with no barrier in between",
+                write ? "writes" : "reads", which, who,
                 other == &cell.write ? "wrote" : "read");
         }
         if (write) {
