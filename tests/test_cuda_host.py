@@ -334,7 +334,7 @@ MISTAKES = {
                      "divergence: .* has returned"),
     "shared index": ("part[threadIdx.x] =", "part[threadIdx.x + 60] =", "an array that is shorter"),
     "input written": ("y[i] =", "((float*)x)[i] =", "pointer to const"),
-    "same place": ("y[i] =", "y[0] =", "races: it writes element 0 of argument 1"),
+    "same place": ("y[i] =", "y[0] =", "races: it writes argument 1 .*, element 0,"),
     "neighbours": ("y[i] =", "y[i > 5 ? i - 1 : i] =", "races"),
     "warp of some": ("__syncthreads();", "if (threadIdx.x > 2) __syncwarp(); __syncthreads();",
                      "divergence: .* waits in line 7 for the lanes"),
@@ -699,6 +699,13 @@ def test_pinned_memory(cupy_on_host, stream):
         graph.launch()
         stream.synchronize()
         assert (x.get() == 9).all()
+        x.set(host)
+        event = stream.record()
+        x.set(host)
+        event.synchronize()  # which waits for the first copy only
+        host[0] = 5
+        with pytest.raises(KernelError, match="pinned memory was changed"):
+            stream.synchronize()
         x.fill(2)
         x.get(out=host, blocking=False)
         assert np.isnan(host).all(), "it has not arrived yet"

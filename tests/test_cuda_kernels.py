@@ -49,14 +49,17 @@ def on_host(net, array):
     return None if array is None else net.backend.to_host(array)
 
 
-def run(net, case, arrays, weights, passes):
-    """What the passes leave behind: the objective and all arrays, by name."""
+def run(net, arrays, weights, at_once):
+    """What two passes leave behind: the objective and all arrays, by name.
+
+    With `at_once` a loss computes its diffs together with its value, as in a solver's step.
+    """
     poison(net)
-    for _ in range(passes):
-        objective = net.forward(**{n: a for n, a in arrays.items() if n in net.blobs})
-        net.backward(**{
-            n: w for n, w in weights.items() if net.blobs[n].diff is not None
-        })
+    plan = net.plan(at_once=at_once)
+    diffs = {name: net.backend.asarray(w, net.dtype) for name, w in weights.items()}
+    for _ in range(2):
+        objective = net.run_forward(plan, arrays)
+        net.run_backward(plan, {} if at_once else diffs)
     found = {"objective": np.array(objective)}
     layer = net.layers["y"]
     for name in layer.tops:
@@ -79,7 +82,7 @@ def assert_alike(found, expected, dtype):
 
 
 def compare(case, rng, rows, dtype, capacity=None):
-    """The case on both backends with the same numbers; returns the net on the GPU."""
+    """The case on both backends with the same numbers."""
     arrays = case.draw(rng, rows)
     seed = int(rng.integers(2**31))
     nets = [
@@ -96,9 +99,9 @@ def compare(case, rng, rows, dtype, capacity=None):
                                   *nets[0].blobs[top].shape))
         for top in nets[0].layers["y"].tops
     }
-    expected, found = (run(net, case, arrays, weights, passes=2) for net in nets)
-    assert_alike(found, expected, dtype)
-    return nets[1]
+    for at_once in (False, True) if case.layer().is_loss else (False,):
+        expected, found = (run(net, arrays, weights, at_once) for net in nets)
+        assert_alike(found, expected, dtype)
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

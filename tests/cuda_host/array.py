@@ -98,7 +98,7 @@ class ndarray:  # noqa: N801  # CuPy's name
         def copy() -> None:
             found = self._host.copy()
             target.view(np.uint8).fill(0xFF)  # it has not arrived before somebody waits
-            state.pending.append(lambda: np.copyto(target, found))
+            device.later(lambda: np.copyto(target, found))
 
         submit(copy, [self._memory], "ndarray.get", stream)
         return out
@@ -130,7 +130,7 @@ class ndarray:  # noqa: N801  # CuPy's name
                         "waited for the copy"
                     )
 
-            state.pending.append(check)
+            device.later(check)
 
         submit(copy, [self._memory], "ndarray.set", stream)
 

@@ -11,14 +11,17 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+KEPT = 7 * 24 * 3600  # seconds
 CHECKS = "thread,bounds-strict,alignment,signed-integer-overflow,integer-divide-by-zero"
 PREDEFINED = (
     "-D__CUDACC__", "-D__CUDACC_RTC__", "-D__CUDA_ARCH__=800", "-D__CUDACC_VER_MAJOR__=12",
@@ -129,7 +132,7 @@ class Module:
 
 def compiler() -> str | None:
     """The host's C++ compiler, or None: without it there is no testing of CUDA code on the host."""
-    return shutil.which("g++") if os.uname().sysname == "Linux" else None
+    return shutil.which("g++") if platform.system() == "Linux" else None
 
 
 @functools.cache
@@ -225,12 +228,11 @@ def _cached(source: str, flags: list[str], depends: str = "") -> Path:
     """The library made from a source; compiled and linked apart, without sanitizers' libraries."""
     key = "\n".join([source, *flags, depends, _version()])
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
-    folder = Path(tempfile.gettempdir()) / f"layerkit-cuda-host-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{name}.so"
+    path = _folder() / f"{name}.so"
     if path.exists():
+        path.touch()
         return path
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=_folder()) as scratch:
         made, linked = Path(scratch) / "made.o", Path(scratch) / "made.so"
         for command in (
             [*flags, "-x", "c++", "-c", "-", "-o", str(made)],
@@ -243,6 +245,19 @@ def _cached(source: str, flags: list[str], depends: str = "") -> Path:
                 raise CompileError(done.stderr)
         os.replace(linked, path)
     return path
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where libraries are kept, for a week after their last use."""
+    folder = Path(tempfile.gettempdir()) / f"layerkit-cuda-host-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{folder} belongs to somebody else")
+    for path in folder.glob("*.so"):
+        if time.time() - path.stat().st_mtime > KEPT:
+            path.unlink(missing_ok=True)
+    return folder
 
 
 def _compiler() -> str:

@@ -36,10 +36,6 @@ class CUDADriverError(RuntimeError):
     """An error of the CUDA driver."""
 
 
-class OutOfMemoryError(MemoryError):
-    """An error of a memory pool."""
-
-
 class KernelError(AssertionError):
     """A kernel does what a GPU might not forgive: which one, where, and what."""
 
@@ -74,7 +70,10 @@ class State:
         self.launches: list[str] = []  # names of the kernels that ran
         self.memory: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
         self.pinned: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
-        self.pending: list[Callable[[], None]] = []  # copies to and from pinned memory
+        # Copies to and from pinned memory: when they were handed over, and what finishes them.
+        self.pending: list[tuple[int, Callable[[], None]]] = []
+        self.time = 0  # the number of such copies
+        self.serial = 0  # the number of stretches of memory
         self.pool = MemoryPool()
         self.allocator: Callable[[int], MemoryPointer] = self.pool.malloc
         self.streams: list[Stream] = [Stream(null=True)]
@@ -105,6 +104,8 @@ class Memory:
         self.size = size
         self.pool = pool
         self.device_id = 0
+        state.serial += 1
+        self.serial = state.serial
         state.memory[self.ptr] = self
 
     def holds(self, address: int, size: int = 1) -> bool:
@@ -136,17 +137,6 @@ class MemoryPool:
         memory = Memory(size, self)
         self.blocks.add(memory)
         return MemoryPointer(memory, 0)
-
-    def free_all_blocks(self, stream: Any = None) -> None:
-        """Nothing: there are no free blocks."""
-
-    def used_bytes(self) -> int:
-        """Bytes of live arrays."""
-        return sum(memory.size for memory in self.blocks)
-
-    def total_bytes(self) -> int:
-        """The same, as nothing is kept."""
-        return self.used_bytes()
 
 
 def memory_at(address: int, size: int, what: str) -> Memory:
@@ -278,7 +268,7 @@ class Stream:
     def record(self, event: Event | None = None) -> Event:
         """Records an event, a new one if need be."""
         event = event or Event()
-        event.capture, event.stream = self.capture, self
+        event.capture, event.stream, event.time = self.capture, self, state.time
         return event
 
     def wait_event(self, event: Event) -> None:
@@ -296,10 +286,6 @@ class Stream:
         elif event.stream is not None:
             self.capture.unjoined.discard(event.stream)
 
-    def launch_host_func(self, callback: Callable[[Any], None], arg: Any) -> None:
-        """Calls a function of the host in its turn."""
-        submit(lambda: callback(arg), [], "launch_host_func", self)
-
     def __repr__(self) -> str:
         return f"<Stream {self.ptr} (device 0)>"
 
@@ -313,6 +299,7 @@ class Event:
         self.disable_timing = disable_timing
         self.capture: Capture | None = None
         self.stream: Stream | None = None
+        self.time = 0
 
     def record(self, stream: Stream | None = None) -> None:
         """Records it on a stream, the current one by default."""
@@ -323,11 +310,11 @@ class Event:
         if self.capture is not None:
             self.capture.error = "Event.synchronize"
             raise CUDARuntimeError(UNSUPPORTED[0], f"{UNSUPPORTED[1]} (Event.synchronize)")
-        settle()
+        settle(self.time)
 
     @property
     def done(self) -> bool:
-        """All work is done at once."""
+        """Whether what came before it is done: all is done at once."""
         self.synchronize()
         return True
 
@@ -337,7 +324,7 @@ class Graph:
 
     def __init__(self, work: list[Work]):
         self.work = work
-        self.made = {id(m) for m in list(state.memory.values())}
+        self.serial = state.serial
 
     def launch(self, stream: Stream | None = None) -> None:
         """Replays it on a stream, the current one by default."""
@@ -348,9 +335,6 @@ class Graph:
                 work.run()
 
         submit(run, [], "Graph.launch", stream)
-
-    def upload(self, stream: Stream | None = None) -> None:
-        """Nothing: it is ready."""
 
     def _check_memory(self) -> None:
         """Memory that was freed since must at least be kept, by a pool that nobody else uses."""
@@ -365,7 +349,7 @@ class Graph:
                         "freed since it was recorded; its memory may belong to others. Keep it, or "
                         "record with a memory pool of the graph's own, kept as long as the graph"
                     )
-                if any(id(m) not in self.made for m in kept.blocks):
+                if any(m.serial > self.serial for m in kept.blocks):
                     raise KernelError(
                         f"Graph.launch: {work.what} uses an array of {size} bytes that was freed "
                         "to a memory pool from which other arrays have been made since"
@@ -394,10 +378,17 @@ def forbid_capture(what: str) -> None:
     state.stream.wait(what)
 
 
-def settle() -> None:
-    """Finishes copies to and from pinned memory."""
-    pending, state.pending = state.pending, []
-    for finish in pending:
+def later(finish: Callable[[], None]) -> None:
+    """For a copy to or from pinned memory: what is done when somebody has waited for it."""
+    state.time += 1
+    state.pending.append((state.time, finish))
+
+
+def settle(time: int | None = None) -> None:
+    """Finishes copies to and from pinned memory, all or those handed over up to a time."""
+    ready = [p for p in state.pending if time is None or p[0] <= time]
+    state.pending = [p for p in state.pending if p not in ready]
+    for _, finish in ready:
         finish()
 
 

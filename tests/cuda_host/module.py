@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -186,7 +185,6 @@ def _cuda() -> ModuleType:
         runtime=_runtime(), Stream=Stream, Event=device.Event, Device=array.Device,
         Graph=device.Graph, MemoryPool=device.MemoryPool, MemoryPointer=device.MemoryPointer,
         get_current_stream=lambda device_id=-1: state.stream,
-        get_elapsed_time=lambda start, end: 0.001 * time.perf_counter(),
         alloc_pinned_memory=device.alloc_pinned_memory,
         alloc=lambda size: state.allocator(size),
         using_allocator=using_allocator, set_allocator=set_allocator,
@@ -195,7 +193,6 @@ def _cuda() -> ModuleType:
         cublas=SimpleNamespace(),
         driver=SimpleNamespace(CUDADriverError=device.CUDADriverError),
         compiler=SimpleNamespace(CompileException=CompileException),
-        memory=SimpleNamespace(OutOfMemoryError=device.OutOfMemoryError),
         graph=SimpleNamespace(Graph=device.Graph),
     )
     return cuda

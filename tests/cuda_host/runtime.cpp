@@ -41,12 +41,14 @@ struct Fiber {
     unsigned meetings;  // that ordered memory
 };
 
-// Who touched some bytes last.  A block, warp or thread of MANY is more than one.
+// Who touched some bytes last, and when.  A block, warp or thread of MANY is more than one.
 const int MANY = -2;
 struct Mark {
-    int block, warp, thread;
-    unsigned epoch, meetings;
-    bool set, atomic;
+    uint32_t launch;  // another launch's marks count for nothing
+    int32_t block;
+    int16_t warp, thread;
+    uint16_t epoch;
+    uint16_t meetings : 15, atomic : 1;
 };
 struct Cell { Mark write, read; };
 
@@ -75,6 +77,7 @@ char* stacks;
 jmp_buf scheduler;
 Launch* launch;
 int current, threads, block_number;
+uint32_t launches;
 unsigned epoch;
 bool fenced, failed;
 char message[2048];
@@ -245,17 +248,10 @@ bool release_barrier() {
     return false;
 }
 
-void clear(Range& range) {
-    if (range.cells)
-        memset(range.cells, 0, ((range.end - range.begin) / range.grain + 1) * sizeof(Cell));
-}
-
 void run_block() {
     static int order[MOST_THREADS];
     memset(launch->shared_begin, 0xff, launch->shared_end - launch->shared_begin);
     memset(dynamic_shared, 0xff, dynamic_room);
-    clear(shared[0]);
-    clear(shared[1]);
     epoch = 0;
     for (int t = 0; t < threads; ++t) {
         fibers[t].state = READY;
@@ -279,11 +275,12 @@ void run_block() {
 
 // Memory.
 
-bool ordered(const Mark& mark, int thread, bool atomic) {
-    if (!mark.set || (mark.atomic && atomic)) return true;
-    if (mark.block != block_number) return fenced;
-    if (mark.epoch != epoch || mark.thread == thread) return true;
-    return mark.warp == thread / 32 && mark.meetings != fibers[thread].meetings;
+// Whether the current thread comes after what is marked.
+bool ordered(const Mark& mark, const Mark& now, bool is_shared) {
+    if (mark.launch != now.launch || (mark.atomic && now.atomic)) return true;
+    if (mark.block != now.block) return fenced || is_shared;
+    if (mark.epoch != now.epoch || mark.thread == now.thread) return true;
+    return mark.warp == now.warp && mark.meetings != now.meetings;
 }
 
 void name(const Range& range, char* text, size_t room) {
@@ -303,40 +300,66 @@ void touch(Range& range, uintptr_t address, size_t size, bool write, bool atomic
         fail_here(pc, "writes to %s, whose parameter is a pointer to const", what);
     }
     if (!launch->races || !range.cells) return;
+    Mark now = {
+        launches, block_number, (int16_t)(current / 32), (int16_t)current, (uint16_t)epoch,
+        (uint16_t)(fibers[current].meetings & 0x7fff), atomic};
+    bool is_shared = range.argument < 0;
     for (size_t i = first; i <= last; ++i) {
         Cell& cell = range.cells[i];
         const Mark* other = nullptr;
-        if (!ordered(cell.write, current, atomic)) other = &cell.write;
-        else if (write && !ordered(cell.read, current, atomic)) other = &cell.read;
+        if (!ordered(cell.write, now, is_shared)) other = &cell.write;
+        else if (write && !ordered(cell.read, now, is_shared)) other = &cell.read;
         if (other) {
-            char what[64], who[64];
+            char what[64], which[96], who[64];
             name(range, what, sizeof what);
+            snprintf(which, sizeof which, is_shared ? "%s" : "%s, element %zu", what, i);
             if (other->block == MANY) snprintf(who, sizeof who, "several blocks");
             else if (other->block != block_number)
                 snprintf(who, sizeof who, "block number %d", other->block);
             else if (other->thread == MANY) snprintf(who, sizeof who, "several threads");
             else snprintf(who, sizeof who, "thread number %d of the block", other->thread);
             fail_here(
-                pc, "races: it %s element %zu of %s, which %s %s with no barrier in between",
-                write ? "writes" : "reads", i, what, who,
+                pc, "races: it %s %s, which %s %s with no barrier in between",
+                write ? "writes" : "reads", which, who,
                 other == &cell.write ? "wrote" : "read");
         }
-        Mark now = {
-            block_number, current / 32, current, epoch, fibers[current].meetings, true, atomic};
         if (write) {
             cell.write = now;
             continue;
         }
-        Mark& read = cell.read;
-        if (read.set && !read.atomic) {
-            if (read.block != block_number) now.block = MANY;
-            else if (read.epoch == epoch) {
-                if (read.thread != current) now.thread = MANY;
-                if (read.warp != now.warp) now.warp = MANY;
+        Mark merged = now, &read = cell.read;
+        if (read.launch == now.launch && !read.atomic) {
+            if (read.block != now.block) merged.block = is_shared ? now.block : MANY;
+            else if (read.epoch == now.epoch) {
+                if (read.thread != now.thread) merged.thread = MANY;
+                if (read.warp != now.warp) merged.warp = MANY;
             }
         }
-        read = now;
+        read = merged;
     }
+}
+
+// Gives each range its cells, from memory that is kept from launch to launch.
+void mark_ranges() {
+    static Cell* cells;
+    static size_t room;
+    size_t needed = 0;
+    for (int turn = 0; turn < 2; ++turn) {
+        needed = 0;
+        for (int i = 0; i < launch->count + 2; ++i) {
+            Range& range = i < launch->count ? launch->ranges[i] : shared[i - launch->count];
+            range.cells = cells + needed;
+            needed += (range.end - range.begin + range.grain - 1) / range.grain;
+        }
+        if (needed <= room) break;
+        free(cells);
+        cells = (Cell*)calloc(needed, sizeof(Cell));
+        room = cells ? needed : 0;
+    }
+    if (!launch->races || !cells)
+        for (int i = 0; i < launch->count + 2; ++i)
+            (i < launch->count ? launch->ranges[i] : shared[i - launch->count]).cells = nullptr;
+    ++launches;
 }
 
 Range* last_range;
@@ -448,9 +471,7 @@ void cuda_host_trap(const char* what, int line) {
     void __tsan_read##size(void* p) { access((uintptr_t)p, size, false, false, HERE); } \
     void __tsan_write##size(void* p) { access((uintptr_t)p, size, true, false, HERE); } \
     void __tsan_unaligned_read##size(void* p) { access((uintptr_t)p, size, false, false, HERE); } \
-    void __tsan_unaligned_write##size(void* p) { access((uintptr_t)p, size, true, false, HERE); } \
-    void __tsan_volatile_read##size(void* p) { access((uintptr_t)p, size, false, true, HERE); } \
-    void __tsan_volatile_write##size(void* p) { access((uintptr_t)p, size, true, true, HERE); }
+    void __tsan_unaligned_write##size(void* p) { access((uintptr_t)p, size, true, false, HERE); }
 ACCESS(1)
 ACCESS(2)
 ACCESS(4)
@@ -496,7 +517,11 @@ int cuda_host_launch(Launch* given, int64_t* instruction) {
         stacks = (char*)mmap(
             nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stacks == MAP_FAILED) { stacks = nullptr; snprintf(message, sizeof message, "no memory for the stacks of threads"); return 1; }
+        if (stacks == MAP_FAILED) {
+            stacks = nullptr;
+            snprintf(message, sizeof message, "there is no memory for the stacks of threads");
+            return 1;
+        }
         for (int t = 0; t < MOST_THREADS; ++t) mprotect(stacks + t * STACK, GUARD, PROT_NONE);
     }
     launch = given;
@@ -513,13 +538,7 @@ int cuda_host_launch(Launch* given, int64_t* instruction) {
     shared[0] = {(uintptr_t)given->shared_begin, (uintptr_t)given->shared_end, 4, -1, 0, nullptr};
     shared[1] = {(uintptr_t)dynamic_shared, (uintptr_t)dynamic_shared + given->dynamic, 4, -2, 0,
                  nullptr};
-    for (int i = 0; i < given->count + 2; ++i) {
-        Range& range = i < given->count ? given->ranges[i] : shared[i - given->count];
-        range.cells = nullptr;
-        if (given->races)
-            range.cells = (Cell*)calloc(
-                (range.end - range.begin) / range.grain + 1, sizeof(Cell));
-    }
+    mark_ranges();
     uint64_t blocks = (uint64_t)given->grid.x * given->grid.y * given->grid.z;
     int* order = (int*)malloc(blocks * sizeof(int));
     shuffle(order, (int)blocks);
@@ -531,9 +550,6 @@ int cuda_host_launch(Launch* given, int64_t* instruction) {
     if (failed)  // those that were in the middle of the kernel cannot go on
         for (int t = 0; t < MOST_THREADS; ++t) fibers[t].alive = false;
     free(order);
-    for (int i = 0; i < given->count; ++i) free(given->ranges[i].cells);
-    free(shared[0].cells);
-    free(shared[1].cells);
     launch = nullptr;
     *instruction = -1;
     Dl_info info;
