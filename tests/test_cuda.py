@@ -125,7 +125,7 @@ def test_every_layer_with_a_number_in_each_element_or_a_loss_has_kernels():
     wanted = {
         "Dense", "Reparameterize", "GaussianReconstruction", "GaussianKL", "SquareLoss", "Dropout",
         "BinaryCrossEntropy", "MemoryData", "HDF5Data", "ReLU", "LeakyReLU", "ELU", "Sigmoid",
-        "Tanh", "Softplus", "Exponential",
+        "Tanh", "Softplus", "Exponential", "Add", "Multiply", "SoftmaxLoss",
     }
     assert {n for n in L.__all__ if hasattr(getattr(L, n), "forward_cuda")} >= wanted
 
@@ -152,15 +152,26 @@ def test_dense(gpu, sizes, neuron, rng):
 def test_losses_of_any_size(gpu, rows, size, rng):
     arrays = {
         "x": rng.random((rows, size)), "m": rng.random((rows, size)),
-        "v": rng.uniform(-9, 1, (rows, size)),
+        "v": rng.uniform(-9, 1, (rows, size)), "t": rng.integers(size, size=rows),
     }
     layers = [
-        *(L.Input(name, shape=(size,)) for name in arrays),
+        *(L.Input(name, shape=array.shape[1:]) for name, array in arrays.items()),
+        L.SoftmaxLoss("softmax", "v", "t"),
         L.GaussianReconstruction("likelihood", "x", "m", "v", weight=0.3),
         L.GaussianKL("kl", "m", "v"), L.SquareLoss("square", "x", "m", weight=2.0),
         L.BinaryCrossEntropy("cross", "v", "x"),
     ]
     compare(pair(layers, rows, 3, dtype="float64", gradients="all"), arrays, {}, "float64")
+
+
+@pytest.mark.parametrize("label", [-1, 3, 0.5, np.nan])
+def test_a_label_that_is_no_class(gpu, label):
+    layers = [
+        L.Input("x", shape=(3,)), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t"),
+    ]
+    net = lk.Net(layers, 2, "cupy")
+    net.forward(x=np.ones((2, 3)), t=np.array([1, label]))
+    np.testing.assert_allclose(host(net, net.blobs["y"].data), [np.log(3), np.inf], rtol=1e-6)
 
 
 # Steps.

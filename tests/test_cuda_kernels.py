@@ -25,7 +25,7 @@ def has_cuda(case):
 def wide(case):
     """The case with examples of more elements than a block has threads."""
     bottoms = {
-        name: dataclasses.replace(bottom, shape=bottom.shape or (333,))
+        name: dataclasses.replace(bottom, shape=(333,) if bottom.shape is None else bottom.shape)
         for name, bottom in case.bottoms.items()
     }
     return dataclasses.replace(case, bottoms=bottoms)

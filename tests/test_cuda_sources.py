@@ -8,7 +8,7 @@ import pytest
 
 import layerkit as lk
 from layerkit.backends import cuda
-from layerkit.layers import dense
+from layerkit.layers import add, dense, multiply
 from layerkit.layers.neuron import ELEMENTS, Neuron
 from layerkit.solvers import adam, recorded, sgd
 
@@ -27,6 +27,9 @@ def sources():
     for name in Neuron.registry:
         functions = Neuron.named(name).functions()
         yield f"neuron-{name}", functions + ELEMENTS + dense.CUDA
+    for count in (1, 3):
+        yield f"add-{count}", add.source(count)
+        yield f"multiply-{count}", multiply.source(count)
     linear = dense.FUNCTIONS % ("x", "dy")
     yield "dense-linear", linear + dense.CUDA
     for name, update in UPDATES.items():
