@@ -6,6 +6,8 @@ and on a GPU where one answers.  Without one those are skipped, unless LAYERKIT_
 """
 
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -98,13 +100,10 @@ def random_weights(net, inputs, rng):
 # Layers.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_layers(gpu, case, dtype, rng):
-    rows = int(rng.integers(1, 6))
-    arrays = case.draw(rng, rows)
-    if dtype == "float32":
-        arrays = {k: v.astype(dtype).astype("float64") for k, v in arrays.items()}
+def test_layers(gpu, case, rng):
+    dtype, rows = "float32", int(rng.integers(1, 6))
+    arrays = {k: v.astype(dtype).astype("float64") for k, v in case.draw(rng, rows).items()}
     seed = int(rng.integers(2**40))
     here = case.net(rng, arrays, dtype=dtype, seed=seed)
     there = case.net(rng, arrays, dtype=dtype, seed=seed, backend="cupy", kernels="auto")
@@ -437,8 +436,10 @@ def test_snapshots_cross_between_backends(gpu, first, tmp_path):
     second = {"cupy": "numpy", "numpy": "cupy"}[first]
 
     def solver(backend):
-        net = lk.Net(with_galaxies(hidden=7, pixels=50), 3, backend, seed=3, dtype="float64")
-        return lk.Adam(net, 1e-3)
+        return lk.Adam(lk.Net(
+            with_galaxies(hidden=7, pixels=50), 3, backend, seed=3, dtype="float64",
+            kernels="array" if backend == "numpy" else "auto",
+        ), 1e-3)
 
     whole, begun, resumed = solver("numpy"), solver(first), solver(second)
     begun.steps(4)
@@ -576,11 +577,25 @@ def test_gradients(gpu, rng):
 
 
 def test_steps_on_numpy_are_steps():
-    nets = [lk.Net(with_galaxies(hidden=7, pixels=50), 3, seed=3) for _ in range(2)]
+    layers = with_galaxies(hidden=7, pixels=50)
+    nets = [lk.Net(layers, 3, seed=3, kernels="array") for _ in range(2)]
     solvers = [lk.Adam(net) for net in nets]
     np.testing.assert_array_equal(solvers[0].steps(5), [solvers[1].step() for _ in range(5)])
     with pytest.raises(lk.errors.NetError, match="count must be at least 1"):
         solvers[0].steps(0)
+
+
+def test_the_benchmark_says_that_there_is_no_gpu():
+    try:
+        backends.get("cupy")
+    except BackendError:
+        pass
+    else:
+        pytest.skip("there is one")
+    program = GALAXY.parent.parent / "benchmarks" / "gpu.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this benchmark needs a GPU: backend cupy: ")
 
 
 def test_no_warning_where_all_is_recorded(gpu):

@@ -74,7 +74,10 @@ def test_there_is_a_source_for_each_of_the_layers():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_it_compiles_without_a_warning(name):
-    for dtype, architecture in itertools.product(("float32", "float64"), ARCHITECTURES):
+    kinds = [*itertools.product(["float32"], ARCHITECTURES), ("float64", ARCHITECTURES[-1])]
+    if name.startswith("gather") and name not in ("gather-float", "gather-unsigned-char"):
+        kinds = kinds[-1:]
+    for dtype, architecture in kinds:
         success, log = compile_source(SOURCES[name], dtype, architecture)
         assert success, f"{dtype} {architecture}:\n{log}"
         assert not log, f"{dtype} {architecture}:\n{log}"

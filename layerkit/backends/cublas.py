@@ -79,6 +79,10 @@ class Handle:
             ctypes.byref(number(0)), ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1]),
         )
 
+    def forget_stream(self) -> None:
+        """Called where a stream that was in use may be gone, and its address another's."""
+        self._stream = None
+
     @staticmethod
     def _layout(matrix: Array) -> tuple[int, int]:
         """Whether a matrix is a transposed view, and how far its rows (or columns) lie apart."""

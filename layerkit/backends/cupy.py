@@ -71,6 +71,7 @@ class CupyBackend:
         finally:
             if enabled:
                 gc.enable()
+            self._cublas.forget_stream()
 
         def replay(kept: Any = (pool, stream)) -> None:
             graph.launch()  # on the current stream

@@ -43,7 +43,8 @@ class Solver:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
         clip: largest allowed Euclidean norm of the whole gradient; a larger one is scaled down to
-            it.  None, the default, does not clip.
+            it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
+            default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
