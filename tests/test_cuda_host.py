@@ -482,17 +482,63 @@ def test_sources_are_those_of_nvrtc(cupy_on_host, module):
         module.get_function("not_extern")
     with pytest.raises(CUDADriverError, match="NOT_FOUND"):
         module.get_function("nothing")
-    for body in (
-        "x[0] = INFINITY;", "uint32_t i = 0;", "x[0] = std::max(1.f, 2.f);", "x[0] = M_PI;",
-        "undeclared();", "y[0] = 1;",
-    ):
-        code = f'extern "C" __global__ void f(float* x) {{ {body} }}'
-        with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match=r"kernel\.cu:1"):
-            cupy_on_host.RawModule(code=code).get_function("f")
     with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match="unrecognized option"):
         cupy_on_host.RawModule(code=SOURCE, options=("-O3x",)).get_function("few")
     with pytest.raises(TypeError, match="options must be a tuple"):
         cupy_on_host.RawModule(code=SOURCE, options=["-std=c++17"])
+
+
+TAKEN = [
+    "x[0] = max(x[0], 1.0) + min(1u, 2) + max(1l, 2l);", "x[0] = fmax(x[0], 1) + pow(x[0], 2);",
+    "x[0] = rsqrtf(2) + fma(x[0], 2, 1) + abs(x[0]) + fabsf(-1);", "x[0] = modf(x[0], x);",
+    "bool b = isnan(x[0]) || isfinite(x[0]);", "assert(x[0] > 0);", 'printf("a");',
+    "dim3 d = blockDim; uint3 i = threadIdx;", "x[0] = __shfl_sync(~0u, 1.0, 1);",
+    "__syncwarp(); __syncwarp(3);", "float4 v = __ldg((float4*)x);", "memset(x, 0, 4);",
+    "static const float t[2] = {1, 2}; x[0] = t[threadIdx.x];", "size_t n = 0; void* p = NULL;",
+    "auto f = [](float a) { return a; }; x[0] = f(1);", "x[0] = atomicAdd(x, 1);",
+    "x[0] = float2{1, 2}.x + int4{}.w + warpSize;", "unsigned m = __activemask();",
+]
+REFUSED = [
+    "x[0] = INFINITY;", "x[0] = NAN;", "x[0] = M_PI;", "x[0] = FLT_MAX;", "uint32_t i = 0;",
+    "uintptr_t p = 0;", "x[0] = std::max(1.f, 2.f);", "x[0] = max(x[0], 1);", "x[0] = exp(1);",
+    "x[0] = fmax(x[0], 1.0);", "x[0] = sqrt(2);", "long long i = min(1ll, 2);", "y[0] = 1;",
+    "threadIdx.x = 3;", "x[0] = atomicMax(x, 1.f);", "int n = blockDim.x; float a[n];",
+]
+
+
+def in_a_kernel(body, number=0):
+    return f'extern "C" __global__ void f{number}(float* x) {{ {body} }}\n'
+
+
+def test_what_compiles(cupy_on_host):
+    code = "".join(in_a_kernel(body, i) for i, body in enumerate(TAKEN))
+    cupy_on_host.RawModule(code=code).get_function("f3")
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_what_does_not_compile(cupy_on_host, body):
+    with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match=r"kernel\.cu:1:.*error"):
+        cupy_on_host.RawModule(code=in_a_kernel(body)).get_function("f0")
+
+
+def test_nvrtc_takes_and_refuses_the_same():
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
+    try:
+        nvrtc.nvrtcVersion()
+    except Exception as error:
+        pytest.skip(f"NVRTC cannot be loaded ({error}); pip install nvidia-cuda-nvrtc")
+
+    def compiles(code):
+        _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernel.cu", 0, [], [])
+        (status,) = nvrtc.nvrtcCompileProgram(program, 2, [b"-std=c++17", b"-arch=sm_80"])
+        nvrtc.nvrtcDestroyProgram(program)
+        return status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+
+    mistakes = [GUARDED.replace(old, new) for old, new, _ in MISTAKES.values()]
+    for code in (SOURCE, GUARDED, *mistakes, *map(in_a_kernel, TAKEN)):
+        assert compiles(code), code
+    for body in REFUSED:
+        assert not compiles(in_a_kernel(body)), body
 
 
 # Arrays.
