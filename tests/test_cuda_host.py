@@ -44,7 +44,7 @@ KERNEL(warp_scan)(const int* x, int* y, i64 count)
     if (i < count) y[i] = value;
 }
 
-KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* swapped)
+KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* next, float* last)
 {
     float value = x[threadIdx.x], most = value;
     unsigned all = __activemask();
@@ -54,7 +54,8 @@ KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* swapp
         if (!(other <= most) && other == other) most = other;  // an absent lane brings NaN
     }
     most = __shfl_sync(all, most, 0);
-    swapped[threadIdx.x] = __shfl_down_sync(all, value, 1, 4);
+    next[threadIdx.x] = __shfl_down_sync(all, value, 1, 4);
+    last[threadIdx.x] = __shfl_up_sync(all, value, 1, 4);
     if (threadIdx.x % 32 == 0) {
         votes[threadIdx.x / 32] = positive;
         largest[threadIdx.x / 32] = most;
@@ -192,15 +193,16 @@ def test_votes_and_shuffles(cupy_on_host, module, block, rng):
     x = rng.standard_normal(block).astype("float32")
     warps = -(-block // 32)
     votes, largest = cupy_on_host.empty(warps, "uint32"), cupy_on_host.empty(warps, "float32")
-    swapped = cupy_on_host.empty(block, "float32")
+    after, before = (cupy_on_host.empty(block, "float32") for _ in range(2))
     module.get_function("warp_votes")(
-        (1,), (block,), (cupy_on_host.asarray(x), votes, largest, swapped)
+        (1,), (block,), (cupy_on_host.asarray(x), votes, largest, after, before)
     )
+    assert before.get().tolist() == [x[i if i % 4 == 0 else i - 1] for i in range(block)]
     for w in range(warps):
         lanes = x[32 * w : 32 * w + 32]
         assert votes.get()[w] == sum(1 << i for i, value in enumerate(lanes) if value > 0)
         assert largest.get()[w] == lanes.max()
-    for i, value in enumerate(swapped.get()):
+    for i, value in enumerate(after.get()):
         last = i % 4 == 3
         if last or i + 1 < block:
             assert value == (x[i] if last else x[i + 1])
@@ -217,6 +219,10 @@ def test_strides_over_the_grid(cupy_on_host, module, grid, block, rng):
         (grid,), (block,), (cupy_on_host.asarray(x), y, np.int64(1111))
     )
     np.testing.assert_allclose(y.get(), np.exp(x.astype("float64")), rtol=1e-6)
+    # In place: the array is the argument of a pointer to const, and of one that is not.
+    y = cupy_on_host.asarray(-x)
+    module.get_function("stride_exp")((grid,), (block,), (y, y, np.int64(1111)))
+    np.testing.assert_allclose(y.get(), np.exp(-x.astype("float64")), rtol=1e-6)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -335,6 +341,7 @@ MISTAKES = {
     "shared index": ("part[threadIdx.x] =", "part[threadIdx.x + 60] =", "an array that is shorter"),
     "input written": ("y[i] =", "((float*)x)[i] =", "pointer to const"),
     "same place": ("y[i] =", "y[0] =", "races: it writes argument 1 .*, element 0,"),
+    "two blocks": ("y[i] =", "y[threadIdx.x] =", "races: it writes argument 1 .* block number"),
     "neighbours": ("y[i] =", "y[i > 5 ? i - 1 : i] =", "races"),
     "warp of some": ("__syncthreads();", "if (threadIdx.x > 2) __syncwarp(); __syncthreads();",
                      "divergence: .* waits in line 7 for the lanes"),
