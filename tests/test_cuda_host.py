@@ -44,7 +44,7 @@ KERNEL(warp_scan)(const int* x, int* y, i64 count)
     if (i < count) y[i] = value;
 }
 
-KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* swapped)
+KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* next, float* last)
 {
     float value = x[threadIdx.x], most = value;
     unsigned all = __activemask();
@@ -54,7 +54,8 @@ KERNEL(warp_votes)(const float* x, unsigned* votes, float* largest, float* swapp
         if (!(other <= most) && other == other) most = other;  // an absent lane brings NaN
     }
     most = __shfl_sync(all, most, 0);
-    swapped[threadIdx.x] = __shfl_down_sync(all, value, 1, 4);
+    next[threadIdx.x] = __shfl_down_sync(all, value, 1, 4);
+    last[threadIdx.x] = __shfl_up_sync(all, value, 1, 4);
     if (threadIdx.x % 32 == 0) {
         votes[threadIdx.x / 32] = positive;
         largest[threadIdx.x / 32] = most;
@@ -192,15 +193,16 @@ def test_votes_and_shuffles(cupy_on_host, module, block, rng):
     x = rng.standard_normal(block).astype("float32")
     warps = -(-block // 32)
     votes, largest = cupy_on_host.empty(warps, "uint32"), cupy_on_host.empty(warps, "float32")
-    swapped = cupy_on_host.empty(block, "float32")
+    after, before = (cupy_on_host.empty(block, "float32") for _ in range(2))
     module.get_function("warp_votes")(
-        (1,), (block,), (cupy_on_host.asarray(x), votes, largest, swapped)
+        (1,), (block,), (cupy_on_host.asarray(x), votes, largest, after, before)
     )
+    assert before.get().tolist() == [x[i if i % 4 == 0 else i - 1] for i in range(block)]
     for w in range(warps):
         lanes = x[32 * w : 32 * w + 32]
         assert votes.get()[w] == sum(1 << i for i, value in enumerate(lanes) if value > 0)
         assert largest.get()[w] == lanes.max()
-    for i, value in enumerate(swapped.get()):
+    for i, value in enumerate(after.get()):
         last = i % 4 == 3
         if last or i + 1 < block:
             assert value == (x[i] if last else x[i + 1])
@@ -217,6 +219,10 @@ def test_strides_over_the_grid(cupy_on_host, module, grid, block, rng):
         (grid,), (block,), (cupy_on_host.asarray(x), y, np.int64(1111))
     )
     np.testing.assert_allclose(y.get(), np.exp(x.astype("float64")), rtol=1e-6)
+    # In place: the array is the argument of a pointer to const, and of one that is not.
+    y = cupy_on_host.asarray(-x)
+    module.get_function("stride_exp")((grid,), (block,), (y, y, np.int64(1111)))
+    np.testing.assert_allclose(y.get(), np.exp(-x.astype("float64")), rtol=1e-6)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -335,6 +341,7 @@ MISTAKES = {
     "shared index": ("part[threadIdx.x] =", "part[threadIdx.x + 60] =", "an array that is shorter"),
     "input written": ("y[i] =", "((float*)x)[i] =", "pointer to const"),
     "same place": ("y[i] =", "y[0] =", "races: it writes argument 1 .*, element 0,"),
+    "two blocks": ("y[i] =", "y[threadIdx.x] =", "races: it writes argument 1 .* block number"),
     "neighbours": ("y[i] =", "y[i > 5 ? i - 1 : i] =", "races"),
     "warp of some": ("__syncthreads();", "if (threadIdx.x > 2) __syncwarp(); __syncthreads();",
                      "divergence: .* waits in line 7 for the lanes"),
@@ -482,17 +489,63 @@ def test_sources_are_those_of_nvrtc(cupy_on_host, module):
         module.get_function("not_extern")
     with pytest.raises(CUDADriverError, match="NOT_FOUND"):
         module.get_function("nothing")
-    for body in (
-        "x[0] = INFINITY;", "uint32_t i = 0;", "x[0] = std::max(1.f, 2.f);", "x[0] = M_PI;",
-        "undeclared();", "y[0] = 1;",
-    ):
-        code = f'extern "C" __global__ void f(float* x) {{ {body} }}'
-        with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match=r"kernel\.cu:1"):
-            cupy_on_host.RawModule(code=code).get_function("f")
     with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match="unrecognized option"):
         cupy_on_host.RawModule(code=SOURCE, options=("-O3x",)).get_function("few")
     with pytest.raises(TypeError, match="options must be a tuple"):
         cupy_on_host.RawModule(code=SOURCE, options=["-std=c++17"])
+
+
+TAKEN = [
+    "x[0] = max(x[0], 1.0) + min(1u, 2) + max(1l, 2l);", "x[0] = fmax(x[0], 1) + pow(x[0], 2);",
+    "x[0] = rsqrtf(2) + fma(x[0], 2, 1) + abs(x[0]) + fabsf(-1);", "x[0] = modf(x[0], x);",
+    "bool b = isnan(x[0]) || isfinite(x[0]);", "assert(x[0] > 0);", 'printf("a");',
+    "dim3 d = blockDim; uint3 i = threadIdx;", "x[0] = __shfl_sync(~0u, 1.0, 1);",
+    "__syncwarp(); __syncwarp(3);", "float4 v = __ldg((float4*)x);", "memset(x, 0, 4);",
+    "static const float t[2] = {1, 2}; x[0] = t[threadIdx.x];", "size_t n = 0; void* p = NULL;",
+    "auto f = [](float a) { return a; }; x[0] = f(1);", "x[0] = atomicAdd(x, 1);",
+    "x[0] = float2{1, 2}.x + int4{}.w + warpSize;", "unsigned m = __activemask();",
+]
+REFUSED = [
+    "x[0] = INFINITY;", "x[0] = NAN;", "x[0] = M_PI;", "x[0] = FLT_MAX;", "uint32_t i = 0;",
+    "uintptr_t p = 0;", "x[0] = std::max(1.f, 2.f);", "x[0] = max(x[0], 1);", "x[0] = exp(1);",
+    "x[0] = fmax(x[0], 1.0);", "x[0] = sqrt(2);", "long long i = min(1ll, 2);", "y[0] = 1;",
+    "threadIdx.x = 3;", "x[0] = atomicMax(x, 1.f);", "int n = blockDim.x; float a[n];",
+]
+
+
+def in_a_kernel(body, number=0):
+    return f'extern "C" __global__ void f{number}(float* x) {{ {body} }}\n'
+
+
+def test_what_compiles(cupy_on_host):
+    code = "".join(in_a_kernel(body, i) for i, body in enumerate(TAKEN))
+    cupy_on_host.RawModule(code=code).get_function("f3")
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_what_does_not_compile(cupy_on_host, body):
+    with pytest.raises(cupy_on_host.cuda.compiler.CompileException, match=r"kernel\.cu:1:.*error"):
+        cupy_on_host.RawModule(code=in_a_kernel(body)).get_function("f0")
+
+
+def test_nvrtc_takes_and_refuses_the_same():
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
+    try:
+        nvrtc.nvrtcVersion()
+    except Exception as error:
+        pytest.skip(f"NVRTC cannot be loaded ({error}); pip install nvidia-cuda-nvrtc")
+
+    def compiles(code):
+        _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernel.cu", 0, [], [])
+        (status,) = nvrtc.nvrtcCompileProgram(program, 2, [b"-std=c++17", b"-arch=sm_80"])
+        nvrtc.nvrtcDestroyProgram(program)
+        return status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+
+    mistakes = [GUARDED.replace(old, new) for old, new, _ in MISTAKES.values()]
+    for code in (SOURCE, GUARDED, *mistakes, *map(in_a_kernel, TAKEN)):
+        assert compiles(code), code
+    for body in REFUSED:
+        assert not compiles(in_a_kernel(body)), body
 
 
 # Arrays.

@@ -178,7 +178,8 @@ def _prepare(code: str, options: tuple[str, ...]) -> tuple[str, dict[str, int], 
     )
     if done.returncode:
         raise CompileError(done.stderr)
-    text = done.stdout
+    text = re.sub(r'^# \d+ "<.*$', "", done.stdout, flags=re.M)
+    text = re.sub(r'^# (\d+) (".*?").*$', r"#line \1 \2", text, flags=re.M)
     kernels, hidden, depths = {}, set(), _depths(text)
     for match in KERNEL.finditer(text):
         before = re.sub(r"^#.*$", "", text[: match.start()], flags=re.M).rstrip()
@@ -219,7 +220,7 @@ def _build(text: str, names: tuple[str, ...]) -> Path:
     source = f'#include "{HERE / "cuda_host.h"}"\nnamespace {{\n{text}\n}}\n{kernels}\n'
     flags = [
         "-O1", "-g1", "-std=c++17", "-nostdinc++", "-fPIC", "-fno-exceptions", "-fno-rtti",
-        "-fno-strict-aliasing", "-w", f"-fsanitize={CHECKS}",
+        "-fno-strict-aliasing", "-pedantic-errors", "-Werror=vla", f"-fsanitize={CHECKS}",
     ]
     return _cached(source, flags, (HERE / "cuda_host.h").read_text(encoding="utf-8"))
 

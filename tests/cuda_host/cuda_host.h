@@ -4,6 +4,7 @@
 // (-fsanitize=thread, whose calls runtime.cpp answers), and runs on fibers: see runtime.cpp.
 // As under NVRTC there is no standard library.
 #pragma once
+#pragma GCC system_header  // the strictness that sources are read with is not for this file
 
 #include <math.h>
 #include <stddef.h>
@@ -55,13 +56,16 @@ CUDA_HOST_VECTORS(double, double, 16, 16)
 struct dim3 {
     unsigned x, y, z;
     dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
+    operator uint3() const { return {x, y, z}; }
 };
 
 // The runtime.
 
 extern "C" {
 // Constant as far as one thread can see: the runtime sets them when it switches to it.
-extern const uint3 threadIdx, blockIdx, blockDim, gridDim;
+extern const uint3 threadIdx, blockIdx;
+extern const dim3 blockDim, gridDim;
 
 void cuda_host_syncthreads(int line);
 int cuda_host_syncthreads_count(int line, int predicate);
@@ -83,6 +87,7 @@ const int warpSize = 32;
 #define __syncthreads_and(p) (cuda_host_syncthreads_count(__LINE__, (p) == 0) == 0)
 #define __threadfence() cuda_host_fence()
 #define __threadfence_block() cuda_host_fence()
+#define __threadfence_system() cuda_host_fence()
 #define __trap() cuda_host_trap("__trap()", __LINE__)
 #define __nanosleep(n) ((void)(n))
 #undef assert
@@ -332,6 +337,7 @@ inline double abs(double x) { return fabs(x); }
 inline int abs(int x) { return x < 0 ? -x : x; }
 inline long abs(long x) { return x < 0 ? -x : x; }
 inline long long abs(long long x) { return x < 0 ? -x : x; }
+inline float modf(float x, float* whole) { return modff(x, whole); }
 inline void sincos(float x, float* s, float* c) { *s = sinf(x); *c = cosf(x); }
 
 #define CUDA_HOST_EXTREMES(T) \
@@ -352,10 +358,10 @@ inline float max(float a, float b) { return fmaxf(a, b); }  // a NaN loses
 inline float min(float a, float b) { return fminf(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 inline double min(double a, double b) { return fmin(a, b); }
-inline double max(float a, double b) { return fmax(a, b); }
-inline double max(double a, float b) { return fmax(a, b); }
-inline double min(float a, double b) { return fmin(a, b); }
-inline double min(double a, float b) { return fmin(a, b); }
+inline double max(float a, double b) { return fmax((double)a, b); }
+inline double max(double a, float b) { return fmax(a, (double)b); }
+inline double min(float a, double b) { return fmin((double)a, b); }
+inline double min(double a, float b) { return fmin(a, (double)b); }
 
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline double rsqrt(double x) { return 1 / sqrt(x); }
@@ -486,3 +492,5 @@ extern "C" __attribute__((visibility("default"), used)) inline void cuda_host_sh
 #define uint16_t uint16_t_of_the_source
 #define uint32_t uint32_t_of_the_source
 #define uint64_t uint64_t_of_the_source
+#define intptr_t intptr_t_of_the_source
+#define uintptr_t uintptr_t_of_the_source
