@@ -32,11 +32,12 @@ class Data(Layer):
 
     Attributes:
         position: how many examples have been served; a snapshot stores it.
-        count: how many there are.
+        count: how many there are, each of them `repeat` times.
         shapes: shape of one example of each top; None takes that of the array.
     """
 
     is_source = True
+    repeat = 1
 
     def __init__(
         self, name: str, tops: Sequence[str] | str | None, shuffle: bool, augment: str | None,
@@ -163,22 +164,23 @@ class Data(Layer):
         assert device is not None
         staged = self.resident is None
         arrays = self.staging.arrays if staged else self.resident
-        orders, slots = (None, 0) if staged else self.orders()
+        orders = None if staged else self.orders()
+        slots = 0 if orders is None else len(orders)
         for i, (top, array) in enumerate(zip(tops, arrays or (), strict=True)):
             table = self.table if i == 0 and self.augment else None
             size = math.prod(top.shape)
             pieces = -(-size // CHUNK)
             device.launch(
                 GATHER[array.dtype.name], "gather", count * pieces, size, pieces,
-                self.run.batch_size, array, orders, self.count, slots, self.place,
+                self.run.batch_size, array, orders, self.count, self.repeat, slots, self.place,
                 float(self.scale) if i == 0 else 1.0, table,
                 0 if table is None else table.shape[1],
                 *philox.keys(self.run.seed, self.stream), device.clock, top.data,
             )
         self.position += count
 
-    def orders(self) -> tuple[Array, int]:
-        """Row numbers of a few epochs, (slots, count), in the lower half of uint64, and slots."""
+    def orders(self) -> Array:
+        """Row numbers of a few epochs, (slots, count / repeat), in the lower half of uint64."""
         raise NotImplementedError
 
 
@@ -202,9 +204,9 @@ def readable(dtype: np.dtype) -> np.dtype:
 GATHER = {
     name: cuda.source(f"#define CHUNK {CHUNK}\ntypedef {c} number;\n" + philox.CUDA + r"""
 KERNEL gather(
-    i64 size, i64 pieces, i64 rows, const number* from, const u64* orders, i64 count, i64 slots,
-    i64 source, real scale, const i64* table, i64 pixels, u64 seed, u32 stream, const i64* clock,
-    real* out)
+    i64 size, i64 pieces, i64 rows, const number* from, const u64* orders, i64 count, i64 repeat,
+    i64 slots, i64 source, real scale, const i64* table, i64 pixels, u64 seed, u32 stream,
+    const i64* clock, real* out)
 {
     __shared__ i64 example;
     __shared__ u32 turn;
@@ -215,7 +217,8 @@ KERNEL gather(
         example = (clock[PASS] & 1) * rows + row;
         if (orders) {
             i64 position = clock[POSITION + source] + row;
-            example = (u32)orders[position / count % slots * count + position % count];
+            i64 slot = position / count % slots, place = position % count / repeat;
+            example = (u32)orders[slot * (count / repeat) + place];
         }
         if (table) {
             u32 words[4];

@@ -53,7 +53,13 @@ class GaussianKL(Loss):
         diffs = [mean[:0] if b.diff is None else rows(b.diff) for b in bottoms]
         divergence_backward(mean, log_variance, tops[0].diff, *diffs)
 
-    # With CUDA.
+    # With CUDA.  Another prior than the standard normal is left to the array code.
+
+    recordable = True
+
+    def can_use_kernels(self) -> bool:
+        """CUDA's are for the standard normal."""
+        return self.run.device is None or len(self.bottoms) == 2
 
     forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
     __device__ inline double term(real mean, real log_variance)

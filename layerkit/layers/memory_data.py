@@ -61,7 +61,7 @@ class MemoryData(Data):
             if sum(a.nbytes for a in self.arrays) <= SHARE * free and self.count < 2**32:
                 self.resident = [self.xp.asarray(a, readable(a.dtype)) for a in self.arrays]
                 slots = -(-self.run.batch_size // self.count) + 1
-                self._orders = self.xp.zeros((slots, self.count), "uint64")
+                self._orders = self.xp.zeros((slots, self.count // self.repeat), "uint64")
                 self._in_order: list[Any] = [None] * slots
         return super().setup(shapes)
 
@@ -112,8 +112,9 @@ class MemoryData(Data):
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Rows of the arrays."""
         if self._host_order is None or self._host_order[0] != (self.run.seed, epoch):
-            order = epoch_order(self.count, self.run.seed, self.stream, epoch, self.shuffle)
-            self._host_order = (self.run.seed, epoch), order
+            count = self.count // self.repeat
+            order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
+            self._host_order = (self.run.seed, epoch), np.repeat(order, self.repeat)
         index = self._host_order[1][start:stop]
         return [a[index] for a in self.arrays]
 
@@ -133,18 +134,18 @@ class MemoryData(Data):
         for epoch, _, _ in passages(self.position, self.run.batch_size, self.count):
             slot, known = epoch % len(self._in_order), (self.run.seed, epoch)
             if self._in_order[slot] != known:
-                keys = self.xp.empty(self.count, "uint64")
+                keys = self.xp.empty(self._orders.shape[1], "uint64")
                 device.launch(
-                    ORDER, "order_keys", device.blocks(-(-self.count // 4)), self.count,
+                    ORDER, "order_keys", device.blocks(-(-keys.size // 4)), keys.size,
                     *philox.keys(self.run.seed, self.stream), epoch, int(self.shuffle), keys,
                 )
                 keys.sort()
                 self._orders[slot] = keys
                 self._in_order[slot] = known
 
-    def orders(self) -> tuple[Array, int]:
-        """A slot for each epoch that a batch can touch."""
-        return self._orders, len(self._in_order)
+    def orders(self) -> Array:
+        """A row for each epoch that a batch can touch."""
+        return self._orders
 
 
 # Kernels.
