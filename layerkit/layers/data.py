@@ -217,8 +217,8 @@ KERNEL gather(
         example = (clock[PASS] & 1) * rows + row;
         if (orders) {
             i64 position = clock[POSITION + source] + row;
-            i64 slot = position / count % slots, place = position % count / repeat;
-            example = (u32)orders[slot * (count / repeat) + place];
+            i64 slot = position / count % slots, rank = position % count / repeat;
+            example = (u32)orders[slot * (count / repeat) + rank];
         }
         if (table) {
             u32 words[4];
