@@ -581,6 +581,13 @@ def test_views_share_memory_and_results_do_not(cupy_on_host, rng):
         assert fresh.data.mem is not a.data.mem
     expected = a.get()
     np.testing.assert_array_equal(a[index].get(), expected[[2, 0]])
+    windows = cupy_on_host.lib.stride_tricks.sliding_window_view(a, (2, 2))
+    assert windows.data.mem is a.data.mem
+    np.testing.assert_array_equal(windows.get()[2, 3], expected[2:4, 3:5])
+    cupy_on_host.add.at(a, (cupy_on_host.asarray(np.array([3, 3])), 0), a[:2, 5])
+    expected[3, 0] += expected[:2, 5].sum()
+    np.testing.assert_allclose(a.get(), expected, rtol=1e-13, atol=1e-14)
+    expected = a.get()
     a[1:3] *= 2
     a[0, :2] = a[3, 4:]
     expected[1:3] *= 2

@@ -420,7 +420,18 @@ def wrapped(function: Any) -> Callable[..., Any]:
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         return compute(function, *args, out=out, **kwargs)
 
+    def at(a: ndarray, index: Any, value: Any) -> None:
+        """Elements that the index names several times take part as often."""
+        _no_masks(index)
+        given = _plain(index), _plain(value)
+        submit(
+            lambda: function.at(a._host, *given), [a._memory, *_memories([index, value])],
+            f"cupy.{function.__name__}.at",
+        )
+
     call.__name__ = function.__name__
+    if function in (np.add, np.subtract, np.maximum, np.minimum):  # the others have no `at`
+        call.at = at  # type: ignore[attr-defined]
     return call
 
 
@@ -516,6 +527,13 @@ def like(function: Callable[..., ndarray]) -> Callable[..., ndarray]:
         return function(a.shape, *args, dtype=dtype or a.dtype)
 
     return call
+
+
+def sliding_window_view(x: ndarray, window_shape: Any, axis: Any = None) -> ndarray:
+    """A view; CuPy looks at the shape on the device, so it cannot be captured."""
+    forbid_capture("cupy.lib.stride_tricks.sliding_window_view")
+    windows = np.lib.stride_tricks.sliding_window_view
+    return x._view(windows(x._host, window_shape, axis, writeable=True))
 
 
 def copyto(dst: ndarray, src: Any) -> None:

@@ -26,7 +26,9 @@ OTHERS = """
     hstack max mean min moveaxis pad prod ravel repeat reshape roll squeeze stack std sum swapaxes
     take take_along_axis tile transpose var vstack
 """
-WAITING = "argsort argwhere bincount flatnonzero lexsort nonzero searchsorted sort unique"
+WAITING = (
+    "argsort argwhere bincount flatnonzero lexsort median nonzero searchsorted sort unique"
+)
 PRODUCTS = "dot einsum inner matmul tensordot vdot"
 SAME = """
     bool_ complex128 complex64 dtype e finfo float16 float32 float64 floating iinfo inf int16 int32
@@ -217,6 +219,9 @@ def make() -> dict[str, ModuleType]:
         __version__="14.0.0 on the host", cuda=cuda, RawKernel=RawKernel, RawModule=RawModule,
         get_array_module=lambda *args: (
             cupy if any(isinstance(a, array.ndarray) for a in args) else np
+        ),
+        lib=SimpleNamespace(
+            stride_tricks=SimpleNamespace(sliding_window_view=array.sliding_window_view)
         ),
         get_default_memory_pool=lambda: state.pool,
         shares_memory=lambda a, b: np.shares_memory(a._host, b._host),
