@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from layerkit.backends import cuda
+from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
-from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.layers.loss import WIDE, Loss, rows
 
 
 class GaussianKL(Loss):
@@ -53,26 +55,30 @@ class GaussianKL(Loss):
         diffs = [mean[:0] if b.diff is None else rows(b.diff) for b in bottoms]
         divergence_backward(mean, log_variance, tops[0].diff, *diffs)
 
-    # With CUDA.  Another prior than the standard normal is left to the array code.
+    # With CUDA.
 
-    recordable = True
+    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The divergence of each example."""
+        self._launch(bottoms, tops, [])
 
-    def can_use_kernels(self) -> bool:
-        """CUDA's are for the standard normal."""
-        return self.run.device is None or len(self.bottoms) == 2
+    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """All diffs at once, and the loss over again."""
+        self._launch(bottoms, tops, [b.diff for b in bottoms])
 
-    forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
-    __device__ inline double term(real mean, real log_variance)
-    {
-        double m = mean, v = log_variance;
-        return m * m + (expm1(v) - v);
-    }
-    __device__ inline real by_first(real mean, real log_variance) { return mean; }
-    __device__ inline real by_second(real mean, real log_variance)
-    {
-        return (real)0.5 * expm1(log_variance);
-    }
-    """, factor=0.5)
+    def forward_backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Loss and diffs in one pass."""
+        self._launch(bottoms, tops, [b.diff for b in bottoms])
+
+    def _launch(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        """Two bottoms, or four where the prior is another; what is not there is passed as None."""
+        device, mean = self.run.device, rows(bottoms[0].data)
+        assert device is not None
+        lanes = cuda.THREADS if mean.shape[1] > WIDE else 32
+        four = [*(b.data for b in bottoms), None, None][:4]
+        device.launch(
+            CUDA, "divergence", device.blocks(len(mean) * lanes), *mean.shape, lanes, *four,
+            tops[0].diff if diffs else None, tops[0].data, *[*diffs, *[None] * 4][:4],
+        )
 
 
 # Kernels.
@@ -98,3 +104,37 @@ def divergence_backward(mean, log_variance, scale, dmean, dlog_variance):
     for row in range(len(dlog_variance)):
         for j in range(mean.shape[1]):
             dlog_variance[row, j] = 0.5 * scale[row] * math.expm1(float(log_variance[row, j]))
+
+
+# CUDA.
+
+CUDA = cuda.source(r"""
+KERNEL divergence(
+    i64 rows, i64 size, i64 lanes, const real* mean, const real* log_variance,
+    const real* prior_mean, const real* prior_log_variance, const real* scale, real* loss,
+    real* dmean, real* dlog_variance, real* dprior_mean, real* dprior_log_variance)
+{
+    i64 row = place() / lanes;
+    double total = 0;
+    if (row < rows) {
+        double s = scale ? scale[row] : (real)0;
+        for (i64 j = row * size + threadIdx.x % lanes; j < (row + 1) * size; j += lanes) {
+            double m = mean[j], t = log_variance[j], precision = 1;
+            if (prior_mean) {
+                m -= prior_mean[j];
+                t -= prior_log_variance[j];
+                precision = exp(-(double)prior_log_variance[j]);
+            }
+            double v = expm1(t);
+            total += m * m * precision + (v - t);
+            if (dmean) dmean[j] = (real)(s * m * precision);
+            if (dlog_variance) dlog_variance[j] = (real)(0.5 * s * v);
+            if (dprior_mean) dprior_mean[j] = (real)(-s * m * precision);
+            if (dprior_log_variance)
+                dprior_log_variance[j] = (real)(-0.5 * s * (v + m * m * precision));
+        }
+    }
+    total = lanes_sum(total, (u32)lanes);
+    if (row < rows && threadIdx.x % lanes == 0) loss[row] = (real)(0.5 * total);
+}
+""")
