@@ -66,7 +66,9 @@ def compile_source(code, dtype, architecture):
 
 def test_there_is_a_source_for_each_of_the_layers():
     text = "".join(SOURCES.values())
-    for kernel in ("likelihood", "divergence", "reparameterize", "columns", "few_backward", "gather", "dropout"):
+    for kernel in (
+        "likelihood", "divergence", "reparameterize", "columns", "few_backward", "gather", "dropout"
+    ):
         assert f"KERNEL {kernel}(" in text
     assert len([name for name in SOURCES if name.startswith("sum_pairs")]) == 2
     assert all(hasattr(solver, "update_cuda") for solver in (lk.Adam, lk.SGD, lk.Nesterov))
