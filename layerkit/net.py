@@ -79,8 +79,8 @@ class Net:
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
-        kernels: "auto" runs compiled kernels where there are any, on the NumPy backend with Numba;
-            "array" the array code that is their specification.
+        kernels: "auto" runs compiled kernels where there are any, Numba's on the CPU and CUDA's on
+            the GPU; "array" the array code that is their specification.
         tf32: on a GPU, lets matrix products of float32 round their factors to 10 bits, which is
             faster.  False by default.
 

@@ -251,7 +251,7 @@ def test_the_papers_net_at_its_own_size(gpu):
 
 
 def test_the_loss_curve_of_a_long_run(gpu):
-    nets = pair(with_galaxies(50, hidden=12, pixels=90), 6, 5)
+    nets = pair(with_galaxies(50, hidden=10, pixels=50), 6, 5)
     curves = [lk.Adam(net, 1e-3).steps(200) for net in nets]
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
@@ -261,7 +261,8 @@ def test_the_loss_curve_of_a_long_run(gpu):
 def test_replaying_equals_calling_bit_for_bit(gpu, rows, dtype):
     results = []
     for record in (True, False, True):
-        net = lk.Net(with_galaxies(), rows, "cupy", seed=4, dtype=dtype)
+        layers = with_galaxies(hidden=12, pixels=300)
+        net = lk.Net(layers, rows, "cupy", seed=4, dtype=dtype)
         solver = lk.Adam(net, 1e-3)
         solver.record = record
         losses = np.concatenate([solver.steps(4), [solver.step()], solver.steps(3)])
@@ -343,6 +344,27 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_update(
     assert there.net.state() == here.net.state()
     for name, p in here.net.params.items():
         assert_alike(host(there.net, there.net.params[name].data), p.data, "float64", name)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers, calls = [lk.Adam(net, 1e-3) for net in nets], []
+    prepare = L.MemoryData.prepare
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        prepare(self)
+
+    monkeypatch.setattr(L.MemoryData, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        solvers[0].steps(9)
+    assert solvers[0].iteration == after
+    losses = solvers[1].steps(9)
+    np.testing.assert_allclose(solvers[0].steps(9 - after), losses[after:], rtol=1e-10)
+    assert_same_training(solvers)
 
 
 def test_at_batch_1_the_gradient_of_weights_never_reaches_memory(gpu):

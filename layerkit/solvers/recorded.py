@@ -91,14 +91,20 @@ class Recorded:
         positions = [x.position for x in sources]
         self._upload(count)
         self.device.set_clock(passes, [p - rows for p in positions], row=-1)
-        for step in range(1, count + 1):
-            net.run.passes = passes + step
-            net.prepare()
-            self._step()
-            for source, position in zip(sources, positions, strict=True):
-                source.position = position + step * rows
-            net.look_ahead()
         self.device.forget_clock()
+        step = 0
+        try:
+            while step < count:
+                net.run.passes += 1
+                net.prepare()
+                self._step()
+                step += 1
+                for source, position in zip(sources, positions, strict=True):
+                    source.position = position + step * rows
+                net.look_ahead()
+        except BaseException:  # Ctrl-C, or data that cannot be read: so many steps have been made
+            solver.iteration, net.run.passes = iteration + step, passes + step
+            raise
         results = net.backend.to_host(self._results[:count])
         finite = np.isfinite(results[:, 0])
         made = count if finite.all() else int(np.argmin(finite))
