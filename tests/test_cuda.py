@@ -464,6 +464,10 @@ def test_metrics_and_losses_that_others_read(gpu, rng):
             net.layers["square"].weight = weight
         np.testing.assert_allclose(*[s.steps(3) for s in solvers], rtol=1e-10)
     assert nets[0].metrics == nets[1].metrics
+    assert solvers[0].curves.keys() == {"loss", "square", "last", "hits"}
+    for name, curve in solvers[1].curves.items():
+        np.testing.assert_allclose(solvers[0].curves[name], curve, rtol=1e-10)
+        assert curve[-1] == {**nets[1].losses, **nets[1].metrics}[name]
     assert_same_training(solvers)
 
 
@@ -617,7 +621,12 @@ def test_steps_on_numpy_are_steps():
     layers = with_galaxies(hidden=7, pixels=50)
     nets = [lk.Net(layers, 3, seed=3, kernels="array") for _ in range(2)]
     solvers = [lk.Adam(net) for net in nets]
-    np.testing.assert_array_equal(solvers[0].steps(5), [solvers[1].step() for _ in range(5)])
+    losses, reconstruction = [], []
+    for _ in range(5):
+        losses.append(solvers[1].step())
+        reconstruction.append(nets[1].losses["reconstruction"])
+    np.testing.assert_array_equal(solvers[0].steps(5), losses)
+    np.testing.assert_array_equal(solvers[0].curves["reconstruction"], reconstruction)
     with pytest.raises(lk.errors.NetError, match="count must be at least 1"):
         solvers[0].steps(0)
 

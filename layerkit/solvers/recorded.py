@@ -75,14 +75,15 @@ class Recorded:
         self._replay: Any = None
 
     def run(self, count: int) -> np.ndarray:
-        """Makes `count` steps; returns their objectives.
+        """Makes `count` steps: (count, 1 + reported), the objective and each loss and metric.
 
         Raises:
             NotFiniteError: as Solver.step; the steps before the one that failed have been made.
         """
         longest = STEPS if self.recordable else 1
         lengths = [min(longest, count - done) for done in range(0, count, longest)]
-        return np.concatenate([self._run(length) for length in lengths])
+        results = np.concatenate([self._run(length) for length in lengths])
+        return np.delete(results, 1, axis=1)  # without the terms of regularisation
 
     def _run(self, count: int) -> np.ndarray:
         solver, net = self.solver, self.net
@@ -119,7 +120,7 @@ class Recorded:
             for source, position in zip(sources, positions, strict=True):
                 source.position = position + (made + 1) * rows
             raise NotFiniteError(solver.not_finite(float(results[made, 0])))
-        return results[:, 0]
+        return results
 
     def _upload(self, count: int) -> None:
         """Brings to the GPU what the host knows of the next steps."""

@@ -52,6 +52,8 @@ class Solver:
         fuse: whether `step` lets layers change their parameters in the backward pass, which is
             faster and leaves such parameters' diffs as they were.  True by default; without effect
             where the gradient is clipped, a parameter regularised or frozen, or without kernels.
+        curves: name of each loss and metric layer -> its value in each step of the last call of
+            `steps`.
         record: whether a GPU replays a recorded step, which is faster; True by default, without
             effect where a layer cannot be recorded (see Layer).
     """
@@ -72,6 +74,7 @@ class Solver:
         size = net.arena.data.shape
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
         self.fuse = self.record = True
+        self.curves: dict[str, np.ndarray] = {}
         self._update: Update | None = None
         if net.run.team is not None and overrides(type(self), "update_kernel", ("update",)):
             self._update = self._make_update()
@@ -138,9 +141,16 @@ class Solver:
         """
         if count < 1:
             raise NetError(f"steps: count must be at least 1, got {count}")
-        if self._cuda is None:
-            return np.array([self.step(**inputs) for _ in range(count)])
-        return self._recorder(inputs).run(count)
+        names = [layer.name for layer in self.net.reported]
+        if self._cuda is not None:
+            results = self._recorder(inputs).run(count)
+        else:
+            results = np.empty((count, 1 + len(names)))
+            for row in results:
+                row[0] = self.step(**inputs)
+                row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
+        self.curves = dict(zip(names, results.T[1:], strict=True))
+        return results[:, 0]
 
     def _recorder(self, inputs: dict[str, Any]) -> Recorded:
         """The recorded step for what is asked now."""
