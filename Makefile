@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/galaxy
+CUDA ?= cuda13
 
-.PHONY: help galaxy test lint types bench clean
+.PHONY: help galaxy test lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
 	@echo "make test     lint, types and tests"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
+	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
 
 $(VENV)/run: pyproject.toml
@@ -35,6 +37,16 @@ test: lint types
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/cpu.py $(BENCH)
+
+$(VENV)/gpu: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
+	@touch $@
+
+gpu-test: $(VENV)/gpu
+	LAYERKIT_GPU=required $(BIN)/python -m pytest tests/test_cuda.py tests/test_backends.py -k 'not stand-in'
+
+gpu-bench: $(VENV)/gpu
+	$(BIN)/python benchmarks/gpu.py $(BENCH)
 
 clean:
 	find layerkit nets examples tests benchmarks -name __pycache__ -exec rm -rf {} +

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NoReturn
 from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
+from layerkit.backends.cuda import Device
 from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError
 
 Shape = tuple[int, ...]
 
-# What a kernel called name + "_kernel" does, in terms of array code.
+# What a kernel called name + "_kernel" (on the CPU) or name + "_cuda" does, in terms of array code.
 KERNELS = {
     "forward": ("forward",),
     "backward": ("backward",),
@@ -45,7 +46,8 @@ class Run:
             every random number that the layer draws.
         training: False in a net of phase "test".
         sample: False while sampling layers should return the mean of what they sample.
-        team: the threads that kernels run on, or None where layers run their array code.
+        team: the threads that the CPU's kernels run on, or None where layers do without these.
+        device: the same for the GPU's kernels.
     """
 
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
@@ -57,6 +59,7 @@ class Run:
         self.passes = 0
         self.sample = True
         self.team: Team | None = None
+        self.device: Device | None = None
 
 
 class Layer:
@@ -94,6 +97,12 @@ class Layer:
     A kernel stands for the array code of its own class: a subclass that redefines `forward` is run
     by that, not by a kernel that it inherits.
 
+    **On a GPU** the same methods with names that end in `_cuda` launch CUDA kernels
+    (backends/cuda.py).  A training step is recorded once and replayed, without another call of any
+    method, where every layer says that this does the same (`recordable`); otherwise layers are
+    called in each step.  What changes from pass to pass, such as its number, kernels then read from
+    `self.run.device.clock`.
+
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
 
@@ -109,6 +118,7 @@ class Layer:
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
     forward_backward: Any = None  # set by `use_kernels`
     backward_update: Any = None
+    recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -225,9 +235,17 @@ class Layer:
 
     def use_kernels(self) -> None:
         """Puts kernels in the place of array code, where this class has any that stand for it."""
+        kind = "cuda" if self.run.device is not None else "kernel"
         for name, stands_for in KERNELS.items():
-            if self.can_use_kernels() and overrides(type(self), f"{name}_kernel", stands_for):
-                setattr(self, name, getattr(self, f"{name}_kernel"))
+            if self.can_use_kernels() and overrides(type(self), f"{name}_{kind}", stands_for):
+                setattr(self, name, getattr(self, f"{name}_{kind}"))
+
+    def can_record(self, call: Any) -> bool:
+        """Whether a method that a plan calls does the same when it is recorded and replayed."""
+        name = getattr(call, "func", call).__name__
+        return name.endswith("_cuda") or (
+            self.recordable and overrides(type(self), "recordable", ("forward", "backward"))
+        )
 
     def __repr__(self) -> str:
         bottoms = ", ".join(self.bottoms)

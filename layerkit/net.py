@@ -16,6 +16,7 @@ import numpy as np
 from layerkit import backends
 from layerkit.backends import philox
 from layerkit.backends.base import Array
+from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
 from layerkit.backends.threads import team
 from layerkit.blob import Arena, Blob, Parameter
@@ -79,8 +80,10 @@ class Net:
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
-        kernels: "auto" runs compiled kernels where there are any, on the NumPy backend with Numba;
-            "array" the array code that is their specification.
+        kernels: "auto" runs compiled kernels where there are any, Numba's on the CPU and CUDA's on
+            the GPU; "array" the array code that is their specification.
+        tf32: on a GPU, lets matrix products of float32 round their factors to 10 bits, which is
+            faster.  False by default.
 
     Attributes:
         layers: name -> Layer, in the order in which they run.
@@ -89,6 +92,7 @@ class Net:
         arena: the flat arrays behind the parameters.
         losses: name -> mean over the examples of each loss layer, unweighted, of the last pass.
         metrics: the same for metric layers such as Accuracy.
+        reported: the layers that losses and metrics come from, losses first.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         version: changes whenever blobs are given diffs, or none, anew.
@@ -101,7 +105,7 @@ class Net:
     def __init__(
         self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
         dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
-        gradients: str | None = None, kernels: str = "auto",
+        gradients: str | None = None, kernels: str = "auto", tf32: bool = False,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
@@ -119,7 +123,7 @@ class Net:
                 raise NetError(f"{setting} must be a whole number{atleast}, got {value!r}")
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise NetError(f"a net is made from a list of layers, got {layers!r}; put it in a list")
-        self.backend = backends.get(backend)
+        self.backend = backends.get(backend, tf32)
         self.xp = self.backend.xp
         self.dtype = np.dtype(dtype)
         self.gradients = gradients
@@ -127,11 +131,16 @@ class Net:
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         if kernels == "auto" and self.backend.name == "numpy" and compile_all():
             self.run.team = team()
+        self.tf32 = tf32
         self.descriptions = list(layers)
         ordered = sort_layers(self.descriptions)
         self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
+        if kernels == "auto" and self.backend.name == "cupy":
+            self.run.device = Device(self.xp, self.dtype, len(self.sources()))
+            for place, source in enumerate(self.sources()):
+                source.place = place
         shapes = self._set_up()
-        if self.run.team is not None:
+        if self.run.team is not None or self.run.device is not None:
             for layer in self.layers.values():
                 layer.use_kernels()
         self.params: dict[str, Parameter] = {
@@ -142,14 +151,19 @@ class Net:
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()
         }
+        made = list(self.layers.values())
+        self.reported = [x for x in made if x.is_loss] + [x for x in made if x.is_metric]
+        if self.run.device is not None:  # side by side, so that one kernel can read them all
+            self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
+            for x, values in zip(self.reported, self.values, strict=True):
+                self.blobs[x.tops[0]] = Blob(x.tops[0], values)
         self._forward = [
             (layer, [self.blobs[b] for b in layer.bottoms], [self.blobs[t] for t in layer.tops])
             for layer in self.layers.values()
         ]
         self._inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
-        self._reported = [x for x in self.layers.values() if x.is_loss or x.is_metric]
-        self._means = self.backend.zeros((len(self._reported),), "float64")
-        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self._reported))]
+        self._means = self.backend.zeros((len(self.reported),), "float64")
+        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self.reported))]
         self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
         self._rows = batch_size
         self.version = 0
@@ -304,7 +318,8 @@ class Net:
         """
         return self.run_forward(self._plan, inputs)
 
-    def _feed(self, inputs: dict[str, Any]) -> None:
+    def feed(self, inputs: dict[str, Any]) -> None:
+        """Puts the values of Input layers in place, and with them the number of rows."""
         names = [layer.name for layer in self._inputs]
         for name in inputs:
             if name not in names:
@@ -347,10 +362,10 @@ class Net:
 
     def _objective(self) -> float:
         total = 0.0
-        if self._reported:
-            for layer, mean in zip(self._reported, self._each_mean, strict=True):
+        if self.reported:
+            for layer, mean in zip(self.reported, self._each_mean, strict=True):
                 self.xp.mean(self.blobs[layer.tops[0]].data, dtype="float64", out=mean)
-            for layer, mean in zip(self._reported, self.backend.to_host(self._means), strict=True):
+            for layer, mean in zip(self.reported, self.backend.to_host(self._means), strict=True):
                 if layer.is_loss:
                     self.losses[layer.name] = float(mean)
                     total += layer.weight * float(mean)
@@ -424,14 +439,19 @@ class Net:
 
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
         """A forward pass by a plan; returns the objective."""
-        self._feed(inputs)
+        self.feed(inputs)
         self.run.passes += 1
         if self.run.team is not None:
             self.run.team.wake()
+        if self.run.device is not None:
+            self._set_clock()
+            self.prepare()
         for layer, call, bottoms, tops in plan.forward:
             if layer.name in plan.losses:
                 tops[0].diff.fill(layer.weight / self._rows)
             call(bottoms, tops)
+        if self.run.device is not None:
+            self.look_ahead()
         return self._objective()
 
     def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
@@ -506,6 +526,7 @@ class Net:
                 for name, array in given.items():
                     self._load(self.blobs[name], array[start:stop], stop - start)
                 self.run.passes += 1
+                self._set_clock()
                 for layer, bottoms, tops in self._plans[key]:
                     layer.forward(bottoms, tops)
                 for whole, name in zip(collected, names, strict=True):
@@ -536,16 +557,37 @@ class Net:
 
     def state(self) -> dict[str, int]:
         """What, besides the parameters, decides the next pass: seed, pass and data positions."""
-        positions = {f"position/{x.name}": x.position for x in self._sources()}
+        positions = {f"position/{x.name}": x.position for x in self.sources()}
         return {"seed": self.run.seed, "passes": self.run.passes, **positions}
 
     def set_state(self, state: dict[str, int]) -> None:
         """Puts back what `state` returned."""
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
-        for source in self._sources():
+        for source in self.sources():
             source.position = int(state[f"position/{source.name}"])
 
-    def _sources(self) -> list[Any]:
+    def _set_clock(self) -> None:
+        """Tells the GPU's kernels which pass this is."""
+        if self.run.device is not None:
+            self.run.device.set_clock(self.run.passes, [x.position for x in self.sources()])
+
+    def prepare(self) -> None:
+        """Before a forward pass on a GPU: the data that it takes are put in order or fetched."""
+        for source in self.sources():
+            source.prepare()
+
+    def look_ahead(self) -> None:
+        """After it: the data of the next pass, should it follow, are on their way."""
+        for source in self.sources():
+            source.look_ahead()
+
+    @property
+    def rows(self) -> int:
+        """How many examples the last pass had, or the next has unless other inputs come."""
+        return self._rows
+
+    def sources(self) -> list[Any]:
+        """The data layers."""
         return [layer for layer in self.layers.values() if layer.is_source]
 
     def rebuild(self, **changes: Any) -> Net:
@@ -558,7 +600,7 @@ class Net:
             "batch_size": self.run.batch_size, "backend": self.backend.name,
             "dtype": self.dtype.name, "seed": self.run.seed,
             "phase": "train" if self.run.training else "test", "gradients": self.gradients,
-            "kernels": self.kernels,
+            "kernels": self.kernels, "tf32": self.tf32,
         }
         net = Net(self.descriptions, **{**settings, **changes})
         for name, p in self.params.items():

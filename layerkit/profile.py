@@ -48,7 +48,7 @@ class Profile:
         batch: examples in a step.
         gemm: operations per second of a large matrix product.
         copy: bytes per second, read and written, of a large copy.
-        threads: how many threads share the work.
+        threads: how many threads share the work; 0 on a GPU.
     """
 
     forward: list[Row]
@@ -83,10 +83,14 @@ class Profile:
         lines.append(
             f"a step of {self.batch} takes {self.milliseconds:.3f} ms "
             f"({1e3 / self.milliseconds:,.0f} per second), {self.bound / self.milliseconds:.0%} of "
-            f"it at the peak of {self.threads} thread{'s' if self.threads > 1 else ''}: "
+            f"it at the peak of {_workers(self.threads)}: "
             f"{self.gemm / 1e9:.0f} GF/s, {self.copy / 1e9:.0f} GB/s"
         )
         return "\n".join(lines)
+
+
+def _workers(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}" if threads else "this GPU"
 
 
 def _short(number: float) -> str:
@@ -117,6 +121,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     for _ in range(3):
         solver.step(**inputs)
     steps = _times(lambda: solver.step(**inputs), iterations)
+    record, solver.record = solver.record, False  # a recorded step shows no parts
     calls = [("forward", plan.forward), ("backward", plan.backward)]
     kept = list(plan.forward), list(plan.backward)
     for title, part in calls:
@@ -126,8 +131,12 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
             solver.step(**inputs)
     finally:
         plan.forward[:], plan.backward[:] = kept
+        solver.record = record
     size = net.arena.data.nbytes * (1 + len(solver.history))
-    peaks = gemm_peak(net.run.team, net.dtype), copy_peak(net.run.team, size)
+    if net.backend.name == "numpy":
+        peaks = gemm_peak(net.run.team, net.dtype), copy_peak(net.run.team, size)
+    else:
+        peaks = device_peaks(net.backend, net.dtype)
 
     def row(title: str, call: Any) -> Row:
         seconds = float(np.median(times[title, call.layer.name]))
@@ -139,7 +148,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
         return Row(call.layer.name, type(call.layer).__name__, 1e3 * seconds, flops, size, share)
 
     forward, backward = ([row(title, call) for call in part] for title, part in calls)
-    threads = net.run.team.threads if net.run.team else 1
+    threads = net.run.team.threads if net.run.team else int(net.backend.name == "numpy")
     batch = len(plan.forward[0].tops[0].data)
     return Profile(forward, backward, 1e3 * float(np.median(steps)), batch, *peaks, threads)
 
@@ -220,6 +229,25 @@ def copy_peak(team: Any, size: int) -> float:
     else:
         call = functools.partial(np.copyto, target, source)
     return 2 * source.nbytes / _best(team, call)
+
+
+def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tuple[float, float]:
+    """The same two of a GPU: a product of matrices of this side, and a copy of 256 MB."""
+    xp = backend.xp
+    a, b, out = (xp.ones((side, side), dtype) for _ in range(3))
+    source, target = (xp.zeros(128 << 20, "uint8") for _ in range(2))
+
+    def waiting(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> None:
+            for _ in range(10):
+                call()
+            backend.synchronize()
+
+        return run
+
+    product = _best(None, waiting(lambda: backend.gemm(a, b, out))) / 10
+    copied = _best(None, waiting(lambda: xp.copyto(target, source))) / 10
+    return 2 * side**3 / product, 2 * source.nbytes / copied
 
 
 def _best(team: Any, call: Callable[[], Any]) -> float:

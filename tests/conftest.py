@@ -12,3 +12,14 @@ def rng(request):
     seed = int(os.environ.get("LAYERKIT_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
     print(f"LAYERKIT_TEST_SEED={seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def cupy_on_host(rng):
+    """`cupy` on a machine without a GPU: the stand-in of tests/cuda_host while a test runs."""
+    import cuda_host
+
+    if reason := cuda_host.missing():
+        pytest.skip(reason)
+    with cuda_host.installed(seed=int(rng.integers(1, 2**31))) as cupy:
+        yield cupy

@@ -136,5 +136,6 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
     assert sorted(found, key=str) == [
         ("layerkit.backends", "_cupy", "cupy"),
         ("layerkit.backends", "_cupy", "layerkit.backends.cupy"),
+        ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
     ]

@@ -11,11 +11,11 @@ __all__ = ["Array", "Backend", "get"]
 NAMES = ("numpy", "cupy", "auto")
 
 
-def get(name: str = "numpy") -> Backend:
+def get(name: str = "numpy", tf32: bool = False) -> Backend:
     """The backend called `name`.
 
     "numpy" runs everywhere; "cupy" needs CuPy and an NVIDIA GPU that answers; "auto" is "cupy" if
-    that is so and "numpy" otherwise.
+    that is so and "numpy" otherwise.  `tf32` lets "cupy" round the factors of matrix products.
 
     Raises:
         BackendError: an unknown name, or "cupy" without CuPy or without a GPU; says which.
@@ -23,16 +23,16 @@ def get(name: str = "numpy") -> Backend:
     if name == "numpy":
         return NumpyBackend()
     if name == "cupy":
-        return _cupy()
+        return _cupy(tf32)
     if name == "auto":
         try:
-            return _cupy()
+            return _cupy(tf32)
         except BackendError:
             return NumpyBackend()
     raise BackendError(f"unknown backend {name!r}: choose one of {', '.join(NAMES)}")
 
 
-def _cupy() -> Backend:
+def _cupy(tf32: bool) -> Backend:
     install = "in your clone, pip install '.[cuda13]' (or '.[cuda12]'), or choose backend numpy"
     try:
         import cupy
@@ -50,7 +50,7 @@ def _cupy() -> Backend:
         ) from error
     from layerkit.backends.cupy import CupyBackend
 
-    return CupyBackend()
+    return CupyBackend(tf32)
 
 
 def _reason(error: Exception) -> str:

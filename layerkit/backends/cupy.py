@@ -5,18 +5,33 @@ This module imports CuPy, so it is itself imported only when the backend is aske
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import cupy as cp
 import numpy as np
 
+from layerkit.backends.cublas import Handle
+
 
 class CupyBackend:
-    """Arrays are cupy.ndarray on the current device; calls return before the work is done."""
+    """Arrays are cupy.ndarray on the current device; calls return before the work is done.
+
+    Args:
+        tf32: whether matrix products may round float32 to 10 bits, which is several times faster.
+    """
 
     name = "cupy"
     xp: Any = cp
+
+    def __init__(self, tf32: bool = False):
+        self.tf32 = tf32
+
+    @functools.cached_property
+    def _cublas(self) -> Handle:
+        return Handle(cp, self.tf32)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A new array filled with zeros."""
@@ -31,12 +46,37 @@ class CupyBackend:
         return cp.asnumpy(array)
 
     def gemm(self, a: Any, b: Any, out: Any) -> None:
-        """out = a @ b by cuBLAS."""
-        cp.matmul(a, b, out=out)
+        """out = a @ b by cuBLAS; can be recorded."""
+        self._cublas.gemm(a, b, out)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """`step` itself: CuPy refuses cuBLAS calls while a stream is being captured."""
-        return step
+        """Records what `step` hands to the GPU, as a CUDA graph, and returns what replays it.
+
+        `step` is called once, to be recorded, which does none of its work.  It must have been
+        called before, so that all kernels are loaded, and it must not wait for the GPU.  Temporary
+        arrays that it makes belong to the graph.
+        """
+        pool = cp.cuda.MemoryPool()
+        stream = cp.cuda.Stream(non_blocking=True)
+        gc.collect()  # what is freed by chance while recording would spoil it
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            with stream, cp.cuda.using_allocator(pool.malloc):
+                stream.begin_capture()
+                try:
+                    step()
+                finally:
+                    graph = stream.end_capture()
+        finally:
+            if enabled:
+                gc.enable()
+            self._cublas.forget_stream()
+
+        def replay(kept: Any = (pool, stream)) -> None:
+            graph.launch()  # on the current stream
+
+        return replay
 
     def synchronize(self) -> None:
         """Waits for the current stream."""

@@ -75,6 +75,11 @@ def permutation(xp: Any, count: int, seed: int, stream: int, step: int) -> Array
     return xp.argsort(bits(xp, count, seed, stream, step), kind="stable")
 
 
+def keys(seed: int, stream: int) -> tuple[np.uint64, np.uint32]:
+    """Seed and stream as CUDA kernels take them."""
+    return np.uint64(seed & (1 << 64) - 1), np.uint32(stream & MASK)
+
+
 # Kernels.
 
 
@@ -103,3 +108,47 @@ def normal_block(index, seed, stream, step):
     a0 = (2.0 * math.pi) * ((u1 + 0.5) * 2.0**-32)
     a1 = (2.0 * math.pi) * ((u3 + 0.5) * 2.0**-32)
     return r0 * math.cos(a0), r0 * math.sin(a0), r1 * math.cos(a1), r1 * math.sin(a1)
+
+
+# CUDA: to be put in front of a layer's source.  The seed's 64 lowest bits are its key.
+
+CUDA = r"""
+// The four 32-bit words of block `index` of a stream.
+__device__ inline void philox_block(u32 index, u64 seed, u32 stream, u64 step, u32* words)
+{
+    u32 c0 = index, c1 = stream, c2 = (u32)step, c3 = (u32)(step >> 32);
+    u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+        u64 p0 = (u64)c0 * 0xD2511F53u, p1 = (u64)c2 * 0xCD9E8D57u;
+        c0 = (u32)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (u32)p1;
+        c2 = (u32)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (u32)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    words[0] = c0;
+    words[1] = c1;
+    words[2] = c2;
+    words[3] = c3;
+}
+
+// A uniform number in (0, 1) from a word.
+__device__ inline double uniform_of(u32 word)
+{
+    return (word + 0.5) * (1.0 / 4294967296.0);
+}
+
+// Standard normal numbers 4 * index to 4 * index + 3 of a stream.
+__device__ inline void normal_block(u32 index, u64 seed, u32 stream, u64 step, double* numbers)
+{
+    u32 words[4];
+    philox_block(index, seed, stream, step, words);
+    for (int pair = 0; pair < 2; ++pair) {
+        double radius = sqrt(-2.0 * log(uniform_of(words[2 * pair])));
+        double angle = 6.283185307179586 * uniform_of(words[2 * pair + 1]);
+        numbers[2 * pair] = radius * cos(angle);
+        numbers[2 * pair + 1] = radius * sin(angle);
+    }
+}
+"""

@@ -23,6 +23,8 @@ class Accuracy(Layer):
 
     is_metric = True
 
+    recordable = True
+
     def __init__(
         self, name: str, logits: str, label: str, *, top: int = 1, tops: str | None = None
     ):

@@ -12,6 +12,8 @@ class Concat(Layer):
     Shapes: bottoms (n, d1, ...), (n, d2, ...), ...; top (n, d1 + d2 + ..., ...).
     """
 
+    recordable = True
+
     def __init__(self, name: str, *bottoms: str, tops: str | None = None):
         super().__init__(name, bottoms, tops)
         if not bottoms:

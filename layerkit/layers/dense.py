@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -16,7 +17,7 @@ from layerkit.errors import NetError
 from layerkit.initializers import Initializer
 from layerkit.layer import Layer, Shape
 from layerkit.layers.leaky_relu import LeakyReLU
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.neuron import FUNCTIONS, Neuron
 from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
@@ -71,6 +72,13 @@ class Dense(Layer):
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
         if self.run.team is not None:
             self._make_work_space(inputs)
+        if self.run.device is not None:
+            slices = -(-self.run.batch_size // SLICE)
+            shape = (slices if slices > 1 else 0, self.units)
+            self.sums = self.backend.zeros(shape, self.run.dtype)
+            spans = -(-self.units // SPAN) if self.run.batch_size <= FEW else 1
+            shape = (spans if spans > 1 else 0, self.run.batch_size * inputs)
+            self.dx_sums = self.backend.zeros(shape, self.run.dtype)
         return [(self.units,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -102,7 +110,10 @@ class Dense(Layer):
     # With kernels.
 
     def can_use_kernels(self) -> bool:
-        """Kernels need a BLAS that they can call."""
+        """Kernels need a BLAS that they can call; CUDA's count elements with 32 bits."""
+        if self.run.device is not None:
+            known = self.neuron is None or self.neuron.functions() is not None
+            return known and max(self.run.batch_size * self.units, self.w.size + self.units) < 2**32
         return self.run.team is not None and self.run.team.has_blas
 
     def _make_work_space(self, inputs: int) -> None:
@@ -167,6 +178,98 @@ class Dense(Layer):
             self.b.data, dw, db, self.nothing if dx is None else dx.reshape(len(x), -1),
             dx is not None, self.x_partial, self.block, address, *of_w, *of_b, constants,
         )
+
+    # With CUDA.
+
+    def use_kernels(self) -> None:
+        """On a GPU, weights are changed in the backward pass only where batches are small."""
+        super().use_kernels()
+        if self.run.device is not None and self.run.batch_size > FEW:
+            self.backward_update = None
+
+    @functools.cached_property
+    def _functions(self) -> str:
+        """The activation; that of a linear layer is nothing."""
+        functions = FUNCTIONS % ("x", "dy") if self.neuron is None else self.neuron.functions()
+        assert functions is not None
+        return functions
+
+    @functools.cached_property
+    def _source(self) -> str:
+        return self._functions + CUDA
+
+    @functools.cached_property
+    def _few(self) -> str:
+        """In front of kernels for few examples."""
+        return f"#define ROWS {self.run.batch_size}u\n#define SPAN {SPAN}u\n" + self._functions
+
+    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The product by cuBLAS, bias and activation in one pass; all of it in one if small."""
+        device, x, y = self.run.device, bottoms[0].data, tops[0].data
+        assert device is not None
+        inputs = self.w.size // self.units
+        if self.run.batch_size <= FEW and inputs <= NEAR:
+            device.launch(
+                self._few + FEW_FORWARD, "few_forward", -(-self.units // 32), len(x), inputs,
+                self.units, x, self.w.data, self.b.data, y,
+            )
+            return
+        self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
+        blocks = device.blocks(y.size)
+        device.launch(
+            self._source, "bias_activation", blocks, y.size, self.units, self.b.data, y
+        )
+
+    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The activation's derivative and the sums for db in one pass; the rest by cuBLAS."""
+        x = bottoms[0].data
+        d = self._before_cuda(tops, self.b.trainable)
+        if self.w.trainable:
+            self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)
+        self._dx_cuda(bottoms, d)
+
+    def backward_update_cuda(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
+        """dx, and W and b changed by a gradient that never reaches memory."""
+        device, x, top, dx = self.run.device, bottoms[0].data, tops[0], bottoms[0].diff
+        assert device is not None
+        inputs, spans = self.w.size // self.units, max(len(self.dx_sums), 1)
+        to = dx if dx is None or spans == 1 else self.dx_sums
+        device.launch(
+            update.source + self._few + FEW_BACKWARD, "few_backward", -(-(inputs + 1) // 8) * spans,
+            len(x), inputs, self.units, x, top.data, top.diff, self.w.data,
+            *update.histories[self.w.name], self.b.data, *update.histories[self.b.name], to,
+            update.constants, device.clock,
+        )
+        if dx is not None and spans > 1:
+            blocks = device.blocks(dx.size)
+            device.launch(
+                self._source, "sum_slices", blocks, spans, dx.size, self.dx_sums, dx
+            )
+
+    def _before_cuda(self, tops: list[Blob], sums: bool) -> Array:
+        """d loss / d (x W + b); fills db if `sums` is true."""
+        device, top = self.run.device, tops[0]
+        assert device is not None
+        d = self.before.data if self.neuron else None
+        if sums or self.neuron:
+            n = len(top.data)
+            slices = -(-n // SLICE)
+            to = None if not sums else self.b.diff if slices == 1 else self.sums
+            device.launch(
+                self._source, "columns", -(-self.units // 32) * slices, n, self.units, top.data,
+                top.diff, d, to,
+            )
+            if sums and slices > 1:
+                blocks = device.blocks(self.units)
+                device.launch(
+                    self._source, "sum_slices", blocks, slices, self.units, self.sums, self.b.diff
+                )
+        return top.diff if d is None else d
+
+    def _dx_cuda(self, bottoms: list[Blob], d: Array) -> None:
+        dx = bottoms[0].diff
+        if dx is not None:
+            self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(dx), -1))
 
 
 # Kernels.
@@ -372,3 +475,127 @@ def dense_backward(
     ))
     if across > 1 and wants_dx:
         parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:across], dx, 32))
+
+
+# CUDA.  Elements are counted with 32 bits, whose division is fast.
+
+SLICE = 64  # rows of which a block adds up the gradients of the biases
+FEW = 16  # examples up to which the gradient of W, a sum of outer products, is not worth storing
+SPAN = 256  # units whose weights a block then changes
+NEAR = 1024  # inputs up to which one block then adds up a unit
+
+CUDA = f"#define SLICE {SLICE}u\n" + r"""
+KERNEL bias_activation(i64 size, i64 units, const real* b, real* y)
+{
+    u32 i = (u32)place();
+    if (i < (u32)size) y[i] = activate(y[i] + b[i % (u32)units]);
+}
+
+// d = dy * a'(y) unless d is 0, and sums over a slice of rows unless those are 0.  A block has 32
+// columns and looks at 8 rows at a time.
+KERNEL columns(i64 rows, i64 units, const real* y, const real* dy, real* d, real* sums)
+{
+    __shared__ real parts[8][32];
+    u32 groups = ((u32)units + 31) / 32, slice = blockIdx.x / groups;
+    u32 x = threadIdx.x % 32, part = threadIdx.x / 32, column = (blockIdx.x % groups) * 32 + x;
+    u32 stop = (slice + 1) * SLICE < (u32)rows ? (slice + 1) * SLICE : (u32)rows;
+    real sum = 0;
+    if (column < (u32)units) {
+        for (u32 row = slice * SLICE + part; row < stop; row += 8) {
+            u32 i = row * (u32)units + column;
+            real value = d ? differentiate(y[i], dy[i]) : dy[i];
+            if (d) d[i] = value;
+            sum += value;
+        }
+    }
+    parts[part][x] = sum;
+    __syncthreads();
+    if (part == 0 && column < (u32)units && sums) {
+        for (u32 other = 1; other < 8; ++other) sum += parts[other][x];
+        sums[slice * (u32)units + column] = sum;
+    }
+}
+
+KERNEL sum_slices(i64 slices, i64 units, const real* sums, real* db)
+{
+    i64 column = place();
+    if (column >= units) return;
+    real total = 0;
+    for (i64 slice = 0; slice < slices; ++slice) total += sums[slice * units + column];
+    db[column] = total;
+}
+"""
+
+# For up to ROWS examples, where it is the number of kernels and the traffic of W that take time.
+# 32 neighbouring units of W are read by 32 neighbouring threads.
+FEW_FORWARD = r"""
+KERNEL few_forward(
+    i64 rows, i64 inputs, i64 units, const real* x, const real* w, const real* b, real* y)
+{
+    __shared__ real parts[8][32];
+    u32 lane = threadIdx.x % 32, part = threadIdx.x / 32, unit = blockIdx.x * 32 + lane;
+    real sums[ROWS] = {};
+    if (unit < (u32)units) {
+        for (u32 k = part; k < (u32)inputs; k += 8) {
+            real weight = w[k * (u32)units + unit];
+#pragma unroll
+            for (u32 row = 0; row < ROWS; ++row)
+                if (row < (u32)rows) sums[row] += x[row * (u32)inputs + k] * weight;
+        }
+    }
+#pragma unroll
+    for (u32 row = 0; row < ROWS; ++row) {
+        parts[part][lane] = sums[row];
+        __syncthreads();
+        if (part == 0 && unit < (u32)units && row < (u32)rows) {
+            real sum = parts[0][lane];
+            for (u32 other = 1; other < 8; ++other) sum += parts[other][lane];
+            y[row * (u32)units + unit] = activate(sum + b[unit]);
+        }
+        __syncthreads();
+    }
+}
+"""
+
+# In front of it stands a solver's `update`.  A row of W, with those of its histories, is read and
+# written by 32 threads, SPAN units of it in a block; bias is the row of one more input, which is 1.
+# The sums for dx go to `dx` itself where a block sees whole rows, else to a place for each block.
+FEW_BACKWARD = r"""
+KERNEL few_backward(
+    i64 rows, i64 inputs, i64 units, const real* x, const real* y, const real* dy, real* w,
+    real* w_first, real* w_second, real* b, real* b_first, real* b_second, real* dx,
+    const double* constants, const i64* clock)
+{
+    u32 spans = ((u32)units + SPAN - 1) / SPAN, span = blockIdx.x % spans;
+    u32 lane = threadIdx.x % 32, input = blockIdx.x / spans * 8 + threadIdx.x / 32;
+    u32 stop = (span + 1) * SPAN < (u32)units ? (span + 1) * SPAN : (u32)units;
+    bool is_weight = input < (u32)inputs, halted = clock[HALTED];
+    real sums[ROWS] = {};
+    if (input <= (u32)inputs) {
+        for (u32 unit = span * SPAN + lane; unit < stop; unit += 32) {
+            u32 i = input * (u32)units + unit;
+            real g = 0, weight = is_weight ? w[i] : (real)0;
+#pragma unroll
+            for (u32 row = 0; row < ROWS; ++row) {
+                if (row < (u32)rows) {
+                    u32 j = row * (u32)units + unit;
+                    real d = differentiate(y[j], dy[j]);
+                    g += is_weight ? x[row * (u32)inputs + input] * d : d;
+                    sums[row] += d * weight;
+                }
+            }
+            if (is_weight && !halted)
+                update(g, w + i, w_first + i, w_second + i, constants);
+            else if (!halted)
+                update(g, b + unit, b_first + unit, b_second + unit, constants);
+        }
+    }
+    if (!dx) return;
+#pragma unroll
+    for (u32 row = 0; row < ROWS; ++row) {
+        double sum = lanes_sum(sums[row], 32);
+        if (lane == 0 && is_weight && row < (u32)rows)
+            dx[(span * (u32)rows + row) * (u32)inputs + input] = (real)sum;
+    }
+}
+"""

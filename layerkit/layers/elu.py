@@ -32,3 +32,8 @@ class ELU(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy or dy * (y + alpha)."""
         dx[...] = xp.where(y > 0, dy, dy * (y + self.alpha))
+
+    def cuda(self) -> tuple[str, str]:
+        """y and dx."""
+        alpha = f"(real){self.alpha!r}"
+        return f"x <= 0 ? {alpha} * expm1(x) : x", f"y > 0 ? dy : dy * (y + {alpha})"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import exp, kernel, log, parallel_for
 from layerkit.blob import Blob
@@ -69,7 +72,8 @@ class GaussianReconstruction(Loss):
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """As any loss; kernels need room for the sums of pieces of an example."""
-        self.sums = self.buffer((PIECES,), "float64")
+        pieces = -(-math.prod(shapes[0]) // CHUNK) if self.run.device is not None else PIECES
+        self.sums = self.buffer((pieces,), "float64")
         return super().setup(shapes)
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -91,6 +95,33 @@ class GaussianReconstruction(Loss):
         likelihood(
             self.run.team.board, *data, self.floor, scale, tops[0].data, self.sums.data,
             *(data[0][:0] if d is None else rows(d) for d in diffs),
+        )
+
+    # With CUDA.
+
+    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The negative log likelihood of each example."""
+        self._launch(bottoms, tops, [None, None, None])
+
+    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The diffs, and the loss over again."""
+        self.forward_backward_cuda(bottoms, tops)
+
+    def forward_backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Loss and diffs in one pass over the pixels."""
+        self._launch(bottoms, tops, [b.diff for b in bottoms])
+
+    def _launch(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        device, x = self.run.device, rows(bottoms[0].data)
+        assert device is not None
+        (count, pixels), pieces = x.shape, self.sums.shape[0]
+        device.launch(
+            CUDA, "likelihood", count * pieces, pixels, pieces, *(b.data for b in bottoms),
+            float(self.floor), tops[0].diff, self.sums.data, *diffs,
+        )
+        device.launch(
+            CUDA, "likelihood_sums", device.blocks(count), count, pieces,
+            np.float64(pixels * math.log(2 * math.pi)), self.sums.data, tops[0].data,
         )
 
 
@@ -150,3 +181,38 @@ def likelihood(team, x, mean, log_variance, floor, scale, loss, sums, dx, dmean,
     ))
     for row in range(len(x)):
         loss[row] = 0.5 * (sums[row].sum() + x.shape[1] * math.log(2 * math.pi))
+
+
+# CUDA.
+
+CHUNK = 1024  # pixels of an example that a block of threads goes through
+
+CUDA = cuda.source(f"#define CHUNK {CHUNK}\n" + r"""
+KERNEL likelihood(
+    i64 pixels, i64 pieces, const real* x, const real* mean, const real* log_variance, real floor,
+    const real* scale, double* sums, real* dx, real* dmean, real* dlog_variance)
+{
+    i64 row = blockIdx.x / (u32)pieces, start = (i64)(blockIdx.x % (u32)pieces) * CHUNK;
+    i64 stop = start + CHUNK < pixels ? start + CHUNK : pixels;
+    real s = scale ? scale[row] : (real)0, total = 0;
+    for (i64 j = row * pixels + start + threadIdx.x; j < row * pixels + stop; j += THREADS) {
+        real e = exp(log_variance[j]), v = e + floor, inverse = 1 / v;
+        real difference = x[j] - mean[j], r = difference * inverse;
+        total += log(v) + difference * r;
+        if (dx) dx[j] = s * r;
+        if (dmean) dmean[j] = -s * r;
+        if (dlog_variance) dlog_variance[j] = (real)0.5 * s * ((inverse - r * r) * e);
+    }
+    double sum = lanes_sum(total, THREADS);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+KERNEL likelihood_sums(i64 rows, i64 pieces, double constant, const double* sums, real* loss)
+{
+    i64 row = place();
+    if (row >= rows) return;
+    double total = constant;
+    for (i64 piece = 0; piece < pieces; ++piece) total += sums[row * pieces + piece];
+    loss[row] = (real)(0.5 * total);
+}
+""")

@@ -72,6 +72,14 @@ class HDF5Data(Data):
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows from the groups of blocks that hold this stretch of the epoch."""
+        return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
+
+    def dtypes(self) -> list[np.dtype]:
+        """Those of the data sets."""
+        return [s.dtype for s in self.sets]
+
+    def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
+        """The same in the computer's own memory."""
         key = (self.run.seed, epoch)
         if self.plan is None or self.plan[0] != key:
             blocks = -(-self.count // self.block)
@@ -87,7 +95,7 @@ class HDF5Data(Data):
             span = slice(start - int(bounds[group]), end - int(bounds[group]))
             pieces.append([a[span] for a in self._group(epoch, group)])
             start = end
-        return [self.backend.asarray(np.concatenate(p)) for p in zip(*pieces, strict=True)]
+        return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
         """The mixed rows of one group of blocks, read once."""

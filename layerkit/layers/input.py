@@ -15,6 +15,8 @@ class Input(Layer):
         shape: shape of one example, without the batch axis; () for one number per example.
     """
 
+    recordable = True
+
     def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
         super().__init__(name, [], tops)
         sizes = shape if isinstance(shape, tuple | list) else [None]

@@ -32,3 +32,8 @@ class LeakyReLU(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy or slope * dy."""
         dx[...] = xp.where(y > 0, dy, self.slope * dy)
+
+    def cuda(self) -> tuple[str, str]:
+        """y and dx."""
+        slope = f"(real){self.slope!r}"
+        return f"x <= 0 ? {slope} * x : x", f"y > 0 ? dy : {slope} * dy"

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.backends.philox import philox_block
 from layerkit.blob import Blob
 from layerkit.data.order import epoch_order, passages
 from layerkit.layer import Shape
-from layerkit.layers.data import NUMBERS, Data
+from layerkit.layers.data import NUMBERS, Data, readable
+
+SHARE = 0.5  # of the GPU's free memory, up to which a data set is kept there
 
 
 class MemoryData(Data):
@@ -53,10 +56,22 @@ class MemoryData(Data):
 
     def example_shapes(self) -> list[Shape]:
         """All axes but the first."""
-        self.resident = [self.backend.asarray(a) for a in self.arrays]
-        self.flat = [a.reshape(len(a), -1) for a in self.resident]
-        self.no_table = np.zeros((0, 0), np.int64)
+        if self.run.device is None:
+            self.resident = [self.backend.asarray(a) for a in self.arrays]
+            self.flat = [a.reshape(len(a), -1) for a in self.resident]
+            self.no_table = np.zeros((0, 0), np.int64)
         return [a.shape[1:] for a in self.arrays]
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """As any data layer; moves the arrays to the GPU if they fit."""
+        if self.run.device is not None:
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            if sum(a.nbytes for a in self.arrays) <= SHARE * free and self.count < 2**32:
+                self.resident = [self.xp.asarray(a, readable(a.dtype)) for a in self.arrays]
+                slots = -(-self.run.batch_size // self.count) + 1
+                self._orders = self.xp.zeros((slots, self.count // self.repeat), "uint64")
+                self._in_order: list[Any] = [None] * slots
+        return super().setup(shapes)
 
     def rows(self, epoch: int, start: int, stop: int) -> Array:
         """Numbers of the rows that make up this stretch of an epoch."""
@@ -69,13 +84,20 @@ class MemoryData(Data):
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows gathered on the device."""
+        if self.resident is None:
+            return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
         index = self.rows(epoch, start, stop)
         return [a[index] for a in self.resident]
 
     # With kernels.
 
     def can_use_kernels(self) -> bool:
-        """Kernels read numbers in the processor's own byte order, of 32 or 64 bits or whole."""
+        """Kernels read numbers in the processor's own byte order, of 32 or 64 bits or whole.
+
+        On a GPU others are converted beforehand.
+        """
+        if self.run.device is not None:
+            return super().can_use_kernels()
         return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in self.arrays)
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -94,6 +116,46 @@ class MemoryData(Data):
                 )
             filled += stop - start
         self.position += rows
+
+    # With CUDA.
+
+    def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
+        """Rows of the arrays."""
+        if self._host_order is None or self._host_order[0] != (self.run.seed, epoch):
+            count = self.count // self.repeat
+            order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
+            self._host_order = (self.run.seed, epoch), np.repeat(order, self.repeat)
+        index = self._host_order[1][start:stop]
+        return [a[index] for a in self.arrays]
+
+    _host_order: Any = None
+
+    def dtypes(self) -> list[np.dtype]:
+        """Those of the arrays."""
+        return [a.dtype for a in self.arrays]
+
+    def prepare(self) -> None:
+        """Sorts the orders of the epochs that the next batch touches, on the GPU."""
+        super().prepare()
+        if self.resident is None:
+            return
+        device = self.run.device
+        assert device is not None
+        for epoch, _, _ in passages(self.position, self.run.batch_size, self.count):
+            slot, known = epoch % len(self._in_order), (self.run.seed, epoch)
+            if self._in_order[slot] != known:
+                keys = self.xp.empty(self._orders.shape[1], "uint64")
+                device.launch(
+                    ORDER, "order_keys", device.blocks(-(-keys.size // 4)), keys.size,
+                    *philox.keys(self.run.seed, self.stream), epoch, int(self.shuffle), keys,
+                )
+                keys.sort()
+                self._orders[slot] = keys
+                self._in_order[slot] = known
+
+    def orders(self) -> Array:
+        """A row for each epoch that a batch can touch."""
+        return self._orders
 
 
 # Kernels.
@@ -120,3 +182,20 @@ def gather(team, source, index, out, filled, scale, table, seed, stream, step):
     parallel_for(team, _gather_row, len(index), (
         source, index, out, filled, scale, table, seed, stream, step
     ))
+
+
+# CUDA.
+
+ORDER = cuda.source(philox.CUDA + r"""
+// A random word above the number of each row: sorting these puts the rows in random order, those of
+// equal words in their own.
+KERNEL order_keys(i64 count, u64 seed, u32 stream, i64 epoch, i64 shuffle, u64* keys)
+{
+    i64 block = place();
+    if (4 * block >= count) return;
+    u32 words[4];
+    philox_block((u32)block, seed, stream, (u64)epoch, words);
+    for (i64 k = 0; k < 4 && 4 * block + k < count; ++k)
+        keys[4 * block + k] = (shuffle ? (u64)words[k] << 32 : 0) | (u64)(4 * block + k);
+}
+""")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from layerkit.backends import philox
+from typing import Any
+
+from layerkit.backends import cuda, philox
 from layerkit.backends.kernels import exp, kernel, parallel_for
 from layerkit.backends.philox import normal_block
 from layerkit.blob import Blob
@@ -67,6 +69,31 @@ class Reparameterize(Layer):
         diffs = [dz[:0] if b.diff is None else b.diff.reshape(-1) for b in bottoms]
         reparameterize_backward(self.scaled.data.reshape(-1), dz, *diffs)
 
+    # With CUDA.
+
+    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """z = mean + sd * noise, drawn as it is needed."""
+        run, z = self.run, tops[0].data
+        assert run.device is not None
+        run.device.launch(
+            CUDA, "reparameterize", run.device.blocks(-(-z.size // 4)), z.size, bottoms[0].data,
+            bottoms[1].data, z, int(run.sample), *self._noise(),
+        )
+
+    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Both diffs at once, with the noise drawn again."""
+        device, dz = self.run.device, tops[0].diff
+        assert device is not None
+        device.launch(
+            CUDA, "reparameterize_backward", device.blocks(-(-dz.size // 4)), dz.size,
+            bottoms[1].data, dz, bottoms[0].diff, bottoms[1].diff, *self._noise(),
+        )
+
+    def _noise(self) -> tuple[Any, ...]:
+        """Seed, stream and where the number of the pass stands."""
+        assert self.run.device is not None
+        return (*philox.keys(self.run.seed, self.stream), self.run.device.clock)
+
 
 # Kernels.
 
@@ -102,3 +129,39 @@ def reparameterize_backward(scaled, dz, dmean, dlog_variance):
         dmean[j] = dz[j]
     for j in range(dlog_variance.size):
         dlog_variance[j] = dz[j] * (half * scaled[j])
+
+
+# CUDA.
+
+CUDA = cuda.source(philox.CUDA + r"""
+KERNEL reparameterize(
+    i64 size, const real* mean, const real* log_variance, real* z, i64 sample, u64 seed, u32 stream,
+    const i64* clock)
+{
+    i64 block = place();
+    if (4 * block >= size) return;
+    double noise[4];
+    normal_block((u32)block, seed, stream, (u64)clock[PASS], noise);
+    for (int k = 0; k < 4 && 4 * block + k < size; ++k) {
+        i64 j = 4 * block + k;
+        real scaled = sample ? (real)noise[k] * exp((real)0.5 * log_variance[j]) : (real)0;
+        z[j] = mean[j] + scaled;
+    }
+}
+
+KERNEL reparameterize_backward(
+    i64 size, const real* log_variance, const real* dz, real* dmean, real* dlog_variance, u64 seed,
+    u32 stream, const i64* clock)
+{
+    i64 block = place();
+    if (4 * block >= size) return;
+    double noise[4];
+    normal_block((u32)block, seed, stream, (u64)clock[PASS], noise);
+    for (int k = 0; k < 4 && 4 * block + k < size; ++k) {
+        i64 j = 4 * block + k;
+        real scaled = (real)noise[k] * exp((real)0.5 * log_variance[j]);
+        if (dmean) dmean[j] = dz[j];
+        if (dlog_variance) dlog_variance[j] = dz[j] * ((real)0.5 * scaled);
+    }
+}
+""")

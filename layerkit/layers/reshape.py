@@ -16,6 +16,8 @@ class Reshape(Layer):
         shape: the new shape of one example; one axis may be -1, to be worked out.
     """
 
+    recordable = True
+
     def __init__(self, name: str, bottom: str, *, shape: Shape, tops: str | None = None):
         super().__init__(name, [bottom], tops)
         sizes = shape if isinstance(shape, tuple | list) else [None]

@@ -18,6 +18,8 @@ class Slice(Layer):
         sizes: length of each piece; default: equal pieces.
     """
 
+    recordable = True
+
     def __init__(
         self, name: str, bottom: str, *, tops: list[str], sizes: list[int] | None = None
     ):

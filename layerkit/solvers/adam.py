@@ -45,7 +45,11 @@ class Adam(Solver):
         root += self.epsilon
         w -= step * m / root
 
-    # With kernels.
+    # With kernels.  `constants` serve both.
+
+    def update_cuda(self) -> str:
+        """The same for one element."""
+        return CUDA
 
     def update_kernel(self) -> int:
         """The same in one pass over the arrays."""
@@ -72,3 +76,18 @@ def _adam(size, w, g, m, v, constants):
         second = keep_v * v[i] + add_v * (gradient * gradient)
         new = w[i] - step * first / (math.sqrt(second) * root + epsilon)
         w[i], m[i], v[i] = new, first, second
+
+
+# CUDA.
+
+CUDA = r"""
+__device__ inline void update(real g, real* w, real* first, real* second, const double* constants)
+{
+    const double* c = constants;
+    real m = (real)c[0] * *first + (real)c[1] * g;
+    real v = (real)c[2] * *second + (real)c[3] * (g * g);
+    *first = m;
+    *second = v;
+    *w -= (real)c[4] * m / (sqrt(v) * (real)c[5] + (real)c[6]);
+}
+"""

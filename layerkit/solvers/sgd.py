@@ -34,6 +34,10 @@ class SGD(Solver):
 
     # With kernels.
 
+    def update_cuda(self) -> str:
+        """The same for one element."""
+        return CUDA
+
     def update_kernel(self) -> int:
         """The same in one pass over the arrays."""
         return _momentum(self.net.dtype)
@@ -58,6 +62,10 @@ class Nesterov(SGD):
 
     # With kernels.
 
+    def update_cuda(self) -> str:
+        """The same for one element."""
+        return CUDA
+
     def update_kernel(self) -> int:
         """The same in one pass over the arrays."""
         return _momentum(self.net.dtype)
@@ -76,3 +84,15 @@ def _momentum(size, w, g, velocity, _, constants):
         gradient = g[i]  # read before anything is written, so that the loop vectorises
         new = momentum * velocity[i] + gradient
         w[i], velocity[i] = w[i] - (of_g * gradient + of_velocity * new), new
+
+
+# CUDA.
+
+CUDA = r"""
+__device__ inline void update(real g, real* w, real* first, real*, const double* constants)
+{
+    real velocity = (real)constants[0] * *first + g;
+    *first = velocity;
+    *w -= (real)constants[1] * g + (real)constants[2] * velocity;
+}
+"""

@@ -15,6 +15,7 @@ from layerkit.layer import overrides
 from layerkit.net import Net, Plan
 from layerkit.profile import Profile, profile
 from layerkit.solvers.rates import RatePolicy, get
+from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Solver:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
         clip: largest allowed Euclidean norm of the whole gradient; a larger one is scaled down to
-            it.  None, the default, does not clip.
+            it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
+            default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
@@ -50,6 +52,10 @@ class Solver:
         fuse: whether `step` lets layers change their parameters in the backward pass, which is
             faster and leaves such parameters' diffs as they were.  True by default; without effect
             where the gradient is clipped, a parameter regularised or frozen, or without kernels.
+        curves: name of each loss and metric layer -> its value in each step of the last call of
+            `steps`.
+        record: whether a GPU replays a recorded step, which is faster; True by default, without
+            effect where a layer cannot be recorded (see Layer).
     """
 
     histories: ClassVar[tuple[str, ...]] = ()
@@ -67,21 +73,31 @@ class Solver:
         self.iteration = 0
         size = net.arena.data.shape
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
-        self.fuse = True
+        self.fuse = self.record = True
+        self.curves: dict[str, np.ndarray] = {}
         self._update: Update | None = None
         if net.run.team is not None and overrides(type(self), "update_kernel", ("update",)):
             self._update = self._make_update()
+        self._cuda: CudaUpdate | None = None
+        if net.run.device is not None and overrides(type(self), "update_cuda", ("update",)):
+            constants = net.backend.zeros((CONSTANTS,), "float64")
+            self._cuda = CudaUpdate(self.update_cuda(), constants, *self._histories())
+        self._recorded: dict[Any, Recorded] = {}
         self._plan: Plan | None = None
         self._planned: Any = None
 
     def _make_update(self) -> Update:
+        return Update(self.update_kernel(), np.zeros(8), *self._histories())
+
+    def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
+        """Two histories of each parameter, and of the whole arena."""
         arrays = [self.history[name] for name in self.histories]
         pair = [arrays[0], arrays[-1]]
         of_each = {
             p.name: [a[p.offset : p.offset + p.size].reshape(p.shape) for a in pair]
             for p in self.net.arena.parameters.values()
         }
-        return Update(self.update_kernel(), np.zeros(8), of_each, pair)
+        return of_each, pair
 
     def step(self, **inputs: Any) -> float:
         """Forward, backward, update; returns the objective before the update.
@@ -94,15 +110,13 @@ class Solver:
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
+        if self._cuda is not None:
+            return float(self.steps(1, **inputs)[0])
         net = self.net
         plan = self.plan()
         loss = net.run_forward(plan, inputs)
         if not math.isfinite(loss):
-            where = net.first_non_finite() or "the sum of the losses"
-            raise NotFiniteError(
-                f"the loss is {loss} at iteration {self.iteration}: first in {where}; lower the "
-                "rate, clip the gradient, or look at the data"
-            )
+            raise NotFiniteError(self.not_finite(loss))
         rate = self.rate(self.iteration)
         self.iteration += 1
         if self._update is not None:
@@ -114,10 +128,57 @@ class Solver:
             self._update_span(span, rate)
         return loss
 
+    def steps(self, count: int, **inputs: Any) -> np.ndarray:
+        """Makes `count` steps; returns the objective before each, float64 of shape (count,).
+
+        On a GPU this is the fast way to train, as nothing is waited for between the steps.
+
+        Args:
+            inputs: as for `step`, the same for all steps.
+
+        Raises:
+            NotFiniteError: as `step`; the steps before the one that failed have been made.
+        """
+        if count < 1:
+            raise NetError(f"steps: count must be at least 1, got {count}")
+        names = [layer.name for layer in self.net.reported]
+        if self._cuda is not None:
+            results = self._recorder(inputs).run(count)
+        else:
+            results = np.empty((count, 1 + len(names)))
+            for row in results:
+                row[0] = self.step(**inputs)
+                row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
+        self.curves = dict(zip(names, results.T[1:], strict=True))
+        return results[:, 0]
+
+    def _recorder(self, inputs: dict[str, Any]) -> Recorded:
+        """The recorded step for what is asked now."""
+        assert self._cuda is not None
+        before, plan, net = self._plan, self.plan(), self.net
+        if plan is not before:
+            self._recorded.clear()
+        net.feed(inputs)
+        apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
+        key = net.rows, self.clip, tuple(apart)
+        if key not in self._recorded:
+            if len(self._recorded) > 7:  # numbers of rows, or weights, that come and go
+                self._recorded.clear()
+            self._recorded[key] = Recorded(self, self._cuda, plan, self._rest)
+        return self._recorded[key]
+
+    def not_finite(self, loss: float) -> str:
+        """What is wrong, where the last pass gave this loss."""
+        where = self.net.first_non_finite() or "the sum of the losses"
+        return (
+            f"the loss is {loss} at iteration {self.iteration}: first in {where}; lower the rate, "
+            "clip the gradient, or look at the data"
+        )
+
     def plan(self) -> Plan:
         """What `step` calls, decided anew whenever a setting on which that depends changes."""
         net = self.net
-        update = self._update if self.fuse and self.clip is None else None
+        update = (self._update or self._cuda) if self.fuse and self.clip is None else None
         settings = (
             net.version, update is None, [(p.trainable, p.l1, p.l2) for p in net.params.values()]
         )
@@ -172,6 +233,14 @@ class Solver:
 
     def constants(self, rate: float) -> tuple[float, ...]:
         """The eight numbers that the compiled update of step `self.iteration` takes."""
+        raise NotImplementedError
+
+    def update_cuda(self) -> str:
+        """The update of one element in CUDA.
+
+        It defines `__device__ inline void update(real g, real* w, real* first, real* second, const
+        double* constants)`, which changes one parameter and its histories given its gradient.
+        """
         raise NotImplementedError
 
 

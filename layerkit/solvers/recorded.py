@@ -1,0 +1,266 @@
+"""Recorded: training steps that a GPU makes by itself, replaying one recorded step.
+
+Reading the next minibatch, noise, forward, backward, clipping, update and the means of the losses
+are one CUDA graph.  What changes from step to step stands in the GPU's memory: the number of the
+pass and the place in the data on the clock (backends/cuda.py), which a kernel at the start of the
+graph advances; the solver's constants in a table with a row for each of the next steps, filled by
+the same code as on the CPU; losses in another such table, read when all steps are made.  Where a
+loss is not finite the clock is halted, and kernels that change parameters leave them as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerkit.backends import cuda
+from layerkit.backends.base import Array
+from layerkit.errors import NotFiniteError
+from layerkit.net import Plan
+
+STEPS = 1024  # that are made, at most, before losses are looked at
+CONSTANTS = 8
+NORM_BLOCKS = 256  # that add up the squares of a gradient
+
+
+@dataclass
+class CudaUpdate:
+    """What a layer needs to change its parameters by itself on a GPU.
+
+    Attributes:
+        source: the solver's `update` in CUDA.
+        constants: its constants in this step, in the GPU's memory.
+        histories: name of a parameter -> two histories of its shape (twice the same, if the solver
+            has one only).
+        flat: the same histories beside the whole arena.
+    """
+
+    source: str
+    constants: Array
+    histories: dict[str, list[Array]]
+    flat: list[Array]
+
+
+class Recorded:
+    """The step of a solver for one plan and one number of rows.
+
+    Args:
+        solver: a Solver on a GPU, with an update in CUDA.
+        update: of this solver.
+        plan: see Net.plan.
+        spans: what of the arena the layers do not update themselves.
+    """
+
+    def __init__(self, solver: Any, update: CudaUpdate, plan: Plan, spans: list[slice]):
+        self.solver, self.update, self.plan, self.spans = solver, update, plan, spans
+        net = self.net = solver.net
+        assert net.run.device is not None
+        self.device, xp = net.run.device, net.xp
+        self.reported, self.losses = net.reported, [x for x in net.reported if x.is_loss]
+        self.terms = [
+            (p, kind) for p in net.params.values() for kind in ("l1", "l2") if getattr(p, kind)
+        ]
+        self._term = xp.zeros(max(len(self.terms), 1), "float64")
+        self._factors = xp.zeros(len(self.losses) + len(self.terms), "float64")
+        self._table = xp.zeros((STEPS, CONSTANTS), "float64")
+        self._results = xp.zeros((STEPS, 2 + len(self.reported)), "float64")
+        self._squares = xp.zeros(max(len(spans), 1) * NORM_BLOCKS, "float64")
+        self._shrink = xp.ones(1, net.dtype) if solver.clip is not None else None
+        calls = [c[:2] for c in plan.forward] + [c[:2] for c in plan.backward]
+        self.recordable = all(layer.can_record(call) for layer, call in calls)
+        self._called = False  # which loads all kernels; only then can they be recorded
+        self._replay: Any = None
+
+    def run(self, count: int) -> np.ndarray:
+        """Makes `count` steps: (count, 1 + reported), the objective and each loss and metric.
+
+        Raises:
+            NotFiniteError: as Solver.step; the steps before the one that failed have been made.
+        """
+        longest = STEPS if self.recordable else 1
+        lengths = [min(longest, count - done) for done in range(0, count, longest)]
+        results = np.concatenate([self._run(length) for length in lengths])
+        return np.delete(results, 1, axis=1)  # without the terms of regularisation
+
+    def _run(self, count: int) -> np.ndarray:
+        solver, net = self.solver, self.net
+        sources, rows = net.sources(), net.rows
+        iteration, passes = solver.iteration, net.run.passes
+        positions = [x.position for x in sources]
+        self._upload(count)
+        self.device.set_clock(passes, [p - rows for p in positions], row=-1)
+        self.device.forget_clock()
+        step = 0
+        try:
+            while step < count:
+                net.run.passes += 1
+                net.prepare()
+                self._step()
+                step += 1
+                for source, position in zip(sources, positions, strict=True):
+                    source.position = position + step * rows
+                net.look_ahead()
+        except BaseException:  # Ctrl-C, or data that cannot be read: so many steps have been made
+            solver.iteration, net.run.passes = iteration + step, passes + step
+            raise
+        results = net.backend.to_host(self._results[:count])
+        finite = np.isfinite(results[:, 0])
+        made = count if finite.all() else int(np.argmin(finite))
+        solver.iteration = iteration + made
+        last = min(made, count - 1)
+        means = dict(zip((x.name for x in self.reported), results[last, 2:].tolist(), strict=True))
+        net.losses.update({x.name: means[x.name] for x in self.losses})
+        net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
+        net.regularisation = float(results[last, 1])
+        if made < count:
+            net.run.passes = passes + made + 1
+            for source, position in zip(sources, positions, strict=True):
+                source.position = position + (made + 1) * rows
+            raise NotFiniteError(solver.not_finite(float(results[made, 0])))
+        return results
+
+    def _upload(self, count: int) -> None:
+        """Brings to the GPU what the host knows of the next steps."""
+        solver, net = self.solver, self.net
+        table, start = np.empty((count, CONSTANTS)), solver.iteration
+        for row in range(count):
+            rate = solver.rate(start + row)
+            solver.iteration = start + row + 1
+            table[row] = solver.constants(rate)
+        solver.iteration = start
+        self._table[:count].set(table)
+        weights = [x.weight for x in self.losses]
+        terms = [p.l1 if kind == "l1" else p.l2 / 2 for p, kind in self.terms]
+        self._factors.set(np.array([*weights, *terms], "float64"))
+        for layer in self.losses:
+            if layer.name in self.plan.losses:
+                net.blobs[layer.tops[0]].diff.fill(layer.weight / net.rows)
+
+    def _step(self) -> None:
+        if not (self.solver.record and self.recordable):
+            self._body()
+        elif self._replay is not None:
+            self._replay()
+        elif not self._called:
+            self._body()
+            self._called = True
+        else:
+            sources = self.net.sources()
+            positions = [x.position for x in sources]
+            try:
+                self._replay = self.net.backend.capture(self._body)
+            except Exception as error:  # CUDA's, CuPy's and a layer's own
+                warnings.warn(
+                    f"a step of this net cannot be recorded ({error}); the GPU is given call after "
+                    "call instead, which is slower", RuntimeWarning, stacklevel=5,
+                )
+                self.recordable = False
+            for source, position in zip(sources, positions, strict=True):
+                source.position = position
+            self._step()
+
+    def _body(self) -> None:
+        """One step, without a word from the host."""
+        net, device, launch = self.net, self.device, self.device.launch
+        launch(
+            STEP, "begin_step", 1, len(net.sources()), net.rows, self._table,
+            self.update.constants, device.clock,
+        )
+        for _, call, bottoms, tops in self.plan.forward:
+            call(bottoms, tops)
+        for i, (p, kind) in enumerate(self.terms):
+            sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)
+            net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
+        launch(
+            STEP, "objective", 1, net.rows, len(self.losses), *net.values.shape, len(self.terms),
+            net.values, self._term, self._factors, self._results, device.clock,
+        )
+        net.run_backward(self.plan, {})
+        if self.solver.clip is not None:
+            for i, span in enumerate(self.spans):
+                squares = self._squares[i * NORM_BLOCKS : (i + 1) * NORM_BLOCKS]
+                diff = net.arena.diff[span]
+                launch(STEP, "sum_squares", NORM_BLOCKS, diff.size, diff, squares)
+            launch(
+                STEP, "clip", 1, self._squares.size, self._squares,
+                np.float64(self.solver.clip), self._shrink,
+            )
+        for span in self.spans:
+            w, g = net.arena.data[span], net.arena.diff[span]
+            launch(
+                self.update.source + UPDATE_FLAT, "update_flat", device.blocks(w.size), w.size, g,
+                w, *(a[span] for a in self.update.flat), self.update.constants, self._shrink,
+                device.clock,
+            )
+
+
+# CUDA.
+
+STEP = cuda.source(r"""
+// The clock moves on to the next step, whose constants are laid out.
+KERNEL begin_step(i64 sources, i64 rows, const double* table, double* constants, i64* clock)
+{
+    if (threadIdx.x != 0 || clock[HALTED]) return;
+    clock[ROW] += 1;
+    clock[PASS] += 1;
+    for (i64 i = 0; i < sources; ++i) clock[POSITION + i] += rows;
+    for (int k = 0; k < 8; ++k) constants[k] = table[clock[ROW] * 8 + k];
+}
+
+// Into a row of `results`: the objective, its terms of regularisation, and the mean of each row of
+// `values`, of which the first `losses` are part of the objective.  One block.
+KERNEL objective(
+    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
+    const double* factors, double* results, i64* clock)
+{
+    if (clock[HALTED]) return;
+    double* result = results + clock[ROW] * (2 + tops);
+    double total = 0, regularisation = 0;
+    for (i64 i = 0; i < tops; ++i) {
+        double sum = 0;
+        for (i64 row = threadIdx.x; row < rows; row += THREADS) sum += values[i * stride + row];
+        double mean = lanes_sum(sum, THREADS) / rows;
+        if (i < losses) total += factors[i] * mean;
+        if (threadIdx.x == 0) result[2 + i] = mean;
+    }
+    for (i64 i = 0; i < terms; ++i) regularisation += factors[losses + i] * term[i];
+    if (threadIdx.x == 0) {
+        result[0] = total + regularisation;
+        result[1] = regularisation;
+        if (!isfinite(result[0])) clock[HALTED] = 1;
+    }
+}
+
+// The sum of squares in as many parts as there are blocks.
+KERNEL sum_squares(i64 size, const real* g, double* squares)
+{
+    double sum = 0;
+    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) sum += (double)g[i] * g[i];
+    sum = lanes_sum(sum, THREADS);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}
+
+// What a gradient must be multiplied by to have at most the norm `limit`.  One block.
+KERNEL clip(i64 count, const double* squares, double limit, real* shrink)
+{
+    double sum = 0;
+    for (i64 i = threadIdx.x; i < count; i += THREADS) sum += squares[i];
+    double norm = sqrt(lanes_sum(sum, THREADS));
+    if (threadIdx.x == 0) shrink[0] = norm > limit ? (real)(limit / norm) : (real)1;
+}
+""")
+
+# In front of it stands a solver's `update`.
+UPDATE_FLAT = r"""
+KERNEL update_flat(
+    i64 size, const real* g, real* w, real* first, real* second, const double* constants,
+    const real* shrink, const i64* clock)
+{
+    i64 i = place();
+    if (i >= size || clock[HALTED]) return;
+    update(shrink ? shrink[0] * g[i] : g[i], w + i, first + i, second + i, constants);
+}
+"""

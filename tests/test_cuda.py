@@ -1,0 +1,646 @@
+"""The GPU path against the array code on NumPy: kernels, recorded steps, data on the device.
+
+Every test runs on the stand-in GPU of cuda_host, which runs the CUDA sources on the host, and once
+more on a GPU where one answers; LAYERKIT_GPU=required (`make gpu-test`) makes it a failure if none
+does.
+"""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cuda_host
+import h5py
+import numpy as np
+import pytest
+from cases import CASES
+
+import layerkit as lk
+from layerkit import backends
+from layerkit import layers as L
+from layerkit.backends.cuda import Device
+from layerkit.errors import BackendError, NotFiniteError
+from layerkit.layer import KERNELS
+from layerkit.layers import memory_data
+
+GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
+
+
+def no_gpu():
+    """Why there is no GPU to test on, or None."""
+    try:
+        backends.get("cupy")
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+NO_GPU, REQUIRED = no_gpu(), os.environ.get("LAYERKIT_GPU") == "required"
+
+
+def test_a_gpu_answers():
+    if NO_GPU and REQUIRED:
+        pytest.fail(f"a GPU is required, but: {NO_GPU}")
+    if NO_GPU:
+        pytest.skip(f"the tests of this file run on the stand-in only: {NO_GPU}")
+
+
+@pytest.fixture(params=["stand-in", "gpu"] if REQUIRED or not NO_GPU else ["stand-in"])
+def gpu(request):
+    """Makes the backend "cupy" available; its value says which GPU this is."""
+    if request.param == "stand-in":
+        if cuda_host.missing():
+            pytest.skip(cuda_host.missing())
+        seed = int(np.random.SeedSequence().entropy % 2**31)
+        print(f"order of blocks and threads: {seed}")
+        with cuda_host.installed(seed=seed):
+            yield request.param
+        return
+    if NO_GPU:
+        pytest.fail(f"a GPU is required, but: {NO_GPU}")
+    yield request.param
+
+
+def host(net, array):
+    return net.backend.to_host(array)
+
+
+def pair(layers, batch_size, seed, **settings):
+    """The same net on the GPU, and in array code on NumPy."""
+    settings = {"batch_size": batch_size, "seed": seed, **settings}
+    return (
+        lk.Net(layers, backend="cupy", **settings),
+        lk.Net(layers, kernels="array", **{k: v for k, v in settings.items() if k != "kernels"}),
+    )
+
+
+def assert_alike(found, expected, dtype, label):
+    size = max(1.0, float(np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(found / size, expected / size, err_msg=label, **TOLERANCE[dtype])
+
+
+def compare(nets, inputs, weights, dtype):
+    """Forward and backward on both, with diffs poisoned beforehand."""
+    values = []
+    for net in nets:
+        for array in [b._diff for b in net.blobs.values()] + [p.diff for p in net.params.values()]:
+            if array is not None:
+                array.fill(np.nan)
+        values.append(net.forward(**inputs))
+        net.backward(**weights)
+    there, here = nets
+    assert values[0] == pytest.approx(values[1], rel=1e-5 if dtype == "float32" else 1e-11)
+    for kind in ("blobs", "params"):
+        for name, expected in getattr(here, kind).items():
+            found = getattr(there, kind)[name].data
+            assert_alike(host(there, found), expected.data, dtype, f"data of {name}")
+            if expected.diff is not None:
+                found = getattr(there, kind)[name].diff
+                assert_alike(host(there, found), expected.diff, dtype, f"diff of {name}")
+
+
+def random_weights(net, inputs, rng):
+    """A further objective for whatever no layer reads."""
+    net.forward(**inputs)
+    read = {b for layer in net.layers.values() for b in layer.bottoms}
+    return {
+        name: rng.standard_normal(blob.data.shape) for name, blob in net.blobs.items()
+        if name not in read and blob.diff is not None
+    }
+
+
+# Layers.
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_layers(gpu, case, rng):
+    dtype, rows = "float32", int(rng.integers(1, 6))
+    arrays = {k: v.astype(dtype).astype("float64") for k, v in case.draw(rng, rows).items()}
+    seed = int(rng.integers(2**40))
+    here = case.net(rng, arrays, dtype=dtype, seed=seed)
+    there = case.net(rng, arrays, dtype=dtype, seed=seed, backend="cupy", kernels="auto")
+    inputs = {k: v for k, v in arrays.items() if k in here.layers}
+    state = here.state()
+    weights = random_weights(here, inputs, rng)
+    here.set_state(state)
+    compare((there, here), inputs, weights, dtype)
+    layer = there.layers["y"]
+    for name in KERNELS:
+        if hasattr(layer, f"{name}_cuda") and layer.can_use_kernels():
+            used = getattr(layer, name)
+            assert used is None or used.__name__ == f"{name}_cuda", f"{name} is not used"
+
+
+def test_every_layer_with_a_number_in_each_element_or_a_loss_has_kernels():
+    """What the paper's net is made of, every activation, every loss that sums over pixels."""
+    wanted = {
+        "Dense", "Reparameterize", "GaussianReconstruction", "GaussianKL", "SquareLoss", "Dropout",
+        "BinaryCrossEntropy", "MemoryData", "HDF5Data", "ReLU", "LeakyReLU", "ELU", "Sigmoid",
+        "Tanh", "Softplus", "Exponential", "Add", "Multiply", "SoftmaxLoss",
+    }
+    assert {n for n in L.__all__ if hasattr(getattr(L, n), "forward_cuda")} >= wanted
+
+
+SIZES = [(1, 1, 1), (3, 40, 7), (17, 5, 33), (16, 30, 31), (70, 9, 40), (130, 3, 2), (2, 600, 300)]
+
+
+@pytest.mark.parametrize("neuron", [None, "relu", "tanh"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_dense(gpu, sizes, neuron, rng):
+    rows, inputs, units = sizes
+    layers = [
+        L.Input("x", shape=(inputs,)),
+        L.Dense("y", "x", units=units, neuron=neuron, bias=lk.initializers.Normal(0.3)),
+    ]
+    nets = pair(layers, rows + 1, 3, dtype="float64", gradients="all")
+    for n in (rows, 1):
+        x = {"x": rng.standard_normal((n, inputs))}
+        compare(nets, x, random_weights(nets[1], x, rng), "float64")
+
+
+@pytest.mark.parametrize("size", [1, 40, 1024, 1025, 2500])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_losses_of_any_size(gpu, rows, size, rng):
+    arrays = {
+        "x": rng.random((rows, size)), "m": rng.random((rows, size)),
+        "v": rng.uniform(-9, 1, (rows, size)), "t": rng.integers(size, size=rows),
+    }
+    layers = [
+        *(L.Input(name, shape=array.shape[1:]) for name, array in arrays.items()),
+        L.SoftmaxLoss("softmax", "v", "t"),
+        L.GaussianReconstruction("likelihood", "x", "m", "v", weight=0.3),
+        L.GaussianKL("kl", "m", "v"), L.SquareLoss("square", "x", "m", weight=2.0),
+        L.BinaryCrossEntropy("cross", "v", "x"),
+    ]
+    compare(pair(layers, rows, 3, dtype="float64", gradients="all"), arrays, {}, "float64")
+
+
+@pytest.mark.parametrize("label", [-1, 3, 0.5, np.nan])
+def test_a_label_that_is_no_class(gpu, label):
+    layers = [
+        L.Input("x", shape=(3,)), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t"),
+    ]
+    net = lk.Net(layers, 2, "cupy")
+    net.forward(x=np.ones((2, 3)), t=np.array([1, label]))
+    np.testing.assert_allclose(host(net, net.blobs["y"].data), [np.log(3), np.inf], rtol=1e-6)
+
+
+# Steps.
+
+
+def galaxies(count, seed=5, pixels=600):
+    return (np.random.default_rng(seed).random((count, pixels)) * 0.3).astype(np.float32)
+
+
+def small_vae(**settings):
+    return lk.load_net(GALAXY, **{"pixels": 600, "hidden": 33, "latent": 3, **settings})
+
+
+def with_galaxies(count=23, **settings):
+    data = L.MemoryData("x", data=galaxies(count, pixels=settings.get("pixels", 600)))
+    return lk.with_data(small_vae(**settings), data)
+
+
+SOLVERS = {
+    "Adam": lambda net, **k: lk.Adam(net, 1e-3, **k),
+    "SGD": lambda net, **k: lk.SGD(net, 1e-6, **k),
+    "Nesterov": lambda net, **k: lk.Nesterov(net, 1e-6, momentum=0.5, **k),
+}
+
+
+def assert_same_training(solvers, dtype="float64"):
+    there, here = solvers
+    assert there.net.state() == here.net.state()
+    assert there.iteration == here.iteration
+    for name, p in here.net.params.items():
+        assert_alike(host(there.net, there.net.params[name].data), p.data, dtype, name)
+    for name, flat in here.history.items():
+        assert_alike(host(there.net, there.history[name]), flat, dtype, name)
+    for mine, expected in ((there.net.losses, here.net.losses),):
+        assert mine == pytest.approx(expected, rel=1e-10 if dtype == "float64" else 1e-4)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("rows", [1, 5, 17])
+def test_a_recorded_step_is_that_of_the_array_code(gpu, rows, solver):
+    nets = pair(with_galaxies(), rows, 3, dtype="float64")
+    solvers = [SOLVERS[solver](net) for net in nets]
+    losses = [s.steps(7) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-11)
+    assert_same_training(solvers)
+    (recorded,) = solvers[0]._recorded.values()
+    assert recorded._replay is not None, "the step was not recorded"
+    updated = set(nets[0].params) if rows <= 16 else set()
+    assert solvers[0].plan().updated == updated
+
+
+def test_the_papers_net_at_its_own_size(gpu):
+    layers = lk.with_data(lk.load_net(GALAXY), L.MemoryData("x", data=galaxies(4, pixels=4761)))
+    nets = pair(layers, 1, 3)
+    solvers = [lk.Adam(net) for net in nets]
+    losses = [s.steps(3) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    for name, p in nets[1].params.items():
+        # Adam's first steps are those of a sign: a gradient of nearly zero may have another.
+        difference = np.abs(host(nets[0], nets[0].params[name].data) - p.data)
+        assert np.median(difference) < 1e-7
+        assert difference.max() < 6.1e-3
+
+
+def test_the_loss_curve_of_a_long_run(gpu):
+    nets = pair(with_galaxies(50, hidden=10, pixels=50), 6, 5)
+    curves = [lk.Adam(net, 1e-3).steps(200) for net in nets]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [2, 20])
+def test_replaying_equals_calling_bit_for_bit(gpu, rows, dtype):
+    results = []
+    for record in (True, False, True):
+        layers = with_galaxies(hidden=12, pixels=300)
+        net = lk.Net(layers, rows, "cupy", seed=4, dtype=dtype)
+        solver = lk.Adam(net, 1e-3)
+        solver.record = record
+        losses = np.concatenate([solver.steps(4), [solver.step()], solver.steps(3)])
+        results.append((losses, host(net, net.arena.data), host(net, solver.history["v"])))
+        assert (next(iter(solver._recorded.values()))._replay is not None) == record
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_rate_that_changes_and_a_table_that_is_used_up(gpu, monkeypatch):
+    monkeypatch.setattr("layerkit.solvers.recorded.STEPS", 4)
+    nets = pair(with_galaxies(hidden=5, pixels=30), 3, 3, dtype="float64")
+    solvers = [lk.Adam(net, lk.rates.Cosine(1e-2, 10)) for net in nets]
+    np.testing.assert_allclose(*[s.steps(11) for s in solvers], rtol=1e-10)
+    assert_same_training(solvers)
+
+
+def test_inputs_given_to_each_step_may_have_other_rows(gpu, rng):
+    nets = pair(small_vae(hidden=5, pixels=30), 4, 3, dtype="float64")
+    solvers = [lk.Adam(net) for net in nets]
+    for rows in (4, 2, 4, 1, 2, 4, 4):
+        x = rng.random((rows, 30))
+        losses = [s.step(x=x) for s in solvers]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-11)
+    assert_same_training(solvers)
+
+
+@pytest.mark.parametrize(
+    "what", ["clip", "frozen", "l1 and l2", "weights", "array code between", "net calls between"]
+)
+@pytest.mark.parametrize("rows", [3, 18])
+def test_whatever_changes_is_followed(gpu, rows, what):
+    nets = pair(with_galaxies(hidden=7, pixels=50), rows, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-2, clip=0.5 if what == "clip" else None) for net in nets]
+    for net, solver in zip(nets, solvers, strict=True):
+        solver.steps(3)
+        if what == "frozen":
+            net.freeze("g1/weight", "f2")
+        if what == "l1 and l2":
+            net.params["x_mean/weight"].l2 = 0.1
+            net.params["g2/weight"].l1 = 0.2
+        if what == "weights":
+            net.layers["kl"].weight = 0.25
+        if what == "array code between":
+            net.params["g2/weight"].data[...] *= 1.5
+            solver.fuse = False
+        if what == "net calls between":
+            net.forward()
+            net.backward()
+            net.infer("z", x=galaxies(2, pixels=50))
+    losses = [s.steps(4) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert nets[0].regularisation == pytest.approx(nets[1].regularisation, rel=1e-10)
+    assert_same_training(solvers)
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "in batches"])
+@pytest.mark.parametrize(("rows", "bad"), [(2, 0), (2, 1), (2, 5), (18, 0), (18, 4)])
+def test_a_loss_that_is_not_finite_stops_training_before_the_update(
+    gpu, rows, bad, resident, monkeypatch
+):
+    """The same error, parameters and state as on the CPU, though the GPU is asked for ten steps."""
+    if not resident:
+        monkeypatch.setattr(memory_data, "SHARE", 0)
+    images = galaxies(6 * rows, pixels=50)
+    images[rows * bad : rows * bad + rows] = np.inf
+    data = L.MemoryData("x", data=images, shuffle=False)
+    nets = pair(lk.with_data(small_vae(hidden=7, pixels=50), data), rows, 3, dtype="float64")
+    solvers, messages = [lk.Adam(net, 1e-3) for net in nets], []
+    for solver in solvers:
+        with pytest.raises(NotFiniteError) as error, np.errstate(invalid="ignore"):
+            solver.steps(10)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+    assert f"at iteration {bad}" in messages[0]
+    there, here = solvers
+    assert there.iteration == here.iteration == bad
+    assert there.net.state() == here.net.state()
+    for name, p in here.net.params.items():
+        assert_alike(host(there.net, there.net.params[name].data), p.data, "float64", name)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers, calls = [lk.Adam(net, 1e-3) for net in nets], []
+    prepare = L.MemoryData.prepare
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        prepare(self)
+
+    monkeypatch.setattr(L.MemoryData, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        solvers[0].steps(9)
+    assert solvers[0].iteration == after
+    losses = solvers[1].steps(9)
+    np.testing.assert_allclose(solvers[0].steps(9 - after), losses[after:], rtol=1e-10)
+    assert_same_training(solvers)
+
+
+def test_at_batch_1_the_gradient_of_weights_never_reaches_memory(gpu):
+    net = lk.Net(with_galaxies(), 1, "cupy", seed=4)
+    net.arena.diff.fill(np.nan)
+    solver = lk.Adam(net, 1e-3)
+    solver.steps(3)
+    assert np.isnan(host(net, net.arena.diff)).all()
+    assert np.isfinite(host(net, net.arena.data)).all()
+
+
+class Doubled(lk.Layer):
+    """A user's layer in array code."""
+
+    def __init__(self, name, bottom, *, tops=None):
+        super().__init__(name, [bottom], tops)
+        self.calls = 0
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.calls += 1
+        tops[0].data[...] = 2 * bottoms[0].data + self.normal(tops[0].data.shape)
+
+    def backward(self, bottoms, tops):
+        if bottoms[0].diff is not None:
+            bottoms[0].diff[...] = 2 * tops[0].diff
+
+
+def test_a_layer_that_may_not_be_recorded_is_called_in_each_step(gpu, rng):
+    layers = [
+        L.MemoryData("x", data=rng.random((9, 6))), L.Dense("h", "x", units=4, neuron="relu"),
+        Doubled("d", "h"), L.Dense("y", "d", units=6), L.SquareLoss("loss", "y", "x"),
+    ]
+    nets = pair(layers, 2, 3, dtype="float64")
+    solvers = [lk.Adam(net) for net in nets]
+    losses = [s.steps(6) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert nets[0].layers["d"].calls == 6
+    assert_same_training(solvers)
+
+
+class Careless(Doubled):
+    """Claims what is not so: waiting for the GPU cannot be recorded."""
+
+    recordable = True
+
+    def forward(self, bottoms, tops):
+        self.calls += 1
+        tops[0].data[...] = bottoms[0].data * float(bottoms[0].data.max())
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff
+
+
+def test_a_layer_that_cannot_be_recorded_is_warned_about_and_trained(gpu, rng):
+    layers = [
+        L.MemoryData("x", data=rng.random((9, 6))), L.Dense("h", "x", units=4),
+        Careless("d", "h"), L.Dense("y", "d", units=6), L.SquareLoss("loss", "y", "x"),
+    ]
+    nets = pair(layers, 2, 3, dtype="float64")
+    solvers = [lk.Adam(net) for net in nets]
+    with pytest.warns(RuntimeWarning, match="cannot be recorded"):
+        losses = [s.steps(6) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+
+
+class HalfAdam(lk.Adam):
+    """A user's solver in array code."""
+
+    def update(self, w, g, rate, **history):
+        super().update(w, g, rate / 2, **history)
+
+
+def test_a_solver_in_array_code(gpu):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers = [HalfAdam(net, 1e-3) for net in nets]
+    losses = [s.steps(4) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert_same_training(solvers)
+
+
+def test_metrics_and_losses_that_others_read(gpu, rng):
+    layers = [
+        L.MemoryData("x", data=[rng.random((9, 6)), rng.integers(3, size=9)], tops=["x", "t"]),
+        L.Dense("h", "x", units=4, neuron="elu"), L.Dropout("k", "h", ratio=0.3),
+        L.Dense("y", "k", units=3), L.SoftmaxLoss("loss", "y", "t"), L.Accuracy("hits", "y", "t"),
+        L.Dense("back", "k", units=6, neuron="sigmoid"),
+        L.SquareLoss("square", "back", "x", weight=0.5), L.Dense("of_loss", "square", units=1),
+        L.Dense("zero", "x", units=1, weight=0.0), L.SquareLoss("last", "of_loss", "zero"),
+    ]
+    nets = pair(layers, 4, 3, dtype="float64")
+    solvers = [lk.Adam(net) for net in nets]
+    for weight in (0.5, 0.5, 0.7):
+        for net in nets:
+            net.layers["square"].weight = weight
+        np.testing.assert_allclose(*[s.steps(3) for s in solvers], rtol=1e-10)
+    assert nets[0].metrics == nets[1].metrics
+    assert solvers[0].curves.keys() == {"loss", "square", "last", "hits"}
+    for name, curve in solvers[1].curves.items():
+        np.testing.assert_allclose(solvers[0].curves[name], curve, rtol=1e-10)
+        assert curve[-1] == {**nets[1].losses, **nets[1].metrics}[name]
+    assert_same_training(solvers)
+
+
+@pytest.mark.parametrize("first", ["cupy", "numpy"])
+def test_snapshots_cross_between_backends(gpu, first, tmp_path):
+    path = tmp_path / "snapshot.h5"
+    second = {"cupy": "numpy", "numpy": "cupy"}[first]
+
+    def solver(backend):
+        return lk.Adam(lk.Net(
+            with_galaxies(hidden=7, pixels=50), 3, backend, seed=3, dtype="float64",
+            kernels="array" if backend == "numpy" else "auto",
+        ), 1e-3)
+
+    whole, begun, resumed = solver("numpy"), solver(first), solver(second)
+    begun.steps(4)
+    lk.save(path, begun.net, begun)
+    resumed.steps(2)  # to be forgotten
+    lk.load(path, resumed.net, resumed)
+    losses = whole.steps(9)[4:]
+    np.testing.assert_allclose(resumed.steps(5), losses, rtol=1e-10)
+
+
+# Data.
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "in batches"])
+@pytest.mark.parametrize("batch", [2, 5, 16])
+def test_images_are_gathered_turned_and_scaled(gpu, batch, resident, monkeypatch, rng):
+    if not resident:
+        monkeypatch.setattr(memory_data, "SHARE", 0)
+    images = (rng.random((7, 2, 5, 5)) * 200).astype("uint8")
+    arrays = [images, rng.integers(0, 9, 7)]
+    layers = [L.MemoryData("x", data=arrays, tops=["x", "t"], augment="dihedral", scale=1 / 255)]
+    nets = pair(layers, batch, int(rng.integers(2**31)))
+    for _ in range(6):  # several epochs, with batches across their ends
+        for net in nets:
+            net.forward()
+        for name in ("x", "t"):
+            assert_alike(host(nets[0], nets[0].blobs[name].data), nets[1].blobs[name].data,
+                         "float32", name)
+    assert nets[0].state() == nets[1].state()
+    assert (nets[0].layers["x"].resident is not None) == resident
+
+
+TYPES = ["float64", "int8", "uint16", "int16", "uint32", "int32", "uint64", ">f4", ">i2", "float16",
+         "bool"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_data_of_any_type(gpu, dtype, rng):
+    layers = [L.MemoryData("x", data=(rng.random((7, 9)) * 100).astype(dtype))]
+    nets = pair(layers, 3, 5, dtype="float64")
+    for net in nets:
+        net.forward()
+    np.testing.assert_array_equal(host(nets[0], nets[0].blobs["x"].data), nets[1].blobs["x"].data)
+
+
+@pytest.mark.parametrize("source", ["memory", "file"])
+def test_training_on_what_comes_in_batches(gpu, source, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory_data, "SHARE", 0)
+    images = galaxies(23, pixels=49).reshape(23, 7, 7)
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["images"] = images
+    data = (
+        L.MemoryData("x", data=images, augment="dihedral") if source == "memory"
+        else L.HDF5Data("x", path=tmp_path / "images.h5", block=3, mixed=2, augment="dihedral")
+    )
+    nets = pair(lk.with_data(small_vae(hidden=7, pixels=49), data), 4, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    np.testing.assert_allclose(*[s.steps(15) for s in solvers], rtol=1e-10)
+    assert_same_training(solvers)
+    assert next(iter(solvers[0]._recorded.values()))._replay is not None
+    state = nets[1].state()
+    for net in nets:  # back, as loading a snapshot goes
+        net.set_state({**state, "passes": 3, "position/x": 8})
+    np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-10)
+
+
+# Parts.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 5, 3), (4, 1, 7), (6, 5, 1), (3, 4, 5)], ids=str)
+def test_gemm_of_any_layout(gpu, sizes, dtype, rng):
+    backend = backends.get("cupy")
+    m, k, n = sizes
+
+    def layouts(rows, columns):
+        for array in (rng.standard_normal((rows, columns)), rng.standard_normal((columns, rows)).T):
+            array = array.astype(dtype)
+            there = backend.asarray(np.ascontiguousarray(array.T)).T
+            yield array, backend.asarray(np.ascontiguousarray(array))
+            yield array, there
+
+    for a, a_there in layouts(m, k):
+        for b, b_there in layouts(k, n):
+            out = backend.zeros((m, n), dtype)
+            backend.gemm(a_there, b_there, out)
+            np.testing.assert_allclose(backend.to_host(out), a @ b, rtol=1e-4, atol=1e-5)
+
+
+def test_tf32_is_a_setting(gpu):
+    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], 2, "cupy", tf32=True)
+    assert net.backend.tf32
+    assert net.rebuild().backend.tf32
+    assert not lk.Net([L.Input("x", shape=(3,))], 2, "cupy").backend.tf32
+    net.forward(x=np.ones((2, 3)))
+
+
+def test_the_clock_is_written_only_when_it_is_wrong(gpu):
+    device = Device(backends.get("cupy").xp, np.dtype("float32"), 2)
+    device.set_clock(5, [7, 9])
+    np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, 0, 5, 7, 9])
+    device.clock.fill(1)
+    device.set_clock(5, [7, 9])
+    np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [1] * 5)
+    device.forget_clock()
+    device.set_clock(5, [7, 9], row=-1)
+    np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, -1, 5, 7, 9])
+
+
+def test_gradients(gpu, rng):
+    """Of the kernels themselves, without the array code for comparison."""
+    layers = [
+        layer for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)
+        if layer.name not in ("g1", "f1")
+    ]
+    layers += [  # no kinks
+        L.Dense("g1", "x", units=5, neuron="tanh"), L.Dense("f1", "z", units=5, neuron="softplus")
+    ]
+    net = lk.Net(layers, 3, "cupy", seed=2, dtype="float64", gradients="parameters")
+    x = rng.random((3, 11))
+    net.forward(x=x)
+    net.backward()
+    state = {**net.state(), "passes": net.run.passes - 1}
+    for p in net.params.values():
+        data, diff = host(net, p.data), host(net, p.diff)
+        direction = rng.standard_normal(data.shape)
+        values = []
+        for sign in (1, -1):
+            p.data[...] = net.backend.asarray(data + sign * 1e-5 * direction)
+            net.set_state(state)
+            values.append(net.forward(x=x))
+        p.data[...] = net.backend.asarray(data)
+        numeric = (values[0] - values[1]) / 2e-5
+        assert float((diff * direction).sum()) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+
+
+def test_steps_on_numpy_are_steps():
+    layers = with_galaxies(hidden=7, pixels=50)
+    nets = [lk.Net(layers, 3, seed=3, kernels="array") for _ in range(2)]
+    solvers = [lk.Adam(net) for net in nets]
+    losses, reconstruction = [], []
+    for _ in range(5):
+        losses.append(solvers[1].step())
+        reconstruction.append(nets[1].losses["reconstruction"])
+    np.testing.assert_array_equal(solvers[0].steps(5), losses)
+    np.testing.assert_array_equal(solvers[0].curves["reconstruction"], reconstruction)
+    with pytest.raises(lk.errors.NetError, match="count must be at least 1"):
+        solvers[0].steps(0)
+
+
+def test_the_benchmark_says_that_there_is_no_gpu():
+    if not NO_GPU:
+        pytest.skip("there is one")
+    program = GALAXY.parent.parent / "benchmarks" / "gpu.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this benchmark needs a GPU: backend cupy: ")
+
+
+def test_no_warning_where_all_is_recorded(gpu):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lk.Adam(lk.Net(with_galaxies(hidden=5, pixels=30), 3, "cupy")).steps(4)
