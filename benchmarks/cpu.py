@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PIXELS, IMAGES = 69 * 69, 8192
@@ -135,8 +136,27 @@ def worker(batch: int, seconds: float) -> None:
         "ms_per_iteration": 1e3 * spent, "memory": memory,
         "import": imported, "built": built, "first": first,
         "gemm": table.gemm, "copy": table.copy, "bound": table.bound, "threads": table.threads,
+        "update": update_alone(solver),
         "copy_memory": profile.copy_peak(net.run.team, 256 << 20),
     }))
+
+
+def update_alone(solver: Any) -> float:
+    """Milliseconds of Adam's update of all parameters, on flat arrays and without anything else.
+
+    It is what a step at batch 1 cannot do without: every parameter and both its moments are read
+    and written.  Here gradients are read as well, which a step need not do.
+    """
+    from layerkit.solvers.solver import update_flat
+
+    arena, update, board = solver.net.arena, solver._update, solver.net.run.team.board
+    times = []
+    for _ in range(50):
+        solver.net.run.team.wake()
+        start = time.perf_counter()
+        update_flat(board, update.address, arena.data, arena.diff, *update.flat, update.constants)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
 
 
 def report(
@@ -185,6 +205,8 @@ def report(
         "", f"`import layerkit`: {median('layerkit', first, 'import'):.2f} s. In a fresh process "
         f"with a warm cache, building the net takes {median('layerkit', first, 'built'):.2f} s "
         f"and the first step {median('layerkit', first, 'first'):.2f} s.",
+        "Adam's update alone, of all parameters in flat arrays: "
+        f"{median('layerkit', first, 'update'):.2f} ms.",
         f"Copying from memory rather than cache: "
         f"{median('layerkit', first, 'copy_memory') / 1e9:.0f} GB/s.",
     ]

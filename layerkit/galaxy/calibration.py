@@ -66,8 +66,9 @@ class Rescaling(NamedTuple):
 def rescale(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Rescaling:
     """The factors that suit these images, none of which should be one trained on or judged by.
 
-    Each is the geometric mean of the two at which 68.3% and 95.4% of the pixels of a fifth would
-    lie within one and two standard deviations, as a Gaussian has it: one factor cannot give both.
+    One factor cannot bring both 68.3% of the pixels of a fifth within one standard deviation and
+    95.4% within two, unless they are distributed as a Gaussian: it is chosen so that the larger of
+    the two shares' errors is least.
 
     Args:
         images, mean, variance: (n, ...), of one shape; see `calibrate`.
@@ -79,8 +80,13 @@ def rescale(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Resca
     factors = np.ones(QUINTILES)
     for i in range(QUINTILES):
         if (fifth == i).any():
-            one, two = np.quantile(away[fifth == i], NOMINAL[:2])
-            factors[i] = max(math.sqrt(one * two / 2), 1e-3)
+            values = np.sort(away[fifth == i])
+            tried = np.linspace(*np.quantile(values, NOMINAL[:2]) / (1, 2), 200)
+            errors = [
+                np.abs(np.searchsorted(values, k * tried) / len(values) - NOMINAL[k - 1])
+                for k in (1, 2)
+            ]
+            factors[i] = max(tried[np.max(errors, axis=0).argmin()], 1e-3)
     return Rescaling(edges, factors)
 
 
