@@ -235,6 +235,19 @@ def test_standardising_the_top_of_two_stochastic_layers(ladder, rng):
     np.testing.assert_allclose(kl[1], kl_before[1])
 
 
+def test_a_loss_that_helps_training_is_no_part_of_the_bound(net, rng):
+    more = [*net.descriptions, L.SquareLoss("squares", "x", "x_mean", weight=3.0)]
+    helped = lk.Net(
+        more, batch_size=5, phase="test", dtype="float64", seed=net.run.seed, share=net
+    )
+    both = [galaxy.GalaxyModel(net), galaxy.GalaxyModel(helped)]
+    images = rng.uniform(size=(4, SIDE, SIDE))
+    for model in both:
+        model.net.run.passes = 0
+    for some, others in zip(*(model.bound(images) for model in both), strict=True):
+        np.testing.assert_allclose(some, others)
+
+
 def replaced(name, by):
     layers = lk.load_net("nets/galaxy_ladder.py", pixels=9, hidden=3)
     return [x for x in layers if x.name != name] + by
