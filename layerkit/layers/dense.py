@@ -76,7 +76,7 @@ class Dense(Layer):
             slices = -(-self.run.batch_size // SLICE)
             shape = (slices if slices > 1 else 0, self.units)
             self.sums = self.backend.zeros(shape, self.run.dtype)
-            spans = -(-self.units // SPAN) if self.run.batch_size <= FEW else 1
+            spans = -(-self.units // SPAN) if self.run.batch_size <= FEW_CUDA else 1
             shape = (spans if spans > 1 else 0, self.run.batch_size * inputs)
             self.dx_sums = self.backend.zeros(shape, self.run.dtype)
         return [(self.units,)]
@@ -184,7 +184,7 @@ class Dense(Layer):
     def use_kernels(self) -> None:
         """On a GPU, weights are changed in the backward pass only where batches are small."""
         super().use_kernels()
-        if self.run.device is not None and self.run.batch_size > FEW:
+        if self.run.device is not None and self.run.batch_size > FEW_CUDA:
             self.backward_update = None
 
     @functools.cached_property
@@ -208,7 +208,7 @@ class Dense(Layer):
         device, x, y = self.run.device, bottoms[0].data, tops[0].data
         assert device is not None
         inputs = self.w.size // self.units
-        if self.run.batch_size <= FEW and inputs <= NEAR:
+        if self.run.batch_size <= FEW_CUDA and inputs <= NEAR:
             device.launch(
                 self._few + FEW_FORWARD, "few_forward", -(-self.units // 32), len(x), inputs,
                 self.units, x, self.w.data, self.b.data, y,
@@ -480,7 +480,7 @@ def dense_backward(
 # CUDA.  Elements are counted with 32 bits, whose division is fast.
 
 SLICE = 64  # rows of which a block adds up the gradients of the biases
-FEW = 16  # examples up to which the gradient of W, a sum of outer products, is not worth storing
+FEW_CUDA = 16  # examples up to which W's gradient, a sum of outer products, is not worth storing
 SPAN = 256  # units whose weights a block then changes
 NEAR = 1024  # inputs up to which one block then adds up a unit
 
