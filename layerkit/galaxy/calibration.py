@@ -81,7 +81,8 @@ def rescale(images: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Resca
     for i in range(QUINTILES):
         if (fifth == i).any():
             values = np.sort(away[fifth == i])
-            tried = np.linspace(*np.quantile(values, NOMINAL[:2]) / (1, 2), 200)
+            one, two = np.quantile(values, NOMINAL[:2])
+            tried = np.linspace(one, two / 2, 200)
             errors = [
                 np.abs(np.searchsorted(values, k * tried) / len(values) - NOMINAL[k - 1])
                 for k in (1, 2)
