@@ -139,3 +139,13 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
         ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
     ]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_constant_is_set_twice(module):
+    """Kernels for the CPU and the GPU share a file, and one's constant must not be the other's."""
+    names = [
+        target.id for node in SOURCES[module].body if isinstance(node, ast.Assign)
+        for target in node.targets if isinstance(target, ast.Name)
+    ]
+    assert sorted(names) == sorted(set(names))
