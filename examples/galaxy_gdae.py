@@ -30,6 +30,7 @@ from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.command import INTERRUPTED, Interrupt, run
 from layerkit.errors import DataError
+from layerkit.layers.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
@@ -70,6 +71,8 @@ def settings() -> SimpleNamespace:
         help="turn and mirror galaxies at random in training (default: dihedral)")
     add("--keep", choices=["best", "last"], help="the parameters of the best bound on the galaxies "
         "that training is watched with, or the last ones (default: last)")
+    add("--refine", metavar="N", type=at_least_zero(int), help="gradient steps for each galaxy "
+        "from what the net says of it, in the evaluation (default: 100)")
     add("--importance-samples", metavar="K", type=above_zero(int),
         help="samples of z for each held-out galaxy in the tighter bound (default: 1000)")
     add("--backend", choices=["auto", "numpy", "cupy"],
@@ -82,8 +85,8 @@ def settings() -> SimpleNamespace:
     chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
         "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
-        "augment": "dihedral", "keep": "last", "importance_samples": None, "backend": "auto",
-        "seed": 0, "tiny": False,
+        "augment": "dihedral", "keep": "last", "refine": 100, "importance_samples": None,
+        "backend": "auto", "seed": 0, "tiny": False,
         "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
     }
     if args["resume"]:
@@ -228,7 +231,7 @@ def main() -> int:
     kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
     bound_terms = [  # each at its full weight, whatever training gives it
         x.name for x in net.layers.values()
-        if isinstance(x, L.GaussianReconstruction | L.GaussianKL)
+        if isinstance(x, Reconstruction | L.GaussianKL)
     ]
     best = Best(out / "best.h5", layers, args.backend)
     history: dict[str, list[float]] = {
@@ -312,9 +315,7 @@ def main() -> int:
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
     importance_samples = args.importance_samples or (100 if args.tiny else 1000)
-    result = galaxy.evaluate(
-        model, train, held_out, True, importance_samples, validation
-    )
+    result = galaxy.evaluate(model, train, held_out, True, importance_samples, args.refine)
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),

@@ -21,7 +21,7 @@ from layerkit import layers as L
 def galaxy_pose(
     side=69, hidden=128, latent=24, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
     turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
-    mean_l2=0.6, variance_l2=0.06,
+    mean_l2=0.6, variance_l2=0.06, degrees=6.0,
 ):
     """The net.
 
@@ -79,9 +79,13 @@ def galaxy_pose(
             "canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance,
             l2=variance_l2,
         ),
+        L.Dense("canonical_skew", "f2", units=pixels, weight=0.0, l2=variance_l2),
         L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
         L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),
+        L.SpatialTransform("x_skew", "canonical_skew", "pose", **pose),
         # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
-        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+        L.StudentReconstruction(
+            "reconstruction", "x", "x_mean", "x_log_variance", "x_skew", degrees=degrees
+        ),
         L.GaussianKL("kl", "z_mean", "z_log_variance", weight=kl_weight),
     ]

@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import ndimage, signal, special, stats
+from scipy import integrate, ndimage, signal, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -284,6 +284,38 @@ def gaussian_nll(floor: float) -> Callable[[float, float, float], float]:
     )
 
 
+@functools.cache
+def half_moment(degrees: float, power: int) -> float:
+    """The mean of |T|^power, by quadrature over the angle whose tangent is T."""
+    return 2 * integrate.quad(
+        lambda a: math.tan(a) ** power * stats.t.pdf(math.tan(a), degrees) / math.cos(a) ** 2,
+        0, math.pi / 2, epsabs=0, epsrel=1e-11, limit=400,
+    )[0]
+
+
+def skewed_student(degrees: float, skew: float) -> tuple[Callable[[float], float], float, float]:
+    """Fernandez and Steel's density of Student's t made skew, its mean and its sd (their eq. 5)."""
+    g = math.exp(skew)
+
+    def density(y: float) -> float:
+        return 2 / (g + 1 / g) * stats.t.pdf(y / g if y > 0 else y * g, degrees)
+
+    first, second = (
+        half_moment(degrees, r) * (g ** (r + 1) + (-1) ** r / g ** (r + 1)) / (g + 1 / g)
+        for r in (1, 2)
+    )
+    return density, first, math.sqrt(second - first * first)
+
+
+def student_nll(degrees: float, floor: float) -> Callable[..., float]:
+    def nll(x: float, mean: float, log_variance: float, skew: float = 0.0) -> float:
+        density, own_mean, own_sd = skewed_student(degrees, skew)
+        sd = math.sqrt(math.exp(log_variance) + floor)
+        return -math.log(density(own_mean + own_sd * (x - mean) / sd) * own_sd / sd)
+
+    return nll
+
+
 def places(
     u: np.ndarray, side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
 ) -> np.ndarray:
@@ -438,6 +470,26 @@ def jax_nll(floor: float) -> Callable[..., Any]:
     return function
 
 
+def jax_student_nll(degrees: float, floor: float) -> Callable[..., Any]:
+    def function(
+        jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, skew: Any = 0.0
+    ) -> Any:
+        # Of T itself, not of T over its sd: moments as in Fernandez and Steel, eq. 5.
+        first = 2 * math.sqrt(degrees) / ((degrees - 1) * special.beta(degrees / 2, 0.5))
+        second = degrees / (degrees - 2)
+        g = jax.numpy.exp(skew)
+        own_mean = first * (g**2 - g**-2) / (g + 1 / g)
+        own_variance = second * (g**3 + g**-3) / (g + 1 / g) - own_mean**2
+        ratio = jax.numpy.sqrt(own_variance / (jax.numpy.exp(log_variance) + floor))
+        y = own_mean + ratio * (x - mean)
+        u = jax.numpy.where(y > 0, y / g, y * g)
+        return -flat(
+            jax.scipy.stats.t.logpdf(u, degrees) + jax.numpy.log(2 * ratio / (g + 1 / g))
+        ).sum(1)
+
+    return function
+
+
 def jax_bce(jax: Any, params: Any, logit: Any, target: Any) -> Any:
     yes, no = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
     return -flat(target * yes + (1 - target) * no).sum(1)
@@ -563,9 +615,27 @@ def loss_cases() -> list[Case]:
             ("weighted", {"floor": 0.3, "weight": 2.5}, 0.3),
         )
     ]
+    student = [
+        Case(
+            f"StudentReconstruction-{label}",
+            lambda settings=settings: L.StudentReconstruction(
+                "y", "x", "mean", "log_variance", **settings
+            ),
+            shapes | ({"skew": normal()} if "skew" in settings else {}),
+            summed(student_nll(degrees, floor)), jax_student_nll(degrees, floor),
+            weight=settings.get("weight", 1.0),
+        )
+        for label, settings, degrees, floor in (
+            ("default", {}, 6.0, QUANTISATION),
+            ("skew", {"skew": "skew"}, 6.0, QUANTISATION),
+            ("skew-no-floor", {"skew": "skew", "floor": 0.0, "degrees": 4.5}, 4.5, 0.0),
+            ("weighted", {"skew": "skew", "floor": 0.3, "weight": 2.5, "degrees": 30}, 30.0, 0.3),
+        )
+    ]
     logit = {"x": normal()}
     return [
         *gaussian,
+        *student,
         Case(
             "GaussianReconstruction-close-to-the-floor",
             lambda: L.GaussianReconstruction("y", "x", "mean", "log_variance"),

@@ -15,7 +15,7 @@ from layerkit.galaxy.baselines import (
     squared_errors,
     starting_points,
 )
-from layerkit.layers.gaussian_reconstruction import QUANTISATION_VARIANCE
+from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
 
 
 def gaussian_image(shape, mean, factor, scale):

@@ -50,7 +50,7 @@ def every_figure(rng):
         ),
         "sersic_squared_error": figures.comparison(error, error * 2, "Sersic profile"),
         "calibration": figures.calibration(
-            calibrate(images, images * 0.9, np.full_like(images, 1e-4))
+            calibrate(rng.normal(size=images.shape), images)
         ),
         "morphology": figures.morphology(rng.normal(size=(40, 4)), rng.normal(size=(30, 4))),
     }

@@ -345,8 +345,9 @@ def test_evaluate_counts_wins(net, rng):
     net.params["z_mean/weight"].data[...] = 0
     net.params["z_mean/bias"].data[...] = z
     own = decode(net, z[None])[0].reshape(SIDE, SIDE)
-    found = galaxy.evaluate(model, train, np.array([*gaussians, own, own, own]))
-    assert found.metrics["mse_wins"] == 3
+    images = np.array([*gaussians, own, own, own])
+    found = galaxy.evaluate(model, train, images, refine_steps=0)
+    assert found.metrics["mse_wins"] == found.metrics["encoded_mse_wins"] == 3
     assert found.metrics["pca_mse_wins"] >= 3
     assert found.metrics["held_out_mse"] == pytest.approx(found.squared_error.mean() / SIDE**2)
     assert found.mean.shape == found.variance.shape == (5, SIDE, SIDE)
@@ -363,5 +364,11 @@ def test_evaluate_counts_wins(net, rng):
     gap *= np.sign(found.metrics["train_elbo"])
     assert found.metrics["bound_gap_percent"] == pytest.approx(100 * gap)
     assert found.morphology.shape == found.drawn_morphology.shape == (5, 4)
-    again = galaxy.evaluate(model, train, np.array([*gaussians, own, own, own]))
+    again = galaxy.evaluate(model, train, images, refine_steps=0)
     assert again.metrics == found.metrics
+    refined = galaxy.evaluate(model, train, images).metrics
+    for key, value in refined.items():
+        if key.startswith(("encoded_", "closest_")):
+            assert value == found.metrics[key], key
+    assert refined["held_out_elbo"] > refined["encoded_held_out_elbo"]
+    assert refined["closest_held_out_mse"] < refined["encoded_held_out_mse"]

@@ -229,10 +229,11 @@ def test_relu_lets_nan_through(rng):
 @pytest.mark.parametrize("shape", [(1,), (17,), (4, 5), (1003,)])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("floor", [0.0, 1e-3])
-def test_gaussian_reconstruction(floor, rows, shape, dtype, rng):
+@pytest.mark.parametrize("kind", [L.GaussianReconstruction, L.StudentReconstruction])
+def test_reconstruction(kind, floor, rows, shape, dtype, rng):
     layers = [
         *(L.Input(name, shape=shape) for name in ("x", "mean", "log_variance")),
-        L.GaussianReconstruction("y", "x", "mean", "log_variance", floor=floor),
+        kind("y", "x", "mean", "log_variance", floor=floor),
     ]
     arrays = {
         "x": rng.random((rows, *shape)), "mean": rng.random((rows, *shape)),
@@ -242,13 +243,14 @@ def test_gaussian_reconstruction(floor, rows, shape, dtype, rng):
 
 
 @pytest.mark.parametrize("wanted", [["mean"], ["log_variance"], ["x"], ["x", "log_variance"]])
-def test_gaussian_reconstruction_with_some_diffs(wanted, rng):
+@pytest.mark.parametrize("kind", [L.GaussianReconstruction, L.StudentReconstruction])
+def test_reconstruction_with_some_diffs(kind, wanted, rng):
     """Only what leads to a parameter has a diff."""
     bottoms = {n: f"{n}_in" if n in wanted else n for n in ("x", "mean", "log_variance")}
     layers = [
         *(L.Input(name, shape=(7,)) for name in bottoms.values()),
         *(L.Dense(n, bottoms[n], units=7) for n in wanted),
-        L.GaussianReconstruction("y", "x", "mean", "log_variance"),
+        kind("y", "x", "mean", "log_variance"),
     ]
     arrays = {name: rng.random((3, 7)) for name in bottoms.values()}
     pair = compare(layers, rng, arrays, "float64", gradients="parameters")

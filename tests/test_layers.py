@@ -640,6 +640,14 @@ BAD = {
         (lambda: [x(3), L.Input("t", shape=(2,)), L.SquareLoss("y", "x", "t")], "x, t"),
         (lambda: [x(3), L.SquareLoss("y", "x", "x", tops=["a", "b"])], "['a', 'b']"),
     ],
+    "StudentReconstruction": [
+        (lambda: [x(3), L.StudentReconstruction("y", "x", "x", "x", degrees=2)], "above 2, got 2"),
+        (
+            lambda: [x(3), L.StudentReconstruction("y", "x", "x", "x", degrees=math.inf)],
+            "GaussianReconstruction",
+        ),
+        (lambda: [x(3), L.StudentReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
+    ],
     "Tanh": [(lambda: [x(3), L.Tanh("y", "x", tops=["y", ""])], "non-empty")],
 }
 

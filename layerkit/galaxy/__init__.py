@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from layerkit.galaxy.evaluation import Evaluation, evaluate
     from layerkit.galaxy.gallery import draw_figures
     from layerkit.galaxy.gathering import gather
-    from layerkit.galaxy.model import GalaxyModel
+    from layerkit.galaxy.inference import closest, refine
+    from layerkit.galaxy.model import GalaxyModel, Posterior
     from layerkit.galaxy.preparation import prepare
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import (
@@ -34,7 +35,8 @@ HOMES = {
     "PCABaseline": "baselines", "fit_gaussian": "baselines", "fit_gaussians": "baselines",
     "contact_sheets": "contact", "GalaxySet": "dataset", "load": "dataset", "split": "dataset",
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
-    "gather": "gathering", "GalaxyModel": "model", "prepare": "preparation",
+    "gather": "gathering", "closest": "inference", "refine": "inference",
+    "GalaxyModel": "model", "Posterior": "model", "prepare": "preparation",
     "write_report": "report", "read_metrics": "results", "results_folder": "results",
     "results_table": "results", "set_aside": "results",
     "summary": "results", "write_json": "results", "fit_sersic": "sersic",
@@ -42,10 +44,11 @@ HOMES = {
 }
 
 __all__ = [
-    "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "contact_sheets", "draw_figures",
-    "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "load",
-    "open_source", "prepare", "read_metrics", "results_folder", "results_table", "set_aside",
-    "split", "summary", "write_json", "write_report",
+    "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "Posterior", "closest",
+    "contact_sheets", "draw_figures", "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic",
+    "fit_sersics", "gather", "load", "open_source", "prepare", "read_metrics", "refine",
+    "results_folder", "results_table", "set_aside", "split", "summary", "write_json",
+    "write_report",
 ]
 
 

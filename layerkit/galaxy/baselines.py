@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from layerkit.errors import DataError
-from layerkit.layers.gaussian_reconstruction import QUANTISATION_VARIANCE
+from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
 
 # The line search may try any step, so the objective holds its parameters inside these limits, in
 # half image widths: a standard deviation exp(12) is a constant over the image, exp(-12) lies

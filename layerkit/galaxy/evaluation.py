@@ -14,13 +14,16 @@ from layerkit.galaxy.baselines import (
     shared_variance_log_likelihood,
     squared_errors,
 )
-from layerkit.galaxy.calibration import Calibration, calibrate, rescale
+from layerkit.galaxy.calibration import Calibration, calibrate
+from layerkit.galaxy.inference import closest, refine
 from layerkit.galaxy.model import GalaxyModel
 from layerkit.galaxy.morphology import STATISTICS, morphology
 from layerkit.galaxy.sersic import fit_sersics
 
 BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat
 IMPORTANCE_SAMPLES = 1000
+REFINE_STEPS = 100
+MOST_SEEN = 500  # training images of which the bound is taken
 MOST_DRAWN = 1000  # from the prior, for their morphology
 
 
@@ -30,14 +33,13 @@ class Evaluation:
 
     Attributes:
         metrics: numbers for metrics.json; wins are counts out of the held-out images.
-        mean, variance: f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of the held-out images.
+        mean, variance: f_mu and f_Sigma of the held-out images, at the mean of q(z | x).
         z_mean: g_mu(x) of the held-out images, (n, latent).
         gaussians: the best Gaussian of each held-out image.
         squared_error, gaussian_squared_error, sersic_squared_error: of each held-out image, (n,).
         log_likelihood, gaussian_log_likelihood, sersic_log_likelihood: of each held-out image,
             (n,), in nats.
-        calibration: of the predicted variances.
-        rescaled: of the variances rescaled on validation images, or None without any.
+        calibration: of the predicted noise.
         morphology, drawn_morphology: of the held-out images and of as many drawn from the prior,
             (n, 4); see `morphology`.
     """
@@ -54,23 +56,27 @@ class Evaluation:
     gaussian_log_likelihood: np.ndarray
     sersic_log_likelihood: np.ndarray
     calibration: Calibration
-    rescaled: Calibration | None
     morphology: np.ndarray
     drawn_morphology: np.ndarray
 
 
 def evaluate(
     model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
-    importance_samples: int = IMPORTANCE_SAMPLES, validation: np.ndarray | None = None,
+    importance_samples: int = IMPORTANCE_SAMPLES, refine_steps: int = REFINE_STEPS,
 ) -> Evaluation:
     """Scores a model on held-out images, against fits to each of them and against PCA.
 
-    Section 4 of Regier et al. (2015): an image is a win by squared error where f_mu(g_mu(x)) is
+    Section 4 of Regier et al. (2015): an image is a win by squared error where the model's mean is
     closer to it than the scaled bivariate Gaussian fitted to that very image, and by likelihood
-    where log N(x; f_mu(g_mu(x)), f_Sigma(g_mu(x))) exceeds that of the Gaussian with the shared
-    pixel variance that suits the image best.  The same is counted against the Sersic profile with
-    a free index and sky, fitted to that very image too, and against PCA, fitted to the training
-    images, with as many components as z has dimensions.
+    where log p(x | z) exceeds that of the Gaussian with the shared pixel variance that suits the
+    image best.  The same is counted against the Sersic profile with a free index and sky, fitted to
+    that very image too, and against PCA, fitted to the training images, with as many components as
+    z has dimensions.
+
+    Here z is the mean of q(z | x), which `refine` has moved from g(x) to where the bound is higher.
+    Metrics whose names begin with `encoded_` are of g(x) itself, as in the paper; those with
+    `closest_`, of the z whose mean has the least squared error (`closest`), which is how the
+    Gaussian, the profile and PCA are fitted.
 
     Args:
         model: the model.
@@ -78,16 +84,22 @@ def evaluate(
         held_out: images (n, side, side) it never saw.
         progress: shows a bar for whatever takes long.
         importance_samples: of z for each image, for the tighter bound on log p(x).
-        validation: images neither trained on nor held out, to rescale standard deviations by; see
-            `rescale`.  Only the coverages called rescaled make use of it.
+        refine_steps: see `refine`; 0 evaluates g(x) alone.
     """
     model.net.run.passes = 0  # the same noise, however often the model was used before
-    elbo, kl = model.bound(held_out, BOUND_SAMPLES)
-    train_elbo, _ = model.bound(train[: len(held_out)], BOUND_SAMPLES)
-    mean, variance = model.reconstruct(held_out)
+    encoded_elbo, _ = model.bound(held_out, BOUND_SAMPLES)
+    encoded_error = squared_errors(held_out, model.reconstruct(held_out)[0])
+    encoded_likelihood = model.log_likelihood(held_out)
+    posterior = refine(model, held_out, refine_steps, progress)
+    elbo, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
+    seen = train[: min(len(held_out), MOST_SEEN)]
+    train_elbo, _ = model.bound(seen, BOUND_SAMPLES, refine(model, seen, refine_steps, progress))
+    mean, variance = model.reconstruct(held_out, posterior)
     own_error = squared_errors(held_out, mean)
-    own_likelihood = model.log_likelihood(held_out)
-    iwae = model.importance_bound(held_out, importance_samples, progress)
+    own_likelihood = model.log_likelihood(held_out, posterior)
+    closest_means, _ = model.decode(closest(model, held_out, progress=progress))
+    closest_error = squared_errors(held_out, closest_means.reshape(held_out.shape))
+    iwae = model.importance_bound(held_out, importance_samples, progress, posterior)
     gaussians = fit_gaussians(held_out, progress=progress)
     sersics = fit_sersics(held_out, gaussians.parameters, progress=progress)
     pca = PCABaseline.fit(train, model.latent)
@@ -96,37 +108,41 @@ def evaluate(
     gaussian_likelihood = shared_variance_log_likelihood(held_out, gaussians.models)
     sersic_likelihood = shared_variance_log_likelihood(held_out, sersics.models)
     pca_likelihood = shared_variance_log_likelihood(held_out, pca_images)
-    calibration, rescaled, factors = calibrate(held_out, mean, variance), None, None
-    if validation is not None:
-        factors = rescale(validation, *model.reconstruct(validation))
-        rescaled = calibrate(held_out, mean, factors.variance(mean, variance))
+    calibration = calibrate(model.scores(held_out, posterior), mean)
     real = morphology(held_out)
     # Pictures from the prior with the noise the model predicts, and no brighter or darker than a
     # picture can be: means alone would be smoother than any picture.
     drawn = model.sample(min(len(held_out), MOST_DRAWN), noise=True)
     sampled = morphology(np.clip(drawn, 0, 1).reshape(-1, *held_out.shape[1:]))
     train_bound, bound = float(train_elbo.mean()), float(elbo.mean())
+    size = held_out[0].size
+    errors = {"": own_error, "encoded_": encoded_error, "closest_": closest_error}
+    baselines = {
+        "": gaussians.squared_errors, "sersic_": sersics.squared_errors, "pca_": pca_error
+    }
     metrics = {
+        "refine_steps": refine_steps,
         "train_elbo": train_bound,
         "held_out_elbo": bound,
+        "encoded_held_out_elbo": float(encoded_elbo.mean()),
         "bound_gap_percent": 100 * (train_bound - bound) / abs(train_bound),
         "held_out_kl": float(kl.mean()),
         "held_out_iwae": float(iwae.mean()),
         "iwae_samples": importance_samples,
-        "held_out_mse": float(own_error.mean() / held_out[0].size),
-        "gaussian_mse": float(gaussians.squared_errors.mean() / held_out[0].size),
-        "sersic_mse": float(sersics.squared_errors.mean() / held_out[0].size),
-        "pca_mse": float(pca_error.mean() / held_out[0].size),
-        "mse_wins": int((own_error < gaussians.squared_errors).sum()),
+        **{f"{own}held_out_mse": float(e.mean() / size) for own, e in errors.items()},
+        "gaussian_mse": float(gaussians.squared_errors.mean() / size),
+        "sersic_mse": float(sersics.squared_errors.mean() / size),
+        "pca_mse": float(pca_error.mean() / size),
+        **{
+            f"{own}{other}mse_wins": int((own_errors < other_errors).sum())
+            for own, own_errors in errors.items() for other, other_errors in baselines.items()
+        },
         "likelihood_wins": int((own_likelihood > gaussian_likelihood).sum()),
-        "sersic_mse_wins": int((own_error < sersics.squared_errors).sum()),
+        "encoded_likelihood_wins": int((encoded_likelihood > gaussian_likelihood).sum()),
         "sersic_likelihood_wins": int((own_likelihood > sersic_likelihood).sum()),
         "pca_components": pca.components,
-        "pca_mse_wins": int((own_error < pca_error).sum()),
         "pca_likelihood_wins": int((own_likelihood > pca_likelihood).sum()),
         **calibration.metrics(),
-        **(rescaled.metrics("rescaled_") if rescaled else {}),
-        **({"sd_factors": factors.factors.tolist()} if factors else {}),
         "morphology": {
             name: {
                 "held_out_median": _median(real[:, i]), "sampled_median": _median(sampled[:, i]),
@@ -136,9 +152,9 @@ def evaluate(
         },
     }
     return Evaluation(
-        metrics, mean, variance, model.encode(held_out)[0], gaussians.models, own_error,
+        metrics, mean, variance, model.encode(held_out).mean, gaussians.models, own_error,
         gaussians.squared_errors, sersics.squared_errors, own_likelihood, gaussian_likelihood,
-        sersic_likelihood, calibration, rescaled, real, sampled,
+        sersic_likelihood, calibration, real, sampled,
     )
 
 

@@ -90,10 +90,10 @@ CAPTIONS = {
         "Left: the share of held-out pixels within one, two and three predicted standard deviations"
         " of the predicted mean, for each fifth of the pixels by predicted mean, beside what a"
         " normal distribution has (dashed). Above the dashes the model expects more noise than"
-        " there is. Hollow: after the standard deviations of each fifth were multiplied by a factor"
-        " found on validation images. Right: how the standardised residuals of all pixels are"
-        " distributed, beside the standard normal, on a logarithmic scale; the outermost bins take"
-        " in what lies beyond.",
+        " there is. Where the model's noise is not Gaussian, its intervals are those that should"
+        " hold as many pixels. Right: how the pixels are distributed, in standard deviations that"
+        " are stretched likewise, beside the standard normal, on a logarithmic scale; the outermost"
+        " bins take in what lies beyond.",
     ),
     "morphology": (
         "Shapes of real and of drawn galaxies",
@@ -451,8 +451,8 @@ def comparison(
     return figure
 
 
-def calibration(result: Calibration, rescaled: Calibration | None = None) -> Figure:
-    """Coverage by predicted brightness, and the distribution of standardised residuals."""
+def calibration(result: Calibration) -> Figure:
+    """Coverage by predicted brightness, and the distribution of the scores."""
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.95, bottom=0.14, wspace=0.22)
@@ -463,12 +463,6 @@ def calibration(result: Calibration, rescaled: Calibration | None = None) -> Fig
             fifths, result.by_quintile[:, i], color=colour, marker="o", markersize=4,
             label=f"within {i + 1} sd ({NOMINAL[i]:.1%})",
         )
-        if rescaled:
-            left.plot(
-                fifths, rescaled.by_quintile[:, i], color=colour, marker="o", markersize=4,
-                markerfacecolor="white", linewidth=0.8, alpha=0.9,
-                label=None if i < 2 else "hollow: sd rescaled on validation images",
-            )
     left.set_xticks(fifths)
     left.set_ylim(min(0.5, result.by_quintile.min() - 0.05), 1.02)
     left.set_xlabel("fifth of the pixels by predicted mean, darkest first", fontsize=SMALL)
@@ -484,7 +478,7 @@ def calibration(result: Calibration, rescaled: Calibration | None = None) -> Fig
     right.set_yscale("log")
     seen = result.density[result.density > 0]
     right.set_ylim(max(min(seen.min() / 2, 1e-4), 1e-7), 1)
-    right.set_xlabel("(pixel \N{MINUS SIGN} predicted mean) / predicted sd", fontsize=SMALL)
+    right.set_xlabel("pixel, in predicted sd", fontsize=SMALL)
     right.set_ylabel("density", fontsize=SMALL)
     right.legend(frameon=False, fontsize=SMALL, loc="upper right")
     for axes in (left, right):

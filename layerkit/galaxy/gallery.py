@@ -48,7 +48,7 @@ def draw_figures(
         "sersic_squared_error": figures.comparison(
             result.squared_error, result.sersic_squared_error, "Sersic profile"
         ),
-        "calibration": figures.calibration(result.calibration, result.rescaled),
+        "calibration": figures.calibration(result.calibration),
         "morphology": figures.morphology(result.morphology, result.drawn_morphology),
     }
     return [

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import NetError
+from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
     Concat,
     Dense,
     GaussianKL,
-    GaussianReconstruction,
     Reparameterize,
     Slice,
 )
+from layerkit.layers.reconstruction import Reconstruction
 from layerkit.net import Net
+
+
+class Posterior(NamedTuple):
+    """q(z | x) of n images: a Gaussian with independent axes.
+
+    Attributes:
+        mean, sd: (n, latent).
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
 
 
 class GalaxyModel:
     """Encodes, decodes, samples and scores galaxy images with a net of phase "test".
 
-    The net needs one GaussianReconstruction layer, whose bottoms are the image, its mean and its
-    log-variance, and at least one Reparameterize layer, the first of which makes z, whose prior is
-    N(0, I).  That layer and all GaussianKL layers together must be the negative bound; further
-    loss layers may help training and are no part of it.
+    The net needs one layer that scores pixels, GaussianReconstruction or StudentReconstruction,
+    whose bottoms are the image, its mean, its log-variance and maybe its skew, and at least one
+    Reparameterize layer, the first of which makes z, whose prior is N(0, I).  That layer and all
+    GaussianKL layers together must be the negative bound; further loss layers may help training and
+    are no part of it.
 
     **Several stochastic layers.**  Reparameterize layers after the first make lower latent layers,
     such as h, which training samples from q(h | x, z).  Where there is no image h comes from its
@@ -33,12 +46,16 @@ class GalaxyModel:
     compares q with p.  So `decode` infers the mean of p from z, and then the image from z and h.
     With an image, `reconstruct` takes the means of q layer by layer.
 
+    **Posteriors.**  What needs q(z | x) takes g(x), or another that is given, such as `refine`
+    returns (inference.py).
+
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.
 
     Attributes:
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
+        terms: blobs that add up to the negative bound: the likelihood's, then those of the KLs.
 
     Raises:
         NetError: the net has no such layers, or a latent layer without a prior, or makes images
@@ -47,19 +64,22 @@ class GalaxyModel:
 
     def __init__(self, net: Net):
         layers = list(net.layers.values())
-        likelihoods = [x for x in layers if isinstance(x, GaussianReconstruction)]
+        likelihoods = [x for x in layers if isinstance(x, Reconstruction)]
         samplers = [x for x in layers if isinstance(x, Reparameterize)]
         if len(likelihoods) != 1 or not samplers:
             raise NetError(
-                "a galaxy net needs one GaussianReconstruction layer and at least one "
+                "a galaxy net needs one GaussianReconstruction or StudentReconstruction layer and "
+                "at least one "
                 f"Reparameterize layer; this one has {len(likelihoods)} and {len(samplers)}"
             )
         self.net = net
         self.likelihood = likelihoods[0]
-        self.x, self.x_mean, self.x_log_variance = self.likelihood.bottoms
+        self.x, self.x_mean, self.x_log_variance, *self.x_skew = self.likelihood.bottoms
         self.z = samplers[0].tops[0]
         self.z_mean, self.z_log_variance = samplers[0].bottoms
-        self.penalties = [x.tops[0] for x in layers if isinstance(x, GaussianKL)]
+        self.terms = [  # of the negative bound
+            self.likelihood.tops[0], *(x.tops[0] for x in layers if isinstance(x, GaussianKL))
+        ]
         self.latent = int(np.prod(net.blobs[self.z].shape))
         self.pixels = int(np.prod(net.blobs[self.x].shape))
         self.priors = {s.tops[0]: self._prior_of(s) for s in samplers}
@@ -89,11 +109,22 @@ class GalaxyModel:
             )
         return own[0].bottoms[2:] if own else []
 
-    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What images say of z: means g_mu(x) and standard deviations, each (n, latent)."""
+    def encode(self, images: np.ndarray) -> Posterior:
+        """What g says of z: means g_mu(x) and standard deviations, each (n, latent)."""
         outputs = [self.z_mean, self.z_log_variance]
         mean, log_variance = self.net.infer(outputs, sample=False, **{self.x: images})
-        return mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
+        return Posterior(
+            mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
+        )
+
+    def _given(self, images: np.ndarray, posterior: Posterior | None) -> dict[str, np.ndarray]:
+        """Blobs to infer from: images, and q(z | x) where it is not g's."""
+        if posterior is None:
+            return {self.x: images}
+        return {
+            self.x: images, self.z_mean: posterior.mean,
+            self.z_log_variance: 2 * np.log(posterior.sd),
+        }
 
     def decode(
         self, z: np.ndarray, rng: np.random.Generator | None = None
@@ -105,6 +136,12 @@ class GalaxyModel:
             rng: draws lower latent layers from p(h | z); without it they are the means of p(h | z).
                 The variances are those of an image around f_mu(h), for this one h.
         """
+        return self._decode(z, rng)[:2]
+
+    def _decode(
+        self, z: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
+        """Means, variances and skews of pixels."""
         given = {self.z: np.asarray(z)}
         for h, prior in self.priors.items():
             if prior:
@@ -117,40 +154,60 @@ class GalaxyModel:
             given[h] = mean
         return self._pixels(**given)
 
-    def reconstruct(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """f_mu(g_mu(x)) and f_Sigma(g_mu(x)) of images (n, ...): two arrays of the same shape.
+    def reconstruct(
+        self, images: np.ndarray, posterior: Posterior | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """f_mu and f_Sigma at the mean of q(z | x): two arrays of the shape of images, (n, ...).
 
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
         """
-        mean, variance = self._pixels(**{self.x: images})
+        mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
-    def _pixels(self, **given: Any) -> tuple[np.ndarray, np.ndarray]:
-        outputs = [self.x_mean, self.x_log_variance]
-        mean, log_variance = self.net.infer(outputs, sample=False, **given)
-        variance = np.exp(log_variance) + self.likelihood.floor
-        return mean.reshape(len(mean), -1), variance.reshape(len(mean), -1)
+    def scores(self, images: np.ndarray, posterior: Posterior | None = None) -> np.ndarray:
+        """How far pixels lie from where the mean of q(z | x) puts them, as for a normal noise.
 
-    def log_likelihood(self, images: np.ndarray) -> np.ndarray:
-        """log N(x; f_mu(g_mu(x)), f_Sigma(g_mu(x))) of each image, (n,), in nats."""
-        return -self.net.infer(self.likelihood.tops[0], sample=False, **{self.x: images})
+        Of the shape of images; see pixel_noise.scores.
+        """
+        mean, variance, skew = self._pixels(**self._given(images, posterior))
+        residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
+        return pixel_noise.scores(self.likelihood, residual, skew).reshape(images.shape)
 
-    def bound(self, images: np.ndarray, samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def _pixels(self, **given: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
+        """Means, variances and skews of pixels."""
+        outputs = [self.x_mean, self.x_log_variance, *self.x_skew]
+        mean, log_variance, *skew = (
+            array.reshape(len(array), -1) for array in self.net.infer(outputs, False, **given)
+        )
+        return mean, np.exp(log_variance) + self.likelihood.floor, skew[0] if skew else 0.0
+
+    def log_likelihood(
+        self, images: np.ndarray, posterior: Posterior | None = None
+    ) -> np.ndarray:
+        """log p(x | z) of each image at the mean of q(z | x), (n,), in nats."""
+        return -self.net.infer(self.terms[0], False, **self._given(images, posterior))
+
+    def bound(
+        self, images: np.ndarray, samples: int = 1, posterior: Posterior | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The evidence lower bound and its KL terms' sum for each image, each (n,), in nats.
 
         Args:
             images: (n, ...).
             samples: of the latent layers for each image, over which the terms are averaged.
+            posterior: of the images; None takes g's.
         """
-        names = [self.likelihood.tops[0], *self.penalties]
-        totals = np.zeros((len(names), len(images)))
+        totals = np.zeros((len(self.terms), len(images)))
         for _ in range(samples):
-            totals += np.stack(self.net.infer(names, sample=True, **{self.x: images}))
+            totals += np.stack(
+                self.net.infer(self.terms, sample=True, **self._given(images, posterior))
+            )
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
     def importance_bound(
-        self, images: np.ndarray, samples: int = 1000, progress: bool = False
+        self, images: np.ndarray, samples: int = 1000, progress: bool = False,
+        posterior: Posterior | None = None,
     ) -> np.ndarray:
         """A tighter bound on log p(x) of each image, (n,), in nats.
 
@@ -162,6 +219,7 @@ class GalaxyModel:
             images: (n, ...).
             samples: K.
             progress: shows a bar.
+            posterior: of the images; None takes g's.
 
         Raises:
             NetError: a Reparameterize layer whose mean and log-variance no GaussianKL reads, so
@@ -170,7 +228,8 @@ class GalaxyModel:
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
         """
         drawn = self._sampled()
-        names = [self.likelihood.tops[0], *(name for group in drawn for name in group)]
+        names = [self.terms[0], *(name for group in drawn for name in group)]
+        moments = {k: v for k, v in self._given(images, posterior).items() if k != self.x}
         known = self._decided_by_images()
         encoded = [name for name in known if name != self.x]
         bounds = np.empty(len(images))
@@ -183,6 +242,7 @@ class GalaxyModel:
                 given = {self.x: self.net.backend.asarray(x, self.net.dtype)}
                 if encoded:
                     given |= zip(encoded, self.net.infer(encoded, **given), strict=True)
+                given |= {k: v[start : start + size] for k, v in moments.items()}
                 total = np.full(len(x), -np.inf)  # log of the sum so far
                 for _ in range(samples):
                     values = self.net.infer(names, sample=True, **given)
@@ -313,12 +373,14 @@ class GalaxyModel:
         Args:
             count: how many.
             seed: of the draw.
-            noise: adds to each pixel of f_mu(z) Gaussian noise of the variance f_Sigma(z), as the
-                model says pictures have; without it, the default, the means.
+            noise: adds to each pixel of f_mu(z) noise of the variance f_Sigma(z), as the model says
+                pictures have; without it, the default, the means.
         """
         rng = np.random.default_rng(seed)
-        mean, variance = self.decode(rng.standard_normal((count, self.latent)), rng)
-        return mean + rng.normal(0, np.sqrt(variance)) if noise else mean
+        mean, variance, skew = self._decode(rng.standard_normal((count, self.latent)), rng)
+        if not noise:
+            return mean
+        return pixel_noise.draw(self.likelihood, rng, mean, variance, skew)
 
     def traverse(self, values: np.ndarray) -> np.ndarray:
         """Mean images along each axis of z, the others at zero: (latent, len(values), pixels).

@@ -68,6 +68,7 @@ def summary(metrics: dict[str, Any]) -> str:
         f"better than the best Sersic profile by likelihood      {share('sersic_likelihood_wins')}",
         f"better than PCA with {metrics['pca_components']} components, squared error  "
         f"{share('pca_mse_wins')}",
+        f"  the closest picture that the model can make    {share('closest_pca_mse_wins')}",
         "pixels within 1, 2 and 3 predicted sd  "
         + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
         + "   nominal: 68.3%, 95.4%, 99.7%",
@@ -134,10 +135,10 @@ def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
     return show
 
 
-def _coverage(deviations: int, prefix: str = "") -> Callable[[Mapping[str, Any]], str]:
+def _coverage(deviations: int) -> Callable[[Mapping[str, Any]], str]:
     """Overall, and in the fifth of the pixels that is furthest from what is nominal."""
     def show(run: Mapping[str, Any]) -> str:
-        key = f"{prefix}coverage_{deviations}sd"
+        key = f"coverage_{deviations}sd"
         if run.get(key) is None:
             return DASH
         return f"{run[key]:.1%} ({run[f'{key}_worst_quintile']:.1%})"
@@ -151,6 +152,7 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "seed": _value("seed", "d"),
     "trained on": _value("train", ",d"),
     "held out": _value("held_out", ",d"),
+    "ELBO of g": _value("encoded_held_out_elbo", ",.1f"),
     "ELBO": _value("held_out_elbo", ",.1f"),
     "IWAE": _value("held_out_iwae", ",.1f"),
     "KL": _value("held_out_kl", ".1f"),
@@ -159,10 +161,9 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Sersic, squared error": _wins("sersic_mse_wins"),
     "Sersic, likelihood": _wins("sersic_likelihood_wins"),
     "PCA, squared error": _wins("pca_mse_wins"),
+    "PCA, closest": _wins("closest_pca_mse_wins"),
     "within 1 sd (worst fifth)": _coverage(1),
     "within 2 sd (worst fifth)": _coverage(2),
-    "rescaled, 1 sd": _coverage(1, "rescaled_"),
-    "rescaled, 2 sd": _coverage(2, "rescaled_"),
     "gap, %": _value("bound_gap_percent", ".2f"),
     "minutes": _value("seconds", ".1f", 1 / 60),
 }

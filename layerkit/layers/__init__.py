@@ -26,6 +26,7 @@ from layerkit.layers.softmax_loss import SoftmaxLoss
 from layerkit.layers.softplus import Softplus
 from layerkit.layers.spatial_transform import SpatialTransform
 from layerkit.layers.square_loss import SquareLoss
+from layerkit.layers.student_reconstruction import StudentReconstruction
 from layerkit.layers.tanh import Tanh
 
 __all__ = [
@@ -33,5 +34,5 @@ __all__ = [
     "Dense", "Dropout", "Exponential", "GaussianKL", "GaussianReconstruction", "HDF5Data",
     "ImagePose", "Input", "LeakyReLU", "MemoryData", "Multiply", "ReLU", "Reparameterize",
     "Reshape", "Sigmoid", "Slice", "SoftmaxLoss", "Softplus", "SpatialTransform", "SquareLoss",
-    "Tanh",
+    "StudentReconstruction", "Tanh",
 ]

@@ -1,0 +1,246 @@
+"""StudentReconstruction: how well Student's t explains x, with a variance and a skew per pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.backends.kernels import exp, kernel, log, parallel_for
+from layerkit.blob import Blob
+from layerkit.layers.loss import rows
+from layerkit.layers.reconstruction import (
+    PIECES,
+    QUANTISATION_VARIANCE,
+    Reconstruction,
+    cpu_kernels,
+    cuda_kernels,
+)
+
+
+class StudentReconstruction(Reconstruction):
+    """-log p(x) of a skewed Student's t of given mean and variance, summed over each example.
+
+    Its tails are longer than a Gaussian's, so that pixels nothing predicts, such as those of
+    another object, cost little and do not widen the variance of all others; and they may differ, as
+    for sky, which no picture shows darker than black.
+
+    T, Student's t with n degrees of freedom scaled to variance 1, is made skew by a factor g: its
+    positive side is stretched by g, its negative side shrunk by it.  With c = E|T|, the result has
+    mean mu = c (g - 1/g) and variance s^2 = (1 - c^2) (g^2 + 1/g^2) + 2 c^2 - 1, so that
+
+    x = mean + (y - mu) / s * sqrt(v),   v = exp(log_variance) + floor,   g = exp(skew)
+
+    has the mean and variance that the bottoms say.  With u = y / g where y > 0, else y g,
+
+    loss = sum over pixels of [log(v / s^2) + (n + 1) log(1 + u^2 / (n - 2))] / 2
+           + log((g + 1/g) / 2) + constant, in nats.
+
+    Shapes: bottoms x, mean, log_variance and skew (n, ...), of one shape; top (n,).
+
+    Args:
+        skew: the bottom with the log of g; without one the distribution is symmetric.
+        degrees: n, of freedom; more than 2, without which there is no variance.
+        floor, weight: see Reconstruction.
+
+    Source: Fernandez and Steel, "On Bayesian modeling of fat tails and skewness" (1998).
+    """
+
+    def __init__(
+        self, name: str, x: str, mean: str, log_variance: str, skew: str | None = None, *,
+        degrees: float = 6.0, floor: float = QUANTISATION_VARIANCE, weight: float = 1.0,
+        tops: str | None = None,
+    ):
+        bottoms = [x, mean, log_variance, *([skew] if skew else [])]
+        super().__init__(name, bottoms, floor, weight, tops)
+        if not 2 < degrees < math.inf:
+            self.fail(
+                f"degrees must be a number above 2, got {degrees}; for no limit take "
+                "GaussianReconstruction"
+            )
+        n = self.degrees = float(degrees)
+        self.constant = (
+            math.lgamma(n / 2) - math.lgamma((n + 1) / 2) + 0.5 * math.log(math.pi * (n - 2))
+        )
+        self.fold = (  # c = E|T|
+            math.sqrt((n - 2) / math.pi) * math.exp(math.lgamma((n - 1) / 2) - math.lgamma(n / 2))
+        )
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """The negative log likelihood of each example."""
+        xp, n = self.xp, self.degrees
+        v, _, g, _, variance, _, u = self._standardised(bottoms)
+        terms = xp.log(v * (0.5 * (g + 1 / g)) ** 2 / variance)
+        terms = terms + (n + 1) * xp.log1p(u * u / (n - 2))
+        xp.sum(terms, axis=1, out=tops[0].data)
+        tops[0].data[...] = 0.5 * tops[0].data + v.shape[1] * self.constant
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """With d = x - mean, p = (n + 1) u / (n - 2 + u^2) = d loss / d u and q = p du/dy:
+
+        r = q s / sqrt(v), dx = r, d mean = -r, d log_variance = (1 - d r) e / 2v, and
+        d skew = (g - 1/g) / (g + 1/g) - s'/s + q (mu' + s' d / sqrt(v)) - p u sign(y).
+
+        Here e = exp(log_variance) is the derivative of v, and mu' and s' are those by the skew;
+        each is times the top's diff.
+        """
+        xp, n, c = self.xp, self.degrees, self.fold
+        v, standard, g, stretch, variance, y, u = self._standardised(bottoms)
+        s, scale = xp.sqrt(variance), tops[0].diff[:, None]
+        d = standard * xp.sqrt(v)
+        p = (n + 1) * u / (n - 2 + u * u)
+        q = p / stretch
+        r = q * s / xp.sqrt(v)
+        ds = (1 - c * c) * (g * g - 1 / (g * g)) / s
+        e = xp.exp(rows(bottoms[2].data))
+        values = [r, -r, 0.5 * (1 - d * r) * (e / v)]
+        if len(bottoms) == 4:
+            values.append(
+                (g - 1 / g) / (g + 1 / g) - ds / s + q * (c * (g + 1 / g) + ds * standard)
+                - xp.where(y >= 0, p * u, -p * u)
+            )
+        for bottom, value in zip(bottoms, values, strict=True):
+            if bottom.diff is not None:
+                xp.multiply(scale, value, out=rows(bottom.diff))
+
+    def _standardised(self, bottoms: list[Blob]) -> tuple[Array, ...]:
+        """v, (x - mean) / sqrt(v), g, by what y is stretched to be u times that, s^2, y, u."""
+        xp, c = self.xp, self.fold
+        x, mean, log_variance = (rows(b.data) for b in bottoms[:3])
+        g = xp.exp(rows(bottoms[3].data)) if len(bottoms) == 4 else xp.ones_like(x)
+        v = xp.exp(log_variance) + self.floor
+        variance = (1 - c * c) * (g * g + 1 / (g * g)) + (2 * c * c - 1)
+        standard = (x - mean) / xp.sqrt(v)
+        y = c * (g - 1 / g) + xp.sqrt(variance) * standard
+        stretch = xp.where(y >= 0, g, 1 / g)
+        return v, standard, g, stretch, variance, y, y / stretch
+
+    forward_kernel, backward_kernel, forward_backward_kernel = cpu_kernels(
+        # Without a skew x stands in, times 0: it is finite where the loss is.
+        lambda layer, team, data, diffs, *others: likelihood(
+            team, *[*data, data[0]][:4], *[*diffs, data[0][:0]][:4], *others,
+            1 if len(data) == 4 else 0, layer.degrees, layer.fold, layer.constant,
+        )
+    )
+    forward_cuda, backward_cuda, forward_backward_cuda = cuda_kernels(r"""
+__device__ inline void explain(
+    real d, real v, real skew, real degrees, real fold, real* term, real* r, real* by_skew)
+{
+    real g = exp(skew), h = 1 / g, square = fold * fold, below = degrees - 2, n = degrees + 1;
+    real variance = (1 - square) * (g * g + h * h) + (2 * square - 1), s = sqrt(variance);
+    real standard = d / sqrt(v), y = fold * (g - h) + s * standard, shrink = y >= 0 ? h : g;
+    real u = y * shrink, w = u * u, p = n * u / (below + w), q = p * shrink;
+    real by_s = (1 - square) * (g * g - h * h) / s, mean = (real)0.5 * (g + h);
+    *term = log(v * (mean * mean / variance)) + n * log1p(w / below);
+    *r = q * s / sqrt(v);
+    *by_skew = (g - h) / (g + h) - by_s / s + q * (fold * (g + h) + by_s * standard)
+        - (y >= 0 ? p * u : -p * u);
+}
+""")
+
+
+# Kernels.
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _explain(d, v, skew, below, fold, one):
+    """Of a pixel: twice its loss without the constant; the loss's derivatives by d and by skew.
+
+    All numbers are of one precision, `one` too, from which the others come.
+    """
+    above = below + (one + one + one)
+    g = exp(skew)
+    h = one / g
+    rest = one - fold * fold
+    variance = rest * (g * g + h * h) + (one - rest - rest)
+    s, root = np.sqrt(variance), np.sqrt(v)
+    standard = d / root
+    y = fold * (g - h) + s * standard
+    shrink = h if y >= 0 else g
+    u = y * shrink
+    w = u * u
+    p = above * (u / (below + w))
+    q = p * shrink
+    by_s = rest * (g * g - h * h) / s
+    mean = (g + h) / (one + one)
+    term = log(v * (mean * mean / variance)) + above * log(one + w / below)
+    r = q * s / root
+    turn = p * u
+    by_skew = (
+        (g - h) / (g + h) - by_s / s + q * (fold * (g + h) + by_s * standard)
+        - (turn if y >= 0 else -turn)
+    )
+    return term, r, by_skew
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _likelihood_piece(
+    i, x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, sums, skewed,
+    degrees, fold,
+):
+    row, piece = i // PIECES, i % PIECES
+    width = -(-x.shape[1] // (PIECES * 16)) * 16
+    start, stop = min(piece * width, x.shape[1]), min((piece + 1) * width, x.shape[1])
+    number = x.dtype.type
+    base, one, half, s = number(floor), number(1), number(0.5), scale[row]
+    below, c, given = number(degrees - 2), number(fold), number(skewed)
+    xs, ms = x[row, start:stop], mean[row, start:stop]
+    ls, ks = log_variance[row, start:stop], skew[row, start:stop]
+    total = number(0)
+    if len(dmean) > 0 and len(dlog_variance) > 0 and len(dskew) > 0:
+        dms, dls = dmean[row, start:stop], dlog_variance[row, start:stop]
+        dks = dskew[row, start:stop]
+        for j in range(xs.size):
+            e = exp(ls[j])
+            v, d = e + base, xs[j] - ms[j]
+            term, r, by_skew = _explain(d, v, given * ks[j], below, c, one)
+            total += term
+            dms[j] = -s * r
+            dls[j] = (half * s) * ((one - d * r) * (e / v))
+            dks[j] = s * by_skew
+    else:
+        for j in range(xs.size):
+            d, v = xs[j] - ms[j], exp(ls[j]) + base
+            term, _, _ = _explain(d, v, given * ks[j], below, c, one)
+            total += term
+        if len(dmean) > 0:
+            out = dmean[row, start:stop]
+            for j in range(xs.size):
+                d, v = xs[j] - ms[j], exp(ls[j]) + base
+                _, r, _ = _explain(d, v, given * ks[j], below, c, one)
+                out[j] = -s * r
+        if len(dlog_variance) > 0:
+            out = dlog_variance[row, start:stop]
+            for j in range(xs.size):
+                e = exp(ls[j])
+                v, d = e + base, xs[j] - ms[j]
+                _, r, _ = _explain(d, v, given * ks[j], below, c, one)
+                out[j] = (half * s) * ((one - d * r) * (e / v))
+        if len(dskew) > 0:
+            out = dskew[row, start:stop]
+            for j in range(xs.size):
+                d, v = xs[j] - ms[j], exp(ls[j]) + base
+                _, _, by_skew = _explain(d, v, given * ks[j], below, c, one)
+                out[j] = s * by_skew
+    if len(dx) > 0:
+        out = dx[row, start:stop]
+        for j in range(xs.size):
+            d, v = xs[j] - ms[j], exp(ls[j]) + base
+            _, r, _ = _explain(d, v, given * ks[j], below, c, one)
+            out[j] = s * r
+    sums[row, piece] = total
+
+
+@kernel
+def likelihood(
+    team, x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, loss, sums,
+    skewed, degrees, fold, constant,
+):
+    """The loss of each row and its derivatives times `scale`; diffs without rows are left out."""
+    parallel_for(team, _likelihood_piece, len(x) * PIECES, (
+        x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, sums, skewed,
+        degrees, fold,
+    ))
+    for row in range(len(x)):
+        loss[row] = 0.5 * sums[row].sum() + x.shape[1] * constant
