@@ -1,7 +1,7 @@
-"""The galaxy autoencoder with the galaxy's pose among its latents: symmetry in the architecture.
+"""The galaxy autoencoder with the galaxy's pose among its latents, and the noise pictures have.
 
     z ~ N(0, I)                                 some numbers of pose, the others of shape
-    x | z ~ N(T f_mu(z), diag exp(T log f_Sigma(z)))
+    x | z ~ t(T f_mu(z), diag exp(T log f_Sigma(z)), T f_gamma(z))
     q(z | x) = N(g_mu(x), diag g_Sigma(x))
 
 f describes a canonical galaxy, which lies along the x axis in the middle, and T, which depends on
@@ -10,6 +10,10 @@ the pose in z, turns, scales and shifts its pictures to where the galaxy is seen
 that what its shape is and by how much the pose is off.  Pixels of the picture as it was taken are
 scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
 two nets' bounds compare.
+
+t is Student's t with a mean and a variance for each pixel, as the paper's Gaussian, and a skew: what
+nothing predicts, such as a faint star, is far brighter than its variance, and sky is never much
+darker than its mean.
 
 f and g are as in galaxy_gdae.py, and beside each goes a linear path, which is all that principal
 components are: the hidden layers only have to learn what is left.
@@ -21,7 +25,7 @@ from layerkit import layers as L
 def galaxy_pose(
     side=69, hidden=128, latent=24, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
     turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
-    mean_l2=0.6, variance_l2=0.06, degrees=6.0,
+    mean_l2=0.6, variance_l2=0.06, degrees=10.0,
 ):
     """The net.
 
@@ -38,9 +42,10 @@ def galaxy_pose(
         size_spread: standard deviation of the log size of galaxies.
         shift_spread: standard deviation of their place along either axis, in pixels.
         pose_log_variance: of the numbers of pose at the start of training.
-        mean_l2, variance_l2: regularisation of the weights that make means and log-variances of
-            pixels, against learning the training set by heart: 1 / (number of galaxies * expected
-            square of a weight) is their scale.
+        mean_l2, variance_l2: regularisation of the weights that make means, and log-variances and
+            skews, of pixels, against learning the training set by heart: 1 / (number of galaxies *
+            expected square of a weight) is their scale.
+        degrees: of freedom of Student's t: the fewer, the longer its tails.
     """
     pixels, shape = side * side, latent - pose_latent
     pose = {

@@ -137,9 +137,10 @@ def test_layers(gpu, case, rng):
 def test_every_layer_with_a_number_in_each_element_or_a_loss_has_kernels():
     """What the paper's net is made of, every activation, every loss that sums over pixels."""
     wanted = {
-        "Dense", "Reparameterize", "GaussianReconstruction", "GaussianKL", "SquareLoss", "Dropout",
-        "BinaryCrossEntropy", "MemoryData", "HDF5Data", "ReLU", "LeakyReLU", "ELU", "Sigmoid",
-        "Tanh", "Softplus", "Exponential", "Add", "Multiply", "SoftmaxLoss",
+        "Dense", "Reparameterize", "GaussianReconstruction", "StudentReconstruction", "GaussianKL",
+        "SquareLoss", "Dropout", "BinaryCrossEntropy", "MemoryData", "HDF5Data", "ReLU",
+        "LeakyReLU", "ELU", "Sigmoid", "Tanh", "Softplus", "Exponential", "Add", "Multiply",
+        "SoftmaxLoss",
     }
     assert {n for n in L.__all__ if hasattr(getattr(L, n), "forward_cuda")} >= wanted
 
