@@ -18,7 +18,7 @@ import pytest
 from cases import CASES
 
 import layerkit as lk
-from layerkit import backends
+from layerkit import backends, galaxy
 from layerkit import layers as L
 from layerkit.backends.cuda import Device
 from layerkit.errors import BackendError, NotFiniteError
@@ -616,6 +616,24 @@ def test_gradients(gpu, rng):
         p.data[...] = net.backend.asarray(data)
         numeric = (values[0] - values[1]) / 2e-5
         assert float((diff * direction).sum()) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+
+
+def test_posteriors_and_closest_pictures(gpu, rng):
+    """Found for each image by gradient steps, in batches, with the same noise."""
+    layers = lk.load_net(GALAXY, pixels=30, hidden=7, latent=2)
+    nets = [
+        lk.Net(layers, 4, backend, seed=5, phase="test", dtype="float64")
+        for backend in ("cupy", "numpy")
+    ]
+    for name, p in nets[1].params.items():
+        p.data += 0.3 * rng.standard_normal(p.shape)
+        nets[0].params[name].data[...] = nets[0].backend.asarray(p.data)
+    models = [galaxy.GalaxyModel(net) for net in nets]
+    images = rng.random((6, 30))
+    for there, here in zip(*(galaxy.refine(m, images, 9) for m in models), strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-6)
+    there, here = (galaxy.closest(m, images, 9) for m in models)
+    np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
 def test_steps_on_numpy_are_steps():

@@ -57,8 +57,12 @@ class Reconstruction(Loss):
 Methods = tuple[Callable[..., None], Callable[..., None], Callable[..., None]]
 
 
-def methods(run: Callable[[Any, list[Blob], list[Blob], list[Any]], None]) -> Methods:
-    """Forward, backward and both, of a function of the layer, bottoms, tops and diffs to fill."""
+def methods(kind: str, run: Callable[[Any, list[Blob], list[Blob], list[Any]], None]) -> Methods:
+    """Forward, backward and both, of a function of the layer, bottoms, tops and diffs to fill.
+
+    Args:
+        kind: with which their names end; a net tells kernels by it.
+    """
 
     def forward(self: Any, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The negative log likelihood of each example."""
@@ -72,6 +76,8 @@ def methods(run: Callable[[Any, list[Blob], list[Blob], list[Any]], None]) -> Me
         """Loss and diffs in one pass over the pixels."""
         run(self, bottoms, tops, [b.diff for b in bottoms])
 
+    for method in (forward, backward, forward_backward):
+        method.__name__ += f"_{kind}"
     return forward, backward, forward_backward
 
 
@@ -97,7 +103,7 @@ def cpu_kernels(likelihood: Callable[..., None]) -> Methods:
             tops[0].data, self.sums.data,
         )
 
-    return methods(run)
+    return methods("kernel", run)
 
 
 # CUDA.
@@ -160,4 +166,4 @@ def cuda_kernels(explain: str) -> Methods:
             np.float64(pixels * self.constant), self.sums.data, tops[0].data,
         )
 
-    return methods(run)
+    return methods("cuda", run)
