@@ -11,9 +11,9 @@ that what its shape is and by how much the pose is off.  Pixels of the picture a
 scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
 two nets' bounds compare.
 
-t is Student's t with a mean and a variance for each pixel, as the paper's Gaussian, and a skew: what
-nothing predicts, such as a faint star, is far brighter than its variance, and sky is never much
-darker than its mean.
+t is Student's t with a mean and a variance for each pixel, as the paper's Gaussian has, and a skew:
+what nothing predicts, such as a faint star, is far brighter than its variance says, and sky is
+never much darker than its mean.
 
 f and g are as in galaxy_gdae.py, and beside each goes a linear path, which is all that principal
 components are: the hidden layers only have to learn what is left.
