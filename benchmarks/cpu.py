@@ -132,12 +132,15 @@ def worker(batch: int, seconds: float) -> None:
     spent = statistics.median(repeat(rounds) for _ in range(5))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table = solver.profile(max(5, min(rounds, 100)))  # takes more memory, to measure peaks
+    copy_memory = profile.copy_peak(net.run.team, 256 << 20)
+    rows = (*table.forward, *table.backward)
+    from_memory = 1e3 * sum(max(r.flops / table.gemm, r.bytes / copy_memory) for r in rows)
     print(json.dumps({
         "ms_per_iteration": 1e3 * spent, "memory": memory,
         "import": imported, "built": built, "first": first,
         "gemm": table.gemm, "copy": table.copy, "bound": table.bound, "threads": table.threads,
         "update": update_alone(solver),
-        "copy_memory": profile.copy_peak(net.run.team, 256 << 20),
+        "copy_memory": copy_memory, "bound_memory": from_memory,
     }))
 
 
@@ -191,14 +194,15 @@ def report(
     if peers:
         lines += ["", f"Geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}."]
     head = ["batch", "peak memory, MB: layerkit", *peers, "GEMM peak, GF/s", "copy peak, GB/s",
-            "bound, ms", "share of the bound"]
+            "bound, ms", "share of the bound", "bound from memory, ms", "share"]
     lines += ["", row(head), row("---" for _ in head)]
     for batch in batches:
         of = functools.partial(median, "layerkit", batch)
         lines.append(row([
             str(batch), *(f"{median(n, batch, 'memory'):.0f}" for n in ("layerkit", *peers)),
             f"{of('gemm') / 1e9:.0f}", f"{of('copy') / 1e9:.0f}", f"{of('bound'):.3f}",
-            f"{of('bound') / of('ms_per_iteration'):.0%}",
+            f"{of('bound') / of('ms_per_iteration'):.0%}", f"{of('bound_memory'):.3f}",
+            f"{of('bound_memory') / of('ms_per_iteration'):.0%}",
         ]))
     first = batches[0]
     lines += [
