@@ -85,7 +85,7 @@ def settings() -> SimpleNamespace:
     chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
         "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
-        "augment": "dihedral", "keep": "last", "refine": 100, "importance_samples": None,
+        "augment": "dihedral", "keep": "last", "refine": None, "importance_samples": None,
         "backend": "auto", "seed": 0, "tiny": False,
         "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
     }
@@ -315,7 +315,8 @@ def main() -> int:
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
     importance_samples = args.importance_samples or (100 if args.tiny else 1000)
-    result = galaxy.evaluate(model, train, held_out, True, importance_samples, args.refine)
+    refine_steps = (10 if args.tiny else 100) if args.refine is None else args.refine
+    result = galaxy.evaluate(model, train, held_out, True, importance_samples, refine_steps)
     metrics = {
         **counts,
         "train": len(train), "validation": len(validation), "held_out": len(held_out),
