@@ -35,7 +35,7 @@ MAX_ITERATIONS = 100
 # A profile with a cusp is far from flat within a pixel.  So many pixels on a side about the centre
 # take the mean of so many points on a side each; the others take their centre's value.
 FINE_PIXELS, FINE_POINTS = 5, 5
-LEAST_RADIUS = 1e-6  # of r / r_e, squared: the cusp itself has no gradient
+LEAST_RADIUS = 1e-6  # of r / r_e, squared: within it the profile is flat, as a cusp has no slope
 
 
 class SersicFit(NamedTuple):
@@ -121,7 +121,7 @@ class SersicObjective:
         points = f[None]
         if derivatives:
             # df = -b_n / (2 n) * f * power / t * dt and dt = -2 (L^-T w).dm - 2 (L^-T w w^T).dL
-            by_t = (b_n / n) * f * power / t
+            by_t = np.where(t > LEAST_RADIUS, (b_n / n) * f * power / t, 0.0)
             along1, along2 = by_t * w1, by_t * w2
             step = 1e-5 * n
             slope = float(gammaincinv(2 * (n + step), 0.5) - gammaincinv(2 * (n - step), 0.5))
