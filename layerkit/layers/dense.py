@@ -126,7 +126,7 @@ class Dense(Layer):
             self.slope = self.neuron.slope
         self.apart = self.neuron if self.slope == 1 else None
         rows, dtype = self.run.batch_size, self.run.dtype
-        sums = inputs >= LONG > self.units
+        sums = inputs >= LONG > self.units or (rows <= FEW and self.units >= LONG)
         self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
         across = -(-self.units // _grid(rows, inputs, self.units)[1])  # fewer for fewer examples
         self.x_partial = np.zeros((across if across > 1 else 0, rows, inputs), dtype)
@@ -279,7 +279,7 @@ def _forward_columns(i, team, x, w, b, slope, y, width):
     start, stop = i * width, min((i + 1) * width, w.shape[1])
     for first in range(0, len(x), ROWS):  # what a product wrote is in cache when _activate reads it
         last = min(first + ROWS, len(x))
-        gemm(team, x[first:last], w[:, start:stop], y[first:last, start:stop], False)
+        _product(team, x[first:last], w[:, start:stop], y[first:last, start:stop])
         for row in range(first, last):
             _activate(y[row, start:stop], b[start:stop], slope)
 
@@ -295,7 +295,27 @@ def _forward_rows(i, team, x, w, b, slope, y, width):
 @kernel
 def _forward_inputs(i, team, x, w, partial, width):
     start, stop = i * width, min((i + 1) * width, len(w))
-    gemm(team, x[:, start:stop], w[start:stop], partial[i, : len(x)], False)
+    _product(team, x[:, start:stop], w[start:stop], partial[i, : len(x)])
+
+
+@kernel(fastmath={"reassoc", "contract"})
+def _product(team, x, w, y):
+    """y = x w; few examples by reading w once, which BLAS would copy first."""
+    if len(x) > FEW:
+        gemm(team, x, w, y, False)
+        return
+    y[:] = 0
+    whole = len(w) // 4 * 4
+    for row in range(len(x)):
+        sums = y[row]
+        for k in range(0, whole, 4):
+            w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+            x0, x1, x2, x3 = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
+            for j in range(sums.size):
+                sums[j] += (x0 * w0[j] + x1 * w1[j]) + (x2 * w2[j] + x3 * w3[j])
+        for k in range(whole, len(w)):
+            for j in range(sums.size):
+                sums[j] += x[row, k] * w[k, j]
 
 
 @kernel
@@ -320,17 +340,17 @@ def _activate(y, b, slope):
 
 @kernel
 def dense_forward(team, x, w, b, slope, y, partial):
-    """Cut by units if they are many, else by inputs if they are, else by examples."""
+    """Cut by inputs where there is room for partial sums, else by units or by examples."""
     inputs, units = w.shape
-    if units >= LONG:
-        width = _width(units)
-        count = -(-units // width)
-        parallel_for(team, _forward_columns, count, (team, x, w, b, slope, y, width))
-    elif len(partial) > 0:
+    if len(partial) > 0:
         width = _width(inputs)
         count = -(-inputs // width)
         parallel_for(team, _forward_inputs, count, (team, x, w, partial, width))
         parallel_for(team, _forward_sum, -(-len(x) // 32), (partial[:count], b, slope, y, 32))
+    elif units >= LONG:
+        width = _width(units)
+        count = -(-units // width)
+        parallel_for(team, _forward_columns, count, (team, x, w, b, slope, y, width))
     else:
         parallel_for(team, _forward_rows, -(-len(x) // 64), (team, x, w, b, slope, y, 64))
 
