@@ -23,9 +23,9 @@ from layerkit import layers as L
 
 
 def galaxy_pose(
-    side=69, hidden=128, latent=8, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
+    side=69, hidden=128, latent=16, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
     turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
-    mean_l2=0.3, variance_l2=0.06, degrees=8.0,
+    mean_l2=0.3, variance_l2=0.06, degrees=10.0,
 ):
     """The net.
 
