@@ -147,6 +147,16 @@ def _call_trampoline(typingctx, function, arguments, i):
     return types.int32(types.int64, types.int64, types.int64), codegen
 
 
+def _unowned(context, builder, kind, value):
+    """An array without its owner, whose count of references all threads would fight over."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
+
+
 @intrinsic
 def _trampoline(typingctx, function, arguments):
     """The address of code that unpacks a tuple and calls function(i, *tuple)."""
@@ -161,6 +171,7 @@ def _trampoline(typingctx, function, arguments):
         body = ir.IRBuilder(code.append_basic_block("entry"))
         packed = body.load(body.inttoptr(code.args[2], tuple_type.as_pointer()))
         values = cgutils.unpack_tuple(body, packed, len(arguments.types))
+        values = [_unowned(context, body, *pair) for pair in zip(arguments.types, values)]
         call = context.get_function(function, inner)
         call(body, [code.args[3], *values])
         context.add_linking_libs(getattr(call, "libs", ()))

@@ -22,6 +22,7 @@ from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
 WIDEST = 1216  # columns of a weight's gradient that are computed at a time
+NEARBY = 8192  # elements of such a block for few examples, mostly a whole row
 BLOCK = 1 << 17  # elements of such a block, or of the gradient of the top that goes with it
 ROWS = 128  # examples that a wide layer's forward pass takes at a time
 FEW = 3  # examples for which a BLAS call takes longer to begin than the work
@@ -384,14 +385,15 @@ def _dot(a, b):
 
 
 @kernel
-def _outer(x, d, g):
-    """g = x^T d."""
-    for r in range(len(g)):
-        for j in range(g.shape[1]):
-            g[r, j] = x[0, r] * d[0, j]
-        for row in range(1, len(x)):
-            for j in range(g.shape[1]):
-                g[r, j] += x[row, r] * d[row, j]
+def _outer(x, d, left, right, g):
+    """g = x d, for one input: x (examples,), columns left to right of d (examples, units)."""
+    first = d[0, left:right]  # rows, as loops over a cut of the whole array do not vectorise
+    for j in range(g.size):
+        g[j] = x[0] * first[j]
+    for row in range(1, len(x)):
+        more = d[row, left:right]
+        for j in range(g.size):
+            g[j] += x[row] * more[j]
 
 
 @kernel
@@ -406,8 +408,8 @@ def _backward_piece(
     last, right = min(first + height, inputs), min(left + width, units)
     target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
     few = len(x) <= FEW
-    columns = min(right - left, WIDEST, max(BLOCK // len(x), 256))
-    rows = max((WIDEST if few else BLOCK) // columns, 1)
+    columns = min(right - left, NEARBY if few else min(WIDEST, max(BLOCK // len(x), 256)))
+    rows = max((NEARBY if few else BLOCK) // columns, 1)
     for c in range(left, right, columns):
         c_end = min(c + columns, right)
         if wants_dx and not few:
@@ -424,7 +426,8 @@ def _backward_piece(
             if update != 0:
                 g = scratch[i, : (r_end - r) * (c_end - c)].reshape(r_end - r, c_end - c)
                 if few:
-                    _outer(x[:, r:r_end], d[:, c:c_end], g)
+                    for k in range(r, r_end):
+                        _outer(x[:, k], d, c, c_end, g[k - r])
                 else:
                     gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
                 if c_end - c == units:
