@@ -16,7 +16,7 @@ from cases import CASES
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import kernels, philox, threads
-from layerkit.backends.kernels import exp, gemm, kernel, log, parallel_for
+from layerkit.backends.kernels import exp, gemm, kernel, log, log_product, parallel_for
 from layerkit.backends.philox import normal_block, philox_block
 
 pytest.importorskip("numba", reason="there are no kernels without Numba")
@@ -35,6 +35,12 @@ def exp_of(x, y):
 def log_of(x, y):
     for i in range(x.size):
         y[i] = log(x[i])
+
+
+@kernel
+def log_product_of(a, b, c, d, y):
+    for i in range(a.size):
+        y[i] = log_product(a[i], b[i], c[i], d[i])
 
 
 @kernel
@@ -330,6 +336,49 @@ def test_exp_and_log_at_the_edges(name):
         np.testing.assert_allclose(y, getattr(np, name)(x), rtol=3e-7)
 
 
+def test_log_of_a_product_without_the_product(rng):
+    wide, usual = rng.uniform(-87, 88.7, (4, 100_000)), rng.uniform(-12, -2, (4, 100_000))
+    for exponents, tolerance in ((wide, 4e-7), (usual, 2e-7)):
+        four = np.maximum(np.exp(exponents), 2.0**-126).astype(np.float32)
+        y = np.empty_like(four[0])
+        log_product_of(*four, y)
+        logs = np.log(four.astype(np.float64))
+        assert (np.abs(y - logs.sum(axis=0)) <= tolerance * np.abs(logs).sum(axis=0)).all()
+
+
+def test_log_of_a_product_at_the_edges():
+    four = np.ones((4, 7), np.float32)
+    four[:, 0], four[:, 1] = 2.0**-126, 3e38
+    for i, value in enumerate((np.inf, np.inf, np.nan, -np.nan)):
+        four[i, 2 + i] = value
+    four[:2, 6] = np.inf, np.nan
+    y = np.empty(7, np.float32)
+    log_product_of(*four, y)
+    np.testing.assert_allclose(y, np.log(four).sum(axis=0), rtol=3e-7)
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-6])
+def test_the_likelihood_of_strange_log_variances(floor, rng):
+    """Infinite variances, none at all and NaN, each in a picture of its own."""
+    shape = (5, 203)
+    inputs = {name: rng.standard_normal(shape).astype(np.float32) for name in "xmv"}
+    for row, value in enumerate((200, -200, np.nan, -95)):
+        inputs["v"][row, rng.integers(203)] = value
+    losses = []
+    layers = [L.Input(n, shape=(203,)) for n in "xmv"]
+    layers.append(L.GaussianReconstruction("loss", "x", "m", "v", floor=floor))
+    for net in both(layers, 5, 1, gradients="all"):
+        with np.errstate(all="ignore"):
+            net.forward(**inputs)
+            net.backward()
+        losses.append([net.blobs["loss"].data.copy(), *(net.blobs[n].diff.copy() for n in "xmv")])
+    for a, b in zip(*losses, strict=True):
+        finite = np.isfinite(b)
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        np.testing.assert_allclose(a[finite], b[finite], rtol=2e-5, atol=1e-6)
+        np.testing.assert_array_equal(a[~finite], b[~finite])
+
+
 def test_philox_is_that_of_the_array_code(rng):
     seed, stream, step = (int(n) for n in rng.integers(2**62, size=3))
     stream %= 2**32
@@ -340,7 +389,12 @@ def test_philox_is_that_of_the_array_code(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 5, 3), (4, 1, 7), (6, 5, 1), (30, 40, 50)])
+@pytest.mark.parametrize("sizes", [
+    (1, 1, 1), (1, 5, 3), (4, 1, 7), (6, 5, 1), (30, 40, 50),
+    # Few rows, or few terms: tiles of four rows and three vectors, and what is left over.
+    (1, 9, 700), (3, 30, 9700), (4, 8, 24), (7, 70, 25), (9, 3, 601), (19, 700, 11), (40, 5, 61),
+    (23, 1300, 8), (64, 64, 64),
+])
 def test_gemm_of_any_layout(sizes, dtype, rng, board):
     m, k, n = sizes
 
@@ -357,8 +411,10 @@ def test_gemm_of_any_layout(sizes, dtype, rng, board):
                 before = whole.copy()
                 product(board, a, b, whole[:m, 1:-1], add)
                 expected = a @ b + (before[:m, 1:-1] if add else 0)
+                size = float(np.sqrt(k))  # of a sum of k terms
                 np.testing.assert_allclose(
-                    whole[:m, 1:-1], expected, rtol=1e-4, atol=1e-5 if dtype == "float32" else 1e-12
+                    whole[:m, 1:-1] / size, expected / size, rtol=1e-4,
+                    atol=1e-5 if dtype == "float32" else 1e-12,
                 )
                 before[:m, 1:-1] = whole[:m, 1:-1]
                 np.testing.assert_array_equal(whole, before)

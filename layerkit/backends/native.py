@@ -1,4 +1,4 @@
-"""What kernels are made of: the only module that imports Numba.
+"""What kernels are made of: with tiles.py, the only module that imports Numba.
 
 Plain versions of the functions here, with their documentation, are in kernels.py.
 """
@@ -22,10 +22,21 @@ from numba.core import cgutils, sigutils
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, overload
 
-from layerkit.backends import kernels
-from layerkit.backends.threads import ARGUMENTS, BUSY, DGEMM, DONE, FAILED, FUNCTION, SGEMM, TICKET
+from layerkit.backends import kernels, tiles
+from layerkit.backends.threads import (
+    ARGUMENTS,
+    BUSY,
+    DGEMM,
+    DONE,
+    FAILED,
+    FUNCTION,
+    SGEMM,
+    TICKET,
+    TILES_DOUBLE,
+    TILES_SINGLE,
+)
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 ROUNDING = {"contract", "nsz", "arcp"}  # liberties that keep NaN and the order of sums
 BYTES = ir.IntType(8).as_pointer()
 
@@ -50,6 +61,20 @@ def _cached(compiled: Any, function: Any) -> Any:
     if cache_file is not None:
         cache_file._source_stamp = tuple(map(_checksum, files))
     return compiled
+
+
+def _c_function(function: Any, signature: Any, options: dict[str, Any]) -> int:
+    """Compiles, or finds in the cache, a function that C could call; its address."""
+    made = CFunc(
+        function, sigutils.normalize_signature(signature), locals={},
+        options={"error_model": "numpy", **options},
+    )
+    _cached(made, function).compile()
+    _kept.append(made)
+    return made.address
+
+
+_kept: list[Any] = []  # the code lives as long as these
 
 
 @functools.cache
@@ -171,7 +196,8 @@ def _trampoline(typingctx, function, arguments):
         body = ir.IRBuilder(code.append_basic_block("entry"))
         packed = body.load(body.inttoptr(code.args[2], tuple_type.as_pointer()))
         values = cgutils.unpack_tuple(body, packed, len(arguments.types))
-        values = [_unowned(context, body, *pair) for pair in zip(arguments.types, values)]
+        pairs = zip(arguments.types, values, strict=True)
+        values = [_unowned(context, body, *pair) for pair in pairs]
         call = context.get_function(function, inner)
         call(body, [code.args[3], *values])
         context.add_linking_libs(getattr(call, "libs", ()))
@@ -253,7 +279,32 @@ def _help_out(board, patience):
 help_out = njit(_help_out, {"nogil": True})
 
 
-# BLAS.
+# Products of matrices, by tiles.py or BLAS.
+
+
+def tiles_addresses() -> list[int]:
+    """Where tiles.multiply for float32 and for float64 are."""
+    whole = [types.int64] * 11
+    return [
+        _c_function(tiles.multiply, types.boolean(number, *whole, types.boolean), {})
+        for number in (types.float32, types.float64)
+    ]
+
+
+@intrinsic
+def _call_tiles(
+    typingctx, address, kind, rows, columns, terms, a, down, across, b, b_down, b_across, out,
+    out_down, add,
+):
+    whole = [types.int64] * 11
+
+    def codegen(context, builder, signature, args):
+        values = [*args[1:-1], builder.zext(args[-1], I8)]
+        called = ir.FunctionType(I8, [v.type for v in values])
+        done = builder.call(builder.inttoptr(args[0], called.as_pointer()), values)
+        return builder.icmp_unsigned("!=", done, I8(0))
+
+    return types.boolean(types.int64, kind, *whole, types.boolean), codegen
 
 
 @intrinsic
@@ -293,14 +344,21 @@ def _layout(a):
 @numba.njit
 def gemm(team, a, b, out, add):
     """See kernels.py."""
-    one = out.dtype.type(1)
+    one, single, size = out.dtype.type(1), out.itemsize == 4, out.itemsize
+    rows, columns = out.shape
+    down = out.strides[0] // size
+    if _call_tiles(
+        team[TILES_SINGLE] if single else team[TILES_DOUBLE], one, rows, columns, a.shape[1],
+        a.ctypes.data, a.strides[0] // size, a.strides[1] // size,
+        b.ctypes.data, b.strides[0] // size, b.strides[1] // size, out.ctypes.data, down, add,
+    ):
+        return
     order_a, lda = _layout(a)
     order_b, ldb = _layout(b)
-    rows, columns = out.shape
     _call_gemm(
-        team[SGEMM] if out.itemsize == 4 else team[DGEMM], (order_a, order_b),
-        (rows, columns, a.shape[1]), one, a.ctypes.data, lda, b.ctypes.data, ldb,
-        one if add else one - one, out.ctypes.data, max(out.strides[0] // out.itemsize, columns),
+        team[SGEMM] if single else team[DGEMM], (order_a, order_b), (rows, columns, a.shape[1]),
+        one, a.ctypes.data, lda, b.ctypes.data, ldb, one if add else one - one, out.ctypes.data,
+        max(down, columns),
     )
 
 
@@ -317,15 +375,8 @@ def update(function: Any, options: dict[str, Any]) -> Any:
         signature = types.void(
             types.intp, array, array, array, array, types.CPointer(types.float64)
         )
-        made = CFunc(
-            function, sigutils.normalize_signature(signature), locals={},
-            options={"fastmath": ROUNDING, "error_model": "numpy"},
-        )
-        _cached(made, function).compile()
-        kept.append(made)
-        return made.address
+        return _c_function(function, signature, {"fastmath": ROUNDING})
 
-    kept: list[Any] = []  # the code lives as long as these
     return address
 
 
@@ -424,5 +475,32 @@ def _log(x):
         y = x if x == INFINITY else y
         y = -INFINITY if x == ZERO else y
         return y if x >= ZERO else NAN
+
+    return single
+
+
+@numba.njit(fastmath=ROUNDING)
+def _exponent(x):
+    return (_as_bits(x) >> 23) - 127
+
+
+@numba.njit(fastmath=ROUNDING)
+def _mantissa(x):
+    """1 <= m < 2 with x = m 2^exponent."""
+    return _as_float((_as_bits(x) & 0x7FFFFF) | 0x3F800000)
+
+
+@overload(kernels.log_product, jit_options={"fastmath": ROUNDING})
+def _log_product(a, b, c, d):
+    """The exponents add up, and the product of the mantissas has one logarithm."""
+    if a != types.float32:
+        return lambda a, b, c, d: math.log(a) + math.log(b) + math.log(c) + math.log(d)
+
+    def single(a, b, c, d):
+        n = np.float32((_exponent(a) + _exponent(b)) + (_exponent(c) + _exponent(d)))
+        m = (_mantissa(a) * _mantissa(b)) * (_mantissa(c) * _mantissa(d))
+        y = n * LN2_HIGH + (n * LN2_LOW + kernels.log(m))
+        finite = a < INFINITY and b < INFINITY and c < INFINITY and d < INFINITY
+        return y if finite else (a + b) + (c + d)
 
     return single

@@ -24,7 +24,9 @@ import numpy as np
 from layerkit.backends import blas
 
 # Words of the board, each on a cache line of its own, which compiled code reads and writes.
-TICKET, DONE, BUSY, FAILED, FUNCTION, ARGUMENTS, SGEMM, DGEMM, WORDS = range(0, 72, 8)
+(
+    TICKET, DONE, BUSY, FAILED, FUNCTION, ARGUMENTS, SGEMM, DGEMM, TILES_SINGLE, TILES_DOUBLE, WORDS
+) = range(0, 88, 8)
 
 PATIENCE = 5_000  # turns of an idle helper's waiting loop, about a millisecond
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -53,6 +55,9 @@ class Team:
         start = (-space.ctypes.data // 8) % 8
         self.board = space[start : start + WORDS]
         self.board[SGEMM], self.board[DGEMM] = blas.addresses()
+        from layerkit.backends.native import tiles_addresses  # imports Numba
+
+        self.board[TILES_SINGLE], self.board[TILES_DOUBLE] = tiles_addresses()
         self.threads = thread_count()
         self._start()
         if hasattr(os, "register_at_fork"):

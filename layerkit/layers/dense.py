@@ -21,12 +21,12 @@ from layerkit.layers.neuron import FUNCTIONS, Neuron
 from layerkit.layers.relu import ReLU
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
-WIDEST = 1216  # columns of a weight's gradient that are computed at a time
-NEARBY = 8192  # elements of such a block for few examples, mostly a whole row
-BLOCK = 1 << 17  # elements of such a block, or of the gradient of the top that goes with it
-ROWS = 128  # examples that a wide layer's forward pass takes at a time
-FEW = 3  # examples for which a BLAS call takes longer to begin than the work
 LONG = 512  # inputs or units that are worth cutting up
+ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
+BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
+HIGHEST, WIDEST = 160, 1216  # rows and columns of such a block
+FEW = 32  # examples, with which memory takes longer than the products, so that rows should be whole
+FEW_BLOCK = 20_000  # elements of a block then: four rows of an image's length
 
 
 class Dense(Layer):
@@ -127,7 +127,7 @@ class Dense(Layer):
             self.slope = self.neuron.slope
         self.apart = self.neuron if self.slope == 1 else None
         rows, dtype = self.run.batch_size, self.run.dtype
-        sums = inputs >= LONG > self.units or (rows <= FEW and self.units >= LONG)
+        sums = inputs >= LONG > self.units or (rows <= 3 and self.units >= LONG)
         self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
         across = -(-self.units // _grid(rows, inputs, self.units)[1])  # fewer for fewer examples
         self.x_partial = np.zeros((across if across > 1 else 0, rows, inputs), dtype)
@@ -278,11 +278,13 @@ class Dense(Layer):
 @kernel
 def _forward_columns(i, team, x, w, b, slope, y, width):
     start, stop = i * width, min((i + 1) * width, w.shape[1])
-    for first in range(0, len(x), ROWS):  # what a product wrote is in cache when _activate reads it
-        last = min(first + ROWS, len(x))
-        _product(team, x[first:last], w[:, start:stop], y[first:last, start:stop])
-        for row in range(first, last):
-            _activate(y[row, start:stop], b[start:stop], slope)
+    for left in range(start, stop, COLUMNS):
+        right = min(left + COLUMNS, stop)
+        for first in range(0, len(x), ROWS):  # so that _activate finds in cache what gemm wrote
+            last = min(first + ROWS, len(x))
+            gemm(team, x[first:last], w[:, left:right], y[first:last, left:right], False)
+            for row in range(first, last):
+                _activate(y[row, left:right], b[left:right], slope)
 
 
 @kernel
@@ -296,27 +298,7 @@ def _forward_rows(i, team, x, w, b, slope, y, width):
 @kernel
 def _forward_inputs(i, team, x, w, partial, width):
     start, stop = i * width, min((i + 1) * width, len(w))
-    _product(team, x[:, start:stop], w[start:stop], partial[i, : len(x)])
-
-
-@kernel(fastmath={"reassoc", "contract"})
-def _product(team, x, w, y):
-    """y = x w; few examples by reading w once, which BLAS would copy first."""
-    if len(x) > FEW:
-        gemm(team, x, w, y, False)
-        return
-    y[:] = 0
-    whole = len(w) // 4 * 4
-    for row in range(len(x)):
-        sums = y[row]
-        for k in range(0, whole, 4):
-            w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-            x0, x1, x2, x3 = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
-            for j in range(sums.size):
-                sums[j] += (x0 * w0[j] + x1 * w1[j]) + (x2 * w2[j] + x3 * w3[j])
-        for k in range(whole, len(w)):
-            for j in range(sums.size):
-                sums[j] += x[row, k] * w[k, j]
+    gemm(team, x[:, start:stop], w[start:stop], partial[i, : len(x)], False)
 
 
 @kernel
@@ -376,24 +358,20 @@ def _slope_rows(i, y, dy, slope, d, width):
             d[row, j] = dy[row, j] if y[row, j] > 0 else slope * dy[row, j]
 
 
-@kernel(fastmath={"reassoc", "contract", "nsz"})
-def _dot(a, b):
-    total = a.dtype.type(0)
-    for j in range(a.size):
-        total += a[j] * b[j]
-    return total
-
-
-@kernel
-def _outer(x, d, left, right, g):
-    """g = x d, for one input: x (examples,), columns left to right of d (examples, units)."""
-    first = d[0, left:right]  # rows, as loops over a cut of the whole array do not vectorise
-    for j in range(g.size):
-        g[j] = x[0] * first[j]
-    for row in range(1, len(x)):
+@kernel(fastmath={"reassoc"})
+def _sum_rows(d, left, right, total):
+    """The sums of these columns; four rows at a time, for the sake of memory."""
+    whole = len(d) // 4 * 4
+    total[:] = 0
+    for row in range(0, whole, 4):
+        d0, d1 = d[row, left:right], d[row + 1, left:right]
+        d2, d3 = d[row + 2, left:right], d[row + 3, left:right]
+        for j in range(total.size):
+            total[j] += (d0[j] + d1[j]) + (d2[j] + d3[j])
+    for row in range(whole, len(d)):
         more = d[row, left:right]
-        for j in range(g.size):
-            g[j] += x[row] * more[j]
+        for j in range(total.size):
+            total[j] += more[j]
 
 
 @kernel
@@ -408,28 +386,22 @@ def _backward_piece(
     last, right = min(first + height, inputs), min(left + width, units)
     target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
     few = len(x) <= FEW
-    columns = min(right - left, NEARBY if few else min(WIDEST, max(BLOCK // len(x), 256)))
-    rows = max((NEARBY if few else BLOCK) // columns, 1)
+    columns = min(right - left, FEW_BLOCK if few else WIDEST)
+    rows = max(FEW_BLOCK // columns, 1) if few else min(max(BLOCK // columns, 1), HIGHEST)
     for c in range(left, right, columns):
         c_end = min(c + columns, right)
-        if wants_dx and not few:
-            gemm(team, d[:, c:c_end], w[first:last, c:c_end].T, target, c > left)
         if update == 0 and dw.size > 0:
             gemm(team, x[:, first:last].T, d[:, c:c_end], dw[first:last, c:c_end], False)
+        if wants_dx and not few:
+            gemm(team, d[:, c:c_end], w[first:last, c:c_end].T, target, c > left)
         for r in range(first, last, rows):
             r_end = min(r + rows, last)
             if wants_dx and few:
-                for k in range(r, r_end):
-                    for row in range(len(x)):
-                        before = target[row, k - first] if c > left else w.dtype.type(0)
-                        target[row, k - first] = before + _dot(d[row, c:c_end], w[k, c:c_end])
+                part = target[:, r - first : r_end - first]
+                gemm(team, d[:, c:c_end], w[r:r_end, c:c_end].T, part, c > left)
             if update != 0:
                 g = scratch[i, : (r_end - r) * (c_end - c)].reshape(r_end - r, c_end - c)
-                if few:
-                    for k in range(r, r_end):
-                        _outer(x[:, k], d, c, c_end, g[k - r])
-                else:
-                    gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
+                gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
                 if c_end - c == units:
                     call_update(
                         update, w[r:r_end].reshape(-1), g.reshape(-1),
@@ -443,10 +415,7 @@ def _backward_piece(
                         )
         if db.size > 0 and last == inputs:
             g_bias = db[c:c_end]
-            g_bias[:] = d[0, c:c_end]
-            for row in range(1, len(d)):
-                for j in range(g_bias.size):
-                    g_bias[j] += d[row, c + j]
+            _sum_rows(d, c, c_end, g_bias)
             if update != 0:
                 call_update(
                     update, b[c:c_end], g_bias, b_first[c:c_end], b_second[c:c_end], constants

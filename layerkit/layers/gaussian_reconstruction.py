@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from layerkit.backends.kernels import exp, kernel, log, parallel_for
+from layerkit.backends.kernels import exp, kernel, log, log_product, parallel_for
 from layerkit.blob import Blob
 from layerkit.layers.loss import rows
 from layerkit.layers.reconstruction import (
@@ -78,6 +78,8 @@ __device__ inline void explain(
 
 # Kernels.
 
+SMALLEST = 2.0**-126  # normal number in float32
+
 
 @kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _likelihood_piece(i, x, mean, log_variance, floor, scale, sums, dx, dmean, dlog_variance):
@@ -107,12 +109,19 @@ def _likelihood_piece(i, x, mean, log_variance, floor, scale, sums, dx, dmean, d
     else:
         dms, dls = dmean[row, start:stop], dlog_variance[row, start:stop]
         for j in range(xs.size):
-            e = exp(ls[j])
-            v = e + base
-            inverse = one / v
+            dls[j] = exp(ls[j])
+        fourth = xs.size // 4 if base >= SMALLEST else 0
+        e1, e2, e3 = dls[fourth:], dls[2 * fourth :], dls[3 * fourth :]
+        for j in range(fourth):
+            total += log_product(dls[j] + base, e1[j] + base, e2[j] + base, e3[j] + base)
+        for j in range(4 * fourth, xs.size):
+            total += log(dls[j] + base)
+        for j in range(xs.size):
+            e = dls[j]
+            inverse = one / (e + base)
             difference = xs[j] - ms[j]
             r = difference * inverse
-            total += log(v) + difference * r
+            total += difference * r
             dms[j] = -s * r
             dls[j] = (half * s) * ((inverse - r * r) * e)
     if len(dx) > 0:
