@@ -429,7 +429,7 @@ def _grid(examples, inputs, units):
     Rows lie in memory end to end, and are updated twice as fast as columns cut out of them, so
     pieces are wide; matrix products of many examples are faster where they are high.
     """
-    height = max(_width(inputs), min(max(examples // 2, 16), 128))
+    height = max(_width(inputs), min(max(examples // 2, 16), 128 if units >= LONG else 64))
     across = max(PIECES // -(-inputs // height), 1)
     return height, max(_multiple(-(-units // across)), LONG)
 
