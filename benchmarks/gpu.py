@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def main() -> int:
         python = args.torch_python if package == "torch" else args.jax_python
         if not (args.peers / file).exists():
             print(f"{name}: left out, no {file} in {args.peers}", file=sys.stderr)
+        elif shutil.which(python) is None:
+            print(f"{name}: left out, there is no program {python}", file=sys.stderr)
         elif subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
             print(f"{name}: left out, {python} cannot import {package}", file=sys.stderr)
         else:
