@@ -410,12 +410,11 @@ def test_gemm_of_any_layout(sizes, dtype, rng, board):
             for add in (False, True):
                 before = whole.copy()
                 product(board, a, b, whole[:m, 1:-1], add)
-                expected = a @ b + (before[:m, 1:-1] if add else 0)
-                size = float(np.sqrt(k))  # of a sum of k terms
-                np.testing.assert_allclose(
-                    whole[:m, 1:-1] / size, expected / size, rtol=1e-4,
-                    atol=1e-5 if dtype == "float32" else 1e-12,
-                )
+                terms = [v.astype(np.longdouble) for v in (a, b, before[:m, 1:-1] * add)]
+                expected = terms[0] @ terms[1] + terms[2]
+                size = np.abs(terms[0]) @ np.abs(terms[1]) + np.abs(terms[2])
+                error = np.abs(whole[:m, 1:-1] - expected)
+                assert (error <= 4 * np.finfo(dtype).eps * size).all()
                 before[:m, 1:-1] = whole[:m, 1:-1]
                 np.testing.assert_array_equal(whole, before)
 

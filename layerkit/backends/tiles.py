@@ -2,8 +2,8 @@
 
 BLAS copies both matrices before it multiplies them, in an order that suits its inner loop; with few
 rows that takes longer than the product.  Here tiles of the result stay in registers, and the
-matrices are read where they lie.  Explicit vectors, as a loop over plain numbers with a dozen
-totals does not become what it should.
+matrices are read where they lie.  The code is written in LLVM's vectors, as a compiler is not sure
+to keep a dozen totals of a loop over plain numbers in registers.
 """
 # mypy: ignore-errors
 

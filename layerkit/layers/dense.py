@@ -26,6 +26,7 @@ ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
 BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
 HIGHEST, WIDEST = 160, 1216  # rows and columns of such a block
 FEW = 32  # examples, with which memory takes longer than the products, so that rows should be whole
+VERY_FEW = 3  # examples, with which a wide layer's forward pass is cut by inputs
 FEW_BLOCK = 20_000  # elements of a block then: four rows of an image's length
 
 
@@ -127,7 +128,8 @@ class Dense(Layer):
             self.slope = self.neuron.slope
         self.apart = self.neuron if self.slope == 1 else None
         rows, dtype = self.run.batch_size, self.run.dtype
-        sums = inputs >= LONG > self.units or (rows <= 3 and self.units >= LONG)
+        # With next to no examples W is read in the order of memory.
+        sums = inputs >= LONG > self.units or (rows <= VERY_FEW and self.units >= LONG)
         self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
         across = -(-self.units // _grid(rows, inputs, self.units)[1])  # fewer for fewer examples
         self.x_partial = np.zeros((across if across > 1 else 0, rows, inputs), dtype)
