@@ -159,7 +159,6 @@ def update_alone(solver: Any) -> float:
     arena, update, board = solver.net.arena, solver._update, solver.net.run.team.board
     times = []
     for _ in range(50):
-        solver.net.run.team.wake()
         start = time.perf_counter()
         update_flat(board, update.address, arena.data, arena.diff, *update.flat, update.constants)
         times.append(time.perf_counter() - start)

@@ -441,8 +441,6 @@ class Net:
         """A forward pass by a plan; returns the objective."""
         self.feed(inputs)
         self.run.passes += 1
-        if self.run.team is not None:
-            self.run.team.wake()
         if self.run.device is not None:
             self._set_clock()
             self.prepare()

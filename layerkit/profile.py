@@ -214,11 +214,11 @@ def gemm_peak(team: Any, dtype: Any = "float32") -> float:
     """
     count = team.threads if team else 1
     a, b, out = np.ones((3, count, 512, 512), dtype)
-    if team is not None and team.has_blas:
+    if team is not None:
         call = functools.partial(multiply, team.board, a, b, out)
     else:
         call = functools.partial(np.matmul, a, b, out=out)
-    return 2 * count * 512**3 / _best(team, call)
+    return 2 * count * 512**3 / _best(call)
 
 
 def copy_peak(team: Any, size: int) -> float:
@@ -228,7 +228,7 @@ def copy_peak(team: Any, size: int) -> float:
         call = functools.partial(copy, team.board, source, target)
     else:
         call = functools.partial(np.copyto, target, source)
-    return 2 * source.nbytes / _best(team, call)
+    return 2 * source.nbytes / _best(call)
 
 
 def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tuple[float, float]:
@@ -245,13 +245,11 @@ def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tupl
 
         return run
 
-    product = _best(None, waiting(lambda: backend.gemm(a, b, out))) / 10
-    copied = _best(None, waiting(lambda: xp.copyto(target, source))) / 10
+    product = _best(waiting(lambda: backend.gemm(a, b, out))) / 10
+    copied = _best(waiting(lambda: xp.copyto(target, source))) / 10
     return 2 * side**3 / product, 2 * source.nbytes / copied
 
 
-def _best(team: Any, call: Callable[[], Any]) -> float:
+def _best(call: Callable[[], Any]) -> float:
     call()
-    if team is not None:
-        team.wake()
     return min(_times(call, 20))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -20,6 +21,8 @@ from layerkit.backends.kernels import exp, gemm, kernel, log, log_product, paral
 from layerkit.backends.philox import normal_block, philox_block
 
 pytest.importorskip("numba", reason="there are no kernels without Numba")
+
+from layerkit.backends.native import _load, _wait
 
 GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
@@ -60,6 +63,22 @@ def _count_piece(i, counts, limit):
 @kernel
 def count(team, counts, limit):
     parallel_for(team, _count_piece, counts.size, (counts, limit))
+
+
+@kernel
+def _meet_piece(i, met):
+    """Waits, for half a minute at most, until the other piece has begun."""
+    met[i] = 1
+    for turn in range(10**8):
+        _wait(turn)
+        if _load(met.ctypes.data, 1 - i) > 0:
+            met[i] = 2
+            break
+
+
+@kernel
+def meet(team, met):
+    parallel_for(team, _meet_piece, 2, (met,))
 
 
 @kernel
@@ -394,6 +413,8 @@ def test_philox_is_that_of_the_array_code(rng):
     # Few rows, or few terms: tiles of four rows and three vectors, and what is left over.
     (1, 9, 700), (3, 30, 9700), (4, 8, 24), (7, 70, 25), (9, 3, 601), (19, 700, 11), (40, 5, 61),
     (23, 1300, 8), (64, 64, 64),
+    # Panels of less than a vector, and more rows and terms than are copied at a time.
+    (25, 25, 4), (31, 530, 14), (197, 300, 77), (390, 21, 50), (3, 0, 5), (40, 0, 5),
 ])
 def test_gemm_of_any_layout(sizes, dtype, rng, board):
     m, k, n = sizes
@@ -423,13 +444,24 @@ def test_gemm_of_any_layout(sizes, dtype, rng, board):
                 np.testing.assert_array_equal(whole, before)
 
 
+@pytest.mark.parametrize("pause", [0, 0.02], ids=["awake", "asleep"])
 @pytest.mark.parametrize("pieces", [0, 1, 2, 3, 1000])
-def test_each_piece_is_done_once(pieces, board):
+def test_each_piece_is_done_once(pieces, pause, board):
     counts = np.zeros(pieces, np.int64)
-    for turn in range(1, 200):
-        threads.team().wake()
+    for turn in range(1, 20 if pause else 200):
+        time.sleep(pause)
         count(board, counts, -1)
         assert (counts == turn).all()
+
+
+@pytest.mark.skipif(threads.thread_count() == 1, reason="there is one thread only")
+def test_helpers_that_sleep_are_woken(board):
+    """A piece that waits for another to be done, which a second thread must do."""
+    for _ in range(5):
+        time.sleep(0.02)
+        met = np.zeros(2, np.int64)
+        meet(board, met)
+        assert (met == 2).all()
 
 
 @pytest.mark.parametrize("pieces", [1, 40])
@@ -598,7 +630,7 @@ def test_a_step_allocates_nothing(batch_size):
     assert peak - before < 4000
 
 
-# Processes: with other settings, without Numba, without the BLAS.
+# Processes: with other settings, without Numba.
 
 
 def script(code, **environment):
@@ -667,14 +699,6 @@ def test_without_numba_array_code_runs():
     assert loss == pytest.approx(losses[-1], rel=1e-5)
 
 
-def test_without_the_blas_dense_runs_array_code():
-    *_, losses = train(20)
-    used, array, _, loss = trained("scipy_openblas32")
-    assert used
-    assert array
-    assert loss == pytest.approx(losses[-1], rel=1e-5)
-
-
 def test_importing_layerkit_is_light():
     heavy = {"numba", "h5py", "scipy", "matplotlib", "skimage", "sklearn", "astropy", "cupy"}
     assert script(f"import sys, layerkit; print(*{heavy}.intersection(sys.modules))") == []
@@ -714,13 +738,3 @@ def test_the_number_of_threads_can_be_limited(monkeypatch):
             monkeypatch.setenv(name, value)
             assert threads.thread_count() == expected
         monkeypatch.delenv(name)
-
-
-def test_loading_the_blas_leaves_the_environment_alone():
-    code = (
-        "import os; before = dict(os.environ)\n"
-        "from layerkit.backends import blas; assert all(blas.addresses())\n"
-        "print(dict(os.environ) == before, len(blas.description()) > 5)"
-    )
-    assert script(code) == ["True", "True"]
-    assert script(code, OPENBLAS_NUM_THREADS="7") == ["True", "True"]

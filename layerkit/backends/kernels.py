@@ -70,7 +70,7 @@ def parallel_for(
 
 
 def gemm(team: Array, a: Array, b: Array, out: Array, add: bool) -> None:
-    """out = a @ b, or out += a @ b, by single-threaded BLAS or, where rows are few, by tiles.py.
+    """out = a @ b, or out += a @ b, on this thread alone; see tiles.py.
 
     Each of `a` and `b` may be a transposed view; `out` has rows of neighbouring elements.
     """

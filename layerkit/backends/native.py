@@ -25,15 +25,17 @@ from numba.extending import intrinsic, overload
 from layerkit.backends import kernels, tiles
 from layerkit.backends.threads import (
     ARGUMENTS,
+    AWAKENINGS,
     BUSY,
-    DGEMM,
+    CONDITION,
     DONE,
     FAILED,
     FUNCTION,
-    SGEMM,
+    MULTIPLY_DOUBLE,
+    MULTIPLY_SINGLE,
+    MUTEX,
+    SLEEPING,
     TICKET,
-    TILES_DOUBLE,
-    TILES_SINGLE,
 )
 
 I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
@@ -136,6 +138,9 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
+SPINS = 1000  # turns of a waiting loop before others may have the core
+
+
 @intrinsic
 def _yield(typingctx):
     """Lets another thread have the core, if one wants it."""
@@ -154,8 +159,40 @@ def _wait(turn):
     later lets others run, who may be what is waited for.
     """
     _pause()
-    if turn > 1000:
+    if turn > SPINS:
         _yield()
+
+
+def _pthread(function: str) -> Any:
+    """An intrinsic: calls a function of the C library for threads, given addresses."""
+    @intrinsic
+    def call(typingctx, addresses):
+        def codegen(context, builder, signature, args):
+            if os.name == "posix":
+                values = cgutils.unpack_tuple(builder, args[0], len(addresses))
+                kind = ir.FunctionType(I32, [BYTES] * len(addresses))
+                code = cgutils.get_or_insert_function(builder.module, kind, function)
+                builder.call(code, [builder.inttoptr(value, BYTES) for value in values])
+            return context.get_dummy_value()
+
+        return types.void(addresses), codegen
+
+    return call
+
+
+_lock, _unlock = _pthread("pthread_mutex_lock"), _pthread("pthread_mutex_unlock")
+_sleep, _wake_all = _pthread("pthread_cond_wait"), _pthread("pthread_cond_broadcast")
+
+
+@numba.njit
+def _wake(board):
+    """Wakes the helpers that sleep, if any do."""
+    if _load(board, SLEEPING) != 0:
+        _lock((board + 8 * MUTEX,))
+        _store(board, SLEEPING, 0)
+        _add(board, AWAKENINGS, 1)
+        _wake_all((board + 8 * CONDITION,))
+        _unlock((board + 8 * MUTEX,))
 
 
 # A trampoline is what a thread calls: int f(result, error, arguments, i).  The first two are what
@@ -243,6 +280,7 @@ def _share(team, function, arguments, count):
         _store(board, DONE, 0)
         job = (_load(board, TICKET) >> 32) + 1
         _store(board, TICKET, ((job & 0x7FFFFFFF) << 32) | count)
+        _wake(board)
         while _take(board):
             pass
         turn = 0
@@ -266,33 +304,41 @@ def parallel_for(team, function, count, arguments):
 
 
 def _help_out(board, patience):
-    """What a helping thread does: takes pieces of jobs until none has come for a while."""
-    idle = 0
-    while idle < patience:
-        if _take(board):
-            idle = 0
-        else:
-            _wait(idle)
-            idle += 1
+    """What a helping thread does, for ever: takes pieces of jobs, and sleeps where none come."""
+    while True:
+        idle = 0
+        while idle < patience:
+            if _take(board):
+                idle = 0
+            else:
+                _wait(idle)
+                if idle <= SPINS or _load(board, BUSY) == 0:  # else the next job may be near
+                    idle += 1
+        _lock((board + 8 * MUTEX,))
+        _store(board, SLEEPING, 1)
+        awakenings = _load(board, AWAKENINGS)
+        while _load(board, AWAKENINGS) == awakenings:
+            _sleep((board + 8 * CONDITION, board + 8 * MUTEX))
+        _unlock((board + 8 * MUTEX,))
 
 
 help_out = njit(_help_out, {"nogil": True})
 
 
-# Products of matrices, by tiles.py or BLAS.
+# Products of matrices.
 
 
-def tiles_addresses() -> list[int]:
+def multiply_addresses() -> list[int]:
     """Where tiles.multiply for float32 and for float64 are."""
     whole = [types.int64] * 11
     return [
-        _c_function(tiles.multiply, types.boolean(number, *whole, types.boolean), {})
+        _c_function(tiles.multiply, types.void(number, *whole, types.boolean), {})
         for number in (types.float32, types.float64)
     ]
 
 
 @intrinsic
-def _call_tiles(
+def _call_multiply(
     typingctx, address, kind, rows, columns, terms, a, down, across, b, b_down, b_across, out,
     out_down, add,
 ):
@@ -300,65 +346,23 @@ def _call_tiles(
 
     def codegen(context, builder, signature, args):
         values = [*args[1:-1], builder.zext(args[-1], I8)]
-        called = ir.FunctionType(I8, [v.type for v in values])
-        done = builder.call(builder.inttoptr(args[0], called.as_pointer()), values)
-        return builder.icmp_unsigned("!=", done, I8(0))
-
-    return types.boolean(types.int64, kind, *whole, types.boolean), codegen
-
-
-@intrinsic
-def _call_gemm(typingctx, address, orders, sizes, alpha, a, lda, b, ldb, beta, c, ldc):
-    """cblas_?gemm(row-major, orders, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)."""
-    def codegen(context, builder, signature, args):
-        def narrow(value):
-            return builder.trunc(value, I32)
-
-        orders = cgutils.unpack_tuple(builder, args[1], 2)
-        sizes = cgutils.unpack_tuple(builder, args[2], 3)
-        values = [
-            ir.Constant(I32, 101), *map(narrow, orders), *map(narrow, sizes), args[3],
-            args[4], narrow(args[5]), args[6], narrow(args[7]), args[8], args[9], narrow(args[10]),
-        ]
-        kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+        called = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+        builder.call(builder.inttoptr(args[0], called.as_pointer()), values)
         return context.get_dummy_value()
 
-    pair, triple, number = types.UniTuple(types.int64, 2), types.UniTuple(types.int64, 3), alpha
-    return types.void(
-        types.int64, pair, triple, number, types.int64, types.int64, types.int64, types.int64,
-        number, types.int64, types.int64,
-    ), codegen
-
-
-@numba.njit
-def _layout(a):
-    """CBLAS's name for an array's order, 111 as it is or 112 transposed, and its leading size."""
-    rows, columns = a.shape
-    down, across = a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
-    if across == 1 and (down >= columns or rows == 1):
-        return 111, max(down, columns)
-    return 112, max(across, rows)
+    return types.void(types.int64, kind, *whole, types.boolean), codegen
 
 
 @numba.njit
 def gemm(team, a, b, out, add):
     """See kernels.py."""
-    one, single, size = out.dtype.type(1), out.itemsize == 4, out.itemsize
-    rows, columns = out.shape
-    down = out.strides[0] // size
-    if _call_tiles(
-        team[TILES_SINGLE] if single else team[TILES_DOUBLE], one, rows, columns, a.shape[1],
+    one, size, (rows, columns) = out.dtype.type(1), out.itemsize, out.shape
+    address = team[MULTIPLY_SINGLE if size == 4 else MULTIPLY_DOUBLE]
+    _call_multiply(
+        address, one, rows, columns, a.shape[1],
         a.ctypes.data, a.strides[0] // size, a.strides[1] // size,
-        b.ctypes.data, b.strides[0] // size, b.strides[1] // size, out.ctypes.data, down, add,
-    ):
-        return
-    order_a, lda = _layout(a)
-    order_b, ldb = _layout(b)
-    _call_gemm(
-        team[SGEMM] if single else team[DGEMM], (order_a, order_b), (rows, columns, a.shape[1]),
-        one, a.ctypes.data, lda, b.ctypes.data, ldb, one if add else one - one, out.ctypes.data,
-        max(down, columns),
+        b.ctypes.data, b.strides[0] // size, b.strides[1] // size,
+        out.ctypes.data, out.strides[0] // size, add,
     )
 
 

@@ -5,35 +5,41 @@ handing out work must cost less than a microsecond, and must not fail when anoth
 core away.  OpenMP's and OpenBLAS's threads do the first by spinning, and then wait milliseconds for
 a partner who is not running.  Here the calling thread takes pieces of the work like any other: it
 waits only for pieces that a helper has begun.  A helper without work spins for about a millisecond
-and then sleeps until the next pass through the net wakes it; while it sleeps, kernels run on the
-calling thread alone, just slower.
+and then sleeps until the next kernel wakes it, without a word to Python, whose lock the calling
+thread holds.
 
-BLAS is called inside the pieces and is itself single-threaded, so there is one set of threads, and
-nothing to fight with.  Results do not depend on the number of threads: the pieces are the same, and
-each writes to places of its own.
+Products of matrices (tiles.py) are part of the pieces, so what is done to a product next (bias,
+activation, a solver's update) finds it in the cache of one core.  Results do not depend on the
+number of threads: the pieces are the same, and each writes to places of its own.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
 
 import numpy as np
 
-from layerkit.backends import blas
-
-# Words of the board, each on a cache line of its own, which compiled code reads and writes.
+# Words of the board, which compiled code reads and writes.  Each has two cache lines to itself,
+# which is also enough for a mutex and for a condition of the C library.
 (
-    TICKET, DONE, BUSY, FAILED, FUNCTION, ARGUMENTS, SGEMM, DGEMM, TILES_SINGLE, TILES_DOUBLE, WORDS
-) = range(0, 88, 8)
+    TICKET, DONE, BUSY, FAILED, FUNCTION, ARGUMENTS, SLEEPING, AWAKENINGS, MUTEX, CONDITION,
+    MULTIPLY_SINGLE, MULTIPLY_DOUBLE, WORDS,
+) = range(0, 208, 16)
 
 PATIENCE = 5_000  # turns of an idle helper's waiting loop, about a millisecond
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def thread_count() -> int:
-    """How many threads to use: those this process may run on, or fewer where a variable says so."""
+    """How many threads to use: those this process may run on, or fewer where a variable says so.
+
+    One where the system is not of the POSIX kind, whose ways of sleeping and waking helpers need.
+    """
+    if os.name != "posix":
+        return 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -54,40 +60,29 @@ class Team:
         space = np.zeros(WORDS + 8, np.int64)
         start = (-space.ctypes.data // 8) % 8
         self.board = space[start : start + WORDS]
-        self.board[SGEMM], self.board[DGEMM] = blas.addresses()
-        from layerkit.backends.native import tiles_addresses  # imports Numba
+        from layerkit.backends.native import multiply_addresses  # imports Numba
 
-        self.board[TILES_SINGLE], self.board[TILES_DOUBLE] = tiles_addresses()
+        self.board[MULTIPLY_SINGLE], self.board[MULTIPLY_DOUBLE] = multiply_addresses()
         self.threads = thread_count()
         self._start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start)
 
-    @property
-    def has_blas(self) -> bool:
-        """Whether kernels can multiply matrices."""
-        return bool(self.board[SGEMM])
-
     def _start(self) -> None:
         """Starts the helpers; again in the child of a fork, which inherits no thread."""
-        self.board[TICKET] = self.board[BUSY] = 0
-        self._work = [threading.Event() for _ in range(self.threads - 1)]
-        for work in self._work:
-            threading.Thread(target=self._help, args=(work,), daemon=True).start()
+        if self.threads == 1:
+            return
+        self.board[:MULTIPLY_SINGLE] = 0
+        address, system = self.board.ctypes.data, ctypes.CDLL(None)
+        system.pthread_mutex_init(ctypes.c_void_p(address + 8 * MUTEX), None)
+        system.pthread_cond_init(ctypes.c_void_p(address + 8 * CONDITION), None)
+        for _ in range(self.threads - 1):
+            threading.Thread(target=self._help, daemon=True).start()
 
-    def _help(self, work: threading.Event) -> None:
+    def _help(self) -> None:
         from layerkit.backends.native import help_out
 
-        board = self.board.ctypes.data
-        while True:
-            work.wait()
-            work.clear()
-            help_out(board, PATIENCE)
-
-    def wake(self) -> None:
-        """Called before a run of kernels."""
-        for work in self._work:
-            work.set()
+        help_out(self.board.ctypes.data, PATIENCE)
 
 
 @functools.cache

@@ -1,9 +1,16 @@
-"""Products of matrices of few rows, as those of small batches are.
+"""Products of matrices, for kernels.
 
-BLAS copies both matrices before it multiplies them, in an order that suits its inner loop; with few
-rows that takes longer than the product.  Here tiles of the result stay in registers, and the
-matrices are read where they lie.  The code is written in LLVM's vectors, as a compiler is not sure
-to keep a dozen totals of a loop over plain numbers in registers.
+Tiles of the result, four rows and three vectors of columns, stay in registers while the terms are
+added up.  With few rows, or few terms, both matrices are read where they lie: copying them takes
+longer than multiplying.  Else a panel of the second matrix, as wide as a tile, is copied to the
+nearest cache, where all rows of the first are multiplied by it; meanwhile what is needed next is
+fetched into the second.  The code is written in LLVM's vectors, as a compiler is not sure to keep a
+dozen totals of a loop over plain numbers in registers.
+
+Not BLAS, because products here are pieces of kernels: each of the team's threads (threads.py)
+multiplies matrices of some hundred rows, many of which come from memory, and uses the result at
+once.  OpenBLAS on one thread, called here before, is as fast or slower for these (benchmarks/),
+knows nothing of what is needed next, and is a library more to find, load and keep from spinning.
 """
 # mypy: ignore-errors
 
@@ -16,16 +23,24 @@ import numba
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
-# Where it is faster than BLAS, by measurement on processors with AVX2.
-FEW_ROWS = 20  # of a, if rows of b are of neighbouring elements
-FEW_TERMS = 32  # of each sum; or rows, if columns of b are of neighbouring elements
+# Where copying does not pay, by measurement on processors with AVX2.
+FEW = 20  # rows of a, or terms of each sum, if rows of b are of neighbouring elements
+FEW_DOTS, LONG_DOTS = 16, 64  # rows of a at most, and terms at least, if columns of b are
 
 NEAR = 9600  # elements of b that stay in cache while all rows of a are multiplied by them
 WIDE = 600  # columns of those; with up to three rows as many as there are
+
+PANEL = 24_576  # bytes of b copied at a time, which stay in the nearest cache
+DEEP = 256  # terms of a panel, at most
+HIGH = 192  # rows of a that stay in the next cache, while they are multiplied by a panel
+STRIP = 4  # rows of a that are copied together where their elements do not lie in a row
+AHEAD = 8  # rows of a after which those of the result will be needed that are fetched now
+LINE = 64  # bytes of a cache line
 
 
 @functools.cache
@@ -73,6 +88,20 @@ class _Vectors:
         product = self.builder.fmul(a, b, flags=["contract"])
         return self.builder.fadd(total, product, flags=["contract"])
 
+    def exchange(self, a: Any, b: Any, step: int) -> tuple[Any, Any]:
+        """Two vectors, cut into parts of `step` lanes, with b's even parts for a's odd ones."""
+        lanes = range(self.lanes)
+        masks = (
+            [n if n & step == 0 else self.lanes + n - step for n in lanes],
+            [n + step if n & step == 0 else self.lanes + n for n in lanes],
+        )
+        first, second = (
+            self.builder.shuffle_vector(a, b, ir.Constant(
+                ir.VectorType(I32, self.lanes), [I32(n) for n in mask]
+            )) for mask in masks
+        )
+        return first, second
+
     def sum(self, value: Any) -> Any:
         """Of all lanes."""
         lanes = self.lanes
@@ -85,6 +114,14 @@ class _Vectors:
             ]
             value = self.builder.fadd(*parts)
         return self.builder.extract_element(value, I32(0)) if self.lanes > 1 else value
+
+
+def _keep_rolled(module: Any, back: Any) -> None:
+    """Keeps LLVM from unrolling a loop, given its branch back; registers would not suffice."""
+    never = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([I64(len(module.metadata)), never])  # of its own, not shared
+    loop.operands = (loop, never)
+    back.set_metadata("llvm.loop", loop)
 
 
 def _loop(builder: Any, count: Any, step: int, totals: Any, body: Any) -> Any:
@@ -102,7 +139,7 @@ def _loop(builder: Any, count: Any, step: int, totals: Any, body: Any) -> Any:
     for phi, first, later in zip([k, *sums], [I64(0), *totals], new, strict=True):
         phi.add_incoming(first, before)
         phi.add_incoming(later, builder.basic_block)
-    builder.branch(test)
+    _keep_rolled(builder.module, builder.branch(test))
     builder.position_at_end(after)
     return sums
 
@@ -132,11 +169,13 @@ def _tile(rows: int, vectors: int, lanes: Any = _lanes) -> Any:
             ]
 
             def body(k, totals):
-                row = v.address(b, builder.mul(k, b_down))
-                left = [v.spread(v.address(a, builder.mul(k, across), r)) for r in of_row]
-                right = [v.load(v.address(row, n)) for n in of_vector]
-                pairs = [(x, y) for x in left for y in right]
-                return [v.add_product(t, *p) for t, p in zip(totals, pairs, strict=True)]
+                row, column = v.address(b, builder.mul(k, b_down)), builder.mul(k, across)
+                right, new = [v.load(v.address(row, n)) for n in of_vector], []
+                for r, offset in enumerate(of_row):  # with one register for elements of a
+                    left = v.spread(v.address(a, column, offset))
+                    of_this = totals[r * vectors : (r + 1) * vectors]
+                    new += [v.add_product(*t, left) for t in zip(of_this, right, strict=True)]
+                return new
 
             totals = _loop(builder, terms, 1, _before(v, places, add), body)
             for total, place in zip(totals, places, strict=True):
@@ -194,9 +233,130 @@ def _dots(rows: int, others: int) -> Any:
     return dots
 
 
-_tile43, _tile41, _tile13, _tile11 = _tile(4, 3), _tile(4, 1), _tile(1, 3), _tile(1, 1)
+def _copy(vectors: int, lanes: Any = _lanes) -> Any:
+    """An intrinsic: copies rows of so many vectors.
+
+    Addresses are of the first elements; `down` and `to_down` lead to the next row, `apart` to where
+    the next vector is to be.
+    """
+    @intrinsic
+    def copy(typingctx, kind, rows, b, down, to, to_down, apart):
+        def codegen(context, builder, signature, args):
+            rows, b, down, to, to_down, apart = args[1:]
+            v = _Vectors(context, builder, kind, lanes(kind.bitwidth // 8))
+            b, to = (builder.inttoptr(p, v.scalar.as_pointer()) for p in (b, to))
+
+            def body(k, totals):
+                row = v.address(b, builder.mul(k, down))
+                place = v.address(to, builder.mul(k, to_down))
+                for n in range(vectors):
+                    value = v.load(v.address(row, I64(n * v.lanes)))
+                    v.store(value, v.address(place, builder.mul(apart, I64(n))))
+                return []
+
+            _loop(builder, rows, 1, [], body)
+            return context.get_dummy_value()
+
+        whole = types.int64
+        return types.void(kind, whole, whole, whole, whole, whole, whole), codegen
+
+    return copy
+
+
+@intrinsic
+def _turn(typingctx, kind, rows, b, across, to, to_down):
+    """Copies rows of one vector of a matrix whose columns are of neighbouring elements.
+
+    `rows` is a multiple of the lanes; `across` leads to the next column.
+    """
+    def codegen(context, builder, signature, args):
+        rows, b, across, to, to_down = args[1:]
+        v = _Vectors(context, builder, kind, _lanes(kind.bitwidth // 8))
+        b, to = (builder.inttoptr(p, v.scalar.as_pointer()) for p in (b, to))
+        lanes = range(v.lanes)
+
+        def body(k, totals):
+            columns = [v.load(v.address(b, builder.mul(across, I64(n)), k)) for n in lanes]
+            step = 1
+            while step < v.lanes:  # squares of this size are transposed, in squares of twice that
+                for n in lanes:
+                    if n & step == 0:
+                        columns[n], columns[n + step] = v.exchange(
+                            columns[n], columns[n + step], step
+                        )
+                step *= 2
+            for n in lanes:
+                place = builder.mul(builder.add(k, I64(n)), to_down)
+                v.store(columns[n], v.address(to, place))
+            return []
+
+        _loop(builder, rows, v.lanes, [], body)
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(kind, whole, whole, whole, whole, whole), codegen
+
+
+@intrinsic
+def _pour(typingctx, kind, count, b, down, to, to_down, add):
+    """Copies single numbers, or adds them to what is there."""
+    def codegen(context, builder, signature, args):
+        count, b, down, to, to_down, add = args[1:]
+        v = _Vectors(context, builder, kind, 1)
+        b, to = (builder.inttoptr(p, v.scalar.as_pointer()) for p in (b, to))
+
+        def body(k, totals):
+            value, place = v.load(v.address(b, builder.mul(k, down))), builder.mul(k, to_down)
+            place = v.address(to, place)
+            (before,) = _before(v, [place], add)
+            v.store(builder.fadd(before, value), place)
+            return []
+
+        _loop(builder, count, 1, [], body)
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(kind, whole, whole, whole, whole, whole, types.boolean), codegen
+
+
+def _space(size: int) -> Any:
+    """An intrinsic: the address of so many bytes of work space."""
+    @intrinsic
+    def space(typingctx):
+        def codegen(context, builder, signature, args):
+            place = cgutils.alloca_once(builder, I8, size)
+            place.align = LINE
+            return builder.ptrtoint(place, I64)
+
+        return types.int64(), codegen
+
+    return space
+
+
+def _prefetch(for_writing: int, cache: int) -> Any:
+    """An intrinsic: asks for the cache line at an address, 3 being the nearest cache."""
+    @intrinsic
+    def prefetch(typingctx, address):
+        def codegen(context, builder, signature, args):
+            pointer = builder.inttoptr(args[0], I8.as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+            call = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+            builder.call(call, [pointer, I32(for_writing), I32(cache), I32(1)])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    return prefetch
+
+
+_tile43, _tile42, _tile41 = _tile(4, 3), _tile(4, 2), _tile(4, 1)
+_tile13, _tile12, _tile11 = _tile(1, 3), _tile(1, 2), _tile(1, 1)
 _single4, _single1 = _tile(4, 1, lambda size: 1), _tile(1, 1, lambda size: 1)
 _dots43, _dots41, _dots13, _dots11 = _dots(4, 3), _dots(4, 1), _dots(1, 3), _dots(1, 1)
+_copy3, _copy2, _copy1 = _copy(3), _copy(2), _copy(1)
+_copy_strips, _copy_strip = _copy(4, lambda size: STRIP), _copy(1, lambda size: STRIP)
+_panel, _strips, _corner = _space(PANEL), _space(HIGH * DEEP * 8), _space(4 * 3 * 64)
+_fetch, _claim = _prefetch(0, 2), _prefetch(1, 3)
 
 
 def size_of(number: Any) -> int:
@@ -221,6 +381,36 @@ def _lanes_of(number):
     return lambda number: lanes
 
 
+@numba.njit(forceinline=True)
+def _fill_tile(kind, four, vectors, n, a, down, across, b, b_down, out, out_down, add):
+    """Four rows, or one, of so many vectors, or of one column if there are none."""
+    if vectors == 3:
+        if four:
+            _tile43(kind, n, a, down, across, b, b_down, out, out_down, add)
+        else:
+            _tile13(kind, n, a, down, across, b, b_down, out, out_down, add)
+    elif vectors == 2:
+        if four:
+            _tile42(kind, n, a, down, across, b, b_down, out, out_down, add)
+        else:
+            _tile12(kind, n, a, down, across, b, b_down, out, out_down, add)
+    elif vectors == 1:
+        if four:
+            _tile41(kind, n, a, down, across, b, b_down, out, out_down, add)
+        else:
+            _tile11(kind, n, a, down, across, b, b_down, out, out_down, add)
+    elif four:
+        _single4(kind, n, a, down, across, b, b_down, out, out_down, add)
+    else:
+        _single1(kind, n, a, down, across, b, b_down, out, out_down, add)
+
+
+@numba.njit(forceinline=True)
+def _next_vectors(left):
+    """Of how many vectors the next tile is; not so that one is left over, which is slow."""
+    return 3 if left == 3 or left > 4 else min(left, 2)
+
+
 @numba.njit
 def _by_rows(kind, sizes, a, down, across, b, b_down, out, out_down, add):
     rows, columns, terms = sizes
@@ -237,26 +427,13 @@ def _by_rows(kind, sizes, a, down, across, b, b_down, out, out_down, add):
                 x = a + (row * down + k * across) * size
                 j = left
                 while j < right:
+                    vectors = _next_vectors((right - j) // lanes)
                     y = b + (k * b_down + j) * size
                     z = out + (row * out_down + j) * size
-                    if right - j >= 3 * lanes:
-                        if four:
-                            _tile43(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        else:
-                            _tile13(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        j += 3 * lanes
-                    elif right - j >= lanes:
-                        if four:
-                            _tile41(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        else:
-                            _tile11(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        j += lanes
-                    else:
-                        if four:
-                            _single4(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        else:
-                            _single1(kind, n, x, down, across, y, b_down, z, out_down, more)
-                        j += 1
+                    _fill_tile(
+                        kind, four, vectors, n, x, down, across, y, b_down, z, out_down, more
+                    )
+                    j += max(vectors * lanes, 1)
                 row += 4 if four else 1
 
 
@@ -289,10 +466,118 @@ def _by_dots(kind, sizes, a, down, b, b_across, out, out_down, add):
             j += 3 if three else 1
 
 
+@numba.njit
+def _make_panel(kind, n, width, vectors, b, b_down, b_across, panel):
+    """Copies n rows of `width` columns; what is left of so many vectors gets the last of these."""
+    size, lanes = size_of(kind), lanes_of(kind)
+    full, wide = width // lanes, vectors * lanes
+    copied = 0
+    if b_across == 1:
+        copied = full * lanes
+        if full == 3:
+            _copy3(kind, n, b, b_down, panel, wide, lanes)
+        elif full == 2:
+            _copy2(kind, n, b, b_down, panel, wide, lanes)
+        elif full == 1:
+            _copy1(kind, n, b, b_down, panel, wide, lanes)
+    elif b_down == 1:
+        copied, whole = full * lanes, n // lanes * lanes
+        for j in range(0, copied, lanes):
+            _turn(kind, whole, b + j * b_across * size, b_across, panel + j * size, wide)
+        for k in range(whole, n):
+            row = b + k * size
+            _pour(kind, copied, row, b_across, panel + k * wide * size, 1, False)
+    for j in range(copied, wide):
+        column = b + min(j, width - 1) * b_across * size
+        _pour(kind, n, column, b_down, panel + j * size, wide, False)
+
+
+@numba.njit
+def _make_strips(kind, n, rows, a, across, strips):
+    """Copies n columns of a transposed matrix, STRIP rows together."""
+    size, row = size_of(kind), 0
+    while row <= rows - STRIP:
+        x, to = a + row * size, strips + row * n * size
+        if row <= rows - 4 * STRIP:
+            _copy_strips(kind, n, x, across, to, STRIP, STRIP * n)
+            row += 4 * STRIP
+        else:
+            _copy_strip(kind, n, x, across, to, STRIP, STRIP * n)
+            row += STRIP
+
+
+@numba.njit
+def _fetch_lines(first, last, start, down, length):
+    """Some rows, of so many bytes."""
+    for row in range(first, last):
+        place = start + row * down
+        for p in range(place, place + length, LINE):
+            _fetch(p)
+        _fetch(place + length - 1)
+
+
+@numba.njit
+def _by_panels(kind, sizes, a, down, across, b, b_down, b_across, out, out_down, add):
+    rows, columns, terms = sizes
+    size, lanes = size_of(kind), lanes_of(kind)
+    panel, strips, corner = _panel(), _strips(), _corner()
+    deep = min(PANEL // (3 * lanes * size), DEEP)
+    parts = max(-(-terms // deep), 1)
+    deep = min(-(-terms // parts // lanes) * lanes + lanes, deep)  # parts of about one size
+    for k in range(0, max(terms, 1), deep):
+        n, more = min(deep, terms - k), add or k > 0
+        for top in range(0, rows, HIGH):
+            high = min(HIGH, rows - top)
+            block = a + (top * down + k * across) * size
+            if down == 1:
+                _make_strips(kind, n, high, block, across, strips)
+            j = 0
+            while j < columns:
+                vectors = _next_vectors(-(-(columns - j) // lanes))
+                wide = vectors * lanes
+                width = min(wide, columns - j)
+                here = b + (k * b_down + j * b_across) * size
+                _make_panel(kind, n, width, vectors, here, b_down, b_across, panel)
+                # What is copied next: lines so far apart and so long, some of them with each tile.
+                following = here + width * b_across * size
+                lines, apart, length = n, b_down * size, wide * size
+                if b_across != 1:
+                    lines, apart, length = wide, b_across * size, n * size
+                if columns - j < 2 * wide:
+                    lines = 0
+                each, fetched = -(-lines * 4 // high), 0
+                row = 0
+                while row < high:
+                    four = high - row >= 4
+                    last = min(fetched + each, lines)
+                    _fetch_lines(fetched, last, following, apart, length)
+                    fetched = last
+                    x, x_across = block + row * down * size, across
+                    if four and down == 1:
+                        x, x_across = strips + row * n * size, STRIP
+                    place = out + ((top + row) * out_down + j) * size
+                    if row + AHEAD + 4 <= high:
+                        for r in range(AHEAD, AHEAD + 4):
+                            _claim(place + r * out_down * size)
+                            _claim(place + (r * out_down + width) * size - 1)
+                    z, z_down, adds = place, out_down, more
+                    if width < wide:
+                        z, z_down, adds = corner, wide, False
+                    _fill_tile(
+                        kind, four, vectors, n, x, down, x_across, panel, wide, z, z_down, adds
+                    )
+                    if width < wide:
+                        for r in range(4 if four else 1):
+                            to = place + r * out_down * size
+                            _pour(kind, width, corner + r * wide * size, 1, to, 1, more)
+                    row += 4 if four else 1
+                j += width
+
+
 def multiply(
     kind, rows, columns, terms, a, down, across, b, b_down, b_across, out, out_down, add
 ):
-    """out = a @ b, or out += a @ b, where that is faster than by BLAS; whether it was done.
+    """out = a @ b, or out += a @ b.
 
     Compiled to a C function, once for each type, as it is long.
 
@@ -301,12 +586,13 @@ def multiply(
         a, b, out: addresses; the next row is `down`, and the next column `across` numbers away.
             Rows of `out` are of neighbouring numbers.
     """
-    sizes = (rows, columns, terms)
-    if b_across == 1 and columns >= lanes_of(kind):
-        if rows <= FEW_ROWS or terms <= FEW_TERMS:
-            _by_rows(kind, sizes, a, down, across, b, b_down, out, out_down, add)
-            return True
-    elif rows <= FEW_TERMS and across == 1 and b_down == 1:
+    sizes, lanes = (rows, columns, terms), lanes_of(kind)
+    left_over = columns % lanes if columns < 8 * lanes else 0  # each takes as long as a vector
+    if b_across == 1 and columns >= lanes and left_over == 0 and min(rows, terms) <= FEW:
+        _by_rows(kind, sizes, a, down, across, b, b_down, out, out_down, add)
+    elif across == 1 and b_down == 1 and (
+        columns < lanes or (rows <= FEW_DOTS and terms >= LONG_DOTS)
+    ):
         _by_dots(kind, sizes, a, down, b, b_across, out, out_down, add)
-        return True
-    return False
+    else:
+        _by_panels(kind, sizes, a, down, across, b, b_down, b_across, out, out_down, add)

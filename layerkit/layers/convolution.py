@@ -170,10 +170,6 @@ class Windowed(Layer):
 
     # With kernels.
 
-    def can_use_kernels(self) -> bool:
-        """Kernels need a BLAS that they can call."""
-        return self.run.team is not None and self.run.team.has_blas
-
     def _make_work_space(self, top: Shape) -> None:
         """Room for the windows and the sums of each piece of work."""
         # An activation of two straight lines is part of the kernels, others follow them.

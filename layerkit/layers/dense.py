@@ -20,7 +20,7 @@ from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.neuron import FUNCTIONS, Neuron
 from layerkit.layers.relu import ReLU
 
-PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
+PIECES = 12  # into which kernels cut a long sum; the same whatever the number of threads
 LONG = 512  # inputs or units that are worth cutting up
 ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
 BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
@@ -112,11 +112,11 @@ class Dense(Layer):
     # With kernels.
 
     def can_use_kernels(self) -> bool:
-        """Kernels need a BLAS that they can call; CUDA's count elements with 32 bits."""
-        if self.run.device is not None:
-            known = self.neuron is None or self.neuron.functions() is not None
-            return known and max(self.run.batch_size * self.units, self.w.size + self.units) < 2**32
-        return self.run.team is not None and self.run.team.has_blas
+        """CUDA's need the activation's, and count elements with 32 bits."""
+        if self.run.device is None:
+            return True
+        known = self.neuron is None or self.neuron.functions() is not None
+        return known and max(self.run.batch_size * self.units, self.w.size + self.units) < 2**32
 
     def _make_work_space(self, inputs: int) -> None:
         """Room for the partial sums and blocks of gradient that pieces of work need."""
@@ -389,7 +389,7 @@ def _backward_piece(
     target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
     few = len(x) <= FEW
     columns = min(right - left, FEW_BLOCK if few else WIDEST)
-    rows = max(FEW_BLOCK // columns, 1) if few else min(max(BLOCK // columns, 1), HIGHEST)
+    rows = max(FEW_BLOCK // columns, 1) if few else min(max(BLOCK // columns // 4 * 4, 4), HIGHEST)
     for c in range(left, right, columns):
         c_end = min(c + columns, right)
         if update == 0 and dw.size > 0:
