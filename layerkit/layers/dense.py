@@ -20,7 +20,7 @@ from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.neuron import FUNCTIONS, Neuron
 from layerkit.layers.relu import ReLU
 
-PIECES = 12  # into which kernels cut a long sum; the same whatever the number of threads
+PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
 LONG = 512  # inputs or units that are worth cutting up
 ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
 BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
