@@ -523,7 +523,7 @@ def _by_panels(kind, sizes, a, down, across, b, b_down, b_across, out, out_down,
     panel, strips, corner = _panel(), _strips(), _corner()
     deep = min(PANEL // (3 * lanes * size), DEEP)
     parts = max(-(-terms // deep), 1)
-    deep = min(-(-terms // parts // lanes) * lanes + lanes, deep)  # parts of about one size
+    deep = min(-(-terms // parts // lanes) * lanes + lanes, deep)  # of about one size, never 0
     for k in range(0, max(terms, 1), deep):
         n, more = min(deep, terms - k), add or k > 0
         for top in range(0, rows, HIGH):

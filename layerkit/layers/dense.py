@@ -389,6 +389,7 @@ def _backward_piece(
     target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
     few = len(x) <= FEW
     columns = min(right - left, FEW_BLOCK if few else WIDEST)
+    # Products of many examples have tiles of four rows.
     rows = max(FEW_BLOCK // columns, 1) if few else min(max(BLOCK // columns // 4 * 4, 4), HIGHEST)
     for c in range(left, right, columns):
         c_end = min(c + columns, right)
