@@ -1,5 +1,23 @@
-"""The metadata is in pyproject.toml; this file serves tools that still look for a setup.py."""
+"""Builds the compiled engine for CPUs; the metadata is in pyproject.toml."""
 
+import sys
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-setup()
+FOLDER = Path("layerkit/engines/cpu")
+# Of -ffast-math only what keeps NaN and infinities, and the order of sums.
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"]
+
+engine = Pybind11Extension(
+    "layerkit.engines.cpu._cpu",
+    sorted(str(path) for path in FOLDER.glob("*.cpp")),
+    depends=sorted(str(path) for path in FOLDER.parent.rglob("*.[hi]*")),
+    cxx_std=17,
+    extra_compile_args=[] if sys.platform == "win32" else FLAGS,
+    optional=True,  # without a compiler, nets run on array code
+)
+
+ParallelCompile("LAYERKIT_BUILD_JOBS", default=2).install()
+setup(ext_modules=[engine], cmdclass={"build_ext": build_ext})

@@ -1,0 +1,55 @@
+// An array as it comes from Python: memory, shape and strides, without an owner.
+#pragma once
+
+#include <cstdint>
+
+namespace layerkit {
+
+using i64 = std::int64_t;
+
+struct Array {
+    static constexpr int most = 5;  // axes
+    char* data = nullptr;
+    int axes = 0;
+    int itemsize = 0;
+    char kind = 'f';     // as in NumPy: b, i, u or f
+    i64 shape[most]{};   // elements
+    i64 stride[most]{};  // bytes
+
+    i64 size() const
+    {
+        i64 count = 1;
+        for (int axis = 0; axis < axes; ++axis) count *= shape[axis];
+        return count;
+    }
+};
+
+// Rows and columns of elements of one type.
+template <class T> struct Matrix {
+    T* data;
+    i64 rows, columns;
+    i64 down, across;  // elements from one row, and from one column, to the next
+
+    T* row(i64 i) const { return data + i * down; }
+    T& at(i64 i, i64 j) const { return data[i * down + j * across]; }
+    bool empty() const { return rows == 0 || columns == 0; }
+    Matrix block(i64 top, i64 bottom, i64 left, i64 right) const
+    {
+        return {data + top * down + left * across, bottom - top, right - left, down, across};
+    }
+    Matrix turned() const { return {data, columns, rows, across, down}; }
+};
+
+// The matrix that an array (n, ...) of neighbouring elements is, or a matrix of any strides.
+template <class T> Matrix<T> matrix(const Array& array)
+{
+    i64 rows = array.axes ? array.shape[0] : 1, columns = 1, size = sizeof(T);
+    for (int axis = 1; axis < array.axes; ++axis) columns *= array.shape[axis];
+    i64 down = array.axes ? array.stride[0] / size : 0;
+    i64 across = array.axes == 2 ? array.stride[1] / size : 1;
+    return {reinterpret_cast<T*>(array.data), rows, columns, down, across};
+}
+
+template <class T> T* elements(const Array& array) { return reinterpret_cast<T*>(array.data); }
+
+}  // namespace layerkit

@@ -1,0 +1,59 @@
+// What the extension offers to Python, as a table that each instruction set fills.
+#pragma once
+
+#include "array.h"
+
+namespace layerkit {
+
+// An Array that is not there has no rows.
+struct Kernels {
+    const char* name;
+    int vector_bytes;
+
+    void (*multiply)(Array a, Array b, Array c, bool add);
+    void (*exponential)(Array x, Array y);
+    void (*logarithm)(Array x, Array y);
+    void (*update)(int kind, Array w, Array g, Array first, Array second, Array constants);
+    void (*dense_forward)(Array x, Array w, Array b, double slope, Array y);
+    void (*dense_backward)(
+        Array x, Array y, Array dy, double slope, Array before, Array w, Array b, Array dw, Array db,
+        Array dx, int kind, Array w_first, Array w_second, Array b_first,
+        Array b_second, Array constants);
+    void (*gaussian)(
+        Array x, Array mean, Array log_variance, double floor, Array scale, Array loss, Array dx,
+        Array dmean, Array dlog_variance);
+    void (*student)(
+        Array x, Array mean, Array log_variance, Array skew, double floor, double degrees, double fold,
+        double constant, Array scale, Array loss, Array dx, Array dmean,
+        Array dlog_variance, Array dskew);
+    void (*divergence)(
+        Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array loss);
+    void (*divergence_backward)(
+        Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array scale,
+        Array dmean, Array dlog_variance, Array dprior_mean, Array dprior_log_variance);
+    void (*reparameterize)(
+        Array mean, Array log_variance, Array scaled, Array z, bool sample, unsigned long long seed,
+        unsigned stream, unsigned long long step);
+    void (*reparameterize_backward)(Array scaled, Array dz, Array dmean, Array dlog_variance);
+    // geometry: kernel, stride, pad, windows down and across.
+    void (*windowed_forward)(
+        Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed);
+    void (*windowed_backward)(
+        Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db,
+        Array dx, Array geometry, bool transposed);
+    void (*levels)(Array images, double threshold, Array level);
+    void (*moments)(Array images, Array level, Array x, Array y, Array width, Array sums);
+    void (*resample)(Array pictures, Array maps, long long side, Array tops);
+    void (*resample_backward)(
+        Array pictures, Array maps, long long side, Array dtops, Array dpictures, Array dmaps);
+    void (*gather)(
+        Array source, Array index, Array out, long long filled, double scale, Array table,
+        unsigned long long seed, unsigned stream, unsigned long long step);
+};
+
+extern const Kernels baseline_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels, avx512_kernels;
+#endif
+
+}  // namespace layerkit

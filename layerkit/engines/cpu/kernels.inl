@@ -1,0 +1,315 @@
+// The table of kernels of one instruction set; included by a file that names it.
+
+#include <vector>
+
+#include "dense.h"
+#include "kernels.h"
+#include "pictures.h"
+#include "pixels.h"
+#include "updates.h"
+#include "windows.h"
+
+namespace layerkit {
+namespace LAYERKIT_SET {
+
+// function(T()) with the type of an array's elements.
+template <class Function> LAYERKIT_INLINE void with_type(const Array& array, Function&& function)
+{
+    if (array.itemsize == 4) function(float());
+    else function(double());
+}
+
+template <class T> LAYERKIT_INLINE T* or_null(const Array& array)
+{
+    return array.size() ? elements<T>(array) : nullptr;
+}
+
+void multiply_arrays(Array a, Array b, Array c, bool add)
+{
+    with_type(c, [&](auto t) {
+        using T = decltype(t);
+        multiply<T>(fixed(matrix<T>(a)), fixed(matrix<T>(b)), matrix<T>(c), add);
+    });
+}
+
+void exponential(Array x, Array y)
+{
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        const T* from = elements<T>(x);
+        T* to = elements<T>(y);
+        for (i64 i = 0; i < y.size(); ++i) to[i] = exp_of(from[i]);
+    });
+}
+
+void logarithm(Array x, Array y)
+{
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        const T* from = elements<T>(x);
+        T* to = elements<T>(y);
+        for (i64 i = 0; i < y.size(); ++i) to[i] = log_of(from[i]);
+    });
+}
+
+void update_arrays(int kind, Array w, Array g, Array first, Array second, Array constants)
+{
+    with_type(w, [&](auto t) {
+        using T = decltype(t);
+        with_update<T>(kind, elements<double>(constants), [&](auto update) {
+            if constexpr (!std::is_same_v<decltype(update), std::nullptr_t>) {
+                i64 size = w.size(), piece = 16384;
+                parallel((size + piece - 1) / piece, [&](i64 i) {
+                    i64 start = i * piece, count = std::min(piece, size - start);
+                    apply(update, count, elements<T>(g) + start, elements<T>(w) + start,
+                          elements<T>(first) + start, elements<T>(second) + start);
+                });
+            }
+        });
+    });
+}
+
+void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
+{
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        dense_forward<T>(matrix<T>(x), matrix<T>(w), elements<T>(b), T(slope), matrix<T>(y));
+    });
+}
+
+void dense_backward_arrays(
+    Array x, Array y, Array dy, double slope, Array before, Array w, Array b, Array dw, Array db,
+    Array dx, int kind, Array w_first, Array w_second, Array b_first,
+    Array b_second, Array constants)
+{
+    with_type(w, [&](auto t) {
+        using T = decltype(t);
+        DenseBackward<T> o{
+            matrix<T>(x), matrix<T>(slope == 1 ? dy : before), matrix<T>(w), matrix<T>(dw),
+            matrix<T>(dx), elements<T>(b), or_null<T>(db), or_null<T>(w_first),
+            or_null<T>(w_second), or_null<T>(b_first), or_null<T>(b_second), dx.size() > 0};
+        with_update<T>(kind, elements<double>(constants), [&](auto update) {
+            dense_backward<T>(o, update, matrix<T>(y), matrix<T>(dy), T(slope));
+        });
+    });
+}
+
+void gaussian(
+    Array x, Array mean, Array log_variance, double floor, Array scale, Array loss, Array dx,
+    Array dmean, Array dlog_variance)
+{
+    with_type(x, [&](auto t) {
+        using T = decltype(t);
+        likelihood<T>(
+            GaussianPixel<T>(), 0.91893853320467274, floor, matrix<T>(x), matrix<T>(mean),
+            matrix<T>(log_variance), Matrix<T>{}, elements<T>(scale), elements<T>(loss),
+            matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
+            Matrix<T>{});
+    });
+}
+
+void student(
+    Array x, Array mean, Array log_variance, Array skew, double floor, double degrees, double fold,
+    double constant, Array scale, Array loss, Array dx, Array dmean, Array dlog_variance,
+    Array dskew)
+{
+    with_type(x, [&](auto t) {
+        using T = decltype(t);
+        likelihood<T>(
+            StudentPixel<T>{T(degrees - 2), T(fold)}, constant, floor, matrix<T>(x), matrix<T>(mean),
+            matrix<T>(log_variance), matrix<T>(skew), elements<T>(scale), elements<T>(loss),
+            matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
+            matrix<T>(dskew));
+    });
+}
+
+void reparameterize_arrays(
+    Array mean, Array log_variance, Array scaled, Array z, bool sample, unsigned long long seed,
+    unsigned stream, unsigned long long step)
+{
+    with_type(z, [&](auto t) {
+        using T = decltype(t);
+        reparameterize<T>(z.size(), elements<T>(mean), elements<T>(log_variance),
+                          elements<T>(scaled), elements<T>(z), sample, seed, stream, step);
+    });
+}
+
+void reparameterize_backward(Array scaled, Array dz, Array dmean, Array dlog_variance)
+{
+    with_type(dz, [&](auto t) {
+        using T = decltype(t);
+        const T *d = elements<T>(dz), *s = elements<T>(scaled);
+        T *m = elements<T>(dmean), *l = elements<T>(dlog_variance);
+        for (i64 j = 0; j < dmean.size(); ++j) m[j] = d[j];
+        for (i64 j = 0; j < dlog_variance.size(); ++j) l[j] = d[j] * (T(0.5) * s[j]);
+    });
+}
+
+template <class T> LAYERKIT_INLINE Divergence divergence_of(
+    const Matrix<T>& mean, const Matrix<T>& log_variance, const Matrix<T>& prior_mean,
+    const Matrix<T>& prior_log_variance, i64 row, i64 j)
+{
+    bool prior = prior_mean.rows > 0;
+    return Divergence(
+        mean.at(row, j), log_variance.at(row, j), prior ? double(prior_mean.at(row, j)) : 0.0,
+        prior ? double(prior_log_variance.at(row, j)) : 0.0);
+}
+
+void divergence(
+    Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array loss)
+{
+    with_type(mean, [&](auto t) {
+        using T = decltype(t);
+        Matrix<T> m = matrix<T>(mean), l = matrix<T>(log_variance);
+        Matrix<T> pm = matrix<T>(prior_mean), pl = matrix<T>(prior_log_variance);
+        for (i64 row = 0; row < m.rows; ++row) {
+            double total = 0;
+            for (i64 j = 0; j < m.columns; ++j)
+                total += divergence_of(m, l, pm, pl, row, j).twice();
+            elements<T>(loss)[row] = T(0.5 * total);
+        }
+    });
+}
+
+void divergence_backward(
+    Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array scale,
+    Array dmean, Array dlog_variance, Array dprior_mean, Array dprior_log_variance)
+{
+    with_type(mean, [&](auto t) {
+        using T = decltype(t);
+        Matrix<T> m = matrix<T>(mean), l = matrix<T>(log_variance);
+        Matrix<T> pm = matrix<T>(prior_mean), pl = matrix<T>(prior_log_variance);
+        Matrix<T> dm = matrix<T>(dmean), dl = matrix<T>(dlog_variance);
+        Matrix<T> dpm = matrix<T>(dprior_mean), dpl = matrix<T>(dprior_log_variance);
+        for (i64 row = 0; row < m.rows; ++row) {
+            double s = elements<T>(scale)[row];
+            for (i64 j = 0; j < m.columns; ++j) {
+                Divergence d = divergence_of(m, l, pm, pl, row, j);
+                if (dm.rows) dm.at(row, j) = T(s * d.by_mean());
+                if (dl.rows) dl.at(row, j) = T(s * d.by_log_variance());
+                if (dpm.rows) dpm.at(row, j) = T(s * d.by_prior_mean());
+                if (dpl.rows) dpl.at(row, j) = T(s * d.by_prior_log_variance());
+            }
+        }
+    });
+}
+
+// Pictures (n, channels, height, width) are those that are cut into windows.
+LAYERKIT_INLINE Geometry geometry_of(const Array& numbers, const Array& pictures)
+{
+    const i64* n = elements<i64>(numbers);
+    return {n[0], n[1], n[2], n[3], n[4], pictures.shape[1], pictures.shape[2], pictures.shape[3]};
+}
+
+void windowed_forward_arrays(
+    Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed)
+{
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        windowed_forward<T>(
+            geometry_of(geometry, transposed ? y : x), transposed, matrix<T>(x), x.shape[1],
+            matrix<T>(w), elements<T>(b), T(slope), matrix<T>(y), y.shape[1]);
+    });
+}
+
+void windowed_backward_arrays(
+    Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db, Array dx,
+    Array geometry, bool transposed)
+{
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        windowed_backward<T>(
+            geometry_of(geometry, transposed ? y : x), transposed, matrix<T>(x), x.shape[1],
+            matrix<T>(y), matrix<T>(dy), T(slope), matrix<T>(before), y.shape[1], matrix<T>(w),
+            matrix<T>(dw), or_null<T>(db), matrix<T>(dx));
+    });
+}
+
+void levels_of(Array images, double threshold, Array level)
+{
+    with_type(images, [&](auto t) {
+        using T = decltype(t);
+        levels<T>(matrix<T>(images), images.shape[1], threshold, elements<T>(level));
+    });
+}
+
+void moments_of(Array images, Array level, Array x, Array y, Array width, Array sums)
+{
+    with_type(images, [&](auto t) {
+        using T = decltype(t);
+        moments<T>(matrix<T>(images), images.shape[1], elements<T>(level), elements<double>(x),
+                   elements<double>(y), elements<double>(width), matrix<double>(sums));
+    });
+}
+
+void resample_arrays(Array pictures, Array maps, long long side, Array tops)
+{
+    with_type(tops, [&](auto t) {
+        using T = decltype(t);
+        resample<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(tops));
+    });
+}
+
+void resample_backward_arrays(
+    Array pictures, Array maps, long long side, Array dtops, Array dpictures, Array dmaps)
+{
+    with_type(dtops, [&](auto t) {
+        using T = decltype(t);
+        resample_backward<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(dtops),
+                             matrix<T>(dpictures), matrix<T>(dmaps));
+    });
+}
+
+// function(S()) with the type of an array's elements, whole numbers included.
+template <class Function> void with_source_type(const Array& array, Function&& function)
+{
+    switch (array.itemsize) {
+    case 1:
+        if (array.kind == 'i') return function(std::int8_t());
+        return function(std::uint8_t());
+    case 2:
+        if (array.kind == 'i') return function(std::int16_t());
+        return function(std::uint16_t());
+    case 4:
+        if (array.kind == 'f') return function(float());
+        if (array.kind == 'i') return function(std::int32_t());
+        return function(std::uint32_t());
+    default:
+        if (array.kind == 'f') return function(double());
+        if (array.kind == 'i') return function(std::int64_t());
+        return function(std::uint64_t());
+    }
+}
+
+void gather_rows(
+    Array source, Array index, Array out, long long filled, double scale, Array table,
+    unsigned long long seed, unsigned stream, unsigned long long step)
+{
+    with_type(out, [&](auto t) {
+        using T = decltype(t);
+        with_source_type(source, [&](auto s) {
+            using S = decltype(s);
+            gather<S, T>(matrix<S>(source), elements<i64>(index), index.size(), matrix<T>(out),
+                         filled, scale, matrix<i64>(table), seed, stream, step);
+        });
+    });
+}
+
+}  // namespace LAYERKIT_SET
+
+#define LAYERKIT_TEXT_(x) #x
+#define LAYERKIT_TEXT(x) LAYERKIT_TEXT_(x)
+
+extern const Kernels LAYERKIT_TABLE{
+    LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::multiply_arrays,
+    LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
+    LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
+    LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
+    LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
+    LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::windowed_forward_arrays,
+    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::levels_of, LAYERKIT_SET::moments_of,
+    LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,
+    LAYERKIT_SET::gather_rows,
+};
+
+}  // namespace layerkit

@@ -1,0 +1,116 @@
+// The extension module: which kernels this processor can run, under names that Python calls.
+
+#include <pybind11/pybind11.h>
+
+#include "flush.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace py = pybind11;
+using layerkit::Array;
+
+namespace pybind11::detail {
+
+// Any object with memory of its own, such as a NumPy array; the caller keeps it alive.
+template <> struct type_caster<Array> {
+    PYBIND11_TYPE_CASTER(Array, const_name("array"));
+
+    bool load(handle source, bool)
+    {
+        Py_buffer view;
+        if (PyObject_GetBuffer(source.ptr(), &view, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
+            PyErr_Clear();
+            return false;
+        }
+        bool fits = view.ndim <= Array::most && view.format;
+        if (fits) {
+            const char code = view.format[view.format[0] == '=' || view.format[0] == '@' ? 1 : 0];
+            value.data = static_cast<char*>(view.buf);
+            value.axes = view.ndim;
+            value.itemsize = static_cast<int>(view.itemsize);
+            value.kind = code == 'f' || code == 'd' ? 'f'
+                : code == '?'                       ? 'b'
+                : code == 'B' || code == 'H' || code == 'I' || code == 'L' || code == 'Q' ? 'u'
+                                                                                          : 'i';
+            for (int axis = 0; axis < view.ndim; ++axis) {
+                value.shape[axis] = view.shape[axis];
+                value.stride[axis] = view.strides[axis];
+            }
+        }
+        PyBuffer_Release(&view);
+        return fits;
+    }
+};
+
+}  // namespace pybind11::detail
+
+namespace {
+
+const layerkit::Kernels& best()
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
+        && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return layerkit::avx512_kernels;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
+        && __builtin_cpu_supports("bmi2"))
+        return layerkit::avx2_kernels;
+#endif
+    return layerkit::baseline_kernels;
+}
+
+const layerkit::Kernels* chosen = &best();
+
+// Calls a kernel of the chosen table with denormals flushed to zero.
+template <class... Arguments>
+auto kernel(void (*layerkit::Kernels::*member)(Arguments...))
+{
+    return [member](Arguments... arguments) {
+        layerkit::Flushed flushed;
+        (chosen->*member)(arguments...);
+    };
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m)
+{
+    using layerkit::Kernels;
+    m.doc() = "Kernels for CPUs; see layerkit/engines/cpu.";
+    m.def("set_threads", [](int threads) { layerkit::pool().resize(threads); });
+    m.def("threads", [] { return layerkit::pool().threads(); });
+    m.def("name", [] { return chosen->name; });
+    m.def("choose", [](const std::string& name) {
+        for (const Kernels* table : {
+                 &layerkit::baseline_kernels,
+#if defined(__x86_64__)
+                 &layerkit::avx2_kernels, &layerkit::avx512_kernels,
+#endif
+             })
+            if (name == table->name && table->vector_bytes <= best().vector_bytes) {
+                chosen = table;
+                return true;
+            }
+        return false;
+    });
+    m.def("multiply", kernel(&Kernels::multiply));
+    m.def("exponential", kernel(&Kernels::exponential));
+    m.def("logarithm", kernel(&Kernels::logarithm));
+    m.def("update", kernel(&Kernels::update));
+    m.def("dense_forward", kernel(&Kernels::dense_forward));
+    m.def("dense_backward", kernel(&Kernels::dense_backward));
+    m.def("gaussian", kernel(&Kernels::gaussian));
+    m.def("student", kernel(&Kernels::student));
+    m.def("divergence", kernel(&Kernels::divergence));
+    m.def("divergence_backward", kernel(&Kernels::divergence_backward));
+    m.def("reparameterize", kernel(&Kernels::reparameterize));
+    m.def("reparameterize_backward", kernel(&Kernels::reparameterize_backward));
+    m.def("windowed_forward", kernel(&Kernels::windowed_forward));
+    m.def("windowed_backward", kernel(&Kernels::windowed_backward));
+    m.def("levels", kernel(&Kernels::levels));
+    m.def("moments", kernel(&Kernels::moments));
+    m.def("resample", kernel(&Kernels::resample));
+    m.def("resample_backward", kernel(&Kernels::resample_backward));
+    m.def("gather", kernel(&Kernels::gather));
+}

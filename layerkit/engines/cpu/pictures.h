@@ -1,0 +1,222 @@
+// ImagePose, SpatialTransform and data layers: what is done to whole pictures.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "formulas.h"
+#include "pool.h"
+
+namespace layerkit {
+namespace LAYERKIT_SET {
+
+// The median of an even number of values, which are rearranged.
+template <class T> T middle_of(T* values, i64 size)
+{
+    T* half = values + size / 2;
+    std::nth_element(values, half, values + size);
+    return T(0.5) * (*std::max_element(values, half) + *half);
+}
+
+// ImagePose: sky, and as much of its noise as is cut off, from the outermost pixels of each picture.
+template <class T>
+void levels(Matrix<T> images, i64 side, double threshold, T* level)
+{
+    parallel(images.rows, [&](i64 i) {
+        const T* image = images.row(i);
+        i64 size = 4 * (side - 1);
+        T* frame = work_space<struct OfFrame, T>(size);
+        bool defined = true;
+        for (i64 k = 0; k < side - 1; ++k) {
+            frame[4 * k] = image[k];
+            frame[4 * k + 1] = image[(side - 1) * side + k + 1];
+            frame[4 * k + 2] = image[(k + 1) * side];
+            frame[4 * k + 3] = image[k * side + side - 1];
+        }
+        for (i64 k = 0; k < size; ++k) defined = defined && frame[k] == frame[k];
+        if (!defined) {  // numbers that are not in order have no median
+            level[i] = std::numeric_limits<T>::quiet_NaN();
+            return;
+        }
+        T sky = middle_of(frame, size);
+        for (i64 k = 0; k < size; ++k) frame[k] = std::abs(frame[k] - sky);
+        level[i] = sky + T(threshold) * middle_of(frame, size);
+    });
+}
+
+// ImagePose: sums[i, k, l] = sum of window * (Y - y)^k * (X - x)^l * light.
+template <class T>
+void moments(
+    Matrix<T> images, i64 side, const T* level, const double* x, const double* y,
+    const double* width, Matrix<double> sums)
+{
+    parallel(images.rows, [&](i64 i) {
+        double scale = -0.5 / (width[i] * width[i]), middle = double(side - 1) / 2;
+        T *windows = work_space<struct OfMoments, T>(4 * side), *window[4];
+        for (int k = 0; k < 4; ++k) window[k] = windows + k * side;
+        for (i64 c = 0; c < side; ++c) {
+            double d = double(c) - middle - x[i], w = std::exp(scale * d * d);
+            for (int k = 0; k < 4; ++k, w *= d) window[k][c] = T(w);
+        }
+        double* total = sums.row(i);
+        std::fill(total, total + 16, 0.0);
+        T base = level[i];
+        for (i64 r = 0; r < side; ++r) {
+            const T* row = images.row(i) + r * side;
+            constexpr i64 lanes = Simd<T>::lanes;
+            Vector<T> of_row[4]{};
+            i64 c = 0;
+            for (; c + lanes <= side; c += lanes) {
+                Vector<T> light = load(row + c) - base;
+                light = light > 0 ? light : Vector<T>{} + (light != light ? light : Vector<T>{});
+                for (int k = 0; k < 4; ++k) of_row[k] += light * load(window[k] + c);
+            }
+            T s[4];
+            for (int k = 0; k < 4; ++k) s[k] = sum<T>(of_row[k]);
+            for (; c < side; ++c) {
+                T light = row[c] - base;
+                light = light < 0 ? T(0) : light;
+                for (int k = 0; k < 4; ++k) s[k] += light * window[k][c];
+            }
+            double d = double(r) - middle - y[i], w = std::exp(scale * d * d);
+            for (int k = 0; k < 4; ++k, w *= d)
+                for (int l = 0; l < 4; ++l) total[4 * k + l] += w * double(s[l]);
+        }
+    });
+}
+
+// SpatialTransform: where a row of the top looks in a picture of side x side pixels.
+template <class T> struct Places {
+    static constexpr i64 most = 64;  // pixels that are worked out at a time
+    std::int32_t at[most];           // the upper left neighbour of each place
+    T right[most], down[most];       // how far right of and below it the place is
+    T inside_x[most], inside_y[most];  // 0 where the place is outside the picture
+
+    // m is the map (2, 3) from pixels of the top, from the middle, to those of the picture.
+    LAYERKIT_INLINE void find(const T* m, i64 side, i64 r, i64 start, i64 count)
+    {
+        T zero = 0, one = 1, last = T(side - 1), middle = T(side - 1) / 2, y = T(r) - middle;
+        std::int32_t most_at = std::int32_t(side - 2), width = std::int32_t(side);
+        T x_row = m[1] * y + m[2] + middle, y_row = m[4] * y + m[5] + middle;
+        for (i64 i = 0; i < count; ++i) {
+            T x = T(start + i) - middle, free_x = m[0] * x + x_row, free_y = m[3] * x + y_row;
+            T at_x = free_x > zero ? free_x : zero, at_y = free_y > zero ? free_y : zero;
+            at_x = at_x < last ? at_x : last;
+            at_y = at_y < last ? at_y : last;
+            std::int32_t column = std::int32_t(at_x), row = std::int32_t(at_y);
+            column = column < most_at ? column : most_at;
+            row = row < most_at ? row : most_at;
+            right[i] = at_x - T(column) + (free_x - free_x);  // NaN stays NaN
+            down[i] = at_y - T(row) + (free_y - free_y);
+            at[i] = row * width + column;
+            inside_x[i] = at_x == free_x ? one : zero;
+            inside_y[i] = at_y == free_y ? one : zero;
+        }
+    }
+};
+
+template <class T>
+void resample(Matrix<T> pictures, Matrix<T> maps, i64 side, Matrix<T> tops)
+{
+    parallel(pictures.rows, [&](i64 i) {
+        Places<T> p;
+        const T* picture = pictures.row(i);
+        for (i64 r = 0; r < side; ++r) {
+            for (i64 start = 0; start < side; start += p.most) {
+                i64 count = std::min(p.most, side - start);
+                p.find(maps.row(i), side, r, start, count);
+                T* top = tops.row(i) + r * side + start;
+                for (i64 c = 0; c < count; ++c) {
+                    const T* k = picture + p.at[c];
+                    T above = k[0] + p.right[c] * (k[1] - k[0]);
+                    T below = k[side] + p.right[c] * (k[side + 1] - k[side]);
+                    top[c] = above + p.down[c] * (below - above);
+                }
+            }
+        }
+    });
+}
+
+// Fills dmaps (n, 2, 3), and dpictures unless it has no rows.
+template <class T>
+void resample_backward(
+    Matrix<T> pictures, Matrix<T> maps, i64 side, Matrix<T> dtops, Matrix<T> dpictures,
+    Matrix<T> dmaps)
+{
+    parallel(pictures.rows, [&](i64 i) {
+        Places<T> p;
+        const T* picture = pictures.row(i);
+        T* dpicture = dpictures.rows ? dpictures.row(i) : nullptr;
+        T* dmap = dmaps.row(i);
+        if (dpicture) std::fill(dpicture, dpicture + side * side, T(0));
+        std::fill(dmap, dmap + 6, T(0));
+        T middle = T(side - 1) / 2;
+        for (i64 r = 0; r < side; ++r) {
+            T x_sum = 0, x_moment = 0, y_sum = 0, y_moment = 0;
+            for (i64 start = 0; start < side; start += p.most) {
+                i64 count = std::min(p.most, side - start);
+                p.find(maps.row(i), side, r, start, count);
+                const T* dtop = dtops.row(i) + r * side + start;
+                for (i64 c = 0; c < count; ++c) {
+                    i64 k = p.at[c];
+                    T x = p.right[c], y = p.down[c], d = dtop[c];
+                    if (dpicture) {
+                        T lower = y * d, upper = d - lower;
+                        dpicture[k] += upper - x * upper;
+                        dpicture[k + 1] += x * upper;
+                        dpicture[k + side] += lower - x * lower;
+                        dpicture[k + side + 1] += x * lower;
+                    }
+                    T a = picture[k], e = picture[k + side];
+                    T top = picture[k + 1] - a, bottom = picture[k + side + 1] - e;
+                    p.inside_x[c] *= d * (top + y * (bottom - top));
+                    p.inside_y[c] *= d * (e - a + x * (bottom - top));
+                }
+                for (i64 c = 0; c < count; ++c) {
+                    T x = T(start + c) - middle;
+                    x_sum += p.inside_x[c];
+                    x_moment += p.inside_x[c] * x;
+                    y_sum += p.inside_y[c];
+                    y_moment += p.inside_y[c] * x;
+                }
+            }
+            T y = T(r) - middle;
+            dmap[0] += x_moment;
+            dmap[1] += x_sum * y;
+            dmap[2] += x_sum;
+            dmap[3] += y_moment;
+            dmap[4] += y_sum * y;
+            dmap[5] += y_sum;
+        }
+    });
+}
+
+// out[filled + i] = source[index[i]] * scale, turned where there is a table of symmetries.
+template <class S, class T>
+void gather(
+    Matrix<S> source, const i64* index, i64 count, Matrix<T> out, i64 filled, double scale,
+    Matrix<i64> table, unsigned long long seed, unsigned stream, unsigned long long step)
+{
+    T factor = T(scale);
+    i64 rows = std::max<i64>(1, 16384 / std::max<i64>(out.columns, 1));
+    parallel((count + rows - 1) / rows, [&](i64 piece) {
+        for (i64 i = piece * rows; i < std::min((piece + 1) * rows, count); ++i) {
+            i64 row = filled + i;
+            const S* image = source.row(index[i]);
+            T* to = out.row(row);
+            if (!table.rows) {
+                for (i64 j = 0; j < out.columns; ++j) to[j] = T(image[j]) * factor;
+                continue;
+            }
+            unsigned words[4];
+            philox_block(unsigned(row / 4), seed, stream, step, words);
+            const i64* which = table.row(words[row % 4] & 7);
+            for (i64 offset = 0; offset < out.columns; offset += table.columns)  // image by image
+                for (i64 j = 0; j < table.columns; ++j)
+                    to[offset + j] = T(image[offset + which[j]]) * factor;
+        }
+    });
+}
+
+}  // namespace LAYERKIT_SET
+}  // namespace layerkit

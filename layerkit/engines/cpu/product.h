@@ -1,0 +1,271 @@
+// Products of matrices.
+//
+// A tile of the result stays in registers while its terms are added up.  With few rows, or few
+// terms, both matrices are read in place: copying them takes longer than multiplying.  Else a panel
+// of the second matrix, as wide as a tile, is copied to the nearest cache, where all rows of the
+// first are multiplied by it.
+//
+// Not BLAS, because products here are pieces of kernels: each thread multiplies matrices of some
+// hundred rows and uses the result while it is in its cache.
+#pragma once
+
+#include <algorithm>
+
+#include "simd.h"
+
+namespace layerkit {
+namespace LAYERKIT_SET {
+
+constexpr int tile_rows = LAYERKIT_TILE;
+constexpr int tile_vectors = 3;
+
+constexpr i64 few = 20;          // rows, or terms, with which copying does not pay
+constexpr i64 few_dots = 16;     // rows at most ...
+constexpr i64 long_dots = 64;    // ... and terms at least, where columns are of neighbours
+constexpr i64 near_cache = 9600;  // elements that stay there while rows are multiplied by them
+constexpr i64 wide = 600;        // columns of those, with more than a few rows
+constexpr i64 panel_bytes = 24576;
+constexpr i64 deep = 256;        // terms of a panel, at most
+constexpr i64 high = 192;        // rows that stay in the next cache, multiplied by a panel
+
+// c = a b, or c += a b, of R rows and V vectors of columns.
+template <class T, int R, int V>
+LAYERKIT_INLINE void tile(
+    i64 terms, const T* a, i64 down, i64 across, const T* b, i64 b_down, T* c, i64 c_down, bool add)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    Vector<T> total[R][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v)
+            total[r][v] = add ? load(c + r * c_down + v * lanes) : Vector<T>{};
+    for (i64 k = 0; k < terms; ++k) {
+        Vector<T> right[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) right[v] = load(b + k * b_down + v * lanes);
+        const T* left = a + k * across;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) total[r][v] += left[r * down] * right[v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) store<T>(total[r][v], c + r * c_down + v * lanes);
+}
+
+template <class T>
+LAYERKIT_INLINE void any_tile(
+    bool full, int vectors, i64 terms, const T* a, i64 down, i64 across, const T* b, i64 b_down,
+    T* c, i64 c_down, bool add)
+{
+    if (full) {
+        if (vectors == 3) tile<T, tile_rows, 3>(terms, a, down, across, b, b_down, c, c_down, add);
+        else if (vectors == 2) tile<T, tile_rows, 2>(terms, a, down, across, b, b_down, c, c_down, add);
+        else tile<T, tile_rows, 1>(terms, a, down, across, b, b_down, c, c_down, add);
+    } else {
+        if (vectors == 3) tile<T, 1, 3>(terms, a, down, across, b, b_down, c, c_down, add);
+        else if (vectors == 2) tile<T, 1, 2>(terms, a, down, across, b, b_down, c, c_down, add);
+        else tile<T, 1, 1>(terms, a, down, across, b, b_down, c, c_down, add);
+    }
+}
+
+// How many vectors the next tile has; never so that one is left over, which is slow.
+LAYERKIT_INLINE int next_vectors(i64 left)
+{
+    return left == 3 || left > 4 ? 3 : static_cast<int>(std::min<i64>(left, 2));
+}
+
+// Rows of b are of neighbours, and read in place.
+template <class T>
+void by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    i64 terms = a.columns, width = a.rows > 3 ? wide : near_cache;
+    i64 depth = std::max<i64>(near_cache / std::max<i64>(std::min(width, c.columns), 1), 4);
+    for (i64 left = 0; left < c.columns; left += width) {
+        i64 right = std::min(left + width, c.columns);
+        for (i64 k = 0; k < std::max<i64>(terms, 1); k += depth) {
+            i64 n = std::min(depth, terms - k);
+            bool more = add || k > 0;
+            for (i64 row = 0; row < c.rows;) {
+                bool full = c.rows - row >= tile_rows;
+                const T* x = a.data + row * a.down + k * a.across;
+                i64 j = left;
+                while (right - j >= lanes) {
+                    int vectors = next_vectors((right - j) / lanes);
+                    any_tile<T>(full, vectors, n, x, a.down, a.across, b.data + k * b.down + j,
+                                b.down, c.row(row) + j, c.down, more);
+                    j += vectors * lanes;
+                }
+                i64 bottom = row + (full ? tile_rows : 1);
+                for (; j < right; ++j) {
+                    for (i64 r = row; r < bottom; ++r) {
+                        T total = more ? c.row(r)[j] : T(0);
+                        for (i64 t = k; t < k + n; ++t) total += a.at(r, t) * b.row(t)[j];
+                        c.row(r)[j] = total;
+                    }
+                }
+                row = bottom;
+            }
+        }
+    }
+}
+
+// c = a b^T, or c += a b^T, of R rows of a and S of b.
+template <class T, int R, int S>
+LAYERKIT_INLINE void dots(
+    i64 terms, const T* a, i64 a_down, const T* b, i64 b_down, T* c, i64 c_down, bool add)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    Vector<T> total[R][S]{};
+    i64 k = 0;
+    for (; k + lanes <= terms; k += lanes) {
+        Vector<T> right[S];
+#pragma GCC unroll 4
+        for (int s = 0; s < S; ++s) right[s] = load(b + s * b_down + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            Vector<T> left = load(a + r * a_down + k);
+#pragma GCC unroll 4
+            for (int s = 0; s < S; ++s) total[r][s] += left * right[s];
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        for (int s = 0; s < S; ++s) {
+            T one = sum<T>(total[r][s]);
+            for (i64 t = k; t < terms; ++t) one += a[r * a_down + t] * b[s * b_down + t];
+            T& to = c[r * c_down + s];
+            to = add ? to + one : one;
+        }
+    }
+}
+
+// Columns of b are of neighbours, and so are rows of a.
+template <class T>
+void by_dots(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
+{
+    i64 terms = a.columns, width = a.rows > 3 ? wide : near_cache;
+    for (i64 k = 0; k < std::max<i64>(terms, 1); k += width) {
+        i64 n = std::min(width, terms - k);
+        bool more = add || k > 0;
+        for (i64 j = 0; j < c.columns;) {
+            bool three = c.columns - j >= 3;
+            const T* y = b.data + j * b.across + k;
+            for (i64 row = 0; row < c.rows;) {
+                bool four = c.rows - row >= 4;
+                const T* x = a.row(row) + k;
+                T* to = c.row(row) + j;
+                if (three && four) dots<T, 4, 3>(n, x, a.down, y, b.across, to, c.down, more);
+                else if (three) dots<T, 1, 3>(n, x, a.down, y, b.across, to, c.down, more);
+                else if (four) dots<T, 4, 1>(n, x, a.down, y, b.across, to, c.down, more);
+                else dots<T, 1, 1>(n, x, a.down, y, b.across, to, c.down, more);
+                row += four ? 4 : 1;
+            }
+            j += three ? 3 : 1;
+        }
+    }
+}
+
+// Copies `b` to rows of `width` elements; what it lacks of these are zeros.
+template <class T> void make_panel(Matrix<const T> b, i64 width, T* panel)
+{
+    if (b.across == 1) {
+        for (i64 k = 0; k < b.rows; ++k, panel += width) {
+            const T* from = b.row(k);
+            for (i64 j = 0; j < b.columns; ++j) panel[j] = from[j];
+            for (i64 j = b.columns; j < width; ++j) panel[j] = 0;
+        }
+        return;
+    }
+    // In squares, so that lines are used in full while they are in cache.
+    constexpr i64 square = 16;
+    for (i64 top = 0; top < b.rows; top += square) {
+        i64 bottom = std::min(top + square, b.rows);
+        for (i64 j = 0; j < b.columns; ++j)
+            for (i64 k = top; k < bottom; ++k) panel[k * width + j] = b.at(k, j);
+        for (i64 k = top; k < bottom; ++k)
+            for (i64 j = b.columns; j < width; ++j) panel[k * width + j] = 0;
+    }
+}
+
+template <class T>
+void by_panels(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    constexpr i64 widest = tile_vectors * lanes;
+    constexpr i64 most = std::min<i64>(panel_bytes / (widest * i64(sizeof(T))), deep);
+    alignas(64) T panel[most * widest];
+    alignas(64) T strips[high * most];
+    alignas(64) T corner[tile_rows * widest];
+    i64 terms = a.columns, parts = std::max<i64>((terms + most - 1) / most, 1);
+    i64 depth = std::max<i64>((terms + parts - 1) / parts, 1);
+    for (i64 k = 0; k < std::max<i64>(terms, 1); k += depth) {
+        i64 n = std::min(depth, terms - k);
+        bool more = add || k > 0;
+        for (i64 top = 0; top < c.rows; top += high) {
+            i64 rows = std::min(high, c.rows - top), whole = 0;
+            Matrix<const T> block = a.block(top, top + rows, k, k + n);
+            // Of a transposed matrix, the rows of a tile are copied side by side.
+            if (block.down == 1) {
+                whole = rows / tile_rows * tile_rows;
+                for (i64 row = 0; row < whole; row += tile_rows)
+                    for (i64 t = 0; t < n; ++t)
+                        for (int r = 0; r < tile_rows; ++r)
+                            strips[row * n + t * tile_rows + r] = block.data[t * block.across + row + r];
+            }
+            for (i64 j = 0; j < c.columns;) {
+                int vectors = next_vectors((c.columns - j + lanes - 1) / lanes);
+                i64 width = vectors * lanes, taken = std::min(width, c.columns - j);
+                make_panel<T>(b.block(k, k + n, j, j + taken), width, panel);
+                for (i64 row = 0; row < rows;) {
+                    bool full = rows - row >= tile_rows;
+                    i64 count = full ? tile_rows : 1, down = block.down, across = block.across;
+                    const T* x = block.row(row);
+                    if (row < whole) {
+                        x = strips + row * n;
+                        down = 1;
+                        across = tile_rows;
+                    }
+                    T* to = c.row(top + row) + j;
+                    if (taken == width) {
+                        any_tile<T>(full, vectors, n, x, down, across, panel, width, to, c.down, more);
+                    } else {
+                        any_tile<T>(full, vectors, n, x, down, across, panel, width, corner, width, false);
+                        for (i64 r = 0; r < count; ++r)
+                            for (i64 i = 0; i < taken; ++i)
+                                to[r * c.down + i] = (more ? to[r * c.down + i] : T(0)) + corner[r * width + i];
+                    }
+                    row += count;
+                }
+                j += taken;
+            }
+        }
+    }
+}
+
+// c = a b, or c += a b.  Each of a and b may be transposed; rows of c are of neighbours.
+template <class T>
+void multiply(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
+{
+    constexpr i64 lanes = Simd<T>::lanes;
+    i64 terms = a.columns;
+    i64 left_over = c.columns < 8 * lanes ? c.columns % lanes : 0;  // each takes as long as a vector
+    if (b.across == 1 && c.columns >= lanes && left_over == 0 && std::min(c.rows, terms) <= few)
+        by_rows(a, b, c, add);
+    else if (a.across == 1 && b.down == 1
+             && (c.columns < lanes || (c.rows <= few_dots && terms >= long_dots)))
+        by_dots(a, b, c, add);
+    else
+        by_panels(a, b, c, add);
+}
+
+template <class T> LAYERKIT_INLINE Matrix<const T> fixed(Matrix<T> m)
+{
+    return {m.data, m.rows, m.columns, m.down, m.across};
+}
+
+}  // namespace LAYERKIT_SET
+}  // namespace layerkit

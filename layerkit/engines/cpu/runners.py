@@ -1,0 +1,306 @@
+"""Runners of the compiled engine for CPUs: which kernel is called with which arrays."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from layerkit import layers as L
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.engines.base import Runner
+from layerkit.layer import Layer
+from layerkit.layers.loss import rows
+from layerkit.layers.neuron import Neuron
+
+NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
+
+
+def flat_rows(array: Array) -> Array:
+    """Return (n, ...) as (n, size)."""
+    return array.reshape(len(array), -1)
+
+
+def or_nothing(array: Array | None) -> Array:
+    """Return an array, or one of no elements where there is none."""
+    return NOTHING if array is None else array
+
+
+def straight(neuron: Neuron | None) -> tuple[float, Neuron | None]:
+    """Return the slope below zero of an activation of two straight lines, else 1 and the neuron.
+
+    The first kind is part of the kernels; others follow them.
+    """
+    if isinstance(neuron, L.ReLU):
+        return 0.0, None
+    if isinstance(neuron, L.LeakyReLU):
+        return neuron.slope, None
+    return 1.0, neuron
+
+
+class KernelRunner(Runner):
+    """A layer that is run by kernels of the extension module.
+
+    Attributes:
+        kernels: the extension module.
+    """
+
+    def __init__(self, layer: Any, kernels: Any):
+        super().__init__(layer)
+        self.layer: Any = layer
+        self.kernels = kernels
+
+    @classmethod
+    def fits(cls, layer: Any) -> bool:
+        """Return whether the kernels can do what the layer's settings ask for."""
+        return True
+
+
+class Dense(KernelRunner):
+    """Products with bias, activation and a solver's update, piece by piece."""
+
+    def __init__(self, layer: Any, kernels: Any):
+        super().__init__(layer, kernels)
+        self.slope, self.neuron = straight(layer.neuron)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x W + b)."""
+        layer, y = self.layer, tops[0].data
+        self.kernels.dense_forward(
+            flat_rows(bottoms[0].data), layer.w.data, layer.b.data, self.slope, y
+        )
+        if self.neuron:
+            self.neuron.activate(layer.xp, y, y)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        w, b = self.layer.w, self.layer.b
+        self._backward(
+            bottoms, tops, w.diff if w.trainable else NOTHING, b.diff if b.trainable else NOTHING,
+            0, [NOTHING] * 4, NOTHING,
+        )
+
+    def backward_update(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
+        """Compute dx and db, and change W and b; dW never reaches memory."""
+        w, b = self.layer.w, self.layer.b
+        histories = [*update.histories[w.name], *update.histories[b.name]]
+        self._backward(
+            bottoms, tops, NOTHING, b.diff, update.kind, histories, update.constants
+        )
+
+    def _backward(
+        self, bottoms: list[Blob], tops: list[Blob], dw: Array, db: Array, kind: int,
+        histories: list[Array], constants: Array,
+    ) -> None:
+        layer, y, d, dx = self.layer, tops[0].data, tops[0].diff, bottoms[0].diff
+        before = layer.before.data if layer.neuron else d
+        if self.neuron:
+            self.neuron.differentiate(layer.xp, y, d, before)
+            d = before
+        self.kernels.dense_backward(
+            flat_rows(bottoms[0].data), y, d, self.slope, before, layer.w.data, layer.b.data, dw,
+            db, NOTHING if dx is None else flat_rows(dx), kind, *histories, constants,
+        )
+
+
+class Windowed(KernelRunner):
+    """Convolution and Deconvolution, example by example."""
+
+    transposed: ClassVar[bool] = False
+
+    def __init__(self, layer: Any, kernels: Any):
+        super().__init__(layer, kernels)
+        self.slope, self.neuron = straight(layer.neuron)
+        self.geometry = np.array([layer.kernel, layer.stride, layer.pad, *layer.grid], np.int64)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x * W + b), or its transpose."""
+        layer, y = self.layer, tops[0].data
+        self.kernels.windowed_forward(
+            bottoms[0].data, self._matrix(layer.w.data), layer.b.data, self.slope, y, self.geometry,
+            self.transposed,
+        )
+        if self.neuron:
+            self.neuron.activate(layer.xp, y, y)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        layer, y, d = self.layer, tops[0].data, tops[0].diff
+        before = layer.before.data if layer.neuron else d
+        if self.neuron:
+            self.neuron.differentiate(layer.xp, y, d, before)
+            d = before
+        w, b = layer.w, layer.b
+        self.kernels.windowed_backward(
+            bottoms[0].data, y, d, self.slope, before, self._matrix(w.data),
+            self._matrix(w.diff) if w.trainable else NOTHING, b.diff if b.trainable else NOTHING,
+            or_nothing(bottoms[0].diff), self.geometry, self.transposed,
+        )
+
+    def _matrix(self, weights: Array) -> Array:
+        """Return W as the matrix that windows are multiplied by."""
+        return weights.reshape(self.layer.window, -1)
+
+
+class Deconvolution(Windowed):
+    """The transpose of a Convolution."""
+
+    transposed = True
+
+    def _matrix(self, weights: Array) -> Array:
+        return weights.reshape(len(weights), -1)
+
+
+class Reconstruction(KernelRunner):
+    """A likelihood and its derivatives in one pass over the pixels."""
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the negative log likelihood of each example."""
+        self._run(bottoms, tops, [NOTHING] * 4)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the diffs, and the loss over again."""
+        diffs = [NOTHING if b.diff is None else rows(b.diff) for b in bottoms]
+        self._run(bottoms, tops, [*diffs, NOTHING][:4])
+
+    forward_backward = backward
+
+    def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        raise NotImplementedError
+
+
+class GaussianReconstruction(Reconstruction):
+    """The likelihood of a normal distribution."""
+
+    def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        top = tops[0]
+        self.kernels.gaussian(
+            *(rows(b.data) for b in bottoms), self.layer.floor,
+            top.data if top.diff is None else top.diff, top.data, *diffs[:3],
+        )
+
+
+class StudentReconstruction(Reconstruction):
+    """The likelihood of a skewed Student's t."""
+
+    def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
+        layer, top = self.layer, tops[0]
+        self.kernels.student(
+            *[*(rows(b.data) for b in bottoms), NOTHING][:4], layer.floor, layer.degrees, layer.fold,
+            layer.constant, top.data if top.diff is None else top.diff, top.data, *diffs,
+        )
+
+
+class GaussianKL(KernelRunner):
+    """The divergence of two normal distributions."""
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the divergence of each example."""
+        self.kernels.divergence(*self._four(bottoms), tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all diffs at once."""
+        diffs = [NOTHING if b.diff is None else rows(b.diff) for b in bottoms]
+        self.kernels.divergence_backward(
+            *self._four(bottoms), tops[0].diff, *[*diffs, NOTHING, NOTHING][:4]
+        )
+
+    def _four(self, bottoms: list[Blob]) -> list[Array]:
+        """Return the bottoms, without a prior the last two with no rows."""
+        return [*(rows(b.data) for b in bottoms), NOTHING, NOTHING][:4]
+
+
+class Reparameterize(KernelRunner):
+    """Noise that is drawn as it is needed."""
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute z = mean + sd * noise."""
+        layer, run = self.layer, self.layer.run
+        self.kernels.reparameterize(
+            bottoms[0].data, bottoms[1].data, layer.scaled.data, tops[0].data, run.sample,
+            run.seed & (1 << 64) - 1, layer.stream, run.passes,
+        )
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute both diffs at once."""
+        self.kernels.reparameterize_backward(
+            self.layer.scaled.data, tops[0].diff, *(or_nothing(b.diff) for b in bottoms)
+        )
+
+
+class MemoryData(KernelRunner):
+    """Rows that are gathered, turned and scaled in one pass."""
+
+    @classmethod
+    def fits(cls, layer: Layer) -> bool:
+        """Return whether the arrays hold numbers of a kind that kernels read."""
+        arrays: list[np.ndarray] = layer.arrays  # type: ignore[attr-defined]
+        return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in arrays)
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Fill the tops with the next rows."""
+        layer, run = self.layer, self.layer.run
+        filled = 0
+        for epoch, start, stop in layer.passages(len(tops[0].data)):
+            index = layer.rows(epoch, start, stop)
+            for i, (array, top) in enumerate(zip(layer.arrays, tops, strict=True)):
+                self.kernels.gather(
+                    flat_rows(array), index, flat_rows(top.data), filled,
+                    layer.scale if i == 0 else 1.0,
+                    layer.table if i == 0 and layer.augment else NOTHING,
+                    run.seed & (1 << 64) - 1, layer.stream, run.passes,
+                )
+            filled += stop - start
+        layer.position += filled
+
+
+class ImagePose(KernelRunner):
+    """Levels and moments, picture by picture."""
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Measure the poses."""
+        layer = self.layer
+        images = np.ascontiguousarray(bottoms[0].data).reshape(-1, layer.side, layer.side)
+        level = np.empty(len(images), images.dtype)
+        self.kernels.levels(images, layer.threshold, level)
+        sums = np.empty((len(images), 4, 4))
+
+        def moments(x: Array, y: Array, width: Array) -> Array:
+            self.kernels.moments(images, level, x, y, width, sums)
+            return sums
+
+        layer.measure(moments, tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: the bottom is not differentiable."""
+
+
+class SpatialTransform(KernelRunner):
+    """Pictures that are resampled pixel by pixel."""
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the resampled pictures."""
+        layer = self.layer
+        layer.make_maps(bottoms[1].data)
+        self.kernels.resample(
+            rows(bottoms[0].data), layer.maps.data, layer.side, rows(tops[0].data)
+        )
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute both diffs in one pass over the pixels."""
+        layer, (picture, pose) = self.layer, bottoms
+        self.kernels.resample_backward(
+            rows(picture.data), layer.maps.data, layer.side, rows(tops[0].diff),
+            NOTHING if picture.diff is None else rows(picture.diff), layer.map_diffs.data,
+        )
+        if pose.diff is not None:
+            layer.pose_diff(pose.data, pose.diff)
+
+
+RUNNERS: dict[type, type[KernelRunner]] = {
+    L.Convolution: Windowed, L.Deconvolution: Deconvolution, L.Dense: Dense,
+    L.GaussianKL: GaussianKL, L.GaussianReconstruction: GaussianReconstruction,
+    L.ImagePose: ImagePose, L.MemoryData: MemoryData, L.Reparameterize: Reparameterize,
+    L.SpatialTransform: SpatialTransform, L.StudentReconstruction: StudentReconstruction,
+}
