@@ -5,6 +5,16 @@ what to do about it.  A command-line program catches `LayerkitError`, prints the
 and exits with status 2; anything else is a bug and keeps its traceback.
 """
 
+from typing import Any
+
+LONGEST = 80  # letters of a value in a message
+
+
+def brief(value: Any) -> str:
+    """Show a value in a message: in one line, and only the beginning of a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
 
 class LayerkitError(Exception):
     """Base class: something the user can put right."""
@@ -12,6 +22,10 @@ class LayerkitError(Exception):
 
 class NetError(LayerkitError):
     """A net that cannot be wired: duplicate top, missing bottom, cycle, shape mismatch, setting."""
+
+
+class ContractError(NetError):
+    """A layer that breaks the contract between layers and the net; see layerkit.Layer."""
 
 
 class NetFileError(LayerkitError):

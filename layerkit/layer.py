@@ -5,8 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any, ClassVar, NoReturn
+
+import numpy as np
 
 from layerkit import initializers
 from layerkit.backends import philox
@@ -14,7 +20,7 @@ from layerkit.backends.base import Array, Backend
 from layerkit.backends.cuda import Device
 from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
-from layerkit.errors import NetError
+from layerkit.errors import ContractError, NetError, brief
 
 Shape = tuple[int, ...]
 
@@ -35,6 +41,19 @@ def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
     return hasattr(cls, kernel) and all(place(kernel) <= place(name) for name in stands_for)
 
 
+def checked_shape(shape: Any) -> Shape:
+    """Make a tuple of whole numbers of a shape, or raise a ValueError that says what is wrong."""
+    if not isinstance(shape, tuple | list) or not all(_is_size(n) for n in shape):
+        raise ValueError(
+            f"a shape is a tuple of positive whole numbers, such as (3,), got {brief(shape)}"
+        )
+    return tuple(int(n) for n in shape)
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, int | Integral) and not isinstance(size, bool) and int(size) > 0
+
+
 class Run:
     """What all layers of one net share while it runs.
 
@@ -44,7 +63,7 @@ class Run:
         seed: of the net.
         passes: number of the current forward pass; with the seed and a layer's name it determines
             every random number that the layer draws.
-        training: False in a net of phase "test".
+        training: False in a net of phase "test", and while a net infers.
         sample: False while sampling layers should return the mean of what they sample.
         team: the threads that the CPU's kernels run on, or None where layers do without these.
         device: the same for the GPU's kernels.
@@ -56,10 +75,51 @@ class Run:
         self.batch_size = batch_size
         self.seed = seed
         self.training = training
-        self.passes = 0
+        self._passes = self._looks = 0
         self.sample = True
         self.team: Team | None = None
         self.device: Device | None = None
+
+    @property
+    def passes(self) -> int:
+        """The number of the current forward pass; see above."""
+        return self._passes
+
+    @passes.setter
+    def passes(self, number: int) -> None:
+        self._passes, self._looks = number, 0
+
+    def check_memory(self, what: str, shape: tuple[int, ...]) -> None:
+        """Raise a NetError where an array of numbers of this net exceeds the machine's memory."""
+        needed = math.prod(shape) * np.dtype(self.dtype).itemsize
+        if self.device is not None:
+            _, there = self.backend.xp.cuda.runtime.memGetInfo()
+        elif hasattr(os, "sysconf"):
+            there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        else:  # which then says so itself, once it runs out
+            return
+        if needed > there:
+            raise NetError(
+                f"{what} of shape {shape} takes {needed / 1e9:,.1f} GB, and the machine has "
+                f"{there / 1e9:,.1f} GB"
+            )
+
+    @contextmanager
+    def looking(self, sample: bool) -> Iterator[None]:
+        """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
+
+        The pass has a number that no other has: that of the last forward pass, and above its 32
+        bits how many looks there have been since.  So noise differs from look to look, and is
+        repeated where the number of the pass is set again.
+        """
+        kept = self._passes, self.training, self.sample
+        self._looks += 1
+        self._passes += self._looks << 32
+        self.training, self.sample = False, sample
+        try:
+            yield
+        finally:
+            self._passes, self.training, self.sample = kept
 
 
 class Layer:
@@ -83,6 +143,13 @@ class Layer:
     needed: then skip it.  Write *into* the arrays (`top.data[...] = `, `out=`), never rebind them.
     A layer changes nothing else: not the data of its bottoms, not the diff of its tops.  The number
     of rows can change from pass to pass, up to the net's batch size: take it from the arrays.
+    A buffer holds what `forward` leaves to `backward`, and nothing longer than that: inference has
+    buffers of its own.  `forward` and `backward` return nothing.  The first pass that a net makes
+    checks all this, and raises a ContractError that names the layer.
+
+    **Descriptions.**  A net copies the layers that it is made from, with their lists, dictionaries
+    and arrays, so nets made from one list have nothing in common; `shared` names the attributes
+    that are left out, such as a data layer's arrays.
 
     **Kernels.**  The array code of `forward` and `backward` is the specification and always there.
     A class may also define `forward_kernel` and `backward_kernel`, which do the same by compiled
@@ -120,6 +187,8 @@ class Layer:
     backward_update: Any = None
     recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
+    shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
+    declaring = True  # until the net has set the layer up
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes a wrong setting an error that names the layer, not a bare TypeError."""
@@ -147,7 +216,7 @@ class Layer:
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
-        self.bottoms = list(bottoms)
+        self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms)
         self.tops = [tops] if isinstance(tops, str) else list(tops) if tops else [name]
         for label in (name, *self.bottoms, *self.tops):
             if not isinstance(label, str) or not label:
@@ -191,10 +260,17 @@ class Layer:
         l1: float = 0.0, l2: float = 0.0,
     ) -> Parameter:
         """Declares a learned array; `init` is an initialiser, its name, or a constant."""
+        if not self.declaring:
+            self.fail(f"{name}: parameters are declared in setup, when a net is built")
+        if not isinstance(name, str) or not name:
+            self.fail(f"a parameter's name is a non-empty string, got {name!r}")
+        if name in self.parameters:
+            self.fail(f"declares parameter {name!r} twice; give each its own name")
         try:
-            init = initializers.get(init)
-        except NetError as error:
+            shape, init = checked_shape(shape), initializers.get(init)
+        except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
+        self._check_memory(f"parameter {name!r}", shape)
         parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
         self.parameters[name] = parameter
         return parameter
@@ -202,9 +278,22 @@ class Layer:
     def buffer(self, shape: Shape, dtype: Any = None) -> Blob:
         """Work space of shape (n, *shape) in `.data`, resized with the batch."""
         run = self.run
+        if not self.declaring:
+            self.fail("buffers are declared in setup, when a net is built")
+        try:
+            shape = checked_shape(shape)
+        except ValueError as error:
+            self.fail(f"buffer: {error}")
+        self._check_memory("a buffer", (run.batch_size, *shape))
         buffer = Blob.allocate(self.name, run.batch_size, shape, run.backend, dtype or run.dtype)
         self.buffers.append(buffer)
         return buffer
+
+    def _check_memory(self, what: str, shape: Shape) -> None:
+        try:
+            self.run.check_memory(what, shape)
+        except NetError as error:
+            self.fail(str(error))
 
     def normal(self, shape: Shape) -> Array:
         """Standard normal numbers of this layer for the current forward pass."""
@@ -220,11 +309,28 @@ class Layer:
         """Raises NetError with the layer's name and type in front."""
         raise NetError(f"layer {self.name!r} ({type(self).__name__}): {message}")
 
+    def breaks(self, message: str) -> NoReturn:
+        """Raise a ContractError with the layer's name and type in front."""
+        raise ContractError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+
     # What the net calls.
+
+    def copied(self) -> Layer:
+        """Copy the description, with all that could be changed in one copy and show in another.
+
+        What cannot be copied, such as an open file, is shared.
+        """
+        layer = copy.copy(self)
+        memo: dict[int, Any] = {id(self): layer}
+        memo.update((id(vars(self)[name]), vars(self)[name]) for name in self.shared)
+        for name, value in vars(self).items():
+            with suppress(Exception):
+                setattr(layer, name, copy.deepcopy(value, memo))
+        return layer
 
     def attach(self, run: Run) -> Layer:
         """A copy of this description that belongs to one net and can be set up and run."""
-        layer = copy.copy(self)
+        layer = self.copied()
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = {}, []
         return layer

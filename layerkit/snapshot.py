@@ -80,7 +80,7 @@ def save(
     import h5py
 
     image = io.BytesIO()  # HDF5 crashes where it cannot finish a file, as on a full disk
-    with h5py.File(image, "w") as file:
+    with net.lock, h5py.File(image, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["net"] = str(net)
         file.attrs["state"] = json.dumps(net.state())
@@ -117,7 +117,7 @@ def load(
         SnapshotError: the file is missing, truncated, of a newer format, or of another net or
             solver; the message says which and the net is left as it was.
     """
-    with _opened(path) as file:
+    with net.lock, _opened(path) as file:
         return _read(file, path, net, solver)
 
 

@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = [
     ["layerkit.errors"],
     ["layerkit.backends"],
-    ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
+    ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile", "layerkit.wiring"],
+    ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
+    ["layerkit.inference"],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
     ["layerkit.snapshot"],

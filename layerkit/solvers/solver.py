@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
-from layerkit.errors import NetError, NotFiniteError
+from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import overrides
-from layerkit.net import Net, Plan
+from layerkit.net import Net, Plan, serialised
 from layerkit.profile import Profile, profile
 from layerkit.solvers.rates import RatePolicy, get
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
@@ -99,7 +100,19 @@ class Solver:
         }
         return of_each, pair
 
-    def step(self, **inputs: Any) -> float:
+    @property
+    def lock(self) -> Any:
+        """The net's: one thread at a time runs a step, all of it."""
+        return self.net.lock
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NetError(
+            "a solver cannot be copied or pickled, as it trains one net; layerkit.save(path, net, "
+            "solver) stores both"
+        )
+
+    @serialised
+    def step(self, /, **inputs: Any) -> float:
         """Forward, backward, update; returns the objective before the update.
 
         Args:
@@ -122,13 +135,15 @@ class Solver:
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
         net.run_backward(plan, {})
+        net.passed = False  # what the forward pass has left is of the parameters before the update
         if self.clip is not None:
             self._clip([net.arena.diff[span] for span in self._rest])
         for span in self._rest:
             self._update_span(span, rate)
         return loss
 
-    def steps(self, count: int, **inputs: Any) -> np.ndarray:
+    @serialised
+    def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
         """Makes `count` steps; returns the objective before each, float64 of shape (count,).
 
         On a GPU this is the fast way to train, as nothing is waited for between the steps.
@@ -139,11 +154,15 @@ class Solver:
         Raises:
             NotFiniteError: as `step`; the steps before the one that failed have been made.
         """
-        if count < 1:
-            raise NetError(f"steps: count must be at least 1, got {count}")
+        if not isinstance(count, int | Integral) or isinstance(count, bool) or count < 1:
+            raise NetError(f"steps: count must be a whole number, at least 1, got {brief(count)}")
         names = [layer.name for layer in self.net.reported]
         if self._cuda is not None:
-            results = self._recorder(inputs).run(count)
+            self.net.passed = False
+            # In phase "test" the last batch of an epoch is shorter, so each has to be looked at.
+            alike = int(count) if self.net.run.training or not self.net.sources() else 1
+            runs = [self._recorder(inputs).run(alike) for _ in range(count // alike)]
+            results = np.concatenate(runs)
         else:
             results = np.empty((count, 1 + len(names)))
             for row in results:
@@ -188,8 +207,11 @@ class Solver:
             self._rest = net.arena.trainable_spans(self._plan.updated)
         return self._plan
 
-    def profile(self, iterations: int = 50, **inputs: Any) -> Profile:
+    @serialised
+    def profile(self, /, iterations: int = 50, **inputs: Any) -> Profile:
         """Measures where the time of a step goes, by training for 2 * iterations + 3 steps.
+
+        Parameters, histories and all that decides the next step are then put back as they were.
 
         Args:
             iterations: steps to take the median of.
@@ -198,7 +220,16 @@ class Solver:
         Returns:
             A table: print it.
         """
-        return profile(self, iterations, inputs)
+        net, curves = self.net, self.curves
+        arrays = [net.arena.data, *self.history.values()]
+        state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
+        try:
+            return profile(self, iterations, inputs)
+        finally:
+            for array, values in zip(arrays, kept, strict=True):
+                array[...] = values
+            self.iteration, self.curves = iteration, curves
+            net.set_state(state)
 
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
