@@ -398,7 +398,9 @@ class Net:
         names = [blob.name for blob in blobs]
         for name in inputs:
             if name not in names:
-                raise NetError(f"no Input layer {name!r}; this net has {quoted(names)}")
+                raise NetError(
+                    f"no Input layer has a blob {name!r}; this net's inputs are {quoted(names)}"
+                )
         for name in names:
             if name not in inputs:
                 raise NetError(f"input {name!r} is missing: call with {name}=array")
@@ -646,11 +648,11 @@ class Net:
         return collected[0] if isinstance(outputs, str) else collected
 
     def _sliceable(self, name: str, array: Any) -> Any:
-        """What was given for a blob, in a form whose slices are rows: that of HDF5 stays there."""
-        given = array
-        if not hasattr(array, "shape") or hasattr(array, "iloc"):  # a table's slices go by labels
+        """What was given for a blob as an array; a data set of HDF5 stays in its file."""
+        given, in_file = array, type(array).__module__.split(".")[0] == "h5py"
+        if not in_file and not isinstance(array, np.ndarray | self.xp.ndarray):
             array = numbers(given, f"blob {name!r}")
-        if len(array.shape) == 0:
+        if not array.shape:
             raise NetError(
                 f"blob {name!r}: expected an array of shape (n, {_shape(self.blobs[name].shape)}), "
                 f"got {brief(given)}"

@@ -1,11 +1,13 @@
 """The data layers: every example once an epoch, in a fresh order, turned fairly."""
 
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -247,6 +249,267 @@ def test_a_file_larger_than_its_window_is_never_wholly_in_memory(rng, tmp_path):
         tracemalloc.stop()
     assert sorted(numbers) == list(range(4000))
     assert peak < 1e6
+
+
+# An epoch of a test net.
+
+
+@MAKERS
+def test_an_epoch_of_a_test_net_serves_each_example_once(make, tmp_path):
+    """2,500 rows in batches of 999: 999, 999 and 502, and then the next epoch."""
+    net = lk.Net([make(tmp_path, numbered(2500))], batch_size=999, phase="test")
+    for _ in range(2):
+        batches = []
+        for _ in range(3):
+            net.forward()
+            batches.append(net.blobs["d"].data.copy())
+        assert [len(b) for b in batches] == [999, 999, 502]
+        np.testing.assert_array_equal(np.concatenate(batches), np.arange(2500))
+    net.set_state({**net.state(), "position/d": 2499})
+    net.forward()
+    assert net.blobs["d"].data.tolist() == [2499]
+
+
+def test_repeated_examples_of_a_test_net_end_with_the_epoch(rng):
+    net = lk.Net([L.MemoryData("x", data=np.arange(5.0), repeat=3)], 4, phase="test")
+    values = []
+    for _ in range(4):
+        net.forward()
+        values.extend(net.blobs["x"].data)
+    assert values == np.repeat(np.arange(5.0), 3).tolist()
+    assert net.layers["x"].position == 15
+
+
+def test_a_data_set_smaller_than_a_batch(rng):
+    net = lk.Net([L.MemoryData("x", data=np.arange(3.0))], 8, phase="test")
+    for _ in range(2):
+        net.forward()
+        assert net.blobs["x"].data.tolist() == [0, 1, 2]
+
+
+def scored(data, labels):
+    return [
+        L.MemoryData("d", data=[data, labels], tops=["x", "t"]), L.Dense("y", "x", units=3),
+        L.SoftmaxLoss("loss", "y", "t"), L.Accuracy("right", "y", "t"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 999, 2500, 4000])
+def test_evaluation_is_the_mean_over_all_examples(batch, rng):
+    data, labels = rng.standard_normal((2500, 4)), rng.integers(0, 3, 2500)
+    train = lk.Net(scored(data, labels), 16, dtype="float64")
+    lk.Adam(train, 1e-2).steps(20)
+    net = lk.Net(scored(data, labels), batch, dtype="float64", phase="test", share=train)
+    net.forward()
+    state, losses = net.state(), dict(net.losses)
+    logits = data @ train.params["y/weight"].data + train.params["y/bias"].data
+    loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(2500), labels]).mean()
+    right = (logits.argmax(axis=1) == labels).mean()
+    for _ in range(2):
+        means = net.evaluate()
+        assert means == {
+            "loss": pytest.approx(loss, rel=1e-12), "right": pytest.approx(right, rel=1e-12)
+        }
+    assert (net.state(), net.losses) == (state, losses)
+
+
+@pytest.mark.parametrize(("layers", "phase", "words"), [
+    (scored(np.zeros((4, 2)), np.zeros(4)), "train", ["phase 'test'", "share="]),
+    ([L.Input("x", shape=(2,)), L.ReLU("y", "x")], "test", ["with_data", "'x'"]),
+    ([L.MemoryData("x", data=np.zeros(4)), L.MemoryData("t", data=np.zeros(5)),
+      L.SquareLoss("loss", "x", "t")], "test", ["equal length", "4", "5"]),
+], ids=["train", "inputs", "lengths"])
+def test_what_cannot_be_evaluated(layers, phase, words):
+    with pytest.raises(NetError) as message:
+        lk.Net(layers, phase=phase).evaluate()
+    one_line(message, "evaluate", *words)
+
+
+def test_inputs_beside_data_end_with_the_epoch(rng):
+    net = lk.Net([
+        L.MemoryData("x", data=np.arange(5.0)), L.Input("t", shape=()),
+        L.SquareLoss("loss", "x", "t"),
+    ], 4, phase="test", dtype="float64")
+    assert net.forward(t=np.zeros(4)) == 0.5 * (0 + 1 + 4 + 9) / 4
+    with pytest.raises(NetError) as message:
+        net.forward(t=np.zeros(4))
+    one_line(message, "'t'", "4 rows", "1 left", "epoch")
+    assert net.forward(t=np.zeros(1)) == 0.5 * 16
+
+
+def test_a_solver_of_a_test_net_steps_over_short_batches(rng):
+    data = rng.standard_normal((7, 3))
+    net = lk.Net(
+        [L.MemoryData("x", data=data), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x")],
+        4, phase="test", gradients="parameters", dtype="float64",
+    )
+    solver = lk.SGD(net, 1e-9)
+    losses = solver.steps(4)
+    y = data @ net.params["y/weight"].data + net.params["y/bias"].data
+    each = 0.5 * ((y - data) ** 2).sum(axis=1)
+    np.testing.assert_allclose(losses, [each[:4].mean(), each[4:].mean()] * 2, rtol=1e-6)
+
+
+# Arrays that come from outside.
+
+
+def test_the_callers_array_is_copied(rng, tmp_path):
+    array = rng.random((6, 3))
+    expected = array.copy()
+    layers = [L.MemoryData("x", data=array, shuffle=False)]
+    array[...] = -1
+    net = lk.Net(layers, 6, dtype="float64")
+    array[...] = -2
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_mapped_file_stays_on_disk(kernels, rng, tmp_path):
+    images = rng.random((20, 4, 4)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    layer = L.MemoryData("x", data=mapped, shuffle=False)
+    assert np.may_share_memory(layer.arrays[0], mapped)
+    net = lk.Net([layer], 20, kernels=kernels)
+    assert np.may_share_memory(net.layers["x"].arrays[0], mapped)
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, images)
+    writeable = np.load(tmp_path / "images.npy", mmap_mode="r+")
+    assert not np.may_share_memory(L.MemoryData("x", data=writeable).arrays[0], writeable)
+
+
+LAYOUTS = {
+    "bool": lambda a: a > 0.5, "float16": lambda a: a.astype("float16"),
+    "longdouble": lambda a: a.astype("longdouble"), "big": lambda a: a.astype(">f8"),
+    "big integers": lambda a: (100 * a).astype(">i4"), "uint8": lambda a: (200 * a).astype("uint8"),
+    "int64": lambda a: (200 * a).astype("int64"), "Fortran": np.asfortranarray,
+    "stride": lambda a: np.repeat(a, 2, axis=1)[:, ::2], "backwards": lambda a: a[::-1, ::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape), "list": lambda a: a.tolist(),
+    "tuple": lambda a: tuple(map(tuple, a)), "matrix": lambda a: np.asmatrix(a),
+    "masked nowhere": lambda a: np.ma.masked_array(a), "read only": lambda a: read_only(a),
+    "object with __array__": lambda a: Wrapped(a),
+}
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+class Wrapped:
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, place):
+        return Wrapped(self.array[place])
+
+
+@pytest.mark.filterwarnings("ignore:.*matrix subclass.*:PendingDeprecationWarning")
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_of_any_layout_keep_their_values(layout, kernels, rng):
+    given = LAYOUTS[layout](rng.random((6, 4)))
+    plain = given.array if layout == "object with __array__" else given
+    expected = np.array(np.asarray(plain), "float64").astype("float32")
+    data = given if layout not in ("list", "tuple") else [given]
+    net = lk.Net([L.MemoryData("x", data=data, shuffle=False)], 6, kernels=kernels)
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+    net = lk.Net([L.Input("x", shape=(4,)), L.Add("y", "x")], 6, kernels=kernels)
+    net.forward(x=given)
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+    np.testing.assert_array_equal(net.infer("y", x=given), expected)
+
+
+def masked():
+    return np.ma.masked_array(np.ones((6, 4)), np.arange(24).reshape(6, 4) == 9)
+
+
+REFUSED = {
+    "masked": masked, "masked rows": lambda: [row for row in masked()],
+    "masked in a list": lambda: [list(row) for row in masked()],
+    "masked integers": lambda: np.ma.masked_equal(np.arange(24).reshape(6, 4), 3),
+    "complex": lambda: np.ones((6, 4), complex), "text": lambda: np.full((6, 4), "a"),
+    "objects": lambda: np.full((6, 4), None), "dates": lambda: np.zeros((6, 4), "datetime64[s]"),
+    "records": lambda: np.zeros((6, 4), [("a", "f4")]), "bytes": lambda: np.full((6, 4), b"1"),
+    "ragged": lambda: [[1.0] * 4, [1.0] * 3], "sparse": lambda: sparse.eye_array(6, 4),
+    "a dictionary": lambda: {"x": np.ones((6, 4))}, "a set": lambda: {1.0, 2.0},
+    "a generator": lambda: (np.ones(4) for _ in range(6)), "None": lambda: None,
+    "large numbers": lambda: [[10**30] * 4] * 6, "a word": lambda: "pictures",
+    "an array that cannot be had": lambda: Wrapped(None),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_holds_no_numbers_is_refused_everywhere(what, rng):
+    layers = [L.Input("x", shape=(4,)), L.Dense("y", "x", units=4), L.SquareLoss("loss", "y", "x")]
+    net = lk.Net(layers, 6)
+    solver = lk.SGD(net, 0.1)
+    for use in (
+        lambda a: net.forward(x=a), lambda a: net.infer("y", x=a), lambda a: solver.step(x=a),
+        lambda a: solver.steps(2, x=a), lambda a: lk.check_gradients(net, x=a),
+        lambda a: lk.check_gradients(L.Tanh("y", "x"), x=a),
+        lambda a: lk.Net([L.MemoryData("d", data=a)]), lambda a: diffs(net, a),
+    ):
+        with pytest.raises(NetError) as message:
+            use(REFUSED[what]())
+        one_line(message)
+        if what.startswith("masked"):
+            one_line(message, "mask")
+
+
+def diffs(net, array):
+    net.forward(x=np.ones((6, 4)))
+    net.backward(y=array)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 24), ("float64", 53)])
+@MAKERS
+def test_integers_keep_their_values_or_are_refused(make, dtype, bits, tmp_path):
+    good = np.array([2**bits - 1, -(2**bits), 2**bits, 0])
+    inputs = lk.Net([L.Input("id", shape=()), L.Add("y", "id")], 4, dtype=dtype)
+
+    def served(ids):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        layer = make(folder, [np.zeros((4, 2), "uint8"), ids], tops=["x", "id"])
+        net = lk.Net([layer], 4, dtype=dtype, phase="test")
+        net.forward()
+        return net.blobs["id"].data
+
+    for kind in ("int64", ">i8"):
+        assert [int(v) for v in served(good.astype(kind))] == good.tolist()
+    for bad in (2**bits + 1, -(2**bits) - 1, 2**62 + 1):
+        ids = np.array([1, 2, bad, 4])
+        with pytest.raises(NetError) as message:
+            served(ids)
+        one_line(message, "'d'", "'id'", str(bad), "row 2", dtype)
+        for use in (lambda a: inputs.forward(id=a), lambda a: inputs.infer("y", id=a)):
+            with pytest.raises(NetError) as message:
+                use(ids)
+            one_line(message, "'id'", str(bad), "row 2", dtype)
+            use(ids.astype(dtype))  # rounded on purpose
+
+
+@MAKERS
+def test_scaled_integers_are_rounded_like_other_numbers(make, tmp_path):
+    counts = np.array([2**30 + 1, 3])
+    net = lk.Net([make(tmp_path, [counts], scale=2.0**-30)], 2, phase="test")
+    net.forward()
+    np.testing.assert_allclose(net.blobs["d"].data, [1, 3 * 2.0**-30], rtol=1e-7)
+
+
+def test_unsigned_integers_beyond_the_signed_ones():
+    net = lk.Net([L.Input("id", shape=())], 2, dtype="float64")
+    with pytest.raises(NetError, match=str(2**64 - 1)):
+        net.forward(id=np.array([1, 2**64 - 1], "uint64"))
 
 
 # What cannot be served.

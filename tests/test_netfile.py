@@ -182,7 +182,7 @@ def test_with_data_replaces_inputs(rng):
     layers = small_net()
     net = lk.Net(lk.with_data(layers, source), batch_size=4, seed=1)
     by_hand = lk.Net(layers, batch_size=4, seed=1)
-    assert net.forward() == by_hand.forward(x=images[:4], **{"class": labels[:4]})
+    assert net.forward() == by_hand.forward(x=images[:4], t=labels[:4])
     assert net.blobs["x"].shape == (6,)
     assert len(layers) == 4
     assert source.shapes is None, "the caller's layer is left as it was"
@@ -191,7 +191,7 @@ def test_with_data_replaces_inputs(rng):
 def test_with_data_can_leave_inputs(rng):
     images = rng.random((10, 6))
     net = lk.Net(lk.with_data(small_net(), L.MemoryData("x", data=images, shuffle=False)), 4)
-    net.forward(**{"class": np.zeros(4)})
+    net.forward(t=np.zeros(4))
     np.testing.assert_array_equal(net.blobs["x"].data, images[:4].astype("float32"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.arrays import NUMBERS, check_exact
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -17,15 +18,21 @@ from layerkit.data.order import passages
 from layerkit.data.staging import Staging
 from layerkit.layer import Layer, Run, Shape, overrides
 
+__all__ = ["NUMBERS", "Data", "readable"]
+
 AUGMENTATIONS = (None, "dihedral")
-NUMBERS = "biuf"  # kinds of dtype that can be served: truth values, integers, floats
 
 
 class Data(Layer):
     """Serves examples from arrays of equal length, one top for each array, epoch after epoch.
 
-    Batches are always full: one that reaches the end of an epoch goes on in the next.  In a net of
-    phase "test" the order is that of the arrays and nothing is augmented.
+    In training batches are always full: one that reaches the end of an epoch goes on in the next.
+    In a net of phase "test" the order is that of the arrays, nothing is augmented, and a batch ends
+    with the epoch: the last has fewer rows, so an epoch serves each example once (`repeat` times,
+    where that is set).  `Net.evaluate` goes through one.
+
+    Integers must keep their values in the net's floats, where they are not scaled: float32 is exact
+    up to 2^24, float64 up to 2^53.
 
     A subclass defines `example_shapes` and `fetch`; one that also defines `host` and `dtypes` can
     feed a training step that a GPU replays.
@@ -100,6 +107,13 @@ class Data(Layer):
                 self.fail(f"examples of top {top!r} have shape {has}, but the net takes {wanted}")
         return self.shapes or own
 
+    def check(self, arrays: Sequence[Array]) -> None:
+        """Refuse integers that the net's floats would change; scaled ones are rounded anyway."""
+        for i, (top, array) in enumerate(zip(self.tops, arrays, strict=True)):
+            if i or self.scale == 1:
+                what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
+                check_exact(array, self.run.dtype, what)
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fills the tops with the next examples."""
         rows = len(tops[0].data)
@@ -109,7 +123,9 @@ class Data(Layer):
         filled = 0
         for epoch, start, stop in passages(self.position, rows, self.count):
             span = slice(filled, filled + stop - start)
-            for top, array in zip(tops, self.fetch(epoch, start, stop), strict=True):
+            arrays = self.fetch(epoch, start, stop)
+            self.check(arrays)
+            for top, array in zip(tops, arrays, strict=True):
                 if self.augment and top is tops[0]:
                     array = dihedral(self.xp, array, self.table, which[span])
                 top.data[span] = array.reshape(top.data[span].shape)
@@ -155,8 +171,11 @@ class Data(Layer):
     def _bring(self, number: int, position: int) -> None:
         batch = self.run.seed, position
         if not self.staging.holds(number % 2, batch):
-            pieces = passages(position, self.run.batch_size, self.count)
-            self.staging.fill(number % 2, batch, [self.host(*piece) for piece in pieces])
+            passed = passages(position, self.run.batch_size, self.count)
+            pieces = [self.host(*piece) for piece in passed]
+            for arrays in pieces:
+                self.check(arrays)
+            self.staging.fill(number % 2, batch, pieces)
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Gathers, turns and scales in one pass."""

@@ -11,7 +11,7 @@ from layerkit.layer import Layer, Shape
 
 
 class Dropout(Layer):
-    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test".
+    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test" and in `infer`.
 
     Args:
         ratio: share of elements set to zero, in [0, 1), default 0.5.

@@ -155,7 +155,7 @@ class Solver:
             NotFiniteError: as `step`; the steps before the one that failed have been made.
         """
         if not isinstance(count, int | Integral) or isinstance(count, bool) or count < 1:
-            raise NetError(f"steps: count must be a whole number, at least 1, got {brief(count)}")
+            raise NetError(f"steps: count must be at least 1, a whole number; got {brief(count)}")
         names = [layer.name for layer in self.net.reported]
         if self._cuda is not None:
             self.net.passed = False
