@@ -167,6 +167,12 @@ class Net:
         self.tf32 = tf32
         layers = list(layers)
         ordered = sort_layers(layers)
+        for layer in layers:
+            if "run" in vars(layer):
+                layer.fail(
+                    "belongs to a net already; make another from the list of layers that it was "
+                    "made from, or from net.descriptions"
+                )
         self.descriptions = [layer.copied() for layer in layers]
         self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
         if kernels == "auto" and self.backend.name == "cupy":

@@ -49,7 +49,7 @@ class MemoryData(Data):
         super().__init__(name, tops, shuffle, augment, scale)
         several = data if isinstance(data, list | tuple) else [data]
         what = f"layer {name!r} (MemoryData): array"
-        self.arrays = [_own(numbers(a, f"{what} {i}"), a) for i, a in enumerate(several)]
+        self.arrays = tuple(_own(numbers(a, f"{what} {i}"), a) for i, a in enumerate(several))
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
