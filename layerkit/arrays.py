@@ -41,7 +41,7 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
     if array.dtype.kind not in NUMBERS:
         raise error(f"{wanted}; it holds {array.dtype}")
     if array.dtype.itemsize > WIDEST:
-        array = array.astype("float64")
+        array = narrowed(array, "float64", what, error)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -51,6 +51,28 @@ def _masked(given: Any) -> bool:
         return any(_masked(x) for x in given if isinstance(x, list | tuple | np.ndarray))
     mask = getattr(given, "mask", None) if isinstance(given, np.ndarray) else None
     return mask is not None and bool(np.any(mask))
+
+
+def narrowed(
+    array: np.ndarray, dtype: Any, what: str, error: type[LayerkitError] = NetError
+) -> np.ndarray:
+    """Round floats of more bits than `dtype` to it; leave other arrays as they are.
+
+    Raises:
+        LayerkitError: of the kind asked for, where a finite number is too large for `dtype`.
+    """
+    dtype = np.dtype(dtype)
+    if array.dtype.kind != "f" or array.dtype.itemsize <= dtype.itemsize:
+        return array
+    try:
+        with np.errstate(over="raise", under="ignore", invalid="ignore"):
+            return array.astype(dtype)
+    except FloatingPointError as problem:
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise error(
+            f"{what}: {largest:.3g} is too large for {dtype}, which ends at "
+            f"{np.finfo(dtype).max:.3g}; scale the numbers"
+        ) from problem
 
 
 def check_exact(array: Array, dtype: Any, what: str, error: type[LayerkitError] = NetError) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from layerkit import backends, contract
-from layerkit.arrays import NUMBERS, check_exact, numbers
+from layerkit.arrays import NUMBERS, check_exact, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
@@ -452,15 +452,18 @@ class Net:
                 f"blob {blob.name!r}: expected an array of shape (n, {_shape(blob.shape)}) with n "
                 f"from 1 to {self.run.batch_size} (the batch size), got {tuple(array.shape)}"
             )
-        check_exact(array, self.dtype, f"blob {blob.name!r}")
         return array.reshape(n, *blob.shape)
 
     def _asarray(self, array: Any, name: str, dtype: Any = None) -> Array:
-        """`array` on the backend; where it is no array of numbers, the error names its blob."""
-        if not (isinstance(array, self.xp.ndarray) and self.xp is not np):
-            array = numbers(array, f"blob {name!r}")
+        """What a caller gave for a blob, on the backend; an error names the blob."""
+        what = f"blob {name!r}"
+        if self.xp is np or not isinstance(array, self.xp.ndarray):
+            array = numbers(array, what)
         elif array.dtype.kind not in NUMBERS:
-            raise NetError(f"blob {name!r}: expected an array of numbers; it holds {array.dtype}")
+            raise NetError(f"{what}: expected an array of numbers; it holds {array.dtype}")
+        check_exact(array, self.dtype, what)
+        if isinstance(array, np.ndarray):
+            array = narrowed(array, self.dtype, what)
         return self.backend.asarray(array, dtype)
 
     def _objective(self) -> float:

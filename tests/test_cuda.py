@@ -663,3 +663,106 @@ def test_no_warning_where_all_is_recorded(gpu):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lk.Adam(lk.Net(with_galaxies(hidden=5, pixels=30), 3, "cupy")).steps(4)
+
+
+# Looking changes nothing, and an epoch of a test net ends with a short batch.
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_inference_between_passes_leaves_no_trace(gpu, kernels, rng):
+    """Layers that draw their noise again for the backward pass find the right one."""
+    layers = [
+        L.Input("x", shape=(6,)), L.Dense("g", "x", units=5, neuron="tanh"),
+        L.Dropout("kept", "g", ratio=0.4), L.Dense("m", "kept", units=3),
+        L.Dense("v", "kept", units=3), L.Reparameterize("z", "m", "v"),
+        L.Dense("y", "z", units=6), L.SquareLoss("loss", "y", "x"), L.GaussianKL("kl", "m", "v"),
+    ]
+    nets = [lk.Net(layers, 4, "cupy", seed=2, kernels=kernels) for _ in range(2)]
+    solvers = [lk.Adam(net, 1e-2) for net in nets]
+    x = rng.random((4, 6)).astype("float32")
+    found = []
+    for net, solver in zip(nets, solvers, strict=True):
+        looks = net is nets[1]
+
+        def look(net=net, looks=looks):
+            if looks:
+                np.testing.assert_array_equal(
+                    net.infer("kept", x=x), net.infer("g", x=x), "phase 'test'"
+                )
+                net.infer(["z", "loss"], x=x[:3])
+
+        losses = []
+        for _ in range(3):
+            look()
+            losses += [*solver.steps(2, x=x), net.forward(x=x)]
+            look()
+            net.backward()
+            look()
+            losses.append(solver.step(x=x))
+        found.append((losses, host(net, net.arena.data), host(net, net.arena.diff), net.state()))
+    for some, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(some, other)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("data", ["resident", "in batches", "file"])
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_an_epoch_of_a_test_net_ends_with_a_short_batch(
+    gpu, data, repeat, kernels, monkeypatch, tmp_path
+):
+    values = np.arange(10 // repeat * 10, dtype="float32").reshape(-1, 10)
+    if data == "in batches":
+        monkeypatch.setattr(memory_data, "SHARE", 0)
+    if data == "file":
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file["images"] = np.repeat(values, repeat, axis=0)
+        layer = L.HDF5Data("x", path=tmp_path / "x.h5", block=3, mixed=2)
+    else:
+        layer = L.MemoryData("x", data=values, repeat=repeat)
+    layers = [layer, L.Input("t", shape=(10,)), L.SquareLoss("loss", "x", "t")]
+    net = lk.Net([layer], 4, "cupy", kernels=kernels, phase="test")
+    for _ in range(2):
+        batches = []
+        for _ in range(3):
+            net.forward()
+            batches.append(host(net, net.blobs["x"].data))
+        count = len(values) * repeat
+        assert [len(b) for b in batches] == [4, 4, count - 8]
+        np.testing.assert_array_equal(np.concatenate(batches), np.repeat(values, repeat, axis=0))
+    zero = L.MemoryData("t", data=np.zeros((count, 10)))
+    means = lk.Net(
+        lk.with_data([L.Input("t", shape=(10,)), *layers[:1], layers[2]], zero), 4, "cupy",
+        kernels=kernels, phase="test",
+    ).evaluate()
+    assert means["loss"] == pytest.approx(0.5 * (values**2).sum(axis=1).mean(), rel=1e-6)
+
+
+def test_steps_of_a_test_net_over_short_batches(gpu):
+    layers = with_galaxies(count=7, hidden=7, pixels=50)
+    nets = pair(layers, 4, 3, dtype="float64", phase="test", gradients="parameters")
+    solvers = [lk.Adam(net, 1e-2) for net in nets]
+    losses = [s.steps(7) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert_same_training(solvers)
+    assert nets[0].layers["x"].position == 4 * 4 + 3 * 3
+
+
+def test_what_arrays_may_hold_on_a_gpu(gpu):
+    net = lk.Net([L.Input("x", shape=(2,))], 2, "cupy")
+    xp = net.xp
+    for array in (np.ones((2, 2), ">f8"), np.ones((2, 2), "longdouble"), [[1, 1], [1, 1]],
+                  xp.ones((2, 2), "float64"), np.ones((2, 4))[:, ::-2], np.ones((2, 2), bool)):
+        net.forward(x=array)
+        np.testing.assert_array_equal(host(net, net.blobs["x"].data), 1)
+        if isinstance(array, np.ndarray) and not isinstance(array, xp.ndarray):
+            held = lk.Net([L.MemoryData("d", data=array)], 2, "cupy")
+            held.forward()
+            np.testing.assert_array_equal(host(held, held.blobs["d"].data), 1)
+    for array, word in (
+        (np.ma.masked_equal(np.ones((2, 2)), 1), "masked"),
+        (xp.ones((2, 2), "complex64"), "complex"),
+        (np.array([[1, 2**24 + 1], [0, 0]]), "16777217"), (np.full((2, 2), 1e39), "too large"),
+        (xp.asarray(np.array([[1, 2**24 + 1], [0, 0]])), "16777217"),
+    ):
+        with pytest.raises(lk.errors.NetError, match=word):
+            net.forward(x=array)

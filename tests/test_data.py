@@ -506,6 +506,26 @@ def test_scaled_integers_are_rounded_like_other_numbers(make, tmp_path):
     np.testing.assert_allclose(net.blobs["d"].data, [1, 3 * 2.0**-30], rtol=1e-7)
 
 
+@MAKERS
+def test_numbers_too_large_for_the_net_are_refused(make, tmp_path):
+    numbers = np.array([[1.0, np.inf], [-1e39, np.nan]])
+    with pytest.raises(NetError) as message:
+        lk.Net([make(tmp_path, [numbers])], 2).forward()
+    one_line(message, "'d'", "1e+39", "float32", "3.4e+38")
+    net = lk.Net([L.Input("x", shape=(2,)), L.Add("y", "x")], 2)
+    for use in (lambda a: net.forward(x=a), lambda a: net.infer("y", x=a)):
+        with pytest.raises(NetError) as message:
+            use(numbers)
+        one_line(message, "'x'", "1e+39", "float32")
+        use(numbers[:1])  # infinite from the start
+    net = lk.Net([L.Input("x", shape=(2,))], 2, dtype="float64")
+    net.forward(x=numbers)
+    np.testing.assert_array_equal(net.blobs["x"].data, numbers)
+    if np.finfo("longdouble").max > np.longdouble("1e400"):  # not so everywhere
+        with pytest.raises(NetError, match="float64"):
+            net.forward(x=numbers.astype("longdouble") * np.longdouble("1e400"))
+
+
 def test_unsigned_integers_beyond_the_signed_ones():
     net = lk.Net([L.Input("id", shape=())], 2, dtype="float64")
     with pytest.raises(NetError, match=str(2**64 - 1)):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from layerkit.arrays import numbers
 from layerkit.errors import NetError
 from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
@@ -142,7 +143,7 @@ class GalaxyModel:
         self, z: np.ndarray, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         """Means, variances and skews of pixels."""
-        given = {self.z: np.asarray(z)}
+        given = {self.z: numbers(z, "z")}
         for h, prior in self.priors.items():
             if prior:
                 mean, log_variance = self.net.infer(prior, sample=False, **given)
@@ -161,6 +162,7 @@ class GalaxyModel:
 
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
         """
+        images = numbers(images, "images")
         mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
@@ -169,6 +171,7 @@ class GalaxyModel:
 
         Of the shape of images; see pixel_noise.scores.
         """
+        images = numbers(images, "images")
         mean, variance, skew = self._pixels(**self._given(images, posterior))
         residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
         return pixel_noise.scores(self.likelihood, residual, skew).reshape(images.shape)
@@ -239,7 +242,7 @@ class GalaxyModel:
         ) as bar:
             for start in range(0, len(images), size):
                 x = images[start : start + size]
-                given = {self.x: self.net.backend.asarray(x, self.net.dtype)}
+                given = {self.x: self.net.backend.asarray(numbers(x, "images"), self.net.dtype)}
                 if encoded:
                     given |= zip(encoded, self.net.infer(encoded, **given), strict=True)
                 given |= {k: v[start : start + size] for k, v in moments.items()}

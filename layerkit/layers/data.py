@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import NUMBERS, check_exact
+from layerkit.arrays import NUMBERS, check_exact, narrowed
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -108,11 +108,14 @@ class Data(Layer):
         return self.shapes or own
 
     def check(self, arrays: Sequence[Array]) -> None:
-        """Refuse integers that the net's floats would change; scaled ones are rounded anyway."""
+        """Refuse what the net's floats cannot hold: large numbers, and integers unless scaled."""
         for i, (top, array) in enumerate(zip(self.tops, arrays, strict=True)):
+            what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
             if i or self.scale == 1:
-                what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
                 check_exact(array, self.run.dtype, what)
+            if isinstance(array, np.ndarray):
+                for start in range(0, len(array), 1024):
+                    narrowed(array[start : start + 1024], self.run.dtype, what)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fills the tops with the next examples."""
