@@ -267,7 +267,11 @@ class Net:
                 def normal(shape: Shape, stream: int = stream) -> np.ndarray:
                     return philox.normal(np, shape, self.run.seed, stream, 0)
 
-                p.data[...] = self.backend.asarray(p.init.draw(p.shape, normal), self.dtype)
+                what = f"parameter {p.name!r}: what its initialiser draws"
+                values = narrowed(numbers(p.init.draw(p.shape, normal), what), self.dtype, what)
+                if values.shape != p.shape:
+                    raise NetError(f"{what} must have shape {p.shape}, got {values.shape}")
+                p.data[...] = self.backend.asarray(values, self.dtype)
             return arena
         if (share.backend.name, share.dtype) != (self.backend.name, self.dtype):
             raise NetError(
@@ -360,6 +364,8 @@ class Net:
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
         matches: list[Parameter] = []
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
             found = [
                 p for p in self.params.values()
                 if fnmatch.fnmatchcase(p.name, pattern)
@@ -636,7 +642,11 @@ class Net:
                 f"infer: sample= must be True or False, got {brief(sample)}; a blob of that name "
                 "cannot be given"
             )
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        names = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise NetError(
+                f"infer: expected the name of a blob, or a list of names, got {brief(names)}"
+            )
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._inferences:
             self._inferences[key] = Inference(self, self._mirror, names, given)
@@ -717,7 +727,19 @@ class Net:
 
     @serialised
     def set_state(self, state: dict[str, int]) -> None:
-        """Puts back what `state` returned."""
+        """Puts back what `state` returned.
+
+        Raises:
+            NetError: something is missing, or no whole number; nothing has changed then.
+        """
+        own = self.state()
+        for name in own:
+            value = state.get(name)
+            if not isinstance(value, int | Integral) or (name != "seed" and int(value) < 0):
+                raise NetError(
+                    f"state: {name!r} must be a whole number, at least 0, got {brief(value)}; the "
+                    f"state of this net has {quoted(own)}"
+                )
         self.passed = False
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
         for source in self.sources():

@@ -1066,3 +1066,63 @@ def test_what_cannot_be_copied_is_shared(tmp_path):
         layer = L.Input("x", shape=(2,))
         layer.file = file
         assert lk.Net([layer]).layers["x"].file is file
+
+
+# Plausible calls that cannot be right.
+
+
+class Odd(lk.initializers.Initializer):
+    """An initialiser of a user's own that draws what it is told to."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def draw(self, shape, normal):
+        return self.values
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (np.ones(7), ["(5, 7)", "(7,)"]), (1.0, ["(5, 7)", "()"]), (np.ones((7, 5)), ["(7, 5)"]),
+    (np.ma.masked_equal(np.ones((5, 7)), 1), ["masked"]), (np.ones((5, 7), complex), ["complex"]),
+    (None, ["object"]), (np.full((5, 7), 1e39), ["1e+39", "float32"]),
+], ids=["a row", "a number", "transposed", "masked", "complex", "nothing", "large"])
+def test_initial_values_of_another_shape_or_kind(values, words):
+    layers = regression()
+    layers[2] = L.Dense("h", "x", units=7, weight=Odd(values))
+    with pytest.raises(NetError) as message:
+        lk.Net(layers)
+    one_line(message, "'h/weight'", *words)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda net: net.freeze(5), ["pattern", "5"]), (lambda net: net.freeze(["h"]), ["['h']"]),
+    (lambda net: net.unfreeze(None), ["pattern", "None"]),
+    (lambda net: net.infer(5, x=np.ones((2, 5))), ["infer", "5"]),
+    (lambda net: net.infer(None, x=np.ones((2, 5))), ["infer", "None"]),
+    (lambda net: net.infer(["h", 3], x=np.ones((2, 5))), ["infer", "3"]),
+    (lambda net: net.infer("h", sample="no", x=np.ones((2, 5))), ["sample=", "'no'"]),
+    (lambda net: net.set_state({}), ["'seed'", "None"]),
+    (lambda net: net.set_state({"seed": 1, "passes": 1.5}), ["'passes'", "1.5"]),
+    (lambda net: net.set_state({"seed": 1, "passes": -1}), ["'passes'", "-1"]),
+    (lambda net: net.set_state({"seed": "1", "passes": 1}), ["'seed'"]),
+    (lambda net: lk.Adam(net).steps(1.0), ["count", "1.0"]),
+    (lambda net: lk.Adam(net).steps("2"), ["count", "'2'"]),
+    (lambda net: lk.Adam(net).steps(True), ["count", "True"]),
+    (lambda net: lk.check_gradients(5), ["5"]), (lambda net: lk.check_gradients([net]), ["list"]),
+    (lambda net: lk.check_gradients(L.Tanh, x=np.ones((2, 3))), ["Tanh"]),
+    (lambda net: lk.check_gradients(net, tolerance=np.nan), ["tolerance", "nan"]),
+    (lambda net: lk.check_gradients(net, tolerance=np.inf), ["tolerance", "inf"]),
+    (lambda net: lk.check_gradients(net, tolerance=0), ["tolerance", "0"]),
+    (lambda net: lk.check_gradients(net, tolerance="1"), ["tolerance", "'1'"]),
+    (lambda net: lk.check_gradients(net, directions=-1), ["directions", "-1"]),
+    (lambda net: lk.check_gradients(net, elements=1.5), ["elements", "1.5"]),
+    (lambda net: lk.check_gradients(net, seed=-2), ["seed", "-2"]),
+    (lambda net: lk.check_gradients(net, elements=0, directions=0), ["both 0"]),
+], ids=range(25))
+def test_arguments_of_another_kind(call, words):
+    net = lk.Net(regression(), 2)
+    state = net.state()
+    with pytest.raises(NetError) as message:
+        call(net)
+    one_line(message, *words)
+    assert net.state() == state

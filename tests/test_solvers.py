@@ -374,3 +374,16 @@ def test_what_cannot_be_trained(make_solver, words):
     with pytest.raises(NetError) as message:
         make_solver()
     one_line(message, *words)
+
+
+class Returning(lk.Solver):
+    """A solver of a user's own that returns what it should have written."""
+
+    def update(self, w, g, rate):
+        return w - rate * g
+
+
+def test_an_update_that_returns_is_refused(batches):
+    with pytest.raises(NetError) as message:
+        Returning(make(), 0.1).step(**batches[0])
+    one_line(message, "Returning.update", "w -= step")

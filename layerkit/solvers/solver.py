@@ -234,7 +234,12 @@ class Solver:
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
         if self._update is None:
-            self.update(w, g, rate, **{name: a[span] for name, a in self.history.items()})
+            update: Any = self.update  # which may be a user's own
+            if update(w, g, rate, **{k: a[span] for k, a in self.history.items()}) is not None:
+                raise NetError(
+                    f"{type(self).__name__}.update returned something, but must change the "
+                    "parameters in place (w -= step), and return nothing"
+                )
         else:
             assert self.net.run.team is not None
             first, second = (a[span] for a in self._update.flat)
