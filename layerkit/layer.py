@@ -216,7 +216,10 @@ class Layer:
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
-        self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms)
+        for what, value in (("bottoms", bottoms), ("tops", tops)):
+            if value is not None and not isinstance(value, str | list | tuple):
+                self.fail(f"{what} must be a name or a list of names, got {brief(value)}")
+        self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms or ())
         self.tops = [tops] if isinstance(tops, str) else list(tops) if tops else [name]
         for label in (name, *self.bottoms, *self.tops):
             if not isinstance(label, str) or not label:
@@ -235,15 +238,15 @@ class Layer:
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declares parameters and buffers; returns the tops' shapes, without the batch axis."""
-        raise NotImplementedError(f"{type(self).__name__} does not define setup")
+        self.breaks("its class does not define setup(shapes)")
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Computes the data of every top."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+        self.breaks("its class does not define forward(bottoms, tops)")
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Computes the diff of every parameter, and of every bottom that has one."""
-        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+        self.breaks("its class does not define backward(bottoms, tops), which its gradient needs")
 
     def differentiable(self, bottom: int) -> bool:
         """Whether the layer has a gradient for bottom number `bottom`."""

@@ -371,3 +371,51 @@ def test_parameters_of_one_name_are_refused():
     with pytest.raises(NetError) as message:
         lk.Net(layers)
     one_line(message, "layer 'a/b'", "'a/b/w'", "'a'", "rename")
+
+
+# Classes of which something is missing.
+
+
+class Bare(lk.Layer):
+    pass
+
+
+class NoForward(lk.Layer):
+    def setup(self, shapes):
+        return shapes
+
+
+class NoBackward(NoForward):
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data
+
+
+class NoInit(NoForward):
+    def __init__(self, name, bottom):
+        self.name, self.bottoms, self.tops = name, [bottom], [name]
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    (Bare, ["layer 'y' (Bare)", "setup(shapes)"]),
+    (NoForward, ["layer 'y' (NoForward)", "forward(bottoms, tops)"]),
+    (NoBackward, ["layer 'y' (NoBackward)", "backward(bottoms, tops)"]),
+    (NoInit, ["NoInit", "super().__init__"]),
+])
+def test_what_a_class_forgets_is_said(kind, words, rng):
+    with pytest.raises(NetError) as message:
+        passes(kind("y", "x"), rng.standard_normal((ROWS, 3)))
+    one_line(message, *words)
+
+
+def test_a_layer_that_needs_no_gradient_needs_no_backward_pass(rng):
+    net = lk.Net([L.Input("x", shape=(3,)), NoBackward("y", "x"), L.Dense("z", "y", units=3),
+                  L.SquareLoss("loss", "z", "x")], ROWS)
+    lk.SGD(net, 0.1).step(x=rng.standard_normal((ROWS, 3)))
+
+
+@pytest.mark.parametrize("settings", [{"bottoms": 3}, {"bottoms": {"x"}}, {"tops": 3},
+                                      {"tops": {"x": 1}}, {"bottoms": ["x", 3]}, {"tops": [None]}])
+def test_names_of_other_kinds(settings):
+    with pytest.raises(NetError) as message:
+        Bare("y", **{"bottoms": "x", **settings})
+    one_line(message, "layer 'y' (Bare)", "name")
