@@ -7,6 +7,7 @@ from collections.abc import Container
 from typing import Any
 
 from layerkit.backends.base import Array, Backend
+from layerkit.settings import Checked, Flag, NotNegative
 
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
 
@@ -61,7 +62,7 @@ class Blob:
         return f"Blob({self.name!r}, {tuple(self.data.shape)}, diff={self.diff is not None})"
 
 
-class Parameter:
+class Parameter(Checked):
     """A learned array of a layer and its gradient: views into the net's Arena.
 
     Attributes:
@@ -73,6 +74,10 @@ class Parameter:
 
     __slots__ = ("data", "diff", "init", "l1", "l2", "name", "offset", "shape", "trainable")
 
+    l1: NotNegative
+    l2: NotNegative
+    trainable: Flag
+
     def __init__(self, name: str, shape: tuple[int, ...], init: Any, l1: float, l2: float):
         self.name = name
         self.shape = shape
@@ -83,6 +88,10 @@ class Parameter:
         self.offset = 0
         self.data: Array = None
         self.diff: Array = None
+
+    def label(self) -> str:
+        """Return what messages call it."""
+        return f"parameter {self.name!r}"
 
     @property
     def size(self) -> int:

@@ -8,8 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +22,29 @@ from layerkit.blob import Arena, Blob, Parameter
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
 from layerkit.layers.input import Input
+from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words, memory, short
 from layerkit.wiring import closest, needing_gradients, quoted, readers_of, sort_layers
 
-PHASES = ("train", "test")
-GRADIENTS = ("parameters", "all", "none")
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-KERNELS = ("auto", "array")
+
+class Precision(Rule):
+    """A dtype that a net can have, by name or as NumPy has it."""
+
+    expected = "'float32' or 'float64'"
+
+    def accept(self, value: Any) -> str:
+        """Return the name; the order of bytes is this computer's."""
+        try:
+            name = np.dtype(value).name if value is not None else ""
+        except (TypeError, ValueError):
+            name = ""
+        if name not in ("float32", "float64"):
+            raise ValueError
+        return name
+
+
+Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 
 class Forward(NamedTuple):
@@ -57,15 +72,18 @@ class Plan:
 
     Attributes:
         losses: names of the layers whose backward pass is part of the forward pass.
-        updated: names of the parameters that layers update in the backward pass.
+        updates: calls that change parameters, after the backward pass, without their diffs.
+        updated: names of these parameters.
     """
 
     forward: list[Forward] = field(default_factory=list)
     backward: list[Backward] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
+    updates: list[Backward] = field(default_factory=list)
     updated: set[str] = field(default_factory=set)
 
 
+@checks
 class Net:
     """A runnable net made from a list of layers.
 
@@ -103,24 +121,17 @@ class Net:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
-        dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
-        gradients: str | None = None, kernels: str = "auto", tf32: bool = False,
+        self, layers: Sequence[Layer], batch_size: Count = 64,
+        backend: Annotated[str, Name()] = "numpy",
+        dtype: Annotated[str, Precision()] = "float32", seed: Seed = 0,
+        phase: Annotated[str, Choice("train", "test")] = "train", share: Net | None = None,
+        gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
+        kernels: Annotated[str, Choice("auto", "array")] = "auto", tf32: Flag = False,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
-        _check_choice("phase", phase, PHASES)
-        _check_choice("gradients", gradients, GRADIENTS)
-        try:
-            precision = np.dtype(dtype).name
-        except TypeError:
-            precision = dtype
-        _check_choice("dtype", precision, ("float32", "float64"))
-        _check_choice("kernels", kernels, KERNELS)
-        for setting, value, least in (("batch_size", batch_size, 1), ("seed", seed, -math.inf)):
-            if not isinstance(value, Integral) or value < least:
-                atleast = f", at least {least}" if least == 1 else ""
-                raise NetError(f"{setting} must be a whole number{atleast}, got {value!r}")
+        if share is not None and not isinstance(share, Net):
+            raise NetError(f"Net: share must be another net, or None, got {short(share)}")
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise NetError(f"a net is made from a list of layers, got {layers!r}; put it in a list")
         self.backend = backends.get(backend, tf32)
@@ -143,9 +154,13 @@ class Net:
         if self.run.team is not None or self.run.device is not None:
             for layer in self.layers.values():
                 layer.use_kernels()
-        self.params: dict[str, Parameter] = {
-            p.name: p for layer in self.layers.values() for p in layer.parameters.values()
-        }
+        self.params: dict[str, Parameter] = {}
+        for layer in self.layers.values():
+            for p in layer.parameters.values():
+                if p.name in self.params:
+                    layer.fail(f"another layer has a parameter {p.name!r} too; rename the layer")
+                self.params[p.name] = p
+        self._check_memory(shapes)
         self.arena = self._make_arena(share)
         self.blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
@@ -178,13 +193,32 @@ class Net:
         """Sets every layer up in order; returns the shape of every blob."""
         shapes: dict[str, Shape] = {}
         for layer in self.layers.values():
-            tops = layer.setup([shapes[b] for b in layer.bottoms])
+            try:
+                tops = layer.setup([shapes[b] for b in layer.bottoms])
+            except (MemoryError, OverflowError) as error:
+                layer.fail(f"is too large for the memory of this computer: {error}")
             if len(tops) != len(layer.tops):
                 layer.fail(f"has {len(tops)} tops, but tops= names {len(layer.tops)}: {layer.tops}")
             if (layer.is_loss or layer.is_metric) and list(tops) != [()]:
                 layer.fail(f"must have one top of one value per example, got shapes {list(tops)}")
             shapes.update(zip(layer.tops, (tuple(t) for t in tops), strict=True))
         return shapes
+
+    def _check_memory(self, shapes: dict[str, Shape]) -> None:
+        """Fail where parameters and blobs cannot be held, before any of them is made."""
+        size, rows = self.dtype.itemsize, self.run.batch_size
+        needs = {
+            layer: size * sum(p.size for p in layer.parameters.values())
+            + size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+            for layer in self.layers.values()
+        }
+        if self.backend.name == "numpy" and sum(needs.values()) > memory():
+            largest = max(needs, key=lambda layer: needs[layer])
+            largest.fail(
+                f"its parameters and tops would take {in_words(needs[largest])} for a batch of "
+                f"{rows}; this computer has {in_words(memory())}, and the net needs "
+                f"{in_words(sum(needs.values()))} in all"
+            )
 
     def _make_arena(self, share: Net | None) -> Arena:
         declared = list(self.params.values())
@@ -196,7 +230,18 @@ class Net:
                 def normal(shape: Shape, stream: int = stream) -> np.ndarray:
                     return philox.normal(np, shape, self.run.seed, stream, 0)
 
-                p.data[...] = self.backend.asarray(p.init.draw(p.shape, normal), self.dtype)
+                drawn = np.asarray(p.init.draw(p.shape, normal))
+                if drawn.shape != p.shape:
+                    raise NetError(
+                        f"parameter {p.name!r}: its initialiser drew values of shape "
+                        f"{drawn.shape}, expected {p.shape}"
+                    )
+                p.data[...] = self.backend.asarray(drawn, self.dtype)
+                if not bool(self.xp.isfinite(p.data).all()):
+                    raise NetError(
+                        f"parameter {p.name!r}: its initialiser drew a value that is no finite "
+                        f"{self.dtype} number"
+                    )
             return arena
         if (share.backend.name, share.dtype) != (self.backend.name, self.dtype):
             raise NetError(
@@ -410,7 +455,8 @@ class Net:
 
         A loss whose top nothing else reads computes its diffs together with its value: what they
         are multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all
-        trained, and none regularised, changes them in its backward pass.
+        trained, and none regularised, changes them without filling their diffs.  It does so when
+        the backward pass is over, and all gradients are known to be finite.
 
         Args:
             update: a solvers.Update for layers that can update their parameters, or None.
@@ -432,7 +478,9 @@ class Net:
             plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
             if update is not None and plain and layer.backward_update is not None:
                 plan.updated.update(p.name for p in own)
-                call = functools.partial(layer.backward_update, update=update)
+                change = functools.partial(layer.backward_update, update=update)
+                plan.updates.append(Backward(layer, change, bottoms, tops, []))
+                call = layer.backward_bottoms
             if layer.name not in plan.losses:
                 plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
         return plan
@@ -649,11 +697,6 @@ class Net:
             f"up to {self.run.batch_size} examples in a pass"
         )
         return "\n".join(lines)
-
-
-def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise NetError(f"{setting} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _shape(shape: Shape) -> str:

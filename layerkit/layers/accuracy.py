@@ -7,6 +7,7 @@ import math
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.layers.loss import rows
+from layerkit.settings import Count, Tops
 
 
 class Accuracy(Layer):
@@ -26,7 +27,8 @@ class Accuracy(Layer):
     recordable = True
 
     def __init__(
-        self, name: str, logits: str, label: str, *, top: int = 1, tops: str | None = None
+        self, name: str, logits: str, label: str, *, top: Count = 1,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logits, label], tops)
         self.top = top

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerkit.blob import Blob
 from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class BinaryCrossEntropy(Loss):
@@ -15,7 +16,8 @@ class BinaryCrossEntropy(Loss):
     """
 
     def __init__(
-        self, name: str, logit: str, target: str, *, weight: float = 1.0, tops: str | None = None
+        self, name: str, logit: str, target: str, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logit, target], weight, tops)
 

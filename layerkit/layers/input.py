@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from typing import Annotated
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Sizes, Tops
 
 
 class Input(Layer):
@@ -17,12 +18,9 @@ class Input(Layer):
 
     recordable = True
 
-    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
-        sizes = shape if isinstance(shape, tuple | list) else [None]
-        if not all(isinstance(s, Integral) and s > 0 for s in sizes):
-            self.fail(f"shape must be a tuple of positive whole numbers, got {shape!r}")
-        self.shape = tuple(shape)
+        self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """The shape given; no parameters."""

@@ -11,6 +11,7 @@ from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import NotNegative, Tops
 
 
 class Loss(Layer):
@@ -24,7 +25,8 @@ class Loss(Layer):
     is_loss = True
 
     def __init__(
-        self, name: str, bottoms: list[str], weight: float = 1.0, tops: str | None = None
+        self, name: str, bottoms: list[str], weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, bottoms, tops)
         self.weight = weight

@@ -9,6 +9,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.loss import WIDE, Loss, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class SoftmaxLoss(Loss):
@@ -19,7 +20,8 @@ class SoftmaxLoss(Loss):
     """
 
     def __init__(
-        self, name: str, logits: str, label: str, *, weight: float = 1.0, tops: str | None = None
+        self, name: str, logits: str, label: str, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logits, label], weight, tops)
 

@@ -5,7 +5,8 @@ are one CUDA graph.  What changes from step to step stands in the GPU's memory: 
 pass and the place in the data on the clock (backends/cuda.py), which a kernel at the start of the
 graph advances; the solver's constants in a table with a row for each of the next steps, filled by
 the same code as on the CPU; losses in another such table, read when all steps are made.  Where a
-loss is not finite the clock is halted, and kernels that change parameters leave them as they are.
+loss or a gradient is not finite the clock is halted, and kernels that change parameters leave them
+as they are, in all steps that follow.
 """
 
 from __future__ import annotations
@@ -28,19 +29,16 @@ NORM_BLOCKS = 256  # that add up the squares of a gradient
 
 @dataclass
 class CudaUpdate:
-    """What a layer needs to change its parameters by itself on a GPU.
+    """A solver's update on a GPU.
 
     Attributes:
         source: the solver's `update` in CUDA.
         constants: its constants in this step, in the GPU's memory.
-        histories: name of a parameter -> two histories of its shape (twice the same, if the solver
-            has one only).
-        flat: the same histories beside the whole arena.
+        flat: two histories beside the whole arena, twice the same if the solver has one only.
     """
 
     source: str
     constants: Array
-    histories: dict[str, list[Array]]
     flat: list[Array]
 
 
@@ -51,7 +49,7 @@ class Recorded:
         solver: a Solver on a GPU, with an update in CUDA.
         update: of this solver.
         plan: see Net.plan.
-        spans: what of the arena the layers do not update themselves.
+        spans: what of the arena is trained.
     """
 
     def __init__(self, solver: Any, update: CudaUpdate, plan: Plan, spans: list[slice]):
@@ -107,8 +105,8 @@ class Recorded:
             solver.iteration, net.run.passes = iteration + step, passes + step
             raise
         results = net.backend.to_host(self._results[:count])
-        finite = np.isfinite(results[:, 0])
-        made = count if finite.all() else int(np.argmin(finite))
+        clock = net.backend.to_host(self.device.clock)
+        made = int(clock[cuda.ROW]) if clock[cuda.HALTED] else count
         solver.iteration = iteration + made
         last = min(made, count - 1)
         means = dict(zip((x.name for x in self.reported), results[last, 2:].tolist(), strict=True))
@@ -126,11 +124,14 @@ class Recorded:
         """Brings to the GPU what the host knows of the next steps."""
         solver, net = self.solver, self.net
         table, start = np.empty((count, CONSTANTS)), solver.iteration
-        for row in range(count):
-            rate = solver.rate(start + row)
-            solver.iteration = start + row + 1
-            table[row] = solver.constants(rate)
-        solver.iteration = start
+        try:
+            for row in range(count):
+                solver.iteration = start + row
+                rate = solver.rate_now()
+                solver.iteration += 1
+                table[row] = solver.constants(rate)
+        finally:
+            solver.iteration = start
         self._table[:count].set(table)
         weights = [x.weight for x in self.losses]
         terms = [p.l1 if kind == "l1" else p.l2 / 2 for p, kind in self.terms]
@@ -179,6 +180,9 @@ class Recorded:
             net.values, self._term, self._factors, self._results, device.clock,
         )
         net.run_backward(self.plan, {})
+        for span in self.spans:
+            diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
+            launch(STEP, "check", device.blocks(diff.size), diff.size, diff, limit, device.clock)
         if self.solver.clip is not None:
             for i, span in enumerate(self.spans):
                 squares = self._squares[i * NORM_BLOCKS : (i + 1) * NORM_BLOCKS]
@@ -232,6 +236,13 @@ KERNEL objective(
         result[1] = regularisation;
         if (!isfinite(result[0])) clock[HALTED] = 1;
     }
+}
+
+// Training comes to a halt where the gradient has a number that is none, or beyond `limit`.
+KERNEL check(i64 size, const real* g, double limit, i64* clock)
+{
+    i64 i = place();
+    if (i < size && !(fabs((double)g[i]) <= limit)) clock[HALTED] = 1;
 }
 
 // The sum of squares in as many parts as there are blocks.
