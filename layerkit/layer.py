@@ -171,6 +171,13 @@ class Layer(Checked):
         """Computes the diff of every parameter, and of every bottom that has one."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where the bottoms hold what the layer cannot work on, such as labels of no class.
+
+        `forward` calls this on the CPU.  On a GPU it is called where a loss has come out as no
+        finite number, to say why.
+        """
+
     def differentiable(self, bottom: int) -> bool:
         """Whether the layer has a gradient for bottom number `bottom`."""
         return True

@@ -22,7 +22,18 @@ from layerkit.blob import Arena, Blob, Parameter
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
 from layerkit.layers.input import Input
-from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words, memory, short
+from layerkit.settings import (
+    Choice,
+    Count,
+    Flag,
+    Name,
+    Rule,
+    Whole,
+    checks,
+    in_words,
+    memory,
+    short,
+)
 from layerkit.wiring import closest, needing_gradients, quoted, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
@@ -657,6 +668,15 @@ class Net:
             net.layers[name].weight = layer.weight
         net.set_state({**self.state(), "seed": net.run.seed})
         return net
+
+    def check_data(self) -> None:
+        """Fail where a layer's bottoms hold what it cannot work on; see Layer.check_data.
+
+        Raises:
+            DataError: names the layer, and where what it got is.
+        """
+        for layer, bottoms, _ in self._forward:
+            layer.check_data(bottoms)
 
     def first_non_finite(self) -> str | None:
         """The first parameter, blob or diff that holds an infinity or not-a-number, or None."""

@@ -54,11 +54,12 @@ class Number(Rule):
         least, most: bounds that are themselves accepted.
         above, below: bounds that are not.
         zero: whether 0 is accepted.
+        hint: what to do instead, for messages.
     """
 
     def __init__(
         self, least: float = -math.inf, most: float = math.inf, above: float = -math.inf,
-        below: float = math.inf, zero: bool = True,
+        below: float = math.inf, zero: bool = True, hint: str = "",
     ):
         self.least, self.most, self.above, self.below, self.zero = least, most, above, below, zero
         bounds = [
@@ -71,6 +72,7 @@ class Number(Rule):
             self.expected += f", {' and '.join(bounds)}"
         if not zero:
             self.expected += " other than 0"
+        self.expected += f" ({hint})" if hint else ""
 
     def accept(self, value: Any) -> float:
         """Return a float."""
@@ -164,7 +166,7 @@ class Sizes(Rule):
 class Name(Rule):
     """The name of a layer or blob: text that is not blank, without NUL, that UTF-8 can hold."""
 
-    expected = "a name: text that is not blank and has no NUL character"
+    expected = "a name: non-empty text, not blank, without NUL"
     kept = False
 
     def accept(self, value: Any) -> str:
@@ -181,7 +183,7 @@ class Name(Rule):
 class Names(Name):
     """One name, or a tuple or list of names."""
 
-    expected = "a name, or a list of names: text that is not blank and has no NUL character"
+    expected = "a name, or a list of names: non-empty text, not blank, without NUL"
 
     def accept(self, value: Any) -> Any:
         """Return the name, or a list of them."""
@@ -361,7 +363,8 @@ def _kind(self: Any, /, *args: Any, **settings: Any) -> str:
 
 def checks(cls: type[T]) -> type[T]:
     """Make a class apply the rules of its constructor's signature; a decorator."""
-    cls.__init__ = checked(cls.__init__)  # type: ignore[misc]
+    init: Any = checked(cls.__init__)
+    setattr(cls, "__init__", init)  # noqa: B010  # in words that type checkers let pass
     return cls
 
 

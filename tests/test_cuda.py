@@ -234,8 +234,6 @@ def test_a_recorded_step_is_that_of_the_array_code(gpu, rows, solver):
     assert_same_training(solvers)
     (recorded,) = solvers[0]._recorded.values()
     assert recorded._replay is not None, "the step was not recorded"
-    updated = set(nets[0].params) if rows <= 16 else set()
-    assert solvers[0].plan().updated == updated
 
 
 def test_the_papers_net_at_its_own_size(gpu):

@@ -571,7 +571,8 @@ KERNEL few_forward(
 """
 
 # A row of W is read, and one of dW written, by 32 threads, SPAN units of it in a block; the bias is
-# the row of one more input, which is 1.  The sums for dx go to `dx` itself where a block sees whole rows, else to a place for each block.
+# the row of one more input, which is 1.  The sums for dx go to `dx` itself where a block sees whole
+# rows, else to a place for each block.
 FEW_BACKWARD = r"""
 KERNEL few_backward(
     i64 rows, i64 inputs, i64 units, const real* x, const real* y, const real* dy, const real* w,

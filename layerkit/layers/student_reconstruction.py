@@ -22,6 +22,9 @@ from layerkit.settings import NotNegative, Number, Tops
 
 # Kernels take log(1 + u^2 / (n - 2)) times n + 1 in float32, which rounds by n * 6e-8.
 MOST_DEGREES = 1000
+Degrees = Annotated[
+    float, Number(above=2, most=MOST_DEGREES, hint="for more take GaussianReconstruction")
+]
 
 
 class StudentReconstruction(Reconstruction):
@@ -55,7 +58,7 @@ class StudentReconstruction(Reconstruction):
 
     def __init__(
         self, name: str, x: str, mean: str, log_variance: str, skew: str | None = None, *,
-        degrees: Annotated[float, Number(above=2, most=MOST_DEGREES)] = 6.0,
+        degrees: Degrees = 6.0,
         floor: NotNegative = QUANTISATION_VARIANCE, weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):

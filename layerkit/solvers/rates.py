@@ -112,7 +112,7 @@ class Cosine:
 class WarmUp:
     """Rises in a straight line to another policy over `iterations`, then is that policy."""
 
-    policy: Rate
+    policy: Annotated[RatePolicy, RateOrPolicy()]
     iterations: Iterations
 
     def __call__(self, iteration: int) -> float:

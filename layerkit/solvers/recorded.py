@@ -24,7 +24,7 @@ from layerkit.net import Plan
 
 STEPS = 1024  # that are made, at most, before losses are looked at
 CONSTANTS = 8
-NORM_BLOCKS = 256  # that add up the squares of a gradient
+NORM_BLOCKS = 256  # that look at a gradient
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Recorded:
         self._table = xp.zeros((STEPS, CONSTANTS), "float64")
         self._results = xp.zeros((STEPS, 2 + len(self.reported)), "float64")
         self._squares = xp.zeros(max(len(spans), 1) * NORM_BLOCKS, "float64")
+        self._beyond = xp.zeros_like(self._squares)
         self._shrink = xp.ones(1, net.dtype) if solver.clip is not None else None
         calls = [c[:2] for c in plan.forward] + [c[:2] for c in plan.backward]
         self.recordable = all(layer.can_record(call) for layer, call in calls)
@@ -180,18 +181,17 @@ class Recorded:
             net.values, self._term, self._factors, self._results, device.clock,
         )
         net.run_backward(self.plan, {})
-        for span in self.spans:
+        for i, span in enumerate(self.spans):
+            blocks = slice(i * NORM_BLOCKS, (i + 1) * NORM_BLOCKS)
             diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
-            launch(STEP, "check", device.blocks(diff.size), diff.size, diff, limit, device.clock)
-        if self.solver.clip is not None:
-            for i, span in enumerate(self.spans):
-                squares = self._squares[i * NORM_BLOCKS : (i + 1) * NORM_BLOCKS]
-                diff = net.arena.diff[span]
-                launch(STEP, "sum_squares", NORM_BLOCKS, diff.size, diff, squares)
             launch(
-                STEP, "clip", 1, self._squares.size, self._squares,
-                np.float64(self.solver.clip), self._shrink,
+                STEP, "look", NORM_BLOCKS, diff.size, diff, limit, self._squares[blocks],
+                self._beyond[blocks],
             )
+        launch(
+            STEP, "check", 1, self._squares.size, self._squares, self._beyond,
+            np.float64(self.solver.clip or 0), self._shrink, device.clock,
+        )
         for span in self.spans:
             w, g = net.arena.data[span], net.arena.diff[span]
             launch(
@@ -238,29 +238,38 @@ KERNEL objective(
     }
 }
 
-// Training comes to a halt where the gradient has a number that is none, or beyond `limit`.
-KERNEL check(i64 size, const real* g, double limit, i64* clock)
+// The sum of a gradient's squares, and how many of its numbers are none or beyond `limit`, in as
+// many parts as there are blocks.
+KERNEL look(i64 size, const real* g, double limit, double* squares, double* beyond)
 {
-    i64 i = place();
-    if (i < size && !(fabs((double)g[i]) <= limit)) clock[HALTED] = 1;
-}
-
-// The sum of squares in as many parts as there are blocks.
-KERNEL sum_squares(i64 size, const real* g, double* squares)
-{
-    double sum = 0;
-    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) sum += (double)g[i] * g[i];
+    double sum = 0, count = 0;
+    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) {
+        sum += (double)g[i] * g[i];
+        count += fabs((double)g[i]) <= limit ? 0 : 1;
+    }
     sum = lanes_sum(sum, THREADS);
-    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+    count = lanes_sum(count, THREADS);
+    if (threadIdx.x == 0) {
+        squares[blockIdx.x] = sum;
+        beyond[blockIdx.x] = count;
+    }
 }
 
-// What a gradient must be multiplied by to have at most the norm `limit`.  One block.
-KERNEL clip(i64 count, const double* squares, double limit, real* shrink)
+// Halts the clock where any number was beyond the limit; works out what the gradient must be
+// multiplied by to have at most the norm `clip`.  One block.
+KERNEL check(
+    i64 parts, const double* squares, const double* beyond, double clip, real* shrink, i64* clock)
 {
-    double sum = 0;
-    for (i64 i = threadIdx.x; i < count; i += THREADS) sum += squares[i];
+    double sum = 0, count = 0;
+    for (i64 i = threadIdx.x; i < parts; i += THREADS) {
+        sum += squares[i];
+        count += beyond[i];
+    }
+    count = lanes_sum(count, THREADS);
     double norm = sqrt(lanes_sum(sum, THREADS));
-    if (threadIdx.x == 0) shrink[0] = norm > limit ? (real)(limit / norm) : (real)1;
+    if (threadIdx.x != 0) return;
+    if (count > 0) clock[HALTED] = 1;
+    if (shrink) shrink[0] = norm > clip ? (real)(clip / norm) : (real)1;
 }
 """)
 

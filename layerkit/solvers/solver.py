@@ -213,7 +213,13 @@ class Solver(Checked):
         return self._recorded[key]
 
     def not_finite(self, loss: float) -> str:
-        """Return a message on what is wrong, where the last pass gave this loss."""
+        """Return a message on what is wrong, where the last pass gave this loss.
+
+        Raises:
+            DataError: a layer can say what is wrong with its data.
+        """
+        if not math.isfinite(loss):
+            self.net.check_data()
         where = self.net.first_non_finite()
         if not math.isfinite(loss):
             return (
