@@ -16,8 +16,8 @@ class Accuracy(Layer):
     A tie counts against: a net whose logits are all equal, or not numbers, has accuracy 0.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1); top (n,).  It has no gradient.
-    The mean is in `net.metrics`.  A label that is no class is a DataError, but where a GPU replays a
-    recorded step, in which it makes the mean NaN.
+    The mean is in `net.metrics`.  A label that is no class is a DataError, but in steps that a GPU
+    replays it makes the mean NaN.
 
     Args:
         top: how many guesses are allowed, default 1.

@@ -11,8 +11,8 @@ from layerkit.settings import NotNegative, Tops
 class BinaryCrossEntropy(Loss):
     """-[t log p + (1 - t) log(1 - p)] with p = sigmoid(logit), summed over each example, in nats.
 
-    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  Targets beyond 0..1
-    are a DataError, except where the target gets a gradient, as rounding may lead out of 0..1.
+    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  A target beyond
+    0..1 is a DataError, unless it gets a gradient: rounding may lead a computed one out of 0..1.
 
     Computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
     """

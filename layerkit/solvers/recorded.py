@@ -19,7 +19,7 @@ import numpy as np
 
 from layerkit.backends import cuda
 from layerkit.backends.base import Array
-from layerkit.errors import NotFiniteError
+from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Plan
 
 STEPS = 1024  # that are made, at most, before losses are looked at
@@ -80,16 +80,17 @@ class Recorded:
             NotFiniteError: as Solver.step; the steps before the one that failed have been made.
         """
         longest = STEPS if self.recordable else 1
-        lengths = [min(longest, count - done) for done in range(0, count, longest)]
-        results = np.concatenate([self._run(length) for length in lengths])
-        return np.delete(results, 1, axis=1)  # without the terms of regularisation
+        parts: list[np.ndarray] = []
+        while (done := sum(map(len, parts))) < count:
+            parts.append(self._run(min(longest, count - done)))
+        return np.delete(np.concatenate(parts), 1, axis=1)  # without the terms of regularisation
 
     def _run(self, count: int) -> np.ndarray:
         solver, net = self.solver, self.net
         sources, rows = net.sources(), net.rows
         iteration, passes = solver.iteration, net.run.passes
         positions = [x.position for x in sources]
-        self._upload(count)
+        count = self._upload(count)
         self.device.set_clock(passes, [p - rows for p in positions], row=-1)
         self.device.forget_clock()
         step = 0
@@ -121,25 +122,36 @@ class Recorded:
             raise NotFiniteError(solver.not_finite(float(results[made, 0])))
         return results
 
-    def _upload(self, count: int) -> None:
-        """Brings to the GPU what the host knows of the next steps."""
+    def _upload(self, count: int) -> int:
+        """Bring to the GPU what the host knows of the next steps; return for how many it does.
+
+        Raises:
+            NetError: a rate that is none in the first of them.
+        """
         solver, net = self.solver, self.net
         table, start = np.empty((count, CONSTANTS)), solver.iteration
         try:
             for row in range(count):
                 solver.iteration = start + row
-                rate = solver.rate_now()
+                try:
+                    rate = solver.rate_now()
+                except NetError:
+                    if not row:
+                        raise
+                    count = row  # the steps before it are made first
+                    break
                 solver.iteration += 1
                 table[row] = solver.constants(rate)
         finally:
             solver.iteration = start
-        self._table[:count].set(table)
+        self._table[:count].set(table[:count])
         weights = [x.weight for x in self.losses]
         terms = [p.l1 if kind == "l1" else p.l2 / 2 for p, kind in self.terms]
         self._factors.set(np.array([*weights, *terms], "float64"))
         for layer in self.losses:
             if layer.name in self.plan.losses:
                 net.blobs[layer.tops[0]].diff.fill(layer.weight / net.rows)
+        return count
 
     def _step(self) -> None:
         if not (self.solver.record and self.recordable):
