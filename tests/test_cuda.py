@@ -391,7 +391,7 @@ def test_a_policy_that_fails_on_a_gpu(gpu):
     nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
     solvers = [lk.SGD(net, lambda i: 1e-5 if i < 4 else math.nan) for net in nets]
     for solver in solvers:
-        with pytest.raises(NetError, match="rate: at iteration 4 .* gave nan"):
+        with pytest.raises(NetError, match=r"rate: at iteration 4 .* gave nan"):
             solver.steps(9)
         assert solver.iteration == 4
     assert_same_training(solvers)
