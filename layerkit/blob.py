@@ -8,6 +8,7 @@ from typing import Any
 
 from layerkit.backends.base import Array, Backend
 from layerkit.errors import ContractError
+from layerkit.settings import Checked, Flag, NotNegative
 
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
 
@@ -104,7 +105,7 @@ class Blob(_Bound):
         return f"Blob({self.name!r}, {tuple(self.data.shape)}, diff={self.diff is not None})"
 
 
-class Parameter(_Bound):
+class Parameter(Checked, _Bound):
     """A learned array of a layer and its gradient: views into the net's Arena.
 
     Attributes:
@@ -116,6 +117,10 @@ class Parameter(_Bound):
     """
 
     __slots__ = ("data", "diff", "init", "l1", "l2", "name", "offset", "shape", "trainable")
+
+    l1: NotNegative
+    l2: NotNegative
+    trainable: Flag
 
     def __init__(self, name: str, shape: tuple[int, ...], init: Any, l1: float, l2: float):
         self.name = name
@@ -133,6 +138,10 @@ class Parameter(_Bound):
         """Makes the parameter stand for these arrays, which start at `offset` in an arena."""
         self.offset = offset
         self._bind(data, diff)
+
+    def label(self) -> str:
+        """Return what messages call it."""
+        return f"parameter {self.name!r}"
 
     @property
     def size(self) -> int:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from numbers import Integral
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -21,6 +17,18 @@ from layerkit.backends.cuda import Device
 from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
+from layerkit.settings import (
+    Checked,
+    Name,
+    Names,
+    Number,
+    Rule,
+    Sizes,
+    accept,
+    checked,
+    in_words,
+    memory,
+)
 
 Shape = tuple[int, ...]
 
@@ -29,6 +37,8 @@ KERNELS = {
     "forward": ("forward",),
     "backward": ("backward",),
     "forward_backward": ("forward", "backward"),
+    "backward_bottoms": ("backward",),
+    "gradient_bound": ("backward",),
     "backward_update": ("backward",),
 }
 
@@ -43,15 +53,12 @@ def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
 
 def checked_shape(shape: Any) -> Shape:
     """Make a tuple of whole numbers of a shape, or raise a ValueError that says what is wrong."""
-    if not isinstance(shape, tuple | list) or not all(_is_size(n) for n in shape):
+    try:
+        return Sizes().accept(shape)
+    except ValueError:
         raise ValueError(
             f"a shape is a tuple of positive whole numbers, such as (3,), got {brief(shape)}"
-        )
-    return tuple(int(n) for n in shape)
-
-
-def _is_size(size: Any) -> bool:
-    return isinstance(size, int | Integral) and not isinstance(size, bool) and int(size) > 0
+        ) from None
 
 
 class Run:
@@ -92,16 +99,13 @@ class Run:
     def check_memory(self, what: str, shape: tuple[int, ...]) -> None:
         """Raise a NetError where an array of numbers of this net exceeds the machine's memory."""
         needed = math.prod(shape) * np.dtype(self.dtype).itemsize
+        there = memory()
         if self.device is not None:
             _, there = self.backend.xp.cuda.runtime.memGetInfo()
-        elif hasattr(os, "sysconf"):
-            there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        else:  # which then says so itself, once it runs out
-            return
         if needed > there:
             raise NetError(
-                f"{what} of shape {shape} takes {needed / 1e9:,.1f} GB, and the machine has "
-                f"{there / 1e9:,.1f} GB"
+                f"{what} of shape {shape} takes {in_words(needed)}, and the machine has "
+                f"{in_words(there)}"
             )
 
     @contextmanager
@@ -122,7 +126,7 @@ class Run:
             self._passes, self.training, self.sample = kept
 
 
-class Layer:
+class Layer(Checked):
     """One step of a net: reads bottom blobs, writes top blobs, and knows its own derivative.
 
     A layer in a list is a description: `Net` copies it and runs the copy, so one list can make
@@ -154,12 +158,16 @@ class Layer:
     **Kernels.**  The array code of `forward` and `backward` is the specification and always there.
     A class may also define `forward_kernel` and `backward_kernel`, which do the same by compiled
     kernels (backends/kernels.py) and take their place on the NumPy backend where Numba is at hand.
-    Two more methods, both optional, serve Solver.step only, which knows what comes next:
+    Four more methods, the last three together, serve Solver.step only, which knows what comes next:
 
     * `forward_backward_kernel(bottoms, tops)`, of a loss: computes `top.data` and, from a
       `top.diff` that is known beforehand, the diffs of the bottoms;
-    * `backward_update_kernel(bottoms, tops, update)`: like `backward`, but changes the parameters
-      at once (see solvers.Update) instead of filling their diffs, which then never reach memory.
+    * `backward_bottoms_kernel(bottoms, tops)`: like `backward`, without the parameters' diffs;
+    * `gradient_bound_kernel(bottoms, tops)`, called after it: a number that no element of those
+      diffs would exceed in magnitude, infinity or NaN if there is none, found without computing
+      them;
+    * `backward_update_kernel(bottoms, tops, update)`, called after both: changes the parameters
+      (see solvers.Update) by diffs that never reach memory.
 
     A kernel stands for the array code of its own class: a subclass that redefines `forward` is run
     by that, not by a kernel that it inherits.
@@ -184,49 +192,39 @@ class Layer:
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
     forward_backward: Any = None  # set by `use_kernels`
+    backward_bottoms: Any = None
+    gradient_bound: Any = None
     backward_update: Any = None
     recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
 
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return the rule of a loss layer's weight."""
+        return {"weight": Number(least=0)} if cls.is_loss else {}
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes a wrong setting an error that names the layer, not a bare TypeError."""
+        """Make a wrong setting an error that names the layer; see layerkit.settings."""
         super().__init_subclass__(**kwargs)
-        if "__init__" not in vars(cls):
-            return
-        original, signature = cls.__init__, inspect.signature(cls.__init__)
-
-        @functools.wraps(original)
-        def checked(self: Any, *args: Any, **settings: Any) -> None:
-            try:
-                signature.bind(self, *args, **settings)
-            except TypeError as error:
-                kind = type(self).__name__
-                label = f"layer {args[0]!r} ({kind})" if args else f"layer {kind}"
-                usage = ", ".join(str(p) for p in list(signature.parameters.values())[1:])
-                usage = usage.replace("'", "")
-                raise NetError(f"{label}: {error}; it takes ({usage})") from None
-            original(self, *args, **settings)
-
-        cls.__init__ = checked  # type: ignore[method-assign]
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, _label)  # type: ignore[method-assign]
 
     def __init__(
         self, name: str, bottoms: Sequence[str] = (), tops: Sequence[str] | str | None = None
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
+        accept(Name(), name, "its name", self.label())
         for what, value in (("bottoms", bottoms), ("tops", tops)):
             if value is not None and not isinstance(value, str | list | tuple):
                 self.fail(f"{what} must be a name or a list of names, got {brief(value)}")
         self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms or ())
-        self.tops = [tops] if isinstance(tops, str) else list(tops) if tops else [name]
-        for label in (name, *self.bottoms, *self.tops):
-            if not isinstance(label, str) or not label:
-                raise NetError(
-                    f"layer {name!r} ({type(self).__name__}): layer and blob names are non-empty "
-                    f"strings, got {label!r}"
-                )
+        tops = name if tops is None else accept(Names(), tops, "tops", self.label())
+        self.tops = [tops] if isinstance(tops, str) else list(tops)
+        for bottom in self.bottoms:
+            accept(Name(), bottom, "the name of a bottom", self.label())
         self.weight = 1.0  # of a loss layer, in the objective
         self.parameters: dict[str, Parameter] = {}
         self.buffers: list[Blob] = []
@@ -247,6 +245,13 @@ class Layer:
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Computes the diff of every parameter, and of every bottom that has one."""
         self.breaks("its class does not define backward(bottoms, tops), which its gradient needs")
+
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where the bottoms hold what the layer cannot work on, such as labels of no class.
+
+        `forward` calls this on the CPU.  On a GPU it is called where a loss has come out as no
+        finite number, to say why.
+        """
 
     def differentiable(self, bottom: int) -> bool:
         """Whether the layer has a gradient for bottom number `bottom`."""
@@ -309,8 +314,12 @@ class Layer:
         return philox.uniform(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
 
     def fail(self, message: str) -> NoReturn:
-        """Raises NetError with the layer's name and type in front."""
-        raise NetError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+        """Raise NetError with the layer's name and type in front."""
+        raise NetError(f"{self.label()}: {message}")
+
+    def label(self) -> str:
+        """Return what messages call this layer: its name and type."""
+        return _label(self, getattr(self, "name", None))
 
     def breaks(self, message: str) -> NoReturn:
         """Raise a ContractError with the layer's name and type in front."""
@@ -359,3 +368,9 @@ class Layer:
     def __repr__(self) -> str:
         bottoms = ", ".join(self.bottoms)
         return f"{type(self).__name__}({self.name!r}: {bottoms} -> {', '.join(self.tops)})"
+
+
+def _label(layer: Layer, /, *args: Any, **settings: Any) -> str:
+    """Return what messages call a layer, given the arguments of its constructor."""
+    kind, name = type(layer).__name__, args[0] if args else settings.get("name")
+    return f"layer {kind}" if name is None else f"layer {brief(name)} ({kind})"

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,29 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
+from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words, memory
 from layerkit.wiring import needing_gradients, quoted, readers_of, sort_layers
 
-PHASES = ("train", "test")
-GRADIENTS = ("parameters", "all", "none")
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-KERNELS = ("auto", "array")
+
+class Precision(Rule):
+    """A dtype that a net can have, by name or as NumPy has it."""
+
+    expected = "'float32' or 'float64'"
+
+    def accept(self, value: Any) -> str:
+        """Return the name; the order of bytes is this computer's."""
+        try:
+            name = np.dtype(value).name if value is not None else ""
+        except (TypeError, ValueError):
+            name = ""
+        if name not in ("float32", "float64"):
+            raise ValueError
+        return name
+
+
+Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -73,7 +89,8 @@ class Plan:
 
     Attributes:
         losses: names of the layers whose backward pass is part of the forward pass.
-        updated: names of the parameters that layers update in the backward pass.
+        updates: calls that change parameters, after the backward pass, without their diffs.
+        updated: names of these parameters.
         forward_checked, backward_checked: whether a first pass has shown that the layers keep their
             contract with the net.
     """
@@ -81,11 +98,13 @@ class Plan:
     forward: list[Forward] = field(default_factory=list)
     backward: list[Backward] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
+    updates: list[Backward] = field(default_factory=list)
     updated: set[str] = field(default_factory=set)
     forward_checked: bool = False
     backward_checked: bool = False
 
 
+@checks
 class Net:
     """A runnable net made from a list of layers.
 
@@ -128,29 +147,17 @@ class Net:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
-        dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
-        gradients: str | None = None, kernels: str = "auto", tf32: bool = False,
+        self, layers: Sequence[Layer], batch_size: Count = 64,
+        backend: Annotated[str, Name()] = "numpy",
+        dtype: Annotated[str, Precision()] = "float32", seed: Seed = 0,
+        phase: Annotated[str, Choice("train", "test")] = "train", share: Net | None = None,
+        gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
+        kernels: Annotated[str, Choice("auto", "array")] = "auto", tf32: Flag = False,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
-        _check_choice("phase", phase, PHASES)
-        _check_choice("gradients", gradients, GRADIENTS)
-        try:
-            precision = dtype if dtype is None else np.dtype(dtype).name  # None would be float64
-        except (TypeError, ValueError):
-            precision = dtype
-        _check_choice("dtype", precision, ("float32", "float64"))
-        _check_choice("kernels", kernels, KERNELS)
-        for setting, value, least in (("batch_size", batch_size, 1), ("seed", seed, -math.inf)):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                atleast = f", at least {least}" if least == 1 else ""
-                raise NetError(f"{setting} must be a whole number{atleast}, got {brief(value)}")
-        batch_size, seed = int(batch_size), int(seed)
-        if not isinstance(tf32, bool | np.bool_):
-            raise NetError(f"tf32 must be True or False, got {brief(tf32)}")
         if share is not None and not isinstance(share, Net):
-            raise NetError(f"share must be a net, got {brief(share)}")
+            raise NetError(f"Net: share must be another net, or None, got {brief(share)}")
         if isinstance(layers, Layer | str) or not isinstance(layers, Iterable):
             raise NetError(
                 f"a net is made from a list of layers, got {brief(layers)}; put it in a list"
@@ -158,7 +165,7 @@ class Net:
         self.lock: Any = threading.RLock() if share is None else share.lock
         self.backend = backends.get(backend, tf32)
         self.xp = self.backend.xp
-        self.dtype = np.dtype(precision)  # in the processor's own byte order
+        self.dtype = np.dtype(dtype)
         self.gradients = gradients
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
@@ -184,8 +191,7 @@ class Net:
             for layer in self.layers.values():
                 layer.use_kernels()
         self.params = self._gather_parameters()
-        for name, shape in shapes.items():
-            self.run.check_memory(f"blob {name!r}", (batch_size, *shape))
+        self._check_memory(shapes)
         self.arena = self._make_arena(share)
         self.blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
@@ -220,7 +226,10 @@ class Net:
         """Sets every layer up in order; returns the shape of every blob."""
         shapes: dict[str, Shape] = {}
         for layer in self.layers.values():
-            given = layer.setup([shapes[b] for b in layer.bottoms])
+            try:
+                given = layer.setup([shapes[b] for b in layer.bottoms])
+            except (MemoryError, OverflowError) as error:
+                layer.fail(f"is too large for the memory of this computer: {error}")
             layer.declaring = False
             try:
                 if not isinstance(given, tuple | list):
@@ -256,6 +265,21 @@ class Net:
                 if p not in layer.parameters.values():
                     layer.fail(f"holds parameter {p.name!r}, which it has not declared; {SHARING}")
         return found
+    def _check_memory(self, shapes: dict[str, Shape]) -> None:
+        """Fail where parameters and blobs cannot be held, before any of them is made."""
+        size, rows = self.dtype.itemsize, self.run.batch_size
+        needs = {
+            layer: size * sum(p.size for p in layer.parameters.values())
+            + size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+            for layer in self.layers.values()
+        }
+        if self.backend.name == "numpy" and sum(needs.values()) > memory():
+            largest = max(needs, key=lambda layer: needs[layer])
+            largest.fail(
+                f"its parameters and tops would take {in_words(needs[largest])} for a batch of "
+                f"{rows}; this computer has {in_words(memory())}, and the net needs "
+                f"{in_words(sum(needs.values()))} in all"
+            )
 
     def _make_arena(self, share: Net | None) -> Arena:
         declared = list(self.params.values())
@@ -271,6 +295,8 @@ class Net:
                 values = narrowed(numbers(p.init.draw(p.shape, normal), what), self.dtype, what)
                 if values.shape != p.shape:
                     raise NetError(f"{what} must have shape {p.shape}, got {values.shape}")
+                if not np.isfinite(values).all():
+                    raise NetError(f"{what} must be finite numbers, also in {self.dtype}")
                 p.data[...] = self.backend.asarray(values, self.dtype)
             return arena
         if (share.backend.name, share.dtype) != (self.backend.name, self.dtype):
@@ -530,7 +556,8 @@ class Net:
 
         A loss whose top nothing else reads computes its diffs together with its value: what they
         are multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all
-        trained, and none regularised, changes them in its backward pass.
+        trained, and none regularised, changes them without filling their diffs.  It does so when
+        the backward pass is over, and all gradients are known to be finite.
 
         Args:
             update: a solvers.Update for layers that can update their parameters, or None.
@@ -552,7 +579,9 @@ class Net:
             plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
             if update is not None and plain and layer.backward_update is not None:
                 plan.updated.update(p.name for p in own)
-                call = functools.partial(layer.backward_update, update=update)
+                change = functools.partial(layer.backward_update, update=update)
+                plan.updates.append(Backward(layer, change, bottoms, tops, []))
+                call = layer.backward_bottoms
             if layer.name not in plan.losses:
                 plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
         return plan
@@ -798,6 +827,15 @@ class Net:
         net.set_state({**self.state(), "seed": net.run.seed})
         return net
 
+    def check_data(self) -> None:
+        """Fail where a layer's bottoms hold what it cannot work on; see Layer.check_data.
+
+        Raises:
+            DataError: names the layer, and where what it got is.
+        """
+        for layer, bottoms, _ in self._forward:
+            layer.check_data(bottoms)
+
     @serialised
     def first_non_finite(self) -> str | None:
         """The first parameter, blob or diff that holds an infinity or not-a-number, or None."""
@@ -852,11 +890,6 @@ def held_parameters(layer: Layer) -> list[Parameter]:
             values = inside if isinstance(value, list | tuple | dict) else [value]
             found += [p for p in values if isinstance(p, Parameter)]
     return found
-
-
-def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise NetError(f"{setting} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _shape(shape: Shape) -> str:

@@ -123,14 +123,15 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     steps = _times(lambda: solver.step(**inputs), iterations)
     record, solver.record = solver.record, False  # a recorded step shows no parts
     calls = [("forward", plan.forward), ("backward", plan.backward)]
-    kept = list(plan.forward), list(plan.backward)
-    for title, part in calls:
+    timed_too = ("update", plan.updates)  # part of the layer's backward pass
+    kept = list(plan.forward), list(plan.backward), list(plan.updates)
+    for title, part in [*calls, timed_too]:
         part[:] = [c._replace(call=timed((title, c.layer.name), c.call)) for c in part]
     try:
         for _ in range(iterations):
             solver.step(**inputs)
     finally:
-        plan.forward[:], plan.backward[:] = kept
+        plan.forward[:], plan.backward[:], plan.updates[:] = kept
         solver.record = record
     size = net.arena.data.nbytes * (1 + len(solver.history))
     if net.backend.name == "numpy":
@@ -140,6 +141,8 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
 
     def row(title: str, call: Any) -> Row:
         seconds = float(np.median(times[title, call.layer.name]))
+        if title == "backward" and ("update", call.layer.name) in times:
+            seconds += float(np.median(times["update", call.layer.name]))
         updates = any(p.name in plan.updated for p in call.layer.parameters.values())
         histories = len(solver.history) if updates else 0
         flops, size = _work(call, title == "forward", title == "backward" and updates, histories)

@@ -19,6 +19,7 @@ from layerkit import layers as L
 from layerkit.backends import kernels, philox, threads
 from layerkit.backends.kernels import exp, gemm, kernel, log, log_product, parallel_for
 from layerkit.backends.philox import normal_block, philox_block
+from layerkit.layers import dense
 
 pytest.importorskip("numba", reason="there are no kernels without Numba")
 
@@ -516,7 +517,8 @@ SOLVERS = [
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=["Adam", "SGD", "Nesterov"])
 @pytest.mark.parametrize("rows", [1, 5, 40])
-def test_fused_unfused_and_array_code_agree(solver, rows, rng):
+def test_fused_unfused_and_array_code_agree(solver, rows, rng, monkeypatch):
+    monkeypatch.setattr(dense, "LARGE", 1)
     x = rng.random((rows, 600))
     nets = [*both(small_vae(), rows, 3, dtype="float64"), lk.Net(
         small_vae(), batch_size=rows, seed=3, dtype="float64"
@@ -538,7 +540,8 @@ def test_fused_unfused_and_array_code_agree(solver, rows, rng):
 
 
 @pytest.mark.parametrize("what", ["clip", "frozen", "l2", "l2 later"])
-def test_what_cannot_be_fused_is_not(what, rng):
+def test_what_cannot_be_fused_is_not(what, rng, monkeypatch):
+    monkeypatch.setattr(dense, "LARGE", 1)
     x = rng.random((4, 600))
     pair = both(small_vae(), 4, 3, dtype="float64")
     solvers = [lk.Adam(net, 1e-2, clip=0.5 if what == "clip" else None) for net in pair]

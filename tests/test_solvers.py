@@ -387,3 +387,274 @@ def test_an_update_that_returns_is_refused(batches):
     with pytest.raises(NetError) as message:
         Returning(make(), 0.1).step(**batches[0])
     one_line(message, "Returning.update", "w -= step")
+# Gradients that are not finite, where the loss is.
+
+
+class Root(lk.Layer):
+    """y = sqrt(x), whose derivative at 0 is infinite."""
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.xp.sqrt(bottoms[0].data, out=tops[0].data)
+
+    def backward(self, bottoms, tops):
+        if bottoms[0].diff is not None:
+            self.xp.divide(tops[0].diff, 2 * tops[0].data, out=bottoms[0].diff)
+
+
+def rooted(layer=Root, **settings):
+    """Weights below and above of a layer whose derivative fails; all wide enough to be fused."""
+    return [
+        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)),
+        L.Dense("below", "x", units=120, neuron="relu", **settings), layer("root", "below"),
+        L.Dense("middle", "root", units=5), L.Dense("above", "middle", units=600, neuron="tanh"),
+        L.SquareLoss("loss", "above", "t"),
+    ]
+
+
+SOLVERS = {
+    "Adam": lk.Adam, "SGD": lk.SGD, "Nesterov": lk.Nesterov,
+    "Adam clipped": lambda net: lk.Adam(net, clip=1.0),
+}
+
+
+@pytest.mark.parametrize("make_solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize(
+    ("kernels", "fuse", "settings"),
+    [
+        ("auto", True, {}), ("auto", False, {}), ("array", True, {}), ("auto", True, {"l2": 0.1}),
+        ("array", True, {"l1": 0.1}),
+    ],
+    ids=["fused", "unfused", "array code", "regularised", "array code, regularised"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_that_is_not_finite(make_solver, kernels, fuse, settings, dtype, rng):
+    """Not a bit of any parameter or history changes, above the layer that fails neither."""
+    net = lk.Net(rooted(**settings), 3, dtype=dtype, kernels=kernels, seed=5)
+    solver = make_solver(net)
+    solver.fuse = fuse
+    t = 0.1 * rng.standard_normal((3, 600))
+    net.params["below/bias"].data[...] = 10.0
+    for _ in range(3):
+        solver.step(x=np.abs(rng.standard_normal((3, 600))) / 600, t=t)
+    net.params["below/bias"].data[7] = -1e4  # so that its unit is 0, at which the root fails
+    before = net.arena.data.tobytes()
+    history = {name: array.tobytes() for name, array in solver.history.items()}
+    for _ in range(2):  # it stays so
+        with pytest.raises(NotFiniteError) as caught:
+            solver.step(x=np.abs(rng.standard_normal((3, 600))) / 600, t=t)
+        text = str(caught.value)
+        assert text.startswith("a gradient is not finite at iteration 3, where the loss is "), text
+        assert "first in the diff of blob 'below'" in text
+        assert solver.iteration == 3
+        assert net.arena.data.tobytes() == before
+        assert {name: array.tobytes() for name, array in solver.history.items()} == history
+    net.params["below/bias"].data[7] = 10.0
+    assert math.isfinite(solver.step(x=np.full((3, 600), 1e-3), t=t))
+    assert solver.iteration == 4
+    assert np.isfinite(net.arena.data).all()
+
+
+class Broken(lk.Layer):
+    """Hands its bottom on, and one number that is none back, in the last place."""
+
+    bad = math.nan
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff
+        bottoms[0].diff[-1, -1] = self.bad
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rows", [1, 2, 70])
+@pytest.mark.parametrize("where", ["x", "x, few units", "above"])
+def test_one_number_of_a_gradient_that_is_none(bad, rows, where, rng, monkeypatch):
+    """In the first layer, in one too small to be fused, and with several pieces of work."""
+    monkeypatch.setattr(Broken, "bad", bad)
+    units = 20 if where == "x, few units" else 200
+    layers = [
+        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)), L.Dense("a", "x", units=units),
+        L.Dense("y", "a", units=600), L.SquareLoss("loss", "y", "t"),
+    ]
+    layers.insert(4 if where == "above" else 3, Broken("broken", "y" if where == "above" else "a"))
+    after = layers[5 if where == "above" else 4]
+    after.bottoms[0] = "broken"
+    net = lk.Net(layers, rows)
+    solver = lk.Adam(net)
+    fused = solver.plan().updated
+    assert ("a/weight" in fused) == (units == 200)
+    before = net.arena.data.tobytes()
+    with pytest.raises(NotFiniteError, match="a gradient is not finite at iteration 0"):
+        solver.step(x=rng.standard_normal((rows, 600)), t=rng.standard_normal((rows, 600)))
+    assert net.arena.data.tobytes() == before
+    assert not any(array.any() for array in solver.history.values())
+
+
+def linear(inputs, units):
+    return [
+        L.Input("x", shape=(inputs,)), L.Input("t", shape=(units,)),
+        L.Dense("y", "x", units=units, weight=0.0), L.SquareLoss("loss", "y", "t"),
+    ]
+
+
+def test_products_that_overflow_though_all_factors_are_finite():
+    """dW = x t, 1e25 times 1e15, in float32."""
+    net = lk.Net(linear(600, 300), 1)
+    solver = lk.SGD(net, rate=1e-30)
+    x = np.zeros((1, 600))
+    x[0, 17] = 1e25
+    with pytest.raises(NotFiniteError, match="first in the diff of parameter 'y/weight'"):
+        solver.step(x=x, t=np.full((1, 300), 1e15))
+    assert not net.arena.data.any()
+
+
+@pytest.mark.parametrize("solver", [lk.Adam, lk.SGD])
+def test_a_bound_that_is_far_above_the_gradient(solver, rng):
+    """One row has a large x, another a large d: the product of these two is nowhere."""
+    x, t = np.ones((2, 600)), np.full((2, 300), 1e-24)
+    x[0], t[1] = 1e25, 1e15
+    nets = [lk.Net(linear(600, 300), 2, kernels=kernels) for kernels in ("auto", "array")]
+    for net in nets:
+        training = solver(net, 1e-20)
+        training.step(x=x, t=t)
+        assert training.iteration == 1
+    for name, p in nets[1].params.items():
+        assert p.data.any()
+        np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_gradient_whose_square_overflows(kernels):
+    """Adam's second moment would be infinite for ever, and the weight would never move again."""
+    t = np.full((1, 300), 1e-3)
+    t[0, 3] = 1e18
+    x = np.full((1, 600), 1e3)
+    net = lk.Net(linear(600, 300), 1, kernels=kernels)
+    solver = lk.Adam(net)
+    with pytest.raises(NotFiniteError, match=r"too large at iteration 0: 1e\+21 .*'y/weight'"):
+        solver.step(x=x, t=t)
+    assert not net.arena.data.any()
+    assert not solver.history["v"].any()
+    sgd = lk.SGD(net, rate=1e-21, momentum=0.0)
+    sgd.step(x=x, t=t)
+    assert net.params["y/weight"].data[5, 3] == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_clipping_a_gradient_whose_square_overflows(kernels):
+    net = lk.Net(linear(4, 4), 1, kernels=kernels)
+    net.layers["loss"].weight = 1e10
+    t = np.array([[3e15, -4e15, 0, 0]])
+    lk.SGD(net, rate=1.0, momentum=0.0, clip=0.5).step(x=np.zeros((1, 4)), t=t)
+    np.testing.assert_allclose(net.params["y/bias"].data, [0.3, -0.4, 0, 0], rtol=1e-6)
+
+
+# Settings that change between steps.
+
+
+def test_a_rate_that_is_assigned_later(batches):
+    """A number becomes a policy, whatever it is written in."""
+    nets = [make() for _ in range(4)]
+    for net, rate in zip(nets, (0.001, np.float32(0.001), lambda i: 0.001, None), strict=True):
+        solver = lk.SGD(net, 0.001 if rate is None else 0.5, momentum=0.0)
+        if rate is not None:
+            solver.rate = rate
+        for batch in batches[:3]:
+            solver.step(**batch)
+    for net in nets[:3]:
+        np.testing.assert_allclose(flat(net), flat(nets[3]), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "bad", [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", True, 1e60], ids=repr
+)
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_policy_that_fails_at_some_iteration(bad, at, batches):
+    """At that step nothing changes, neither the data that come next."""
+    def policy(iteration):
+        if iteration == at:
+            return math.exp(1e3) if bad == "overflow" else bad
+        return 0.1
+
+    layers = [
+        L.MemoryData("x", data=np.arange(20.0).reshape(4, 5)), *regression()[1:],
+    ]
+    layers[1] = L.MemoryData("t", data=np.ones((4, 3)))
+    net = lk.Net(layers, 3, kernels="array")
+    solver = lk.SGD(net, policy)
+    losses = [solver.step() for _ in range(at)]
+    assert all(map(math.isfinite, losses))
+    before, state = net.arena.data.copy(), net.state()
+    with pytest.raises(NetError, match=f"^rate: at iteration {at} ") as message:
+        solver.steps(3)
+    one_line(message, "a rate is a finite number, at least 0")
+    assert solver.iteration == at
+    assert net.state() == state
+    np.testing.assert_array_equal(net.arena.data, before)
+
+
+def test_epsilon_must_not_vanish(batches):
+    """Without a gradient both moments are 0, and 0 / 0 would be the step."""
+    net = make("float32")
+    solver = lk.Adam(net, epsilon=1e-45)
+    with pytest.raises(NetError, match=r"epsilon must be at least 1\.17549e-38 in a net of "):
+        solver.step(**batches[0])
+    solver.epsilon = 1e-30
+    batch = {"x": np.zeros((ROWS, 5)), "t": np.zeros((ROWS, 3))}
+    net.params["h/weight"].l2 = 0.0
+    for _ in range(3):
+        solver.step(**batch)
+    assert np.isfinite(flat(net)).all()
+
+
+def test_betas_of_zero_are_those_of_the_formula(batches):
+    """Then w falls by rate * g / (|g| + epsilon)."""
+    net = make()
+    net.forward(**batches[0])
+    net.backward()
+    gradient = np.concatenate([p.diff.reshape(-1) for p in net.params.values()])
+    before = flat(net)
+    lk.Adam(net, 0.01, beta1=0, beta2=0, epsilon=0.1).step(**batches[0])
+    np.testing.assert_allclose(
+        before - flat(net), 0.01 * gradient / (np.abs(gradient) + 0.1), rtol=1e-9, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "3", None, math.nan])
+def test_how_many_steps(count):
+    solver = lk.Adam(make())
+    with pytest.raises(NetError, match="count must be a whole number, at least 1, got"):
+        solver.steps(count)
+    with pytest.raises(NetError, match="iterations must be a whole number, at least 1, got"):
+        solver.profile(count)
+
+
+def test_how_many_steps_in_numpys_own(batches):
+    assert len(lk.Adam(make()).steps(np.int64(3), **batches[0])) == 3
+
+
+def test_policies_stay_real_and_finite():
+    """A long way out, and at the corners of their settings."""
+    policies = [
+        rates.Inverse(0.1, 0, 0), rates.Inverse(0.1, 1e300, 2.0), rates.Exponential(0.1, 0),
+        rates.Step(0.1, 0, 1), rates.Cosine(0.1, 1, final=0.3), rates.WarmUp(0.1, 0),
+        rates.Exponential(0.1, 0.9), rates.Cosine(0, 0),
+    ]
+    for policy in policies:
+        for i in (0, 1, 7, 10**6, 10**12):
+            assert 0 <= policy(i) <= 0.3
+            assert isinstance(policy(i), float)

@@ -8,6 +8,7 @@ from there and follow the gradient; the model's parameters stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from layerkit.galaxy.model import GalaxyModel, Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
+from layerkit.settings import Sizes, Tops
 from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
@@ -28,7 +30,7 @@ CLOSEST_UNIT = 0.15  # of z, whose prior has a standard deviation of 1
 class Free(Layer):
     """Learned numbers of each example in the place of computed ones: start + unit * values."""
 
-    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
         self.shape = shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from layerkit.data.augment import dihedral, dihedral_table
 from layerkit.data.order import passages
 from layerkit.data.staging import Staging
 from layerkit.layer import Layer, Run, Shape, overrides
+from layerkit.settings import Choice, Flag, Number, Tops
 
-__all__ = ["NUMBERS", "Data", "readable"]
+__all__ = ["NUMBERS", "Augmentation", "Data", "Scale", "readable"]
 
-AUGMENTATIONS = (None, "dihedral")
+Augmentation = Annotated[str | None, Choice(None, "dihedral")]
+Scale = Annotated[float, Number(zero=False)]
 
 
 class Data(Layer):
@@ -47,12 +49,9 @@ class Data(Layer):
     repeat = 1
 
     def __init__(
-        self, name: str, tops: Sequence[str] | str | None, shuffle: bool, augment: str | None,
-        scale: float,
+        self, name: str, tops: Tops | None, shuffle: Flag, augment: Augmentation, scale: Scale
     ):
         super().__init__(name, [], tops)
-        if augment not in AUGMENTATIONS:
-            self.fail(f"augment must be None or 'dihedral', got {augment!r}")
         self.shuffle, self.augment, self.scale = shuffle, augment, scale
         self.position = 0
         self.count = 0

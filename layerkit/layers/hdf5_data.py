@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
 from layerkit.layer import Shape
-from layerkit.layers.data import NUMBERS, Data
+from layerkit.layers.data import NUMBERS, Augmentation, Data, Scale
+from layerkit.settings import Count, FilePath, Flag, Names, Tops
 
 
 class HDF5Data(Data):
@@ -35,13 +36,12 @@ class HDF5Data(Data):
     """
 
     def __init__(
-        self, name: str, *, path: str | os.PathLike[str], datasets: Sequence[str] | str = "images",
-        tops: Sequence[str] | str | None = None, shuffle: bool = True, augment: str | None = None,
-        scale: float = 1.0, block: int = 256, mixed: int = 16,
+        self, name: str, *, path: Annotated[str | os.PathLike[str], FilePath()],
+        datasets: Annotated[str | list[str] | tuple[str, ...], Names()] = "images",
+        tops: Tops | None = None, shuffle: Flag = True, augment: Augmentation = None,
+        scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        if block < 1 or mixed < 1:
-            self.fail(f"block and mixed must be at least 1, got {block} and {mixed}")
         self.path, self.block, self.mixed = path, block, mixed
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 

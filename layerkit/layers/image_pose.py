@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
-from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, normal_quantile
+from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, Side, Turns, normal_quantile
+from layerkit.settings import NotNegative, Positive, Tops, Whole
 
 ITERATIONS = 5
 WINDOW = 2.0  # width of the window, in sizes
@@ -43,15 +45,12 @@ class ImagePose(PoseLayer):
     """
 
     def __init__(
-        self, name: str, image: str, *, side: int, size: float, latents: int = LATENTS,
-        threshold: float = 3.0, turns: float = 1.0, size_spread: float = 0.3,
-        shift_spread: float = 1.0, tops: str | None = None,
+        self, name: str, image: str, *, side: Side, size: Positive,
+        latents: Annotated[int, Whole(1, LATENTS)] = LATENTS, threshold: NotNegative = 3.0,
+        turns: Turns = 1.0, size_spread: Positive = 0.3, shift_spread: Positive = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)
-        if size <= 0 or threshold < 0:
-            self.fail(f"size must be above 0, threshold not below, got {size} and {threshold}")
-        if not 1 <= latents <= LATENTS:
-            self.fail(f"latents must be from 1 to {LATENTS}, got {latents}")
         self.size, self.threshold, self.latents = size, threshold, latents
 
     def differentiable(self, bottom: int) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from layerkit.blob import Blob
-from layerkit.layer import Layer, Shape, checked_shape
+from layerkit.layer import Layer, Shape
+from layerkit.settings import Sizes, Tops
 
 # What stands beside the inputs in a call: `infer(..., sample=)`, `profile(iterations=)`, and the
 # settings of `check_gradients`.
@@ -22,7 +25,7 @@ class Input(Layer):
 
     recordable = True
 
-    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
         for top in self.tops:
             if top in RESERVED:
@@ -30,10 +33,7 @@ class Input(Layer):
                     f"inputs are given by name, and {top}= is a setting of another kind in some "
                     f"calls; choose another name than {', '.join(RESERVED)}"
                 )
-        try:
-            self.shape = checked_shape(shape)
-        except ValueError:
-            self.fail(f"shape must be a tuple of positive whole numbers, got {shape!r}")
+        self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """The shape given; no parameters."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.layers.neuron import Neuron
+from layerkit.settings import Positive, Tops
 
 
 class LeakyReLU(Neuron):
@@ -18,11 +19,9 @@ class LeakyReLU(Neuron):
     neuron_name = "leaky_relu"
 
     def __init__(
-        self, name: str, bottom: str, *, slope: float = 0.01, tops: str | None = None
+        self, name: str, bottom: str, *, slope: Positive = 0.01, tops: Tops | None = None
     ):
         super().__init__(name, bottom, tops=tops)
-        if slope <= 0:
-            self.fail(f"slope must be positive, got {slope}")
         self.slope = slope
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:

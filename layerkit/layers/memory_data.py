@@ -15,7 +15,8 @@ from layerkit.backends.philox import philox_block
 from layerkit.blob import Blob
 from layerkit.data.order import epoch_order, passages
 from layerkit.layer import Shape
-from layerkit.layers.data import Data, readable
+from layerkit.layers.data import Augmentation, Data, Scale, readable
+from layerkit.settings import Count, Flag, Tops
 
 SHARE = 0.5  # of the GPU's free memory, up to which a data set is kept there
 
@@ -43,8 +44,8 @@ class MemoryData(Data):
     shared = ("arrays",)  # which nothing changes
 
     def __init__(
-        self, name: str, *, data: Any, tops: Sequence[str] | str | None = None,
-        shuffle: bool = True, augment: str | None = None, scale: float = 1.0, repeat: int = 1,
+        self, name: str, *, data: Any, tops: Tops | None = None, shuffle: Flag = True,
+        augment: Augmentation = None, scale: Scale = 1.0, repeat: Count = 1,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         several = data if isinstance(data, list | tuple) else [data]
@@ -53,8 +54,6 @@ class MemoryData(Data):
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
-        if repeat < 1:
-            self.fail(f"repeat must be at least 1, got {repeat}")
         self.repeat = repeat
         self.count = lengths.pop() * repeat
         self.order: tuple[tuple[int, int], Array] | None = None

@@ -9,6 +9,7 @@ from layerkit.backends.kernels import exp, kernel, parallel_for
 from layerkit.backends.philox import normal_block
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Tops
 
 
 class Reparameterize(Layer):
@@ -22,7 +23,7 @@ class Reparameterize(Layer):
     Source: Kingma and Welling (2014), section 2.4; the sampling layer of Regier et al. (2015).
     """
 
-    def __init__(self, name: str, mean: str, log_variance: str, *, tops: str | None = None):
+    def __init__(self, name: str, mean: str, log_variance: str, *, tops: Tops | None = None):
         super().__init__(name, [mean, log_variance], tops)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

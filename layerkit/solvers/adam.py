@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
+
+import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import update_kernel, view
+from layerkit.errors import NetError
 from layerkit.net import Net
-from layerkit.solvers.rates import RatePolicy
+from layerkit.settings import Number, Positive
+from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Solver
+
+Decay = Annotated[float, Number(least=0, below=1)]
 
 
 class Adam(Solver):
@@ -19,18 +26,35 @@ class Adam(Solver):
 
     Args:
         rate: default 1e-3.
-        beta1, beta2: decay of the two moments, default 0.9 and 0.999.
-        epsilon: default 1e-8.
+        beta1, beta2: decay of the two moments, in [0, 1), default 0.9 and 0.999.
+        epsilon: above 0, default 1e-8.
     """
 
     histories = ("m", "v")
 
     def __init__(
-        self, net: Net, rate: float | RatePolicy = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
-        epsilon: float = 1e-8, clip: float | None = None,
+        self, net: Net, rate: Rate = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999,
+        epsilon: Positive = 1e-8, clip: Positive | None = None,
     ):
         super().__init__(net, rate, clip)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def check(self) -> None:
+        """Fail unless epsilon keeps 0 / 0 away: where a weight has no gradient both moments are 0.
+
+        Raises:
+            NetError: the net's dtype rounds epsilon to 0.
+        """
+        least = float(np.finfo(self.net.dtype).tiny)
+        if self.epsilon < least:
+            raise NetError(
+                f"Adam: epsilon must be at least {least:g} in a net of {self.net.dtype}, got "
+                f"{self.epsilon}"
+            )
+
+    def largest_gradient(self) -> float:
+        """Return the square root of the largest number: the second moment holds squares."""
+        return math.sqrt(super().largest_gradient())
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
         """One step of Adam; the bias corrections are folded into the rate and the root."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import update_kernel, view
 from layerkit.net import Net
-from layerkit.solvers.rates import RatePolicy
+from layerkit.settings import Number, Positive
+from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Solver
 
 
@@ -19,8 +22,8 @@ class SGD(Solver):
     histories = ("velocity",)
 
     def __init__(
-        self, net: Net, rate: float | RatePolicy = 0.01, momentum: float = 0.9,
-        clip: float | None = None,
+        self, net: Net, rate: Rate = 0.01,
+        momentum: Annotated[float, Number(least=0, below=1)] = 0.9, clip: Positive | None = None,
     ):
         super().__init__(net, rate, clip)
         self.momentum = momentum

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
+from layerkit.backends.magnitude import Magnitude
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import overrides
-from layerkit.net import Net, Plan, serialised
+from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
-from layerkit.solvers.rates import RatePolicy, get
+from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
+from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
 
 
@@ -37,7 +38,7 @@ class Update:
     flat: list[Array]
 
 
-class Solver:
+class Solver(Checked):
     """Minimises a net's objective; a subclass defines `update`.
 
     Args:
@@ -61,15 +62,25 @@ class Solver:
 
     histories: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, net: Net, rate: float | RatePolicy, clip: float | None = None):
+    rate: RatePolicy
+    fuse: Flag
+    record: Flag
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make a wrong setting an error that names the solver; see layerkit.settings."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    def __init__(self, net: Net, rate: Rate, clip: Positive | None = None):
+        if not isinstance(net, Net):
+            raise NetError(f"{self.label()}: expected a net to train, got {brief(net)}")
         if not any(layer.is_loss for layer in net.layers.values()):
             raise NetError("this net has no loss layer, so there is nothing to minimise; add one")
         if net.gradients == "none":
             raise NetError("this net has no gradients (phase 'test'); train one of phase 'train'")
-        if clip is not None and not clip > 0:
-            raise NetError(f"clip must be positive or None, got {clip}")
         self.net = net
-        self.rate = get(rate)
+        self.rate = rate  # type: ignore[assignment]  # a number becomes a policy
         self.clip = clip
         self.iteration = 0
         size = net.arena.data.shape
@@ -82,8 +93,9 @@ class Solver:
         self._cuda: CudaUpdate | None = None
         if net.run.device is not None and overrides(type(self), "update_cuda", ("update",)):
             constants = net.backend.zeros((CONSTANTS,), "float64")
-            self._cuda = CudaUpdate(self.update_cuda(), constants, *self._histories())
+            self._cuda = CudaUpdate(self.update_cuda(), constants, self._histories()[1])
         self._recorded: dict[Any, Recorded] = {}
+        self._magnitude = Magnitude(net.run.team, net.xp)
         self._plan: Plan | None = None
         self._planned: Any = None
 
@@ -112,6 +124,7 @@ class Solver:
         )
 
     @serialised
+    @QUIET
     def step(self, /, **inputs: Any) -> float:
         """Forward, backward, update; returns the objective before the update.
 
@@ -119,28 +132,60 @@ class Solver:
             inputs: one array for each Input layer of the net; see Net.forward.
 
         Raises:
-            NotFiniteError: the objective is infinite or not a number; no parameter has changed.
+            NotFiniteError: the objective or a gradient is infinite or not a number, or too large
+                for this solver; neither a parameter nor a history has changed.
+            NetError: a rate policy gave something that is no rate; nothing has changed.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
         if self._cuda is not None:
             return float(self.steps(1, **inputs)[0])
-        net = self.net
-        plan = self.plan()
-        loss = net.run_forward(plan, inputs)
+        plan, rate = self.plan(), self.rate_now()
+        loss = self.net.run_forward(plan, inputs)
         if not math.isfinite(loss):
             raise NotFiniteError(self.not_finite(loss))
-        rate = self.rate(self.iteration)
+        self._follow(plan, rate, loss)
+        return loss
+
+    def rate_now(self) -> float:
+        """Return the rate of the next step.
+
+        Raises:
+            NetError: it is no finite number of at least 0, in the net's dtype.
+        """
+        self.check()
+        return at(self.rate, self.iteration, float(np.finfo(self.net.dtype).max))
+
+    def check(self) -> None:
+        """Fail where settings do not go with the net; before each step, as they may change."""
+
+    def largest_gradient(self) -> float:
+        """Return the largest derivative by a weight that an update can take: here any number."""
+        return float(np.finfo(self.net.dtype).max)
+
+    def _follow(self, plan: Plan, rate: float, loss: float) -> None:
+        """Make the backward pass and, once all gradients are known to be finite, the update."""
+        net, limit = self.net, self.largest_gradient()
+        net.run_backward(plan, {})
+        updates, spans = plan.updates, self._rest
+        if not all(x.layer.gradient_bound(x.bottoms, x.tops) <= limit for x in updates):
+            for layer, _, bottoms, tops, _ in updates:  # the bounds do not say: look at each number
+                layer.backward(bottoms, tops)
+            updates, spans = [], net.arena.trainable_spans()
+        diffs = [net.arena.diff[span] for span in spans]
+        sizes = [self._magnitude(diff) for diff in diffs]
+        if not all(size <= limit for size in sizes):
+            raise NotFiniteError(self.not_finite(loss))
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
-        net.run_backward(plan, {})
         net.passed = False  # what the forward pass has left is of the parameters before the update
         if self.clip is not None:
-            self._clip([net.arena.diff[span] for span in self._rest])
-        for span in self._rest:
+            self._clip(diffs, max(sizes, default=0.0))
+        for _, call, bottoms, tops, _ in updates:
+            call(bottoms, tops)
+        for span in spans:
             self._update_span(span, rate)
-        return loss
 
     @serialised
     def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
@@ -154,8 +199,7 @@ class Solver:
         Raises:
             NotFiniteError: as `step`; the steps before the one that failed have been made.
         """
-        if not isinstance(count, int | Integral) or isinstance(count, bool) or count < 1:
-            raise NetError(f"steps: count must be at least 1, a whole number; got {brief(count)}")
+        count = accept(Whole(least=1), count, "count", "steps")
         names = [layer.name for layer in self.net.reported]
         if self._cuda is not None:
             self.net.passed = False
@@ -187,17 +231,41 @@ class Solver:
         return self._recorded[key]
 
     def not_finite(self, loss: float) -> str:
-        """What is wrong, where the last pass gave this loss."""
-        where = self.net.first_non_finite() or "the sum of the losses"
+        """Return a message on what is wrong, where the last pass gave this loss.
+
+        Raises:
+            DataError: a layer can say what is wrong with its data.
+        """
+        if not math.isfinite(loss):
+            self.net.check_data()
+        where = self.net.first_non_finite()
+        if not math.isfinite(loss):
+            return (
+                f"the loss is {loss} at iteration {self.iteration}: first in "
+                f"{where or 'the sum of the losses'}; lower the rate, clip the gradient, or look "
+                "at the data"
+            )
+        if where is not None:
+            return (
+                f"a gradient is not finite at iteration {self.iteration}, where the loss is "
+                f"{loss:g}: first in {where}; look at the derivative of the layer that fills it, "
+                "and at the data"
+            )
+        limit = self.largest_gradient()
+        name, size = next(
+            (n, s) for n, p in self.net.params.items()
+            if p.trainable and not (s := self._magnitude(p.diff)) <= limit
+        )
         return (
-            f"the loss is {loss} at iteration {self.iteration}: first in {where}; lower the rate, "
-            "clip the gradient, or look at the data"
+            f"the gradient is too large at iteration {self.iteration}: {size:.3g} in the diff of "
+            f"parameter {name!r}, of which {self.label()} in {self.net.dtype} can take "
+            f"{limit:.3g}; scale the loss down, or look at the data"
         )
 
     def plan(self) -> Plan:
         """What `step` calls, decided anew whenever a setting on which that depends changes."""
         net = self.net
-        update = (self._update or self._cuda) if self.fuse and self.clip is None else None
+        update = self._update if self.fuse and self.clip is None else None
         settings = (
             net.version, update is None, [(p.trainable, p.l1, p.l2) for p in net.params.values()]
         )
@@ -220,6 +288,7 @@ class Solver:
         Returns:
             A table: print it.
         """
+        iterations = accept(Whole(least=1), iterations, "iterations", "profile")
         net, curves = self.net, self.curves
         arrays = [net.arena.data, *self.history.values()]
         state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
@@ -248,8 +317,14 @@ class Solver:
                 self._update.constants,
             )
 
-    def _clip(self, diffs: list[Array]) -> None:
-        norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+    def _clip(self, diffs: list[Array], largest: float) -> None:
+        """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
+        count = sum(d.size for d in diffs)
+        if largest**2 * count < 0.5 * float(np.finfo(self.net.dtype).max):
+            norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+        else:  # squares would overflow
+            scaled = (d / largest for d in diffs)
+            norm = largest * math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in scaled))
         if self.clip is not None and norm > self.clip:
             for diff in diffs:
                 diff *= self.clip / norm
