@@ -18,7 +18,7 @@ from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
-from layerkit.backends.threads import team
+from layerkit.backends.threads import flushing, team
 from layerkit.blob import Arena, Blob, Parameter
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
@@ -303,6 +303,7 @@ class Net:
     # Running.
 
     @QUIET
+    @flushing
     def forward(self, **inputs: Any) -> float:
         """Runs every layer; returns the objective.
 
@@ -380,6 +381,7 @@ class Net:
         return total + self.regularisation
 
     @QUIET
+    @flushing
     def backward(self, **diffs: Any) -> None:
         """Fills the diff of every trainable parameter and of every blob that needs one.
 
@@ -482,6 +484,7 @@ class Net:
             diff += branch.diff
 
     @QUIET
+    @flushing
     def infer(self, outputs: str | Sequence[str], sample: bool = True, **given: Any) -> Any:
         """The values of some blobs given those of others; runs only the layers in between.
 

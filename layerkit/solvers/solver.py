@@ -10,12 +10,51 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
+from layerkit.backends.threads import flushed
 from layerkit.errors import NetError, NotFiniteError
-from layerkit.layer import overrides
+from layerkit.layer import Layer, overrides
 from layerkit.net import Net, Plan
 from layerkit.profile import Profile, profile
 from layerkit.solvers.rates import RatePolicy, get
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
+from layerkit.solvers.uninterrupted import Uninterrupted
+
+
+def smallest_normal(dtype: np.dtype) -> float:
+    """The smallest positive number of a dtype that keeps its full precision."""
+    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
+
+
+def flush_denormals(xp: Any, array: Array) -> None:
+    """Sets what is below the smallest normal number to zero, in place.
+
+    The history of a weight without a gradient decays for ever.  It would soon be made of denormal
+    numbers, each of which costs many processors a hundred cycles.
+    """
+    array *= xp.abs(array) >= smallest_normal(array.dtype)
+
+
+def plain_settings(layer: Layer) -> tuple[Any, ...]:
+    """What of a layer's attributes can decide what its kernels do: numbers, names, truth values.
+
+    Those of an activation inside the layer belong to it.  What changes from step to step does not:
+    the position in the data, and the weight of a loss, which a recorded step reads anew.
+    """
+    found: list[Any] = []
+    for name, value in vars(layer).items():
+        if name.startswith("_") or name in ("position", "weight"):
+            continue
+        if isinstance(value, Layer):
+            found.append((name, plain_settings(value)))
+        elif _is_plain(value):
+            found.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str | np.generic)
 
 
 @dataclass
@@ -108,25 +147,44 @@ class Solver:
         Raises:
             NotFiniteError: the objective is infinite or not a number; no parameter has changed.
 
+        Where anything else goes wrong the step counts as not made: iteration, pass and position in
+        the data are those of before, so that the same step can be tried again.  Ctrl-C interrupts
+        before parameters change or when all have.
+
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
         if self._cuda is not None:
             return float(self.steps(1, **inputs)[0])
-        net = self.net
-        plan = self.plan()
-        loss = net.run_forward(plan, inputs)
-        if not math.isfinite(loss):
-            raise NotFiniteError(self.not_finite(loss))
+        net, iteration, before, made = self.net, self.iteration, self.net.state(), False
+        try:
+            with flushed(net.run.team):
+                plan = self.plan()
+                loss = net.run_forward(plan, inputs)
+                if not math.isfinite(loss):
+                    raise NotFiniteError(self.not_finite(loss))
+                with Uninterrupted():  # parameters change from here on
+                    self._follow(plan)
+                    made = True
+        except NotFiniteError:
+            raise
+        except BaseException:
+            if not made:
+                self.iteration = iteration
+                net.set_state(before)
+            raise
+        return loss
+
+    def _follow(self, plan: Plan) -> None:
+        """The backward pass and the update."""
         rate = self.rate(self.iteration)
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
-        net.run_backward(plan, {})
+        self.net.run_backward(plan, {})
         if self.clip is not None:
-            self._clip([net.arena.diff[span] for span in self._rest])
+            self._clip([self.net.arena.diff[span] for span in self._rest])
         for span in self._rest:
             self._update_span(span, rate)
-        return loss
 
     def steps(self, count: int, **inputs: Any) -> np.ndarray:
         """Makes `count` steps; returns the objective before each, float64 of shape (count,).
@@ -160,9 +218,11 @@ class Solver:
             self._recorded.clear()
         net.feed(inputs)
         apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
-        key = net.rows, self.clip, tuple(apart)
+        settings = tuple(plain_settings(layer) for layer in net.layers.values())
+        run = net.run
+        key = net.rows, self.clip, tuple(apart), run.seed, run.sample, run.training, settings
         if key not in self._recorded:
-            if len(self._recorded) > 7:  # numbers of rows, or weights, that come and go
+            if len(self._recorded) > 7:  # numbers of rows, or settings, that come and go
                 self._recorded.clear()
             self._recorded[key] = Recorded(self, self._cuda, plan, self._rest)
         return self._recorded[key]
