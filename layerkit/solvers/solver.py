@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,6 +45,8 @@ def plain_settings(layer: Layer) -> tuple[Any, ...]:
     for name, value in vars(layer).items():
         if name.startswith("_") or name in ("position", "weight"):
             continue
+        if isinstance(getattr(type(layer), name, None), functools.cached_property):
+            continue  # follows from the others
         if isinstance(value, Layer):
             found.append((name, plain_settings(value)))
         elif _is_plain(value):
