@@ -1,4 +1,4 @@
-"""What kernels are made of: with tiles.py, the only module that imports Numba.
+"""What kernels are made of: with tiles.py and cache.py, the only module that builds on Numba.
 
 Plain versions of the functions here, with their documentation, are in kernels.py.
 """
@@ -23,6 +23,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, overload
 
 from layerkit.backends import kernels, tiles
+from layerkit.backends.cache import keep_on_disk
 from layerkit.backends.threads import (
     ARGUMENTS,
     AWAKENINGS,
@@ -49,19 +50,14 @@ def njit(function: Any, options: dict[str, Any]) -> Any:
 
 
 def _cached(compiled: Any, function: Any) -> Any:
-    """Turns on the cache on disk, and makes it notice changes of what kernels are made of.
+    """Keeps the code on disk until what kernels are made of changes.
 
     By itself Numba looks at the file of the function only, not at those of the functions that it
     calls and of the constants that it holds, which are in this folder.
     """
-    try:
-        compiled.enable_caching()
-    except RuntimeError:  # no place on this disk can be written to
-        return compiled
-    files = [function.__code__.co_filename, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
-    cache_file = getattr(compiled._cache, "_cache_file", None)
-    if cache_file is not None:
-        cache_file._source_stamp = tuple(map(_checksum, files))
+    source = function.__code__.co_filename
+    files = [source, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
+    keep_on_disk(compiled, source, (numba.__version__, *map(_checksum, files)))
     return compiled
 
 

@@ -51,8 +51,9 @@ def thread_count() -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    given = [os.environ.get(name, "").split(",")[0] for name in LIMITS]
-    return min([count, *(int(n) for n in given if n.isdigit() and int(n) > 0)])
+    given = [os.environ.get(name, "").split(",")[0].strip() for name in LIMITS]
+    # No limit: what is no number, is not above zero, or has more digits than any number of cores.
+    return min([count, *(int(n) for n in given if n.isdecimal() and len(n) < 9 and int(n) > 0)])
 
 
 class Team:
