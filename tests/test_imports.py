@@ -17,7 +17,7 @@ RANKS = [
     ["layerkit.layers"],
     ["layerkit.profile", "layerkit.wiring"],
     ["layerkit.net"],
-    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
+    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit"],
     ["layerkit.command"],
