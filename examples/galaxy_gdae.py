@@ -67,6 +67,8 @@ def settings() -> SimpleNamespace:
         help="steps over which the rate rises to --rate (default: 0)")
     add("--clip", metavar="NORM", type=above_zero(float),
         help="largest norm of a gradient, to which longer ones are scaled down (default: none)")
+    add("--centre", action="store_true", default=None,
+        help="start with biases for which every unit is active for some galaxies")
     add("--kl-warm-up", metavar="N", type=at_least_zero(int),
         help="steps over which the weight of the KL terms rises to its full value (default: 0)")
     add("--samples", metavar="K", type=above_zero(int),
@@ -89,7 +91,7 @@ def settings() -> SimpleNamespace:
     chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
         "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "warm_up": 0, "clip": None,
-        "kl_warm_up": 0, "samples": 1,
+        "centre": False, "kl_warm_up": 0, "samples": 1,
         "augment": "dihedral", "keep": "last", "refine": None, "importance_samples": None,
         "backend": "auto", "seed": 0, "tiny": False,
         "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
@@ -258,6 +260,8 @@ def main() -> int:
             best.load()
         print(f"goes on from iteration {solver.iteration} in {model_file}")
     else:
+        if args.centre:
+            lk.centre_biases(test_net, x=train[:1000])
         galaxy.set_aside(model_file)
         best.path.unlink(missing_ok=True)
 
@@ -331,7 +335,8 @@ def main() -> int:
         "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
         "batch": args.batch, "samples": args.samples, "augment": args.augment,
-        "warm_up": args.warm_up, "clip": args.clip, "never_active": inactive.counts,
+        "warm_up": args.warm_up, "clip": args.clip, "centre": args.centre,
+        "never_active": inactive.counts,
         "kl_warm_up": args.kl_warm_up, "keep": args.keep,
         "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,

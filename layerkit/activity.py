@@ -1,4 +1,4 @@
-"""Activity: which units of a net never do anything.
+"""Activity: which units of a net never do anything, and how to start with none of them.
 
 A rectified linear unit whose input is negative for every example passes nothing on and gets no
 gradient: training cannot bring it back, and the net is smaller than it looks.
@@ -13,7 +13,7 @@ import numpy as np
 
 from layerkit.errors import NetError
 from layerkit.layer import Layer
-from layerkit.layers import ELU, LeakyReLU, ReLU
+from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
 from layerkit.net import Net
 
 RECTIFIERS = (ReLU, LeakyReLU, ELU)
@@ -71,6 +71,30 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
             now = (by_unit <= 0).all(axis=(0, 2))
             never[name] = never[name] & now if name in never else now
     return Inactive(max(lengths), never)
+
+
+def centre_biases(net: Net, **given: Any) -> None:
+    """Set the biases of rectified Dense layers so that each unit is active for some examples.
+
+    The mean over the examples of what a unit rectifies becomes zero, layer by layer.  Where inputs
+    are positive, as pictures are, the sign of a unit is otherwise nearly the same for all of them.
+    To be called before training.
+
+    Args:
+        net: any net; its parameters change.
+        given: arrays as for `Net.infer`, such as x=images, of shape (rows, ...).
+
+    Raises:
+        NetError: nothing is given, or it does not fit the net.
+    """
+    if not given:
+        raise NetError("centre_biases: give examples to centre on, such as x=images")
+    for layer in _after(net, given):
+        if isinstance(layer, Dense) and _rectifies(layer):
+            x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
+            w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
+            level = x.reshape(len(x), -1).mean(axis=0) @ w + b
+            layer.b.data[...] = net.backend.asarray((b - level).astype(net.dtype))
 
 
 def _rectifies(layer: Layer) -> bool:

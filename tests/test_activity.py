@@ -56,6 +56,28 @@ def test_only_what_the_given_blobs_lead_to_is_looked_at(rng):
     assert lk.find_inactive(net, g=g).counts == {"f": 3}
 
 
+def test_centred_units_have_a_mean_of_zero_and_none_is_dead(rng):
+    """Of positive inputs, for which half of the units are dead or never at rest before."""
+    net = net_of(
+        L.Dense("g", "x", units=40, neuron="relu", bias=0.7),
+        L.Dense("f", "g", units=30, neuron="relu"), L.Dense("y", "f", units=2, bias=3.0),
+    )
+    x = rng.uniform(0.9, 1, (50, 3))
+    before = {name: p.data.copy() for name, p in net.params.items()}
+    assert sum(lk.find_inactive(net, x=x).counts.values()) > 10
+    lk.centre_biases(net, x=x)
+    assert lk.find_inactive(net, x=x).counts == {"g": 0, "f": 0}
+    below = x
+    for name in "gf":
+        level = below @ net.params[f"{name}/weight"].data + net.params[f"{name}/bias"].data
+        np.testing.assert_allclose(level.mean(axis=0), 0, atol=1e-12)
+        below = np.maximum(level, 0)
+    for name in ("g/weight", "f/weight", "y/weight", "y/bias"):
+        np.testing.assert_array_equal(net.params[name].data, before[name])
+    with pytest.raises(NetError, match="give examples"):
+        lk.centre_biases(net)
+
+
 def test_nothing_is_dead(rng):
     net = net_of(L.Dense("h", "x", units=2, neuron="relu", weight=0.0, bias=1.0))
     assert str(lk.find_inactive(net, x=np.ones((2, 3)))).endswith("on 2 examples: none")
