@@ -63,6 +63,12 @@ def settings() -> SimpleNamespace:
     add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
     add("--final-rate", metavar="R", type=at_least_zero(float),
         help="rate at the end, to which it falls along half a cosine (default: 1%% of --rate)")
+    add("--warm-up", metavar="N", type=at_least_zero(int),
+        help="steps over which the rate rises to --rate (default: 0)")
+    add("--clip", metavar="NORM", type=above_zero(float),
+        help="largest norm of a gradient, to which longer ones are scaled down (default: none)")
+    add("--centre", action="store_true", default=None,
+        help="start with biases for which every unit is active for some galaxies")
     add("--kl-warm-up", metavar="N", type=at_least_zero(int),
         help="steps over which the weight of the KL terms rises to its full value (default: 0)")
     add("--samples", metavar="K", type=above_zero(int),
@@ -84,7 +90,8 @@ def settings() -> SimpleNamespace:
     args["set"] = dict(args["set"]) if args["set"] else None
     chosen: dict[str, Any] = {
         "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
-        "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
+        "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "warm_up": 0, "clip": None,
+        "centre": False, "kl_warm_up": 0, "samples": 1,
         "augment": "dihedral", "keep": "last", "refine": None, "importance_samples": None,
         "backend": "auto", "seed": 0, "tiny": False,
         "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
@@ -227,7 +234,8 @@ def main() -> int:
         1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
     )
     final_rate = 0.01 * args.rate if args.final_rate is None else args.final_rate
-    solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=final_rate))
+    rate = lk.rates.WarmUp(lk.rates.Cosine(args.rate, iterations, final_rate), args.warm_up)
+    solver = lk.Adam(net, rate, clip=args.clip)
     kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
     bound_terms = [  # each at its full weight, whatever training gives it
         x.name for x in net.layers.values()
@@ -252,6 +260,8 @@ def main() -> int:
             best.load()
         print(f"goes on from iteration {solver.iteration} in {model_file}")
     else:
+        if args.centre:
+            lk.centre_biases(test_net, x=train[:1000])
         galaxy.set_aside(model_file)
         best.path.unlink(missing_ok=True)
 
@@ -311,6 +321,8 @@ def main() -> int:
         print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
         return INTERRUPTED
     print(f"trained and saved as {model_file}; --resume draws the rest, should it be interrupted")
+    inactive = lk.find_inactive(test_net, x=validation)
+    print(inactive)
 
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
@@ -323,6 +335,8 @@ def main() -> int:
         "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
         "batch": args.batch, "samples": args.samples, "augment": args.augment,
+        "warm_up": args.warm_up, "clip": args.clip, "centre": args.centre,
+        "never_active": inactive.counts,
         "kl_warm_up": args.kl_warm_up, "keep": args.keep,
         "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,

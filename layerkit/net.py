@@ -20,7 +20,7 @@ from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
-from layerkit.backends.threads import team
+from layerkit.backends.threads import flushing, team
 from layerkit.blob import Arena, Blob, Parameter, ReboundError
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
@@ -408,6 +408,7 @@ class Net:
 
     @QUIET
     @serialised
+    @flushing
     def forward(self, /, **inputs: Any) -> float:
         """Runs every layer; returns the objective.
 
@@ -519,6 +520,7 @@ class Net:
 
     @QUIET
     @serialised
+    @flushing
     def backward(self, /, **diffs: Any) -> None:
         """Fills the diff of every trainable parameter and of every blob that needs one.
 
@@ -648,6 +650,7 @@ class Net:
 
     @QUIET
     @serialised
+    @flushing
     def infer(self, outputs: str | Sequence[str], /, sample: bool = True, **given: Any) -> Any:
         """The values of some blobs given those of others; runs only the layers in between.
 

@@ -7,6 +7,7 @@ does.
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from cases import CASES
 import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
+from layerkit.backends import cuda
 from layerkit.backends.cuda import Device
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 from layerkit.layer import KERNELS
@@ -416,6 +418,181 @@ def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
     losses = solvers[1].steps(9)
     np.testing.assert_allclose(solvers[0].steps(9 - after), losses[after:], rtol=1e-10)
     assert_same_training(solvers)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+@pytest.mark.parametrize("call", ["forward_cuda", "backward_cuda"])
+def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, call, after):
+    """Before anything is recorded, when layers are called one by one."""
+    net = lk.Net(with_galaxies(hidden=7, pixels=50), 3, "cupy", seed=3)
+    solver, calls, layer = lk.Adam(net, 1e-3), [], net.layers["f2"]
+    solver.record = False
+    solver.fuse = False
+    original = getattr(layer, call)
+
+    def interrupted(bottoms, tops):
+        calls.append(call)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        original(bottoms, tops)
+
+    setattr(layer, call.removesuffix("_cuda"), interrupted)
+    net._plan_backward()
+    with pytest.raises(KeyboardInterrupt):
+        solver.steps(9)
+    assert solver.iteration == after
+    assert net.state() == {"seed": 3, "passes": after, "position/x": 3 * after}
+
+
+def test_ctrl_c_is_heard_between_two_steps(gpu, monkeypatch):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers, calls = [lk.Adam(net, 1e-3) for net in nets], []
+    prepare = L.MemoryData.prepare
+
+    def pressed(self):
+        calls.append(self)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        prepare(self)
+
+    monkeypatch.setattr(L.MemoryData, "prepare", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        solvers[0].steps(9)
+    assert solvers[0].iteration == 4
+    losses = solvers[1].steps(9)
+    np.testing.assert_allclose(solvers[0].steps(5), losses[4:], rtol=1e-10)
+    assert_same_training(solvers)
+
+
+def test_a_rate_that_cannot_be_had_leaves_all_as_it_was(gpu):
+    net = lk.Net(with_galaxies(hidden=7, pixels=50), 3, "cupy", seed=3)
+    solver = lk.Adam(net, lambda iteration: 1e-3 if iteration < 5 else 1 / 0)
+    solver.steps(3)
+    state = net.state()
+    with pytest.raises(ZeroDivisionError):
+        solver.steps(9)
+    assert (solver.iteration, net.state()) == (3, state)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("rows", [1, 18])
+def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
+    """By layers with few examples, by flat arrays with many."""
+    layers = [
+        L.Input("x", shape=(3,)), L.Input("t", shape=(40,)), L.Dense("y", "x", units=40),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, rows, "cupy")
+    training = SOLVERS[solver](net)
+    start = host(net, net.params["y/weight"].data)
+    for flat in training.history.values():
+        flat.fill(1e-39)
+    training.step(x=np.zeros((rows, 3)), t=np.zeros((rows, 40)))
+    for name, flat in training.history.items():
+        for p in net.params.values():
+            assert not host(net, flat[p.offset : p.offset + p.size]).any(), name
+    np.testing.assert_array_equal(host(net, net.params["y/weight"].data), start)
+
+
+# What a recorded step was recorded with.
+
+
+def changes():
+    """What can be changed between steps, and how."""
+    def setting(layer, name, value):
+        return lambda net, solver: setattr(net.layers[layer], name, value)
+
+    return {
+        "seed": lambda net, solver: net.set_state({**net.state(), "seed": 77}),
+        "sample": lambda net, solver: setattr(net.run, "sample", False),
+        "training": lambda net, solver: setattr(net.run, "training", False),
+        "ratio": setting("drop", "ratio", 0.7),
+        "scale": setting("x", "scale", np.float64(0.5)),
+        "augment": setting("x", "augment", None),
+        "floor": setting("reconstruction", "floor", 0.3),
+        "slope": lambda net, solver: setattr(net.layers["h"].neuron, "slope", np.float32(0.25)),
+        "slope of a layer": setting("leak", "slope", np.float64(0.5)),
+        "weight": setting("kl", "weight", 0.25),
+        "beta1": lambda net, solver: setattr(solver, "beta1", 0.5),
+        "rate": lambda net, solver: setattr(solver, "rate", lk.rates.Fixed(0.003)),
+        "clip": lambda net, solver: setattr(solver, "clip", 0.01),
+    }
+
+
+def changeable():
+    """A net with a setting in every kernel that has one."""
+    images = galaxies(11, pixels=36).reshape(11, 6, 6)
+    return [
+        L.MemoryData("x", data=images, augment="dihedral"),
+        L.Dense("h", "flat", units=7, neuron="leaky_relu"), L.LeakyReLU("leak", "h"),
+        L.Dropout("drop", "leak", ratio=0.2),
+        L.Dense("m", "drop", units=3), L.Dense("v", "drop", units=3),
+        L.Reparameterize("z", "m", "v"), L.Dense("e", "z", units=5, neuron="elu"),
+        L.Dense("mean", "e", units=36), L.Dense("variance", "e", units=36),
+        L.Reshape("flat", "x", shape=(36,)),
+        L.GaussianReconstruction("reconstruction", "flat", "mean", "variance", floor=0.1),
+        L.GaussianKL("kl", "m", "v"),
+    ]
+
+
+@pytest.mark.parametrize("rows", [3, 18])
+@pytest.mark.parametrize("what", changes())
+def test_a_recorded_step_follows_what_is_changed(gpu, rows, what):
+    nets = pair(changeable(), rows, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    for solver in solvers:
+        solver.steps(3)
+    for solver in solvers:
+        changes()[what](solver.net, solver)
+    np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-9)
+    assert_same_training(solvers)
+    assert all(r._replay is not None for r in solvers[0]._recorded.values()), "all are recorded"
+
+
+def test_loading_another_seed_replays_its_noise(gpu, tmp_path):
+    saved = pair(changeable(), 3, 41, dtype="float64")[1]
+    solver = lk.Adam(saved, 1e-3)
+    solver.steps(2)
+    lk.save(tmp_path / "snapshot.h5", saved, solver)
+    nets = pair(changeable(), 3, 5, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    solvers[0].steps(4)  # recorded with seed 5
+    for net, training in zip(nets, solvers, strict=True):
+        lk.load(tmp_path / "snapshot.h5", net, training)
+        assert net.run.seed == 41
+    np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-9)
+    assert_same_training(solvers)
+
+
+def test_a_weight_that_rises_does_not_record_again(gpu):
+    net = lk.Net(changeable(), 3, "cupy")
+    solver = lk.Adam(net, 1e-3)
+    for i in range(6):
+        net.layers["kl"].weight = i / 6
+        solver.steps(1)
+    (recorded,) = solver._recorded.values()
+    assert recorded._replay is not None
+
+
+NUMBERS = [0.1, np.float64(0.1), np.float32(0.1), np.float16(0.125), 1, np.int64(1), 1e-30]
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_settings_of_any_kind_of_number_compile(gpu, value, dtype, rng):
+    layers = [
+        L.Input("x", shape=(5,)), L.LeakyReLU("leaky", "x", slope=value),
+        L.ELU("elu", "x", alpha=value),
+    ]
+    x = {"x": rng.standard_normal((3, 5))}
+    nets = pair(layers, 3, 1, dtype=dtype, gradients="all")
+    compare(nets, x, random_weights(nets[1], x, rng), dtype)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.float64("inf")])
+def test_a_number_that_cannot_be_written_down_is_an_error(value):
+    with pytest.raises(lk.errors.NetError, match="finite"):
+        cuda.literal(value)
 
 
 def test_at_batch_1_the_gradient_of_weights_never_reaches_memory(gpu):

@@ -18,7 +18,7 @@ RANKS = [
     ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
     ["layerkit.inference"],
     ["layerkit.net"],
-    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
+    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit"],
     ["layerkit.command"],

@@ -1,6 +1,8 @@
 """Solvers beside optax, rate policies beside closed forms, and training that cannot go on."""
 
 import math
+import signal
+import threading
 
 import jax
 import numpy as np
@@ -658,3 +660,258 @@ def test_policies_stay_real_and_finite():
         for i in (0, 1, 7, 10**6, 10**12):
             assert 0 <= policy(i) <= 0.3
             assert isinstance(policy(i), float)
+
+
+# Denormal numbers, which cost many processors a hundred cycles each.
+
+DECAYING = {"Adam": lk.Adam, "SGD": lk.SGD, "Nesterov": lk.Nesterov}
+DENORMAL = {"float32": 1e-39, "float64": 1e-310}
+
+
+def denormals(array):
+    return np.count_nonzero((array != 0) & (np.abs(array) < np.finfo(array.dtype).tiny))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("solver", DECAYING)
+def test_an_update_makes_denormal_histories_zero(solver, fuse, kernels, dtype):
+    """Without a gradient: x is zero, and so is what follows from it."""
+    layers = [
+        L.Input("x", shape=(3,)), L.Input("t", shape=(40,)), L.Dense("y", "x", units=40),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, 2, dtype=dtype, kernels=kernels)
+    training = DECAYING[solver](net)
+    training.fuse = fuse
+    start = net.params["y/weight"].data.copy()
+    size = DENORMAL[dtype]
+    for flat in training.history.values():
+        flat[...] = size
+        flat[1::2] *= 1 if flat is training.history.get("v") else -1
+    training.step(x=np.zeros((2, 3)), t=np.zeros((2, 40)))
+    for name, flat in training.history.items():
+        for p in net.params.values():  # the padding between them is nobody's
+            assert not flat[p.offset : p.offset + p.size].any(), name
+    np.testing.assert_array_equal(net.params["y/weight"].data, start)
+
+
+@pytest.mark.parametrize("solver", DECAYING)
+def test_the_smallest_normal_numbers_and_nan_stay(solver):
+    """By the update alone, in array code: what is not denormal is as the formula says."""
+    net = make("float32", kernels="array")
+    training = DECAYING[solver](net)
+    training.iteration = 1
+    tiny = np.finfo(np.float32).tiny
+    for size, kept in ((tiny * 1.5, True), (tiny, False), (np.nan, True), (-np.inf, True)):
+        history = {name: np.full(1, size, np.float32) for name in training.histories}
+        zeros = np.zeros((2, 1), np.float32)
+        with np.errstate(invalid="ignore"):
+            training.update(*zeros, 0.1, **history)
+        first = history[training.histories[0]][0]
+        keep = training.beta1 if solver == "Adam" else training.momentum
+        assert first == pytest.approx(size * keep if kept else 0.0, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("solver", DECAYING)
+def test_no_history_holds_a_denormal_after_training(solver, kernels):
+    """Two of three hidden units stop being active after some steps, as in a net of galaxies."""
+    layers = [
+        L.Input("x", shape=(4,)), L.Input("t", shape=(2,)),
+        L.Dense("h", "x", units=3, neuron="relu", bias=1.0), L.Dense("y", "h", units=2),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, 4, kernels=kernels, seed=1)
+    training = DECAYING[solver](net, 1e-3)
+    rng = np.random.default_rng(3)
+    x, t = rng.random((4, 4)), rng.random((4, 2))
+    for i in range(2000):
+        training.step(x=x, t=t)
+        if i == 20:
+            net.params["h/bias"].data[1:] = -100.0
+        if i % 100 == 0 or i > 1950:
+            assert sum(map(denormals, training.history.values())) == 0
+    history = training.history[training.histories[0]]
+    p = net.params["h/weight"]
+    velocity = history[p.offset : p.offset + p.size].reshape(p.shape)
+    assert not velocity[:, 1:].any(), "they have decayed"
+    assert velocity[:, 0].any()
+
+
+def halve(number):
+    return np.float32(number) * np.float32(0.5)
+
+
+class Spoilt(lk.Layer):
+    """Passes data through, and looks at the thread's own arithmetic or raises."""
+
+    def __init__(self, name, bottom, *, tops=None):
+        super().__init__(name, [bottom], tops)
+        self.seen, self.error, self.act = [], {}, {}
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.seen.append(halve(1e-39))
+        tops[0].data[...] = bottoms[0].data
+        self.happens("forward")
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff
+        self.happens("backward")
+
+    def happens(self, where):
+        if where in self.act:
+            self.act.pop(where)()
+        if where in self.error:
+            raise self.error.pop(where)
+
+
+def spoilt(**settings):
+    images = np.random.default_rng(4).random((9, 6)).astype("float32")
+    layers = [
+        L.MemoryData("x", data=images), L.Dense("h", "x", units=5, neuron="relu"),
+        Spoilt("s", "h"), L.Dense("y", "s", units=6), L.SquareLoss("loss", "y", "x"),
+    ]
+    return lk.Net(layers, 2, seed=2, **settings)
+
+
+def test_the_callers_arithmetic_is_as_before():
+    """Also after errors, within one another, and in several threads."""
+    pytest.importorskip("numba", reason="array code by itself leaves the processor alone")
+    net = spoilt()
+    solver, layer = lk.Adam(net), net.layers["s"]
+    small = halve(1e-39)
+    assert small > 0
+
+    def work():
+        assert halve(1e-39) == small
+        mine = spoilt()
+        training = lk.SGD(mine)
+        for _ in range(50):
+            training.step()
+            assert halve(1e-39) == small
+        finished.append(set(mine.layers["s"].seen))
+
+    finished = []
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert finished == [{0.0}] * 3
+    for call in (solver.step, net.forward, net.backward, lambda: net.infer("y", s=np.ones((3, 5)))):
+        call()
+        assert halve(1e-39) == small
+    for where in ("forward", "backward"):
+        layer.error[where] = MemoryError("spoilt")
+        with pytest.raises(MemoryError):
+            solver.step()
+        assert halve(1e-39) == small
+    inner = spoilt()
+    layer.act["forward"] = inner.forward  # a net that runs inside a layer of another
+    layer.act["backward"] = lambda: layer.seen.append(halve(1e-39))
+    solver.step()
+    assert set(layer.seen) == {0.0}
+    assert halve(1e-39) == small
+
+
+# Steps that are cut short.
+
+
+def whole_run(steps, kernels):
+    net = spoilt(kernels=kernels)
+    lk.Adam(net).steps(steps)
+    return flat(net)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_a_forward_pass_that_fails_is_a_step_not_made(error, kernels):
+    net = spoilt(kernels=kernels)
+    solver = lk.Adam(net)
+    solver.steps(3)
+    state = net.state()
+    net.layers["s"].error["forward"] = error()
+    with pytest.raises(error):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+    solver.steps(2)
+    np.testing.assert_array_equal(flat(net), whole_run(5, kernels))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_backward_pass_that_fails_is_a_step_not_made(error):
+    net = spoilt(kernels="array")
+    solver = lk.Adam(net)
+    solver.steps(3)
+    state = net.state()
+    net.layers["s"].error["backward"] = error()
+    with pytest.raises(error):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+    solver.steps(2)
+    np.testing.assert_array_equal(flat(net), whole_run(5, "array"))
+
+
+def test_a_rate_that_cannot_be_had():
+    net = spoilt()
+    solver = lk.Adam(net, lambda iteration: 0.001 if iteration < 3 else 1 / 0)
+    solver.steps(3)
+    state = net.state()
+    with pytest.raises(ZeroDivisionError):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_ctrl_c_while_parameters_change_waits_for_the_end_of_the_step(kernels):
+    net = spoilt(kernels=kernels)
+    solver = lk.Adam(net)
+    handler = signal.getsignal(signal.SIGINT)
+    net.layers["s"].act["backward"] = lambda: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        solver.steps(9)
+    assert solver.iteration == 1
+    assert net.state() == {"seed": 2, "passes": 1, "position/x": 2}
+    assert signal.getsignal(signal.SIGINT) is handler
+    solver.steps(4)
+    np.testing.assert_array_equal(flat(net), whole_run(5, kernels))
+
+
+def test_ctrl_c_in_the_forward_pass_is_heard_at_once():
+    net = spoilt()
+    net.layers["s"].act["forward"] = lambda: signal.raise_signal(signal.SIGINT)
+    solver = lk.Adam(net)
+    with pytest.raises(KeyboardInterrupt):
+        solver.step()
+    assert (solver.iteration, net.state()["passes"], net.state()["position/x"]) == (0, 0, 0)
+    solver.steps(5)
+    np.testing.assert_array_equal(flat(net), whole_run(5, "auto"))
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it has waited")
+
+    net = spoilt()
+    net.layers["s"].act["backward"] = twice
+    with pytest.raises(KeyboardInterrupt):
+        lk.Adam(net).step()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_settings_that_are_changed_are_followed_by_kernels(rng):
+    x = rng.standard_normal((2, 6))
+    layers = [L.Input("x", shape=(6,)), L.Dense("y", "x", units=4, neuron="leaky_relu")]
+    nets = [lk.Net(layers, 2, dtype="float64", kernels=kernels) for kernels in ("auto", "array")]
+    for slope in (0.01, 0.3, np.float32(0.5), 1):
+        for net in nets:
+            net.layers["y"].neuron.slope = slope
+            net.forward(x=x)
+        np.testing.assert_allclose(nets[0].blobs["y"].data, nets[1].blobs["y"].data, rtol=1e-12)

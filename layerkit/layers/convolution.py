@@ -163,13 +163,6 @@ class Windowed(Layer):
 
     def _make_work_space(self, top: Shape) -> None:
         """Room for the windows and the sums of each piece of work."""
-        # An activation of two straight lines is part of the kernels, others follow them.
-        self.slope = 1.0
-        if isinstance(self.neuron, ReLU):
-            self.slope = 0.0
-        elif isinstance(self.neuron, LeakyReLU):
-            self.slope = self.neuron.slope
-        self.apart = self.neuron if self.slope == 1 else None
         dtype, pieces = self.run.dtype, min(PIECES, self.run.batch_size)
         self.scratch = np.zeros((pieces, self.places, self.window), dtype)
         self.bordered = np.zeros((pieces, math.prod(self.padded.shape)), dtype)
@@ -178,6 +171,18 @@ class Windowed(Layer):
         self.ones = np.ones((top[1] * top[2], 1), dtype)  # a product with these is a sum
         self.nothing = np.zeros((0, 0), dtype)
         self.nothing_flat = np.zeros(0, dtype)
+
+    @property
+    def slope(self) -> float:
+        """Of what is not positive: an activation of two straight lines is part of the kernels."""
+        if isinstance(self.neuron, ReLU):
+            return 0.0
+        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
+
+    @property
+    def apart(self) -> Neuron | None:
+        """The activation where it follows the kernels."""
+        return self.neuron if self.slope == 1 else None
 
     def _matrix(self, shape: Shape) -> Shape:
         """The shape of W, or of its diff, as the matrix that multiplies windows."""

@@ -114,13 +114,6 @@ class Dense(Layer):
 
     def _make_work_space(self, inputs: int) -> None:
         """Room for the partial sums and blocks of gradient that pieces of work need."""
-        # An activation of two straight lines is part of the kernel, others follow it.
-        self.slope = 1.0
-        if isinstance(self.neuron, ReLU):
-            self.slope = 0.0
-        elif isinstance(self.neuron, LeakyReLU):
-            self.slope = self.neuron.slope
-        self.apart = self.neuron if self.slope == 1 else None
         rows, dtype = self.run.batch_size, self.run.dtype
         # With next to no examples W is read in the order of memory.
         sums = inputs >= LONG > self.units or (rows <= VERY_FEW and self.units >= LONG)
@@ -132,6 +125,18 @@ class Dense(Layer):
         self.nothing_flat = np.zeros(0, dtype)
         self.no_constants = np.zeros(8)
         self.magnitude = Magnitude(self.run.team)
+
+    @property
+    def slope(self) -> float:
+        """Of what is not positive: an activation of two straight lines is part of the kernel."""
+        if isinstance(self.neuron, ReLU):
+            return 0.0
+        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
+
+    @property
+    def apart(self) -> Neuron | None:
+        """The activation where it follows the kernel."""
+        return self.neuron if self.slope == 1 else None
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """y = a(x W + b), bias and activation added to a piece of y while it is in cache."""
@@ -203,21 +208,20 @@ class Dense(Layer):
         if self.run.device is None and self.w.size < LARGE:
             self.backward_update = None
 
-    @functools.cached_property
+    @property
     def _functions(self) -> str:
         """The activation; that of a linear layer is nothing."""
         functions = FUNCTIONS % ("x", "dy") if self.neuron is None else self.neuron.functions()
         assert functions is not None
         return functions
 
-    @functools.cached_property
+    @property
     def _source(self) -> str:
-        return self._functions + CUDA
+        return _with_functions(self._functions)
 
-    @functools.cached_property
-    def _few(self) -> str:
-        """In front of kernels for few examples."""
-        return f"#define ROWS {self.run.batch_size}u\n#define SPAN {SPAN}u\n" + self._functions
+    def _few(self, kernel: str, update: str = "") -> str:
+        """The source of a kernel for few examples."""
+        return _for_few(update, self.run.batch_size, self._functions, kernel)
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The product by cuBLAS, bias and activation in one pass; all of it in one if small."""
@@ -226,7 +230,7 @@ class Dense(Layer):
         inputs = self.w.size // self.units
         if self.run.batch_size <= FEW_CUDA and inputs <= NEAR:
             device.launch(
-                self._few + FEW_FORWARD, "few_forward", -(-self.units // 32), len(x), inputs,
+                self._few(FEW_FORWARD), "few_forward", -(-self.units // 32), len(x), inputs,
                 self.units, x, self.w.data, self.b.data, y,
             )
             return
@@ -256,7 +260,7 @@ class Dense(Layer):
         inputs, spans = self.w.size // self.units, max(len(self.dx_sums), 1)
         to = dx if dx is None or spans == 1 else self.dx_sums
         device.launch(
-            self._few + FEW_BACKWARD, "few_backward", -(-(inputs + 1) // 8) * spans, len(x), inputs,
+            self._few(FEW_BACKWARD), "few_backward", -(-(inputs + 1) // 8) * spans, len(x), inputs,
             self.units, x, top.data, top.diff, self.w.data,
             self.w.diff if self.w.trainable else None, self.b.diff if self.b.trainable else None,
             to,
@@ -496,6 +500,18 @@ SLICE = 64  # rows of which a block adds up the gradients of the biases
 FEW_CUDA = 16  # examples up to which one kernel for all is faster than several by cuBLAS
 SPAN = 256  # units whose weights a block then changes
 NEAR = 1024  # inputs up to which one block then adds up a unit
+
+
+@functools.cache  # one object for each setting, whose hash is known
+def _with_functions(functions: str) -> str:
+    return functions + CUDA
+
+
+@functools.cache
+def _for_few(update: str, rows: int, functions: str, kernel: str) -> str:
+    return f"{update}#define ROWS {rows}u\n#define SPAN {SPAN}u\n{functions}{kernel}"
+
+
 
 CUDA = f"#define SLICE {SLICE}u\n" + r"""
 KERNEL bias_activation(i64 size, i64 units, const real* b, real* y)

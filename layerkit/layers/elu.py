@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
+from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
 from layerkit.settings import Positive, Tops
 
@@ -34,5 +35,5 @@ class ELU(Neuron):
 
     def cuda(self) -> tuple[str, str]:
         """y and dx."""
-        alpha = f"(real){self.alpha!r}"
+        alpha = literal(self.alpha)
         return f"x <= 0 ? {alpha} * expm1(x) : x", f"y > 0 ? dy : dy * (y + {alpha})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
+from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
 from layerkit.settings import Positive, Tops
 
@@ -34,5 +35,5 @@ class LeakyReLU(Neuron):
 
     def cuda(self) -> tuple[str, str]:
         """y and dx."""
-        slope = f"(real){self.slope!r}"
+        slope = literal(self.slope)
         return f"x <= 0 ? {slope} * x : x", f"y > 0 ? dy : {slope} * dy"

@@ -92,9 +92,9 @@ class Neuron(Layer):
                 self._source, "neuron_backward", blocks, y.size, y, tops[0].diff, dx
             )
 
-    @functools.cached_property
+    @property
     def _source(self) -> str:
-        return f"{self.functions()}{ELEMENTS}"
+        return _with_elements(self.functions())
 
 
 class NeuronName(Rule):
@@ -118,6 +118,12 @@ Activation = Annotated[str, NeuronName()]
 
 
 # CUDA.
+
+
+@functools.cache  # one object for each setting, whose hash is known
+def _with_elements(functions: str | None) -> str:
+    return f"{functions}{ELEMENTS}"
+
 
 FUNCTIONS = """
 __device__ inline real activate(real x) { return %s; }

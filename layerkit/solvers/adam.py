@@ -13,7 +13,7 @@ from layerkit.errors import NetError
 from layerkit.net import Net
 from layerkit.settings import Number, Positive
 from layerkit.solvers.rates import Rate
-from layerkit.solvers.solver import Solver
+from layerkit.solvers.solver import Solver, flush_denormals, smallest_normal
 
 Decay = Annotated[float, Number(least=0, below=1)]
 
@@ -23,6 +23,8 @@ class Adam(Solver):
 
     m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     w = w - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
+
+    Moments below the smallest normal number become zero; see `flush_denormals`.
 
     Args:
         rate: default 1e-3.
@@ -61,8 +63,10 @@ class Adam(Solver):
         m, v = history["m"], history["v"]
         m *= self.beta1
         m += (1 - self.beta1) * g
+        flush_denormals(self.net.xp, m)
         v *= self.beta2
         v += (1 - self.beta2) * (g * g)
+        flush_denormals(self.net.xp, v)
         step = rate / (1 - self.beta1**self.iteration)
         root = self.net.xp.sqrt(v)
         root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
@@ -84,7 +88,8 @@ class Adam(Solver):
         return (
             self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
             rate / (1 - self.beta1**self.iteration),
-            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon, 0.0,
+            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon,
+            smallest_normal(self.net.dtype),
         )
 
 
@@ -93,11 +98,14 @@ def _adam(size, w, g, m, v, constants):
     w, g, m, v, c = view(w, size), view(g, size), view(m, size), view(v, size), view(constants, 8)
     number = w.dtype.type
     keep_m, add_m, keep_v, add_v = number(c[0]), number(c[1]), number(c[2]), number(c[3])
-    step, root, epsilon = number(c[4]), number(c[5]), number(c[6])
+    step, root, epsilon, tiny = number(c[4]), number(c[5]), number(c[6]), number(c[7])
+    zero = number(0)
     for i in range(size):
         gradient = g[i]  # read before anything is written, so that the loop vectorises
         first = keep_m * m[i] + add_m * gradient
         second = keep_v * v[i] + add_v * (gradient * gradient)
+        first = zero if abs(first) < tiny else first
+        second = zero if second < tiny else second
         new = w[i] - step * first / (math.sqrt(second) * root + epsilon)
         w[i], m[i], v[i] = new, first, second
 
@@ -110,6 +118,8 @@ __device__ inline void update(real g, real* w, real* first, real* second, const 
     const double* c = constants;
     real m = (real)c[0] * *first + (real)c[1] * g;
     real v = (real)c[2] * *second + (real)c[3] * (g * g);
+    if (fabs(m) < (real)c[7]) m = 0;
+    if (v < (real)c[7]) v = 0;
     *first = m;
     *second = v;
     *w -= (real)c[4] * m / (sqrt(v) * (real)c[5] + (real)c[6]);

@@ -12,6 +12,7 @@ as they are, in all steps that follow.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Plan
+from layerkit.solvers.uninterrupted import Uninterrupted
 
 STEPS = 1024  # that are made, at most, before losses are looked at
 CONSTANTS = 8
@@ -90,35 +92,44 @@ class Recorded:
         sources, rows = net.sources(), net.rows
         iteration, passes = solver.iteration, net.run.passes
         positions = [x.position for x in sources]
+
+        def count_steps(made: int) -> None:
+            solver.iteration, net.run.passes = iteration + made, passes + made
+            for source, position in zip(sources, positions, strict=True):
+                source.position = position + made * rows
+
         count = self._upload(count)
-        self.device.set_clock(passes, [p - rows for p in positions], row=-1)
-        self.device.forget_clock()
         step = 0
-        try:
-            while step < count:
-                net.run.passes += 1
-                net.prepare()
-                self._step()
-                step += 1
-                for source, position in zip(sources, positions, strict=True):
-                    source.position = position + step * rows
-                net.look_ahead()
-        except BaseException:  # Ctrl-C, or data that cannot be read: so many steps have been made
-            solver.iteration, net.run.passes = iteration + step, passes + step
-            raise
+        with Uninterrupted() as interrupt:  # Ctrl-C is heard between two steps
+            self.device.set_clock(passes, [p - rows for p in positions], row=-1)
+            self.device.forget_clock()
+            try:
+                while step < count and not interrupt.requested:
+                    net.run.passes += 1
+                    net.prepare()
+                    self._step()
+                    step += 1
+                    count_steps(step)
+                    net.look_ahead()
+            finally:  # data that cannot be read, say: so many steps have been made
+                count_steps(step)
+            return self._settle(step, count_steps)
+
+    def _settle(self, count: int, count_steps: Callable[[int], None]) -> np.ndarray:
+        """Waits for so many steps, and says what came of them."""
+        solver, net = self.solver, self.net
         results = net.backend.to_host(self._results[:count])
         clock = net.backend.to_host(self.device.clock)
         made = int(clock[cuda.ROW]) if clock[cuda.HALTED] else count
-        solver.iteration = iteration + made
-        last = min(made, count - 1)
-        means = dict(zip((x.name for x in self.reported), results[last, 2:].tolist(), strict=True))
-        net.losses.update({x.name: means[x.name] for x in self.losses})
-        net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
-        net.regularisation = float(results[last, 1])
+        if count:
+            last = results[min(made, count - 1)]
+            means = dict(zip((x.name for x in self.reported), last[2:].tolist(), strict=True))
+            net.losses.update({x.name: means[x.name] for x in self.losses})
+            net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
+            net.regularisation = float(last[1])
         if made < count:
-            net.run.passes = passes + made + 1
-            for source, position in zip(sources, positions, strict=True):
-                source.position = position + (made + 1) * rows
+            count_steps(made + 1)  # of data and noise, but not of updates
+            solver.iteration -= 1
             raise NotFiniteError(solver.not_finite(float(results[made, 0])))
         return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,13 +12,54 @@ import numpy as np
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
 from layerkit.backends.magnitude import Magnitude
+from layerkit.backends.threads import flushed
 from layerkit.errors import NetError, NotFiniteError, brief
-from layerkit.layer import overrides
+from layerkit.layer import Layer, overrides
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
 from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
+from layerkit.solvers.uninterrupted import Uninterrupted
+
+
+def smallest_normal(dtype: np.dtype) -> float:
+    """The smallest positive number of a dtype that keeps its full precision."""
+    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
+
+
+def flush_denormals(xp: Any, array: Array) -> None:
+    """Sets what is below the smallest normal number to zero, in place.
+
+    The history of a weight without a gradient decays for ever.  It would soon be made of denormal
+    numbers, each of which costs many processors a hundred cycles.
+    """
+    array *= xp.abs(array) >= smallest_normal(array.dtype)
+
+
+def plain_settings(layer: Layer) -> tuple[Any, ...]:
+    """What of a layer's attributes can decide what its kernels do: numbers, names, truth values.
+
+    Those of an activation inside the layer belong to it.  What changes from step to step does not:
+    the position in the data, and the weight of a loss, which a recorded step reads anew.
+    """
+    found: list[Any] = []
+    for name, value in vars(layer).items():
+        if name.startswith("_") or name in ("position", "weight"):
+            continue
+        if isinstance(getattr(type(layer), name, None), functools.cached_property):
+            continue  # follows from the others
+        if isinstance(value, Layer):
+            found.append((name, plain_settings(value)))
+        elif _is_plain(value):
+            found.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str | np.generic)
 
 
 @dataclass
@@ -136,15 +178,31 @@ class Solver(Checked):
                 for this solver; neither a parameter nor a history has changed.
             NetError: a rate policy gave something that is no rate; nothing has changed.
 
+        Where anything else goes wrong the step counts as not made: iteration, pass and position in
+        the data are those of before, so that the same step can be tried again.  Ctrl-C interrupts
+        before parameters change or when all have.
+
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
         if self._cuda is not None:
             return float(self.steps(1, **inputs)[0])
-        plan, rate = self.plan(), self.rate_now()
-        loss = self.net.run_forward(plan, inputs)
-        if not math.isfinite(loss):
-            raise NotFiniteError(self.not_finite(loss))
-        self._follow(plan, rate, loss)
+        net, iteration, before, made = self.net, self.iteration, self.net.state(), False
+        try:
+            with flushed(net.run.team):
+                plan, rate = self.plan(), self.rate_now()
+                loss = net.run_forward(plan, inputs)
+                if not math.isfinite(loss):
+                    raise NotFiniteError(self.not_finite(loss))
+                with Uninterrupted():  # parameters change from here on
+                    self._follow(plan, rate, loss)
+                    made = True
+        except NotFiniteError:
+            raise
+        except BaseException:
+            if not made:
+                self.iteration = iteration
+                net.set_state(before)
+            raise
         return loss
 
     def rate_now(self) -> float:
@@ -223,9 +281,11 @@ class Solver(Checked):
             self._recorded.clear()
         net.feed(inputs)
         apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
-        key = net.rows, self.clip, tuple(apart)
+        settings = tuple(plain_settings(layer) for layer in net.layers.values())
+        run = net.run
+        key = net.rows, self.clip, tuple(apart), run.seed, run.sample, run.training, settings
         if key not in self._recorded:
-            if len(self._recorded) > 7:  # numbers of rows, or weights, that come and go
+            if len(self._recorded) > 7:  # numbers of rows, or settings, that come and go
                 self._recorded.clear()
             self._recorded[key] = Recorded(self, self._cuda, plan, self._rest)
         return self._recorded[key]
