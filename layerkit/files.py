@@ -20,7 +20,10 @@ from layerkit.errors import LayerkitError
 CLIPPED = 100  # bytes of a name that a temporary file's repeats: names have at most 255
 
 
-def path_of(path: Any, error: type[LayerkitError]) -> Path:
+Errors = Callable[[str], LayerkitError]  # makes the error to be raised of its message
+
+
+def path_of(path: Any, error: Errors) -> Path:
     """Return `path`, a str, bytes or path-like object, as a Path.
 
     Raises:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from layerkit.errors import LayerkitError
-from layerkit.files import open_regular, path_of, write_atomically
+from layerkit.files import Errors, open_regular, path_of, write_atomically
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py
@@ -226,7 +226,7 @@ def _header(kind: str) -> bytes:
     return f"{kind}\n".encode().ljust(HEADER, b"\0")
 
 
-def plain(value: Any, where: str, error: type[LayerkitError]) -> Any:
+def plain(value: Any, where: str, error: Errors) -> Any:
     """Return a copy of `value` that JSON can hold and give back.
 
     NumPy's numbers become Python's, arrays and tuples become lists, and paths strings.  Floats may
@@ -234,7 +234,7 @@ def plain(value: Any, where: str, error: type[LayerkitError]) -> Any:
 
     Args:
         where: what `value` is called in the message.
-        error: class of the error that is raised.
+        error: makes the error that is raised.
 
     Raises:
         error: something else is in it, a dict whose keys are not strings, say, or it holds itself.
@@ -245,7 +245,7 @@ def plain(value: Any, where: str, error: type[LayerkitError]) -> Any:
         raise error(f"{where} is nested too deeply, or holds itself") from None
 
 
-def _plain(value: Any, where: str, error: type[LayerkitError]) -> Any:
+def _plain(value: Any, where: str, error: Errors) -> Any:
     if value is None or isinstance(value, bool | np.bool_):
         return value if value is None else bool(value)
     if isinstance(value, str):
@@ -285,15 +285,20 @@ class Reader:
     Args:
         file: the file.
         name: what messages call it.
-        error: class of the errors that are raised.
+        error: makes the errors that are raised.
         size: bytes of the file.
         hint: ends each message: what to do about it.
     """
 
-    def __init__(
-        self, file: h5py.File, name: str, error: type[LayerkitError], size: int, hint: str = ""
-    ):
+    def __init__(self, file: h5py.File, name: str, error: Errors, size: int, hint: str = ""):
         self.file, self.name, self.error, self.size, self.hint = file, name, error, size, hint
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(*TROUBLE):
+            self.file.close()
 
     def fail(self, field: str, message: str) -> LayerkitError:
         """The error about a field of the file, to be raised."""
@@ -301,8 +306,8 @@ class Reader:
         return self.error(f"{self.name}: {field}{message}{self.hint}")
 
     @contextlib.contextmanager
-    def _watching(self, field: str) -> Iterator[None]:
-        """Turns what h5py raises into this file's error."""
+    def watching(self, field: str) -> Iterator[None]:
+        """Turn what h5py raises about a field into this file's error."""
         try:
             yield
         except LayerkitError:
@@ -336,7 +341,7 @@ class Reader:
         import h5py
 
         field = repr("/".join(group))
-        with self._watching(field):
+        with self.watching(field):
             found = self._find(*group)
             if found is None:
                 return []
@@ -351,8 +356,15 @@ class Reader:
         """Whether the names lead to a group."""
         import h5py
 
-        with self._watching(repr("/".join(names))):
+        with self.watching(repr("/".join(names))):
             return isinstance(self._find(*names), h5py.Group)
+
+    def is_dataset(self, *names: str) -> bool:
+        """Whether the names lead to a data set."""
+        import h5py
+
+        with self.watching(repr("/".join(names))):
+            return isinstance(self._find(*names), h5py.Dataset)
 
     def dataset(
         self, *names: str, kinds: str, shape: tuple[int | None, ...] | None = None
@@ -367,7 +379,7 @@ class Reader:
         import h5py
 
         field = repr("/".join(names))
-        with self._watching(field):
+        with self.watching(field):
             found = self._find(*names)
             if found is None:
                 raise self.fail(field, "is missing")
@@ -386,7 +398,8 @@ class Reader:
         from h5py import h5t
 
         words = {"b": "truth values", "i": "integers", "u": "integers", "f": "floats"}
-        expected = " or ".join(dict.fromkeys(words[k] for k in kinds))
+        every = {"i", "u", "f"} <= set(kinds)
+        expected = "numbers" if every else " or ".join(dict.fromkeys(words[k] for k in kinds))
         plainly = isinstance(stored, h5t.TypeIntegerID | h5t.TypeFloatID) or dtype.kind == "b"
         if dtype.kind not in kinds or dtype.subdtype is not None or not plainly:
             raise self.fail(field, f"must hold {expected}, got {_dtype_text(dtype)}")
@@ -427,13 +440,13 @@ class Reader:
             rows: only the first so many.
         """
         found = self.dataset(*names, kinds=kinds, shape=shape)
-        with self._watching(repr("/".join(names))):
+        with self.watching(repr("/".join(names))):
             values = found[...] if rows is None else found[:rows]
             return np.asarray(values, found.dtype.newbyteorder("="))
 
     def has(self, name: str) -> bool:
         """Whether the file has an attribute of this name."""
-        with self._watching(f"attribute {name!r}"):
+        with self.watching(f"attribute {name!r}"):
             return name in self.file.attrs
 
     def _attribute(self, name: str) -> Any:
@@ -446,7 +459,7 @@ class Reader:
         from h5py import h5t
 
         field = f"attribute {name!r}"
-        with self._watching(field):
+        with self.watching(field):
             found = self._attribute(name)
             whole = isinstance(found.get_type(), h5t.TypeIntegerID) and found.dtype.kind in "iu"
             if found.shape != () or not whole:
@@ -461,7 +474,7 @@ class Reader:
         from h5py import h5t
 
         field = f"attribute {name!r}"
-        with self._watching(field):
+        with self.watching(field):
             found = self._attribute(name)
             stored = found.get_type()
             if found.shape != () or not isinstance(stored, h5t.TypeStringID):
@@ -494,8 +507,8 @@ class Reader:
 
 @contextlib.contextmanager
 def open_sealed(
-    path: str | os.PathLike[str], kind: str, what: str, error: type[LayerkitError],
-    hint: str = "", unmarked: bool = False,
+    path: str | os.PathLike[str], kind: str, what: str, error: Errors, hint: str = "",
+    unmarked: bool = False,
 ) -> Iterator[Reader]:
     """Open a file that `write_sealed` wrote, once its checksum has been found right.
 
@@ -503,7 +516,7 @@ def open_sealed(
         path: the file.
         kind: as it was given to `write_sealed`.
         what: what messages call such a file, such as "a snapshot".
-        error: class of the errors that are raised.
+        error: makes the errors that are raised.
         hint: ends each message: what to do about it.
         unmarked: whether one that does not begin with its kind may do, as older versions wrote.
 
@@ -514,7 +527,7 @@ def open_sealed(
     try:
         handle = open_regular(path)
     except FileNotFoundError as missing:
-        raise error(f"there is no {what.split(' ', 1)[1]} at {path}") from missing
+        raise error(f"no {what.split(' ', 1)[1]} at {path}") from missing
     except OSError as trouble:
         raise error(f"cannot read {path}: {trouble.strerror}") from trouble
     with handle:
@@ -529,18 +542,16 @@ def open_sealed(
                 raise error(f"{path} is {maybe}truncated or damaged{hint}")
         except OSError as trouble:
             raise error(f"cannot read {path}: {trouble.strerror}") from trouble
-        with _hdf5(handle, path, error, hint) as file:
-            yield Reader(file, str(path), error, size - CHECKSUM, hint)
+        # HDF5 reads through this handle: the file that was checked, whatever its name means now.
+        with Reader(_hdf5(handle, path, error), str(path), error, size - CHECKSUM, hint) as reader:
+            yield reader
 
 
-@contextlib.contextmanager
-def open_unsealed(
-    path: str | os.PathLike[str], error: type[LayerkitError], hint: str = ""
-) -> Iterator[Reader]:
-    """Open an HDF5 file of whatever origin.
+def open_unsealed(path: str | os.PathLike[str], error: Errors) -> Reader:
+    """Open an HDF5 file of whatever origin; the reader closes it at the end of a `with` block.
 
     Raises:
-        error: the file is missing, no regular file, or not HDF5.
+        error: the file is missing, no regular file, not HDF5, or open for writing elsewhere.
     """
     path = path_of(path, error)
     try:
@@ -548,28 +559,21 @@ def open_unsealed(
             size = os.fstat(handle.fileno()).st_size
     except OSError as trouble:
         raise error(f"cannot open {path}: {trouble.strerror}") from trouble
-    with _hdf5(path, path, error, hint) as file:
-        yield Reader(file, str(path), error, size, hint)
+    return Reader(_hdf5(path, path, error), str(path), error, size)
 
 
-@contextlib.contextmanager
-def _hdf5(source: Any, path: Path, error: type[LayerkitError], hint: str) -> Iterator[h5py.File]:
+def _hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
     import h5py
 
     try:
-        file = h5py.File(source, "r")
+        return h5py.File(source, "r")
     except TROUBLE as trouble:
         locked = getattr(trouble, "errno", None) in (errno.EAGAIN, errno.EWOULDBLOCK)
         if locked or "unable to lock file" in str(trouble):
             raise error(
                 f"cannot open {path}: another program has it open for writing; close it there"
             ) from trouble
-        raise error(f"cannot open {path} as HDF5 ({_line(trouble)}){hint}") from trouble
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(*TROUBLE):
-            file.close()
+        raise error(f"cannot open {path} as HDF5 ({_line(trouble)})") from trouble
 
 
 def is_sealed(path: Path, kind: str) -> bool:
