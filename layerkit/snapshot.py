@@ -31,6 +31,7 @@ FORMAT = 2
 KIND = "layerkit snapshot"
 SAFE = " !#$&'()*+,:;<=>?@[]^`{|}"  # stands for itself in the name of a data set
 LARGEST = 2**62  # of a pass number or position
+DEEPEST = 32  # slashes in the name of a parameter of format 1
 
 
 def save(
@@ -248,8 +249,8 @@ class _Contents:
     def _walk(self, *group: str) -> Iterator[str]:
         """Paths of the data sets in a group of an old snapshot, those in its groups included."""
         self.groups += 1
-        if self.groups > self.most_groups:  # those that hold each other have no end
-            raise self.file.fail(repr(group[0]), "holds too many groups for this net")
+        if len(group) > DEEPEST or self.groups > self.most_groups:  # they may hold each other
+            raise self.file.fail(repr(group[0]), "holds groups in groups without end")
         for name in self.file.names(*group):
             if self.file.is_group(*group, name):
                 yield from self._walk(*group, name)

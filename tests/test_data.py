@@ -347,8 +347,8 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "empty"), ("a\0b", "null"), (b"", "empty"),
-     (io.BytesIO(), "BytesIO")],
+    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "empty"), ("a\0b", "null"),
+     (b"", "empty"), (io.BytesIO(), "BytesIO")],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path, word):
     with pytest.raises(DataError) as message:

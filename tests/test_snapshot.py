@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import h5py
@@ -148,6 +150,115 @@ def test_nets_that_share_parameters_save_their_own(tmp_path, images):
     lk.load(tmp_path / "part.h5", nets[1], solvers[1])
     assert content(nets[0], solvers[0]) == content(nets[1], solvers[1])
     assert np.count_nonzero(solvers[1].history["v"]) > 2
+
+
+NAMES = [
+    "/a", "a/", "/", "//", "a//b", ".", "..", "...", "./a", "../a", "conv1/7x7_s2", "%", "%2F",
+    "g1", "g1/weight", "g1/weight/weight", "weight", "params", "history/m", "a b", "å", "銀河",
+    "\n", "x" * 300, "a.b", "~", "-", "\\", "*", "[a]",
+]  # fmt: skip
+
+
+def test_layers_may_have_any_name(rng, tmp_path):
+    def build(seed):
+        layers = [from_input()]
+        layers += [L.Dense(name, "x", units=1 + i % 3) for i, name in enumerate(NAMES)]
+        layers += [L.SquareLoss(f"loss{i}", n, n) for i, n in enumerate(NAMES)]
+        return make(layers, seed=seed)
+
+    net, solver = build(1)
+    for flat in (net.arena.data, *solver.history.values()):
+        flat[...] = rng.random(flat.shape)
+    lk.save(tmp_path / "names.h5", net, solver)
+    other, fresh = build(2)
+    lk.load(tmp_path / "names.h5", other, fresh)
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(other.params[name].data, p.data)
+        span = slice(p.offset, p.offset + p.size)
+        for key, flat in solver.history.items():
+            np.testing.assert_array_equal(fresh.history[key][span], flat[span])
+
+
+def test_data_layers_may_have_any_name(tmp_path, images):
+    for name in ("/", "seed", "å"):
+        net, solver = make([L.MemoryData(name, data=images), L.Dense("y", name, units=1),
+                            L.SquareLoss("loss", "y", "y")])  # fmt: skip
+        solver.steps(3)
+        lk.save(tmp_path / "names.h5", net, solver)
+        state = net.state()
+        solver.step()
+        lk.load(tmp_path / "names.h5", net, solver)
+        assert net.state() == state
+
+
+def write_format_1(path, net, solver, extra, damage=lambda file: None):
+    """A snapshot as the first version of the format had it."""
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["format"] = 1
+        file.attrs["net"] = str(net)
+        file.attrs["state"] = json.dumps(net.state())
+        file.attrs["extra"] = json.dumps(extra)
+        file.attrs["solver"] = type(solver).__name__
+        file.attrs["iteration"] = solver.iteration
+        for name, p in net.params.items():
+            file[f"params/{name}"] = p.data
+            for key, flat in solver.history.items():
+                file[f"history/{key}/{name}"] = flat[p.offset : p.offset + p.size]
+        damage(file)
+    path.write_bytes(image.getvalue() + hashlib.sha256(image.getvalue()).digest())
+
+
+def with_a_slash(hidden=6):
+    return [
+        L.Dense("conv1/7x7_s2", "x", units=hidden, tops="x2"),
+        *autoencoder(L.Dense("x3", "x2", units=3)), from_input(),
+    ]  # fmt: skip
+
+
+def test_snapshots_of_format_1_can_be_loaded(tmp_path, images):
+    net, solver = make(with_a_slash())
+    for _ in range(3):
+        solver.step(x=images[:8])
+    write_format_1(tmp_path / "old.h5", net, solver, {"note": 1})
+    other, fresh = make(with_a_slash(), seed=9)
+    assert lk.load(tmp_path / "old.h5", other, fresh) == {"note": 1}
+    assert content(other, fresh) == content(net, solver)
+    assert lk.snapshot.read_extra(tmp_path / "old.h5") == {"note": 1}
+
+
+def many_circles(file):
+    for name in "abcdefgh":
+        file[f"params/{name}"] = file["params"]
+
+
+def many_ways(file):
+    """Groups without a circle, but with 2 ** 30 ways through them."""
+    group = file["params"]
+    for _ in range(30):
+        inner = group.create_group("a")
+        group["b"] = inner
+        group = inner
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (many_circles, "without end"),
+        (many_ways, "without end"),
+        (lambda f: f.__delitem__("params/g1/bias"), "g1/bias"),
+        (lambda f: f.__setitem__("params/g1/more", np.zeros(3, "f4")), "g1/more"),
+        (lambda f: f.__setitem__("params/g2", h5py.ExternalLink("a.h5", "/")), "link"),
+        (lambda f: f["params/g1"].__setitem__("more", h5py.SoftLink("/params")), "link"),
+        (lambda f: f.attrs.__setitem__("extra", ["a", "b"]), "string"),
+        (lambda f: f.attrs.__setitem__("extra", np.array(b"\xff", h5py.string_dtype())), "UTF-8"),
+        (lambda f: f.__delitem__("history"), "nothing"),
+    ],
+)
+def test_damage_to_format_1(damage, word, tmp_path):
+    net, solver = make(autoencoder(from_input()))
+    write_format_1(tmp_path / "old.h5", net, solver, {}, damage)
+    assert_refused(tmp_path / "old.h5", autoencoder(from_input()), word)
 
 
 # Training that is stopped and goes on.
@@ -360,6 +471,161 @@ def test_a_full_disk_leaves_the_old_snapshot(share, saved):
     one_line(message, "cannot write", "model.h5")
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["model.h5"]
+
+
+def test_a_disk_that_is_full_leaves_the_old_snapshot(saved, small_disk):
+    path, net, solver = saved
+    target = small_disk(2 * path.stat().st_size - 4096) / "model.h5"
+    lk.save(target, net, solver)
+    before = target.read_bytes()
+    with pytest.raises(SnapshotError) as message:
+        lk.save(target, net, solver, {"more": "x" * 9000})
+    one_line(message, "cannot write", "model.h5", "No space left on device")
+    assert target.read_bytes() == before
+    assert [p.name for p in target.parent.iterdir()] == ["model.h5"]
+
+
+def test_threads_that_save_to_one_path(tmp_path):
+    """Each load, and the file in the end, is one of the snapshots whole."""
+    path = tmp_path / "model.h5"
+    pairs = [make(autoencoder(from_input(), hidden=30), seed=5) for _ in range(4)]
+    whole = {}
+    for net, solver in pairs[1:]:
+        for p in net.params.values():
+            p.data[...] = len(whole)
+            solver.history["m"][p.offset : p.offset + p.size] = len(whole)
+        whole[len(whole)] = content(net, solver)
+    lk.save(path, *pairs[1])
+    failures = []
+
+    def save(net, solver):
+        try:
+            for _ in range(40):
+                lk.save(path, net, solver)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=save, args=pair) for pair in pairs[1:]]
+    for thread in threads:
+        thread.start()
+    seen = set()
+    while any(thread.is_alive() for thread in threads):
+        lk.load(path, *pairs[0])
+        which = int(pairs[0][1].history["m"][0])
+        assert content(*pairs[0]) == whole[which]
+        seen.add(which)
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert seen
+    lk.load(path, *pairs[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["model.h5"]
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [("", "empty"), (b"", "empty"), ("a\0b", "null"), (None, "None"), (3, "3"), (["a"], "['a']"),
+     (io.BytesIO(), "BytesIO"), (np.zeros(2), "array")],
+)  # fmt: skip
+def test_what_is_no_path_is_refused(path, word, saved):
+    _, net, solver = saved
+    for call in (
+        lambda: lk.save(path, net, solver), lambda: lk.load(path, net, solver),
+        lambda: lk.snapshot.read_extra(path),
+    ):  # fmt: skip
+        with pytest.raises(SnapshotError) as message:
+            call()
+        one_line(message, "path", word)
+
+
+def test_an_open_file_is_no_path(saved):
+    path, net, _ = saved
+    with h5py.File(path) as file, pytest.raises(SnapshotError, match="path of a file"):
+        lk.save(file, net)
+    with open(path) as file, pytest.raises(SnapshotError, match="path of a file"):
+        lk.load(file, net)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, np.str_])
+def test_paths_of_any_kind(kind, saved):
+    path, net, solver = saved
+    lk.save(kind(path.with_name("other.h5")), net, solver, {"a": 1})
+    assert lk.load(kind(path.with_name("other.h5")), net, solver) == {"a": 1}
+
+
+def test_only_regular_files_are_read_and_replaced(saved):
+    path, net, solver = saved
+    fifo = path.with_name("fifo")
+    os.mkfifo(fifo)
+    for call in (lk.save, lk.load):
+        with pytest.raises(SnapshotError, match="egular file"):
+            call(fifo, net, solver)
+        with pytest.raises(SnapshotError, match="egular file"):
+            call("/dev/null", net, solver)
+    assert fifo.is_fifo()
+
+
+def test_a_linked_snapshot_stays_a_link(saved):
+    path, net, solver = saved
+    link = path.with_name("latest.h5")
+    link.symlink_to(path.name)
+    before = path.read_bytes()
+    lk.save(link, net, solver, {"new": True})
+    assert link.is_symlink()
+    assert path.read_bytes() != before
+    assert lk.load(path, net, solver) == {"new": True}
+
+
+def test_a_file_name_as_long_as_they_get(saved):
+    path, net, solver = saved
+    for name in ("x" * 255, "å" * 127):
+        lk.save(path.with_name(name), net, solver)
+        lk.load(path.with_name(name), net, solver)
+    assert len(list(path.parent.iterdir())) == 3
+
+
+def test_arguments_in_the_wrong_places(saved):
+    path, net, solver = saved
+    other, _ = make(autoencoder(from_input()))
+    cases = ((solver,), "Net"), ((net, net), "solver"), ((other, solver), "another")
+    for call in (lk.save, lk.load):
+        for arguments, word in cases:
+            with pytest.raises(SnapshotError, match=word):
+                call(path, *arguments)
+
+
+def test_an_interrupt_while_loading_puts_everything_back(saved, monkeypatch):
+    path, _, _ = saved
+    net, solver = make(autoencoder(from_input()), seed=8)
+    before = content(net, solver)
+    real, calls = net.set_state, []
+
+    def interrupted(state):
+        calls.append(state)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(state)
+
+    monkeypatch.setattr(net, "set_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lk.load(path, net, solver)
+    assert content(net, solver) == before
+
+
+def test_a_seed_of_numpy_can_be_saved(tmp_path):
+    net, solver = make(autoencoder(from_input()), seed=np.int64(3))
+    lk.save(tmp_path / "a.h5", net, solver)
+    lk.load(tmp_path / "a.h5", net, solver)
+    assert net.run.seed == 3
+
+
+def test_weights_that_are_not_finite_come_back(saved):
+    path, net, solver = saved
+    net.arena.data[:2] = np.nan, np.inf
+    lk.save(path, net, solver)
+    other, fresh = make(autoencoder(from_input()))
+    lk.load(path, other, fresh)
+    np.testing.assert_array_equal(other.arena.data, net.arena.data)
 
 
 def test_saving_leaves_one_file_and_nothing_else(saved):
