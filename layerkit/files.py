@@ -101,7 +101,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
 
 def _runs(process: int) -> bool:
-    """Whether there is a process of this number."""
+    """Say whether there is a process of this number."""
     if os.name != "posix":  # elsewhere there is no harmless signal to ask with
         return True
     try:

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import os
 import reprlib
 import tempfile
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # it takes long to import
 HEADER = 512  # bytes in front of the HDF5 data, where HDF5 does not look either
 CHECKSUM = hashlib.sha256().digest_size
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAP = b"GCOL\1"
 PAGE = 1 << 16
 BLOCK = 1 << 22  # bytes read from a file at once
 
@@ -101,7 +103,7 @@ class Rows:
         self.offset = made.get_offset()
 
     def content(self) -> Iterator[bytes]:
-        """What was added, from the beginning."""
+        """Yield all that was added, from the beginning."""
         self.file.seek(0)
         while block := self.file.read(BLOCK):
             yield block
@@ -200,7 +202,8 @@ class _Draft(io.RawIOBase):
             page[inside : inside + len(piece)] = piece
             done += len(piece)
             self.place += len(piece)
-        self.length = max(self.length, self.place)
+        if done:
+            self.length = max(self.length, self.place)
         return done
 
     def readinto(self, target: Any) -> int:
@@ -214,7 +217,7 @@ class _Draft(io.RawIOBase):
         return done
 
     def content(self, start: int, stop: int) -> Iterator[bytes | bytearray]:
-        """The bytes from `start` to `stop`, in pieces."""
+        """Yield the bytes from `start` to `stop`, in pieces."""
         while start < stop:
             number, inside = divmod(start, PAGE)
             end = min(inside + stop - start, PAGE)
@@ -287,11 +290,16 @@ class Reader:
         name: what messages call it.
         error: makes the errors that are raised.
         size: bytes of the file.
+        source: its path, or a handle that is open.
         hint: ends each message: what to do about it.
     """
 
-    def __init__(self, file: h5py.File, name: str, error: Errors, size: int, hint: str = ""):
-        self.file, self.name, self.error, self.size, self.hint = file, name, error, size, hint
+    def __init__(
+        self, file: h5py.File, name: str, error: Errors, size: int, source: Path | BinaryIO,
+        hint: str = "",
+    ):
+        self.file, self.name, self.error, self.size = file, name, error, size
+        self.source, self.hint = source, hint
 
     def __enter__(self) -> Reader:
         return self
@@ -301,7 +309,7 @@ class Reader:
             self.file.close()
 
     def fail(self, field: str, message: str) -> LayerkitError:
-        """The error about a field of the file, to be raised."""
+        """Make the error about a field of the file; the caller raises it."""
         field = f"{field} " if field else ""
         return self.error(f"{self.name}: {field}{message}{self.hint}")
 
@@ -316,7 +324,7 @@ class Reader:
             raise self.fail(field, f"cannot be read ({_line(error)})") from error
 
     def _find(self, *names: str) -> Any:
-        """The object that the names lead to, or None where there is no such name."""
+        """Follow names to an object; None if there is no such name."""
         import h5py
 
         item: Any = self.file
@@ -337,7 +345,7 @@ class Reader:
         return item
 
     def names(self, *group: str) -> list[str]:
-        """Names of everything in a group, sorted; none where there is no such group."""
+        """List the names of everything in a group, sorted; none if there is no such group."""
         import h5py
 
         field = repr("/".join(group))
@@ -353,14 +361,14 @@ class Reader:
             return sorted(names)
 
     def is_group(self, *names: str) -> bool:
-        """Whether the names lead to a group."""
+        """Say whether the names lead to a group."""
         import h5py
 
         with self.watching(repr("/".join(names))):
             return isinstance(self._find(*names), h5py.Group)
 
     def is_dataset(self, *names: str) -> bool:
-        """Whether the names lead to a data set."""
+        """Say whether the names lead to a data set."""
         import h5py
 
         with self.watching(repr("/".join(names))):
@@ -369,7 +377,7 @@ class Reader:
     def dataset(
         self, *names: str, kinds: str, shape: tuple[int | None, ...] | None = None
     ) -> h5py.Dataset:
-        """A data set that can be read without harm.
+        """Find a data set, and make sure that it can be read without harm.
 
         Args:
             names: of the groups that lead to it, and its own.
@@ -434,7 +442,7 @@ class Reader:
         self, *names: str, kinds: str, shape: tuple[int | None, ...] | None = None,
         rows: int | None = None,
     ) -> np.ndarray:
-        """The numbers of a data set, in the computer's own byte order; see `dataset`.
+        """Read the numbers of a data set, in the computer's own byte order; see `dataset`.
 
         Args:
             rows: only the first so many.
@@ -445,7 +453,7 @@ class Reader:
             return np.asarray(values, found.dtype.newbyteorder("="))
 
     def has(self, name: str) -> bool:
-        """Whether the file has an attribute of this name."""
+        """Say whether the file has an attribute of this name."""
         with self.watching(f"attribute {name!r}"):
             return name in self.file.attrs
 
@@ -455,7 +463,7 @@ class Reader:
         return self.file.attrs.get_id(name)
 
     def integer(self, name: str, least: int = 0, most: int = 2**62) -> int:
-        """A whole number that is an attribute of the file."""
+        """Read a whole number, an attribute of the file, from `least` to `most`."""
         from h5py import h5t
 
         field = f"attribute {name!r}"
@@ -470,7 +478,7 @@ class Reader:
         return value
 
     def text(self, name: str) -> str:
-        """A string that is an attribute of the file."""
+        """Read a string, an attribute of the file."""
         from h5py import h5t
 
         field = f"attribute {name!r}"
@@ -484,6 +492,8 @@ class Reader:
                     field,
                     f"claims to be of {stored.get_size():,} bytes, more than the file can hold",
                 )
+            if stored.is_variable_str():
+                self._check_heaps(field)
             value = self.file.attrs[name]
             try:
                 if isinstance(value, bytes):
@@ -493,8 +503,23 @@ class Reader:
             except UnicodeError as error:
                 raise self.fail(field, "is not UTF-8") from error
 
+    def _check_heaps(self, field: str) -> None:
+        """Refuse heaps, in which texts of any length lie, that HDF5 would never come out of."""
+        with contextlib.ExitStack() as stack:
+            handle = self.source
+            if isinstance(handle, Path):
+                handle = stack.enter_context(open_regular(handle))
+            content = stack.enter_context(
+                mmap.mmap(handle.fileno(), self.size, access=mmap.ACCESS_READ)
+            )
+            start = content.find(HEAP)
+            while start >= 0:
+                if not _heap_ends(content, start):
+                    raise self.fail(field, "cannot be read (a damaged heap)")
+                start = content.find(HEAP, start + 1)
+
     def json(self, name: str, kind: type = dict) -> Any:
-        """The value, of a type `kind`, of which an attribute of the file is the JSON."""
+        """Read a value of the type `kind` of which an attribute of the file is the JSON."""
         field = f"attribute {name!r}"
         try:
             value = json.loads(self.text(name))
@@ -543,7 +568,8 @@ def open_sealed(
         except OSError as trouble:
             raise error(f"cannot read {path}: {trouble.strerror}") from trouble
         # HDF5 reads through this handle: the file that was checked, whatever its name means now.
-        with Reader(_hdf5(handle, path, error), str(path), error, size - CHECKSUM, hint) as reader:
+        file = _hdf5(handle, path, error)
+        with Reader(file, str(path), error, size - CHECKSUM, handle, hint) as reader:
             yield reader
 
 
@@ -559,7 +585,7 @@ def open_unsealed(path: str | os.PathLike[str], error: Errors) -> Reader:
             size = os.fstat(handle.fileno()).st_size
     except OSError as trouble:
         raise error(f"cannot open {path}: {trouble.strerror}") from trouble
-    return Reader(_hdf5(path, path, error), str(path), error, size)
+    return Reader(_hdf5(path, path, error), str(path), error, size, path)
 
 
 def _hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
@@ -577,7 +603,7 @@ def _hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
 
 
 def is_sealed(path: Path, kind: str) -> bool:
-    """Whether a file says that it is of this kind, damaged or not."""
+    """Say whether a file claims to be of this kind, damaged or not."""
     try:
         with open_regular(path) as handle:
             return handle.read(HEADER) == _header(kind)
@@ -586,7 +612,7 @@ def is_sealed(path: Path, kind: str) -> bool:
 
 
 def _checksum_holds(handle: BinaryIO, length: int) -> bool:
-    """Whether `length` bytes from the beginning have the checksum that follows them."""
+    """Compare `length` bytes from the beginning with the checksum that follows them."""
     checksum = hashlib.sha256()
     handle.seek(0)
     while length > 0:
@@ -598,8 +624,28 @@ def _checksum_holds(handle: BinaryIO, length: int) -> bool:
     return length == 0 and handle.read() == checksum.digest()
 
 
+def _heap_ends(content: mmap.mmap, start: int) -> bool:
+    """Check that the objects of the global heap at `start` follow each other to its end.
+
+    HDF5 File Format Specification, III.E: a header of 16 bytes, the last 8 the size of all, then
+    objects with headers of 16 bytes, number first and size last; number 0 is the free space.
+    """
+    end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+    if end > len(content):
+        return False
+    place = start + 16
+    while place + 16 <= end:
+        number = int.from_bytes(content[place : place + 2], "little")
+        size = int.from_bytes(content[place + 8 : place + 16], "little")
+        step = 16 + -(-size // 8) * 8 if number else size
+        if step < 16:
+            return False
+        place += step
+    return place <= end
+
+
 def _line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Put an error's text in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -35,8 +35,8 @@ MOST = 4096  # bytes read of what a lock file says
 def lock(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Hold a folder for this process while the block runs; nobody else who asks can have it.
 
-    A second lock on one folder is refused in another thread of this process too.  Where the file
-    system has no locks, a warning says so and the block runs without.
+    A second lock on one folder is refused in another thread of this process too.  On a file system
+    without locks a warning says so, and the block runs without.
 
     Args:
         folder: made if it is not there.
@@ -68,7 +68,7 @@ def lock(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def _take(path: Path, folder: Path) -> int:
-    """A handle of the lock file at `path`, locked; closing it ends the lock."""
+    """Open and lock the lock file at `path`; closing the handle ends the lock."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(path, flags, 0o666)
@@ -110,7 +110,7 @@ def _lock_now(handle: int) -> None:
 
 
 def _holder(handle: int) -> str:
-    """Who wrote that they hold the lock, in words."""
+    """Tell in words who wrote that they hold the lock."""
     try:
         about = json.loads(os.read(handle, MOST))
         return (

@@ -125,7 +125,7 @@ def _check_arguments(net: Net, solver: Solver | None) -> None:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
-    """An open snapshot of a format that can be read."""
+    """Open a snapshot of a format that can be read."""
     with hdf5.open_sealed(path, KIND, "a snapshot", SnapshotError, unmarked=True) as snapshot:
         found = snapshot.integer("format", 1)
         if found > FORMAT:
@@ -140,13 +140,13 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
 
 
 def _place(section: str, name: str, *keys: str) -> tuple[str, ...]:
-    """Names of the groups and of the data set in which a parameter, or its history, is stored."""
+    """Name the groups and the data set in which a parameter, or its history, is stored."""
     layer, _, own = name.rpartition("/")
     return (section, *map(_escape, (*keys, layer, own)))
 
 
 def _escape(name: str) -> str:
-    """A name that HDF5 can hold; `_unescape` turns it back."""
+    """Turn any name into one that HDF5 can hold; `_unescape` turns it back."""
     escaped = quote(name, SAFE, errors="surrogatepass")
     return "%2E" * len(name) if name and set(name) == {"."} else escaped or "%"
 
@@ -183,7 +183,7 @@ class _Contents:
                 self.histories[key] = to_device(values)
 
     def apply(self, net: Net, solver: Solver | None) -> None:
-        """Puts the contents into a net and its solver; interrupted, it puts the old ones back."""
+        """Put the contents into a net and its solver, or the old ones back on an interrupt."""
         pairs = [(p.data, self.values[name]) for name, p in net.params.items()]
         if solver is not None:
             pairs += [(flat, self.histories[key]) for key, flat in solver.history.items()]
@@ -207,7 +207,7 @@ class _Contents:
         return (section, *keys, *name.split("/")) if self.old else _place(section, name, *keys)
 
     def _check_names(self, net: Net) -> None:
-        """Compares names and shapes of the parameters with the net's."""
+        """Compare names and shapes of the parameters with the net's."""
         found = self._stored("params")
         for name in sorted(net.params.keys() | found):
             if name not in net.params or name not in found:
@@ -229,7 +229,7 @@ class _Contents:
         return self.file.dataset(*self._path("params", name), kinds="f").shape
 
     def _stored(self, section: str) -> set[str]:
-        """Names of the parameters of which something is stored."""
+        """Collect the names of all parameters stored."""
         if not self.file.is_group(section):
             raise self.file.fail(repr(section), "is missing, or not a group")
         if self.old:
@@ -247,7 +247,7 @@ class _Contents:
         raise self.file.fail(repr(escaped), "is no name of a layer or parameter")
 
     def _walk(self, *group: str) -> Iterator[str]:
-        """Paths of the data sets in a group of an old snapshot, those in its groups included."""
+        """Yield paths of the data sets in a group of an old snapshot, and in the groups in it."""
         self.groups += 1
         if len(group) > DEEPEST or self.groups > self.most_groups:  # they may hold each other
             raise self.file.fail(repr(group[0]), "holds groups in groups without end")

@@ -4,7 +4,10 @@ import io
 import json
 import re
 import resource
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -352,6 +355,35 @@ def test_threads_that_prepare_to_one_path(rng, tmp_path):
         thread.join()
     assert not failures
     assert [p.name for p in tmp_path.iterdir()] == ["set.h5"]
+
+
+PREPARE_AND_HANG = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from test_galaxy_preparation import Pictures, blob, picture
+from layerkit.galaxy.preparation import prepare
+
+class Slow(Pictures):
+    def read(self, i):
+        if i == 3:
+            print("here", flush=True)
+            time.sleep(600)
+        return super().read(i)
+
+good = picture(np.random.default_rng(0), blob(212, 212, 20))
+prepare(Slow(*[good] * 5), sys.argv[2], workers=1, progress=False)
+"""
+
+
+def test_kill_9_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-c", PREPARE_AND_HANG, Path(__file__).parent, tmp_path / "set.h5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout.readline() == b"here\n"
+        finally:
+            child.kill()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])

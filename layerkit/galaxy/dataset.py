@@ -74,8 +74,8 @@ class GalaxySet:
 def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     """Read a set that `prepare` wrote; with `limit`, its first `limit` galaxies only.
 
-    Raises `DataError` where the file is missing, truncated, damaged, not such a set, or of another
-    version of the format, and where `limit` is not a positive whole number.
+    Raises `DataError` if the file is missing, truncated, damaged, not such a set, or of another
+    version of the format, or if `limit` is not a positive whole number.
     """
     if limit is not None and (not isinstance(limit, Integral) or limit < 1):
         raise DataError(f"limit must be a positive whole number, got {limit!r}")
@@ -99,7 +99,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
 
 
 def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
-    """The galaxies in an open file, every part of it looked at before it is believed."""
+    """Read the galaxies in an open file; every part is looked at before it is believed."""
     ids = file.json("ids", list)
     left_out = file.json("excluded")
     about = file.json("about")

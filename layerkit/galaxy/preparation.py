@@ -231,14 +231,14 @@ class _Writer:
         self.images.__exit__()
 
     def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
-        """Adds a galaxy, with a value for each of COLUMNS."""
+        """Add a galaxy, with a value for each of COLUMNS."""
         self.images.append(image)
         self.ids.append(name)
         for key, values in self.columns.items():
             values.append(columns[key])
 
     def write(self, path: Path, excluded: dict[str, str], about: dict) -> None:
-        """Writes everything in one move."""
+        """Write everything in one move."""
 
         def fill(file: h5py.File) -> None:
             self.images.reserve(file, "images")
@@ -254,7 +254,7 @@ class _Writer:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Says which file could not be written."""
+    """Say which file could not be written."""
     try:
         yield
     except OSError as error:

@@ -28,6 +28,9 @@ class HDF5Data(Data):
     blocks in random order and mixes the rows of a few of them in memory, so an epoch is close to,
     but not quite, a random permutation; `block * mixed` rows are in memory at a time.
 
+    The data sets must hold plain numbers and lie in the file itself, reached without links:
+    contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
+
     Args:
         path: the file.
         datasets: name of a data set (count, ...), or a list of names, of equal length.
@@ -38,7 +41,8 @@ class HDF5Data(Data):
         mixed: blocks mixed in memory, default 16.
 
     Raises:
-        DataError: a file or data set that is missing or cannot be read.
+        DataError: a file or data set that is missing, cannot be read, claims more than the file
+            can hold, or lies in other files; whole numbers that the net's dtype would round.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class HDF5Data(Data):
         self.datasets = list(names)
 
     def example_shapes(self) -> list[Shape]:
-        """Opens the file; all axes but the first."""
+        """Open the file; return all axes but the first."""
         self.file = hdf5.open_unsealed(self.path, self._error)
         self.sets = [self._open(name) for name in self.datasets]
         lengths = {s.shape[0] if s.shape else 0 for s in self.sets}
@@ -71,7 +75,7 @@ class HDF5Data(Data):
         return [s.shape[1:] for s in self.sets]
 
     def _open(self, name: str) -> h5py.Dataset:
-        """One of the data sets, looked at before anything in it is read."""
+        """Find one of the data sets, and look at it before anything in it is read."""
         parts = [part for part in name.split("/") if part]
         if not parts or not self.file.is_dataset(*parts):
             there = ", ".join(map(repr, self.file.names())) or "nothing"
@@ -125,7 +129,7 @@ class HDF5Data(Data):
         return self.loaded[1]
 
     def _check_exact(self, name: str, values: np.ndarray) -> None:
-        """Refuses whole numbers, such as labels, that the net would round."""
+        """Refuse whole numbers, such as labels, that the net would round."""
         most = 2 ** (np.finfo(self.run.dtype).nmant + 1)
         if values.dtype.kind in "iu" and values.size:
             largest = max(int(values.max()), -int(values.min()))
