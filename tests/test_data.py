@@ -1,5 +1,9 @@
 """The data layers: every example once an epoch, in a fresh order, turned fairly."""
 
+import io
+import os
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -581,7 +585,7 @@ def test_memory_data_that_cannot_be_served(settings, words):
         ({"datasets": ["images", "labels"], "tops": ["x", "t"]}, ["equal", "5", "7"]),
         ({"datasets": ["empty"]}, ["non-zero"]),
         ({"datasets": ["scalar"]}, ["non-zero"]),
-        ({"datasets": ["words"]}, ["numbers", "object"]),
+        ({"datasets": ["words"]}, ["numbers", "text"]),
     ],
     ids=[
         "missing", "folder", "not HDF5", "truncated", "no data set", "no data set by name", "group",
@@ -623,7 +627,140 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
     one_line(message, "'d'", "d.h5")
 
 
-@pytest.mark.parametrize("bad", [{"block": 0}, {"mixed": 0}])
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "empty"), ("a\0b", "null"),
+     (b"", "empty"), (io.BytesIO(), "BytesIO")],
+)  # fmt: skip
+def test_what_is_no_path_is_refused(path, word):
+    with pytest.raises(DataError) as message:
+        L.HDF5Data("d", path=path)
+    one_line(message, "'d'", "path", word)
+
+
+@pytest.mark.parametrize("datasets", [[], 5, None, [3], [["a"]], b"images", ["a", None]])
+def test_what_names_no_data_sets_is_refused(datasets):
+    with pytest.raises(NetError, match="a name or a list of names") as message:
+        L.HDF5Data("d", path="d.h5", datasets=datasets)
+    one_line(message, "'d'")
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, np.str_])
+def test_paths_of_any_kind(kind, tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["group/images"] = np.arange(6, dtype=">i2")
+    for name in ("group/images", "/group/images"):
+        layer = L.HDF5Data("d", path=kind(tmp_path / "d.h5"), datasets=name, shuffle=False)
+        np.testing.assert_array_equal(served(lk.Net([layer], 6), 6), np.arange(6))
+
+
+def refusal(path, **settings):
+    with pytest.raises(DataError) as message:
+        lk.Net([L.HDF5Data("d", path=path, **settings)])
+    one_line(message, "'d'", str(path))
+    return str(message.value)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "d.h5")
+    assert "egular file" in refusal(tmp_path / "d.h5")
+
+
+WRITE_ON = """
+import sys, h5py, numpy as np
+file = h5py.File(sys.argv[1], "w")
+file["images"] = np.zeros((5, 2))
+file.flush()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_that_somebody_writes_is_no_truncated_one(tmp_path):
+    command = [sys.executable, "-c", WRITE_ON, tmp_path / "d.h5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"open\n"
+        text = refusal(tmp_path / "d.h5")
+        child.stdin.close()
+    assert "open for writing" in text
+    assert "truncated" not in text
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5")
+    assert served(lk.Net([layer], 5), 5).shape == (5, 2)
+
+
+def from_elsewhere(file):
+    layout = h5py.VirtualLayout((5,), "f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "images", (5,))
+    file.create_virtual_dataset("images", layout)
+
+
+def unlimited(file):
+    """Two kilobytes that unpack to a few gigabytes."""
+    file.create_dataset("images", (2**20, 2**10), "f4", chunks=(2**10, 2**10), compression="gzip")
+    file["images"][:1024] = np.zeros((1024, 1024))
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda f: f.create_dataset("images", (5,), "f4", external=[("secret", 0, 20)]), "other"),
+        (from_elsewhere, "other files"),
+        (lambda f: f.__setitem__("images", h5py.ExternalLink("secret.h5", "images")), "link"),
+        (lambda f: f.__setitem__("images", h5py.SoftLink("/good")), "link"),
+        (lambda f: f.__setitem__("images", h5py.SoftLink("/images")), "link"),
+        (lambda f: f.create_dataset("images", (2**31,), "f4"), "can hold"),
+        (lambda f: f.create_dataset("images", (2**62, 2**40), "f4", chunks=(1, 1)), "can hold"),
+        (lambda f: f.create_dataset("images", (2**31,), "f4", chunks=True), "can hold"),
+        (unlimited, "can hold"),
+        (lambda f: f.__setitem__("images", np.zeros(5, "f4,i4")), "numbers"),
+        (lambda f: f.__setitem__("images", np.zeros(5, complex)), "numbers"),
+        (lambda f: f.create_dataset("images", (5,), np.dtype(("f4", (3,)))), "arrays"),
+        (lambda f: f.create_dataset("images", (5,), h5py.enum_dtype({"a": 1})), "enumeration"),
+        (lambda f: f.create_dataset("images", (5,), h5py.vlen_dtype("f4")), "numbers"),
+        (lambda f: f.create_dataset("images", (5,), h5py.ref_dtype), "numbers"),
+        (lambda f: f.create_dataset("images", data=h5py.Empty("f4")), "shape"),
+        (lambda f: f.__setitem__("images", np.dtype("f4")), "no data set"),
+        (lambda f: f.__setitem__("labels", f["/"]), "no data set"),
+    ],
+)  # fmt: skip
+def test_files_of_strangers_can_do_no_harm(make, word, tmp_path):
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["images"] = np.arange(5, dtype="f4")
+    (tmp_path / "secret").write_bytes(bytes(range(20)))
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["good"] = np.zeros(5)
+        make(file)
+    assert word in refusal(tmp_path / "d.h5")
+    assert "no data set" in refusal(tmp_path / "d.h5", datasets="labels/labels/images")
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": True},
+                                 {"compression": "lzf"}, {"fletcher32": True}])
+def test_the_storage_that_h5py_offers_is_read(how, rng, tmp_path):
+    images = rng.integers(0, 255, (50, 7)).astype("u1")
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file.create_dataset("images", data=images, maxshape=(None, 7) if how else None, **how)
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", shuffle=False, block=7)
+    np.testing.assert_array_equal(served(lk.Net([layer], 50), 50), images)
+
+
+def test_whole_numbers_are_never_rounded(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["images"] = np.array([2**24, 3, -(2**24)])
+        file["labels"] = np.array([2**24 + 1, 3], "u4")
+        file["negative"] = np.array([-(2**24) - 1, 3])
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", shuffle=False)
+    np.testing.assert_array_equal(served(lk.Net([layer], 3), 3), [2**24, 3, -(2**24)])
+    for name in ("labels", "negative"):
+        layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets=name)
+        with pytest.raises(DataError) as message:
+            lk.Net([layer], 2).forward()
+        one_line(message, "'d'", name, "16777217", "float64")
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets="labels", shuffle=False)
+    assert served(lk.Net([layer], 2, dtype="float64"), 2)[0] == 2**24 + 1
+
+
+@pytest.mark.parametrize("bad", [{"block": 0}, {"mixed": 0}, {"block": 2.5}, {"mixed": "3"}])
 def test_a_window_of_nothing_is_refused(bad):
     with pytest.raises(NetError, match="at least 1") as message:
         L.HDF5Data("d", path="d.h5", **bad)
