@@ -30,6 +30,10 @@ class SnapshotError(LayerkitError):
     """A snapshot that is truncated, of a newer format, or of another net."""
 
 
+class BusyError(LayerkitError):
+    """A folder that another process is working in."""
+
+
 class NotFiniteError(LayerkitError):
     """A loss that is infinite or not a number; names the first blob in which it shows."""
 
