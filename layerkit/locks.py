@@ -91,7 +91,7 @@ def _take(path: Path, folder: Path) -> int:
                 stacklevel=4,
             )
             return handle
-        # Whoever held it before may have removed the file in the meantime, and a third made another.
+        # Its last holder may have removed the file in the meantime, and a third made another.
         try:
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
