@@ -26,7 +26,7 @@ from layerkit.layers.input import Input
 _importing = threading.RLock()  # sys.path and sys.modules are everybody's
 
 
-def load_net(path: str | os.PathLike[str], **settings: Any) -> list[Layer]:
+def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
     """Return the list of layers that a net definition file describes.
 
     The file defines a function named like itself, `galaxy_gdae` in `galaxy_gdae.py`, or one public
