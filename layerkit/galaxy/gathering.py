@@ -23,8 +23,8 @@ RECIPE = 2  # to be raised whenever `prepare` makes other galaxies of equal pict
 
 
 def gather(
-    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None, *,
-    hdu: int | str | None = None, replacing: Callable[[GalaxySet], object] | None = None,
+    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None,
+    hdu: int | str | None = None, *, replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
     """Return the galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can read.
 
