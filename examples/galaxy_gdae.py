@@ -106,8 +106,8 @@ def literal(text: str) -> Any:
 # name -> how its text is read; of a resumed run's settings, too
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "data": path, "held_out": path_or_count, "net": path, "epochs": COUNT, "iterations": COUNT,
-    "batch": COUNT, "rate": number(float, sys.float_info.min, sys.float_info.max, "above zero"),
-    "final_rate": number(float, 0, sys.float_info.max, "zero or above"),
+    "batch": COUNT, "rate": number(float, sys.float_info.min, sys.float_info.max, "a number above zero"),
+    "final_rate": number(float, 0, sys.float_info.max, "a number, zero or above"),
     "kl_warm_up": NONE_OR_MORE, "samples": COUNT, "refine": NONE_OR_MORE,
     "importance_samples": COUNT, "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
     "hdu": hdu,
