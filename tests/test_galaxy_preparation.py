@@ -1,6 +1,7 @@
 """Preparing: galaxies of known place and size are found, framed, kept or excluded."""
 
 import io
+import json
 import re
 
 import h5py
@@ -280,9 +281,12 @@ def test_output_that_cannot_be_written(rng, tmp_path):
             prepare(good, output, progress=False)
 
 
-def test_rows_are_chunks(rng, tmp_path):
-    prepare(Pictures(picture(rng, blob(212, 212, 20))), tmp_path / "s.h5", size=32, progress=False)
+def test_any_program_that_reads_hdf5_can_look_inside(rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    prepare(good, tmp_path / "s.h5", size=32, progress=False)
     with h5py.File(tmp_path / "s.h5") as file:
+        np.testing.assert_array_equal(file["images"], load(tmp_path / "s.h5").images)
         assert file["images"].shape == (1, 32, 32)
-        assert file["images"].chunks == (1, 32, 32)
         assert file["images"].dtype == np.float32
+        assert json.loads(file.attrs["ids"]) == ["g0"]
+        assert file["scales"][0] == file["crops"][0, 2] / 32

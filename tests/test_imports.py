@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
     ["layerkit.errors"],
-    ["layerkit.locks"],
+    ["layerkit.files", "layerkit.locks"],
+    ["layerkit.hdf5"],
     ["layerkit.backends"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.layer"],

@@ -99,7 +99,7 @@ def test_what_is_saved_comes_back(solver, dtype, tmp_path, rng):
 def test_any_program_that_reads_hdf5_can_look_inside(saved):
     path, net, solver = saved
     with h5py.File(path, "r") as file:
-        assert file.attrs["net"] == str(net)
+        assert file.attrs["net"].decode() == str(net)
         for name, p in net.params.items():
             np.testing.assert_array_equal(file[f"params/{name}"], p.data)
             kept = solver.history["v"][p.offset : p.offset + p.size]
@@ -253,7 +253,8 @@ def test_training_goes_on_in_another_process(tmp_path, images):
 
 
 SAVE_AND_HANG = """
-import os, pathlib, sys, time, layerkit as lk
+import os, sys, time, layerkit as lk
+from layerkit import hdf5
 sys.path.insert(0, {tests!r})
 from test_snapshot import autoencoder, from_input, make
 
@@ -261,13 +262,12 @@ def hang(*_):
     print("here", flush=True)
     time.sleep(600)
 
-def write_half_and_hang(self, data):
-    with open(self, "wb") as file:
-        file.write(data[: len(data) // 2])
+def half_and_hang(self, start, stop):
+    yield bytes(stop // 2)
     hang()
 
 if {where!r} == "write":
-    pathlib.Path.write_bytes = write_half_and_hang
+    hdf5._Draft.content = half_and_hang
 else:
     setattr(os, {where!r}, hang)
 net, solver = make(autoencoder(from_input()), seed=6)
@@ -288,10 +288,11 @@ def test_kill_9_while_saving_leaves_the_old_snapshot(where, saved):
     assert child.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     (left,) = path.parent.glob(".*.part")
+    name, _, token = left.name.rpartition(f"-{child.pid}-")
     of_others = [
-        path.with_name(f".{path.name}.{os.getppid()}.part"),  # who lives
-        path.with_name(f".other-{path.name}.{child.pid}.part"),
-        path.with_name(f".{path.name}.part"),
+        path.with_name(f"{name}-{os.getppid()}-{token}"),  # who lives
+        path.with_name(f".other-{left.name[1:]}"),
+        path.with_name(left.name.replace(name, f"{name}-elsewhere")),  # another computer's
     ]
     for other in of_others:
         other.write_bytes(b"")
@@ -380,13 +381,51 @@ def test_a_target_that_cannot_be_written(target, saved):
     assert sorted(p.name for p in path.parent.iterdir()) == ["folder", "model.h5"]
 
 
-def test_an_error_while_writing_leaves_the_old_snapshot(saved):
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"no JSON": object()}, ["extra['no JSON']", "object"]),
+        ({"a": [1, {"b": {1, 2}}]}, ["extra['a'][1]['b']", "set"]),
+        ({1: 2}, ["key 1", "strings"]),
+        ({"a": b"bytes"}, ["extra['a']", "bytes"]),
+        ({"a": 1j}, ["extra['a']", "complex"]),
+        ({"a": np.ma.masked_array([1, 2], [True, False])}, ["extra['a']", "mask"]),
+        ({"a": np.array([object()])}, ["extra['a']", "ndarray"]),
+        ([1], ["extra must be a dict", "list"]),
+    ],
+)
+def test_an_extra_that_cannot_be_kept_leaves_the_old_snapshot(extra, words, saved):
     path, net, solver = saved
     before = path.read_bytes()
-    with pytest.raises(TypeError):
-        lk.save(path, net, solver, {"no JSON": object()})
+    with pytest.raises(SnapshotError) as message:
+        lk.save(path, net, solver, extra)
+    one_line(message, *words)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["model.h5"]
+
+
+def test_an_extra_that_holds_itself(saved):
+    endless = {}
+    endless["again"] = [endless]
+    with pytest.raises(SnapshotError, match="itself"):
+        lk.save(saved[0], saved[1], extra=endless)
+
+
+def test_extras_come_back(saved):
+    path, net, _ = saved
+    extra = {
+        "n": np.int64(3), "x": np.float32(0.5), "yes": np.True_, "none": None, "pair": (1, "two"),
+        "array": np.arange(6).reshape(2, 3), "path": path, "inf": float("inf"), "big": 10**30,
+        "text": "\ud800 \u00e5 \0", "long": "x" * 200_000, "words": np.array(["a", "b"]),
+    }  # fmt: skip
+    lk.save(path, net, extra=extra | {"nan": np.nan})
+    back = lk.load(path, net)
+    assert np.isnan(back.pop("nan"))
+    assert back == extra | {
+        "pair": [1, "two"], "array": [[0, 1, 2], [3, 4, 5]], "path": str(path), "words": ["a", "b"],
+    }  # fmt: skip
+    assert type(back["n"]) is int
+    assert type(back["yes"]) is bool
 
 
 # What cannot be loaded leaves everything as it was.
@@ -449,7 +488,7 @@ def test_files_of_something_else(saved, rng):
         file.clear()
         file.attrs.clear()
         file["images"] = np.zeros(3)
-    assert_refused(path, autoencoder(from_input()), "not a snapshot")
+    assert_refused(path, autoencoder(from_input()), "'format'", "missing")
     for size in (1, 100, 30_000):
         path.write_bytes(rng.bytes(size))
         assert_refused(path, autoencoder(from_input()), "not a snapshot")
@@ -494,10 +533,11 @@ def test_another_net(saved):
     assert_refused(path, renamed, "another net", "encoder/bias")
 
 
-def change(name, value):
-    """Replaces a data set of a snapshot, or removes it."""
+def change(name, value, there=True):
+    """Replaces a data set of a snapshot, or removes it, or adds one."""
     def action(file):
-        del file[name]
+        if there:
+            del file[name]
         if value is not None:
             file[name] = value
 
@@ -513,29 +553,124 @@ def change_attribute(name, value):
     return action
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        change("params/x_mean/bias", ["a"] * PIXELS),
-        change("params", None),
-        change("params", np.zeros(3)),
-        change("history/v/x_mean/bias", None),
-        change("history/v/x_mean/bias", np.zeros(1)),
-        change("history/v/x_mean/bias", ["a"] * PIXELS),
-        change("history/v", None),
-        change_attribute("iteration", None),
-        change_attribute("iteration", "soon"),
-        change_attribute("state", None),
-        change_attribute("state", "{"),
-        change_attribute("state", "[1]"),
-        change_attribute("state", '{"seed": 0, "passes": "x"}'),
-        change_attribute("extra", None),
-        change_attribute("extra", "{"),
-        change_attribute("format", "one"),
-    ],
-)
-def test_parts_that_are_missing_or_wrong(damage, saved):
+def hard_link_in_a_circle(file):
+    for name in ("a", "b"):
+        file[f"params/{name}"] = file["params"]
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((PIXELS,), "f4")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "bias", (PIXELS,))
+    del file["params/x_mean/bias"]
+    file.create_virtual_dataset("params/x_mean/bias", layout)
+
+
+def external(file):
+    del file["params/x_mean/bias"]
+    file.create_dataset(
+        "params/x_mean/bias", (PIXELS,), "f4", external=[("/etc/passwd", 0, 4 * PIXELS)]
+    )
+
+
+def claims(shape, **how):
+    def action(file):
+        del file["params/x_mean/bias"]
+        file.create_dataset("params/x_mean/bias", shape, "f4", **how)
+
+    return action
+
+
+def array_typed(file):
+    del file["params/x_mean/bias"]
+    kind = np.dtype(("f4", (PIXELS,)))
+    file.create_dataset("params/x_mean/bias", (1,), kind)[0] = np.ones(PIXELS)
+
+
+def null_attribute(file):
+    file.attrs["state"] = h5py.Empty("S10")
+
+
+DAMAGES = {
+    "text": (change("params/x_mean/bias", ["a"] * PIXELS), "floats"),
+    "no parameters": (change("params", None), "'params'"),
+    "no group": (change("params", np.zeros(3)), "'params'"),
+    "a parameter as a group": (change("params/x_mean", np.zeros(3)), "'params/x_mean'"),
+    "a group as a parameter": (
+        lambda file: (
+            file.__delitem__("params/x_mean/bias"), file.create_group("params/x_mean/bias/a")
+        ), "group",
+    ),
+    "integers": (change("params/x_mean/bias", np.zeros(PIXELS, int)), "floats"),
+    "complex": (change("params/x_mean/bias", np.zeros(PIXELS, complex)), "floats"),
+    "references": (
+        change("params/x_mean/bias", np.full(PIXELS, h5py.Reference(), h5py.ref_dtype)), "floats"
+    ),
+    "records": (change("params/x_mean/bias", np.zeros(PIXELS, "f4,i4")), "floats"),
+    "an enumeration": (
+        change("params/x_mean/bias", np.zeros(PIXELS, h5py.enum_dtype({"a": 0}))), "floats"
+    ),
+    "arrays": (array_typed, "floats"),
+    "no space": (change("params/x_mean/bias", h5py.Empty("f4")), "none"),
+    "a scalar": (change("params/x_mean/bias", np.float32(1)), "another net"),
+    "8 GB": (claims((2**31,)), "more than the file can hold"),
+    "nothing written": (claims((PIXELS,)), "more than the file can hold"),
+    "a huge chunk": (claims((PIXELS,), chunks=(2**27,), maxshape=(None,)), "can hold"),
+    "virtual": (virtual, "other files"),
+    "external": (external, "other files"),
+    "soft link": (change("params/x_mean/bias", h5py.SoftLink("/params/x_mean/weight")), "link"),
+    "external link": (change("params/x_mean/bias", h5py.ExternalLink("a.h5", "/b")), "link"),
+    "circle": (hard_link_in_a_circle, "a group, not a data set"),
+    "one too many": (change("params/x_mean/c", np.ones(3, "f4"), False), "another net"),
+    "not escaped": (lambda f: f.move("params/g1", "params/g%31"), "no name"),
+    "not to unescape": (lambda f: f.move("params/g1", "params/g%ff"), "no name"),
+    "too large": (change("params/x_mean/bias", np.full(PIXELS, 1e300)), "too large"),
+    "no history": (change("history/v/x_mean/bias", None), "missing"),
+    "short history": (change("history/v/x_mean/bias", np.zeros(1, "f4")), "shape"),
+    "broadcast history": (change("history/v/x_mean/bias", np.float32(1)), "shape"),
+    "history in words": (change("history/v/x_mean/bias", ["a"] * PIXELS), "floats"),
+    "no v": (change("history/v", None), "keeps m, v"),
+    "no history at all": (change("history", None), "nothing"),
+    "more history": (lambda f: f.create_group("history/w"), "w"),
+    "no iteration": (change_attribute("iteration", None), "'iteration'"),
+    "iteration soon": (change_attribute("iteration", "soon"), "whole number"),
+    "iteration 1.5": (change_attribute("iteration", 1.5), "whole number"),
+    "iteration -1": (change_attribute("iteration", -1), "from 0"),
+    "iteration huge": (change_attribute("iteration", 2**63 - 1), "from 0"),
+    "iterations": (change_attribute("iteration", [1, 2]), "whole number"),
+    "iteration true": (change_attribute("iteration", True), "whole number"),
+    "no state": (change_attribute("state", None), "'state'"),
+    "empty state": (null_attribute, "string"),
+    "state {": (change_attribute("state", "{"), "JSON"),
+    "state [1]": (change_attribute("state", "[1]"), "dict"),
+    "state 3": (change_attribute("state", 3), "string"),
+    "state of words": (change_attribute("state", '{"seed": 0, "passes": "x"}'), "whole"),
+    "state of none": (change_attribute("state", '{"seed": 0, "passes": null}'), "whole"),
+    "state of truth": (change_attribute("state", '{"seed": 0, "passes": true}'), "whole"),
+    "state NaN": (change_attribute("state", '{"seed": 0, "passes": NaN}'), "whole"),
+    "state 1e400": (change_attribute("state", '{"seed": 0, "passes": 1e400}'), "whole"),
+    "state -1": (change_attribute("state", '{"seed": 0, "passes": -1}'), "whole"),
+    "state 2 ** 70": (change_attribute("state", f'{{"seed": 0, "passes": {2**70}}}'), "whole"),
+    "state deep": (change_attribute("state", "[" * 100_000), "JSON"),
+    "state digits": (change_attribute("state", "1" * 10_000), "JSON"),
+    "less state": (change_attribute("state", '{"seed": 0}'), "other data layers"),
+    "more state": (
+        change_attribute("state", '{"seed": 0, "passes": 0, "position/y": 1}'), "other data layers"
+    ),
+    "state not UTF-8": (change_attribute("state", np.bytes_(b"\xff\xfe")), "UTF-8"),
+    "no extra": (change_attribute("extra", None), "'extra'"),
+    "extra {": (change_attribute("extra", "{"), "JSON"),
+    "extra 1": (change_attribute("extra", "1"), "dict"),
+    "no format": (change_attribute("format", None), "'format'"),
+    "format one": (change_attribute("format", "one"), "'format'"),
+    "format -1": (change_attribute("format", -1), "from 1"),
+    "formats": (change_attribute("format", [1]), "'format'"),
+    "solver 3": (change_attribute("solver", 3), "string"),
+}
+
+
+@pytest.mark.parametrize(("damage", "word"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_parts_that_are_missing_or_wrong(damage, word, saved):
     path = saved[0]
     with edited(path) as file:
         damage(file)
-    assert_refused(path, autoencoder(from_input()), "not a snapshot")
+    assert_refused(path, autoencoder(from_input()), word)

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -27,8 +28,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.galaxy.dataset import VERSION
+from layerkit.files import path_of
+from layerkit.galaxy.dataset import COLUMNS, VERSION
 from layerkit.galaxy.detect import border_light, find_galaxy, foreign_light
 from layerkit.galaxy.sources import PREPARED_FORMAT, Source, UnusableImageError
 
@@ -106,6 +109,7 @@ def prepare(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool = True,
+    origin: dict | None = None,
 ) -> Report:
     """Write the usable galaxies of `source` to the HDF5 file `output`, and say what was left out.
 
@@ -114,44 +118,63 @@ def prepare(
     set; the result does not depend on it.  limit: only the first so many pictures.  progress: show
     a bar on stderr.
 
-    The file holds `images` float32 (N, size, size) in 0..1, in the order of the source; `ids`;
-    `crops` float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per
-    output pixel; `excluded/ids` and `excluded/reasons`; and as attributes the source's name, the
-    settings (JSON) and the format's version.  It appears under its name only when complete.
+    origin: what the set is made of, stored with it and given back by `load`: a dict of what JSON
+    can hold.
+
+    The file holds `images` float32 (N, size, size) in 0..1, in the order of the source; `crops`
+    float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per output
+    pixel; and as attributes, in JSON, `ids`; `excluded` (id to reason); and `about`, the source's
+    name, the number of pictures read, the settings and the origin.  It is complete, with a
+    checksum, before it appears under its name.  While it is written its folder needs room for the
+    images twice.
 
     Raises `DataError` where no picture is usable or the file cannot be written.
     """
     settings = Settings(size, frame, overlap, background, threshold, min_radius)
-    output = Path(output)
-    total = len(source) if limit is None else min(limit, len(source))
+    output = path_of(output, DataError)
+    origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
+    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
+        raise DataError(f"limit must be a positive whole number, got {limit!r}")
+    total = len(source) if limit is None else min(int(limit), len(source))
     start = time.perf_counter()
-    excluded: list[tuple[str, str]] = []
-    try:
+    excluded: dict[str, str] = {}
+    with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise DataError(f"{output}: a folder; give the name of a file to write")
-        with _replacing(output) as file:
-            writer = _Writer(file, size)
-            results = _results(source, settings, total, workers)
-            bar = tqdm(results, total=total, desc="prepare", unit="image", disable=not progress)
-            for i, result in enumerate(bar):
+        writer = _Writer(output.parent, size)
+    with writer:
+        results = _results(source, settings, total, workers)
+        bar = tqdm(results, total=total, desc="prepare", unit="image", disable=not progress)
+        try:
+            for result, name in zip(bar, source.ids, strict=False):
                 if isinstance(result, str):
-                    excluded.append((source.ids[i], result))
+                    excluded[name] = result
                 else:
-                    writer.add(source.ids[i], *result)
-            kept = total - len(excluded)
-            counts = dict(Counter(reason for _, reason in excluded).most_common())
-            if not kept:
-                why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-                raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
-            writer.finish(source.name, settings, total, excluded)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"{source.name}: a worker process was killed, perhaps for want of memory; try workers=1"
-        ) from error
-    return Report(total, kept, counts, time.perf_counter() - start)
+                    image, cut = result
+                    with _writing(output):
+                        writer.add(
+                            name, image, crops=(cut.y0, cut.x0, cut.side), scales=cut.side / size
+                        )
+        except OSError as error:
+            raise DataError(
+                f"{source.name}: cannot be read ({error.strerror or error})"
+            ) from error
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{source.name}: a worker process was killed, perhaps for want of memory;"
+                " try workers=1"
+            ) from error
+        counts = dict(Counter(excluded.values()).most_common())
+        if len(excluded) == total:
+            why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+            raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
+        about = {
+            "source": source.name, "read": total, "settings": asdict(settings), "origin": origin,
+        }  # fmt: skip
+        with _writing(output):
+            writer.write(output, excluded, about)
+    return Report(total, total - len(excluded), counts, time.perf_counter() - start)
 
 
 def cut_out(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
@@ -194,64 +217,48 @@ def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
 
 
 class _Writer:
-    """Rows appended to a growing HDF5 file, a block at a time, so that memory stays flat."""
+    """Galaxies that wait to be written, their images in a file without a name."""
 
-    def __init__(self, file: h5py.File, size: int):
-        # One row a chunk: training reads single rows in random order.
-        self.images = file.create_dataset(
-            "images", (0, size, size), "f4", maxshape=(None, size, size), chunks=(1, size, size)
-        )
-        self.file = file
+    def __init__(self, folder: Path, size: int):
+        self.images = hdf5.Rows(folder, (size, size), "<f4")
         self.ids: list[str] = []
-        self.cuts: list[tuple[float, float, float]] = []
-        self.waiting: list[np.ndarray] = []
+        self.columns: dict[str, list] = {name: [] for name in COLUMNS}
 
-    def add(self, name: str, image: np.ndarray, cut: Cut) -> None:
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.images.__exit__()
+
+    def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
+        """Adds a galaxy, with a value for each of COLUMNS."""
+        self.images.append(image)
         self.ids.append(name)
-        self.cuts.append((cut.y0, cut.x0, cut.side))
-        self.waiting.append(image)
-        if len(self.waiting) == 256:
-            self._flush()
+        for key, values in self.columns.items():
+            values.append(columns[key])
 
-    def _flush(self) -> None:
-        if self.waiting:
-            done = len(self.images)
-            self.images.resize(done + len(self.waiting), axis=0)
-            self.images[done:] = np.stack(self.waiting)
-            self.waiting = []
+    def write(self, path: Path, excluded: dict[str, str], about: dict) -> None:
+        """Writes everything in one move."""
 
-    def finish(
-        self, source: str, settings: Settings, read: int, excluded: list[tuple[str, str]]
-    ) -> None:
-        self._flush()
-        text = h5py.string_dtype()
-        crops = np.array(self.cuts, dtype="f8").reshape(-1, 3)
-        self.file.create_dataset("ids", data=np.array(self.ids, dtype=object), dtype=text)
-        self.file["crops"] = crops
-        self.file["scales"] = crops[:, 2] / settings.size
-        left_out = np.array(excluded, dtype=object).reshape(-1, 2)
-        self.file.create_dataset("excluded/ids", data=left_out[:, 0], dtype=text)
-        self.file.create_dataset("excluded/reasons", data=left_out[:, 1], dtype=text)
-        self.file.attrs["format"] = PREPARED_FORMAT
-        self.file.attrs["version"] = VERSION
-        self.file.attrs["source"] = source
-        self.file.attrs["settings"] = json.dumps(asdict(settings))
-        self.file.attrs["read"] = read
+        def fill(file: h5py.File) -> None:
+            self.images.reserve(file, "images")
+            for name, values in self.columns.items():
+                file[name] = np.array(values, "<f8").reshape(len(self.ids), *COLUMNS[name])
+            hdf5.attribute(file, "version", VERSION)
+            hdf5.attribute(file, "ids", json.dumps(self.ids))
+            hdf5.attribute(file, "excluded", json.dumps(excluded))
+            hdf5.attribute(file, "about", json.dumps(about))
+
+        hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes the name `path` when the block ends well, and else is removed."""
-    part = path.with_name(path.name + ".part")
-    file = h5py.File(part, "w")
+def _writing(output: Path) -> Iterator[None]:
+    """Says which file could not be written."""
     try:
-        with file:
-            yield file
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
 
 
 Result = str | tuple[np.ndarray, Cut]

@@ -15,12 +15,13 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-import h5py
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from layerkit import hdf5
 from layerkit.errors import DataError
+from layerkit.files import open_regular
 from layerkit.galaxy.layout import without_results
 
 FITS_NAME = re.compile(r"\.(fits?|fts|fz)(\.gz|\.bz2)?$", re.IGNORECASE)
@@ -54,12 +55,18 @@ class Source(Protocol):
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
     """Whether `path` is an HDF5 file that `prepare` wrote, of this format version or another."""
-    if path is None or not Path(path).is_file():
+    if path is None:
         return False
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == PREPARED_FORMAT
-    except OSError:
+    path = Path(path)
+    if hdf5.is_sealed(path, PREPARED_FORMAT):
+        return True
+    try:  # version 1 had no header of its own
+        with open_regular(path) as file:
+            if file.read(len(hdf5.SIGNATURE)) != hdf5.SIGNATURE:
+                return False
+        with hdf5.open_unsealed(path, DataError) as old:
+            return old.has("format") and old.text("format") == PREPARED_FORMAT
+    except (OSError, ValueError, DataError):
         return False
 
 
