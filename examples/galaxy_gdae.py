@@ -31,7 +31,7 @@ from tqdm import tqdm
 import layerkit as lk
 from layerkit import galaxy, locks
 from layerkit import layers as L
-from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, run
+from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, pasteable, run
 from layerkit.errors import DataError, LayerkitError, NetFileError, SnapshotError
 from layerkit.layers.reconstruction import Reconstruction
 
@@ -56,6 +56,7 @@ def number(kind: Callable[[str], Any], least: float, most: float, what: str):
 
 
 COUNT = number(int, 1, MOST, f"from 1 to {MOST}")
+LARGEST = sys.float_info.max
 NONE_OR_MORE = number(int, 0, MOST, f"from 0 to {MOST}")
 
 
@@ -106,8 +107,8 @@ def literal(text: str) -> Any:
 # name -> how its text is read; of a resumed run's settings, too
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "data": path, "held_out": path_or_count, "net": path, "epochs": COUNT, "iterations": COUNT,
-    "batch": COUNT, "rate": number(float, sys.float_info.min, sys.float_info.max, "a number above zero"),
-    "final_rate": number(float, 0, sys.float_info.max, "a number, zero or above"),
+    "batch": COUNT, "rate": number(float, sys.float_info.min, LARGEST, "a number above zero"),
+    "final_rate": number(float, 0, LARGEST, "a number, zero or above"),
     "kl_warm_up": NONE_OR_MORE, "samples": COUNT, "refine": NONE_OR_MORE,
     "importance_samples": COUNT, "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
     "hdu": hdu,
@@ -233,7 +234,7 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable):
         raise DataError(
             f"{len(everything)} galaxies are too few to train on, watch and hold out; bring more"
         )
-    digest = hashlib.sha256("\n".join(everything.ids[i] for i in rest).encode(errors="replace"))
+    digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
     for images in (everything.images[rest], held_out):
         digest.update(np.ascontiguousarray(images).tobytes())
     counts = {
@@ -319,7 +320,7 @@ def copy_parameters(source: lk.Net, target: lk.Net) -> None:
 
 def go_on_with(out: Path) -> str:
     """Return the command that resumes the run, to be pasted into a shell in any folder."""
-    return shlex.join([
+    return pasteable([
         sys.executable, os.path.abspath(sys.argv[0]), "--resume", "--out", str(out),
     ])
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -82,6 +83,17 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, former in before.items():
             signal.signal(number, signal.SIG_DFL if former is None else former)
+
+
+def pasteable(words: Sequence[str]) -> str:
+    """Return a command that a shell takes apart into these words, whatever is in them."""
+    return " ".join(
+        shlex.quote(word) if word.isprintable() else "$'" + "".join(
+            chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}"
+            for b in os.fsencode(word)
+        ) + "'"
+        for word in words
+    )
 
 
 class Guard:

@@ -167,6 +167,15 @@ def test_a_log_on_a_full_disk_stops_nothing(tmp_path):
     assert (child.returncode, err) == (command.OUTPUT_LOST, b"")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="for shells as POSIX has them")
+def test_commands_can_be_pasted():
+    words = ["a b", "it's", "$HOME", "caf\u00e9", "x\udcff7\\'", "two\nlines", "*", ""]
+    text = f"printf '%s\\0' {command.pasteable(words)}"
+    assert "\n" not in text
+    shown = subprocess.run(["bash", "-c", text], stdout=subprocess.PIPE, check=True).stdout
+    assert shown == b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
 def test_streams_that_are_not_there():
     text = "import sys; sys.stdout = sys.stderr = None\n"
     text += "from layerkit.command import run; run(lambda: print('x'))"

@@ -145,6 +145,6 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
             f"held out {held_out} of {len(ids)} galaxies: at least half must be left to train on;"
             f" hold out at most {len(ids) // 2}, or bring more images"
         )
-    hashes = [hashlib.blake2b(f"{salt}/{i}".encode()).digest() for i in ids]
+    hashes = [hashlib.blake2b(f"{salt}/{i}".encode(errors="surrogatepass")).digest() for i in ids]
     order = np.array(sorted(range(len(ids)), key=lambda k: (hashes[k], ids[k])), dtype=np.int64)
     return np.sort(order[held_out:]), np.sort(order[:held_out])

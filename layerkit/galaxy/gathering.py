@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import zipfile
@@ -45,7 +43,8 @@ def gather(
     if is_prepared(path):
         assert path is not None
         return load(path, limit)
-    source = open_source(path) if hdu is None else open_source(path, hdu=hdu)
+    options: dict[str, Any] = {} if hdu is None else {"hdu": hdu}
+    source = open_source(path, **options)
     origin = _origin(source, path, limit, hdu)  # before they are read: they may change meanwhile
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
@@ -86,17 +85,16 @@ def _origin(
     """
     origin: dict[str, Any] = {
         "path": None if path is None else os.path.realpath(path), "source": source.name,
-        "ids": _digest(source.ids[:limit]), "limit": limit, "hdu": hdu, "recipe": RECIPE,
+        "ids": source.ids[:limit], "limit": limit, "hdu": hdu, "recipe": RECIPE,
         "settings": asdict(Settings()),
     }
     if isinstance(source, ZipSource):
         with zipfile.ZipFile(source.path) as archive:
-            entries = [(e.filename, e.file_size, e.CRC) for e in archive.infolist()]
-        origin["files"] = _digest(entries)
+            origin["files"] = [[e.filename, e.file_size, e.CRC] for e in archive.infolist()]
     elif path is not None:
         top = Path(path) if os.path.isdir(path) else Path(path).parent
         names = getattr(source, "files", [Path(path).name])
-        origin["files"] = _digest([(name, *_stamp(top / name)) for name in names])
+        origin["files"] = [[name, *_stamp(top / name)] for name in names]
     return origin
 
 
@@ -106,10 +104,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:  # a link to nowhere
         return ()
     return known.st_size, known.st_mtime_ns, known.st_ctime_ns
-
-
-def _digest(values: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
