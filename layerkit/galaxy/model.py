@@ -211,6 +211,7 @@ class GalaxyModel:
 
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
         """
+        images = self._checked(images)
         mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
@@ -219,6 +220,7 @@ class GalaxyModel:
 
         Of the shape of images; see pixel_noise.scores.
         """
+        images = self._checked(images)
         mean, variance, skew = self._pixels(**self._given(images, posterior))
         residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
         return pixel_noise.scores(self.likelihood, residual, skew).reshape(images.shape)
@@ -247,6 +249,7 @@ class GalaxyModel:
             samples: of the latent layers for each image, over which the terms are averaged.
             posterior: of the images; None takes g's.
         """
+        images = self._checked(images)
         totals = np.zeros((len(self.terms), len(images)))
         for _ in range(samples):
             totals += np.stack(
@@ -277,6 +280,7 @@ class GalaxyModel:
 
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
         """
+        images = self._checked(images)
         drawn = self._sampled()
         names = [self.terms[0], *(name for group in drawn for name in group)]
         moments = {k: v for k, v in self._given(images, posterior).items() if k != self.x}
