@@ -31,7 +31,7 @@ from tqdm import tqdm
 import layerkit as lk
 from layerkit import galaxy, locks
 from layerkit import layers as L
-from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, pasteable, run
+from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, Parser, pasteable, run
 from layerkit.errors import DataError, LayerkitError, NetFileError, SnapshotError
 from layerkit.layers.reconstruction import Reconstruction
 
@@ -127,7 +127,7 @@ CHOICES: dict[str, list[Any]] = {
 
 def command_line() -> dict[str, Any]:
     """Read the command line; what it does not say is None."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
@@ -59,8 +60,22 @@ def _status(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"error: {brief(reason)}", file=sys.stderr)
     return BAD_INPUT
+
+
+def brief(text: str, most: int = 800) -> str:
+    """Return a text in one line, without its middle if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors stay short, whatever the words it repeats."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the usage, a line and status 2."""
+        super().error(brief(message))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

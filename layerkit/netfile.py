@@ -23,6 +23,8 @@ from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
 
+LONGEST = 400  # letters of an error of the file's own
+
 _importing = threading.RLock()  # sys.path and sys.modules are everybody's
 
 
@@ -212,6 +214,7 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
         if isinstance(error, SystemExit):
             kind = "it ended the program, SystemExit"
         reason = " ".join(reason.split())
+        reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
         raise NetFileError(f"{where}: {kind}: {reason}".rstrip(": ")) from error
 
 

@@ -68,6 +68,19 @@ def test_what_the_user_can_put_right_is_one_line(error, told, capsys):
     assert err.count("\n") == 1
 
 
+def test_long_messages_are_cut(capsys):
+    assert exit_of(raising(DataError("start " + "x" * 10**6 + " end"))) == 2
+    err = capsys.readouterr().err
+    assert len(err) < 900
+    assert err.startswith("error: start ")
+    assert err.endswith(" end\n")
+    parser = command.Parser()
+    parser.add_argument("number", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["9" * 9000])
+    assert len(capsys.readouterr().err) < 1000
+
+
 def test_other_ends(capsys):
     assert exit_of(lambda: None) == 0
     assert exit_of(lambda: 7) == 7
