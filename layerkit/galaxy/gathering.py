@@ -16,6 +16,7 @@ from layerkit.galaxy.dataset import GalaxySet, load
 from layerkit.galaxy.layout import SHEETS
 from layerkit.galaxy.preparation import Settings, prepare
 from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
+from layerkit.snapshot import write_atomically
 
 RECIPE = 2  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
@@ -48,21 +49,29 @@ def gather(
     origin = _origin(source, path, limit, hdu)  # before they are read: they may change meanwhile
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
+    galaxies = earlier
     if earlier is not None and earlier.origin == origin:
-        galaxies = earlier
         print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
     else:
-        new = cache.with_name(f".{cache.name}.new")
-        try:
-            print(prepare(source, new, limit=limit, origin=origin))
-            galaxies = load(new)
-            if replacing and cache.exists() and galaxies.digest != getattr(earlier, "digest", None):
+        def write(part: Path) -> None:
+            nonlocal galaxies
+            try:
+                print(prepare(source, part, limit=limit, origin=origin))
+                galaxies = replace(load(part), path=cache)
+            except DataError as error:
+                raise DataError(str(error).replace(str(part), str(cache))) from error
+            known = earlier is not None and earlier.digest == galaxies.digest
+            if replacing is not None and cache.exists() and not known:
                 replacing(galaxies)
             shutil.rmtree(sheets, ignore_errors=True)  # of other galaxies
-            os.replace(new, cache)
-        finally:
-            new.unlink(missing_ok=True)
-        galaxies = replace(galaxies, path=cache)
+
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(cache, write)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"{cache}: cannot be written ({reason})") from error
+    assert galaxies is not None
     if not sheets.is_dir():
         _draw_sheets(galaxies, sheets, source)
     return galaxies
