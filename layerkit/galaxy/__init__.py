@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from layerkit.galaxy.preparation import prepare
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import (
+        finish_setting_aside,
         read_metrics,
         results_folder,
         results_table,
+        save_somewhere,
         set_aside,
         summary,
         write_json,
@@ -38,17 +40,18 @@ HOMES = {
     "gather": "gathering", "closest": "inference", "refine": "inference",
     "GalaxyModel": "model", "Posterior": "model", "prepare": "preparation",
     "write_report": "report", "read_metrics": "results", "results_folder": "results",
-    "results_table": "results", "set_aside": "results",
+    "results_table": "results", "set_aside": "results", "finish_setting_aside": "results",
+    "save_somewhere": "results",
     "summary": "results", "write_json": "results", "fit_sersic": "sersic",
     "fit_sersics": "sersic", "open_source": "sources",
 }
 
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "Posterior", "closest",
-    "contact_sheets", "draw_figures", "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic",
-    "fit_sersics", "gather", "load", "open_source", "prepare", "read_metrics", "refine",
-    "results_folder", "results_table", "set_aside", "split", "summary", "write_json",
-    "write_report",
+    "contact_sheets", "draw_figures", "evaluate", "finish_setting_aside", "fit_gaussian",
+    "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "load", "open_source", "prepare",
+    "read_metrics", "refine", "results_folder", "results_table", "save_somewhere", "set_aside",
+    "split", "summary", "write_json", "write_report",
 ]
 
 

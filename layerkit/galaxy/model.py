@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from layerkit.arrays import numbers
-from layerkit.errors import NetError
+from layerkit.errors import DataError, NetError
 from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
     Concat,
@@ -19,6 +20,8 @@ from layerkit.layers import (
 )
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.net import Net
+
+FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
 
 
 class Posterior(NamedTuple):
@@ -111,15 +114,62 @@ class GalaxyModel:
         return own[0].bottoms[2:] if own else []
 
     def encode(self, images: np.ndarray) -> Posterior:
-        """What g says of z: means g_mu(x) and standard deviations, each (n, latent)."""
+        """Return what g says of z: means g_mu(x) and standard deviations, each (n, latent).
+
+        Args:
+            images: (n, ...) with as many pixels as the net takes, intensities in 0..1.
+
+        Raises:
+            DataError: they are of another shape, masked, not finite, or far outside 0..1.
+        """
         outputs = [self.z_mean, self.z_log_variance]
-        mean, log_variance = self.net.infer(outputs, sample=False, **{self.x: images})
+        given = {self.x: self._checked(images)}
+        mean, log_variance = self.net.infer(outputs, sample=False, **given)
         return Posterior(
             mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
         )
 
+    def _checked(self, images: Any) -> Any:
+        """The images, if they can be what the net was trained on; of another scale they cannot."""
+        if isinstance(images, np.ma.MaskedArray):
+            raise DataError(
+                "images are a masked array, and the net knows no masks; fill what is masked, or "
+                "leave these images out"
+            )
+        if type(images).__module__.split(".")[0] not in ("numpy", "builtins"):
+            return images  # on a GPU; the net looks at its shape
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise DataError(f"images of different shapes make no array: {error}") from error
+        side = math.isqrt(self.pixels)
+        pixels = f"{side}, {side}" if side * side == self.pixels else f"{self.pixels}"
+        expected = f"expected intensities in 0..1, an array of shape (n, {pixels})"
+        if images.dtype.kind not in "fiub":
+            raise DataError(f"images are of type {images.dtype}; {expected}")
+        if images.ndim < 2 or math.prod(images.shape[1:]) != self.pixels:
+            hint = ""
+            if images.shape in ((side, side), (self.pixels,)):
+                hint = "; for a single image give image[None]"
+            raise DataError(f"images have shape {images.shape}; {expected}{hint}")
+        if images.size:
+            least, most = images.min(), images.max()  # NaN where there is one
+            if not np.isfinite(least) or not np.isfinite(most):
+                bad = ~np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+                raise DataError(
+                    f"images have pixels that are not finite, {bad.sum()} of {len(images)}, the "
+                    f"first of them image {int(np.argmax(bad))}; {expected}"
+                )
+            if max(-float(least), float(most)) > FAR_OUT:
+                raise DataError(
+                    f"images have intensities from {least:g} to {most:g}; {expected}, scaled as "
+                    "galaxy.prepare does"
+                )
+        return images
+
     def _given(self, images: np.ndarray, posterior: Posterior | None) -> dict[str, np.ndarray]:
         """Blobs to infer from: images, and q(z | x) where it is not g's."""
+        images = self._checked(images)
         if posterior is None:
             return {self.x: images}
         return {
@@ -162,7 +212,7 @@ class GalaxyModel:
 
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
         """
-        images = numbers(images, "images")
+        images = self._checked(images)
         mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
@@ -171,7 +221,7 @@ class GalaxyModel:
 
         Of the shape of images; see pixel_noise.scores.
         """
-        images = numbers(images, "images")
+        images = self._checked(images)
         mean, variance, skew = self._pixels(**self._given(images, posterior))
         residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
         return pixel_noise.scores(self.likelihood, residual, skew).reshape(images.shape)
@@ -200,6 +250,7 @@ class GalaxyModel:
             samples: of the latent layers for each image, over which the terms are averaged.
             posterior: of the images; None takes g's.
         """
+        images = self._checked(images)
         totals = np.zeros((len(self.terms), len(images)))
         for _ in range(samples):
             totals += np.stack(
@@ -230,6 +281,7 @@ class GalaxyModel:
 
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
         """
+        images = self._checked(images)
         drawn = self._sampled()
         names = [self.terms[0], *(name for group in drawn for name in group)]
         moments = {k: v for k, v in self._given(images, posterior).items() if k != self.x}

@@ -61,7 +61,7 @@ def write_report(
     path = Path(path)
     page = _page(metrics, list(figures), paper)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
     os.replace(partial, path)
     return path
 

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from layerkit import hdf5
 from layerkit.errors import DataError
 from layerkit.files import open_regular
+from layerkit.galaxy.layout import without_results
 
 FITS_NAME = re.compile(r"\.(fits?|fts|fz)(\.gz|\.bz2)?$", re.IGNORECASE)
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
@@ -158,7 +159,7 @@ class FolderSource:
             os.listdir(self.path)  # raises where the folder may not be read; os.walk is silent
             found = (Path(top, f) for top, _, names in os.walk(self.path) for f in names)
             relative = sorted(f.relative_to(self.path).as_posix() for f in found)
-            files = [f for f in relative if not _hidden(f)]
+            files = without_results(self.path, [f for f in relative if not _hidden(f)])
         if not files:
             raise DataError(f"{path}: an empty folder; expected JPEG, PNG, TIFF or FITS files")
         self.files = files
