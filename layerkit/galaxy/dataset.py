@@ -25,6 +25,8 @@ class GalaxySet:
     crops: float64 (N, 3): y0, x0 and side of the square cut from each source picture, in its
         pixels, where a pixel's area is [k, k + 1).
     scales: float64 (N,): source pixels per output pixel, side / size.
+    stretches: float64 (N, 3): sky, spread and white, by which `scaling.unstretch` turns the images
+        back to the units of their pictures; 0, 0, 1 where the numbers are as they were.
     excluded: ids that were left out, with the reason for each (of the whole source).
     source: the name of the source; read: how many pictures it had, usable or not; settings: those
         of `prepare`; path: the file.
@@ -34,6 +36,7 @@ class GalaxySet:
     ids: list[str]
     crops: np.ndarray
     scales: np.ndarray
+    stretches: np.ndarray
     excluded: dict[str, str]
     source: str
     read: int
@@ -77,6 +80,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
                 ids=list(file["ids"].asstr()[rows]),
                 crops=file["crops"][rows],
                 scales=file["scales"][rows],
+                stretches=file["stretches"][rows],
                 excluded=dict(
                     zip(
                         file["excluded/ids"].asstr()[:],

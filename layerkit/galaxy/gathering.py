@@ -16,7 +16,8 @@ SHEETS = "contact_sheets"
 
 
 def gather(
-    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None
+    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None,
+    hdu: int | str | None = None,
 ) -> GalaxySet:
     """The galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can prepare.
 
@@ -27,6 +28,7 @@ def gather(
         path: see `open_source`; None is the Hubble Deep Field that scikit-image ships.
         cache: HDF5 file for what is prepared; its folder is made if need be.
         limit: only the first so many pictures (or prepared galaxies).
+        hdu: the extension of FITS files to read; see `open_source`.
 
     Raises:
         DataError: the source is missing, empty, cannot be read, or holds no usable galaxy.
@@ -34,7 +36,7 @@ def gather(
     if is_prepared(path):
         assert path is not None
         return load(path, limit)
-    source = open_source(path)
+    source = open_source(path, hdu)
     kept = _still_good(cache, source, path, limit)
     if kept:
         print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
