@@ -267,6 +267,7 @@ class FitsPictures(Pictures):
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
+        self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
         found: list[tuple[str, int, Layout]] = []
         for number in itertools.count():
@@ -296,7 +297,7 @@ class FitsPictures(Pictures):
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
         self.places = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
-        self.inflated: set[int] = set()
+        self.checked: set[int] = set()
         if not self.places:
             raise UnusableImageError(NO_IMAGE)
 
@@ -307,11 +308,25 @@ class FitsPictures(Pictures):
         number, layout, k = self.places[k]
         check_pixels(layout.part)
         hdu = self.hdus[number]
-        if hasattr(hdu, "compressed_data") and number not in self.inflated:
-            _check_tiles(hdu)
-            self.inflated.add(number)
+        if hasattr(hdu, "compressed_data") and number not in self.checked:
+            self._check_tiles(number)
+            self.checked.add(number)
         data = np.asarray(hdu.section[layout.index(k)], dtype=np.float64)
         return layout.picture(data)
+
+    def _check_tiles(self, number: int) -> None:
+        """Refuse a compressed image with deflated tiles that become more than they may."""
+        from astropy.io import fits
+
+        hdu = self.hdus[number]
+        limit = 8 * min(math.prod(hdu.tile_shape), math.prod(hdu.shape)) + 2**16
+        raw = fits.open(self.file, memmap=False, disable_image_compression=True)[number]
+        names = {"GZIP_COMPRESSED_DATA"}
+        if hdu.compression_type.startswith("GZIP"):
+            names.add("COMPRESSED_DATA")
+        for name in names & set(raw.columns.names):
+            for tile in raw.data[name]:
+                _check_inflated(np.asarray(tile).tobytes(), limit, zlib.MAX_WBITS | 32)
 
     def close(self) -> None:
         """Let go of the parsed file."""
@@ -341,7 +356,7 @@ class Hdf5Pictures(Pictures):
         chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
         if chunk > MAX_BYTES // 4:
             raise UnusableImageError(TOO_LARGE)
-        self.deep = data.dtype == np.uint16
+        self.deep = data.dtype.kind == "u" and data.dtype.itemsize == 2
 
     def _find(self) -> h5py.Dataset:
         found = {}
@@ -507,18 +522,6 @@ def _check_strips(page: tifffile.TiffPage) -> None:
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
         _check_inflated(file.read(min(count, 2 * limit)), limit, zlib.MAX_WBITS)
-
-
-def _check_tiles(hdu: Any) -> None:
-    """Refuse a compressed FITS image with deflated tiles that become more than they may."""
-    table = hdu.compressed_data
-    names = ["GZIP_COMPRESSED_DATA"]
-    if hdu.compression_type.startswith("GZIP"):
-        names.append("COMPRESSED_DATA")
-    limit = 8 * min(math.prod(hdu.tile_shape), math.prod(hdu.shape)) + 2**16
-    for name in set(names) & set(table.names):
-        for tile in table[name]:
-            _check_inflated(tile.tobytes(), limit, zlib.MAX_WBITS | 32)
 
 
 def _says(words: re.Pattern[str], name: str) -> bool:

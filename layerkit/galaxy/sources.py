@@ -198,6 +198,10 @@ class FileSource:
                 raise
         return self._last[3]
 
+    def __del__(self) -> None:
+        if hasattr(self, "_last"):
+            self._close()
+
     def _close(self) -> None:
         if self._last is not None and self._last[0] == os.getpid():
             self._last[3].close()
