@@ -29,7 +29,9 @@ DEEPEST = 65535.0  # the largest value of 16 bits
 CENTRED = 0.16  # of the side: two standard deviations of the Gaussian of `find_galaxy`
 FAINT = 3.0  # times the threshold: how bright a peak must be for a size to mean anything
 INNER = 0.9  # share of the square's side in which a galaxy in physical units is measured
-RING = 0.1  # share of a square's side, at each edge, that its sky is measured from
+PASSES = 2  # more would follow the wings of bright galaxies inwards
+STEP = 1.15  # from one size of that square to the next
+CORNER = 1.4  # half-sides up and across, in sum, from the middle: where corners begin
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,18 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     galaxy = _find(image, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
     # Whatever lies outside the square shall not decide what is in it, not in the last bit: measure
-    # again from pixels inside alone.  Twice, as the first square may be too large.
-    for _ in range(2):
-        galaxy = _find_again(image, galaxy, settings, missing)
+    # again from pixels inside alone, until the pixels are those that the measurement asks for.
+    last = None
+    for _ in range(PASSES):
+        window = _window(galaxy, image.shape, settings)
+        if window == last:
+            break
+        galaxy, last = _find_in(image, window, galaxy, settings, missing), window
     galaxy = replace(galaxy, off_centre=off_centre)
     cut = _square(galaxy, image, gaps, settings)
     rows, columns = _pixels(cut, image.shape)
     part = image[rows, columns]
-    sky = _sky(part[_ring(part.shape)])
+    sky = _sky(part[_corners(part.shape)])
     units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
     inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
     raw = _resampled(units, inside, settings.size)
@@ -167,9 +173,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
         faint = sky.level < far.level + far.noise
         raise UnusableImageError("too faint" if faint else "bright background")
     _check_room(galaxy, cut, settings)
-    return view, replace(
-        cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise
-    )
+    return view, replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
 
 
 def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
@@ -201,31 +205,41 @@ def _find(
     return find_galaxy(seen, threshold, no_sky, quantum=0.01, bins=bins)
 
 
-def _find_again(
-    image: np.ndarray, galaxy: Galaxy, settings: Settings, missing: np.ndarray
+def _window(galaxy: Galaxy, shape: tuple[int, ...], settings: Settings) -> tuple[slice, slice]:
+    """Most of the square around a galaxy, in steps so coarse that trifles do not change them."""
+    half = INNER * settings.frame * galaxy.radius / 2 / galaxy.bins
+    half = galaxy.bins * round(STEP ** round(np.log(max(half, 4)) / np.log(STEP)))
+    middle = 2 * galaxy.bins
+    y, x = (round(c / middle) * middle for c in (galaxy.y, galaxy.x))
+    rows, columns = (
+        slice(max(0, c - half), min(n, c + half)) for c, n in zip((y, x), shape, strict=True)
+    )
+    return rows, columns
+
+
+def _find_in(
+    image: np.ndarray,
+    window: tuple[slice, slice],
+    galaxy: Galaxy,
+    settings: Settings,
+    missing: np.ndarray,
 ) -> Galaxy:
-    """The galaxy as measured from most of its square alone, whose edges count as sky."""
-    step = 2 * galaxy.bins  # whole steps: a change of the last bit shall not change the pixels
-    half = round(INNER * settings.frame * galaxy.radius / 2 / step) * step
-    if half < 4 * galaxy.bins:
+    """The galaxy as measured from a window alone, the edges of which count as sky."""
+    part, gone = image[window], missing[window]
+    no_sky = gone | ~_corners(part.shape)
+    if no_sky.all():
         return galaxy
-    y, x = (round(c / galaxy.bins) * galaxy.bins for c in (galaxy.y, galaxy.x))
-    rows, columns = (slice(max(0, c - half), c + half) for c in (y, x))
-    part, gone = image[rows, columns], missing[rows, columns]
-    no_sky = gone | ~_ring(part.shape)
     try:
         found = _find(part, _sky(part[~no_sky]), settings.threshold, no_sky, galaxy.bins)
     except UnusableImageError:
         return galaxy
-    return replace(found, y=found.y + rows.start, x=found.x + columns.start)
+    return replace(found, y=found.y + window[0].start, x=found.x + window[1].start)
 
 
-def _ring(shape: tuple[int, ...]) -> np.ndarray:
-    """Mask of the outermost pixels of a part of a picture."""
-    ring = np.ones(shape, bool)
-    margin = [max(1, round(RING * n)) for n in shape]
-    ring[margin[0] : -margin[0], margin[1] : -margin[1]] = False
-    return ring
+def _corners(shape: tuple[int, ...]) -> np.ndarray:
+    """Mask of the four corners of a part of a picture, where a galaxy's light is least."""
+    y, x = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in shape)
+    return np.add.outer(y, x) > CORNER
 
 
 def _brightest_neighbour(image: np.ndarray) -> np.ndarray:
@@ -289,5 +303,3 @@ def _resampled(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
     box = tuple(np.clip(box, 0, [image.shape[1], image.shape[0]] * 2))
     picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
     return np.asarray(picture.resize((size, size), filt, box=box))
-
-
