@@ -253,6 +253,23 @@ def test_fits(rng, tmp_path):
     assert reason(open_source(tmp_path / "cut.fits"), 0) == "unreadable"
 
 
+def test_stacks_in_a_zip(rng, zipped):
+    stacks = rng.normal(0, 1, (2, 5, 12, 14))
+    packed = [
+        fits.CompImageHDU(x, compression_type="GZIP_1", quantize_level=0) for x in stacks
+    ]
+    path = zipped([
+        ("a.fits", fits_file(fits.PrimaryHDU(), *packed)),
+        ("b.tif", tiff(stacks[0], photometric="minisblack", compression="zlib")),
+        ("c.fits.gz", gzip.compress(fits_file(fits.PrimaryHDU(stacks[1])))),
+    ])  # fmt: skip
+    source = pickle.loads(pickle.dumps(open_source(path)))
+    assert source.ids[9:16] == ["a[0009]", *(f"b[{k:04d}]" for k in range(5)), "c[0000]"]
+    expected = [*stacks[0], *stacks[1], *stacks[0], *stacks[1]]
+    for k in [*range(20), *rng.permutation(20)]:
+        np.testing.assert_allclose(source.read(k), expected[k], atol=1e-6)
+
+
 def test_colours_and_stacks(rng, tmp_path):
     band = rng.normal(0, 1, (4, 12, 14))
     stack = rng.normal(0, 1, (6, 12, 14))

@@ -97,6 +97,8 @@ def cut_out(
             square is too small, does not fit or has pixels without data, or where another bright
             object is in it.
     """
+    if image.ndim != 2 or image.size == 0 or image.min() == image.max():
+        raise UnusableImageError("blank")
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
         return view, replace(cut, white=white)
@@ -136,8 +138,6 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
 def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     gaps = no_data(image)
     image, missing = _filled(image, gaps)
-    if image.size == 0 or image.min() == image.max():
-        raise UnusableImageError("blank")
     far = _sky(image[~missing])
     galaxy = _find(image, far, settings.threshold, missing)
     off_centre = galaxy.off_centre

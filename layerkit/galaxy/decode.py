@@ -36,9 +36,10 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-MAX_PIXELS = 2**26  # of one picture, about 8,192 x 8,192
+MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
 MAX_PICTURES = 100_000  # in one file
+MAX_DIRECTORIES = 10_000  # pages or extensions of one file, each of which takes a millisecond
 MAX_WORK = 16 * MAX_PIXELS  # pixels times passes over them, for formats that paint in passes
 
 GZIP, BZIP2, FITS = b"\x1f\x8b", b"BZh", b"SIMPLE  ="
@@ -187,6 +188,7 @@ class TiffPictures(Pictures):
         self.file = file
         self.tiff = tifffile.TiffFile(file, is_ome=False)
         self.places: list[tuple[int, int]] = []
+        seen: set[int] = set()
         for number in itertools.count():
             try:
                 page = self._page(number)
@@ -195,8 +197,11 @@ class TiffPictures(Pictures):
             if not page.subfiletype & 5:  # neither a thumbnail nor a mask
                 self.places += [(number, k) for k in range(_tiff_planes(page))]
                 self.deep |= page.dtype == np.uint16 and page.bitspersample == 16
-            if max(number, len(self.places)) > MAX_PICTURES:
+            if number > MAX_DIRECTORIES or len(self.places) > MAX_PICTURES:
                 raise UnusableImageError(TOO_LARGE)
+            if page.offset in seen:  # the chain of pages bites its tail
+                raise UnusableImageError(UNREADABLE)
+            seen.add(page.offset)
         if not self.places:
             raise UnusableImageError(NO_IMAGE)
         if (self.tiff.is_shaped or self.tiff.is_imagej) and self.tiff.series[0].is_truncated:
@@ -275,7 +280,7 @@ class FitsPictures(Pictures):
                 one = self.hdus[number]
             except IndexError:
                 break
-            if number > MAX_PICTURES:
+            if number > MAX_DIRECTORIES:
                 raise UnusableImageError(TOO_LARGE)
             chosen = hdu is None or (
                 number == hdu if isinstance(hdu, int) else one.name == hdu.strip().upper()
@@ -320,6 +325,7 @@ class FitsPictures(Pictures):
 
         hdu = self.hdus[number]
         limit = 8 * min(math.prod(hdu.tile_shape), math.prod(hdu.shape)) + 2**16
+        self.file.seek(0)
         raw = fits.open(self.file, memmap=False, disable_image_compression=True)[number]
         names = {"GZIP_COMPRESSED_DATA"}
         if hdu.compression_type.startswith("GZIP"):
@@ -447,11 +453,14 @@ def check_pixels(shape: Iterable[int]) -> None:
         raise UnusableImageError(TOO_LARGE)
 
 
-def read_bounded(stream: Any) -> bytes:
-    """All of a stream, or `UnusableImageError` where that is more than MAX_BYTES."""
-    content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UnusableImageError(TOO_LARGE)
+def read_bounded(stream: Any) -> io.BytesIO:
+    """All of a stream, in memory, or `UnusableImageError` where that is more than MAX_BYTES."""
+    content = io.BytesIO()
+    while part := stream.read(2**20):
+        content.write(part)
+        if content.tell() > MAX_BYTES:
+            raise UnusableImageError(TOO_LARGE)
+    content.seek(0)
     return content
 
 
@@ -484,7 +493,7 @@ def _decompressed(file: IO[bytes], head: bytes) -> IO[bytes]:
     if stream.read(len(FITS)) != FITS:
         raise UnusableImageError(NO_IMAGE)
     stream.seek(0)
-    return io.BytesIO(read_bounded(stream))
+    return read_bounded(stream)
 
 
 def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:

@@ -8,7 +8,6 @@ when asked for.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
@@ -190,7 +189,7 @@ class FileSource:
             file = self._open(k)
             if self.in_memory or plain_kind(file.peek(HEAD)):
                 with file:
-                    file = io.BytesIO(read_bounded(file))
+                    file = read_bounded(file)
             try:
                 self._last = (os.getpid(), k, file, open_pictures(file, self.hdu))
             except UnusableImageError:
