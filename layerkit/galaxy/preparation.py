@@ -264,12 +264,16 @@ def _results(
         except BrokenProcessPool:
             # Somewhere in the chunks under way is a picture that kills its process (a decoder
             # crashes, or memory runs out).  Alone, it takes no other with it.
-            for item in chunks.popleft():
+            rest = deque(chunks.popleft())
+            while rest:
                 try:
-                    yield from next(_pooled(job, [[item]], 1))
+                    for (result,) in _pooled(job, [[item] for item in rest], 1):
+                        rest.popleft()
+                        yield result
                 except BrokenProcessPool:
                     if (kills := kills + 1) > MAX_KILLS:
                         raise
+                    rest.popleft()
                     yield "kills its process"
 
 
