@@ -19,7 +19,7 @@ from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
 
 VERSION = 2
 # What is stored of each galaxy besides its image and id: float64, of this shape.
-COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": ()}
+COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
 AGAIN = "; prepare the set again"
 
 
@@ -32,6 +32,8 @@ class GalaxySet:
     crops: float64 (N, 3): y0, x0 and side of the square cut from each source picture, in its
         pixels, where a pixel's area is [k, k + 1).
     scales: float64 (N,): source pixels per output pixel, side / size.
+    stretches: float64 (N, 3): sky, spread and white, by which `scaling.unstretch` turns the images
+        back to the units of their pictures; 0, 0, 1 where the numbers are as they were.
     excluded: ids that were left out, with the reason for each (of the whole source).
     source: the name of the source; read: how many pictures it had, usable or not; settings: those
         of `prepare`; path: the file.
@@ -42,6 +44,7 @@ class GalaxySet:
     ids: list[str]
     crops: np.ndarray
     scales: np.ndarray
+    stretches: np.ndarray
     excluded: dict[str, str]
     source: str
     read: int

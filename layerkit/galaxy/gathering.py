@@ -44,8 +44,7 @@ def gather(
     if is_prepared(path):
         assert path is not None
         return load(path, limit)
-    options: dict[str, Any] = {} if hdu is None else {"hdu": hdu}
-    source = open_source(path, **options)
+    source = open_source(path, hdu)
     origin = _origin(source, path, limit, hdu)  # before they are read: they may change meanwhile
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
