@@ -23,7 +23,9 @@ def main() -> None:
         "for whatever else a step does, the time and its share of the whole step, and for matrix "
         "products how much they compute.",
     )
-    timing.add_argument("net", metavar="NET", help="net definition file, such as nets/galaxy_gdae.py")
+    timing.add_argument(
+        "net", metavar="NET", help="net definition file, such as nets/galaxy_gdae.py"
+    )
     timing.add_argument("--batch", type=int, default=64, metavar="N", help="examples (%(default)s)")
     timing.add_argument(
         "--iterations", type=int, default=50, metavar="N", help="steps to measure (%(default)s)"
