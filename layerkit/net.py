@@ -20,6 +20,7 @@ from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
 from layerkit.backends.threads import team
 from layerkit.blob import Arena, Blob, Parameter
+from layerkit.display import html_table
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Run, Shape
 from layerkit.layers.input import Input
@@ -64,6 +65,12 @@ class Plan:
     backward: list[Backward] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
     updated: set[str] = field(default_factory=set)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({len(self.forward)} forward calls, {len(self.backward)} backward calls, "
+            f"{len(self.updated)} parameters updated by layers)"
+        )
 
 
 class Net:
@@ -649,6 +656,11 @@ class Net:
             f"up to {self.run.batch_size} examples in a pass"
         )
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
 
 
 def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:

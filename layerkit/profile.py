@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.backends.kernels import gemm, kernel, parallel_for
+from layerkit.display import html_table
 from layerkit.layers.input import Input
 
 # What a step does outside of its layers, and where in the table it stands.
@@ -111,6 +112,9 @@ class Profile:
         return "\n".join(line.rstrip() for line in lines)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
 
 
 def _numbers(row: Row) -> tuple[str, str, str, str]:

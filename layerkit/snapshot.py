@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerkit.display import Extra
 from layerkit.errors import SnapshotError
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
@@ -128,7 +129,7 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
         SnapshotError: as `load`.
     """
     with _opened(path) as file:
-        return json.loads(file.attrs["extra"])
+        return Extra(json.loads(file.attrs["extra"]))
 
 
 @contextmanager
@@ -196,7 +197,7 @@ def _read(
                 piece = file[f"history/{key}/{name}"][...].reshape(p.size)
                 histories[key][p.offset : p.offset + p.size] = piece
         iteration = int(file.attrs["iteration"])
-    extra = json.loads(file.attrs["extra"])
+    extra = Extra(json.loads(file.attrs["extra"]))
 
     # Everything has been read, and fits: from here on nothing can fail half way.
     for name, p in net.params.items():

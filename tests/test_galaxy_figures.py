@@ -212,15 +212,15 @@ def shown_ticks(axis):
     return [t.label1.get_window_extent() for t in inside if t.label1.get_text()]
 
 
-@pytest.mark.parametrize("size", [1, 700, 12_000, 123_456, 2e6, 3e9])
-@pytest.mark.parametrize("spread", [0.01, 1, 3])
+@pytest.mark.parametrize("size", [1, 12_000, 123_456, 3e9])
+@pytest.mark.parametrize("spread", [0.01, 1])
 def test_ticks_of_a_likelihood_do_not_collide(rng, size, spread):
     model = size * (1 + spread * rng.normal(size=400))
     baseline = model - size * spread * rng.normal(0.3, 1, 400)
     figure = figures.comparison(
         model, baseline, quantity="log likelihood", higher_is_better=True
     )
-    drawn(figure)
+    figure.draw_without_rendering()
     for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis, figure.axes[1].xaxis):
         boxes = shown_ticks(axis)
         assert len(boxes) >= 2
@@ -280,13 +280,13 @@ def test_morphology_counts_every_galaxy_once(rng):
             assert sum(below) == pytest.approx(low)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-7, 3e-4, 0.9, 5e8])
-@pytest.mark.parametrize("ratio", [1.0, 4.0, 37.0, 1e3, 1e5])
+@pytest.mark.parametrize("scale", [1e-30, 3e-4, 5e8])
+@pytest.mark.parametrize("ratio", [1.0, 37.0, 1e5])
 def test_every_column_of_the_reconstructions_has_a_scale(rng, scale, ratio):
     x = galaxies(rng, 3)
     variance = scale * np.exp(rng.uniform(0, np.log(ratio), x.shape))
     figure = figures.reconstructions(x, x * 0.9, variance, baseline=x * 0.8)
-    drawn(figure)
+    figure.draw_without_rendering()
     bars = [axes for axes in figure.axes if axes.get_xlabel()]
     assert [bar.get_xlabel() for bar in bars] == [
         "range of x", "range of x", "variance", "residual", "range of x", "residual",
@@ -303,7 +303,7 @@ def test_reconstructions_have_ids_and_the_range_of_each_row(rng):
     x[0, 0, 0], x[1, 0, 0], x[2, 0, :2] = 0.5, 120.0, [-0.25, 0.75]
     ids = ["100008", "a/very/long/path/to/a/galaxy.fits", "co$t_{\n"]
     figure = figures.reconstructions(x, x, np.ones_like(x), ids=ids)
-    drawn(figure)
+    figure.draw_without_rendering()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert [label.rsplit("\n", 1)[-1] for label in labels] == [
         "0 to 0.5", "0 to 120", "\N{MINUS SIGN}0.25 to 0.75",

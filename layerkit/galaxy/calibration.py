@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 
 DEVIATIONS = (1, 2, 3)
@@ -32,6 +33,9 @@ class Calibration(NamedTuple):
     brightness: np.ndarray
     density: np.ndarray
     beyond: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def metrics(self) -> dict[str, Any]:
         """For metrics.json: coverages, by quintiles too, and that of the quintile furthest off."""

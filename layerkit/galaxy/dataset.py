@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.sources import PREPARED_FORMAT
 
@@ -39,6 +40,8 @@ class GalaxySet:
     read: int
     settings: dict
     path: Path
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.images)

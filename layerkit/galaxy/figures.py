@@ -160,7 +160,8 @@ def reconstructions(
     differences = [images - mean]
     top = max(float(np.percentile(variance, 99.9)), 1e-12)
     bottom = max(float(np.percentile(variance, 0.5)), top * 1e-6)
-    logarithmic = LogNorm(min(bottom, top / 10), top)
+    bottom = min(bottom, top / 10)
+    logarithmic = LogNorm(bottom, top)
     if baseline is not None:
         baseline = _stack("baseline", baseline)[:most]
         differences.append(images - baseline)
@@ -188,7 +189,7 @@ def reconstructions(
                 )
             )
 
-    rows, cell, gap, head, foot, margin = len(images), 1.15, 0.08, 0.32, 0.62, 1.0
+    rows, cell, gap, head, foot, margin = len(images), 1.15, 0.08, 0.32, 0.62, 1.2
     size = (margin + len(columns) * (cell + gap), rows * cell + head + foot)
     figure = Figure(size)
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):
@@ -201,7 +202,7 @@ def reconstructions(
         if norm is range_of_x:
             bar.set_ticks([0, 1], labels=["min", "max"])
         elif norm is logarithmic:
-            ticks = _round_numbers(norm.vmin, norm.vmax, 3)
+            ticks = _round_numbers(bottom, top, 3)
             bar.set_ticks(ticks, labels=[_power(tick) for tick in ticks])
         else:
             bar.locator = MaxNLocator(3, symmetric=True)
@@ -216,7 +217,7 @@ def reconstructions(
             axes.set_yticklabels(
                 [f"{name}\n{text}".strip() for name, text in zip(names, ranges, strict=True)]
             )
-            axes.tick_params(length=0, labelsize=6.5, pad=3)
+            axes.tick_params(length=0, labelsize=7.5, pad=3)
     return figure
 
 
