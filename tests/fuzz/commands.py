@@ -41,7 +41,8 @@ TOKENS = (
 SETS = (
     "hidden=0", "hidden=abc", "hidden=[1]", "=3", "nope=1", "latent=1e3", "hidden=None",
     "latent=-1", "hidden=__import__('os')", "hidden=100000000", "hidden=3", "latent=2.0",
-    "latent=True", "hidden", "latent='", "hidden=" + "(" * 200, "latent=" + "9" * 5000, "path=3", "latent=nan",
+    "latent=True", "hidden", "latent='", "hidden=" + "(" * 200, "latent=" + "9" * 5000,
+    "path=3", "latent=nan",
 )
 
 

@@ -20,11 +20,14 @@ BODIES = (
     "raise KeyError", "raise ValueError('two\\nlines')", "return net()", "assert False",
     "return [L.Dense('y', 'x', units=0)]", "return [L.Dense('y', 'x')]", "return [L.Nothing('x')]",
     "return (L.Input('x', shape=(2,)),)", "raise BaseException('x')",
-    "raise ValueError('x' * 9999)", "return [L.Input(f'x{i}', shape=(2,)) for i in range(3)]", "raise GeneratorExit",
+    "raise ValueError('x' * 9999)", "return [L.Input(f'x{i}', shape=(2,)) for i in range(3)]",
+    "raise GeneratorExit",
     "class E(Exception):\n        def __str__(self): raise ValueError\n    raise E",
     "raise ExceptionGroup('many', [ValueError('a'), TypeError('b')])", "return [lk.Layer('x')]",
     "class R:\n        def __repr__(self): raise ValueError\n    return R()",
-    "print('hello'); return []", "import a_module_that_is_not_there", "global L; L = None; return []", "return [1] * 10 ** 5",
+    "print('hello'); return []", "import a_module_that_is_not_there",
+    "global L; L = None; return []",
+    "return [1] * 10 ** 5",
 )
 HEADS = (
     "", "from __future__ import annotations\n", "# coding: latin-1\n", "# coding: nonsense\n",
