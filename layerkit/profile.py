@@ -3,8 +3,7 @@
 The clock is read before and after every layer's call, so nothing of a step falls between two rows:
 what is before the first layer (inputs are checked and copied), between the passes (means of the
 losses, regularisation), after the last layer (clipping, updates that layers do not make themselves)
-and between any two layers (sums of diffs, Python) has rows of its own.  Updates that a layer makes
-itself are part of its backward pass.
+and between any two layers (sums of diffs, Python) has rows of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BEFORE, BETWEEN, AFTER, PYTHON = "(inputs)", "(losses)", "(update)", "(between l
 REMARKS = {
     BEFORE: "before the first layer: inputs checked and copied",
     BETWEEN: "between the passes: means of the losses, regularisation",
-    AFTER: "after the last layer: clipping, updates not made by layers",
+    AFTER: "after the last layer: clipping, updates not made in a backward pass",
     PYTHON: "between any two layers: sums of diffs, Python",
 }
 WARM_UP = 3  # steps before anything is measured
