@@ -22,6 +22,7 @@ from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
 from layerkit.backends.threads import flushing, team
 from layerkit.blob import Arena, Blob, Parameter, ReboundError
+from layerkit.display import html_table
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
@@ -102,6 +103,12 @@ class Plan:
     updated: set[str] = field(default_factory=set)
     forward_checked: bool = False
     backward_checked: bool = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({len(self.forward)} forward calls, {len(self.backward)} backward calls, "
+            f"{len(self.updated)} parameters updated by layers)"
+        )
 
 
 @checks
@@ -879,6 +886,11 @@ class Net:
             f"up to {self.run.batch_size} examples in a pass"
         )
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
 
 
 SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from layerkit import hdf5
+from layerkit.display import Extra
 from layerkit.errors import SnapshotError
 from layerkit.files import path_of, write_atomically
 from layerkit.net import Net
@@ -111,7 +112,7 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
         SnapshotError: as for `load`.
     """
     with _opened(path) as snapshot:
-        return snapshot.json("extra")
+        return Extra(snapshot.json("extra"))
 
 
 def _check_arguments(net: Net, solver: Solver | None) -> None:
@@ -162,7 +163,7 @@ class _Contents:
         self.old = file.integer("format") < 2  # names of parameters as they are
         self.file = file
         self.groups, self.most_groups = 0, 100 + 10 * len(net.params)
-        self.extra = file.json("extra")
+        self.extra = Extra(file.json("extra"))
         self._check_names(net)
         to_device = net.backend.asarray
         self.values = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from layerkit import hdf5
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.files import path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
@@ -51,6 +52,8 @@ class GalaxySet:
     settings: dict
     path: Path
     origin: dict | None = None
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.images)

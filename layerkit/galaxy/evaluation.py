@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import ks_2samp
 
+from layerkit.display import short_repr
 from layerkit.galaxy.baselines import (
     PCABaseline,
     fit_gaussians,
@@ -58,6 +59,8 @@ class Evaluation:
     calibration: Calibration
     morphology: np.ndarray
     drawn_morphology: np.ndarray
+
+    __repr__ = short_repr
 
 
 def evaluate(

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.arrays import numbers
+from layerkit.display import short_repr
 from layerkit.errors import DataError, NetError
 from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
@@ -33,6 +34,9 @@ class Posterior(NamedTuple):
 
     mean: np.ndarray
     sd: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class GalaxyModel:
@@ -100,6 +104,9 @@ class GalaxyModel:
             raise NetError(
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
             ) from error
+
+    def __repr__(self) -> str:
+        return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {self.likelihood!r})"
 
     def _prior_of(self, sampler: Reparameterize) -> list[str]:
         """The blobs that hold the mean and log-variance of the prior; empty for N(0, I)."""

@@ -97,8 +97,8 @@ def prepare(
     float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per output
     pixel; `stretches` float64 (N, 3) sky, spread, white (see `scaling`); and as attributes, in
     JSON, `ids`; `excluded` (id to reason); and `about`, the source's name, the number of pictures
-    read, the settings and the origin.  It is complete, with a checksum, before it appears under its name.
-    While it is written its folder needs room for the images twice.
+    read, the settings and the origin.  It is complete, with a checksum, before it appears under its
+    name.  While it is written its folder needs room for the images twice.
 
     Raises `DataError` where no picture is usable or the file cannot be written.
     """

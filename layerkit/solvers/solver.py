@@ -396,6 +396,14 @@ class Solver(Checked):
         """
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        trained = [p for p in self.net.params.values() if p.trainable]
+        return (
+            f"{type(self).__name__}(rate={self.rate!r}, clip={self.clip}, "
+            f"iteration={self.iteration}, {sum(p.size for p in trained):,} numbers in "
+            f"{len(trained)} parameters)"
+        )
+
     # With kernels.
 
     def update_kernel(self) -> int:
