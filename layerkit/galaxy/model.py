@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,20 +58,28 @@ class GalaxyModel:
     **Posteriors.**  What needs q(z | x) takes g(x), or another that is given, such as `refine`
     returns (inference.py).
 
+    **Temperature.**  Noise that the pixels of a picture share, or that preparation turns into
+    another crop, moves z by more than the likelihood knows.  How much more `latent_coverage`
+    measures, and a temperature for each axis of z takes it into account: `encode` and `refine` give
+    standard deviations as of a likelihood to the power of 1 / temperature (see `temper`).  Bounds
+    and reconstructions never do.
+
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.
+        temperature: of each axis of z, (latent,), or of all; 1, the default, is the likelihood.
 
     Attributes:
+        temperature: of each axis, (latent,); may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
         terms: blobs that add up to the negative bound: the likelihood's, then those of the KLs.
 
     Raises:
         NetError: the net has no such layers, or a latent layer without a prior, or makes images
-            from more than its latent layers.
+            from more than its latent layers; or the temperature has another shape or is below 1.
     """
 
-    def __init__(self, net: Net):
+    def __init__(self, net: Net, temperature: float | Sequence[float] | np.ndarray = 1.0):
         layers = list(net.layers.values())
         likelihoods = [x for x in layers if isinstance(x, Reconstruction)]
         samplers = [x for x in layers if isinstance(x, Reparameterize)]
@@ -89,6 +98,7 @@ class GalaxyModel:
             self.likelihood.tops[0], *(x.tops[0] for x in layers if isinstance(x, GaussianKL))
         ]
         self.latent = int(np.prod(net.blobs[self.z].shape))
+        self.temperature = temperature
         self.pixels = int(np.prod(net.blobs[self.x].shape))
         self.priors = {s.tops[0]: self._prior_of(s) for s in samplers}
         if self.priors.pop(self.z):
@@ -120,21 +130,56 @@ class GalaxyModel:
             )
         return own[0].bottoms[2:] if own else []
 
-    def encode(self, images: np.ndarray) -> Posterior:
+    @property
+    def temperature(self) -> np.ndarray:
+        """The temperature of each axis of z, (latent,)."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float | Sequence[float] | np.ndarray) -> None:
+        try:
+            found = np.array(np.broadcast_to(np.asarray(value, "float64"), (self.latent,)))
+        except (TypeError, ValueError):
+            found = np.full(1, np.nan)
+        if not (np.isfinite(found).all() and (found >= 1).all()):
+            raise NetError(
+                f"temperature: expected one number for each of the {self.latent} axes of z, or one "
+                f"for all, each 1 or more, got {value!r}"
+            )
+        self._temperature = found
+
+    def encode(self, images: np.ndarray, tempered: bool = True) -> Posterior:
         """Return what g says of z: means g_mu(x) and standard deviations, each (n, latent).
 
         Args:
             images: (n, ...) with as many pixels as the net takes, intensities in 0..1.
+            tempered: gives standard deviations at the model's temperature, the default, and not
+                those that g has from the bound.
 
         Raises:
-            DataError: they are of another shape, masked, not finite, or far outside 0..1.
+            DataError: images of another shape, masked, not finite, or far outside 0..1.
         """
         outputs = [self.z_mean, self.z_log_variance]
         given = {self.x: self._checked(images)}
         mean, log_variance = self.net.infer(outputs, sample=False, **given)
-        return Posterior(
+        found = Posterior(
             mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
         )
+        return self.temper(found) if tempered else found
+
+    def temper(self, posterior: Posterior) -> Posterior:
+        """Widen the standard deviations of q(z | x) to those at the model's temperature.
+
+        With t the temperature, what the picture adds to the prior's precision of 1 is divided by
+        it: 1 / sd^2 = 1 + (1 / s^2 - 1) / t.  So an axis of which the picture says nothing stays
+        as it is, and none becomes wider than the prior.  Means stay where they are.
+        """
+        if (self.temperature == 1).all():
+            return posterior
+        mean, sd = posterior
+        told = (sd.astype("float64") ** -2 - 1).clip(0)
+        wider = np.maximum(sd, (1 + told / self.temperature) ** -0.5)
+        return Posterior(mean, wider.astype(sd.dtype))
 
     def _checked(self, images: Any) -> Any:
         """The images, if they can be what the net was trained on; of another scale they cannot."""
@@ -409,7 +454,7 @@ class GalaxyModel:
             return False
         if any(x.neuron for x in linear if x in makers):
             return False
-        mean, sd = (array[:, slice(*span)] for array in self.encode(images))
+        mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
         shift = mean.mean(axis=0, dtype="float64")
         scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
 
