@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import functools
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -38,10 +39,21 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def serialised(method: Method) -> Method:
-    """Let one thread at a time run such methods, of a net and of all that share its `lock`."""
+    """Let one thread at a time run such methods, of a net and of all that share its `lock`.
+
+    Inputs are given by name; one that is given by place is an error that says so.
+    """
+    parameters = list(inspect.signature(method).parameters.values())
+    places = [p for p in parameters[1:] if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    needed = sum(p.kind == p.POSITIONAL_ONLY for p in places)
+    by_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    usage = ", ".join([*(p.name for p in places[:needed]), "x=array"])
 
     @functools.wraps(method)
     def run(self: Any, /, *args: Any, **settings: Any) -> Any:
+        if by_name and not needed <= len(args) <= len(places):
+            name = method.__name__
+            raise NetError(f"{name}: arrays are given by name: {name}({usage})")
         with self.lock:
             return method(self, *args, **settings)
 
