@@ -128,6 +128,7 @@ class Net:
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         version: changes whenever blobs are given diffs, or none, anew.
+        passed: whether there is a forward pass that `backward` can differentiate.
         lock: held by every call of this net, of its solvers and of the nets that share parameters
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
@@ -219,7 +220,7 @@ class Net:
         self._mirror = Mirror(self)
         self._inferences: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
         self._rows = batch_size
-        self.passed = False  # whether there is a forward pass to differentiate
+        self.passed = False
         self.version = 0
         self._plan_backward()
         self.losses: dict[str, float] = {}

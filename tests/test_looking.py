@@ -12,7 +12,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import LayerkitError, NetError
 
-ROWS, STEPS = 6, 9
+ROWS, STEPS = 6, 5
 KERNELS = pytest.mark.parametrize("kernels", ["auto", "array"])
 
 
