@@ -325,6 +325,14 @@ class Layer(Checked):
         """Raise a ContractError with the layer's name and type in front."""
         raise ContractError(f"layer {self.name!r} ({type(self).__name__}): {message}")
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if "run" in vars(self):
+            self.fail(
+                "belongs to a net and cannot be copied or pickled without it; copy the list of "
+                "layers that the net was made from"
+            )
+        return super().__reduce_ex__(protocol)
+
     # What the net calls.
 
     def copied(self) -> Layer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import functools
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -55,10 +56,21 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def serialised(method: Method) -> Method:
-    """Let one thread at a time run such methods, of a net and of all that share its `lock`."""
+    """Let one thread at a time run such methods, of a net and of all that share its `lock`.
+
+    Inputs are given by name; one that is given by place is an error that says so.
+    """
+    parameters = list(inspect.signature(method).parameters.values())
+    places = [p for p in parameters[1:] if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    needed = sum(p.kind == p.POSITIONAL_ONLY for p in places)
+    by_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    usage = ", ".join([*(p.name for p in places[:needed]), "x=array"])
 
     @functools.wraps(method)
     def run(self: Any, /, *args: Any, **settings: Any) -> Any:
+        if by_name and not needed <= len(args) <= len(places):
+            name = method.__name__
+            raise NetError(f"{name}: arrays are given by name: {name}({usage})")
         with self.lock:
             return method(self, *args, **settings)
 
@@ -142,6 +154,7 @@ class Net:
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         version: changes whenever blobs are given diffs, or none, anew.
+        passed: whether there is a forward pass that `backward` can differentiate.
         lock: held by every call of this net, of its solvers and of the nets that share parameters
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
@@ -220,7 +233,7 @@ class Net:
         self._mirror = Mirror(self)
         self._inferences: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
         self._rows = batch_size
-        self.passed = False  # whether there is a forward pass to differentiate
+        self.passed = False
         self.version = 0
         self._plan_backward()
         self.losses: dict[str, float] = {}
