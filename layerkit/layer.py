@@ -144,9 +144,9 @@ class Layer(Checked):
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
-        accept(Name(), name, "its name", self.label())
+        self.name = accept(Name(), name, "its name", self.label())
         self.bottoms = list(bottoms)
-        tops = name if tops is None else accept(Names(), tops, "tops", self.label())
+        tops = self.name if tops is None else accept(Names(), tops, "tops", self.label())
         self.tops = [tops] if isinstance(tops, str) else list(tops)
         for bottom in self.bottoms:
             accept(Name(), bottom, "the name of a bottom", self.label())

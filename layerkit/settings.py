@@ -273,7 +273,10 @@ def short(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
         return "a whole number of more than 40 digits"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # somebody's own, which is not what is wrong here
+        text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -427,7 +430,12 @@ def in_words(count: int) -> str:
 
 
 def memory() -> int:
-    """Return the bytes of memory of this computer, or more than any where it does not say."""
+    """Return the bytes of memory that are free on this computer, or more than any if unknown."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(x.split()[1]) for x in file if x.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

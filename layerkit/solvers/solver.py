@@ -15,7 +15,17 @@ from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import overrides
 from layerkit.net import QUIET, Net, Plan
 from layerkit.profile import Profile, profile
-from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked, short
+from layerkit.settings import (
+    Checked,
+    Flag,
+    Positive,
+    Whole,
+    accept,
+    checked,
+    in_words,
+    memory,
+    short,
+)
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
 
@@ -84,6 +94,12 @@ class Solver(Checked):
         self.clip = clip
         self.iteration = 0
         size = net.arena.data.shape
+        need, free = net.arena.data.nbytes * len(self.histories), memory()
+        if net.backend.name == "numpy" and need > free:
+            raise NetError(
+                f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
+                f"{in_words(need)}, and {in_words(free)} are free"
+            )
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
         self.fuse = self.record = True
         self.curves: dict[str, np.ndarray] = {}
