@@ -54,16 +54,17 @@ class Solver(Checked):
     Args:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
-        clip: largest allowed Euclidean norm of the whole gradient; a larger one is scaled down to
-            it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
+        clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger one is scaled
+            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
             default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
         history: name -> flat array beside the net's arena, such as Adam's moments.
-        fuse: whether `step` lets layers change their parameters in the backward pass, which is
-            faster and leaves such parameters' diffs as they were.  True by default; without effect
-            where the gradient is clipped, a parameter regularised or frozen, or without kernels.
+        fuse: whether `step` lets layers with many parameters change these without filling their
+            diffs, which is faster and leaves the diffs as they were.  True by default; without
+            effect where the gradient is clipped, a parameter regularised or frozen, on a GPU, and
+            without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         record: whether a GPU replays a recorded step, which is faster; True by default, without
