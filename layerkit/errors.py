@@ -16,7 +16,10 @@ def brief(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
         return "a whole number of more than 40 digits"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # somebody's own, which is not what is wrong here
+        text = f"an object of type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -216,12 +216,12 @@ class Layer(Checked):
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
-        accept(Name(), name, "its name", self.label())
+        self.name = accept(Name(), name, "its name", self.label())
         for what, value in (("bottoms", bottoms), ("tops", tops)):
             if value is not None and not isinstance(value, str | list | tuple):
                 self.fail(f"{what} must be a name or a list of names, got {brief(value)}")
         self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms or ())
-        tops = name if tops is None else accept(Names(), tops, "tops", self.label())
+        tops = self.name if tops is None else accept(Names(), tops, "tops", self.label())
         self.tops = [tops] if isinstance(tops, str) else list(tops)
         for bottom in self.bottoms:
             accept(Name(), bottom, "the name of a bottom", self.label())

@@ -50,6 +50,7 @@ class Precision(Rule):
         return name
 
 
+DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -211,7 +212,7 @@ class Net:
             for layer in self.layers.values():
                 layer.use_kernels()
         self.params = self._gather_parameters()
-        self._check_memory(shapes)
+        self._check_memory(shapes, share is not None)
         self.arena = self._make_arena(share)
         self.blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
@@ -248,8 +249,10 @@ class Net:
         for layer in self.layers.values():
             try:
                 given = layer.setup([shapes[b] for b in layer.bottoms])
-            except (MemoryError, OverflowError) as error:
-                layer.fail(f"is too large for the memory of this computer: {error}")
+            except (MemoryError, OverflowError, ValueError) as error:
+                if isinstance(error, ValueError) and "dimension exceeded" not in str(error):
+                    raise  # not NumPy's word for arrays beyond all bounds
+                layer.fail(f"its work space is too large for this computer ({error})")
             layer.declaring = False
             try:
                 if not isinstance(given, tuple | list):
@@ -285,20 +288,23 @@ class Net:
                 if p not in layer.parameters.values():
                     layer.fail(f"holds parameter {p.name!r}, which it has not declared; {SHARING}")
         return found
-    def _check_memory(self, shapes: dict[str, Shape]) -> None:
+
+    def _check_memory(self, shapes: dict[str, Shape], shared: bool) -> None:
         """Fail where parameters and blobs cannot be held, before any of them is made."""
-        size, rows = self.dtype.itemsize, self.run.batch_size
+        rows, size = self.run.batch_size, self.dtype.itemsize * (1 + (self.gradients != "none"))
         needs = {
-            layer: size * sum(p.size for p in layer.parameters.values())
-            + size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+            layer: size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+            + sum(p.size for p in layer.parameters.values()) * (0 if shared else size)
             for layer in self.layers.values()
         }
-        if self.backend.name == "numpy" and sum(needs.values()) > memory():
+        drawing = 0 if shared else DRAWING * max((p.size for p in self.params.values()), default=0)
+        need, free = sum(needs.values()) + drawing, memory()
+        if self.backend.name == "numpy" and need > free:
             largest = max(needs, key=lambda layer: needs[layer])
             largest.fail(
                 f"its parameters and tops would take {in_words(needs[largest])} for a batch of "
-                f"{rows}; this computer has {in_words(memory())}, and the net needs "
-                f"{in_words(sum(needs.values()))} in all"
+                f"{rows}; to be made the net needs {in_words(need)} in all, and {in_words(free)} "
+                "are free"
             )
 
     def _make_arena(self, share: Net | None) -> Arena:

@@ -417,7 +417,12 @@ def in_words(count: int) -> str:
 
 
 def memory() -> int:
-    """Return the bytes of memory of this computer, or more than any where it does not say."""
+    """Return the bytes of memory that are free on this computer, or more than any if unknown."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(x.split()[1]) for x in file if x.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

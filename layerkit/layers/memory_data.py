@@ -93,9 +93,8 @@ class MemoryData(Data):
         if self.order is None or self.order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            order = np.repeat(order, self.repeat)
             self.order = (self.run.seed, epoch), self.backend.asarray(order)
-        return self.order[1][start:stop]
+        return self.order[1][self.xp.arange(start, stop) // self.repeat]
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows gathered on the device."""
@@ -136,8 +135,8 @@ class MemoryData(Data):
         if self._host_order is None or self._host_order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            self._host_order = (self.run.seed, epoch), np.repeat(order, self.repeat)
-        index = self._host_order[1][start:stop]
+            self._host_order = (self.run.seed, epoch), order
+        index = self._host_order[1][np.arange(start, stop) // self.repeat]
         return [a[index] for a in self.arrays]
 
     _host_order: Any = None

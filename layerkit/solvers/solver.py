@@ -17,7 +17,16 @@ from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
-from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
+from layerkit.settings import (
+    Checked,
+    Flag,
+    Positive,
+    Whole,
+    accept,
+    checked,
+    in_words,
+    memory,
+)
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
 from layerkit.solvers.uninterrupted import Uninterrupted
@@ -86,16 +95,17 @@ class Solver(Checked):
     Args:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
-        clip: largest allowed Euclidean norm of the whole gradient; a larger one is scaled down to
-            it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
+        clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger one is scaled
+            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
             default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
         history: name -> flat array beside the net's arena, such as Adam's moments.
-        fuse: whether `step` lets layers change their parameters in the backward pass, which is
-            faster and leaves such parameters' diffs as they were.  True by default; without effect
-            where the gradient is clipped, a parameter regularised or frozen, or without kernels.
+        fuse: whether `step` lets layers with many parameters change these without filling their
+            diffs, which is faster and leaves the diffs as they were.  True by default; without
+            effect where the gradient is clipped, a parameter regularised or frozen, on a GPU, and
+            without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         record: whether a GPU replays a recorded step, which is faster; True by default, without
@@ -126,6 +136,12 @@ class Solver(Checked):
         self.clip = clip
         self.iteration = 0
         size = net.arena.data.shape
+        need, free = net.arena.data.nbytes * len(self.histories), memory()
+        if net.backend.name == "numpy" and need > free:
+            raise NetError(
+                f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
+                f"{in_words(need)}, and {in_words(free)} are free"
+            )
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
         self.fuse = self.record = True
         self.curves: dict[str, np.ndarray] = {}
