@@ -735,6 +735,42 @@ def test_the_child_of_a_fork_can_go_on():
     assert script(FORK, PYTHONWARNINGS="ignore") == ["0"]
 
 
+FORK_AMIDST = """
+import os, threading, zlib
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+x = np.random.default_rng(0).random((20, 30)).astype("float32")
+def make():
+    data = L.MemoryData("x", data=x)
+    layers = [data, L.Dense("h", "x", units=600), L.Dense("y", "h", units=30)]
+    return lk.Adam(lk.Net([*layers, L.SquareLoss("l", "y", "x")], 8, seed=1))
+def result():
+    solver = make()
+    solver.steps(5)
+    return zlib.crc32(solver.net.arena.data.tobytes())
+right, stop = result(), []
+def work():
+    solver = make()
+    while not stop:
+        solver.step()
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if result() == right else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.append(True)
+worker.join()
+print(int(result() == right))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_while_another_thread_is_in_a_kernel():
+    assert script(FORK_AMIDST, PYTHONWARNINGS="ignore") == ["0"] * 5 + ["1"]
+
+
 def test_the_number_of_threads_can_be_limited(monkeypatch):
     for name in threads.LIMITS:
         monkeypatch.delenv(name, raising=False)
