@@ -57,7 +57,7 @@ def _still_good(
         kept = load(cache)
     except DataError:
         return None
-    same = sorted([*kept.ids, *kept.excluded]) == sorted(source.ids[:limit])
+    same = kept.source == source.name and sorted([*kept.ids, *kept.excluded]) == sorted(source.ids[:limit])
     return kept if same and kept.settings == asdict(Settings()) else None
 
 
