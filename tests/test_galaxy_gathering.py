@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from layerkit import galaxy
@@ -44,6 +45,23 @@ def test_prepares_once_and_again_when_the_pictures_change(tmp_path, rng, capsys)
     assert not (tmp_path / "other.h5").exists()
     cache.write_bytes(cache.read_bytes()[:3000])
     assert len(galaxy.gather(folder, cache)) == 5
+
+
+def test_another_extension_is_another_set(tmp_path, rng):
+    y, x = np.mgrid[:120, :120] - 60
+    bands = [
+        900 * np.exp(-np.hypot(y / ratio, x) / 5) + rng.normal(0, 2, (120, 120))
+        for ratio in (0.4, 1.0)
+    ]
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(band, name=f"B{k}") for k, band in enumerate(bands))]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    one, two = (
+        galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5", hdu=hdu) for hdu in ("b0", 2)
+    )
+    assert (one.source, two.source) == ("a.fits[b0]", "a.fits[2]")
+    assert one.ids == two.ids == ["a"]
+    assert one.images[0, 5:20, 34].mean() < two.images[0, 5:20, 34].mean() - 0.05
+    assert len(galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5")) == 2
 
 
 def test_results_folder_must_be_writable(tmp_path):

@@ -23,6 +23,7 @@ import bz2
 import gzip
 import io
 import itertools
+import logging
 import math
 import re
 import warnings
@@ -61,6 +62,9 @@ NOT_SCIENCE = re.compile(
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
     r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODEL)\d*"
 )
+
+# tifffile logs what is wrong with a file; a program that has not set up logging shall not print it.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class UnusableImageError(Exception):

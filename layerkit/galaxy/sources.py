@@ -142,7 +142,9 @@ class FileSource:
     in_memory = False
 
     def __init__(self, name: str, files: list[str], hdu: int | str | None):
-        self.name, self.files, self.hdu = name, files, hdu
+        # The pictures of another extension are another set.
+        self.name = _printable(name) if hdu is None else f"{_printable(name)}[{hdu}]"
+        self.files, self.hdu = files, hdu
         self.reasons: dict[int, str] = {}  # by file, where that is known already
         self.places: list[tuple[int, int]] = []  # file, and picture in it
         self.ids: list[str] = []

@@ -96,8 +96,8 @@ class Solver(Checked):
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
         clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger one is scaled
-            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
-            default, does not clip.
+            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None,
+            the default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
