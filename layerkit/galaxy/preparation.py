@@ -257,7 +257,7 @@ class _Writer:
 def _is_of(source: Source, output: Path) -> bool:
     """Say whether a file is one that the source reads its pictures from."""
     path = getattr(source, "path", None)
-    if path is None or not output.exists():
+    if path is None or not (output.exists() and Path(path).exists()):
         return False
     if not Path(path).is_dir():
         return os.path.samefile(path, output)
