@@ -20,7 +20,7 @@ import os
 import reprlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -252,10 +252,14 @@ def _plain(value: Any, where: str, error: Errors) -> Any:
     if value is None or isinstance(value, bool | np.bool_):
         return value if value is None else bool(value)
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # of an Enum, too, its value
     if isinstance(value, Integral):
+        try:
+            str(int(value))  # Python bounds the digits of what it writes
+        except ValueError as trouble:
+            raise error(f"{where} is a whole number of too many digits") from trouble
         return int(value)
-    if isinstance(value, Real):
+    if isinstance(value, float | np.floating):
         return float(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
         if isinstance(value, np.ma.MaskedArray):
@@ -646,7 +650,12 @@ def _heap_ends(content: mmap.mmap, start: int) -> bool:
 
 def _line(error: BaseException) -> str:
     """Put an error's text in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """Put a text from a file in one line, of a length that fits a message."""
+    return reprlib.repr(" ".join(text.split()))[1:-1] if len(text) > 300 else " ".join(text.split())
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -22,6 +22,7 @@ from layerkit.errors import SnapshotError
 from layerkit.files import path_of, write_atomically
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
+from layerkit.wiring import quoted
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py
@@ -276,9 +277,10 @@ class _Contents:
         if solver is None:
             return {key: found.get(key, value) for key, value in own.items()}
         if found.keys() != own.keys():
+            there, here = quoted(sorted(found)), quoted(sorted(own))
             raise SnapshotError(
-                f"{self.file.name} is of a net with other data layers: it stores {sorted(found)}, "
-                f"this net has {sorted(own)}"
+                f"{self.file.name} is of a net with other data layers: it stores {there}, this net "
+                f"has {here}"
             )
         return found
 
@@ -286,11 +288,13 @@ class _Contents:
         own = type(solver).__name__
         found = self.file.text("solver") if self.file.has("solver") else "none"
         if found != own:
-            raise SnapshotError(f"{self.file.name} was saved with solver {found}, not {own}")
+            raise SnapshotError(
+                f"{self.file.name} was saved with solver {hdf5.one_line(found)}, not {own}"
+            )
         stored = self.file.names("history")
         wanted = sorted(solver.history if self.old else map(_escape, solver.history))
         if stored != wanted:
             raise self.file.fail(
-                "history", f"holds {', '.join(stored) or 'nothing'}, but {own} keeps "
-                f"{', '.join(wanted) or 'nothing'}"
+                "history", f"holds {quoted(stored)}, but {own} keeps "
+                f"{quoted(wanted)}"
             )

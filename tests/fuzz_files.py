@@ -151,7 +151,13 @@ class CompressedFile(UsersFile):
     how: ClassVar[dict] = {"chunks": (7, 4), "compression": "gzip", "shuffle": True}
 
 
-KINDS = (Snapshot, OldSnapshot, PreparedSet, UsersFile, CompressedFile)
+class ManyChunks(UsersFile):
+    """Hundreds of chunks, found through a tree, as prepared sets once were stored."""
+
+    how: ClassVar[dict] = {"chunks": (1, 1), "maxshape": (None, 4)}
+
+
+KINDS = (Snapshot, OldSnapshot, PreparedSet, UsersFile, CompressedFile, ManyChunks)
 
 
 # How it is damaged.

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import layerkit as lk
+from layerkit import layers as L
 from layerkit.errors import DataError
 from layerkit.galaxy.contact import TILE, YELLOW, contact_sheets
 from layerkit.galaxy.dataset import load, split
@@ -202,8 +204,20 @@ def test_only_files_are_sets(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", tmp_path, "/dev/null", "a\0b", tmp_path / "none", None):
         assert not is_prepared(path)
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="not a regular file"):
         load(tmp_path / "fifo")
+    with pytest.raises(DataError, match="is a directory"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="file name too long"):
+        load(tmp_path / ("x" * 300))
+
+
+def test_hdf5_data_reads_prepared_sets(prepared):
+    galaxies = load(prepared)
+    data = L.HDF5Data("x", path=prepared, shuffle=False)
+    net = lk.Net([data], batch_size=len(galaxies))
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, galaxies.images)
 
 
 def held(ids, count, **settings):

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -320,6 +321,24 @@ def test_trouble_with_the_source_is_not_the_outputs(rng, tmp_path):
     source = Pictures(good, OSError(5, "Input/output error"))
     with pytest.raises(DataError, match=r"pictures: cannot be read \(Input"):
         prepare(source, tmp_path / "set.h5", progress=False)
+
+
+def test_the_source_is_never_overwritten(rng, tmp_path):
+    pixels = np.rint(255 * picture(rng, blob(212, 212, 20))).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for source, output in (
+        ("a.png", "a.png"), ("a.png", "link.png"), ("", "a.png"), ("a.zip", "a.zip"),
+        ("link.png", "a.png"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="a file of the source"):
+            prepare(open_source(tmp_path / source), tmp_path / output, progress=False)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    prepare(open_source(tmp_path / "a.png"), tmp_path / "a.h5", progress=False)
+    prepare(open_source(tmp_path / "a.png"), tmp_path / "a.h5", progress=False)
 
 
 def test_what_the_set_was_made_of(rng, tmp_path):

@@ -1,6 +1,7 @@
 """Snapshots: whole or not at all, and training goes on as if nothing had happened."""
 
 import contextlib
+import enum
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import h5py
 import numpy as np
@@ -252,7 +254,7 @@ def many_ways(file):
         (lambda f: f["params/g1"].__setitem__("more", h5py.SoftLink("/params")), "link"),
         (lambda f: f.attrs.__setitem__("extra", ["a", "b"]), "string"),
         (lambda f: f.attrs.__setitem__("extra", np.array(b"\xff", h5py.string_dtype())), "UTF-8"),
-        (lambda f: f.__delitem__("history"), "nothing"),
+        (lambda f: f.__delitem__("history"), "none, but Adam"),
     ],
 )
 def test_damage_to_format_1(damage, word, tmp_path):
@@ -655,6 +657,9 @@ def test_a_target_that_cannot_be_written(target, saved):
         ({1: 2}, ["key 1", "strings"]),
         ({"a": b"bytes"}, ["extra['a']", "bytes"]),
         ({"a": 1j}, ["extra['a']", "complex"]),
+        ({"a": 10**5000}, ["extra['a']", "digits"]),
+        ({"a": Fraction(1, 3)}, ["extra['a']", "Fraction"]),
+        ({"a": np.datetime64("2026-01-01")}, ["extra['a']", "datetime64"]),
         ({"a": np.ma.masked_array([1, 2], [True, False])}, ["extra['a']", "mask"]),
         ({"a": np.array([object()])}, ["extra['a']", "ndarray"]),
         ([1], ["extra must be a dict", "list"]),
@@ -677,12 +682,17 @@ def test_an_extra_that_holds_itself(saved):
         lk.save(saved[0], saved[1], extra=endless)
 
 
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
 def test_extras_come_back(saved):
     path, net, _ = saved
     extra = {
         "n": np.int64(3), "x": np.float32(0.5), "yes": np.True_, "none": None, "pair": (1, "two"),
         "array": np.arange(6).reshape(2, 3), "path": path, "inf": float("inf"), "big": 10**30,
-        "text": "\ud800 \u00e5 \0", "long": "x" * 200_000, "words": np.array(["a", "b"]),
+        "colour": Colour.RED, "text": "\ud800 \u00e5 \0", "long": "x" * 200_000,
+        "words": np.array(["a", "b"]),
     }  # fmt: skip
     lk.save(path, net, extra=extra | {"nan": np.nan})
     back = lk.load(path, net)
@@ -692,6 +702,7 @@ def test_extras_come_back(saved):
     }  # fmt: skip
     assert type(back["n"]) is int
     assert type(back["yes"]) is bool
+    assert type(back["colour"]) is str
 
 
 # What cannot be loaded leaves everything as it was.
@@ -894,8 +905,8 @@ DAMAGES = {
     "short history": (change("history/v/x_mean/bias", np.zeros(1, "f4")), "shape"),
     "broadcast history": (change("history/v/x_mean/bias", np.float32(1)), "shape"),
     "history in words": (change("history/v/x_mean/bias", ["a"] * PIXELS), "floats"),
-    "no v": (change("history/v", None), "keeps m, v"),
-    "no history at all": (change("history", None), "nothing"),
+    "no v": (change("history/v", None), "keeps 'm', 'v'"),
+    "no history at all": (change("history", None), "none, but Adam"),
     "more history": (lambda f: f.create_group("history/w"), "w"),
     "no iteration": (change_attribute("iteration", None), "'iteration'"),
     "iteration soon": (change_attribute("iteration", "soon"), "whole number"),
@@ -930,6 +941,9 @@ DAMAGES = {
     "format one": (change_attribute("format", "one"), "'format'"),
     "format -1": (change_attribute("format", -1), "from 1"),
     "formats": (change_attribute("format", [1]), "'format'"),
+    "solver of lines": (change_attribute("solver", "a\nb\n" * 999), "a b a b"),
+    "history of lines": (lambda f: f.create_group("history/a\nb"), "a\\nb"),
+    "state of lines": (change_attribute("state", '{"a\\nb": 0}'), "a\\nb"),
     "solver 3": (change_attribute("solver", 3), "string"),
 }
 

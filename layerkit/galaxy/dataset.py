@@ -15,7 +15,7 @@ import numpy as np
 from layerkit import hdf5
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.files import path_of
+from layerkit.files import open_regular, path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
 
 VERSION = 2
@@ -86,8 +86,13 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     if limit is not None and (not isinstance(limit, Integral) or limit < 1):
         raise DataError(f"limit must be a positive whole number, got {limit!r}")
     path = path_of(path, DataError)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a galaxy set written by prepare()")
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        reason = str(error.strerror or error)
+        raise DataError(
+            f"{path}: {reason[0].lower()}{reason[1:]}; expected a galaxy set written by prepare()"
+        ) from error
     if not hdf5.is_sealed(path, PREPARED_FORMAT):
         if is_prepared(path):
             raise DataError(f"{path}: a galaxy set of an older version, without checksum{AGAIN}")

@@ -114,6 +114,8 @@ def prepare(
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise DataError(f"{output}: a folder; give the name of a file to write")
+        if _is_of(source, output):
+            raise DataError(f"{output}: a file of the source; give the name of another to write")
         writer = _Writer(output.parent, size)
     with writer:
         try:
@@ -185,6 +187,17 @@ class _Writer:
             hdf5.attribute(file, "about", json.dumps(about))
 
         hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
+
+
+def _is_of(source: Source, output: Path) -> bool:
+    """Say whether a file is one that the source reads its pictures from."""
+    path = getattr(source, "path", None)
+    if path is None or not (output.exists() and Path(path).exists()):
+        return False
+    if not Path(path).is_dir():
+        return os.path.samefile(path, output)
+    files = {os.path.realpath(Path(path, name)) for name in getattr(source, "files", ())}
+    return os.path.realpath(output) in files
 
 
 @contextmanager

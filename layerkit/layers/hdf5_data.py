@@ -125,7 +125,7 @@ class HDF5Data(Data):
     def _check_exact(self, name: str, values: np.ndarray) -> None:
         """Refuse whole numbers, such as labels, that the net would round."""
         most = 2 ** (np.finfo(self.run.dtype).nmant + 1)
-        if values.dtype.kind in "iu" and values.size:
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
             largest = max(int(values.max()), -int(values.min()))
             if largest > most:
                 raise self._error(
