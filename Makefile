@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
-.PHONY: help galaxy test lint types bench gpu-test gpu-bench clean
+.PHONY: help galaxy test test-random fuzz lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
 	@echo "make test     lint, types and tests"
+	@echo "make test-random  the tests three times, each with other random numbers"
+	@echo "make fuzz     random calls, files and command lines, FUZZ=10 times more than in the tests;"
+	@echo "              SEED=random, or the number that an earlier run printed"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
 	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
@@ -34,6 +37,19 @@ types: $(VENV)/dev
 
 test: lint types
 	$(BIN)/python -m pytest
+
+test-random: $(VENV)/dev
+	for run in 1 2 3; do env -u LAYERKIT_TEST_SEED LAYERKIT_FUZZ_SEED=random \
+		$(BIN)/python -m pytest -q || exit 1; done
+
+FUZZ ?= 10
+SEED ?= random
+fuzz: $(VENV)/dev
+	@seed=$(SEED); [ "$$seed" != random ] || \
+		seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); \
+	echo "seed $$seed; again: make fuzz SEED=$$seed FUZZ=$(FUZZ)"; \
+	LAYERKIT_FUZZ=$(FUZZ) LAYERKIT_FUZZ_SEED=$$seed LAYERKIT_TEST_SEED=$$seed \
+		$(BIN)/python -m pytest -s tests/test_fuzz_*.py
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/cpu.py $(BENCH)

@@ -6,8 +6,7 @@ launches whatever it does fastest.  Float32 and TF32 (matrix products with 10 bi
 measured by themselves.  The GPU should do nothing else meanwhile, as its memory is measured as what
 is in use beyond what was in use before.
 
-    python benchmarks/gpu.py                          # peers where they are found
-    python benchmarks/gpu.py --peers DIR --torch-python PYTHON --jax-python PYTHON
+    python benchmarks/gpu.py --torch-python PYTHON --jax-python PYTHON
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import argparse
 import json
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from cpu import IMAGES, PIXELS, ROOT
+from cpu import ROOT, add_arguments, command_of, find_programs, save_images
 
 PEERS = {  # name -> program, package, arguments
     "PyTorch eager": ("torch_gdae.py", "torch", ["--device", "cuda", "--mode", "eager"]),
@@ -43,17 +42,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", type=Path, default=ROOT.parent / "shared" / "peers")
-    parser.add_argument("--torch-python", default=sys.executable, help="has PyTorch")
-    parser.add_argument("--jax-python", default=sys.executable, help="has JAX with CUDA")
-    parser.add_argument("--batches", default="1,16,128,1024,8192")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement, five of them")
+    add_arguments(parser, "1,16,128,1024,8192", 3)
     parser.add_argument("--tf32", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(worker(args.worker, args.seconds, args.tf32)))
+        print(json.dumps(worker(args.worker, args.images, args.warm_up, args.seconds, args.tf32)))
         return 0
     from layerkit import backends
     from layerkit.errors import BackendError
@@ -65,25 +58,26 @@ def main() -> int:
         return 2
 
     batches = [int(b) for b in args.batches.split(",")]
-    programs = {"layerkit": [sys.executable, str(Path(__file__).resolve())]}
-    for name, (file, package, options) in PEERS.items():
-        python = args.torch_python if package == "torch" else args.jax_python
-        if not (args.peers / file).exists():
-            print(f"{name}: left out, no {file} in {args.peers}", file=sys.stderr)
-        elif shutil.which(python) is None:
-            print(f"{name}: left out, there is no program {python}", file=sys.stderr)
-        elif subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
-            print(f"{name}: left out, {python} cannot import {package}", file=sys.stderr)
-        else:
-            programs[name] = [python, str(args.peers / file), *options]
+    programs = find_programs(Path(__file__), PEERS, args)
+    with tempfile.TemporaryDirectory() as folder:
+        images = save_images(args.data, Path(folder))
+        results = measure(programs, batches, images, args)
+    print(smi("name,driver_version"), end="\n\n")
+    for tf32 in (False, True):
+        print(report(list(programs), batches, tf32, results), end="\n\n")
+    return 0
 
+
+def measure(
+    programs: dict[str, list[str]], batches: list[int], images: Path, args: argparse.Namespace
+) -> dict[tuple[str, bool, int], list[dict[str, float]]]:
+    """Name, precision and batch -> what each round found."""
     results: dict[tuple[str, bool, int], list[dict[str, float]]] = {}
     for turn in range(args.rounds):
         for tf32 in (False, True):
             for batch in batches:
                 for name in random.Random(turn).sample(list(programs), len(programs)):
-                    which = ["--worker" if name == "layerkit" else "--batches", str(batch)]
-                    command = [*programs[name], *which, "--seconds", str(args.seconds)]
+                    command = command_of(programs, name, batch, images, args)
                     found = run([*command, "--tf32"] if tf32 else command, tf32)
                     label = f"{name}{' TF32' if tf32 else ''}, batch {batch}"
                     if found is None or found.get("device") == "cpu":
@@ -92,10 +86,7 @@ def main() -> int:
                         results.setdefault((name, tf32, batch), []).append(found)
                         print(f"round {turn + 1} {label}: {found['ms_per_iteration']:.4f} ms",
                               file=sys.stderr, flush=True)
-    print(smi("name,driver_version"), end="\n\n")
-    for tf32 in (False, True):
-        print(report(list(programs), batches, tf32, results), end="\n\n")
-    return 0
+    return results
 
 
 def smi(query: str) -> str:
@@ -137,18 +128,20 @@ def run(command: list[str], tf32: bool) -> dict[str, float] | None:
     return {"memory": max(seen), **json.loads(lines[-1])}
 
 
-def worker(batch: int, seconds: float, tf32: bool) -> dict[str, float]:
+def worker(
+    batch: int, images: str, warm_up: int, seconds: float, tf32: bool
+) -> dict[str, float]:
     """layerkit at one batch size, in the way of the peers."""
     import numpy as np
 
     import layerkit as lk
     from layerkit import layers as L
 
-    images = 0.3 * np.random.default_rng(2).random((IMAGES, PIXELS), np.float32)
-    data = L.MemoryData("x", data=images, shuffle=False)  # the peers read theirs in order, too
-    layers = lk.with_data(lk.load_net(ROOT / "nets" / "galaxy_gdae.py"), data)
-    net = lk.Net(layers, batch_size=batch, backend="cupy", tf32=tf32)
-    solver = lk.Adam(net, rate=1e-4)
+    array = np.load(images)
+    data = L.MemoryData("x", data=array, shuffle=False)  # the peers read theirs in order, too
+    layers = lk.load_net(ROOT / "nets" / "galaxy_gdae.py", pixels=array.shape[1])
+    net = lk.Net(lk.with_data(layers, data), batch_size=batch, backend="cupy", tf32=tf32)
+    solver = lk.Adam(net)
 
     def repeat(count: int) -> float:
         net.backend.synchronize()
@@ -156,7 +149,7 @@ def worker(batch: int, seconds: float, tf32: bool) -> dict[str, float]:
         solver.steps(count)  # reads the losses in the end, so all is done
         return (time.perf_counter() - start) / count
 
-    repeat(20)
+    repeat(max(warm_up, 1))
     rounds = max(10, int(seconds / repeat(10)))
     spent = statistics.median(repeat(rounds) for _ in range(5))
     table = solver.profile(20)

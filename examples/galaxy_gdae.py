@@ -14,10 +14,13 @@ report.html into one folder.
 import argparse
 import ast
 import hashlib
+import json
 import math
+import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,89 +29,209 @@ import numpy as np
 from tqdm import tqdm
 
 import layerkit as lk
-from layerkit import galaxy
+from layerkit import galaxy, locks
 from layerkit import layers as L
-from layerkit.command import INTERRUPTED, Interrupt, run
-from layerkit.errors import DataError
+from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, Parser, pasteable, run
+from layerkit.errors import DataError, LayerkitError, NetFileError, SnapshotError
 from layerkit.layers.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
+MOST = 2**31 - 1
 SNAPSHOT_SECONDS = 20
 
 
-def settings() -> SimpleNamespace:
-    """The command line, or where it is silent what the resumed run had, or the defaults."""
-    parser = argparse.ArgumentParser(
+def number(kind: Callable[[str], Any], least: float, most: float, what: str):
+    """Make an argument type: a number from `least` to `most`."""
+    def convert(text: str):
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+COUNT = number(int, 1, MOST, f"from 1 to {MOST}")
+LARGEST = sys.float_info.max
+NONE_OR_MORE = number(int, 0, MOST, f"from 0 to {MOST}")
+
+
+def path_or_count(text: str) -> str:
+    """Make a path or a count of the text: a number is no path unless there is such a file."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path or a number, got nothing")
+    try:
+        float(text)
+    except ValueError:
+        return os.path.abspath(text)
+    try:
+        return str(COUNT(text))
+    except ValueError:  # a fraction, say
+        if Path(text).exists():
+            return os.path.abspath(text)
+        raise argparse.ArgumentTypeError(f"must be a path or a whole number, got {text}") from None
+
+
+def path(text: str) -> str:
+    """Make an absolute path, so that a run can be resumed from any folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got nothing")
+    return os.path.abspath(text)
+
+
+def hdu(text: str) -> int | str:
+    """Make the number or the name of an extension."""
+    return int(text) if text.isdecimal() else text
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Split name=value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
+    return name, value
+
+
+def literal(text: str) -> Any:
+    """Read a Python literal, or take the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+# name -> how its text is read; of a resumed run's settings, too
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "data": path, "held_out": path_or_count, "net": path, "epochs": COUNT, "iterations": COUNT,
+    "batch": COUNT, "rate": number(float, sys.float_info.min, LARGEST, "a number above zero"),
+    "final_rate": number(float, 0, LARGEST, "a number, zero or above"), "warm_up": NONE_OR_MORE,
+    "clip": number(float, sys.float_info.min, LARGEST, "a number above zero"),
+    "kl_warm_up": NONE_OR_MORE, "samples": COUNT, "refine": NONE_OR_MORE,
+    "importance_samples": COUNT, "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
+    "hdu": hdu,
+}
+DEFAULTS: dict[str, Any] = {
+    "data": None, "held_out": None, "hdu": None, "net": str(PAPERS_NET), "epochs": None,
+    "iterations": None, "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "warm_up": 0,
+    "clip": None, "centre": False, "kl_warm_up": 0, "samples": 1, "augment": "dihedral",
+    "keep": "last", "refine": None, "importance_samples": None, "backend": "auto", "seed": 0,
+    "tiny": False,
+}
+CHOICES: dict[str, list[Any]] = {
+    "augment": ["dihedral", "none"], "keep": ["best", "last"],
+    "backend": ["auto", "numpy", "cupy"],
+}
+
+
+def command_line() -> dict[str, Any]:
+    """Read the command line; what it does not say is None."""
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--data", metavar="PATH",
-        help="zip, folder, FITS or prepared HDF5 (default: galaxies of the Hubble Deep Field)")
-    add("--held-out", metavar="PATH|N", help="another source to evaluate on, or how many galaxies "
-        f"training never sees (default: {HELD_OUT}, a fifth where there are few)")
-    add("--net", metavar="FILE", help="net definition file (default: nets/galaxy_gdae.py)")
-    add("--set", metavar="NAME=VALUE", nargs="+", action="extend", type=assignment,
-        help="settings of the net file, such as hidden=256 latent=16")
-    add("--out", metavar="DIR", default="out/galaxy",
-        help="folder for results (default: %(default)s)")
+
+    def add(name: str, metavar: str, text: str, to: Any = parser) -> None:
+        key = name.replace("-", "_")
+        to.add_argument(f"--{name}", metavar=metavar, type=OPTIONS[key], help=text)
+
+    def choose(name: str, text: str) -> None:
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=text)
+
+    add("data", "PATH", "zip, folder, FITS or prepared HDF5 (default: galaxies of the Hubble Deep "
+        "Field)")
+    add("held-out", "PATH|N", "another source to evaluate on, or how many galaxies training never "
+        f"sees (default: {HELD_OUT}, a fifth where there are few)")
+    add("hdu", "N|NAME", "extension of FITS files to read (default: the first that is science)")
+    add("net", "FILE", "net definition file (default: nets/galaxy_gdae.py)")
+    parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", type=assignment,
+                        help="settings of the net file, such as hidden=256 latent=16")
+    parser.add_argument("--out", metavar="DIR", type=path, default="out/galaxy",
+                        help="folder for results (default: %(default)s)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", metavar="N", type=above_zero(int),
-                        help="times through the data")
-    length.add_argument("--iterations", metavar="N", type=above_zero(int),
-                        help=f"steps (default: {EPOCHS} epochs, at least {LEAST_ITERATIONS} steps)")
-    add("--batch", metavar="N", type=above_zero(int), help="galaxies in a step (default: 64)")
-    add("--rate", metavar="R", type=above_zero(float), help="rate of Adam (default: 0.001)")
-    add("--final-rate", metavar="R", type=at_least_zero(float),
-        help="rate at the end, to which it falls along half a cosine (default: 1%% of --rate)")
-    add("--kl-warm-up", metavar="N", type=at_least_zero(int),
-        help="steps over which the weight of the KL terms rises to its full value (default: 0)")
-    add("--samples", metavar="K", type=above_zero(int),
-        help="samples of z for each galaxy in a step (default: 1, the paper's)")
-    add("--augment", choices=["dihedral", "none"],
-        help="turn and mirror galaxies at random in training (default: dihedral)")
-    add("--keep", choices=["best", "last"], help="the parameters of the best bound on the galaxies "
-        "that training is watched with, or the last ones (default: last)")
-    add("--refine", metavar="N", type=at_least_zero(int), help="gradient steps for each galaxy "
-        "from what the net says of it, in the evaluation (default: 100)")
-    add("--importance-samples", metavar="K", type=above_zero(int),
-        help="samples of z for each held-out galaxy in the tighter bound (default: 1000)")
-    add("--backend", choices=["auto", "numpy", "cupy"],
-        help="auto, the default, takes a GPU if one answers")
-    add("--seed", metavar="N", type=int, help="of everything random (default: 0)")
-    add("--resume", action="store_true", help="go on from the snapshot in --out")
-    add("--tiny", action="store_true", default=None, help="a quick look: few galaxies, few steps")
-    args = vars(parser.parse_args())
-    args["set"] = dict(args["set"]) if args["set"] else None
-    chosen: dict[str, Any] = {
-        "data": None, "held_out": None, "net": str(PAPERS_NET), "epochs": None, "iterations": None,
-        "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "kl_warm_up": 0, "samples": 1,
-        "augment": "dihedral", "keep": "last", "refine": None, "importance_samples": None,
-        "backend": "auto", "seed": 0, "tiny": False,
-        "command": shlex.join(["python", *sys.argv]),  # of a resumed run, that which began it
-    }
-    if args["resume"]:
-        chosen |= lk.snapshot.read_extra(Path(args["out"]) / "model.h5")["settings"]
-    chosen |= {key: value for key, value in args.items() if value is not None}
-    if args["epochs"]:
-        chosen["iterations"] = None
-    if args["iterations"]:
-        chosen["epochs"] = None
+    add("epochs", "N", "times through the data", length)
+    add("iterations", "N", f"steps (default: {EPOCHS} epochs, at least {LEAST_ITERATIONS} steps)",
+        length)
+    add("batch", "N", "galaxies in a step (default: 64)")
+    add("rate", "R", "rate of Adam (default: 0.001)")
+    add("final-rate", "R", "rate at the end, to which it falls along half a cosine (default: 1%% "
+        "of --rate)")
+    add("warm-up", "N", "steps over which the rate rises to --rate (default: 0)")
+    add("clip", "NORM", "largest norm of a gradient, to which longer ones are scaled down "
+        "(default: none)")
+    parser.add_argument("--centre", action="store_true", default=None, help="start with biases for "
+                        "which every unit is active for some galaxies")
+    add("kl-warm-up", "N", "steps over which the weight of the KL terms rises to its full value "
+        "(default: 0)")
+    add("samples", "K", "samples of z for each galaxy in a step (default: 1, the paper's)")
+    choose("augment", "turn and mirror galaxies at random in training (default: dihedral)")
+    choose("keep", "the parameters of the best bound on the galaxies that training is watched "
+           "with, or the last ones (default: last)")
+    add("refine", "N", "gradient steps for each galaxy from what the net says of it, in the "
+        "evaluation (default: 100)")
+    add("importance-samples", "K", "samples of z for each held-out galaxy in the tighter bound "
+        "(default: 1000)")
+    choose("backend", "auto, the default, takes a GPU if one answers")
+    add("seed", "N", "of everything random (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on from the snapshot in --out")
+    parser.add_argument("--tiny", action="store_true", default=None,
+                        help="a quick look: few galaxies, few steps")
+    return vars(parser.parse_args())
+
+
+def settings(given: dict[str, Any], saved: dict[str, Any]) -> SimpleNamespace:
+    """Take the command line, or where it is silent what the resumed run had, or the defaults."""
+    given = {key: value for key, value in given.items() if value is not None}
+    command = shlex.join(["python", *sys.argv])  # of a resumed run, that which began it
+    chosen: dict[str, Any] = {"command": command, **DEFAULTS, **saved, **given}
+    chosen["set"] = {**saved.get("set", {}), **dict(given.get("set", []))}
+    for length, other in (("epochs", "iterations"), ("iterations", "epochs")):
+        if length in given:
+            chosen[other] = None
     return SimpleNamespace(**chosen)
 
 
-def gather_galaxies(args: SimpleNamespace, out: Path):
+def saved_settings(model_file: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """Read the settings in a snapshot, which may be anybody's, as carefully as a command line."""
+    try:
+        found = dict(saved["settings"])
+        for key, value in found.items():
+            if key in OPTIONS and value is not None:
+                found[key] = OPTIONS[key](value if isinstance(value, str) else json.dumps(value))
+            elif key in CHOICES and value not in CHOICES[key]:
+                raise ValueError(value)
+        found["set"] = {str(name): str(value) for name, value in found["set"].items()}
+        found["command"] = str(found["command"])
+    except (
+        LookupError, TypeError, ValueError, AttributeError, argparse.ArgumentTypeError
+    ) as error:
+        raise SnapshotError(
+            f"{model_file} holds no run of this script that could be resumed ({error!r}); start "
+            "one without --resume"
+        ) from error
+    known = {*DEFAULTS, "command"}
+    return {key: value for key, value in found.items() if key in known}
+
+
+def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable):
     """Images to train on, to watch training with, and held out; and what became of the pictures."""
     limit = TINY if args.tiny else None
-    everything = galaxy.gather(args.data, out / "galaxies.h5", limit)
+    everything = galaxy.gather(
+        args.data, out / "galaxies.h5", limit, hdu=args.hdu,
+        replacing=lambda new: replacing("prepared", new),
+    )
     count = str(args.held_out or "")
-    if count and not count.isdigit():
-        others = galaxy.gather(count, out / "held_out" / "galaxies.h5", limit)
+    if count and not count.isdecimal():
+        others = galaxy.gather(
+            count, out / "held_out" / "galaxies.h5", limit, hdu=args.hdu,
+            replacing=lambda new: replacing("prepared_held_out", new),
+        )
         held_out, known = others.images, set(others.ids)
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
     else:
+        others = None
         few = max(1, len(everything) // 5)
         rest, chosen = galaxy.split(everything.ids, int(count) if count else min(HELD_OUT, few))
         held_out = everything.images[chosen]
@@ -118,72 +241,82 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
         raise DataError(
             f"{len(everything)} galaxies are too few to train on, watch and hold out; bring more"
         )
+    digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
+    for images in (everything.images[rest], held_out):
+        digest.update(np.ascontiguousarray(images).tobytes())
     counts = {
         "images_read": everything.read, "images_kept": len(everything),
-        "excluded": everything.excluded_counts,
-        "galaxies": hashlib.sha256("\n".join(everything.ids[i] for i in rest).encode()).hexdigest(),
+        "excluded": everything.excluded_counts, "galaxies": digest.hexdigest(),
     }
-    return everything.images[rest[train]], everything.images[rest[watch]], held_out, counts
+    prepared, unused = {"prepared": everything.digest}, []
+    if others is not None:
+        prepared["prepared_held_out"] = others.digest
+    if others is None or others.path.absolute().parent != out / "held_out":
+        unused += ["held_out"]
+    if everything.path.absolute().parent != out:  # a set prepared elsewhere
+        unused += ["galaxies.h5", "contact_sheets"]
+    train, watch = everything.images[rest[train]], everything.images[rest[watch]]
+    return train, watch, held_out, counts, prepared, unused
 
 
-def number(kind, good, what):
-    """An argument type: a number for which `good` holds."""
-    def convert(text):
-        value = kind(text)
-        if not good(value):
-            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
-        return value
-
-    convert.__name__ = kind.__name__
-    return convert
-
-
-def above_zero(kind):
-    """An argument type: a number above zero."""
-    return number(kind, lambda value: value > 0, "above zero")
-
-
-def at_least_zero(kind):
-    """An argument type: zero or a number above it."""
-    return number(kind, lambda value: value >= 0, "at least zero")
-
-
-def assignment(text):
-    """An argument type: name=value, the value a Python literal or else a string."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
+def read_net(args: SimpleNamespace, saved: dict[str, Any], given: bool) -> tuple[list, str]:
+    """Load the net: of a resumed run the one it began with, unless another is given."""
+    file = Path(args.net)
+    text = saved.get("net_text")
+    if given or not isinstance(text, str):
+        text = lk.netfile.read_net_file(file)
+    else:
+        try:
+            changed = lk.netfile.read_net_file(file) != text
+        except NetFileError:
+            changed = False
+        if changed:
+            print(
+                f"{file} has changed since the run began, which goes on with the net as it was; "
+                "to take the new one give --net as well"
+            )
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        values = {name: literal(value) for name, value in args.set.items()}
+        return lk.netfile.layers_of(text, file, values), text
+    except NetFileError as error:
+        if file.exists():
+            raise
+        raise NetFileError(f"{error}; if the file has moved, give its new place with --net") from (
+            error
+        )
 
 
 class Best:
     """The parameters with the best bound so far, in a file beside the snapshot they came from."""
 
-    def __init__(self, path: Path, layers: list, backend: str):
-        self.path, self.net = path, lk.Net(layers, 1, backend, phase="test")
-        self.bound, self.iteration, self.saved = -math.inf, 0, True
+    def __init__(self, layers: list, backend: str):
+        self.net = lk.Net(layers, 1, backend, phase="test")
+        self.bound, self.iteration = -math.inf, 0
+        self.saved: set[Path] = set()
 
     def offer(self, net: lk.Net, bound: float, iteration: int) -> None:
-        """Takes the parameters of a net if its bound is better."""
+        """Take the parameters of a net if its bound is better."""
         if bound > self.bound:
             copy_parameters(net, self.net)
-            self.bound, self.iteration, self.saved = bound, iteration, False
+            self.bound, self.iteration = bound, iteration
+            self.saved.clear()
 
-    def save(self) -> None:
-        """Writes them, if they are new."""
-        if not self.saved:
+    def save(self, path: Path) -> None:
+        """Write them, if there are any that are not there yet."""
+        if path not in self.saved and self.iteration:
             extra = {"bound": self.bound, "iteration": self.iteration}
-            lk.save(self.path, self.net, extra=extra)
-            self.saved = True
+            lk.save(path, self.net, extra=extra)
+            self.saved.add(path)
 
-    def load(self) -> None:
-        """Reads what was written, if anything was."""
-        if self.path.exists():
-            extra = lk.load(self.path, self.net)
-            self.bound, self.iteration = extra["bound"], extra["iteration"]
+    def load(self, path: Path) -> None:
+        """Read what was written, if anything was."""
+        if path.exists():
+            extra = lk.load(path, self.net)
+            try:
+                self.bound, self.iteration = float(extra["bound"]), int(extra["iteration"])
+            except (LookupError, TypeError, ValueError) as error:
+                raise SnapshotError(f"{path} lacks what a run keeps in it ({error!r})") from error
+            self.saved.add(path)
 
 
 def copy_parameters(source: lk.Net, target: lk.Net) -> None:
@@ -192,19 +325,61 @@ def copy_parameters(source: lk.Net, target: lk.Net) -> None:
         p.data[...] = source.params[name].data
 
 
+def go_on_with(out: Path) -> str:
+    """Return the command that resumes the run, to be pasted into a shell in any folder."""
+    return pasteable([
+        sys.executable, os.path.abspath(sys.argv[0]), "--resume", "--out", str(out),
+    ])
+
+
 def main() -> int:
+    """Read the command line, and work in a folder that no other run works in meanwhile."""
+    given = command_line()
+    if given["resume"] and not (Path(given["out"]) / "model.h5").exists():
+        raise SnapshotError(f"no snapshot at {Path(given['out']) / 'model.h5'} to go on from")
+    out = galaxy.results_folder(given["out"])
+    with locks.lock(out, "a training run"):
+        return train_and_evaluate(given, out)
+
+
+def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     """Prepares, trains, evaluates and draws."""
-    args = settings()
-    out = galaxy.results_folder(args.out)
+    galaxy.finish_setting_aside(out)
     model_file = out / "model.h5"
+    saved = lk.snapshot.read_extra(model_file) if given["resume"] else {}
+    args = settings(given, saved_settings(model_file, saved) if given["resume"] else {})
 
     # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
     #    the backend, shows before any work is done.
-    layers = lk.load_net(args.net, **args.set)
+    layers, net_text = read_net(args, saved, bool(given["net"]))
     galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test"))
 
-    # 2. Galaxies: find them, cut them out, and set some aside that training never sees.
-    train, validation, held_out, counts = gather_galaxies(args, out)
+    # 2. Galaxies: find them, cut them out, and set some aside that training never sees.  Results
+    #    of an earlier run leave the folder before anything of this one takes their place.
+    aside = None
+
+    def set_aside(*also: str, model: str = "move") -> None:
+        nonlocal aside
+        aside = galaxy.set_aside(out, *also, model=model, into=aside) or aside
+
+    def replacing(name: str, new: galaxy.GalaxySet) -> None:
+        if args.resume:
+            if saved.get(name) != new.digest:
+                raise other_galaxies()
+        elif name == "prepared":
+            set_aside("galaxies.h5", "contact_sheets")
+        else:
+            set_aside("held_out")
+
+    def other_galaxies() -> DataError:
+        return DataError(
+            f"{model_file} was trained on other galaxies than {args.data or 'the default'} "
+            "gives now; resume with the same --data and --held-out, or start without --resume"
+        )
+
+    train, validation, held_out, counts, prepared, unused = gather_galaxies(
+        args, out, replacing
+    )
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"
@@ -227,41 +402,61 @@ def main() -> int:
         1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
     )
     final_rate = 0.01 * args.rate if args.final_rate is None else args.final_rate
-    solver = lk.Adam(net, lk.rates.Cosine(args.rate, iterations, final=final_rate))
+    rate = lk.rates.WarmUp(lk.rates.Cosine(args.rate, iterations, final_rate), args.warm_up)
+    solver = lk.Adam(net, rate, clip=args.clip)
     kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
     bound_terms = [  # each at its full weight, whatever training gives it
         x.name for x in net.layers.values()
         if isinstance(x, Reconstruction | L.GaussianKL)
     ]
-    best = Best(out / "best.h5", layers, args.backend)
+    best = Best(layers, args.backend)
     history: dict[str, list[float]] = {
         "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
     }
     recent: list[float] = []
     spent, done = 0.0, False
+    was_done = False
     if args.resume:
-        saved = lk.load(model_file, net, solver)
-        if saved["galaxies"] != counts["galaxies"]:
-            raise DataError(
-                f"{model_file} was trained on other galaxies than {args.data or 'the default'} "
-                "gives now; resume with the same --data and --held-out"
-            )
-        history, recent, spent = saved["history"], saved["recent"], saved["seconds"]
-        done = saved["done"] and solver.iteration >= iterations
+        lk.load(model_file, net, solver)
+        if saved.get("galaxies") != counts["galaxies"]:
+            raise other_galaxies()
+        try:
+            history = {key: [float(x) for x in saved["history"][key]] for key in history}
+            recent = [float(x) for x in saved["recent"]]
+            spent, was_done = float(saved["seconds"]), bool(saved["done"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise SnapshotError(f"{model_file} lacks the history of a run ({error!r})") from error
+        done = was_done and solver.iteration >= iterations
         if args.keep == "best":
-            best.load()
+            best.load(out / "best.h5")
         print(f"goes on from iteration {solver.iteration} in {model_file}")
-    else:
-        galaxy.set_aside(model_file)
-        best.path.unlink(missing_ok=True)
+    elif args.centre:
+        lk.centre_biases(test_net, x=train[:1000])
+    saved_iteration = solver.iteration
 
-    def save() -> None:
+    # A run that starts, or that trains a finished model further, sets the finished one and all that
+    # was made of it aside, once it has something itself.
+    settled = False
+
+    def save_into(folder: Path) -> None:
         extra = {
-            "settings": vars(args), "galaxies": counts["galaxies"], "history": history,
+            "settings": {key: vars(args)[key] for key in [*DEFAULTS, "command"]},
+            "net_text": net_text, "galaxies": counts["galaxies"], **prepared, "history": history,
             "recent": recent, "seconds": spent, "done": done,
         }
-        best.save()
-        lk.save(model_file, net, solver, extra)
+        best.save(folder / "best.h5")
+        lk.save(folder / "model.h5", net, solver, extra)
+
+    def save() -> None:
+        nonlocal settled
+        if not settled:
+            if args.resume:
+                set_aside(model="copy" if was_done else "leave")
+            else:
+                set_aside(*unused)
+            best.saved.clear()  # what was there is there no more
+            settled = True
+        save_into(out)
 
     every = max(1, iterations // 200)
     at_once = 1 if net.backend.name == "numpy" else every  # a GPU is asked for many steps at a time
@@ -271,46 +466,63 @@ def main() -> int:
         "desc": "training", "unit": " images", "unit_scale": True,
         "mininterval": 0.5 if sys.stderr.isatty() else 10,
     }
-    with Interrupt() as interrupt, tqdm(**progress) as bar:
-        while solver.iteration < iterations and not interrupt.requested:
-            warm = min(1.0, (solver.iteration + 1) / (args.kl_warm_up + 1))
-            for layer, weight in kl_weights.items():
-                layer.weight = warm * weight
-            left = min(every - solver.iteration % every, iterations - solver.iteration)
-            count = min(left, at_once) if warm == 1 else 1
-            solver.steps(count)
-            recent.extend(np.sum([solver.curves[name] for name in bound_terms], axis=0).tolist())
-            bar.update(count * args.batch)
-            if solver.iteration % every == 0 or solver.iteration == iterations:
-                spent += time.perf_counter() - started  # watching is not training
-                test_net.run.passes = solver.iteration  # the same noise, resumed or not
-                bound, kl = model.bound(validation)
-                history["iteration"].append(solver.iteration)
-                history["train_elbo"].append(-float(np.mean(recent)))
-                history["validation_elbo"].append(float(bound.mean()))
-                history["kl"].append(float(kl.mean()))
-                if args.keep == "best":
-                    best.offer(net, history["validation_elbo"][-1], solver.iteration)
-                bar.set_postfix(
-                    loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
-                )
-                recent.clear()
+    with Interrupt() as interrupt:
+        with tqdm(**progress) as bar:
+            while solver.iteration < iterations and not interrupt.requested:
+                warm = min(1.0, (solver.iteration + 1) / (args.kl_warm_up + 1))
+                for layer, weight in kl_weights.items():
+                    layer.weight = warm * weight
+                left = min(every - solver.iteration % every, iterations - solver.iteration)
+                count = min(left, at_once) if warm == 1 else 1
+                solver.steps(count)
+                losses = np.sum([solver.curves[name] for name in bound_terms], axis=0)
+                recent.extend(losses.tolist())
+                bar.update(count * args.batch)
+                if solver.iteration % every == 0 or solver.iteration == iterations:
+                    spent += time.perf_counter() - started  # watching is not training
+                    test_net.run.passes = solver.iteration  # the same noise, resumed or not
+                    bound, kl = model.bound(validation)
+                    history["iteration"].append(solver.iteration)
+                    history["train_elbo"].append(-float(np.mean(recent)))
+                    history["validation_elbo"].append(float(bound.mean()))
+                    history["kl"].append(float(kl.mean()))
+                    if args.keep == "best":
+                        best.offer(net, history["validation_elbo"][-1], solver.iteration)
+                    bar.set_postfix(
+                        loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
+                    )
+                    recent.clear()
+                    started = time.perf_counter()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
-                    save()
-                    saved_at = time.perf_counter()
-                started = time.perf_counter()
-    spent += time.perf_counter() - started
-    if solver.iteration >= iterations and not done:
-        if args.keep == "best":
-            copy_parameters(best.net, net)
-        model.standardise(train)  # gives each axis of z the scale of the prior; see there
-        done = True
-    save()
+                    spent += time.perf_counter() - started
+                    try:
+                        save()
+                    except (LayerkitError, OSError) as error:  # a full disk, say
+                        print(
+                            f"\nwarning: {error}; training goes on, and tries again in "
+                            f"{SNAPSHOT_SECONDS} s", file=sys.stderr,
+                        )
+                    started = saved_at = time.perf_counter()
+        spent += time.perf_counter() - started
+        if solver.iteration >= iterations and not done:
+            if args.keep == "best":
+                copy_parameters(best.net, net)
+            model.standardise(train)  # gives each axis of z the scale of the prior; see there
+            done = True
+        if not (done and was_done and solver.iteration == saved_iteration):
+            try:
+                save()
+            except (LayerkitError, OSError) as error:
+                galaxy.save_somewhere(save_into, error, out)
     if not done:
-        again = f"{shlex.join(sys.argv[:1])} --resume --out {shlex.quote(str(out))}"
-        print(f"stopped at iteration {solver.iteration} of {iterations}; go on with: {again}")
-        return INTERRUPTED
+        print(
+            f"stopped at iteration {solver.iteration} of {iterations}; go on with: "
+            f"{go_on_with(out)}"
+        )
+        return OUTPUT_LOST if interrupt.output_lost else INTERRUPTED
     print(f"trained and saved as {model_file}; --resume draws the rest, should it be interrupted")
+    inactive = lk.find_inactive(test_net, x=validation)
+    print(inactive)
 
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
@@ -323,6 +535,8 @@ def main() -> int:
         "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
         "batch": args.batch, "samples": args.samples, "augment": args.augment,
+        "warm_up": args.warm_up, "clip": args.clip, "centre": args.centre,
+        "never_active": inactive.counts,
         "kl_warm_up": args.kl_warm_up, "keep": args.keep,
         "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,
@@ -330,7 +544,8 @@ def main() -> int:
         "seconds": spent,
         **result.metrics,
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
-        "final_rate": final_rate, "net_settings": args.set,
+        "final_rate": final_rate,
+        "net_settings": {name: literal(value) for name, value in args.set.items()},
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
         "command": args.command,
     }

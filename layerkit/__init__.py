@@ -7,6 +7,7 @@ See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` fo
 """
 
 from layerkit import errors, initializers, layers, snapshot
+from layerkit.activity import Inactive, centre_biases, find_inactive
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import LayerkitError
 from layerkit.gradcheck import GradientReport, check_gradients
@@ -19,7 +20,8 @@ from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD", "Adam", "Blob", "GradientReport", "Layer", "LayerkitError", "Nesterov", "Net",
-    "Parameter", "Solver", "check_gradients", "errors", "initializers", "layers", "load",
-    "load_net", "net_settings", "rates", "save", "snapshot", "with_data",
+    "SGD", "Adam", "Blob", "GradientReport", "Inactive", "Layer", "LayerkitError", "Nesterov",
+    "Net", "Parameter", "Solver", "centre_biases", "check_gradients", "errors", "find_inactive",
+    "initializers", "layers", "load", "load_net", "net_settings", "rates", "save", "snapshot",
+    "with_data",
 ]

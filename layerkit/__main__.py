@@ -19,13 +19,16 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     timing = commands.add_parser(
         "time", help="forward and backward time of each layer of a net file",
-        description="Trains a net on random inputs for a moment and prints, for each layer, the "
-        "time, the work and the share of this machine's measured peak.",
+        description="Trains a net on inputs of ones for a moment and prints, for each layer and "
+        "for whatever else a step does, the time and its share of the whole step, and for matrix "
+        "products how much they compute.",
     )
-    timing.add_argument("net", metavar="NET", help="net definition file, such as nets/mlp.py")
+    timing.add_argument(
+        "net", metavar="NET", help="net definition file, such as nets/galaxy_gdae.py"
+    )
     timing.add_argument("--batch", type=int, default=64, metavar="N", help="examples (%(default)s)")
     timing.add_argument(
-        "--iterations", type=int, default=50, metavar="N", help="median of so many (%(default)s)"
+        "--iterations", type=int, default=50, metavar="N", help="steps to measure (%(default)s)"
     )
     timing.add_argument("--backend", default="numpy", help="numpy, cupy or auto (%(default)s)")
     timing.add_argument(

@@ -7,11 +7,42 @@ from collections.abc import Container
 from typing import Any
 
 from layerkit.backends.base import Array, Backend
+from layerkit.errors import ContractError
+from layerkit.settings import Checked, Flag, NotNegative
 
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
 
 
-class Blob:
+class ReboundError(ContractError):
+    """An array was to be put in the place of a blob's or a parameter's."""
+
+
+class _Bound:
+    """An object whose arrays `data` and `diff` are written into, and never replaced.
+
+    Other objects hold views of the same memory (the next layer, the arena, a solver), so an array
+    put in its place would be seen by nobody else.
+    """
+
+    __slots__ = ()
+    name: str
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `p.diff += x` ends in an assignment of the very array that is there.
+        if name in ("data", "diff") and getattr(self, name, value) is not value:
+            raise ReboundError(
+                f"{type(self).__name__.lower()} {self.name!r}: its {name} cannot be replaced by "
+                f"another array, as others hold the one that is there; write into the array: "
+                f".{name}[...] = values"
+            )
+        object.__setattr__(self, name, value)
+
+    def _bind(self, data: Array, diff: Array | None) -> None:
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "diff", diff)
+
+
+class Blob(_Bound):
     """A named array that flows between layers and, where it is needed, its gradient.
 
     Attributes:
@@ -21,7 +52,8 @@ class Blob:
             forward pass, at most the net's batch size.
         diff: d loss / d data, of the same shape, or None where no gradient is needed.
 
-    Memory for a whole batch is allocated once; `resize` only moves the views.
+    Memory for a whole batch is allocated once; `resize` only moves the views.  Write into the
+    arrays: assigning another array to `data` or `diff` raises a ContractError.
     """
 
     __slots__ = ("_data", "_diff", "data", "diff", "name", "shape")
@@ -29,9 +61,10 @@ class Blob:
     def __init__(self, name: str, data: Array, diff: Array | None = None):
         self.name = name
         self.shape: tuple[int, ...] = tuple(data.shape[1:])
-        self._data = self.data = data
-        self._diff: Array = diff  # typed loosely, so that a layer need not ask twice about None
-        self.diff: Array = diff
+        self._data, self._diff = data, diff
+        self.data: Array
+        self.diff: Array  # typed loosely, so that a layer need not ask twice about None
+        self._bind(data, diff)
 
     @classmethod
     def allocate(
@@ -46,7 +79,8 @@ class Blob:
 
     def set_diff(self, diff: Array | None) -> None:
         """Gives the blob a diff, of as many rows as it was allocated, or takes it away."""
-        self._diff = self.diff = diff
+        self._diff = diff
+        self._bind(self.data, diff)
 
     def branch(self, diff: Array | None) -> Blob:
         """The same data under the same name with a diff of its own, for one of several readers."""
@@ -54,24 +88,39 @@ class Blob:
 
     def resize(self, rows: int) -> None:
         """Makes `data` and `diff` views of the first `rows` rows."""
-        self.data = self._data[:rows]
-        self.diff = None if self._diff is None else self._diff[:rows]
+        self._bind(self._data[:rows], None if self._diff is None else self._diff[:rows])
+
+    @property
+    def whole(self) -> Array:
+        """The data of a whole batch, however many rows are in use."""
+        return self._data
+
+    def exchange(self, memory: Array) -> Array:
+        """Moves to other memory for a whole batch; returns what it had until now."""
+        memory, self._data = self._data, memory
+        self._bind(self._data[: len(self.data)], self.diff)
+        return memory
 
     def __repr__(self) -> str:
         return f"Blob({self.name!r}, {tuple(self.data.shape)}, diff={self.diff is not None})"
 
 
-class Parameter:
+class Parameter(Checked, _Bound):
     """A learned array of a layer and its gradient: views into the net's Arena.
 
     Attributes:
         name: "layer/parameter", for example "g1/weight".
-        shape: its shape; `data` and `diff` are backend arrays of this shape.
+        shape: its shape; `data` and `diff` are backend arrays of this shape.  Write into them, as
+            into a Blob's.
         l1, l2: regularisation; the objective gains l1 * sum|w| + l2 / 2 * sum w^2.
         trainable: False once frozen; a solver then leaves it alone.
     """
 
     __slots__ = ("data", "diff", "init", "l1", "l2", "name", "offset", "shape", "trainable")
+
+    l1: NotNegative
+    l2: NotNegative
+    trainable: Flag
 
     def __init__(self, name: str, shape: tuple[int, ...], init: Any, l1: float, l2: float):
         self.name = name
@@ -81,8 +130,18 @@ class Parameter:
         self.l2 = l2
         self.trainable = True
         self.offset = 0
-        self.data: Array = None
-        self.diff: Array = None
+        self.data: Array
+        self.diff: Array
+        self._bind(None, None)
+
+    def bind(self, data: Array, diff: Array | None, offset: int) -> None:
+        """Makes the parameter stand for these arrays, which start at `offset` in an arena."""
+        self.offset = offset
+        self._bind(data, diff)
+
+    def label(self) -> str:
+        """Return what messages call it."""
+        return f"parameter {self.name!r}"
 
     @property
     def size(self) -> int:
@@ -105,18 +164,19 @@ class Arena:
     """
 
     def __init__(self, parameters: list[Parameter], backend: Backend, dtype: Any, gradient: bool):
-        size = 0
-        for parameter in parameters:
-            parameter.offset = size
-            size += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+        offsets, size = [], 0
+        for p in parameters:
+            offsets.append(size)
+            size += -(-p.size // ALIGNMENT) * ALIGNMENT
         self.data = backend.zeros((size,), dtype)
         self.diff: Array = backend.zeros((size,), dtype) if gradient else None
         self.parameters = {p.name: p for p in parameters}
-        for p in parameters:
-            span = slice(p.offset, p.offset + p.size)
-            p.data = self.data[span].reshape(p.shape)
-            if self.diff is not None:
-                p.diff = self.diff[span].reshape(p.shape)
+        for p, offset in zip(parameters, offsets, strict=True):
+            data, diff = (
+                None if flat is None else flat[offset : offset + p.size].reshape(p.shape)
+                for flat in (self.data, self.diff)
+            )
+            p.bind(data, diff, offset)
 
     def trainable_spans(self, but: Container[str] = ()) -> list[slice]:
         """The stretches of the flat arrays that are not frozen, neighbours merged.

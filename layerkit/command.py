@@ -1,60 +1,208 @@
-"""What command-line programs do with errors and with being interrupted."""
+"""Command-line programs: what they do with errors, signals, and readers that went away."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import errno
+import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from layerkit.errors import LayerkitError
 
 BAD_INPUT, INTERRUPTED = 2, 130
+OUTPUT_LOST = 141  # as shells report a program that ended by writing to a closed pipe
+ENDING = [  # signals that ask a program to end; SIGHUP comes when its terminal is closed
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN}
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a program and exits: an error the user can put right is one line and status 2.
+    """Run a program and exit: an error the user can put right is one line and status 2.
 
-    Ctrl-C is status 130, and a reader that closes the pipe (`| head`) ends the program quietly.
-    Anything else is a bug, and keeps its traceback.
+    Ctrl-C, SIGTERM and SIGHUP are status 130.  Anything else is a bug, and keeps its traceback.
+
+    Output that cannot be written ends nothing: whatever the program saves is worth more than
+    what it says.  `Interrupt` notes a reader that went away (`| head`, a closed terminal), and the
+    exit status, where it would have been 0, is 141.
     """
+    streams = sys.stdout, sys.stderr
+    guards = [Guard(stream) for stream in streams]
+    sys.stdout, sys.stderr = guards
     try:
-        sys.exit(main() or 0)
+        with _handling(_interrupt):
+            status = _status(main)
+    except KeyboardInterrupt:  # another one, while the first was answered
+        status = INTERRUPTED
+    finally:
+        sys.stdout, sys.stderr = streams
+        for guard in guards:
+            guard.release()
+    if not status and any(guard.failed for guard in guards):
+        status = OUTPUT_LOST
+    sys.exit(status)
+
+
+def _status(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
     except (LayerkitError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            sys.exit(0)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        reason = str(error)
+    except MemoryError as error:
+        reason = f"not enough memory ({error or 'none left'}); take a smaller batch, net or data"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    print(f"error: {brief(reason)}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def brief(text: str, most: int = 800) -> str:
+    """Return a text in one line, without its middle if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors stay short, whatever the words it repeats."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the usage, a line and status 2."""
+        super().error(brief(message))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt for every signal that asks to end, so that `finally` blocks run."""
+    if number != signal.SIGINT:  # a terminal that closes may send SIGHUP twice
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handles the signals in ENDING while the block runs, but for a SIGHUP that nohup ignores."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
+        for number in ENDING:
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, signal.SIG_DFL if former is None else former)
+
+
+def pasteable(words: Sequence[str]) -> str:
+    """Return a command that a shell takes apart into these words, whatever is in them."""
+    return " ".join(
+        shlex.quote(word) if word.isprintable() else "$'" + "".join(
+            chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}"
+            for b in os.fsencode(word)
+        ) + "'"
+        for word in words
+    )
+
+
+class Guard:
+    """A text stream whose writes never raise: those that fail are dropped, and noted.
+
+    Characters that the stream's encoding lacks, among them the bytes of file names that are not
+    UTF-8, are written as backslash escapes.
+
+    Attributes:
+        closed_by_reader: whether nobody can read the stream any more.
+        failed: whether any write failed.
+    """
+
+    def __init__(self, stream: TextIO | None):
+        self.stream = stream  # None where a program has no such stream, as under pythonw
+        self.closed_by_reader = self.failed = False
+        self._before = {k: getattr(stream, k, None) for k in ("errors", "line_buffering")}
+        self._reconfigure(errors="backslashreplace", line_buffering=True)
+
+    def _reconfigure(self, **settings: Any) -> None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self.stream.reconfigure(**settings)  # type: ignore[union-attr]
+
+    def release(self) -> None:
+        """Give the stream back as it was; one that nobody reads is pointed to nowhere."""
+        self.flush()
+        if self.failed:  # or the interpreter would complain when it flushes at its end
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.stream.fileno())  # type: ignore[union-attr]
+                os.close(nowhere)
+        self._reconfigure(**self._before)
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        if self.stream is None or self.closed_by_reader:
+            return
+        try:
+            action()
+        except OSError as error:
+            self.failed = True
+            self.closed_by_reader = error.errno in NO_READER
+        except ValueError:  # somebody closed the stream itself
+            self.failed = True
+
+    def write(self, text: str) -> int:
+        """Write text, or note that it cannot be written."""
+        self._attempt(lambda: self.stream.write(text))  # type: ignore[union-attr]
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or note that it cannot be flushed."""
+        self._attempt(lambda: self.stream.flush())  # type: ignore[union-attr]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "stream":
+            raise AttributeError(name)
+        return getattr(self.stream, name)
 
 
 class Interrupt:
-    """Turns Ctrl-C and SIGTERM, inside a `with` block, into a flag to be looked at between steps.
+    """A flag to be looked at between steps, raised inside a `with` block by signals.
 
-    A step is never cut in two, so what is saved afterwards is a state that training has been in.
-    A second Ctrl-C interrupts at once.
-
-    Attributes:
-        requested: whether a signal has come.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP raise it, and so does output that nobody reads any more, by
+    then or before.  A step is never cut in two, so what is saved afterwards is a state that
+    training has been in; save inside the block, where a signal waits.  A second Ctrl-C interrupts
+    at once.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._signals: list[int] = []
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come, or nobody reads the output any more."""
+        return bool(self._signals) or self.output_lost
+
+    @property
+    def output_lost(self) -> bool:
+        """Whether nobody reads the output any more, and no signal has come."""
+        return not self._signals and any(
+            getattr(stream, "closed_by_reader", False) for stream in (sys.stdout, sys.stderr)
+        )
 
     def __enter__(self) -> Interrupt:
         """Starts to listen."""
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._block = _handling(self._note)
+        self._block.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Puts the former handlers back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._block.__exit__(None, None, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number == signal.SIGINT and signal.SIGINT in self._signals:
             raise KeyboardInterrupt
-        self.requested = True
+        self._signals.append(number)

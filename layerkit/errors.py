@@ -5,6 +5,23 @@ what to do about it.  A command-line program catches `LayerkitError`, prints the
 and exits with status 2; anything else is a bug and keeps its traceback.
 """
 
+from typing import Any
+
+LONGEST = 80  # letters of a value in a message
+
+
+def brief(value: Any) -> str:
+    """Show a value in a message: in one line, and only the beginning of a long one."""
+    if getattr(value, "ndim", 0):
+        return f"an array of shape {tuple(value.shape)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
+        return "a whole number of more than 40 digits"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # somebody's own, which is not what is wrong here
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
 
 class LayerkitError(Exception):
     """Base class: something the user can put right."""
@@ -12,6 +29,10 @@ class LayerkitError(Exception):
 
 class NetError(LayerkitError):
     """A net that cannot be wired: duplicate top, missing bottom, cycle, shape mismatch, setting."""
+
+
+class ContractError(NetError):
+    """A layer that breaks the contract between layers and the net; see layerkit.Layer."""
 
 
 class NetFileError(LayerkitError):
@@ -28,6 +49,10 @@ class DataError(LayerkitError):
 
 class SnapshotError(LayerkitError):
     """A snapshot that is truncated, of a newer format, or of another net."""
+
+
+class BusyError(LayerkitError):
+    """A folder that another process is working in."""
 
 
 class NotFiniteError(LayerkitError):

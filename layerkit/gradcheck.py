@@ -19,11 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from layerkit.errors import GradientError, NetError
+from layerkit.arrays import numbers
+from layerkit.errors import ContractError, GradientError, NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.net import Net
@@ -58,7 +60,7 @@ class GradientReport:
 
 
 def check_gradients(
-    net: Net | Layer | Sequence[Layer], *, tolerance: float = TOLERANCE, directions: int = 4,
+    net: Net | Layer | Sequence[Layer], /, *, tolerance: float = TOLERANCE, directions: int = 4,
     elements: int = 64, seed: int = 0, **inputs: Any,
 ) -> GradientReport:
     """Checks every parameter and every differentiable input of a net, or of a layer of your own.
@@ -78,7 +80,7 @@ def check_gradients(
         elements: arrays of at most this many elements are also checked one by one, larger ones at
             this many random places.
         seed: of the directions and places.
-        inputs: an array for each input: `check_gradients(MyLayer("y", "x"), x=array)`.
+        inputs: an array for each input blob: `check_gradients(MyLayer("y", "x"), x=array)`.
 
     Returns:
         A report; print it.
@@ -86,12 +88,24 @@ def check_gradients(
     Raises:
         GradientError: the two disagree; lists where, both numbers and the error.  Or they cannot be
             compared: a forward pass that changes from call to call, is not finite, or is nowhere
-            smooth.
+            smooth.  Or a layer breaks its contract with the net: returns or replaces an array
+            instead of writing into it, leaves a gap, changes what is not its own.
         NetError: inputs that do not fit, or nothing that has a gradient.
     """
-    check = _Check(_as_net(net, inputs), inputs, tolerance, seed)
-    for name, (array, diff) in check.targets.items():
-        check.array(name, array, diff, directions, elements)
+    if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
+        raise NetError(f"tolerance must be a number between 0 and 1, got {brief(tolerance)}")
+    for setting, value in (("directions", directions), ("elements", elements), ("seed", seed)):
+        if not isinstance(value, int | Integral) or isinstance(value, bool) or value < 0:
+            raise NetError(f"{setting} must be a whole number, at least 0, got {brief(value)}")
+    if not directions and not elements:
+        raise NetError("directions and elements are both 0, so there is nothing to compare")
+    inputs = {name: numbers(array, f"input {name!r}") for name, array in inputs.items()}
+    try:
+        check = _Check(_as_net(net, inputs), inputs, tolerance, seed)
+        for name, (array, diff) in check.targets.items():
+            check.array(name, array, diff, directions, elements)
+    except ContractError as error:
+        raise GradientError(str(error)) from error
     failures = check.report.failures
     if failures:
         more = [f"... and {len(failures) - 10} more"] if len(failures) > 10 else []
@@ -100,26 +114,28 @@ def check_gradients(
     return check.report
 
 
-def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, Any]) -> Net:
+def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, np.ndarray]) -> Net:
     for name, array in inputs.items():
-        if not np.ndim(array):
-            raise NetError(f"input {name!r}: expected an array (n, ...), got the number {array!r}")
+        if not array.ndim:
+            raise NetError(f"input {name!r}: expected an array (n, ...), got the number {array}")
     rows = max((len(a) for a in inputs.values()), default=1)
     if isinstance(net, Net):
         rows = rows if inputs else net.run.batch_size
         return net.rebuild(
             batch_size=rows, backend="numpy", dtype="float64", gradients="all"
         )
-    layers = [net] if isinstance(net, Layer) else list(net)
+    layers = [net] if isinstance(net, Layer) else net
+    if not isinstance(layers, list | tuple) or not all(isinstance(x, Layer) for x in layers):
+        raise NetError(f"expected a net, a layer or a list of layers, got {brief(net)}")
     made = {top for layer in layers for top in layer.tops}
-    given = [Input(k, shape=np.asarray(a).shape[1:]) for k, a in inputs.items() if k not in made]
+    given = [Input(k, shape=a.shape[1:]) for k, a in inputs.items() if k not in made]
     return Net([*given, *layers], batch_size=rows, dtype="float64", gradients="all")
 
 
 class _Check:
     """One net, held still: the same data, noise and weights in every forward pass."""
 
-    def __init__(self, net: Net, inputs: dict[str, Any], tolerance: float, seed: int):
+    def __init__(self, net: Net, inputs: dict[str, np.ndarray], tolerance: float, seed: int):
         self.net, self.tolerance = net, tolerance
         self.report = GradientReport()
         self.random = np.random.default_rng(seed)
@@ -146,9 +162,9 @@ class _Check:
         for layer in net.layers.values():
             blob = net.blobs[layer.tops[0]]
             if isinstance(layer, Input) and self._differentiable(blob.name):
-                array = self.inputs[layer.name].reshape(blob.data.shape)
-                self.inputs[layer.name] = array
-                self.targets[f"input {layer.name}"] = (array, blob.diff.copy())
+                array = self.inputs[blob.name].reshape(blob.data.shape)
+                self.inputs[blob.name] = array
+                self.targets[f"input {blob.name}"] = (array, blob.diff.copy())
         if not self.targets:
             raise NetError("nothing to check: no trainable parameter, no input with a gradient")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
+from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit.errors import NetError
+from layerkit.settings import Finite, NotNegative, Positive, Rule, accept, checks, real
 
 Draw = Callable[[tuple[int, ...]], np.ndarray]
 
@@ -32,56 +32,61 @@ class Initializer:
         raise NotImplementedError
 
 
+@checks
 @dataclass(frozen=True)
 class Constant(Initializer):
     """Every element is `value`."""
 
-    value: float = 0.0
+    value: Finite = 0.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """An array full of `value`."""
         return np.full(shape, float(self.value))
 
 
+@checks
 @dataclass(frozen=True)
 class Normal(Initializer):
     """Independent normal numbers of this mean and standard deviation."""
 
-    sd: float = 0.01
-    mean: float = 0.0
+    sd: NotNegative = 0.01
+    mean: Finite = 0.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """mean + sd * noise."""
         return self.mean + self.sd * normal(shape)
 
 
+@checks
 @dataclass(frozen=True)
 class Xavier(Initializer):
     """Normal of variance 2 / (fan_in + fan_out): Glorot and Bengio (2010), for tanh and linear."""
 
-    gain: float = 1.0
+    gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """gain * sqrt(2 / (fan_in + fan_out)) * noise."""
         return self.gain * math.sqrt(2.0 / sum(_fans(shape))) * normal(shape)
 
 
+@checks
 @dataclass(frozen=True)
 class He(Initializer):
     """Normal of variance 2 / fan_in: He et al. (2015), for ReLU."""
 
-    gain: float = 1.0
+    gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """gain * sqrt(2 / fan_in) * noise."""
         return self.gain * math.sqrt(2.0 / _fans(shape)[0]) * normal(shape)
 
 
+@checks
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
     """Orthonormal columns, or rows where there are fewer rows, times `gain`: Saxe et al. (2014)."""
 
-    gain: float = 1.0
+    gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """The Q of a QR decomposition, with the signs of R's diagonal so that it is uniform."""
@@ -97,21 +102,36 @@ NAMED: dict[str, type[Initializer]] = {
 }
 
 
+class Initial(Rule):
+    """An initialiser, its name ("he"), or a constant."""
+
+    expected = (
+        f"an initialiser: one of layerkit.initializers, a name ({', '.join(NAMED)}) or a finite "
+        "number"
+    )
+    kept = False
+
+    def accept(self, value: Any) -> Initializer:
+        """Return the initialiser."""
+        if isinstance(value, Initializer):
+            return value
+        if isinstance(value, str):
+            if value not in NAMED:
+                raise ValueError
+            return NAMED[value]()
+        number = float(real(value))
+        if not math.isfinite(number):
+            raise ValueError
+        return Constant(number)
+
+
+Init = Annotated[Initializer | str | float, Initial()]
+
+
 def get(init: Initializer | str | float) -> Initializer:
-    """An initialiser from itself, its name ("he") or a constant (0.0).
+    """Return an initialiser given itself, its name ("he") or a constant (0.0).
 
     Raises:
         NetError: an unknown name, or something else.
     """
-    if isinstance(init, Initializer):
-        return init
-    if isinstance(init, str):
-        if init in NAMED:
-            return NAMED[init]()
-        raise NetError(f"unknown initialiser {init!r}: choose one of {', '.join(NAMED)}")
-    if not isinstance(init, Real):
-        raise NetError(
-            f"an initialiser is one of layerkit.initializers, a name ({', '.join(NAMED)}) or a "
-            f"number, got {init!r}"
-        )
-    return Constant(float(init))
+    return accept(Initial(), init, "it", "parameter")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, NoReturn
+
+import numpy as np
 
 from layerkit import initializers
 from layerkit.backends import philox
@@ -14,7 +16,19 @@ from layerkit.backends.base import Array, Backend
 from layerkit.backends.cuda import Device
 from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
-from layerkit.errors import NetError
+from layerkit.errors import ContractError, NetError, brief
+from layerkit.settings import (
+    Checked,
+    Name,
+    Names,
+    Number,
+    Rule,
+    Sizes,
+    accept,
+    checked,
+    in_words,
+    memory,
+)
 
 Shape = tuple[int, ...]
 
@@ -23,6 +37,8 @@ KERNELS = {
     "forward": ("forward",),
     "backward": ("backward",),
     "forward_backward": ("forward", "backward"),
+    "backward_bottoms": ("backward",),
+    "gradient_bound": ("backward",),
     "backward_update": ("backward",),
 }
 
@@ -35,6 +51,16 @@ def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
     return hasattr(cls, kernel) and all(place(kernel) <= place(name) for name in stands_for)
 
 
+def checked_shape(shape: Any) -> Shape:
+    """Make a tuple of whole numbers of a shape, or raise a ValueError that says what is wrong."""
+    try:
+        return Sizes().accept(shape)
+    except ValueError:
+        raise ValueError(
+            f"a shape is a tuple of positive whole numbers, such as (3,), got {brief(shape)}"
+        ) from None
+
+
 class Run:
     """What all layers of one net share while it runs.
 
@@ -44,7 +70,7 @@ class Run:
         seed: of the net.
         passes: number of the current forward pass; with the seed and a layer's name it determines
             every random number that the layer draws.
-        training: False in a net of phase "test".
+        training: False in a net of phase "test", and while a net infers.
         sample: False while sampling layers should return the mean of what they sample.
         team: the threads that the CPU's kernels run on, or None where layers do without these.
         device: the same for the GPU's kernels.
@@ -56,13 +82,51 @@ class Run:
         self.batch_size = batch_size
         self.seed = seed
         self.training = training
-        self.passes = 0
+        self._passes = self._looks = 0
         self.sample = True
         self.team: Team | None = None
         self.device: Device | None = None
 
+    @property
+    def passes(self) -> int:
+        """The number of the current forward pass; see above."""
+        return self._passes
 
-class Layer:
+    @passes.setter
+    def passes(self, number: int) -> None:
+        self._passes, self._looks = number, 0
+
+    def check_memory(self, what: str, shape: tuple[int, ...]) -> None:
+        """Raise a NetError where an array of numbers of this net exceeds the machine's memory."""
+        needed = math.prod(shape) * np.dtype(self.dtype).itemsize
+        there = memory()
+        if self.device is not None:
+            _, there = self.backend.xp.cuda.runtime.memGetInfo()
+        if needed > there:
+            raise NetError(
+                f"{what} of shape {shape} takes {in_words(needed)}, and the machine has "
+                f"{in_words(there)}"
+            )
+
+    @contextmanager
+    def looking(self, sample: bool) -> Iterator[None]:
+        """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
+
+        The pass has a number that no other has: that of the last forward pass, and above its 32
+        bits how many looks there have been since.  So noise differs from look to look, and is
+        repeated where the number of the pass is set again.
+        """
+        kept = self._passes, self.training, self.sample
+        self._looks += 1
+        self._passes += self._looks << 32
+        self.training, self.sample = False, sample
+        try:
+            yield
+        finally:
+            self._passes, self.training, self.sample = kept
+
+
+class Layer(Checked):
     """One step of a net: reads bottom blobs, writes top blobs, and knows its own derivative.
 
     A layer in a list is a description: `Net` copies it and runs the copy, so one list can make
@@ -83,16 +147,27 @@ class Layer:
     needed: then skip it.  Write *into* the arrays (`top.data[...] = `, `out=`), never rebind them.
     A layer changes nothing else: not the data of its bottoms, not the diff of its tops.  The number
     of rows can change from pass to pass, up to the net's batch size: take it from the arrays.
+    A buffer holds what `forward` leaves to `backward`, and nothing longer than that: inference has
+    buffers of its own.  `forward` and `backward` return nothing.  The first pass that a net makes
+    checks all this, and raises a ContractError that names the layer.
+
+    **Descriptions.**  A net copies the layers that it is made from, with their lists, dictionaries
+    and arrays, so nets made from one list have nothing in common; `shared` names the attributes
+    that are left out, such as a data layer's arrays.
 
     **Kernels.**  The array code of `forward` and `backward` is the specification and always there.
     A class may also define `forward_kernel` and `backward_kernel`, which do the same by compiled
     kernels (backends/kernels.py) and take their place on the NumPy backend where Numba is at hand.
-    Two more methods, both optional, serve Solver.step only, which knows what comes next:
+    Four more methods, the last three together, serve Solver.step only, which knows what comes next:
 
     * `forward_backward_kernel(bottoms, tops)`, of a loss: computes `top.data` and, from a
       `top.diff` that is known beforehand, the diffs of the bottoms;
-    * `backward_update_kernel(bottoms, tops, update)`: like `backward`, but changes the parameters
-      at once (see solvers.Update) instead of filling their diffs, which then never reach memory.
+    * `backward_bottoms_kernel(bottoms, tops)`: like `backward`, without the parameters' diffs;
+    * `gradient_bound_kernel(bottoms, tops)`, called after it: a number that no element of those
+      diffs would exceed in magnitude, infinity or NaN if there is none, found without computing
+      them;
+    * `backward_update_kernel(bottoms, tops, update)`, called after both: changes the parameters
+      (see solvers.Update) by diffs that never reach memory.
 
     A kernel stands for the array code of its own class: a subclass that redefines `forward` is run
     by that, not by a kernel that it inherits.
@@ -117,44 +192,39 @@ class Layer:
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
     forward_backward: Any = None  # set by `use_kernels`
+    backward_bottoms: Any = None
+    gradient_bound: Any = None
     backward_update: Any = None
     recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
+    shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
+    declaring = True  # until the net has set the layer up
+
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return the rule of a loss layer's weight."""
+        return {"weight": Number(least=0)} if cls.is_loss else {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes a wrong setting an error that names the layer, not a bare TypeError."""
+        """Make a wrong setting an error that names the layer; see layerkit.settings."""
         super().__init_subclass__(**kwargs)
-        if "__init__" not in vars(cls):
-            return
-        original, signature = cls.__init__, inspect.signature(cls.__init__)
-
-        @functools.wraps(original)
-        def checked(self: Any, *args: Any, **settings: Any) -> None:
-            try:
-                signature.bind(self, *args, **settings)
-            except TypeError as error:
-                kind = type(self).__name__
-                label = f"layer {args[0]!r} ({kind})" if args else f"layer {kind}"
-                usage = ", ".join(str(p) for p in list(signature.parameters.values())[1:])
-                usage = usage.replace("'", "")
-                raise NetError(f"{label}: {error}; it takes ({usage})") from None
-            original(self, *args, **settings)
-
-        cls.__init__ = checked  # type: ignore[method-assign]
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, _label)  # type: ignore[method-assign]
 
     def __init__(
         self, name: str, bottoms: Sequence[str] = (), tops: Sequence[str] | str | None = None
     ):
         """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
         self.name = name
-        self.bottoms = list(bottoms)
-        self.tops = [tops] if isinstance(tops, str) else list(tops) if tops else [name]
-        for label in (name, *self.bottoms, *self.tops):
-            if not isinstance(label, str) or not label:
-                raise NetError(
-                    f"layer {name!r} ({type(self).__name__}): layer and blob names are non-empty "
-                    f"strings, got {label!r}"
-                )
+        self.name = accept(Name(), name, "its name", self.label())
+        for what, value in (("bottoms", bottoms), ("tops", tops)):
+            if value is not None and not isinstance(value, str | list | tuple):
+                self.fail(f"{what} must be a name or a list of names, got {brief(value)}")
+        self.bottoms = [bottoms] if isinstance(bottoms, str) else list(bottoms or ())
+        tops = self.name if tops is None else accept(Names(), tops, "tops", self.label())
+        self.tops = [tops] if isinstance(tops, str) else list(tops)
+        for bottom in self.bottoms:
+            accept(Name(), bottom, "the name of a bottom", self.label())
         self.weight = 1.0  # of a loss layer, in the objective
         self.parameters: dict[str, Parameter] = {}
         self.buffers: list[Blob] = []
@@ -166,15 +236,22 @@ class Layer:
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declares parameters and buffers; returns the tops' shapes, without the batch axis."""
-        raise NotImplementedError(f"{type(self).__name__} does not define setup")
+        self.breaks("its class does not define setup(shapes)")
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Computes the data of every top."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+        self.breaks("its class does not define forward(bottoms, tops)")
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Computes the diff of every parameter, and of every bottom that has one."""
-        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+        self.breaks("its class does not define backward(bottoms, tops), which its gradient needs")
+
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where the bottoms hold what the layer cannot work on, such as labels of no class.
+
+        `forward` calls this on the CPU.  On a GPU it is called where a loss has come out as no
+        finite number, to say why.
+        """
 
     def differentiable(self, bottom: int) -> bool:
         """Whether the layer has a gradient for bottom number `bottom`."""
@@ -191,10 +268,17 @@ class Layer:
         l1: float = 0.0, l2: float = 0.0,
     ) -> Parameter:
         """Declares a learned array; `init` is an initialiser, its name, or a constant."""
+        if not self.declaring:
+            self.fail(f"{name}: parameters are declared in setup, when a net is built")
+        if not isinstance(name, str) or not name:
+            self.fail(f"a parameter's name is a non-empty string, got {name!r}")
+        if name in self.parameters:
+            self.fail(f"declares parameter {name!r} twice; give each its own name")
         try:
-            init = initializers.get(init)
-        except NetError as error:
+            shape, init = checked_shape(shape), initializers.get(init)
+        except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
+        self._check_memory(f"parameter {name!r}", shape)
         parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
         self.parameters[name] = parameter
         return parameter
@@ -202,9 +286,22 @@ class Layer:
     def buffer(self, shape: Shape, dtype: Any = None) -> Blob:
         """Work space of shape (n, *shape) in `.data`, resized with the batch."""
         run = self.run
+        if not self.declaring:
+            self.fail("buffers are declared in setup, when a net is built")
+        try:
+            shape = checked_shape(shape)
+        except ValueError as error:
+            self.fail(f"buffer: {error}")
+        self._check_memory("a buffer", (run.batch_size, *shape))
         buffer = Blob.allocate(self.name, run.batch_size, shape, run.backend, dtype or run.dtype)
         self.buffers.append(buffer)
         return buffer
+
+    def _check_memory(self, what: str, shape: Shape) -> None:
+        try:
+            self.run.check_memory(what, shape)
+        except NetError as error:
+            self.fail(str(error))
 
     def normal(self, shape: Shape) -> Array:
         """Standard normal numbers of this layer for the current forward pass."""
@@ -217,14 +314,43 @@ class Layer:
         return philox.uniform(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
 
     def fail(self, message: str) -> NoReturn:
-        """Raises NetError with the layer's name and type in front."""
-        raise NetError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+        """Raise NetError with the layer's name and type in front."""
+        raise NetError(f"{self.label()}: {message}")
+
+    def label(self) -> str:
+        """Return what messages call this layer: its name and type."""
+        return _label(self, getattr(self, "name", None))
+
+    def breaks(self, message: str) -> NoReturn:
+        """Raise a ContractError with the layer's name and type in front."""
+        raise ContractError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if "run" in vars(self):
+            self.fail(
+                "belongs to a net and cannot be copied or pickled without it; copy the list of "
+                "layers that the net was made from"
+            )
+        return super().__reduce_ex__(protocol)
 
     # What the net calls.
 
+    def copied(self) -> Layer:
+        """Copy the description, with all that could be changed in one copy and show in another.
+
+        What cannot be copied, such as an open file, is shared.
+        """
+        layer = copy.copy(self)
+        memo: dict[int, Any] = {id(self): layer}
+        memo.update((id(vars(self)[name]), vars(self)[name]) for name in self.shared)
+        for name, value in vars(self).items():
+            with suppress(Exception):
+                setattr(layer, name, copy.deepcopy(value, memo))
+        return layer
+
     def attach(self, run: Run) -> Layer:
         """A copy of this description that belongs to one net and can be set up and run."""
-        layer = copy.copy(self)
+        layer = self.copied()
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = {}, []
         return layer
@@ -250,3 +376,9 @@ class Layer:
     def __repr__(self) -> str:
         bottoms = ", ".join(self.bottoms)
         return f"{type(self).__name__}({self.name!r}: {bottoms} -> {', '.join(self.tops)})"
+
+
+def _label(layer: Layer, /, *args: Any, **settings: Any) -> str:
+    """Return what messages call a layer, given the arguments of its constructor."""
+    kind, name = type(layer).__name__, args[0] if args else settings.get("name")
+    return f"layer {kind}" if name is None else f"layer {brief(name)} ({kind})"

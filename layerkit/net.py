@@ -5,31 +5,77 @@ from __future__ import annotations
 import copy
 import fnmatch
 import functools
+import inspect
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from layerkit import backends
+from layerkit import backends, contract
+from layerkit.arrays import NUMBERS, check_exact, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
 from layerkit.backends.kernels import compile_all
-from layerkit.backends.threads import team
-from layerkit.blob import Arena, Blob, Parameter
-from layerkit.errors import NetError
-from layerkit.layer import Layer, Run, Shape
+from layerkit.backends.threads import flushing, team
+from layerkit.blob import Arena, Blob, Parameter, ReboundError
+from layerkit.display import html_table
+from layerkit.errors import NetError, brief
+from layerkit.inference import Inference, Mirror
+from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
-from layerkit.wiring import closest, needing_gradients, quoted, readers_of, sort_layers
+from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words, memory
+from layerkit.wiring import needing_gradients, quoted, readers_of, sort_layers
 
-PHASES = ("train", "test")
-GRADIENTS = ("parameters", "all", "none")
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-KERNELS = ("auto", "array")
+
+class Precision(Rule):
+    """A dtype that a net can have, by name or as NumPy has it."""
+
+    expected = "'float32' or 'float64'"
+
+    def accept(self, value: Any) -> str:
+        """Return the name; the order of bytes is this computer's."""
+        try:
+            name = np.dtype(value).name if value is not None else ""
+        except (TypeError, ValueError):
+            name = ""
+        if name not in ("float32", "float64"):
+            raise ValueError
+        return name
+
+
+DRAWING = 64  # bytes for each number that an initialiser draws, while it does
+Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def serialised(method: Method) -> Method:
+    """Let one thread at a time run such methods, of a net and of all that share its `lock`.
+
+    Inputs are given by name; one that is given by place is an error that says so.
+    """
+    parameters = list(inspect.signature(method).parameters.values())
+    places = [p for p in parameters[1:] if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    needed = sum(p.kind == p.POSITIONAL_ONLY for p in places)
+    by_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    usage = ", ".join([*(p.name for p in places[:needed]), "x=array"])
+
+    @functools.wraps(method)
+    def run(self: Any, /, *args: Any, **settings: Any) -> Any:
+        if by_name and not needed <= len(args) <= len(places):
+            name = method.__name__
+            raise NetError(f"{name}: arrays are given by name: {name}({usage})")
+        with self.lock:
+            return method(self, *args, **settings)
+
+    return run  # type: ignore[return-value]
 
 
 class Forward(NamedTuple):
@@ -57,15 +103,28 @@ class Plan:
 
     Attributes:
         losses: names of the layers whose backward pass is part of the forward pass.
-        updated: names of the parameters that layers update in the backward pass.
+        updates: calls that change parameters, after the backward pass, without their diffs.
+        updated: names of these parameters.
+        forward_checked, backward_checked: whether a first pass has shown that the layers keep their
+            contract with the net.
     """
 
     forward: list[Forward] = field(default_factory=list)
     backward: list[Backward] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
+    updates: list[Backward] = field(default_factory=list)
     updated: set[str] = field(default_factory=set)
+    forward_checked: bool = False
+    backward_checked: bool = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({len(self.forward)} forward calls, {len(self.backward)} backward calls, "
+            f"{len(self.updated)} parameters updated by layers)"
+        )
 
 
+@checks
 class Net:
     """A runnable net made from a list of layers.
 
@@ -96,6 +155,12 @@ class Net:
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         version: changes whenever blobs are given diffs, or none, anew.
+        passed: whether there is a forward pass that `backward` can differentiate.
+        lock: held by every call of this net, of its solvers and of the nets that share parameters
+            with it, so several threads can use them: one call runs after another.  Hold it
+            (`with net.lock:`) to read blobs or diffs before another thread's next call.
+
+    A net cannot be copied or pickled; `rebuild` makes another one, `layerkit.save` a file.
 
     Raises:
         NetError: layers that cannot be wired; the message names the layer and what is wrong.
@@ -103,26 +168,22 @@ class Net:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], batch_size: int = 64, backend: str = "numpy",
-        dtype: str = "float32", seed: int = 0, phase: str = "train", share: Net | None = None,
-        gradients: str | None = None, kernels: str = "auto", tf32: bool = False,
+        self, layers: Sequence[Layer], batch_size: Count = 64,
+        backend: Annotated[str, Name()] = "numpy",
+        dtype: Annotated[str, Precision()] = "float32", seed: Seed = 0,
+        phase: Annotated[str, Choice("train", "test")] = "train", share: Net | None = None,
+        gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
+        kernels: Annotated[str, Choice("auto", "array")] = "auto", tf32: Flag = False,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
-        _check_choice("phase", phase, PHASES)
-        _check_choice("gradients", gradients, GRADIENTS)
-        try:
-            precision = np.dtype(dtype).name
-        except TypeError:
-            precision = dtype
-        _check_choice("dtype", precision, ("float32", "float64"))
-        _check_choice("kernels", kernels, KERNELS)
-        for setting, value, least in (("batch_size", batch_size, 1), ("seed", seed, -math.inf)):
-            if not isinstance(value, Integral) or value < least:
-                atleast = f", at least {least}" if least == 1 else ""
-                raise NetError(f"{setting} must be a whole number{atleast}, got {value!r}")
-        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
-            raise NetError(f"a net is made from a list of layers, got {layers!r}; put it in a list")
+        if share is not None and not isinstance(share, Net):
+            raise NetError(f"Net: share must be another net, or None, got {brief(share)}")
+        if isinstance(layers, Layer | str) or not isinstance(layers, Iterable):
+            raise NetError(
+                f"a net is made from a list of layers, got {brief(layers)}; put it in a list"
+            )
+        self.lock: Any = threading.RLock() if share is None else share.lock
         self.backend = backends.get(backend, tf32)
         self.xp = self.backend.xp
         self.dtype = np.dtype(dtype)
@@ -132,8 +193,15 @@ class Net:
         if kernels == "auto" and self.backend.name == "numpy" and compile_all():
             self.run.team = team()
         self.tf32 = tf32
-        self.descriptions = list(layers)
-        ordered = sort_layers(self.descriptions)
+        layers = list(layers)
+        ordered = sort_layers(layers)
+        for layer in layers:
+            if "run" in vars(layer):
+                layer.fail(
+                    "belongs to a net already; make another from the list of layers that it was "
+                    "made from, or from net.descriptions"
+                )
+        self.descriptions = [layer.copied() for layer in layers]
         self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
         if kernels == "auto" and self.backend.name == "cupy":
             self.run.device = Device(self.xp, self.dtype, len(self.sources()))
@@ -143,9 +211,8 @@ class Net:
         if self.run.team is not None or self.run.device is not None:
             for layer in self.layers.values():
                 layer.use_kernels()
-        self.params: dict[str, Parameter] = {
-            p.name: p for layer in self.layers.values() for p in layer.parameters.values()
-        }
+        self.params = self._gather_parameters()
+        self._check_memory(shapes, share is not None)
         self.arena = self._make_arena(share)
         self.blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
@@ -164,8 +231,10 @@ class Net:
         self._inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
         self._means = self.backend.zeros((len(self.reported),), "float64")
         self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self.reported))]
-        self._plans: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
+        self._mirror = Mirror(self)
+        self._inferences: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
         self._rows = batch_size
+        self.passed = False
         self.version = 0
         self._plan_backward()
         self.losses: dict[str, float] = {}
@@ -178,13 +247,65 @@ class Net:
         """Sets every layer up in order; returns the shape of every blob."""
         shapes: dict[str, Shape] = {}
         for layer in self.layers.values():
-            tops = layer.setup([shapes[b] for b in layer.bottoms])
+            try:
+                given = layer.setup([shapes[b] for b in layer.bottoms])
+            except (MemoryError, OverflowError, ValueError) as error:
+                if isinstance(error, ValueError) and "dimension exceeded" not in str(error):
+                    raise  # not NumPy's word for arrays beyond all bounds
+                layer.fail(f"its work space is too large for this computer ({error})")
+            layer.declaring = False
+            try:
+                if not isinstance(given, tuple | list):
+                    raise ValueError
+                tops = [checked_shape(shape) for shape in given]
+            except ValueError:
+                layer.fail(
+                    "setup must return a list of shapes, one for each top and without the batch "
+                    f"axis, such as [(3,)], got {brief(given)}"
+                )
             if len(tops) != len(layer.tops):
                 layer.fail(f"has {len(tops)} tops, but tops= names {len(layer.tops)}: {layer.tops}")
-            if (layer.is_loss or layer.is_metric) and list(tops) != [()]:
-                layer.fail(f"must have one top of one value per example, got shapes {list(tops)}")
-            shapes.update(zip(layer.tops, (tuple(t) for t in tops), strict=True))
+            if (layer.is_loss or layer.is_metric) and tops != [()]:
+                layer.fail(f"must have one top of one value per example, got shapes {tops}")
+            shapes.update(zip(layer.tops, tops, strict=True))
         return shapes
+
+    def _gather_parameters(self) -> dict[str, Parameter]:
+        """All parameters by name, each of one layer only, which declared it."""
+        found: dict[str, Parameter] = {}
+        owners: dict[str, Layer] = {}
+        for layer in self.layers.values():
+            for p in layer.parameters.values():
+                if p.name in found:
+                    own = found[p.name] is p
+                    layer.fail(
+                        f"its parameter {p.name!r} is one of layer {owners[p.name].name!r} too; "
+                        + (SHARING if own else "rename one of the layers")
+                    )
+                found[p.name], owners[p.name] = p, layer
+        for layer in self.layers.values():
+            for p in held_parameters(layer):
+                if p not in layer.parameters.values():
+                    layer.fail(f"holds parameter {p.name!r}, which it has not declared; {SHARING}")
+        return found
+
+    def _check_memory(self, shapes: dict[str, Shape], shared: bool) -> None:
+        """Fail where parameters and blobs cannot be held, before any of them is made."""
+        rows, size = self.run.batch_size, self.dtype.itemsize * (1 + (self.gradients != "none"))
+        needs = {
+            layer: size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+            + sum(p.size for p in layer.parameters.values()) * (0 if shared else size)
+            for layer in self.layers.values()
+        }
+        drawing = 0 if shared else DRAWING * max((p.size for p in self.params.values()), default=0)
+        need, free = sum(needs.values()) + drawing, memory()
+        if self.backend.name == "numpy" and need > free:
+            largest = max(needs, key=lambda layer: needs[layer])
+            largest.fail(
+                f"its parameters and tops would take {in_words(needs[largest])} for a batch of "
+                f"{rows}; to be made the net needs {in_words(need)} in all, and {in_words(free)} "
+                "are free"
+            )
 
     def _make_arena(self, share: Net | None) -> Arena:
         declared = list(self.params.values())
@@ -196,7 +317,13 @@ class Net:
                 def normal(shape: Shape, stream: int = stream) -> np.ndarray:
                     return philox.normal(np, shape, self.run.seed, stream, 0)
 
-                p.data[...] = self.backend.asarray(p.init.draw(p.shape, normal), self.dtype)
+                what = f"parameter {p.name!r}: what its initialiser draws"
+                values = narrowed(numbers(p.init.draw(p.shape, normal), what), self.dtype, what)
+                if values.shape != p.shape:
+                    raise NetError(f"{what} must have shape {p.shape}, got {values.shape}")
+                if not np.isfinite(values).all():
+                    raise NetError(f"{what} must be finite numbers, also in {self.dtype}")
+                p.data[...] = self.backend.asarray(values, self.dtype)
             return arena
         if (share.backend.name, share.dtype) != (self.backend.name, self.dtype):
             raise NetError(
@@ -210,7 +337,7 @@ class Net:
             if other is None or other.shape != p.shape:
                 had = f"has shape {other.shape} there" if other else "is not in the other net"
                 raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
-            p.data, p.diff, p.offset = other.data, other.diff, other.offset
+            p.bind(other.data, other.diff, other.offset)
         arena = copy.copy(share.arena)  # the same arrays, but this net freezes for itself
         arena.parameters = {p.name: p for p in declared}
         return arena
@@ -285,9 +412,12 @@ class Net:
         """Trains the parameters whose names match again."""
         self._set_trainable(patterns, True)
 
+    @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
         matches: list[Parameter] = []
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
             found = [
                 p for p in self.params.values()
                 if fnmatch.fnmatchcase(p.name, pattern)
@@ -303,37 +433,77 @@ class Net:
     # Running.
 
     @QUIET
-    def forward(self, **inputs: Any) -> float:
+    @serialised
+    @flushing
+    def forward(self, /, **inputs: Any) -> float:
         """Runs every layer; returns the objective.
 
         Args:
-            inputs: one array for each Input layer, of n rows each, n at most the batch size.  Rows
-                may have any shape with the right number of elements.
+            inputs: one array for the blob of each Input layer, of n rows each, n at most the batch
+                size.  Rows may have any shape with the right number of elements.
 
         Returns:
             The sum over loss layers of weight * loss (a mean per example), plus L1 and L2 terms.
 
         Raises:
-            NetError: a missing, unknown or misshapen input.
+            NetError: a missing, unknown or misshapen input, masked values, or integers that do not
+                keep their value in the net's floats.
+            ContractError: a layer that breaks its contract with the net.
         """
         return self.run_forward(self._plan, inputs)
 
+    @serialised
     def feed(self, inputs: dict[str, Any]) -> None:
-        """Puts the values of Input layers in place, and with them the number of rows."""
-        names = [layer.name for layer in self._inputs]
+        """Put the values of Input layers in place, and with them the number of rows.
+
+        Without inputs a pass has as many rows as the net's batch size; in phase "test" only as many
+        as the data layers have left in their epoch.
+        """
+        blobs = [self.blobs[layer.tops[0]] for layer in self._inputs]
+        names = [blob.name for blob in blobs]
         for name in inputs:
             if name not in names:
-                raise NetError(f"no Input layer {name!r}; this net has {quoted(names)}")
-        rows = None
-        for layer in self._inputs:
-            if layer.name not in inputs:
-                raise NetError(f"input {layer.name!r} is missing: call with {layer.name}=array")
-            rows = self._load(self.blobs[layer.tops[0]], inputs[layer.name], rows)
-        if rows is None and self._rows != self.run.batch_size:
-            self._resize(self.run.batch_size)
+                raise NetError(
+                    f"no Input layer has a blob {name!r}; this net's inputs are {quoted(names)}"
+                )
+        for name in names:
+            if name not in inputs:
+                raise NetError(f"input {name!r} is missing: call with {name}=array")
+        left, rows = self._rows_left(), None
+        arrays = []
+        for blob in blobs:
+            array = self._fitting(blob, inputs[blob.name])
+            if rows not in (None, len(array)):
+                raise NetError(
+                    f"blob {blob.name!r}: got {len(array)} rows, but the other inputs have {rows}"
+                )
+            rows = len(array)
+            arrays.append(array)
+        if rows is None:
+            rows = left
+        elif not self.run.training and rows > left:
+            raise NetError(
+                f"blob {names[0]!r}: got {rows} rows, but the data layers have {left} left in this "
+                "epoch, and in phase 'test' a pass ends with it"
+            )
+        if rows != self._rows:
+            self._resize(rows)
+        for blob, array in zip(blobs, arrays, strict=True):
+            blob.data[...] = array
 
-    def _load(self, blob: Blob, array: Any, rows: int | None) -> int:
-        """Copies `array` into a blob; `rows` is how many it must have, if that is settled."""
+    def _rows_left(self) -> int:
+        """How many rows a pass without inputs has."""
+        left = [self.run.batch_size]
+        if not self.run.training:  # so that each example is seen once in an epoch
+            left += [x.count - x.position % x.count for x in self.sources()]
+        return min(left)
+
+    def fill(self, blob: Blob, array: Any) -> None:
+        """Copy what a caller gave for this blob into it; the rows must be as many."""
+        blob.data[...] = self._fitting(blob, array)
+
+    def _fitting(self, blob: Blob, array: Any) -> Array:
+        """The array of a caller, on the backend and of the shape that the blob has."""
         array = self._asarray(array, blob.name)
         n, size = len(array) if array.ndim else 0, math.prod(blob.shape)
         if not 0 < n <= self.run.batch_size or array.size != n * size:
@@ -341,24 +511,19 @@ class Net:
                 f"blob {blob.name!r}: expected an array of shape (n, {_shape(blob.shape)}) with n "
                 f"from 1 to {self.run.batch_size} (the batch size), got {tuple(array.shape)}"
             )
-        if rows not in (None, n):
-            raise NetError(f"blob {blob.name!r}: got {n} rows, but the other inputs have {rows}")
-        if n != self._rows:
-            self._resize(n)
-        blob.data[...] = array.reshape(n, *blob.shape)
-        return n
+        return array.reshape(n, *blob.shape)
 
     def _asarray(self, array: Any, name: str, dtype: Any = None) -> Array:
-        """`array` on the backend; where it is no array of numbers, the error names its blob."""
-        try:
-            array = self.backend.asarray(array, dtype)
-            if array.dtype.kind not in "biuf":
-                raise TypeError(f"it holds {array.dtype}")
-            return array
-        except (TypeError, ValueError) as error:
-            raise NetError(
-                f"blob {name!r}: expected an array of numbers, all rows of one shape; {error}"
-            ) from error
+        """What a caller gave for a blob, on the backend; an error names the blob."""
+        what = f"blob {name!r}"
+        if self.xp is np or not isinstance(array, self.xp.ndarray):
+            array = numbers(array, what)
+        elif array.dtype.kind not in NUMBERS:
+            raise NetError(f"{what}: expected an array of numbers; it holds {array.dtype}")
+        check_exact(array, self.dtype, what)
+        if isinstance(array, np.ndarray):
+            array = narrowed(array, self.dtype, what)
+        return self.backend.asarray(array, dtype)
 
     def _objective(self) -> float:
         total = 0.0
@@ -380,7 +545,9 @@ class Net:
         return total + self.regularisation
 
     @QUIET
-    def backward(self, **diffs: Any) -> None:
+    @serialised
+    @flushing
+    def backward(self, /, **diffs: Any) -> None:
         """Fills the diff of every trainable parameter and of every blob that needs one.
 
         Differentiates the objective of the last forward pass.
@@ -390,10 +557,17 @@ class Net:
                 which is added to what comes from the losses.
 
         Raises:
-            NetError: a net without gradients, or a named blob without a diff.
+            NetError: a net without gradients, a named blob without a diff, or no forward pass since
+                the net was built or its parameters last changed.
+            ContractError: a layer that breaks its contract with the net.
         """
         if self.gradients == "none":
             raise NetError("this net has no gradients; build it with gradients='parameters'")
+        if not self.passed:
+            raise NetError(
+                "backward: there is no forward pass to differentiate, or a solver's step, a "
+                "snapshot or an error has come after it; call net.forward first"
+            )
         for name in diffs:
             if name not in self.blobs or self.blobs[name].diff is None:
                 raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
@@ -410,7 +584,8 @@ class Net:
 
         A loss whose top nothing else reads computes its diffs together with its value: what they
         are multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all
-        trained, and none regularised, changes them in its backward pass.
+        trained, and none regularised, changes them without filling their diffs.  It does so when
+        the backward pass is over, and all gradients are known to be finite.
 
         Args:
             update: a solvers.Update for layers that can update their parameters, or None.
@@ -432,7 +607,9 @@ class Net:
             plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
             if update is not None and plain and layer.backward_update is not None:
                 plan.updated.update(p.name for p in own)
-                call = functools.partial(layer.backward_update, update=update)
+                change = functools.partial(layer.backward_update, update=update)
+                plan.updates.append(Backward(layer, change, bottoms, tops, []))
+                call = layer.backward_bottoms
             if layer.name not in plan.losses:
                 plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
         return plan
@@ -440,30 +617,46 @@ class Net:
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
         """A forward pass by a plan; returns the objective."""
         self.feed(inputs)
+        self.passed = False
         self.run.passes += 1
         if self.run.device is not None:
-            self._set_clock()
+            self.set_clock()
             self.prepare()
-        for layer, call, bottoms, tops in plan.forward:
-            if layer.name in plan.losses:
-                tops[0].diff.fill(layer.weight / self._rows)
-            call(bottoms, tops)
+        try:
+            for layer, call, bottoms, tops in plan.forward:
+                diffs = layer.name in plan.losses
+                if diffs:
+                    tops[0].diff.fill(layer.weight / self._rows)
+                if not plan.forward_checked:
+                    contract.forward(layer, call, bottoms, tops, diffs)
+                elif (result := call(bottoms, tops)) is not None:
+                    contract.returned(layer, "forward", result)
+        except ReboundError as error:
+            layer.breaks(str(error))
+        plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
         return self._objective()
 
     def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
         """A backward pass by a plan."""
-        for layer, call, bottoms, tops, gathers in plan.backward:
-            for top, branches in gathers:
-                self._gather(top.diff, branches)
-            if layer.is_loss:
-                tops[0].diff += layer.weight / self._rows
-            if diffs:
-                for top in tops:
-                    if top.name in diffs:
-                        top.diff += diffs[top.name]
-            call(bottoms, tops)
+        try:
+            for layer, call, bottoms, tops, gathers in plan.backward:
+                for top, branches in gathers:
+                    self._gather(top.diff, branches)
+                if layer.is_loss:
+                    tops[0].diff += layer.weight / self._rows
+                if diffs:
+                    for top in tops:
+                        if top.name in diffs:
+                            top.diff += diffs[top.name]
+                if not plan.backward_checked:
+                    contract.backward(layer, call, bottoms, tops, plan.updated)
+                elif (result := call(bottoms, tops)) is not None:
+                    contract.returned(layer, "backward", result)
+        except ReboundError as error:
+            layer.breaks(str(error))
+        plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
         for p in self.params.values():
@@ -482,10 +675,14 @@ class Net:
             diff += branch.diff
 
     @QUIET
-    def infer(self, outputs: str | Sequence[str], sample: bool = True, **given: Any) -> Any:
+    @serialised
+    @flushing
+    def infer(self, outputs: str | Sequence[str], /, sample: bool = True, **given: Any) -> Any:
         """The values of some blobs given those of others; runs only the layers in between.
 
-        Any blob can be given, not only inputs: `net.infer("x_mean", z=z)` decodes.
+        Any blob can be given, not only inputs: `net.infer("x_mean", z=z)` decodes.  Layers act as
+        in phase "test", so nothing is left out by Dropout.  Nothing in the net changes: neither its
+        blobs and diffs nor the noise of later passes.
 
         Args:
             outputs: the name of a blob, or a list of names.
@@ -498,73 +695,115 @@ class Net:
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        if not isinstance(sample, bool | np.bool_):
+            raise NetError(
+                f"infer: sample= must be True or False, got {brief(sample)}; a blob of that name "
+                "cannot be given"
+            )
+        names = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise NetError(
+                f"infer: expected the name of a blob, or a list of names, got {brief(names)}"
+            )
         key = (tuple(names), tuple(sorted(given)))
-        if key not in self._plans:
-            self._plans[key] = self._plan_inference(names, given)
+        if key not in self._inferences:
+            self._inferences[key] = Inference(self, self._mirror, names, given)
         if not given:
             raise NetError("infer: give at least one blob, such as x=images")
-        rows = {}
-        for name, array in given.items():
-            try:
-                rows[name] = len(array)
-            except TypeError:
-                raise NetError(
-                    f"blob {name!r}: expected an array of shape "
-                    f"(n, {_shape(self.blobs[name].shape)}), got {array!r}"
-                ) from None
+        arrays = {name: self._sliceable(name, array) for name, array in given.items()}
+        rows = {name: len(array) for name, array in arrays.items()}
         total = max(rows.values())
         if min(rows.values()) != total or total == 0:
             raise NetError(f"infer: the given arrays must have the same number of rows, got {rows}")
         collected = [np.empty((total, *self.blobs[n].shape), self.dtype) for n in names]
-        self.run.sample = sample
-        try:
-            for start in range(0, total, self.run.batch_size):
-                stop = min(start + self.run.batch_size, total)
-                for name, array in given.items():
-                    self._load(self.blobs[name], array[start:stop], stop - start)
-                self.run.passes += 1
-                self._set_clock()
-                for layer, bottoms, tops in self._plans[key]:
-                    layer.forward(bottoms, tops)
-                for whole, name in zip(collected, names, strict=True):
-                    whole[start:stop] = self.backend.to_host(self.blobs[name].data)
-        finally:
-            self.run.sample = True
+        for start in range(0, total, self.run.batch_size):
+            stop = min(start + self.run.batch_size, total)
+            batch = {name: array[start:stop] for name, array in arrays.items()}
+            values = self._inferences[key].run(stop - start, batch, bool(sample))
+            for whole, part in zip(collected, values, strict=True):
+                whole[start:stop] = part
         return collected[0] if isinstance(outputs, str) else collected
 
-    def _plan_inference(self, outputs: list[str], given: Iterable[str]) -> list[Any]:
-        for name in (*outputs, *given):
-            if name not in self.blobs:
-                raise NetError(f"infer: no blob {name!r}; {closest(name, self.blobs)}")
-        known, needed, plan = set(given), set(outputs), []
-        for layer, bottoms, tops in reversed(self._forward):
-            wanted = [t for t in layer.tops if t in needed and t not in known]
-            if wanted and (layer.is_source or isinstance(layer, Input)):
-                raise NetError(f"infer: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
-            if wanted and not known.isdisjoint(layer.tops):
-                raise NetError(
-                    f"infer: layer {layer.name!r} would overwrite what is given; give {wanted[0]}="
-                )
-            if wanted:
-                needed.update(layer.bottoms)
-                plan.append((layer, bottoms, tops))
-        return plan[::-1]
+    def _sliceable(self, name: str, array: Any) -> Any:
+        """What was given for a blob as an array; a data set of HDF5 stays in its file."""
+        given, in_file = array, type(array).__module__.split(".")[0] == "h5py"
+        if not in_file and not isinstance(array, np.ndarray | self.xp.ndarray):
+            array = numbers(given, f"blob {name!r}")
+        if not array.shape:
+            raise NetError(
+                f"blob {name!r}: expected an array of shape (n, {_shape(self.blobs[name].shape)}), "
+                f"got {brief(given)}"
+            )
+        return array
+
+    @serialised
+    def evaluate(self) -> dict[str, float]:
+        """The mean of each loss and metric over all examples of the data layers, each seen once.
+
+        For nets of phase "test": `Net(layers, phase="test", share=net).evaluate()`.  The last batch
+        has fewer rows, and weighs less.  Noise is that of the passes that would come next; seed,
+        pass and data positions are then as they were.
+
+        Returns:
+            Layer name -> mean, unweighted, losses first.
+
+        Raises:
+            NetError: a net of phase "train", with Input layers, or without data layers.
+        """
+        counts = {x.name: x.count for x in self.sources()}
+        if self.run.training:
+            raise NetError("evaluate: make a net of phase 'test' for it, with share= this one")
+        if self._inputs or len(set(counts.values())) != 1:
+            raise NetError(
+                "evaluate: the data must come from data layers (layerkit.with_data) of equal "
+                f"length; there are {counts or 'none'}, and inputs "
+                f"{quoted(x.tops[0] for x in self._inputs)}"
+            )
+        state, kept = self.state(), (dict(self.losses), dict(self.metrics))
+        means = {layer.name: 0.0 for layer in self.reported}
+        count, seen = max(counts.values()), 0
+        try:
+            for source in self.sources():
+                source.position = 0
+            while seen < count:
+                self.forward()
+                seen += self._rows
+                for name, value in {**self.losses, **self.metrics}.items():
+                    means[name] += value * self._rows / count
+        finally:
+            self.losses, self.metrics = kept
+            self.set_state(state)
+        return means
 
     # State.
 
+    @serialised
     def state(self) -> dict[str, int]:
         """What, besides the parameters, decides the next pass: seed, pass and data positions."""
         positions = {f"position/{x.name}": x.position for x in self.sources()}
         return {"seed": self.run.seed, "passes": self.run.passes, **positions}
 
+    @serialised
     def set_state(self, state: dict[str, int]) -> None:
-        """Puts back what `state` returned."""
+        """Puts back what `state` returned.
+
+        Raises:
+            NetError: something is missing, or no whole number; nothing has changed then.
+        """
+        own = self.state()
+        for name in own:
+            value = state.get(name)
+            if not isinstance(value, int | Integral) or (name != "seed" and int(value) < 0):
+                raise NetError(
+                    f"state: {name!r} must be a whole number, at least 0, got {brief(value)}; the "
+                    f"state of this net has {quoted(own)}"
+                )
+        self.passed = False
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
         for source in self.sources():
             source.position = int(state[f"position/{source.name}"])
 
-    def _set_clock(self) -> None:
+    def set_clock(self) -> None:
         """Tells the GPU's kernels which pass this is."""
         if self.run.device is not None:
             self.run.device.set_clock(self.run.passes, [x.position for x in self.sources()])
@@ -588,6 +827,13 @@ class Net:
         """The data layers."""
         return [layer for layer in self.layers.values() if layer.is_source]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NetError(
+            "a net cannot be copied or pickled, as its layers hold views of each other's memory; "
+            "net.rebuild() makes another with the same layers and values, layerkit.save a file"
+        )
+
+    @serialised
     def rebuild(self, **changes: Any) -> Net:
         """The same layers in a new net with the same parameter values, weights and state.
 
@@ -610,6 +856,16 @@ class Net:
         net.set_state({**self.state(), "seed": net.run.seed})
         return net
 
+    def check_data(self) -> None:
+        """Fail where a layer's bottoms hold what it cannot work on; see Layer.check_data.
+
+        Raises:
+            DataError: names the layer, and where what it got is.
+        """
+        for layer, bottoms, _ in self._forward:
+            layer.check_data(bottoms)
+
+    @serialised
     def first_non_finite(self) -> str | None:
         """The first parameter, blob or diff that holds an infinity or not-a-number, or None."""
         isfinite = self.xp.isfinite
@@ -650,10 +906,24 @@ class Net:
         )
         return "\n".join(lines)
 
+    __repr__ = __str__
 
-def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise NetError(f"{setting} must be one of {', '.join(choices)}, got {value!r}")
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
+
+
+SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
+
+
+def held_parameters(layer: Layer) -> list[Parameter]:
+    """The parameters among a layer's attributes, or in lists and dictionaries there."""
+    found = []
+    for name, value in vars(layer).items():
+        if name != "parameters":
+            inside = value.values() if isinstance(value, dict) else value
+            values = inside if isinstance(value, list | tuple | dict) else [value]
+            found += [p for p in values if isinstance(p, Parameter)]
+    return found
 
 
 def _shape(shape: Shape) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import inspect
+import io
 import os
+import reprlib
+import sys
+import threading
+import tokenize
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from layerkit.errors import LayerkitError, NetError, NetFileError
@@ -15,12 +23,17 @@ from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
 
+LONGEST = 400  # letters of an error of the file's own
 
-def load_net(path: str | os.PathLike[str], **settings: Any) -> list[Layer]:
-    """The list of layers that a net definition file describes.
+_importing = threading.RLock()  # sys.path and sys.modules are everybody's
 
-    The file defines a function named like itself, `galaxy_gdae` in `galaxy_gdae.py`, which takes
-    settings as keyword arguments and returns a list of layers.
+
+def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
+    """Return the list of layers that a net definition file describes.
+
+    The file defines a function named like itself, `galaxy_gdae` in `galaxy_gdae.py`, or one public
+    function of any name.  It takes settings as keyword arguments and returns a list of layers.
+    The file may import modules that lie beside it.
 
     Args:
         path: the file.
@@ -31,54 +44,178 @@ def load_net(path: str | os.PathLike[str], **settings: Any) -> list[Layer]:
             the function does not have; a result that is not a list of layers.
     """
     path = Path(path)
-    function = _function(path)
-    signature = inspect.signature(function)
+    return layers_of(read_net_file(path), path, settings)
+
+
+def read_net_file(path: str | os.PathLike[str]) -> str:
+    """Return the text of a net definition file, in UTF-8 or the encoding that it declares.
+
+    Raises:
+        NetFileError: it is missing, no regular file, or no text.
+    """
+    path = Path(path)
     try:
-        signature.bind(**settings)
-    except TypeError as error:
-        raise NetFileError(f"{path}: {path.stem}{signature}: {error}") from error
-    layers = _run(path, lambda: function(**settings))
-    if not isinstance(layers, list) or not all(isinstance(x, Layer) for x in layers):
-        raise NetFileError(f"{path}: {path.stem}() must return a list of layers, got {layers!r}")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise NetFileError(f"cannot read net file {path}: {kind}")
+        content = path.read_bytes()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        return io.TextIOWrapper(io.BytesIO(content), encoding).read()
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise NetFileError(f"cannot read net file {path}: {reason}") from error
+
+
+def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
+    """Return the list of layers that the text of a net definition file describes.
+
+    Args:
+        text: what `read_net_file` returned, now or earlier: the file need not exist any more.
+        path: where the file is, or was: for its name, its neighbours and messages.
+        settings: as for `load_net`.
+
+    Raises:
+        NetFileError: as `load_net`.
+    """
+    with _module(path) as module:
+        function = _function(text, path, module, settings)
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            signature = inspect.Signature()
+        try:
+            signature.bind(**settings)
+        except TypeError as error:
+            name = getattr(function, "__name__", path.stem)
+            raise NetFileError(f"{path}: {name}{signature}: {error}") from error
+        layers = _run(path, lambda: function(**settings))
+        if inspect.iscoroutine(layers):
+            layers.close()  # or Python warns that nobody awaited it
+    name = getattr(function, "__name__", path.stem)
+    good = isinstance(layers, list) and all(isinstance(x, Layer) for x in layers)
+    if name != path.stem and not (good and layers):  # it was a guess
+        raise NetFileError(
+            f"{path} defines no function {path.stem}(), and {name}() returns no layers; a net file "
+            "has one function that does, or one named like itself"
+        )
+    if not good:
+        raise NetFileError(f"{path}: {name}() must return a list of layers, got {_brief(layers)}")
     return layers
 
 
 def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings of a net definition file and their defaults, in the order of its function."""
-    parameters = inspect.signature(_function(Path(path))).parameters.values()
+    """Return the settings of a net definition file and their defaults, in its function's order.
+
+    Raises:
+        NetFileError: a file that is missing, does not run, or lacks the function.
+    """
+    path = Path(path)
+    text = read_net_file(path)
+    with _module(path) as module:
+        parameters = inspect.signature(_function(text, path, module, {})).parameters.values()
     return {p.name: p.default for p in parameters}
 
 
-def _function(path: Path) -> Callable[..., list[Layer]]:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NetFileError(f"cannot read net file {path}: {error}") from error
-    scope: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    _run(path, lambda: exec(compile(source, str(path), "exec", dont_inherit=True), scope))
+@contextlib.contextmanager
+def _module(path: Path) -> Iterator[ModuleType]:
+    """An empty module named like the file, known to Python while the block runs.
+
+    Data classes look their module up by its name.  Modules beside the file can be imported, and
+    are forgotten afterwards, so that another file gets its own neighbours and not these.
+    """
+    folder = os.path.abspath(path.parent)
+    with _importing:
+        modules, places = set(sys.modules), list(sys.path)
+        taken = path.stem in modules or path.stem in sys.stdlib_module_names
+        module = ModuleType(f"{path.stem} (net file)" if taken else path.stem)
+        module.__file__ = str(path)
+        compiled, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        sys.modules[module.__name__] = module
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+        try:
+            yield module
+        finally:
+            sys.path[:] = places
+            sys.dont_write_bytecode = compiled
+            for name in set(sys.modules) - modules:
+                if name == module.__name__ or _lies_in(sys.modules[name], folder):
+                    del sys.modules[name]
+
+
+def _lies_in(module: ModuleType, folder: str) -> bool:
+    """Whether a module, or the package it is in, lies beside a net file in `folder`."""
+    package = sys.modules.get(module.__name__.partition(".")[0], module)
+    file = getattr(package, "__file__", None)
+    places = [os.path.dirname(file)] if file else list(getattr(package, "__path__", []))
+    return any(p == folder or os.path.dirname(p) == folder for p in places)
+
+
+def _function(
+    text: str, path: Path, module: ModuleType, settings: dict[str, Any]
+) -> Callable[..., list[Layer]]:
+    """The function named like the file, or else the only one that could be meant."""
+    scope = module.__dict__
+    _run(path, lambda: exec(compile(text, str(path), "exec", dont_inherit=True), scope))
     function = scope.get(path.stem)
-    if not callable(function):
-        raise NetFileError(
-            f"{path} defines no function {path.stem}(); a net file has one named like itself"
-        )
-    return function
+    if callable(function):
+        return function
+    own = {
+        name: value for name, value in scope.items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+    }
+    # Helpers that take what no setting gives are not meant.
+    able = {name: value for name, value in own.items() if _takes(value, settings)}
+    for found in (own, able):
+        if len(found) == 1:
+            return next(iter(found.values()))
+    several = f", but {', '.join(f'{name}()' for name in own)}" if own else ""
+    raise NetFileError(
+        f"{path} defines no function {path.stem}(){several}; a net file has one public function, "
+        "or one named like itself"
+    )
+
+
+def _takes(function: Callable[..., Any], settings: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(function).bind(**settings)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _brief(value: Any) -> str:
+    """A value in at most a line."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except Exception:  # its own code
+        return f"an object of {type(value).__name__}"
 
 
 def _run(path: Path, action: Callable[[], Any]) -> Any:
     """Runs code from a net file; its errors come back as one line with the file and line."""
     try:
         return action()
+    except KeyboardInterrupt:
+        raise
     except LayerkitError as error:
         raise NetFileError(f"{path}: {error}") from error
-    except Exception as error:
+    except BaseException as error:  # sys.exit() too: the file is to describe a net and no more
         frames = traceback.extract_tb(error.__traceback__)
         numbers = [f.lineno for f in frames if f.filename == str(path)]
-        reason = str(error)
+        try:
+            reason = str(error)
+        except Exception:  # its own code
+            reason = ""
         if isinstance(error, SyntaxError) and error.filename == str(path):
             numbers, reason = [error.lineno], error.msg
-        where = f"{path}, line {numbers[-1]}" if numbers else str(path)
+        where = f"{path}, line {numbers[-1]}" if numbers and numbers[-1] else str(path)
+        kind = type(error).__name__
+        if isinstance(error, SystemExit):
+            kind = "it ended the program, SystemExit"
         reason = " ".join(reason.split())
-        raise NetFileError(f"{where}: {type(error).__name__}: {reason}") from error
+        reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} ..."
+        raise NetFileError(f"{where}: {kind}: {reason}".rstrip(": ")) from error
 
 
 def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:

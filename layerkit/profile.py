@@ -1,8 +1,9 @@
-"""Where the time of a training step goes: a table of every layer, like `caffe time`.
+"""Where the time of a training step goes: a table whose rows add up to the step, like `caffe time`.
 
-Beside each time stands the bound: the work a layer has (arithmetic of its matrix products, bytes of
-the arrays it must read and write once) over what the machine was measured to do just before, by a
-large matrix product and by copying as much memory as the net's parameters and histories take.
+The clock is read before and after every layer's call, so nothing of a step falls between two rows:
+what is before the first layer (inputs are checked and copied), between the passes (means of the
+losses, regularisation), after the last layer (clipping, updates that layers do not make themselves)
+and between any two layers (sums of diffs, Python) has rows of its own.
 """
 
 from __future__ import annotations
@@ -16,43 +17,63 @@ from typing import Any
 import numpy as np
 
 from layerkit.backends.kernels import gemm, kernel, parallel_for
+from layerkit.display import html_table
+from layerkit.layers.input import Input
+
+# What a step does outside of its layers, and where in the table it stands.
+BEFORE, BETWEEN, AFTER, PYTHON = "(inputs)", "(losses)", "(update)", "(between layers)"
+REMARKS = {
+    BEFORE: "before the first layer: inputs checked and copied",
+    BETWEEN: "between the passes: means of the losses, regularisation",
+    AFTER: "after the last layer: clipping, updates not made in a backward pass",
+    PYTHON: "between any two layers: sums of diffs, Python",
+}
+WARM_UP = 3  # steps before anything is measured
 
 
 @dataclass
 class Row:
-    """One layer in one direction; times are medians.
+    """One layer in one direction, or one part of a step that is no layer.
 
     Attributes:
-        layer, type: the layer's name and class.
-        milliseconds: of one call.
-        flops: floating-point operations of its matrix products.
-        bytes: size of the arrays that it reads or writes, each counted once for either.
-        share: the time that the machine needs at least for so much, over `milliseconds`.
+        layer, type: the layer's name and class; of another part its name and "".
+        milliseconds: in one step.
+        share: `milliseconds` over those of the whole step, 0 to 1.
+        flops: floating-point operations of the layer's matrix products; 0 where it has none.
+        bytes: size of the arrays that the layer reads or writes, each counted once for either.
     """
 
     layer: str
     type: str
     milliseconds: float
-    flops: int
-    bytes: int
     share: float
+    flops: int = 0
+    bytes: int = 0
 
 
 @dataclass
 class Profile:
     """Where the time of a training step goes; print it.
 
+    Times are means over the middle half of the steps measured, those neither among the fastest nor
+    among the slowest quarter, so that the rows add up to `total`.
+
     Attributes:
         forward, backward: a Row for each layer, in the order in which they run.
-        milliseconds: of a whole step, measured by itself.
+        rest: a Row for each part of a step that is no layer; see REMARKS.
+        total: milliseconds of a step while every layer is timed, the sum of all rows.
+        milliseconds: of a step by itself, median.
         batch: examples in a step.
-        gemm: operations per second of a large matrix product.
-        copy: bytes per second, read and written, of a large copy.
+        gemm: operations per second of a large matrix product, for comparison.
+        copy: bytes per second, read and written, of a copy as large as the net's parameters and
+            histories.
         threads: how many threads share the work; 0 on a GPU.
     """
 
     forward: list[Row]
     backward: list[Row]
+    rest: list[Row]
+    total: float
     milliseconds: float
     batch: int
     gemm: float
@@ -61,32 +82,46 @@ class Profile:
 
     @property
     def bound(self) -> float:
-        """Milliseconds that the machine needs at least for a step."""
-        return sum(row.milliseconds * row.share for row in (*self.forward, *self.backward))
+        """Milliseconds that the layers of a step need at least, with every array in memory."""
+        rows = (*self.forward, *self.backward)
+        return 1e3 * sum(max(r.flops / self.gemm, r.bytes / self.copy) for r in rows)
 
     def __str__(self) -> str:
-        lines = []
-        rows = [("layer", "type", "", "ms", "flops", "bytes", "of peak")]
+        rows = [("layer", "type", "", "ms", "of step", "flops", "GF/s")]
         for title, part in (("forward", self.forward), ("backward", self.backward)):
-            rows += [
-                (r.layer, r.type, title, f"{r.milliseconds:.3f}", _short(r.flops), _short(r.bytes),
-                 f"{r.share:.0%}") for r in part
-            ]
+            rows += [(r.layer, r.type, title, *_numbers(r)) for r in part]
+        rows += [(r.layer, "", "", *_numbers(r)) for r in self.rest]
+        flops = sum(r.flops for r in (*self.forward, *self.backward))
+        rows.append(("step", "", "", *_numbers(Row("", "", self.total, 1.0, flops))))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = []
         for row in rows:
             cells = [
                 cell.ljust(w) if i < 3 else cell.rjust(w)
                 for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             ]
-            lines.append("  ".join(cells).rstrip())
-        lines.insert(1, "  ".join("-" * w for w in widths))
+            lines.append("  ".join(cells) + (f"  {REMARKS[row[0]]}" if row[0] in REMARKS else ""))
+        rule = "  ".join("-" * w for w in widths)
+        lines[1:1], lines[-1:-1] = [rule], [rule]
         lines.append(
-            f"a step of {self.batch} takes {self.milliseconds:.3f} ms "
-            f"({1e3 / self.milliseconds:,.0f} per second), {self.bound / self.milliseconds:.0%} of "
-            f"it at the peak of {_workers(self.threads)}: "
-            f"{self.gemm / 1e9:.0f} GF/s, {self.copy / 1e9:.0f} GB/s"
+            f"a step of {self.batch} takes {self.milliseconds:.3f} ms without the timing of layers "
+            f"({1e3 / self.milliseconds:,.0f} per second); a large matrix product reaches "
+            f"{self.gemm / 1e9:.0f} GF/s on {_workers(self.threads)}"
         )
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self))
+
+
+def _numbers(row: Row) -> tuple[str, str, str, str]:
+    rate = row.flops / row.milliseconds / 1e6 if row.flops else 0.0
+    return (
+        f"{row.milliseconds:.3f}", f"{row.share:.1%}", _short(row.flops),
+        f"{rate:.3g}" if rate else "",
+    )
 
 
 def _workers(threads: int) -> str:
@@ -102,60 +137,92 @@ def _short(number: float) -> str:
 
 
 def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
-    """See Solver.profile."""
+    """Measure where the time of a solver's step goes; see Solver.profile."""
     net = solver.net
+    for _ in range(WARM_UP):
+        solver.step(**inputs)
+    alone = [_time(lambda: solver.step(**inputs)) for _ in range(iterations)]
     plan = solver.plan()
-    times: dict[tuple[str, str], list[float]] = {}
+    parts = (("forward", plan.forward), ("backward", plan.backward), ("update", plan.updates))
+    kept = [list(part) for _, part in parts]
+    record, solver.record = solver.record, False  # a recorded step shows no parts
+    marks: list[float] = []  # the times before and after each call of one step
 
-    def timed(key: tuple[str, str], call: Callable[..., None]) -> Callable[..., None]:
-        spent = times.setdefault(key, [])
-
+    def timed(call: Callable[..., None]) -> Callable[..., None]:
         def run(bottoms: Any, tops: Any) -> None:
-            start = time.perf_counter()
+            marks.append(time.perf_counter())
             call(bottoms, tops)
             net.backend.synchronize()
-            spent.append(time.perf_counter() - start)
+            marks.append(time.perf_counter())
 
         return run
 
-    for _ in range(3):
-        solver.step(**inputs)
-    steps = _times(lambda: solver.step(**inputs), iterations)
-    record, solver.record = solver.record, False  # a recorded step shows no parts
-    calls = [("forward", plan.forward), ("backward", plan.backward)]
-    kept = list(plan.forward), list(plan.backward)
-    for title, part in calls:
-        part[:] = [c._replace(call=timed((title, c.layer.name), c.call)) for c in part]
+    for _, part in parts:
+        part[:] = [c._replace(call=timed(c.call)) for c in part]
+    measured = []
     try:
         for _ in range(iterations):
+            marks.clear()
+            start = time.perf_counter()
             solver.step(**inputs)
+            measured.append(np.diff([start, *marks, time.perf_counter()]))
     finally:
-        plan.forward[:], plan.backward[:] = kept
+        for (_, part), calls_before in zip(parts, kept, strict=True):
+            part[:] = calls_before
         solver.record = record
+
+    # Times of a step alternate: outside a layer, inside one, outside, ...
+    times = 1e3 * _middle_half(np.array(measured))
+    total = float(times.sum())
+    inside, outside = times[1::2], times[0::2]
+
+    def row(name: str, kind: str, milliseconds: float, flops: int = 0, size: int = 0) -> Row:
+        return Row(name, kind, float(milliseconds), float(milliseconds) / total, flops, size)
+
+    def layer_row(title: str, call: Any, milliseconds: float) -> Row:
+        updates = any(p.name in plan.updated for p in call.layer.parameters.values())
+        histories = len(solver.history) if updates else 0
+        work = _work(call, title == "forward", title == "backward" and updates, histories)
+        return row(call.layer.name, type(call.layer).__name__, milliseconds, *work)
+
+    # A layer that updates its parameters itself does so after the backward pass; both are one row.
+    first_update = len(plan.forward) + len(plan.backward)
+    spent = dict.fromkeys((c.layer.name for c in plan.backward), 0.0)
+    for c, milliseconds in zip([*plan.backward, *plan.updates], inside[len(plan.forward) :],
+                               strict=True):
+        spent[c.layer.name] += float(milliseconds)
+    layers = [
+        layer_row("forward", c, ms) for c, ms in zip(plan.forward, inside, strict=False)
+    ] + [layer_row("backward", c, spent[c.layer.name]) for c in plan.backward]
+    middle = len(plan.forward)
+    apart = {0: BEFORE, middle: BETWEEN, first_update: AFTER, len(inside): AFTER}
+    rest = dict.fromkeys([*apart.values(), PYTHON], 0.0)
+    for place, milliseconds in enumerate(outside):
+        rest[apart.get(place, PYTHON)] += milliseconds
     size = net.arena.data.nbytes * (1 + len(solver.history))
     if net.backend.name == "numpy":
         peaks = gemm_peak(net.run.team, net.dtype), copy_peak(net.run.team, size)
     else:
         peaks = device_peaks(net.backend, net.dtype)
+    return Profile(
+        layers[:middle], layers[middle:], [row(name, "", ms) for name, ms in rest.items()], total,
+        1e3 * float(np.median(alone)), len(plan.forward[0].tops[0].data), *peaks,
+        net.run.team.threads if net.run.team else int(net.backend.name == "numpy"),
+    )
 
-    def row(title: str, call: Any) -> Row:
-        seconds = float(np.median(times[title, call.layer.name]))
-        updates = any(p.name in plan.updated for p in call.layer.parameters.values())
-        histories = len(solver.history) if updates else 0
-        flops, size = _work(call, title == "forward", title == "backward" and updates, histories)
-        least = max(flops / peaks[0], size / peaks[1])
-        share = least / seconds
-        return Row(call.layer.name, type(call.layer).__name__, 1e3 * seconds, flops, size, share)
 
-    forward, backward = ([row(title, call) for call in part] for title, part in calls)
-    threads = net.run.team.threads if net.run.team else int(net.backend.name == "numpy")
-    batch = len(plan.forward[0].tops[0].data)
-    return Profile(forward, backward, 1e3 * float(np.median(steps)), batch, *peaks, threads)
+def _middle_half(measured: np.ndarray) -> np.ndarray:
+    """Mean over the steps, (steps, parts), that took neither least nor most time."""
+    order = np.argsort(measured.sum(axis=1))
+    quarter = len(order) // 4
+    return measured[order[quarter : len(order) - quarter]].mean(axis=0)
 
 
 def _work(call: Any, forward: bool, updates: bool, histories: int) -> tuple[int, int]:
-    """Operations and bytes of one call."""
+    """Count the operations of matrix products, and the bytes, of one call."""
     layer = call.layer
+    if isinstance(layer, Input):  # its blob is filled before the first layer is called
+        return 0, 0
     rows = len(call.tops[0].data)
     data = _bytes(b.data for b in (*call.bottoms, *call.tops))
     weights = _bytes(p.data for p in layer.parameters.values())
@@ -175,13 +242,10 @@ def _bytes(arrays: Iterable[Any]) -> int:
     return sum(a.nbytes for a in arrays if a is not None)
 
 
-def _times(call: Callable[[], Any], count: int) -> list[float]:
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
+def _time(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 @kernel
@@ -232,7 +296,7 @@ def copy_peak(team: Any, size: int) -> float:
 
 
 def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tuple[float, float]:
-    """The same two of a GPU: a product of matrices of this side, and a copy of 256 MB."""
+    """Operations and bytes per second of a GPU, by products of this side and copies of 256 MB."""
     xp = backend.xp
     a, b, out = (xp.ones((side, side), dtype) for _ in range(3))
     source, target = (xp.zeros(128 << 20, "uint8") for _ in range(2))
@@ -252,4 +316,4 @@ def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tupl
 
 def _best(call: Callable[[], Any]) -> float:
     call()
-    return min(_times(call, 20))
+    return min(_time(call) for _ in range(20))

@@ -2,110 +2,92 @@
 
 A file is written beside its target, flushed to disk and renamed over it, so the target is always
 either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
-numbers, names and JSON, and loading it runs no code.  Behind the HDF5 data, where HDF5 does not
-look, stands their SHA-256: HDF5 alone can read wrong numbers from a damaged file, or crash.
+numbers, names and JSON, and loading it runs no code; see layerkit.hdf5.
 """
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import io
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
+from layerkit import hdf5
+from layerkit.display import Extra
 from layerkit.errors import SnapshotError
+from layerkit.files import path_of, write_atomically
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
+from layerkit.wiring import quoted
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py
 
-FORMAT = 1
-CHECKSUM = hashlib.sha256().digest_size
+__all__ = ["load", "read_extra", "save", "write_atomically"]
 
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, flushes that to disk, and renames it.
-
-    Temporary files for `path` of processes that are no more, as after kill -9, are removed.
-    """
-    path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        owner = left.name.split(".")[-2]
-        if owner.isdigit() and not _runs(int(owner)):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of this number."""
-    if os.name != "posix":  # elsewhere there is no harmless signal to ask with
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+FORMAT = 2
+KIND = "layerkit snapshot"
+SAFE = " !#$&'()*+,:;<=>?@[]^`{|}"  # stands for itself in the name of a data set
+LARGEST = 2**62  # of a pass number or position
+DEEPEST = 32  # slashes in the name of a parameter of format 1
 
 
 def save(
     path: str | os.PathLike[str], net: Net, solver: Solver | None = None,
-    extra: dict[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a snapshot of a net and, if given, of its solver.
+    """Write a snapshot of a net and, if given, of its solver.
 
     Args:
         path: the file, replaced in one move if it is there.
-        extra: anything JSON can hold, to be returned by `load`.
+        net: the net.
+        solver: the solver that trains it.
+        extra: a dict of what JSON can hold, to be returned by `load`; NumPy's numbers come back as
+            Python's, arrays and tuples as lists, and paths as strings.
 
     Raises:
-        SnapshotError: the file cannot be written.
+        SnapshotError: the file cannot be written, or `extra` holds something else; the file that
+            was there is as it was.
     """
-    import h5py
-
-    image = io.BytesIO()  # HDF5 crashes where it cannot finish a file, as on a full disk
-    with h5py.File(image, "w") as file:
+    path = path_of(path, SnapshotError)
+    _check_arguments(net, solver)
+    if extra is not None and not isinstance(extra, Mapping):
+        raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
+    kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
+    def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
-        file.attrs["net"] = str(net)
-        file.attrs["state"] = json.dumps(net.state())
-        file.attrs["extra"] = json.dumps(extra or {})
+        hdf5.attribute(file, "net", str(net))
+        state = {key: int(value) for key, value in net.state().items()}
+        hdf5.attribute(file, "state", json.dumps(state))
+        hdf5.attribute(file, "extra", kept)
+        file.create_group("params")
         for name, p in net.params.items():
-            file[f"params/{name}"] = net.backend.to_host(p.data)
+            file["/".join(_place("params", name))] = net.backend.to_host(p.data)
         if solver is not None:
-            file.attrs["solver"] = type(solver).__name__
-            file.attrs["iteration"] = solver.iteration
+            hdf5.attribute(file, "solver", type(solver).__name__)
+            hdf5.attribute(file, "iteration", int(solver.iteration))
             for key, flat in solver.history.items():
+                file.create_group(f"history/{_escape(key)}")
                 for name, p in net.params.items():
                     piece = flat[p.offset : p.offset + p.size]
-                    file[f"history/{key}/{name}"] = net.backend.to_host(piece)
-    content = image.getvalue()
-    content += hashlib.sha256(content).digest()
+                    place = _place("history", name, key)
+                    file["/".join(place)] = net.backend.to_host(piece)
+
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        with net.lock:
+            hdf5.write_sealed(path, KIND, fill)
     except OSError as error:
-        raise SnapshotError(f"cannot write snapshot {path}: {error}") from error
+        raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
 
 
 def load(
     path: str | os.PathLike[str], net: Net, solver: Solver | None = None
 ) -> dict[str, Any]:
-    """Reads a snapshot into a net and, if given, its solver; all of it or nothing.
+    """Read a snapshot into a net and, if given, its solver; all of it or nothing.
 
     Training that goes on from here equals training that never stopped, bit for bit on NumPy.
     Without a solver the net may have other data layers than the one that was saved, or none.
@@ -114,96 +96,205 @@ def load(
         The `extra` that `save` was given.
 
     Raises:
-        SnapshotError: the file is missing, truncated, of a newer format, or of another net or
-            solver; the message says which and the net is left as it was.
+        SnapshotError: the file is missing, truncated, damaged, of a newer format, or of another net
+            or solver; the message says which, and net and solver are as they were.
     """
-    with _opened(path) as file:
-        return _read(file, path, net, solver)
+    _check_arguments(net, solver)
+    with net.lock, _opened(path) as snapshot:
+        loaded = _Contents(snapshot, net, solver)
+        loaded.apply(net, solver)
+    return loaded.extra
 
 
 def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `extra` that `save` was given, without a net to load into.
+    """Read the `extra` that `save` was given, without a net to load into.
 
     Raises:
-        SnapshotError: as `load`.
+        SnapshotError: as for `load`.
     """
-    with _opened(path) as file:
-        return json.loads(file.attrs["extra"])
+    with _opened(path) as snapshot:
+        return Extra(snapshot.json("extra"))
 
 
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """An open snapshot of a format that can be read; whatever else is wrong is a SnapshotError."""
-    import h5py
+def _check_arguments(net: Net, solver: Solver | None) -> None:
+    if not isinstance(net, Net):
+        raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
+    if solver is not None and not isinstance(solver, Solver):
+        raise SnapshotError(f"expected a solver after the net, got {type(solver).__name__}")
+    if solver is not None and solver.net is not net:
+        raise SnapshotError("the solver trains another net; give the net that it trains")
 
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise SnapshotError(f"no snapshot at {path}") from error
-    except OSError as error:
-        raise SnapshotError(f"cannot read snapshot {path}: {error.strerror}") from error
-    image, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
-    if hashlib.sha256(image).digest() != checksum:
-        raise SnapshotError(f"{path} is not a snapshot, or truncated or damaged")
-    try:
-        with h5py.File(io.BytesIO(image), "r") as file:
-            if file.attrs["format"] > FORMAT:
-                raise SnapshotError(
-                    f"{path} has snapshot format {file.attrs['format']}, this layerkit reads up to "
-                    f"{FORMAT}; install a newer layerkit"
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
+    """Open a snapshot of a format that can be read."""
+    with hdf5.open_sealed(path, KIND, "a snapshot", SnapshotError, unmarked=True) as snapshot:
+        found = snapshot.integer("format", 1)
+        if found > FORMAT:
+            raise SnapshotError(
+                f"{snapshot.name} has snapshot format {found}, this layerkit reads up to {FORMAT}; "
+                "install a newer layerkit"
+            )
+        yield snapshot
+
+
+# Any name of a layer can be stored: "/" would make groups, and HDF5 looks for "." in vain.
+
+
+def _place(section: str, name: str, *keys: str) -> tuple[str, ...]:
+    """Name the groups and the data set in which a parameter, or its history, is stored."""
+    layer, _, own = name.rpartition("/")
+    return (section, *map(_escape, (*keys, layer, own)))
+
+
+def _escape(name: str) -> str:
+    """Turn any name into one that HDF5 can hold; `_unescape` turns it back."""
+    escaped = quote(name, SAFE, errors="surrogatepass")
+    return "%2E" * len(name) if name and set(name) == {"."} else escaped or "%"
+
+
+def _unescape(name: str) -> str:
+    return "" if name == "%" else unquote(name, errors="surrogatepass")
+
+
+class _Contents:
+    """Everything in a snapshot, checked against the net and solver that it is for."""
+
+    def __init__(self, file: hdf5.Reader, net: Net, solver: Solver | None):
+        self.old = file.integer("format") < 2  # names of parameters as they are
+        self.file = file
+        self.groups, self.most_groups = 0, 100 + 10 * len(net.params)
+        self.extra = Extra(file.json("extra"))
+        self._check_names(net)
+        to_device = net.backend.asarray
+        self.values = {
+            name: to_device(self._read(self._path("params", name), p.shape, net.dtype))
+            for name, p in net.params.items()
+        }
+        self.state = self._state(net, solver)
+        self.iteration = 0
+        self.histories: dict[str, Any] = {}
+        if solver is not None:
+            self._check_solver(solver)
+            self.iteration = file.integer("iteration")
+            for key, flat in solver.history.items():
+                values = np.zeros(flat.shape, net.dtype)
+                for name, p in net.params.items():
+                    piece = self._read(self._path("history", name, key), (p.size,), net.dtype)
+                    values[p.offset : p.offset + p.size] = piece
+                self.histories[key] = to_device(values)
+
+    def apply(self, net: Net, solver: Solver | None) -> None:
+        """Put the contents into a net and its solver, or the old ones back on an interrupt."""
+        pairs = [(p.data, self.values[name]) for name, p in net.params.items()]
+        if solver is not None:
+            pairs += [(flat, self.histories[key]) for key, flat in solver.history.items()]
+        before = [target.copy() for target, _ in pairs]
+        state, iteration = net.state(), solver.iteration if solver is not None else 0
+        try:
+            for target, values in pairs:
+                target[...] = values
+            if solver is not None:
+                solver.iteration = self.iteration
+            net.set_state(self.state)
+        except BaseException:
+            for (target, _), values in zip(pairs, before, strict=True):
+                target[...] = values
+            if solver is not None:
+                solver.iteration = iteration
+            net.set_state(state)
+            raise
+
+    def _path(self, section: str, name: str, *keys: str) -> tuple[str, ...]:
+        return (section, *keys, *name.split("/")) if self.old else _place(section, name, *keys)
+
+    def _check_names(self, net: Net) -> None:
+        """Compare names and shapes of the parameters with the net's."""
+        found = self._stored("params")
+        for name in sorted(net.params.keys() | found):
+            if name not in net.params or name not in found:
+                there, here = (self._shape(name), "none") if name in found else (
+                    "none", net.params[name].shape
                 )
-            yield file
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise SnapshotError(f"{path} is not a snapshot of layerkit's ({error})") from error
+                raise self._of_another_net(name, there, here)
+            shape = self._shape(name)
+            if shape != net.params[name].shape:
+                raise self._of_another_net(name, shape, net.params[name].shape)
 
-
-def _read(
-    file: h5py.File, path: str | os.PathLike[str], net: Net, solver: Solver | None
-) -> dict[str, Any]:
-    group = file["params"]
-    stored: dict[str, tuple[int, ...]] = {}
-    group.visititems(
-        lambda name, item: stored.update({name: item.shape}) if hasattr(item, "shape") else None
-    )
-    expected = {name: p.shape for name, p in net.params.items()}
-    for name in sorted(expected.keys() | stored.keys()):
-        if expected.get(name) != stored.get(name):
-            raise SnapshotError(
-                f"{path} is of another net: parameter {name!r} has shape "
-                f"{stored.get(name, 'none')} there, and {expected.get(name, 'none')} in this net"
-            )
-    values = {name: group[name][...].astype(net.dtype) for name in expected}
-    own = net.state()
-    state = {key: int(value) for key, value in json.loads(file.attrs["state"]).items()}
-    if solver is None:
-        state = {key: state.get(key, value) for key, value in own.items()}
-    elif state.keys() != own.keys():
-        raise SnapshotError(
-            f"{path} is of a net with other data layers: it stores {sorted(state)}, "
-            f"this net has {sorted(own)}"
+    def _of_another_net(self, name: str, there: Any, here: Any) -> SnapshotError:
+        return SnapshotError(
+            f"{self.file.name} is of another net: parameter {name!r} has shape {there} there, and "
+            f"{here} in this net"
         )
-    histories: dict[str, np.ndarray] = {}
-    iteration = 0
-    if solver is not None:
-        if file.attrs.get("solver") != type(solver).__name__:
-            raise SnapshotError(
-                f"{path} was saved with solver {file.attrs.get('solver', 'none')}, "
-                f"not {type(solver).__name__}"
-            )
-        for key, flat in solver.history.items():
-            histories[key] = np.zeros(flat.shape, net.dtype)
-            for name, p in net.params.items():
-                piece = file[f"history/{key}/{name}"][...].reshape(p.size)
-                histories[key][p.offset : p.offset + p.size] = piece
-        iteration = int(file.attrs["iteration"])
-    extra = json.loads(file.attrs["extra"])
 
-    # Everything has been read, and fits: from here on nothing can fail half way.
-    for name, p in net.params.items():
-        p.data[...] = net.backend.asarray(values[name])
-    if solver is not None:
-        for key, flat in solver.history.items():
-            flat[...] = net.backend.asarray(histories[key])
-        solver.iteration = iteration
-    net.set_state(state)
-    return extra
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self.file.dataset(*self._path("params", name), kinds="f").shape
+
+    def _stored(self, section: str) -> set[str]:
+        """Collect the names of all parameters stored."""
+        if not self.file.is_group(section):
+            raise self.file.fail(repr(section), "is missing, or not a group")
+        if self.old:
+            return set(self._walk(section))
+        return {
+            f"{self._name(layer)}/{self._name(own)}"
+            for layer in self.file.names(section) for own in self.file.names(section, layer)
+        }
+
+    def _name(self, escaped: str) -> str:
+        with contextlib.suppress(UnicodeError):
+            name = _unescape(escaped)
+            if _escape(name) == escaped:
+                return name
+        raise self.file.fail(repr(escaped), "is no name of a layer or parameter")
+
+    def _walk(self, *group: str) -> Iterator[str]:
+        """Yield paths of the data sets in a group of an old snapshot, and in the groups in it."""
+        self.groups += 1
+        if len(group) > DEEPEST or self.groups > self.most_groups:  # they may hold each other
+            raise self.file.fail(repr(group[0]), "holds groups in groups without end")
+        for name in self.file.names(*group):
+            if self.file.is_group(*group, name):
+                yield from self._walk(*group, name)
+            else:
+                yield "/".join((*group[1:], name))
+
+    def _read(self, place: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        values = self.file.array(*place, kinds="f", shape=shape)
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype)
+        if np.count_nonzero(np.isinf(cast)) > np.count_nonzero(np.isinf(values)):
+            raise self.file.fail(repr("/".join(place)), f"holds numbers too large for {dtype}")
+        return cast
+
+    def _state(self, net: Net, solver: Solver | None) -> dict[str, int]:
+        own = net.state()
+        found = self.file.json("state")
+        for key, value in found.items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or (key != "seed" and not 0 <= value <= LARGEST):
+                raise self.file.fail(f"state: {key!r}", f"must be a whole number, got {value!r}")
+        if solver is None:
+            return {key: found.get(key, value) for key, value in own.items()}
+        if found.keys() != own.keys():
+            there, here = quoted(sorted(found)), quoted(sorted(own))
+            raise SnapshotError(
+                f"{self.file.name} is of a net with other data layers: it stores {there}, this net "
+                f"has {here}"
+            )
+        return found
+
+    def _check_solver(self, solver: Solver) -> None:
+        own = type(solver).__name__
+        found = self.file.text("solver") if self.file.has("solver") else "none"
+        if found != own:
+            raise SnapshotError(
+                f"{self.file.name} was saved with solver {hdf5.one_line(found)}, not {own}"
+            )
+        stored = self.file.names("history")
+        wanted = sorted(solver.history if self.old else map(_escape, solver.history))
+        if stored != wanted:
+            raise self.file.fail(
+                "history", f"holds {quoted(stored)}, but {own} keeps "
+                f"{quoted(wanted)}"
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from layerkit.errors import NetError
+from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 
 
@@ -32,7 +32,12 @@ def sort_layers(layers: list[Layer]) -> list[Layer]:
     names: set[str] = set()
     for layer in layers:
         if not isinstance(layer, Layer):
-            raise NetError(f"the list of layers holds {layer!r}, which is not a Layer")
+            raise NetError(f"the list of layers holds {brief(layer)}, which is not a Layer")
+        if "parameters" not in vars(layer):
+            raise NetError(
+                f"a layer of class {type(layer).__name__} has not called "
+                "super().__init__(name, bottoms)"
+            )
         if layer.name in names:
             raise NetError(f"two layers are called {layer.name!r}; give each its own name")
         names.add(layer.name)

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -23,3 +24,26 @@ def cupy_on_host(rng):
         pytest.skip(reason)
     with cuda_host.installed(seed=int(rng.integers(1, 2**31))) as cupy:
         yield cupy
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes a folder on a disk of so many bytes, and none more."""
+    mounted = []
+
+    def make(size):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            pytest.skip(f"no disk of its own can be mounted: {error}")
+        if done.returncode:
+            pytest.skip(f"no disk of its own can be mounted: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)

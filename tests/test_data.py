@@ -1,11 +1,17 @@
 """The data layers: every example once an epoch, in a fresh order, turned fairly."""
 
+import io
+import os
+import subprocess
+import sys
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -249,6 +255,287 @@ def test_a_file_larger_than_its_window_is_never_wholly_in_memory(rng, tmp_path):
     assert peak < 1e6
 
 
+# An epoch of a test net.
+
+
+@MAKERS
+def test_an_epoch_of_a_test_net_serves_each_example_once(make, tmp_path):
+    """2,500 rows in batches of 999: 999, 999 and 502, and then the next epoch."""
+    net = lk.Net([make(tmp_path, numbered(2500))], batch_size=999, phase="test")
+    for _ in range(2):
+        batches = []
+        for _ in range(3):
+            net.forward()
+            batches.append(net.blobs["d"].data.copy())
+        assert [len(b) for b in batches] == [999, 999, 502]
+        np.testing.assert_array_equal(np.concatenate(batches), np.arange(2500))
+    net.set_state({**net.state(), "position/d": 2499})
+    net.forward()
+    assert net.blobs["d"].data.tolist() == [2499]
+
+
+def test_repeated_examples_of_a_test_net_end_with_the_epoch(rng):
+    net = lk.Net([L.MemoryData("x", data=np.arange(5.0), repeat=3)], 4, phase="test")
+    values = []
+    for _ in range(4):
+        net.forward()
+        values.extend(net.blobs["x"].data)
+    assert values == np.repeat(np.arange(5.0), 3).tolist()
+    assert net.layers["x"].position == 15
+
+
+def test_a_data_set_smaller_than_a_batch(rng):
+    net = lk.Net([L.MemoryData("x", data=np.arange(3.0))], 8, phase="test")
+    for _ in range(2):
+        net.forward()
+        assert net.blobs["x"].data.tolist() == [0, 1, 2]
+
+
+def scored(data, labels):
+    return [
+        L.MemoryData("d", data=[data, labels], tops=["x", "t"]), L.Dense("y", "x", units=3),
+        L.SoftmaxLoss("loss", "y", "t"), L.Accuracy("right", "y", "t"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 999, 2500, 4000])
+def test_evaluation_is_the_mean_over_all_examples(batch, rng):
+    data, labels = rng.standard_normal((2500, 4)), rng.integers(0, 3, 2500)
+    train = lk.Net(scored(data, labels), 16, dtype="float64")
+    lk.Adam(train, 1e-2).steps(20)
+    net = lk.Net(scored(data, labels), batch, dtype="float64", phase="test", share=train)
+    net.forward()
+    state, losses = net.state(), dict(net.losses)
+    logits = data @ train.params["y/weight"].data + train.params["y/bias"].data
+    loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(2500), labels]).mean()
+    right = (logits.argmax(axis=1) == labels).mean()
+    for _ in range(2):
+        means = net.evaluate()
+        assert means == {
+            "loss": pytest.approx(loss, rel=1e-12), "right": pytest.approx(right, rel=1e-12)
+        }
+    assert (net.state(), net.losses) == (state, losses)
+
+
+@pytest.mark.parametrize(("layers", "phase", "words"), [
+    (scored(np.zeros((4, 2)), np.zeros(4)), "train", ["phase 'test'", "share="]),
+    ([L.Input("x", shape=(2,)), L.ReLU("y", "x")], "test", ["with_data", "'x'"]),
+    ([L.MemoryData("x", data=np.zeros(4)), L.MemoryData("t", data=np.zeros(5)),
+      L.SquareLoss("loss", "x", "t")], "test", ["equal length", "4", "5"]),
+], ids=["train", "inputs", "lengths"])
+def test_what_cannot_be_evaluated(layers, phase, words):
+    with pytest.raises(NetError) as message:
+        lk.Net(layers, phase=phase).evaluate()
+    one_line(message, "evaluate", *words)
+
+
+def test_inputs_beside_data_end_with_the_epoch(rng):
+    net = lk.Net([
+        L.MemoryData("x", data=np.arange(5.0)), L.Input("t", shape=()),
+        L.SquareLoss("loss", "x", "t"),
+    ], 4, phase="test", dtype="float64")
+    assert net.forward(t=np.zeros(4)) == 0.5 * (0 + 1 + 4 + 9) / 4
+    with pytest.raises(NetError) as message:
+        net.forward(t=np.zeros(4))
+    one_line(message, "'t'", "4 rows", "1 left", "epoch")
+    assert net.forward(t=np.zeros(1)) == 0.5 * 16
+
+
+def test_a_solver_of_a_test_net_steps_over_short_batches(rng):
+    data = rng.standard_normal((7, 3))
+    net = lk.Net(
+        [L.MemoryData("x", data=data), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x")],
+        4, phase="test", gradients="parameters", dtype="float64",
+    )
+    solver = lk.SGD(net, 1e-9)
+    losses = solver.steps(4)
+    y = data @ net.params["y/weight"].data + net.params["y/bias"].data
+    each = 0.5 * ((y - data) ** 2).sum(axis=1)
+    np.testing.assert_allclose(losses, [each[:4].mean(), each[4:].mean()] * 2, rtol=1e-6)
+
+
+# Arrays that come from outside.
+
+
+def test_the_callers_array_is_copied(rng, tmp_path):
+    array = rng.random((6, 3))
+    expected = array.copy()
+    layers = [L.MemoryData("x", data=array, shuffle=False)]
+    array[...] = -1
+    net = lk.Net(layers, 6, dtype="float64")
+    array[...] = -2
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_mapped_file_stays_on_disk(kernels, rng, tmp_path):
+    images = rng.random((20, 4, 4)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    layer = L.MemoryData("x", data=mapped, shuffle=False)
+    assert np.may_share_memory(layer.arrays[0], mapped)
+    net = lk.Net([layer], 20, kernels=kernels)
+    assert np.may_share_memory(net.layers["x"].arrays[0], mapped)
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, images)
+    writeable = np.load(tmp_path / "images.npy", mmap_mode="r+")
+    assert not np.may_share_memory(L.MemoryData("x", data=writeable).arrays[0], writeable)
+
+
+LAYOUTS = {
+    "bool": lambda a: a > 0.5, "float16": lambda a: a.astype("float16"),
+    "longdouble": lambda a: a.astype("longdouble"), "big": lambda a: a.astype(">f8"),
+    "big integers": lambda a: (100 * a).astype(">i4"), "uint8": lambda a: (200 * a).astype("uint8"),
+    "int64": lambda a: (200 * a).astype("int64"), "Fortran": np.asfortranarray,
+    "stride": lambda a: np.repeat(a, 2, axis=1)[:, ::2], "backwards": lambda a: a[::-1, ::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape), "list": lambda a: a.tolist(),
+    "tuple": lambda a: tuple(map(tuple, a)), "matrix": lambda a: np.asmatrix(a),
+    "masked nowhere": lambda a: np.ma.masked_array(a), "read only": lambda a: read_only(a),
+    "object with __array__": lambda a: Wrapped(a),
+}
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+class Wrapped:
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, place):
+        return Wrapped(self.array[place])
+
+
+@pytest.mark.filterwarnings("ignore:.*matrix subclass.*:PendingDeprecationWarning")
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_of_any_layout_keep_their_values(layout, kernels, rng):
+    given = LAYOUTS[layout](rng.random((6, 4)))
+    plain = given.array if layout == "object with __array__" else given
+    expected = np.array(np.asarray(plain), "float64").astype("float32")
+    data = given if layout not in ("list", "tuple") else [given]
+    net = lk.Net([L.MemoryData("x", data=data, shuffle=False)], 6, kernels=kernels)
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+    net = lk.Net([L.Input("x", shape=(4,)), L.Add("y", "x")], 6, kernels=kernels)
+    net.forward(x=given)
+    np.testing.assert_array_equal(net.blobs["x"].data, expected)
+    np.testing.assert_array_equal(net.infer("y", x=given), expected)
+
+
+def masked():
+    return np.ma.masked_array(np.ones((6, 4)), np.arange(24).reshape(6, 4) == 9)
+
+
+REFUSED = {
+    "masked": masked, "masked rows": lambda: [row for row in masked()],
+    "masked in a list": lambda: [list(row) for row in masked()],
+    "masked integers": lambda: np.ma.masked_equal(np.arange(24).reshape(6, 4), 3),
+    "complex": lambda: np.ones((6, 4), complex), "text": lambda: np.full((6, 4), "a"),
+    "objects": lambda: np.full((6, 4), None), "dates": lambda: np.zeros((6, 4), "datetime64[s]"),
+    "records": lambda: np.zeros((6, 4), [("a", "f4")]), "bytes": lambda: np.full((6, 4), b"1"),
+    "ragged": lambda: [[1.0] * 4, [1.0] * 3], "sparse": lambda: sparse.eye_array(6, 4),
+    "a dictionary": lambda: {"x": np.ones((6, 4))}, "a set": lambda: {1.0, 2.0},
+    "a generator": lambda: (np.ones(4) for _ in range(6)), "None": lambda: None,
+    "large numbers": lambda: [[10**30] * 4] * 6, "a word": lambda: "pictures",
+    "an array that cannot be had": lambda: Wrapped(None),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_holds_no_numbers_is_refused_everywhere(what, rng):
+    layers = [L.Input("x", shape=(4,)), L.Dense("y", "x", units=4), L.SquareLoss("loss", "y", "x")]
+    net = lk.Net(layers, 6)
+    solver = lk.SGD(net, 0.1)
+    for use in (
+        lambda a: net.forward(x=a), lambda a: net.infer("y", x=a), lambda a: solver.step(x=a),
+        lambda a: solver.steps(2, x=a), lambda a: lk.check_gradients(net, x=a),
+        lambda a: lk.check_gradients(L.Tanh("y", "x"), x=a),
+        lambda a: lk.Net([L.MemoryData("d", data=a)]), lambda a: diffs(net, a),
+    ):
+        with pytest.raises(NetError) as message:
+            use(REFUSED[what]())
+        one_line(message)
+        if what.startswith("masked"):
+            one_line(message, "mask")
+
+
+def diffs(net, array):
+    net.forward(x=np.ones((6, 4)))
+    net.backward(y=array)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 24), ("float64", 53)])
+@MAKERS
+def test_integers_keep_their_values_or_are_refused(make, dtype, bits, tmp_path):
+    good = np.array([2**bits - 1, -(2**bits), 2**bits, 0])
+    inputs = lk.Net([L.Input("id", shape=()), L.Add("y", "id")], 4, dtype=dtype)
+
+    def served(ids):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        layer = make(folder, [np.zeros((4, 2), "uint8"), ids], tops=["x", "id"])
+        net = lk.Net([layer], 4, dtype=dtype, phase="test")
+        net.forward()
+        return net.blobs["id"].data
+
+    for kind in ("int64", ">i8"):
+        assert [int(v) for v in served(good.astype(kind))] == good.tolist()
+    for bad in (2**bits + 1, -(2**bits) - 1, 2**62 + 1):
+        ids = np.array([1, 2, bad, 4])
+        with pytest.raises(NetError) as message:
+            served(ids)
+        one_line(message, "'d'", "'id'", str(bad), "row 2", dtype)
+        for use in (lambda a: inputs.forward(id=a), lambda a: inputs.infer("y", id=a)):
+            with pytest.raises(NetError) as message:
+                use(ids)
+            one_line(message, "'id'", str(bad), "row 2", dtype)
+            use(ids.astype(dtype))  # rounded on purpose
+
+
+@MAKERS
+def test_scaled_integers_are_rounded_like_other_numbers(make, tmp_path):
+    counts = np.array([2**30 + 1, 3])
+    net = lk.Net([make(tmp_path, [counts], scale=2.0**-30)], 2, phase="test")
+    net.forward()
+    np.testing.assert_allclose(net.blobs["d"].data, [1, 3 * 2.0**-30], rtol=1e-7)
+
+
+@MAKERS
+def test_numbers_too_large_for_the_net_are_refused(make, tmp_path):
+    numbers = np.array([[1.0, np.inf], [-1e39, np.nan]])
+    with pytest.raises(NetError) as message:
+        lk.Net([make(tmp_path, [numbers])], 2).forward()
+    one_line(message, "'d'", "1e+39", "float32", "3.4e+38")
+    net = lk.Net([L.Input("x", shape=(2,)), L.Add("y", "x")], 2)
+    for use in (lambda a: net.forward(x=a), lambda a: net.infer("y", x=a)):
+        with pytest.raises(NetError) as message:
+            use(numbers)
+        one_line(message, "'x'", "1e+39", "float32")
+        use(numbers[:1])  # infinite from the start
+    net = lk.Net([L.Input("x", shape=(2,))], 2, dtype="float64")
+    net.forward(x=numbers)
+    np.testing.assert_array_equal(net.blobs["x"].data, numbers)
+    if np.finfo("longdouble").max > np.longdouble("1e400"):  # not so everywhere
+        with pytest.raises(NetError, match="float64"):
+            net.forward(x=numbers.astype("longdouble") * np.longdouble("1e400"))
+
+
+def test_unsigned_integers_beyond_the_signed_ones():
+    net = lk.Net([L.Input("id", shape=())], 2, dtype="float64")
+    with pytest.raises(NetError, match=str(2**64 - 1)):
+        net.forward(id=np.array([1, 2**64 - 1], "uint64"))
+
+
 # What cannot be served.
 
 
@@ -298,7 +585,7 @@ def test_memory_data_that_cannot_be_served(settings, words):
         ({"datasets": ["images", "labels"], "tops": ["x", "t"]}, ["equal", "5", "7"]),
         ({"datasets": ["empty"]}, ["non-zero"]),
         ({"datasets": ["scalar"]}, ["non-zero"]),
-        ({"datasets": ["words"]}, ["numbers", "object"]),
+        ({"datasets": ["words"]}, ["numbers", "text"]),
     ],
     ids=[
         "missing", "folder", "not HDF5", "truncated", "no data set", "no data set by name", "group",
@@ -340,7 +627,140 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
     one_line(message, "'d'", "d.h5")
 
 
-@pytest.mark.parametrize("bad", [{"block": 0}, {"mixed": 0}])
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "empty"), ("a\0b", "null"),
+     (b"", "empty"), (io.BytesIO(), "BytesIO")],
+)  # fmt: skip
+def test_what_is_no_path_is_refused(path, word):
+    with pytest.raises(DataError) as message:
+        L.HDF5Data("d", path=path)
+    one_line(message, "'d'", "path", word)
+
+
+@pytest.mark.parametrize("datasets", [[], 5, None, [3], [["a"]], b"images", ["a", None]])
+def test_what_names_no_data_sets_is_refused(datasets):
+    with pytest.raises(NetError, match="a name or a list of names") as message:
+        L.HDF5Data("d", path="d.h5", datasets=datasets)
+    one_line(message, "'d'")
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, np.str_])
+def test_paths_of_any_kind(kind, tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["group/images"] = np.arange(6, dtype=">i2")
+    for name in ("group/images", "/group/images"):
+        layer = L.HDF5Data("d", path=kind(tmp_path / "d.h5"), datasets=name, shuffle=False)
+        np.testing.assert_array_equal(served(lk.Net([layer], 6), 6), np.arange(6))
+
+
+def refusal(path, **settings):
+    with pytest.raises(DataError) as message:
+        lk.Net([L.HDF5Data("d", path=path, **settings)])
+    one_line(message, "'d'", str(path))
+    return str(message.value)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "d.h5")
+    assert "egular file" in refusal(tmp_path / "d.h5")
+
+
+WRITE_ON = """
+import sys, h5py, numpy as np
+file = h5py.File(sys.argv[1], "w")
+file["images"] = np.zeros((5, 2))
+file.flush()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_that_somebody_writes_is_no_truncated_one(tmp_path):
+    command = [sys.executable, "-c", WRITE_ON, tmp_path / "d.h5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"open\n"
+        text = refusal(tmp_path / "d.h5")
+        child.stdin.close()
+    assert "open for writing" in text
+    assert "truncated" not in text
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5")
+    assert served(lk.Net([layer], 5), 5).shape == (5, 2)
+
+
+def from_elsewhere(file):
+    layout = h5py.VirtualLayout((5,), "f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "images", (5,))
+    file.create_virtual_dataset("images", layout)
+
+
+def unlimited(file):
+    """Two kilobytes that unpack to a few gigabytes."""
+    file.create_dataset("images", (2**20, 2**10), "f4", chunks=(2**10, 2**10), compression="gzip")
+    file["images"][:1024] = np.zeros((1024, 1024))
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda f: f.create_dataset("images", (5,), "f4", external=[("secret", 0, 20)]), "other"),
+        (from_elsewhere, "other files"),
+        (lambda f: f.__setitem__("images", h5py.ExternalLink("secret.h5", "images")), "link"),
+        (lambda f: f.__setitem__("images", h5py.SoftLink("/good")), "link"),
+        (lambda f: f.__setitem__("images", h5py.SoftLink("/images")), "link"),
+        (lambda f: f.create_dataset("images", (2**31,), "f4"), "can hold"),
+        (lambda f: f.create_dataset("images", (2**62, 2**40), "f4", chunks=(1, 1)), "can hold"),
+        (lambda f: f.create_dataset("images", (2**31,), "f4", chunks=True), "can hold"),
+        (unlimited, "can hold"),
+        (lambda f: f.__setitem__("images", np.zeros(5, "f4,i4")), "numbers"),
+        (lambda f: f.__setitem__("images", np.zeros(5, complex)), "numbers"),
+        (lambda f: f.create_dataset("images", (5,), np.dtype(("f4", (3,)))), "arrays"),
+        (lambda f: f.create_dataset("images", (5,), h5py.enum_dtype({"a": 1})), "enumeration"),
+        (lambda f: f.create_dataset("images", (5,), h5py.vlen_dtype("f4")), "numbers"),
+        (lambda f: f.create_dataset("images", (5,), h5py.ref_dtype), "numbers"),
+        (lambda f: f.create_dataset("images", data=h5py.Empty("f4")), "shape"),
+        (lambda f: f.__setitem__("images", np.dtype("f4")), "no data set"),
+        (lambda f: f.__setitem__("labels", f["/"]), "no data set"),
+    ],
+)  # fmt: skip
+def test_files_of_strangers_can_do_no_harm(make, word, tmp_path):
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["images"] = np.arange(5, dtype="f4")
+    (tmp_path / "secret").write_bytes(bytes(range(20)))
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["good"] = np.zeros(5)
+        make(file)
+    assert word in refusal(tmp_path / "d.h5")
+    assert "no data set" in refusal(tmp_path / "d.h5", datasets="labels/labels/images")
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": True},
+                                 {"compression": "lzf"}, {"fletcher32": True}])
+def test_the_storage_that_h5py_offers_is_read(how, rng, tmp_path):
+    images = rng.integers(0, 255, (50, 7)).astype("u1")
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file.create_dataset("images", data=images, maxshape=(None, 7) if how else None, **how)
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", shuffle=False, block=7)
+    np.testing.assert_array_equal(served(lk.Net([layer], 50), 50), images)
+
+
+def test_whole_numbers_are_never_rounded(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["images"] = np.array([2**24, 3, -(2**24)])
+        file["labels"] = np.array([2**24 + 1, 3], "u4")
+        file["negative"] = np.array([-(2**24) - 1, 3])
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", shuffle=False)
+    np.testing.assert_array_equal(served(lk.Net([layer], 3), 3), [2**24, 3, -(2**24)])
+    for name in ("labels", "negative"):
+        layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets=name)
+        with pytest.raises(DataError) as message:
+            lk.Net([layer], 2).forward()
+        one_line(message, "'d'", name, "16777217", "float64")
+    layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets="labels", shuffle=False)
+    assert served(lk.Net([layer], 2, dtype="float64"), 2)[0] == 2**24 + 1
+
+
+@pytest.mark.parametrize("bad", [{"block": 0}, {"mixed": 0}, {"block": 2.5}, {"mixed": "3"}])
 def test_a_window_of_nothing_is_refused(bad):
     with pytest.raises(NetError, match="at least 1") as message:
         L.HDF5Data("d", path="d.h5", **bad)

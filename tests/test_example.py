@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,10 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+
+from layerkit.errors import SnapshotError
+from layerkit.galaxy.layout import FIGURES
+from layerkit.locks import lock
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "galaxy_gdae.py"
 SIDE = 69
@@ -301,3 +306,281 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_snapshot(
                    "--iterations", 60)
     assert re.search("(blob|parameter) '", line), line
     assert (out / "model.h5").read_bytes() == before
+
+
+# Whose results are in a folder.
+
+QUICK = ["--held-out", 6, "--batch", 7, "--refine", 2, "--importance-samples", 3]
+
+
+@pytest.fixture(scope="module")
+def bands(tmp_path_factory):
+    """Two folders of pictures with equal names, and a net file."""
+    top = tmp_path_factory.mktemp("bands")
+    for seed, band in enumerate("gr"):
+        rng = np.random.default_rng(seed)
+        folder = top / band / "pictures"
+        folder.mkdir(parents=True)
+        for i in range(24):
+            galaxy_picture(rng).save(folder / f"{i:03d}.bmp")
+    (top / "small.py").write_text(SMALL_NET)
+    return top
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """Runs the example in this process, without real figures; returns status, output and errors."""
+    def draw(folder, model, *_):
+        for name in FIGURES:
+            (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
+        return []
+
+    monkeypatch.setattr("layerkit.galaxy.draw_figures", draw, raising=False)
+
+    def end(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return exit_.value.code, out, err
+
+    return end
+
+
+def contents(folder):
+    """Every file's content, but for the folders of earlier results."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith("before-")
+    }
+
+
+def test_two_bands_one_after_the_other(bands, tmp_path, ended):
+    out = tmp_path / "out"
+    options = ["--net", bands / "small.py", *QUICK, "--iterations", 3, "--out", out]
+    assert ended("--data", bands / "g" / "pictures", *options)[0] == 0
+    first, before = json.loads((out / "metrics.json").read_text()), contents(out)
+    assert first["data"] == str(bands / "g" / "pictures")
+
+    # A run that goes on takes no other pictures, nor does it touch what there is.
+    code, _, err = ended("--resume", "--out", out, "--data", bands / "r" / "pictures")
+    assert code == 2
+    assert "other galaxies" in err
+    assert contents(out) == before
+
+    code, said, _ = ended("--data", bands / "r" / "pictures", *options)
+    assert code == 0
+    assert "before-1" in said
+    second = json.loads((out / "metrics.json").read_text())
+    assert contents(out / "before-1") == before, "all together"
+    assert second["data"] == str(bands / "r" / "pictures")
+    assert second["galaxies"] != first["galaxies"]
+    alone = tmp_path / "alone"
+    assert ended("--data", bands / "r" / "pictures", *options, "--out", alone)[0] == 0
+    assert same(snapshot(alone / "model.h5"), snapshot(out / "model.h5"))
+
+    # Trained further: the finished model and its report are set aside, the galaxies stay.
+    before = contents(out)
+    assert ended("--resume", "--iterations", 5, "--out", out)[0] == 0
+    kept = {k: v for k, v in before.items() if "/" not in k and k != "galaxies.h5"}
+    assert contents(out / "before-2") == kept
+    assert json.loads((out / "metrics.json").read_text())["iterations"] == 5
+    assert contents(out)["galaxies.h5"] == before["galaxies.h5"]
+    assert ended("--resume", "--out", out)[0] == 0, "draws again"
+    assert not (out / "before-3").exists()
+
+
+def test_a_run_that_comes_to_nothing_leaves_what_there_is(bands, tmp_path, ended, monkeypatch):
+    out = tmp_path / "out"
+    options = ["--net", bands / "small.py", *QUICK, "--out", out]
+    data = ["--data", bands / "g" / "pictures"]
+    assert ended(*data, *options, "--iterations", 3)[0] == 0
+    before = contents(out)
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    for words in (
+        [*data, *options, "--rate", 1e300], [*data, *options, "--set", "hidden=none"],
+        [*options, "--data", empty], ["--resume", "--out", out, "--rate", 1e300, "--epochs", 9],
+    ):
+        assert ended(*words)[0] == 2
+        assert contents(out) == before
+    with lock(out, "somebody else"):
+        code, _, err = ended(*data, *options)
+        assert code == 2
+        assert "somebody else" in err
+    assert contents(out) == before
+
+    # Killed before it has anything of its own, and a disk that is full at its first snapshot.
+    def full(*_, **__):
+        raise SnapshotError("cannot write snapshot: no space left on device")
+
+    monkeypatch.setattr("layerkit.save", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, _, err = ended(*data, *options, "--iterations", 3)
+    assert code == 2
+    assert "no space left on device; nor could it be saved anywhere" in err
+    assert contents(out / "before-1") == {
+        k: v for k, v in before.items() if "/" not in k and k != "galaxies.h5"
+    }
+    assert set(contents(out)) == {k for k in before if "/" in k or k == "galaxies.h5"}
+
+
+def test_a_full_disk_is_tried_again_and_the_state_saved_elsewhere(
+    bands, tmp_path, ended, monkeypatch, capsys
+):
+    import layerkit as lk
+
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    whole, tries = lk.save, []
+
+    def save(path, *arguments, **settings):
+        if Path(path).parent == out:
+            tries.append(path)
+            if len(tries) < 3 or len(tries) > 4:
+                raise SnapshotError(f"cannot write snapshot {path}: no space left")
+        whole(path, *arguments, **settings)
+
+    clock = iter(range(0, 10**9, 15))  # seconds: a snapshot falls due every other time it is read
+    monkeypatch.setattr("layerkit.save", save)
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+    code, _, err = ended(*options, "--iterations", 5, "--out", out)
+    assert code == 2
+    assert err.count("warning: cannot write snapshot") >= 2
+    assert "training goes on" in err
+    assert len(tries) >= 5
+    (error,) = [line for line in err.splitlines() if line.startswith("error:")]
+    (place,) = elsewhere.iterdir()
+    assert str(place) in error
+    monkeypatch.undo()
+    for file in place.iterdir():
+        file.replace(out / file.name)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--resume", "--out", str(out)])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert exit_.value.code == 0, capsys.readouterr().err
+    assert json.loads((out / "metrics.json").read_text())["iterations"] == 5
+
+
+def test_a_net_file_may_move_or_change_in_the_meantime(bands, tmp_path, ended, monkeypatch):
+    folder, out = tmp_path / "nets", tmp_path / "out"
+    folder.mkdir()
+    (folder / "sizes.py").write_text("LATENT = 3\n")
+    text = SMALL_NET.replace("latent=2", "latent=sizes.LATENT")
+    (folder / "copy of small.py").write_text("import sizes\n" + text)
+    monkeypatch.chdir(folder)
+    data = os.path.relpath(bands / "g" / "pictures")
+    options = ["--data", data, "--net", "copy of small.py", *QUICK, "--set", "hidden=5"]
+    assert ended(*options, "--iterations", 2, "--out", os.path.relpath(out))[0] == 0
+    monkeypatch.chdir(tmp_path)
+    folder.rename(tmp_path / "moved")
+    code, _, err = ended("--resume", "--out", out, "--iterations", 3)
+    assert code == 2
+    assert "sizes" in err
+    assert "--net" in err
+    new = tmp_path / "moved" / "copy of small.py"
+    assert ended("--resume", "--out", out, "--iterations", 3, "--net", new)[0] == 0
+    # Without neighbours it needs no place at all, and a change is no part of the run.
+    new.write_text(text.replace("sizes.LATENT", "3"))
+    assert ended("--resume", "--out", out, "--iterations", 4, "--net", new)[0] == 0
+    new.write_text("nothing like it")
+    code, said, _ = ended("--resume", "--out", out, "--iterations", 5)
+    assert code == 0
+    assert "has changed since the run began" in said
+    new.unlink()
+    assert ended("--resume", "--out", out, "--iterations", 6)[0] == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["net_settings"] == {"hidden": 5}
+    assert metrics["latent"] == 3
+
+
+def test_results_among_the_pictures(bands, tmp_path, ended):
+    folder = tmp_path / "pictures"
+    shutil.copytree(bands / "g" / "pictures", folder)
+    options = ["--data", folder, "--net", bands / "small.py", *QUICK, "--iterations", 2]
+    for out in (folder, folder / "out", folder / "out"):
+        assert ended(*options, "--out", out)[0] == 0
+        assert json.loads((out / "metrics.json").read_text())["images_read"] == 24
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--held-out -5", "--held-out 0", "--held-out 2.5", "--held-out nan", "--rate nan",
+        "--rate inf", "--rate 0", "--rate 1e999", "--final-rate nan", "--iterations 1e9",
+        "--iterations 99999999999", "--epochs 0", "--batch 0", "--batch 2147483647", "--seed -1",
+        "--seed 99999999999999999999", "--set latent=-1", "--set hidden=x", "--set path=3",
+        "--set latent={1,2}", "--backend tpu", "--backend cupy", "--samples 0", "--refine -1",
+        "--net /", "--out /dev/null/x", "--data /dev/null", "--hdu 1 --data /dev/null",
+    ],
+)
+def test_no_words_get_a_traceback(words, bands, tmp_path, ended, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    data = ["--data", bands / "g" / "pictures", "--net", bands / "small.py"]
+    code, _, err = ended("--out", tmp_path / "out", *data, *words.split())
+    assert code == 2
+    assert "error: " in err
+    assert not (tmp_path / "out" / "model.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["--data", "--net", "--out", "--held-out"])
+def test_an_empty_path_is_not_this_folder(name, ended):
+    code, _, err = ended(name, "")
+    assert code == 2
+    assert name in err
+
+
+def test_a_snapshot_of_something_else_is_not_resumed(bands, tmp_path, ended):
+    import layerkit as lk
+
+    net = lk.Net(lk.load_net(bands / "small.py"), 1)
+    good = {"settings": {"set": {}, "command": "x"}, "history": {}}
+    for extra in (
+        None, {"a": 1}, {"settings": []}, {"settings": {"set": 3, "command": ""}},
+        {"settings": {**good["settings"], "batch": "many"}},
+        {"settings": {**good["settings"], "rate": float("nan")}},
+        {"settings": {**good["settings"], "keep": ["best"]}},
+    ):
+        lk.save(tmp_path / "model.h5", net, lk.Adam(net), extra)
+        before = (tmp_path / "model.h5").read_bytes()
+        code, _, err = ended("--resume", "--out", tmp_path)
+        assert code == 2
+        assert "model.h5" in err
+        assert (tmp_path / "model.h5").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")
+def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp_path):
+    out = tmp_path / "out of 'reach' \udcff"
+    pictures = tmp_path / "p\udcff"
+    try:
+        shutil.copytree(bands / "g" / "pictures", pictures)
+        for path in pictures.iterdir():
+            path.rename(pictures / f"\udcfe{path.name}")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    options = ["--data", pictures, "--net", bands / "small.py", *QUICK, "--out", out]
+    first = start(*options, "--iterations", 1000000)
+    seen = ""
+    while not seen.endswith("training"):
+        seen += first.stderr.read(1)
+    second = start(*options)
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 2
+    assert "is in use by a training run" in err
+    first.send_signal(signal.SIGHUP)
+    said, err = first.communicate(timeout=300)
+    assert first.returncode == 130, err
+    hint = re.search("go on with: (.*)", said)[1]
+    # Somewhere else, into a pipe that nobody reads: trains no more, saves, and says so.
+    process = subprocess.Popen(
+        ["bash", "-c", f"{hint} --iterations 2000000 2>&1 | head -c 1 >/dev/null; "
+                       "exit ${PIPESTATUS[0]}"],
+        cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == 141, shown
+    assert {p.name for p in out.iterdir()} == {"model.h5", "galaxies.h5", "contact_sheets"}

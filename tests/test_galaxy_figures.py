@@ -1,15 +1,20 @@
 """The figures: what is drawn, where, on which scale, and that nothing global is touched."""
 
+import itertools
+import re
 from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy import figures
 from layerkit.galaxy.calibration import calibrate
+from layerkit.galaxy.evaluation import Evaluation
+from layerkit.galaxy.gallery import draw_figures
 
 
 def galaxies(rng, count, size=16):
@@ -193,6 +198,189 @@ def test_comparison_histogram_holds_every_image_on_its_side(rng):
 def test_comparison_of_equal_or_perfect_models(higher_is_better):
     for model, baseline in (([0.0], [0.0]), ([1.0, 1.0], [1.0, 1.0]), ([0.0, 2.0], [3.0, 1.0])):
         drawn(figures.comparison(model, baseline, higher_is_better=higher_is_better))
+
+
+def words(figure):
+    """All texts of a figure that are shown, as strings."""
+    return [t.get_text() for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+
+
+def shown_ticks(axis):
+    """The boxes of an axis's tick labels, once drawn, in pixels."""
+    low, high = sorted(axis.get_view_interval())
+    inside = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+    return [t.label1.get_window_extent() for t in inside if t.label1.get_text()]
+
+
+@pytest.mark.parametrize("size", [1, 12_000, 123_456, 3e9])
+@pytest.mark.parametrize("spread", [0.01, 1])
+def test_ticks_of_a_likelihood_do_not_collide(rng, size, spread):
+    model = size * (1 + spread * rng.normal(size=400))
+    baseline = model - size * spread * rng.normal(0.3, 1, 400)
+    figure = figures.comparison(
+        model, baseline, quantity="log likelihood", higher_is_better=True
+    )
+    figure.draw_without_rendering()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis, figure.axes[1].xaxis):
+        boxes = shown_ticks(axis)
+        assert len(boxes) >= 2
+        for a, b in itertools.combinations(boxes, 2):
+            assert not a.overlaps(b)
+    edge = figure.bbox.x0
+    assert all(t.x0 >= edge for t in shown_ticks(figure.axes[0].yaxis))
+
+
+def test_comparison_says_how_many_are_beyond_the_histogram_and_the_axes(rng):
+    advantage = np.concatenate([rng.uniform(-1, 1, 996), [-50, -60, 70, 80]])
+    figure = figures.comparison(
+        advantage, np.zeros(1000), quantity="log likelihood", higher_is_better=True
+    )
+    bars = figure.axes[1].patches
+    low = min(bar.get_x() for bar in bars if not bar.get_hatch())
+    high = max(bar.get_x() + bar.get_width() for bar in bars if not bar.get_hatch())
+    below, above = np.sum(advantage < low), np.sum(advantage > high)
+    assert min(below, above) >= 2
+    assert -2 < low < high < 2
+    assert [bar.get_height() for bar in bars if bar.get_hatch()] == [below, above]
+    assert {f"{below} below", f"{above} above"} <= set(words(figure))
+    (left,) = [text for text in words(figure) if "below these axes" in text]
+    low = figure.axes[0].get_ylim()[0]
+    assert left == f"{np.sum(np.minimum(advantage, 0) < low)} below these axes"
+
+
+def test_a_few_losses_stay_on_their_side_of_the_histogram():
+    model, baseline = np.full(1000, 1.0), np.full(1000, 2.0)
+    model[0] = 2.1
+    right = figures.comparison(model, baseline).axes[1]
+    assert [bar.get_height() for bar in right.patches if bar.get_x() < -1e-9 and
+            bar.get_height()] == [1]
+
+
+def test_calibration_says_what_is_beyond_the_scale(rng):
+    scores = rng.normal(size=(1, 100, 100))
+    scores[0, 0, :20], scores[0, 1, :5] = 9.0, -12.0
+    figure = figures.calibration(calibrate(scores, np.zeros_like(scores)))
+    assert {"above 8 sd:\n0.2%", "below \N{MINUS SIGN}8 sd:\n0.05%"} <= set(words(figure))
+    everything = np.full((1, 4, 4), 100.0)
+    drawn(figures.calibration(calibrate(everything, everything)))
+
+
+def test_morphology_counts_every_galaxy_once(rng):
+    real, sampled = rng.normal(size=(400, 4)), rng.normal(size=(300, 4))
+    real[0], real[1] = 1000, -1000
+    figure = figures.morphology(real, sampled)
+    for axes in figure.axes:
+        outside = [bar for bar in axes.patches if bar.get_hatch()]
+        assert len(outside) == 4
+        assert {"below", "above"} <= {t.get_text() for t in axes.texts}
+        low = sum(np.sum(v < np.percentile(np.concatenate([real, sampled])[:, 0], 0.5)) / len(v)
+                  for v in (real[:, 0], sampled[:, 0]))
+        if axes is figure.axes[0]:
+            below = [bar.get_height() for bar in outside if bar.get_x() < 0]
+            assert sum(below) == pytest.approx(low)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 3e-4, 5e8])
+@pytest.mark.parametrize("ratio", [1.0, 37.0, 1e5])
+def test_every_column_of_the_reconstructions_has_a_scale(rng, scale, ratio):
+    x = galaxies(rng, 3)
+    variance = scale * np.exp(rng.uniform(0, np.log(ratio), x.shape))
+    figure = figures.reconstructions(x, x * 0.9, variance, baseline=x * 0.8)
+    figure.draw_without_rendering()
+    bars = [axes for axes in figure.axes if axes.get_xlabel()]
+    assert [bar.get_xlabel() for bar in bars] == [
+        "range of x", "range of x", "variance", "residual", "range of x", "residual",
+    ]
+    for bar in bars:
+        boxes = shown_ticks(bar.xaxis)
+        assert len(boxes) >= 2
+        for a, b in itertools.combinations(boxes, 2):
+            assert not a.overlaps(b)
+
+
+def test_reconstructions_have_ids_and_the_range_of_each_row(rng):
+    x = np.zeros((3, 8, 8))
+    x[0, 0, 0], x[1, 0, 0], x[2, 0, :2] = 0.5, 120.0, [-0.25, 0.75]
+    ids = ["100008", "a/very/long/path/to/a/galaxy.fits", "co$t_{\n"]
+    figure = figures.reconstructions(x, x, np.ones_like(x), ids=ids)
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert [label.rsplit("\n", 1)[-1] for label in labels] == [
+        "0 to 0.5", "0 to 120", "\N{MINUS SIGN}0.25 to 0.75",
+    ]
+    assert labels[0].startswith("100008\n")
+    assert len(labels[1].splitlines()[0]) == 18
+    assert labels[1].startswith("a/very/")
+    assert labels[1].splitlines()[0].endswith("laxy.fits")
+    with pytest.raises(DataError, match="2 ids for 3 images"):
+        figures.reconstructions(x, x, np.ones_like(x), ids=ids[:2])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [(1e-4, 2e-3, [1e-4, 3e-4, 1e-3]), (0.8, 4, [1, 2]), (1e-9, 1e3, None), (2, 50, [3, 10, 30])],
+)
+def test_round_numbers_are_few_and_inside(low, high, found):
+    ticks = figures._round_numbers(low, high, 3)
+    assert 2 <= len(ticks) <= 3
+    assert all(low <= tick <= high for tick in ticks)
+    if found:
+        np.testing.assert_allclose(ticks, found)
+
+
+def test_pictures_of_the_prior_say_which_intensities_are_black_and_white(rng):
+    images = np.linspace(0.1, 0.9, 10 * 64).reshape(10, 8, 8)
+    for figure in (
+        figures.samples(images, images), figures.traversal(images.reshape(2, 5, 8, 8), range(5))
+    ):
+        low, high = np.percentile(images, [1, 99.7])
+        assert f"intensity: black {low:.3g}, white {high:.3g}" in words(figure)
+
+
+@pytest.mark.parametrize("row_order", ["top", "bottom"])
+def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monkeypatch, row_order):
+    """Every picture with the first row marked, through the figures of a whole run."""
+    def marked(count):
+        images = 0.1 * rng.random((count, 12, 12))
+        images[:, 0] = 1
+        return images
+
+    class Model:
+        def traverse(self, steps):
+            return marked(2 * len(steps)).reshape(2, len(steps), 144)
+
+        def sample(self, count):
+            return marked(count).reshape(count, 144)
+
+    held_out = marked(64)
+    numbers = {name: rng.random(64) + 1 for name in (
+        "squared_error", "gaussian_squared_error", "sersic_squared_error", "log_likelihood",
+        "gaussian_log_likelihood", "sersic_log_likelihood",
+    )}
+    result = Evaluation(
+        metrics={}, mean=marked(64), variance=marked(64), z_mean=rng.random((64, 2)),
+        gaussians=marked(64), calibration=calibrate(held_out, held_out),
+        morphology=rng.random((64, 4)), drawn_morphology=rng.random((64, 4)), **numbers,
+    )
+    kept = {}
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.update({path.stem: figure}))
+    history = {"iteration": [1, 2], "kl": [1.0, 2.0]}
+    draw_figures(tmp_path, Model(), result, held_out, history, row_order=row_order)
+    first = -1 if row_order == "bottom" else 0
+    for name in ("samples", "traversal"):
+        for picture in pictures(kept[name]):
+            np.testing.assert_array_equal(picture[first, :12], np.ones(12))
+    bright = np.argwhere(pictures(kept["embedding"])[0] == 1)[:, 0]
+    assert set(bright % 12) == {first % 12}
+    for i in (0, 1, 2, 4):
+        assert (pictures(kept["reconstructions"])[i][first] > 0.9).all()
+    with pytest.raises(DataError, match="row_order"):
+        draw_figures(tmp_path, Model(), result, held_out, history, row_order="up")
+
+
+def test_captions_say_that_the_gaussian_has_no_sky(rng):
+    for name in ("squared_error", "likelihood"):
+        assert re.search("(no|without a) sky term", figures.CAPTIONS[name][1])
 
 
 def test_wrong_shapes_are_named(rng):

@@ -3,9 +3,11 @@
 import json
 import os
 import time
+import zipfile
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from layerkit import galaxy
@@ -45,6 +47,23 @@ def test_prepares_once_and_again_when_the_pictures_change(tmp_path, rng, capsys)
     assert len(galaxy.gather(folder, cache)) == 5
 
 
+def test_another_extension_is_another_set(tmp_path, rng):
+    y, x = np.mgrid[:120, :120] - 60
+    bands = [
+        900 * np.exp(-np.hypot(y / ratio, x) / 5) + rng.normal(0, 2, (120, 120))
+        for ratio in (0.4, 1.0)
+    ]
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(band, name=f"B{k}") for k, band in enumerate(bands))]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    one, two = (
+        galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5", hdu=hdu) for hdu in ("b0", 2)
+    )
+    assert (one.source, two.source) == ("a.fits[b0]", "a.fits[2]")
+    assert one.ids == two.ids == ["a"]
+    assert one.images[0, 5:20, 34].mean() < two.images[0, 5:20, 34].mean() - 0.05
+    assert len(galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5")) == 2
+
+
 def test_results_folder_must_be_writable(tmp_path):
     assert galaxy.results_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
@@ -52,11 +71,139 @@ def test_results_folder_must_be_writable(tmp_path):
         galaxy.results_folder(tmp_path / "file")
 
 
-def test_an_earlier_model_is_set_aside_and_json_is_whole(tmp_path, capsys):
-    galaxy.set_aside(tmp_path / "model.h5")
-    (tmp_path / "model.h5").write_text("precious")
-    galaxy.set_aside(tmp_path / "model.h5")
-    assert not (tmp_path / "model.h5").exists()
-    assert (tmp_path / "model.previous.h5").read_text() == "precious"
-    galaxy.write_json(tmp_path / "m.json", {"a": 1, "b": float("nan")})
-    assert json.loads((tmp_path / "m.json").read_text()) == {"a": 1, "b": None}
+def folder_of(rng, path, count=3):
+    path.mkdir(parents=True)
+    for i in range(count):
+        picture(rng, path / f"{i}.bmp")  # uncompressed: all of one size
+    return path
+
+
+def zip_of(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return path
+
+
+def test_two_folders_of_equal_names_are_two_sets(tmp_path, rng):
+    cache = tmp_path / "out" / "galaxies.h5"
+    first = galaxy.gather(folder_of(rng, tmp_path / "g" / "band"), cache)
+    other = folder_of(rng, tmp_path / "r" / "band")
+    alone = galaxy.gather(other, tmp_path / "alone" / "galaxies.h5")
+    replaced = []
+    second = galaxy.gather(other, cache, replacing=replaced.append)
+    assert first.ids == second.ids
+    np.testing.assert_array_equal(second.images, alone.images)
+    assert not np.array_equal(second.images, first.images)
+    (told,) = replaced
+    np.testing.assert_array_equal(told.images, alone.images)
+
+
+def test_pictures_changed_behind_ones_back_are_seen(tmp_path, rng, capsys):
+    """Of equal names, sizes and times, nothing but the content is another."""
+    folder, cache = folder_of(rng, tmp_path / "pictures"), tmp_path / "out" / "galaxies.h5"
+    first = galaxy.gather(folder, cache)
+    known = (folder / "1.bmp").stat()
+    picture(rng, folder / "1.bmp")
+    os.utime(folder / "1.bmp", ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert (folder / "1.bmp").stat().st_size == known.st_size
+    changed = galaxy.gather(folder, cache)
+    assert not np.array_equal(changed.images[1], first.images[1])
+    np.testing.assert_array_equal(changed.images[0], first.images[0])
+
+    archive = zip_of(folder, tmp_path / "pictures.zip")
+    of_zip = galaxy.gather(archive, cache)
+    capsys.readouterr()
+    os.utime(archive, (1, 1))  # its content is what it was
+    galaxy.gather(archive, cache)
+    assert "earlier" in capsys.readouterr().out
+    known = archive.stat()
+    zip_of(folder_of(rng, tmp_path / "others"), tmp_path / "others.zip").rename(archive)
+    os.utime(archive, ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert archive.stat().st_size == known.st_size
+    assert not np.array_equal(galaxy.gather(archive, cache).images, of_zip.images)
+
+
+def test_a_set_stays_where_the_new_one_may_not_replace_it(tmp_path, rng):
+    cache = tmp_path / "out" / "galaxies.h5"
+    folder = folder_of(rng, tmp_path / "g")
+    galaxy.gather(folder, cache)
+    before = cache.read_bytes()
+
+    def refuse(new):
+        raise DataError("not these")
+
+    with pytest.raises(DataError, match="not these"):
+        galaxy.gather(folder_of(rng, tmp_path / "r"), cache, replacing=refuse)
+    assert cache.read_bytes() == before
+    (folder / "0.bmp").touch()  # prepared anew, and what comes out is what is there
+    galaxy.gather(folder, cache, replacing=refuse)
+    assert sorted(p.name for p in cache.parent.iterdir()) == ["contact_sheets", "galaxies.h5"]
+
+
+def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, capsys):
+    from layerkit.galaxy import gathering
+
+    folder, cache = folder_of(rng, tmp_path / "g"), tmp_path / "out" / "galaxies.h5"
+    whole = gathering.contact_sheets
+
+    def interrupted(galaxies, folder, source):
+        whole(galaxies, folder, source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gathering, "contact_sheets", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        galaxy.gather(folder, cache)
+    assert [p.name for p in cache.parent.iterdir()] == ["galaxies.h5"]
+    monkeypatch.setattr(gathering, "contact_sheets", whole)
+    galaxy.gather(folder, cache)
+    assert "earlier" in capsys.readouterr().out
+    sheets = cache.parent / "contact_sheets"
+    assert {p.name for p in sheets.iterdir()} >= {"kept.png", "kept-crops.png"}
+    # Of others they are others, and where they cannot be drawn the galaxies are there nevertheless.
+    first = (sheets / "kept.png").read_bytes()
+    galaxy.gather(folder_of(rng, tmp_path / "r"), cache)
+    assert (sheets / "kept.png").read_bytes() != first
+
+    def full(galaxies, folder, source):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(gathering, "contact_sheets", full)
+    assert len(galaxy.gather(folder, cache)) == 3
+    assert "no contact sheets: disk full" in capsys.readouterr().out
+    assert not sheets.exists()
+
+
+@pytest.mark.parametrize("where", ["", "out", "a/b"])
+def test_results_among_the_pictures_are_no_pictures(tmp_path, rng, where):
+    folder = folder_of(rng, tmp_path / "pictures")
+    out = folder / where
+    galaxy.gather(folder, out / "galaxies.h5")
+    galaxy.gather(folder, out / "held_out" / "galaxies.h5")
+    for name in ("samples.png", "embedding.png"):
+        picture(rng, out / name)
+    (out / "metrics.json").write_text("{}")
+    (out / "report.html").write_text("")
+    galaxy.set_aside(out)
+    picture(rng, out / "samples.png")
+    assert (out / "before-1" / "samples.png").exists()
+    assert galaxy.open_source(folder).ids == ["0", "1", "2"]
+    picture(rng, folder / "3.bmp")
+    assert len(galaxy.gather(folder, out / "galaxies.h5")) == 4
+    (out / "galaxies.h5").write_text("a list of mine")  # and so these are no results
+    (out / "before-1" / "metrics.json").unlink()
+    assert len(galaxy.open_source(folder)) > 4
+
+
+def test_figures_are_known_by_name():
+    from layerkit.galaxy import figures, layout
+
+    assert set(layout.FIGURES) == set(figures.CAPTIONS)
+
+
+def test_json_is_whole(tmp_path):
+    values = {"a": 1, "b": float("nan"), "c": {"d": [float("inf"), 2.5]}, "e": "\udcff", "f": 1j}
+    galaxy.write_json(tmp_path / "m.json", values)
+    assert json.loads((tmp_path / "m.json").read_text()) == {
+        "a": 1, "b": None, "c": {"d": [None, 2.5]}, "e": "\udcff", "f": "1j",
+    }

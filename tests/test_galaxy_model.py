@@ -373,3 +373,21 @@ def test_evaluate_counts_wins(net, rng):
             assert value == found.metrics[key], key
     assert refined["held_out_elbo"] > refined["encoded_held_out_elbo"]
     assert refined["closest_held_out_mse"] < refined["encoded_held_out_mse"]
+
+
+@pytest.mark.parametrize("method", [
+    "encode", "reconstruct", "scores", "log_likelihood", "bound", "importance_bound",
+])
+def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
+    layers = lk.load_net("nets/galaxy_gdae.py", pixels=16, hidden=7, latent=2)
+    model = galaxy.GalaxyModel(lk.Net(layers, 4, phase="test", dtype="float64"))
+    images = rng.random((6, 16))
+    with pytest.raises(NetError, match="masked values"):
+        getattr(model, method)(np.ma.masked_greater(images, images.max() / 2))
+    model.net.run.passes = 0
+    expected = getattr(model, method)(images)
+    model.net.run.passes = 0
+    found = getattr(model, method)(images.tolist())
+    for some, other in zip(*(x if isinstance(x, tuple) else [x] for x in (found, expected)),
+                           strict=True):
+        np.testing.assert_array_equal(some, other)

@@ -1,7 +1,14 @@
 """Preparing: galaxies of known place and size are found, framed, kept or excluded."""
 
 import io
+import json
 import re
+import resource
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,9 +18,10 @@ from skimage.transform import resize
 
 from layerkit.errors import DataError
 from layerkit.galaxy.dataset import load
+from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
 from layerkit.galaxy.preparation import Cut, Settings, cut_out, prepare, resample
-from layerkit.galaxy.sources import UnusableImageError, open_source
+from layerkit.galaxy.sources import open_source
 
 SIDE = 424  # as in Galaxy Zoo; binned by two for detection
 
@@ -168,9 +176,7 @@ def test_unusable_pictures(rng):
     assert reason(np.zeros((SIDE, SIDE), np.float32)) == "blank"
     assert reason(np.full((SIDE, SIDE), 0.3, np.float32)) == "blank"
     assert reason(np.zeros((0, 5), np.float32)) == "blank"
-    holed = picture(rng, galaxy)
-    holed[tuple(rng.integers(0, SIDE, 2))] = np.nan
-    assert reason(holed) == "not finite"
+    assert reason(np.full((SIDE, SIDE), np.nan, np.float32)) == "blank"
     assert reason(picture(rng)) == "no galaxy near the centre"
     assert reason(picture(rng, blob(330, 330, 20))) == "no galaxy near the centre"
     assert reason(picture(rng, blob(212, 212, 2, peak=0.9))) == "too small"
@@ -272,6 +278,149 @@ def test_an_interrupt_leaves_nothing_behind(rng, tmp_path):
     assert len(load(output)) == 2
 
 
+def test_a_full_disk_is_an_error_and_leaves_the_old_set(rng, tmp_path, small_disk):
+    good = picture(rng, blob(212, 212, 20))
+    row = 69 * 69 * 4
+    folder = small_disk(40 * row)
+    output = folder / "set.h5"
+    prepare(Pictures(good), output, progress=False)
+    before = output.read_bytes()
+    for count in (15, 20, 25, 38, 45, 80):
+        # Too many for the disk: twice while they are put together, or as they come.
+        many = Pictures(*[good] * count)
+        if count == 15:
+            prepare(many, folder / "fits.h5", progress=False)
+            (folder / "fits.h5").unlink()
+            continue
+        with pytest.raises(DataError) as caught:
+            prepare(many, output, progress=False)
+        assert "set.h5: cannot be written (No space left on device)" in str(caught.value)
+        assert output.read_bytes() == before
+        assert [p.name for p in folder.iterdir()] == ["set.h5"]
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 30_000, 150_000])
+def test_files_that_cannot_grow(rng, size, tmp_path):
+    good = picture(rng, blob(212, 212, 20))
+    output = tmp_path / "set.h5"
+    prepare(Pictures(good), output, progress=False)
+    before = output.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(DataError, match="cannot be written"):
+            prepare(Pictures(*[good] * 9), output, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert output.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["set.h5"]
+
+
+def test_trouble_with_the_source_is_not_the_outputs(rng, tmp_path):
+    good = picture(rng, blob(212, 212, 20))
+    source = Pictures(good, OSError(5, "Input/output error"))
+    with pytest.raises(DataError, match=r"pictures: cannot be read \(Input"):
+        prepare(source, tmp_path / "set.h5", progress=False)
+
+
+def test_the_source_is_never_overwritten(rng, tmp_path):
+    pixels = np.rint(255 * picture(rng, blob(212, 212, 20))).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for source, output in (
+        ("a.png", "a.png"), ("a.png", "link.png"), ("", "a.png"), ("a.zip", "a.zip"),
+        ("link.png", "a.png"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="a file of the source"):
+            prepare(open_source(tmp_path / source), tmp_path / output, progress=False)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    prepare(open_source(tmp_path / "a.png"), tmp_path / "a.h5", progress=False)
+    prepare(open_source(tmp_path / "a.png"), tmp_path / "a.h5", progress=False)
+
+
+def test_what_the_set_was_made_of(rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    origin = {"path": tmp_path, "files": [["a", np.int64(1), 1.5], ["\udcff", 2**63, None]]}
+    prepare(good, tmp_path / "set.h5", progress=False, origin=origin)
+    found = load(tmp_path / "set.h5").origin
+    assert found == {**origin, "path": str(tmp_path)}
+    prepare(good, tmp_path / "set.h5", progress=False)
+    assert load(tmp_path / "set.h5").origin is None
+    with pytest.raises(DataError, match=r"origin\['a'\] is a object"):
+        prepare(good, tmp_path / "set.h5", progress=False, origin={"a": object()})
+
+
+def test_threads_that_prepare_to_one_path(rng, tmp_path):
+    good = picture(rng, blob(212, 212, 20))
+    output = tmp_path / "set.h5"
+    failures = []
+
+    def work(count):
+        try:
+            for _ in range(3):
+                prepare(Pictures(*[good] * count), output, progress=False)
+                assert len(load(output)) in (1, 2, 3)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [p.name for p in tmp_path.iterdir()] == ["set.h5"]
+
+
+PREPARE_AND_HANG = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from test_galaxy_preparation import Pictures, blob, picture
+from layerkit.galaxy.preparation import prepare
+
+class Slow(Pictures):
+    def read(self, i):
+        if i == 3:
+            print("here", flush=True)
+            time.sleep(600)
+        return super().read(i)
+
+good = picture(np.random.default_rng(0), blob(212, 212, 20))
+prepare(Slow(*[good] * 5), sys.argv[2], workers=1, progress=False)
+"""
+
+
+def test_kill_9_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-c", PREPARE_AND_HANG, Path(__file__).parent, tmp_path / "set.h5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout.readline() == b"here\n"
+        finally:
+            child.kill()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
+def test_a_limit_that_is_none(limit, rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    with pytest.raises(DataError, match="limit must be a positive whole number"):
+        prepare(good, tmp_path / "set.h5", progress=False, limit=limit)
+    prepare(good, tmp_path / "set.h5", progress=False)
+    with pytest.raises(DataError, match="limit must be a positive whole number"):
+        load(tmp_path / "set.h5", limit)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", None, 3, ["a"]])
+def test_what_is_no_path(path, tmp_path):
+    for call in (lambda: prepare(Pictures(), path), lambda: load(path)):
+        with pytest.raises(DataError, match="path of a file"):
+            call()
+
+
 def test_output_that_cannot_be_written(rng, tmp_path):
     good = Pictures(picture(rng, blob(212, 212, 20)))
     (tmp_path / "file").write_bytes(b"")
@@ -280,9 +429,12 @@ def test_output_that_cannot_be_written(rng, tmp_path):
             prepare(good, output, progress=False)
 
 
-def test_rows_are_chunks(rng, tmp_path):
-    prepare(Pictures(picture(rng, blob(212, 212, 20))), tmp_path / "s.h5", size=32, progress=False)
+def test_any_program_that_reads_hdf5_can_look_inside(rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    prepare(good, tmp_path / "s.h5", size=32, progress=False)
     with h5py.File(tmp_path / "s.h5") as file:
+        np.testing.assert_array_equal(file["images"], load(tmp_path / "s.h5").images)
         assert file["images"].shape == (1, 32, 32)
-        assert file["images"].chunks == (1, 32, 32)
         assert file["images"].dtype == np.float32
+        assert json.loads(file.attrs["ids"]) == ["g0"]
+        assert file["scales"][0] == file["crops"][0, 2] / 32

@@ -1,11 +1,16 @@
 """Sources: every kind of file is read as the intensities that were written to it."""
 
+import bz2
 import gzip
 import io
+import os
 import pickle
 import socket
+import struct
 import zipfile
+import zlib
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -15,8 +20,10 @@ from skimage.data import hubble_deep_field
 
 from layerkit.errors import DataError
 from layerkit.galaxy import hubble
+from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.preparation import prepare
-from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source, stretch
+from layerkit.galaxy.scaling import stretch, unstretch
+from layerkit.galaxy.sources import is_prepared, open_source
 
 
 def encoded(pixels, kind="PNG", **settings):
@@ -102,12 +109,49 @@ def one(tmp_path, name, content):
     return source.read(0)
 
 
-def test_every_kind_of_pixel(rng, tmp_path):
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def deep_png(pixels):
+    """A PNG of 16 bits with the colours of `pixels`, (height, width, 1 to 4)."""
+    height, width, samples = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[samples]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(pixels, **settings):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **settings)
+    return file.getvalue()
+
+
+def fits_file(*hdus):
+    file = io.BytesIO()
+    fits.HDUList(list(hdus)).writeto(file)
+    return file.getvalue()
+
+
+def test_eight_bits_are_light(rng, tmp_path):
     rgba = pixels_of(rng, 9, 11, 4)
     expected = rgba[..., :3].mean(2) / 255
-    np.testing.assert_allclose(one(tmp_path, "rgba.png", encoded(rgba)), expected, atol=1e-7)
-    deep = pixels_of(rng, 9, 11, dtype=np.uint16)
-    np.testing.assert_allclose(one(tmp_path, "deep.png", encoded(deep)), deep / 65535, atol=1e-7)
+    for name, content in {
+        "rgba.png": encoded(rgba),
+        "colour.tiff": tiff(rgba[..., :3], photometric="rgb"),
+        "planar.tiff": tiff(
+            rgba[..., :3].transpose(2, 0, 1).copy(), photometric="rgb", planarconfig="separate"
+        ),
+        "packed.tiff": tiff(rgba[..., :3], photometric="rgb", compression="zlib"),
+        "colour.bmp": encoded(rgba[..., :3], "BMP"),
+        "colour.webp": encoded(rgba[..., :3], "WEBP", lossless=True),
+        "false.fits": encoded(rgba[..., :3]),  # the content decides
+    }.items():
+        image = one(tmp_path, name, content)
+        assert image.dtype == np.float32
+        np.testing.assert_allclose(image, expected, atol=1e-7)
     indexed = Image.fromarray(rgba[..., :3]).quantize(16)
     file = io.BytesIO()
     indexed.save(file, "PNG")
@@ -117,68 +161,261 @@ def test_every_kind_of_pixel(rng, tmp_path):
         atol=1e-7,
     )
 
-    def tiff(pixels, name, **settings):
-        file = io.BytesIO()
-        tifffile.imwrite(file, pixels, **settings)
-        return one(tmp_path, name, file.getvalue())
 
-    colour = pixels_of(rng, 9, 11, 3, dtype=np.uint16)
-    np.testing.assert_allclose(
-        tiff(colour, "deep-colour.tif", photometric="rgb"),
-        colour.mean(2) / 65535,
-        atol=1 / 65535,
-    )
-    np.testing.assert_allclose(
-        tiff(rgba[..., :3], "colour.tiff", photometric="rgb"), expected, atol=1e-7
-    )
-    for kind in (np.float32, np.float64):
-        unit = rng.random((9, 11)).astype(kind)
-        np.testing.assert_allclose(tiff(unit, "unit.tif"), unit, atol=1e-7)
-        counts = 1000 + 300 * unit
-        np.testing.assert_array_equal(tiff(counts, "counts.tif"), stretch(counts))
+def test_sixteen_bits_keep_their_numbers(rng, tmp_path):
+    grey, colour = pixels_of(rng, 9, 11, dtype=np.uint16), pixels_of(rng, 9, 11, 3, dtype=np.uint16)
+    more = pixels_of(rng, 9, 11, 4, dtype=np.uint16)
+    planar = colour.transpose(2, 0, 1).copy()
+    for name, content, expected in [
+        ("grey.png", encoded(grey), grey),
+        ("colour.png", deep_png(colour), np.rint(colour.mean(2))),
+        ("alpha.png", deep_png(more), np.rint(more[..., :3].mean(2))),
+        ("grey.tif", tiff(grey), grey),
+        ("big.tif", tiff(grey, bigtiff=True, byteorder=">"), grey),
+        ("white.tif", tiff(grey, photometric="miniswhite"), 65535 - grey),
+        ("packed.tif", tiff(grey, compression="zlib", predictor=True), grey),
+        ("colour.tif", tiff(colour, photometric="rgb"), np.rint(colour.mean(2))),
+        ("alpha.tif", tiff(more, photometric="rgb"), np.rint(more[..., :3].mean(2))),
+        ("planar.tif", tiff(planar, photometric="rgb"), np.rint(colour.mean(2))),
+    ]:
+        image = one(tmp_path, name, content)
+        assert image.dtype == np.uint16, name
+        np.testing.assert_array_equal(image, expected, name)
+        assert open_source(tmp_path / name).deep == [0]
+    (tmp_path / "odd.png").write_bytes(deep_png(more[..., :2]))
+    assert reason(open_source(tmp_path / "odd.png"), 0).startswith("a grey PNG of 16 bits")
 
 
-def test_stretch_does_not_depend_on_units(rng):
+def test_floats_and_signed_integers_are_physical(rng, tmp_path):
+    flux = rng.normal(0, 1e-3, (9, 11, 3))
+    for kind in ("f4", "f8"):
+        values = flux.astype(kind)
+        one_band = one(tmp_path, "flux.tif", tiff(values[..., 0]))
+        assert one_band.dtype == np.float64
+        np.testing.assert_array_equal(one_band, values[..., 0])
+        three = one(tmp_path, "rgb.tif", tiff(values, photometric="rgb"))
+        np.testing.assert_allclose(three, flux.mean(2), atol=1e-9)
+    counts = rng.integers(-3000, 3000, (9, 11))
+    for kind in ("i2", "i4", "u4"):
+        image = one(tmp_path, "counts.tif", tiff(abs(counts).astype(kind)))
+        assert image.dtype == np.float64
+        np.testing.assert_array_equal(image, abs(counts))
+
+
+def test_stretch_does_not_depend_on_units_and_can_be_undone(rng):
     sky = rng.normal(0, 1, (60, 60))
     sky[30:34, 30:34] += 500
-    image = stretch(sky)
+    image = stretch(sky, 0, 1, sky.max())
     assert image.min() >= 0
     assert image.max() == 1
-    np.testing.assert_allclose(stretch(sky * 1e-11 + 3e-9), image, atol=1e-5)
-    order = np.argsort(sky.ravel())
-    assert (np.diff(image.ravel()[order]) >= 0).all()
-    faint, bright = np.median(image), np.median(image[30:34, 30:34])
-    assert faint < 0.1 < 0.9 < bright
-    assert np.isnan(stretch(np.where(sky > 100, np.nan, sky))[31, 31])
+    np.testing.assert_allclose(
+        stretch(sky * 1e-11 + 3e-9, 3e-9, 1e-11, sky.max() * 1e-11 + 3e-9), image, atol=1e-6
+    )
+    assert image[0, 0] == pytest.approx(
+        np.arcsinh((sky[0, 0] + 3) / 10) / np.arcsinh((sky.max() + 3) / 10), abs=1e-6
+    )
+    assert np.isnan(stretch(np.where(sky > 100, np.nan, sky), 0, 1, 9)[31, 31])
+    inside = (image > 0) & (image < 1)
+    back = unstretch(np.stack([image, image]), [[0, 1, sky.max()], [100, 2, 100 + 2 * sky.max()]])
+    np.testing.assert_allclose(back[0][inside], sky[inside], atol=1e-3)
+    np.testing.assert_allclose(back[1][inside], 100 + 2 * sky[inside], atol=2e-3)
+    np.testing.assert_array_equal(unstretch(image, [0, 0, 4095]), 4095 * image.astype("f8"))
 
 
 def test_fits(rng, tmp_path):
     data = rng.gamma(1, 100, (12, 14)).astype(np.float32)
-    expected = stretch(data)
-
-    def content(*hdus):
-        file = io.BytesIO()
-        fits.HDUList(list(hdus)).writeto(file)
-        return file.getvalue()
-
-    first = content(fits.PrimaryHDU(data))
-    np.testing.assert_array_equal(one(tmp_path, "a.fits", first), expected)
-    np.testing.assert_array_equal(one(tmp_path, "b.fits.gz", gzip.compress(first)), expected)
-    second = content(fits.PrimaryHDU(), fits.ImageHDU(data[None]))
-    np.testing.assert_array_equal(one(tmp_path, "c.fit", second), expected)
-    squeezed = content(fits.PrimaryHDU(), fits.CompImageHDU(data.astype(np.int32)))
-    np.testing.assert_array_equal(
-        one(tmp_path, "d.fits.fz", squeezed), stretch(data.astype(np.int32))
-    )
-    noise = rng.normal(0, 20, data.shape)
-    cube = np.stack([data - noise, data + noise, data])
-    np.testing.assert_allclose(
-        one(tmp_path, "e.fits", content(fits.PrimaryHDU(cube))), expected, atol=1e-5
-    )
-    (tmp_path / "table.fits").write_bytes(content(fits.PrimaryHDU()))
+    first = fits_file(fits.PrimaryHDU(data))
+    counts = data.astype(np.int32)
+    unsigned = fits.PrimaryHDU(data.astype(np.uint16))  # BZERO is 32768
+    blank = fits.PrimaryHDU(data.astype(np.int16))
+    blank.header["BLANK"] = int(data.astype(np.int16)[3, 4])
+    for name, content, expected in [
+        ("a.fits", first, data),
+        ("b.fits.gz", gzip.compress(first), data),
+        ("b.bz2", bz2.compress(first), data),
+        ("c.fit", fits_file(fits.PrimaryHDU(), fits.ImageHDU(data[None])), data),
+        ("d.flt", first, data),
+        ("d", first, data),
+        ("d.jpg", first, data),
+        ("e.img", fits_file(unsigned), data.astype(np.uint16)),
+        ("f.fz", fits_file(fits.PrimaryHDU(), fits.CompImageHDU(counts)), counts),
+        ("g.fits", fits_file(fits.PrimaryHDU(), fits.CompImageHDU(
+            data, compression_type="GZIP_2", quantize_level=0)), data),
+    ]:  # fmt: skip
+        image = one(tmp_path, name, content)
+        assert image.dtype == np.float64
+        np.testing.assert_array_equal(image, expected, name)
+    holed = one(tmp_path, "h.fits", fits_file(blank))
+    assert np.isnan(holed[3, 4])
+    (tmp_path / "table.fits").write_bytes(fits_file(fits.PrimaryHDU()))
     (tmp_path / "cut.fits").write_bytes(first[:2900])
     assert reason(open_source(tmp_path / "table.fits"), 0) == "not an image"
     assert reason(open_source(tmp_path / "cut.fits"), 0) == "unreadable"
+
+
+def test_stacks_in_a_zip(rng, zipped):
+    stacks = rng.normal(0, 1, (2, 5, 12, 14))
+    packed = [
+        fits.CompImageHDU(x, compression_type="GZIP_1", quantize_level=0) for x in stacks
+    ]
+    path = zipped([
+        ("a.fits", fits_file(fits.PrimaryHDU(), *packed)),
+        ("b.tif", tiff(stacks[0], photometric="minisblack", compression="zlib")),
+        ("c.fits.gz", gzip.compress(fits_file(fits.PrimaryHDU(stacks[1])))),
+    ])  # fmt: skip
+    source = pickle.loads(pickle.dumps(open_source(path)))
+    assert source.ids[9:16] == ["a[0009]", *(f"b[{k:04d}]" for k in range(5)), "c[0000]"]
+    expected = [*stacks[0], *stacks[1], *stacks[0], *stacks[1]]
+    for k in [*range(20), *rng.permutation(20)]:
+        np.testing.assert_allclose(source.read(k), expected[k], atol=1e-6)
+
+
+def test_colours_and_stacks(rng, tmp_path):
+    band = rng.normal(0, 1, (4, 12, 14))
+    stack = rng.normal(0, 1, (6, 12, 14))
+
+    def check(content, expected, name="s.fits"):
+        (tmp_path / name).write_bytes(content)
+        source = pickle.loads(pickle.dumps(open_source(tmp_path / name)))
+        many = len(expected) > 1
+        assert source.ids == [f"s[{k:04d}]" if many else "s" for k in range(len(expected))]
+        for k in [*range(len(source)), 0]:
+            np.testing.assert_allclose(source.read(k), expected[k], atol=1e-6)
+
+    def primary(data):
+        return fits_file(fits.PrimaryHDU(data))
+
+    for n in (3, 4):
+        check(primary(band[:n]), [band[:n].mean(0)])
+        check(primary(band[:n].transpose(1, 2, 0)), [band[:n].mean(0)])
+    check(primary(band[:1, None]), [band[0]])
+    check(primary(band[:2]), band[:2])
+    check(primary(stack), stack)
+    check(primary(stack[:, None]), stack)
+    check(primary(np.stack([band[:3], band[1:]])), [band[:3].mean(0), band[1:].mean(0)])
+    check(fits_file(fits.PrimaryHDU(), fits.CompImageHDU(stack, quantize_level=0,
+          compression_type="GZIP_1")), stack)  # fmt: skip
+    check(gzip.compress(primary(stack)), stack)
+    check(fits_file(fits.PrimaryHDU(), *(fits.ImageHDU(x) for x in stack)), stack)
+    check(fits_file(fits.PrimaryHDU(stack[0]), *(fits.ImageHDU(x) for x in stack[1:])), stack)
+    check(tiff(stack, photometric="minisblack"), stack)
+    check(tiff(stack, photometric="minisblack", planarconfig="separate"), stack)
+    check(tiff(stack, photometric="minisblack", volumetric=True), stack)
+    check(tiff(stack.astype("f4"), photometric="minisblack", compression="zlib"), stack)
+    deep = pixels_of(rng, 6, 12, 14, dtype=np.uint16)
+    check(tiff(deep, imagej=True), deep)
+    grey = pixels_of(rng, 6, 12, 14)
+    check(tiff(grey, photometric="minisblack"), grey / 255)
+
+
+def test_many_pictures_in_hdf5(rng, tmp_path):
+    def check(expected, **data):
+        with h5py.File(tmp_path / "s.h5", "w") as file:
+            for name, values in data.items():
+                file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]))
+        source = pickle.loads(pickle.dumps(open_source(tmp_path / "s.h5")))
+        assert len(source) == len(expected)
+        for k in range(len(source)):
+            np.testing.assert_allclose(source.read(k), expected[k], atol=1e-6)
+        return source
+
+    colour = pixels_of(rng, 5, 12, 14, 3)
+    galaxy10 = check(colour.mean(3) / 255, images=colour, ans=np.arange(5), ra=np.ones(5))
+    assert galaxy10.ids == [f"s[{k:04d}]" for k in range(5)]
+    assert galaxy10.read(0).dtype == np.float32
+    check(colour.mean(3) / 255, images=colour.transpose(0, 3, 1, 2))
+    check([colour[0].mean(2) / 255], images=colour[0])
+    flux = rng.normal(0, 1, (3, 12, 14))
+    assert check(flux, anything=flux).read(0).dtype == np.float64
+    check([flux[0]], images=flux[0])
+    deep = pixels_of(rng, 4, 12, 14, dtype=np.uint16)
+    assert check(deep, images=deep.astype(">u2")).deep == [0, 1, 2, 3]
+
+
+def test_science_extensions_come_first(rng, tmp_path):
+    science, weight = rng.normal(0, 1, (2, 12, 14))
+    path = tmp_path / "a.fits"
+
+    def check(expected, *hdus, **settings):
+        path.write_bytes(fits_file(*hdus))
+        source = open_source(path, **settings)
+        assert len(source) == 1
+        np.testing.assert_array_equal(source.read(0), expected)
+
+    def image(name, data=weight):
+        return fits.ImageHDU(data, name=name)
+
+    first = fits.PrimaryHDU()
+    for name in ("WHT", "ERR", "weight_map", "VAR_POISSON", "DQ", "IVAR", "MASK", "SIGMA"):
+        check(science, first, image(name), image("SCI", science))
+        check(science, first, image(name), image("", science))
+        check(science, fits.PrimaryHDU(science), image(name))
+    check(science, fits.PrimaryHDU(weight), image("IMAGE", science))
+    flags = fits.CompImageHDU(np.zeros((12, 14), np.int32), name="BPM")
+    check(science, first, flags, fits.CompImageHDU(science, name="SCI", quantize_level=0,
+          compression_type="GZIP_1"))  # fmt: skip
+    every = (first, image("WHT"), image("SCI", science))
+    check(weight, *every, hdu=1)
+    check(weight, *every, hdu="wht")
+    assert reason(open_source(path, hdu=7), 0) == "no image in HDU 7"
+    path.write_bytes(fits_file(first, image("WHT")))
+    assert reason(open_source(path), 0) == "not an image"
+
+
+def test_names_of_any_bytes(rng, tmp_path):
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    for name in (b"caf\xe9.png", b"caf\xff.png", b"two\nlines.png"):
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(encoded(pixels_of(rng, 8, 8)))
+    source = open_source(folder)
+    assert source.ids == ["caf\\xe9", "caf\\xff", "two\\nlines"]
+    assert all(source.read(k).shape == (8, 8) for k in range(3))
+    (tmp_path / "s[0001].png").write_bytes(encoded(pixels_of(rng, 8, 8)))
+    (tmp_path / "s.tif").write_bytes(tiff(rng.normal(0, 1, (2, 8, 8)), photometric="minisblack"))
+    ids = open_source(tmp_path).ids
+    assert len(ids) == len(set(ids)) == 6
+
+
+def test_regular_files_only(rng, tmp_path):
+    folder = tmp_path / "pile"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    picture = encoded(pixels_of(rng, 8, 8))
+    (folder / "sub" / "deep" / "1.png").write_bytes(picture)
+    os.mkfifo(folder / "pipe.fits")
+    os.symlink("/dev/zero", folder / "zero.png")
+    with socket.socket(socket.AF_UNIX) as one_end:
+        one_end.bind(str(folder / "end"))
+        (folder / "gone.png").symlink_to(folder / "nothing")
+        source = open_source(folder)
+        assert source.ids == ["end", "gone", "pipe", "1", "zero"]
+        reasons = {source.ids[k]: reason(source, k) for k in (0, 1, 2, 4)}
+        assert reasons == {
+            "end": "not a regular file", "gone": "unreadable",
+            "pipe": "not a regular file", "zero": "not a regular file",
+        }  # fmt: skip
+        for path in (folder / "pipe.fits", folder / "end", "/dev/zero"):
+            with pytest.raises(DataError, match="not a regular file"):
+                open_source(path)
+
+
+def test_linked_folders_are_followed_once(rng, tmp_path):
+    folder, other = tmp_path / "pile", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    for path in (folder / "1.png", other / "2.png"):
+        path.write_bytes(encoded(pixels_of(rng, 8, 8)))
+    (folder / "a-link").symlink_to(other)
+    (folder / "again").symlink_to(other)
+    (folder / "b-link").symlink_to(folder)
+    (folder / "up").symlink_to("/")
+    (other / "back").symlink_to(folder)
+    (folder / "3.png").symlink_to(other / "2.png")
+    assert open_source(folder).files == ["1.png", "3.png", "a-link/2.png"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "link").symlink_to(other)
+    assert sorted(open_source(empty).ids) == ["1", "2", "3"]  # two of them by way of `back`
 
 
 @pytest.mark.parametrize(
@@ -186,7 +423,7 @@ def test_fits(rng, tmp_path):
     [
         ("gone.zip", None, "no such file"),
         ("empty.zip", b"PK\5\6" + bytes(18), "an empty zip"),
-        ("false.zip", b"GIF89a", "not a zip"),
+        ("false.zip", b"galaxies", "not a zip"),
         ("cut.zip", b"PK\3\4" + bytes(50), "truncated"),
         ("notes.txt", b"twelve galaxies", "not a zip, a picture"),
         ("folder/", None, "an empty folder"),

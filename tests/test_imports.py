@@ -10,14 +10,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
-    ["layerkit.errors"],
-    ["layerkit.backends"],
-    ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
+    ["layerkit.errors", "layerkit.display"],
+    ["layerkit.files", "layerkit.locks"],
+    ["layerkit.hdf5"],
+    ["layerkit.backends", "layerkit.settings"],
+    ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile", "layerkit.wiring"],
+    ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
+    ["layerkit.inference"],
     ["layerkit.net"],
-    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck"],
+    ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit"],
     ["layerkit.command"],

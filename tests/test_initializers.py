@@ -120,14 +120,13 @@ def test_each_parameter_has_numbers_of_its_own(init, seed):
 
 
 def test_unknown_names():
-    with pytest.raises(NetError, match="unknown initialiser 'glorot': choose one of zeros, normal"):
+    with pytest.raises(NetError, match=r"\(zeros, normal, .*got 'glorot'"):
         I.get("glorot")
 
 
 @pytest.mark.parametrize("init", [[1.0, 2.0], None, np.zeros(2), 1j], ids=repr)
 def test_what_is_no_initialiser(init):
-    with pytest.raises(NetError, match=r"a name .*xavier.* or a number, got "):
+    with pytest.raises(NetError, match=r"a name .*xavier.* or a finite number, got "):
         I.get(init)
-    dense = L.Dense("y", "x", units=1, bias=init)
-    with pytest.raises(NetError, match=r"layer 'y' .Dense.: bias: an initialiser is"):
-        lk.Net([L.Input("x", shape=(2,)), dense])
+    with pytest.raises(NetError, match=r"layer 'y' .Dense.: bias must be an initialiser"):
+        L.Dense("y", "x", units=1, bias=init)

@@ -813,14 +813,15 @@ def forgetful():
         (lambda: [L.ReLU("a", "a")], ["circle", "'a' -> 'a'"]),
         (lambda: [x(), L.Input("t", shape=(4,)), L.SquareLoss("loss", "x", "t")],
          ["'loss' (SquareLoss)", "(5,)", "(4,)", "x, t"]),
-        (lambda: [x(), L.Dense("y", "x", unit=3)], ["'y' (Dense)", "unit", "units: int"]),
+        (lambda: [x(), L.Dense("y", "x", unit=3)],
+         ["'y' (Dense)", "'unit'", "(name, bottom, units"]),
         (lambda: [x(), L.ReLU("y", "x", slope=3)], ["'y' (ReLU)", "slope"]),
         (lambda: [x(), L.Dense("y", "x")], ["'y' (Dense)", "units"]),
         (lambda: [x(), L.Dense("y", "x", units=0)], ["'y' (Dense)", "units", "0"]),
         (lambda: [x(), L.Dense("y", "x", units=2, neuron="rely")], ["'rely'", "relu"]),
         (lambda: [x(), L.Dense("y", "x", units=2, weight="hee")],
          ["'y' (Dense)", "weight", "'hee'"]),
-        (lambda: [x(), L.Dense("y", ["x"], units=2)], ["'y' (Dense)", "['x']", "strings"]),
+        (lambda: [x(), L.Dense("y", ["x"], units=2)], ["'y' (Dense)", "['x']", "non-empty text"]),
         (lambda: [x(), L.Dense("", "x", units=2)], ["Dense", "non-empty"]),
         (lambda: [x(), L.Slice("s", "x", tops=["a", "b"])], ["'s' (Slice)", "5"]),
         (lambda: [x(), forgetful()], ["'f' (Forgetful)", "0 tops"]),
@@ -846,10 +847,10 @@ def test_layers_that_cannot_be_wired(make, words):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"phase": "training"}, ["phase", "'training'", "train, test"]),
-        ({"gradients": "some"}, ["gradients", "'some'", "parameters, all, none"]),
-        ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
-        ({"dtype": "float99"}, ["dtype", "'float99'", "float32, float64"]),
+        ({"phase": "training"}, ["phase", "'training'", "'train', 'test'"]),
+        ({"gradients": "some"}, ["gradients", "'some'", "'parameters', 'all', 'none'"]),
+        ({"dtype": "float16"}, ["dtype", "'float16'", "'float32' or 'float64'"]),
+        ({"dtype": "float99"}, ["dtype", "'float99'", "'float32' or 'float64'"]),
         ({"batch_size": 0}, ["batch_size", "0"]),
     ],
 )
@@ -861,3 +862,275 @@ def test_settings_of_a_net_that_cannot_be(settings, words):
 
 def test_dtypes_can_be_given_as_types():
     assert lk.Net(regression(), dtype=np.float64).dtype == lk.Net(regression(), dtype=float).dtype
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", np.dtype(">f8"), "single", np.longdouble, "f"])
+def test_a_dtype_is_that_of_the_processor(dtype, xt):
+    """Bytes in another order would be read by kernels as other numbers."""
+    if np.dtype(dtype).itemsize > 8:
+        with pytest.raises(NetError, match="dtype"):
+            lk.Net(regression(), dtype=dtype)
+        return
+    net, plain = lk.Net(regression(), ROWS, dtype=dtype), lk.Net(
+        regression(), ROWS, dtype=np.dtype(dtype).name
+    )
+    assert net.dtype.isnative
+    losses = [lk.Adam(n).step(**xt) for n in (net, plain)]
+    assert losses[0] == losses[1]
+    np.testing.assert_array_equal(net.arena.data, plain.arena.data)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"dtype": None}, ["dtype", "None"]), ({"dtype": 5}, ["dtype", "5"]),
+    ({"dtype": "f4,f4"}, ["dtype"]), ({"dtype": {"names": 1}}, ["dtype"]),
+    ({"batch_size": True}, ["batch_size", "True"]), ({"batch_size": 4.0}, ["batch_size", "4.0"]),
+    ({"batch_size": 2**50}, ["GB"]), ({"seed": False}, ["seed", "False"]),
+    ({"seed": "1"}, ["seed"]), ({"seed": np.ones((30, 30))}, ["seed"]),
+    ({"share": 5}, ["share", "a net", "5"]), ({"tf32": "no"}, ["tf32", "'no'"]),
+    ({"phase": None}, ["phase"]), ({"phase": ["train"]}, ["phase"]),
+    ({"kernels": True}, ["kernels"]), ({"gradients": 1}, ["gradients"]),
+    ({"backend": "tpu"}, ["tpu"]), ({"backend": 3}, ["3"]),
+    ({"layers": "x"}, ["list of layers"]), ({"layers": 3}, ["list of layers"]),
+    ({"layers": {"x": 1}}, ["'x'", "not a Layer"]),
+])
+def test_settings_of_other_kinds(settings, words):
+    with pytest.raises(LayerkitError) as message:
+        lk.Net(**{"layers": regression(), **settings})
+    one_line(message, *words)
+
+
+def test_batch_sizes_and_seeds_may_be_numpys(xt):
+    net = lk.Net(regression(), np.uint8(ROWS), dtype="float64", seed=np.int64(3))
+    assert net.forward(**xt) == double(regression(), seed=3).forward(**xt)
+    assert type(net.run.batch_size) is type(net.run.seed) is int
+    assert lk.Net(iter(regression()), 4).run.batch_size == 4
+
+
+# Names of inputs.
+
+
+@pytest.mark.parametrize("name", [
+    "self", "outputs", "count", "net", "given", "inputs", "args", "settings", "method", "plan",
+])
+def test_inputs_may_be_called_like_arguments(name, rng):
+    """In every call that takes inputs by name."""
+    layers = [L.Input(name, shape=(3,)), L.Dense("y", name, units=3),
+              L.SquareLoss("loss", "y", name)]
+    net, plain = lk.Net(layers, ROWS, gradients="all"), lk.Net([
+        L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x"),
+    ], ROWS)
+    x = rng.standard_normal((ROWS, 3)).astype("float32")
+    given = {name: x}
+    assert net.forward(**given) == plain.forward(x=x)
+    net.backward(**given)  # of an objective with derivative x
+    np.testing.assert_array_equal(net.infer("y", **given), plain.infer("y", x=x))
+    solvers = [lk.SGD(n, 0.01) for n in (net, plain)]
+    assert solvers[0].step(**given) == solvers[1].step(x=x)
+    np.testing.assert_array_equal(solvers[0].steps(2, **given), solvers[1].steps(2, x=x))
+    solvers[0].profile(1, **given)
+    assert f"input {name}" in lk.check_gradients(net, **given).errors
+    assert f"input {name}" in lk.check_gradients(L.Tanh("y", name), **given).errors
+
+
+@pytest.mark.parametrize("name", [
+    "sample", "iterations", "tolerance", "directions", "elements", "seed",
+])
+def test_names_that_calls_use_otherwise_are_refused(name):
+    for make in (lambda: L.Input(name, shape=(3,)), lambda: L.Input("x", shape=(3,), tops=name)):
+        with pytest.raises(NetError) as message:
+            make()
+        one_line(message, "(Input)", f"{name}=", "another name")
+    L.Input(name, shape=(3,), tops="x")
+
+
+def test_a_blob_called_sample_cannot_be_given_to_infer(rng):
+    net = lk.Net([L.Input("x", shape=(3,)), L.Add("sample", "x"), L.Add("y", "sample")])
+    with pytest.raises(NetError) as message:
+        net.infer("y", sample=rng.random((40, 3)))
+    one_line(message, "sample=", "True or False")
+    assert net.infer("sample", x=np.ones((2, 3))).shape == (2, 3)
+
+
+def test_an_input_goes_by_the_name_of_its_blob_everywhere(rng):
+    layers = [
+        L.Input("layer", shape=(3,), tops="x"), L.Dense("y", "x", units=3),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    net = lk.Net(layers, ROWS, dtype="float64", gradients="all")
+    x = rng.standard_normal((ROWS, 3))
+    expected = x @ net.params["y/weight"].data + net.params["y/bias"].data
+    assert net.forward(x=x) == pytest.approx(0.5 * ((expected - x) ** 2).sum() / ROWS)
+    net.backward(x=np.zeros_like(x))
+    np.testing.assert_allclose(net.infer("y", x=x), expected, rtol=1e-13)
+    assert lk.SGD(net, 1e-9).step(x=x) == net.losses["loss"]
+    assert "input x" in lk.check_gradients(net, x=x).errors
+    assert "input x" in lk.check_gradients(layers, x=x).errors
+    lk.Net(lk.with_data(layers, L.MemoryData("x", data=x)), ROWS).forward()
+    for call in (net.forward, lk.SGD(net, 0.1).step):
+        with pytest.raises(NetError) as message:
+            call(layer=x)
+        one_line(message, "'layer'", "'x'")
+
+
+# Nets made from one list have nothing in common.
+
+
+def settings_of(layer):
+    """All lists, dictionaries, sets and arrays that can be reached from a layer's attributes."""
+    found, waiting = [], [value for name, value in vars(layer).items() if name != "run"]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict | set | np.ndarray):
+            found.append(value)
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif isinstance(value, lk.Layer):
+            waiting += vars(value).values()
+    return found
+
+
+class Mutable(lk.Layer):
+    """Has settings of every kind, and changes them while it runs."""
+
+    def __init__(self, name, bottom, *, steps, table, names, options, inner):
+        super().__init__(name, [bottom])
+        self.steps, self.table, self.names, self.options = steps, table, names, options
+        self.inner = inner
+        self.seen = []
+
+    def setup(self, shapes):
+        self.steps.append(len(self.steps))
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.seen.append(1)
+        self.table += 1
+        self.names.add(len(self.names))
+        self.options["calls"][0] += 1
+        self.inner.slope += 1
+        total = len(self.seen) + self.table[0] + len(self.names) + self.options["calls"][0]
+        tops[0].data[...] = total + len(self.steps) + self.inner.slope
+
+
+def test_settings_do_not_leak_between_nets(rng):
+    steps, table, names, options = [0], np.zeros(3), {0}, {"calls": [0]}
+    inner = L.LeakyReLU("i", "x", slope=1.0)
+    layers = [L.Input("x", shape=(1,)), Mutable(
+        "y", "x", steps=steps, table=table, names=names, options=options, inner=inner)]
+    x = np.zeros((2, 1))
+    expected = [n + n + (1 + n) + n + 2 + (1 + n) for n in (1, 2, 3)]
+    for net in (lk.Net(layers, 2), lk.Net(layers, 2), lk.Net(layers, 2).rebuild()):
+        for total in expected:
+            net.forward(x=x)
+            assert net.blobs["y"].data.tolist() == [[total], [total]]
+    assert (steps, table.tolist(), names, options) == ([0], [0, 0, 0], {0}, {"calls": [0]})
+    assert inner.slope == 1
+    # Nor does a change of the list, once a net is made of it, show in what is rebuilt from it.
+    net = lk.Net(layers, 2)
+    steps.append(5)
+    layers[1].options["calls"][0] = 9
+    rebuilt = net.rebuild()
+    rebuilt.forward(x=x)
+    assert rebuilt.blobs["y"].data[0, 0] == expected[0]
+
+
+def test_no_layer_shares_settings_with_its_copies(rng):
+    layers = [
+        *galaxy_net(), L.Slice("parts", "x", tops=["a", "b", "c"], sizes=[2, 3, 4]),
+        L.Dense("leaky", "a", units=3, neuron="leaky_relu"), L.Concat("both", "a", "b"),
+        L.MemoryData("data", data=[rng.random((5, 2)), np.arange(5)], tops=["d", "e"]),
+    ]
+    one, other = lk.Net(layers, 4), lk.Net(layers, 4)
+    for layer in layers:
+        for net in (one, other):
+            mine = {id(v) for v in settings_of(net.layers[layer.name])}
+            theirs = [v for v in settings_of(layer) if id(v) in mine]
+            assert all(any(v is a for a in layer.arrays) for v in theirs if layer.is_source)
+            assert layer.is_source or not theirs
+    one.layers["leaky"].neuron.slope = 9.0
+    assert other.layers["leaky"].neuron.slope == layers[-3].neuron.slope != 9
+
+
+def test_layers_of_a_net_make_no_other_net():
+    """Their kernels and parameters are those of the first."""
+    net = lk.Net(regression())
+    with pytest.raises(NetError) as message:
+        lk.Net(list(net.layers.values()))
+    one_line(message, "'x' (Input)", "net.descriptions")
+    assert lk.Net(net.descriptions).layers.keys() == net.layers.keys()
+
+
+def test_what_cannot_be_copied_is_shared(tmp_path):
+    with open(tmp_path / "log", "w") as file:
+        layer = L.Input("x", shape=(2,))
+        layer.file = file
+        assert lk.Net([layer]).layers["x"].file is file
+
+
+# Plausible calls that cannot be right.
+
+
+class Odd(lk.initializers.Initializer):
+    """An initialiser of a user's own that draws what it is told to."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def draw(self, shape, normal):
+        return self.values
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (np.ones(7), ["(5, 7)", "(7,)"]), (1.0, ["(5, 7)", "()"]), (np.ones((7, 5)), ["(7, 5)"]),
+    (np.ma.masked_equal(np.ones((5, 7)), 1), ["masked"]), (np.ones((5, 7), complex), ["complex"]),
+    (None, ["object"]), (np.full((5, 7), 1e39), ["1e+39", "float32"]),
+], ids=["a row", "a number", "transposed", "masked", "complex", "nothing", "large"])
+def test_initial_values_of_another_shape_or_kind(values, words):
+    layers = regression()
+    layers[2] = L.Dense("h", "x", units=7, weight=Odd(values))
+    with pytest.raises(NetError) as message:
+        lk.Net(layers)
+    one_line(message, "'h/weight'", *words)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda net: net.freeze(5), ["pattern", "5"]), (lambda net: net.freeze(["h"]), ["['h']"]),
+    (lambda net: net.unfreeze(None), ["pattern", "None"]),
+    (lambda net: net.infer(5, x=np.ones((2, 5))), ["infer", "5"]),
+    (lambda net: net.infer(None, x=np.ones((2, 5))), ["infer", "None"]),
+    (lambda net: net.infer(["h", 3], x=np.ones((2, 5))), ["infer", "3"]),
+    (lambda net: net.infer("h", sample="no", x=np.ones((2, 5))), ["sample=", "'no'"]),
+    (lambda net: net.set_state({}), ["'seed'", "None"]),
+    (lambda net: net.set_state({"seed": 1, "passes": 1.5}), ["'passes'", "1.5"]),
+    (lambda net: net.set_state({"seed": 1, "passes": -1}), ["'passes'", "-1"]),
+    (lambda net: net.set_state({"seed": "1", "passes": 1}), ["'seed'"]),
+    (lambda net: lk.Adam(net).steps(1.0), ["count", "1.0"]),
+    (lambda net: lk.Adam(net).steps("2"), ["count", "'2'"]),
+    (lambda net: lk.Adam(net).steps(True), ["count", "True"]),
+    (lambda net: net.forward(np.ones((2, 5))), ["by name", "forward(x=array)"]),
+    (lambda net: net.backward(np.ones((2, 5))), ["by name", "backward(x=array)"]),
+    (lambda net: net.infer(x=np.ones((2, 5))), ["infer(outputs, x=array)"]),
+    (lambda net: net.infer("h", True, np.ones((2, 5))), ["infer(outputs, x=array)"]),
+    (lambda net: lk.Adam(net).step(np.ones((2, 5))), ["by name", "step(x=array)"]),
+    (lambda net: lk.Adam(net).steps(x=np.ones((2, 5))), ["steps(count, x=array)"]),
+    (lambda net: lk.Adam(net).profile(3, np.ones((2, 5))), ["profile(x=array)"]),
+    (lambda net: lk.check_gradients(5), ["5"]), (lambda net: lk.check_gradients([net]), ["list"]),
+    (lambda net: lk.check_gradients(L.Tanh, x=np.ones((2, 3))), ["Tanh"]),
+    (lambda net: lk.check_gradients(net, tolerance=np.nan), ["tolerance", "nan"]),
+    (lambda net: lk.check_gradients(net, tolerance=np.inf), ["tolerance", "inf"]),
+    (lambda net: lk.check_gradients(net, tolerance=0), ["tolerance", "0"]),
+    (lambda net: lk.check_gradients(net, tolerance="1"), ["tolerance", "'1'"]),
+    (lambda net: lk.check_gradients(net, directions=-1), ["directions", "-1"]),
+    (lambda net: lk.check_gradients(net, elements=1.5), ["elements", "1.5"]),
+    (lambda net: lk.check_gradients(net, seed=-2), ["seed", "-2"]),
+    (lambda net: lk.check_gradients(net, elements=0, directions=0), ["both 0"]),
+], ids=range(32))
+def test_arguments_of_another_kind(call, words):
+    net = lk.Net(regression(), 2)
+    state = net.state()
+    with pytest.raises(NetError) as message:
+        call(net)
+    one_line(message, *words)
+    assert net.state() == state

@@ -1,5 +1,7 @@
 """Net definition files: what they describe, and what is said when they do not."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,132 @@ def test_files_that_are_not_there(tmp_path, name):
     one_line(message, name)
 
 
+# Files as people have them.
+
+LAYERS = "[L.Input('x', shape=(n,))]"
+IMPORT = "from layerkit import layers as L\n"
+
+
+def shape_of(layers):
+    (layer,) = layers
+    return layer.shape
+
+
+def test_a_copy_keeps_its_function(tmp_path):
+    copied = tmp_path / "galaxy gdae (copy).py"
+    copied.write_text(PAPERS_NET.read_text())
+    assert [x.name for x in lk.load_net(copied, latent=3)] == [
+        x.name for x in lk.load_net(PAPERS_NET)
+    ]
+    assert lk.net_settings(copied) == lk.net_settings(PAPERS_NET)
+    with pytest.raises(NetFileError, match=r"galaxy_gdae\(.*'hiden'"):
+        lk.load_net(copied, hiden=3)
+
+
+def test_the_one_function_that_can_be_called_is_meant(net_file):
+    helpers = f"def stack(name, n):\n    return {LAYERS}\ndef _hidden(n=1):\n    return 3\n"
+    net = "def theirs(n=2):\n    return stack('x', n)\n"
+    assert shape_of(lk.load_net(net_file(IMPORT + helpers + net), n=5)) == (5,)
+    two = IMPORT + net + net.replace("theirs", "others") + helpers
+    with pytest.raises(NetFileError, match=r"no function mine\(\), but theirs\(\), others\(\)"):
+        lk.load_net(net_file(two))
+    borrowed = "from os.path import join\nfrom layerkit import load_net\n"
+    with pytest.raises(NetFileError, match=r"no function mine\(\); a net file has"):
+        lk.load_net(net_file(borrowed))
+
+
+@pytest.mark.parametrize("name", ["mine", "json"])
+def test_data_classes_with_postponed_annotations(tmp_path, name):
+    import json
+
+    path = tmp_path / f"{name}.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "from typing import ClassVar\nfrom layerkit import layers as L\n"
+        "@dataclass\nclass Size:\n    many: ClassVar[int] = 4\n    n: int = 3\n"
+        f"def {name}(n=2):\n"
+        "    @dataclass\n    class Inner:\n        n: int\n"
+        f"    assert Size(1) == Size(1)\n    n = Inner(Size(n).n).n\n    return {LAYERS}\n"
+    )
+    before = set(sys.modules)
+    assert shape_of(lk.load_net(path, n=7)) == (7,)
+    assert "mine" not in set(sys.modules) - before
+    assert sys.modules["json"] is json
+
+
+def test_each_file_imports_its_own_neighbours(tmp_path):
+    paths = []
+    for n in (3, 4):
+        folder = tmp_path / str(n)
+        (folder / "parts").mkdir(parents=True)
+        (folder / "blocks.py").write_text(f"n = {n}\n")
+        (folder / "parts" / "__init__.py").write_text("from blocks import n\n")
+        (folder / "parts" / "inner.py").write_text("from parts import n\n")
+        paths.append(folder / "mine.py")
+        paths[-1].write_text(
+            f"{IMPORT}import blocks\ndef mine():\n    from parts.inner import n\n"
+            f"    assert n == blocks.n\n    return {LAYERS}\n"
+        )
+    before = set(sys.modules), list(sys.path)
+    assert [shape_of(lk.load_net(path)) for path in paths] == [(3,), (4,)]
+    (tmp_path / "3" / "blocks.py").write_text("n = 5\n")
+    assert shape_of(lk.load_net(paths[0])) == (5,), "as it is now"
+    assert (set(sys.modules), sys.path) == before
+    assert not list(tmp_path.rglob("__pycache__"))
+    (tmp_path / "4" / "blocks.py").write_text("1 / 0")
+    with pytest.raises(NetFileError, match=r"mine\.py, line 2: ZeroDivisionError"):
+        lk.load_net(paths[1])
+    assert (set(sys.modules), sys.path) == before
+
+
+def test_encodings(net_file):
+    text = f"{IMPORT}def mine(größe=3):\n    n = größe\n    return {LAYERS}\n"
+    for content in (
+        b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode(),
+        b"# -*- coding: latin-1 -*-\n" + text.encode("latin-1"),
+    ):
+        assert shape_of(lk.load_net(net_file(content), größe=6)) == (6,)
+    for content in (text.encode("latin-1"), text.encode("utf-16"), b"# coding: none\n"):
+        with pytest.raises(NetFileError, match=r"mine\.py") as message:
+            lk.load_net(net_file(content))
+        one_line(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import sys\nsys.exit(3)", ["line 2", "ended the program"]),
+        ("def mine():\n    raise SystemExit", ["line 2", "ended the program"]),
+        ("class Odd(BaseException):\n    pass\nraise Odd('x')", ["line 3", "Odd: x"]),
+        ("def mine():\n    return mine()", ["line 2", "RecursionError"]),
+        ("class Bad(Exception):\n    def __str__(self):\n        1/0\nraise Bad", ["Bad"]),
+        ("class mine:\n    def __repr__(self):\n        1/0", ["list of layers", "mine"]),
+        ("async def mine():\n    return []", ["list of layers"]),
+        ("raise ValueError('x ' * 10**6)", ["line 1", "x x"]),
+        ("def mine():\n    yield 1", ["list of layers"]),
+        ("def mine():\n    return 'a\\nb' * 10**6", ["list of layers"]),
+        ("def mine():\n    x = []\n    x.append(x)\n    return x", ["list of layers"]),
+        ("import numpy as np\ndef mine():\n    return np.eye(50)", ["list of layers"]),
+        ("mine = dict.fromkeys", ["mine.py"]),
+    ],
+)
+def test_files_that_do_something_else(net_file, text, words):
+    with pytest.raises(NetFileError) as message:
+        lk.load_net(net_file(text))
+    one_line(message, *words)
+    assert len(str(message.value)) < 600
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_a_file_that_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "mine.py")
+    for path in (tmp_path / "mine.py", "/dev/zero"):
+        with pytest.raises(NetFileError, match="not a regular file"):
+            lk.load_net(path)
+    with pytest.raises(NetFileError, match="null"):
+        lk.load_net("a\0b.py")
+
+
 # Data in the place of inputs.
 
 
@@ -182,7 +310,7 @@ def test_with_data_replaces_inputs(rng):
     layers = small_net()
     net = lk.Net(lk.with_data(layers, source), batch_size=4, seed=1)
     by_hand = lk.Net(layers, batch_size=4, seed=1)
-    assert net.forward() == by_hand.forward(x=images[:4], **{"class": labels[:4]})
+    assert net.forward() == by_hand.forward(x=images[:4], t=labels[:4])
     assert net.blobs["x"].shape == (6,)
     assert len(layers) == 4
     assert source.shapes is None, "the caller's layer is left as it was"
@@ -191,7 +319,7 @@ def test_with_data_replaces_inputs(rng):
 def test_with_data_can_leave_inputs(rng):
     images = rng.random((10, 6))
     net = lk.Net(lk.with_data(small_net(), L.MemoryData("x", data=images, shuffle=False)), 4)
-    net.forward(**{"class": np.zeros(4)})
+    net.forward(t=np.zeros(4))
     np.testing.assert_array_equal(net.blobs["x"].data, images[:4].astype("float32"))
 
 

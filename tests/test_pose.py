@@ -89,6 +89,25 @@ def test_a_picture_without_a_galaxy_has_a_pose(value):
     assert np.abs(found[1, 1:]).max() < 1e-2
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_place_of_a_single_pixel_or_a_round_object_does_not_turn_it(dtype, rng):
+    places = rng.integers(8, 33, (200, 2))
+    images = np.zeros((400, SIDE, SIDE))
+    images[np.arange(200), places[:, 0], places[:, 1]] = rng.uniform(0.1, 1, 200)
+    x, y = places.T[::-1] - (SIDE - 1) / 2
+    images[200:] = drawn(np.zeros(200), 2.0, x, y, ratio=1.0)
+    for phase in ("test", "train"):  # array code, and kernels where there are any
+        layers = [
+            L.Input("x", shape=(SIDE, SIDE)), L.ImagePose("u", "x", size=3.5, turns=1.0, **POSE)
+        ]
+        net = lk.Net(layers, 400, dtype=dtype, phase=phase)
+        net.forward(x=images)
+        angles = net.blobs["u"].data[:, 0]
+        np.testing.assert_allclose(angles[:200], 0, atol=1e-6)
+        central = np.abs(places - 20).max(axis=1) < 8  # those that the frame does not cut
+        np.testing.assert_allclose(angles[200:][central], 0, atol=1e-6)
+
+
 def test_pictures_of_noise_have_poses(rng):
     for images in (rng.normal(-5, 1, (64, SIDE, SIDE)), rng.random((64, SIDE, SIDE)) < 0.01):
         found = measure(images.astype(float))

@@ -1,8 +1,10 @@
 """The table of where time goes: its bookkeeping, never the times themselves."""
 
 import math
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +49,43 @@ def test_work_is_counted_by_hand(kernels, inputs):
     assert forward["loss"].flops == 0
     for row in (*report.forward, *report.backward):
         assert row.milliseconds > 0
-        assert math.isfinite(row.share)
     assert report.batch == 3
     assert report.milliseconds > 0
+
+
+@pytest.mark.parametrize(("clip", "kernels"), [(None, "auto"), (0.1, "auto"), (None, "array")])
+def test_rows_add_up_to_the_whole_step(clip, kernels, inputs):
+    report = lk.Adam(small(kernels), clip=clip).profile(5, **inputs)
+    rows = [*report.forward, *report.backward, *report.rest]
+    assert math.fsum(row.milliseconds for row in rows) == pytest.approx(report.total, rel=1e-12)
+    assert math.fsum(row.share for row in rows) == pytest.approx(1, rel=1e-12)
+    assert all(0 < row.share < 1 for row in rows)
+
+
+def test_what_is_no_layer_is_timed_where_it_happens(inputs, monkeypatch):
+    """Taking the inputs and the update are made 20 ms slower in turn."""
+    class Slow(lk.SGD):
+        def update(self, w, g, rate, **history):
+            time.sleep(0.02)
+            super().update(w, g, rate, **history)
+
+    def slow_feed(net, given, feed=lk.Net.feed):
+        time.sleep(0.02)
+        feed(net, given)
+
+    for solver, feed, row in ((Slow, lk.Net.feed, "(update)"), (lk.SGD, slow_feed, "(inputs)")):
+        with monkeypatch.context() as patch:
+            patch.setattr(lk.Net, "feed", feed)
+            report = solver(small("array"), 0.1).profile(2, **inputs)
+        times = {r.layer: r.milliseconds for r in report.rest}
+        assert times[row] >= 20
+        assert report.total >= 20
+
+
+def test_the_middle_half_leaves_out_the_fastest_and_the_slowest():
+    measured = np.array([[1, 2], [100, 100], [3, 4], [0, 0], [5, 1], [3, 4], [90, 1], [0.1, 0]])
+    np.testing.assert_array_equal(profile._middle_half(measured), [3, 2.75])
+    np.testing.assert_array_equal(profile._middle_half(measured[:3]), [104 / 3, 106 / 3])
 
 
 def test_an_update_reads_and_writes_parameters_and_histories(inputs):
@@ -60,25 +96,29 @@ def test_an_update_reads_and_writes_parameters_and_histories(inputs):
     assert row.bytes == 4 * (2 * 3 * 4 + 2 * 3 * 5 + 2 * 3 * (4 * 5 + 5))
 
 
-def test_profiling_is_training(inputs):
-    """It makes steps like any other, and leaves nothing behind."""
+def test_profiling_leaves_nothing_behind(inputs):
+    """It makes steps like any other, and takes them back."""
     nets = [small("auto", seed=4) for _ in range(2)]
     solvers = [lk.Adam(net) for net in nets]
+    for solver in solvers:
+        solver.step(**inputs)
     solvers[0].profile(4, **inputs)
-    for _ in range(2 * 4 + 3):
-        solvers[1].step(**inputs)
     assert solvers[0].iteration == solvers[1].iteration
     assert solvers[0].step(**inputs) == solvers[1].step(**inputs)
     np.testing.assert_array_equal(nets[0].arena.data, nets[1].arena.data)
 
 
-def test_the_table_names_every_layer(inputs):
-    text = str(lk.Adam(small("auto")).profile(2, **inputs))
-    lines = text.splitlines()
-    names = [line.split()[0] for line in lines[2:-1]]
-    assert names == ["x", "h", "y", "t", "loss", "loss", "y", "h"]
+def test_the_table_names_every_layer_and_what_is_none(inputs):
+    report = lk.Adam(small("auto")).profile(2, **inputs)
+    lines = str(report).splitlines()
+    names = [line[:16].rstrip() for line in lines if not line.startswith("-")]
+    assert names[1:-2] == [
+        "x", "h", "y", "t", "loss", "loss", "y", "h",
+        "(inputs)", "(losses)", "(update)", "(between layers)",
+    ]
+    assert "100.0%" in next(line for line in lines if line.startswith("step"))
     assert "a step of 3 takes" in lines[-1]
-    assert "GF/s" in lines[-1]
+    assert repr(report) == str(report)
 
 
 @pytest.mark.parametrize("kernels", ["auto", "array"])
@@ -103,6 +143,13 @@ def test_the_command_prints_the_table(kernels):
     assert done.stderr == ""
     assert "GaussianReconstruction" in done.stdout
     assert "a step of 2 takes" in done.stdout
+
+
+def test_the_usage_names_a_net_file_that_exists():
+    done = run("time", "--help")
+    (named,) = re.findall(r"nets/\S+\.py", done.stdout)
+    assert (NET.parent.parent / named).is_file()
+    assert "peak" not in done.stdout
 
 
 @pytest.mark.parametrize(

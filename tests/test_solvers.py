@@ -1,6 +1,8 @@
 """Solvers beside optax, rate policies beside closed forms, and training that cannot go on."""
 
 import math
+import signal
+import threading
 
 import jax
 import numpy as np
@@ -374,3 +376,542 @@ def test_what_cannot_be_trained(make_solver, words):
     with pytest.raises(NetError) as message:
         make_solver()
     one_line(message, *words)
+
+
+class Returning(lk.Solver):
+    """A solver of a user's own that returns what it should have written."""
+
+    def update(self, w, g, rate):
+        return w - rate * g
+
+
+def test_an_update_that_returns_is_refused(batches):
+    with pytest.raises(NetError) as message:
+        Returning(make(), 0.1).step(**batches[0])
+    one_line(message, "Returning.update", "w -= step")
+# Gradients that are not finite, where the loss is.
+
+
+class Root(lk.Layer):
+    """y = sqrt(x), whose derivative at 0 is infinite."""
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.xp.sqrt(bottoms[0].data, out=tops[0].data)
+
+    def backward(self, bottoms, tops):
+        if bottoms[0].diff is not None:
+            self.xp.divide(tops[0].diff, 2 * tops[0].data, out=bottoms[0].diff)
+
+
+def rooted(layer=Root, **settings):
+    """Weights below and above of a layer whose derivative fails; all wide enough to be fused."""
+    return [
+        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)),
+        L.Dense("below", "x", units=120, neuron="relu", **settings), layer("root", "below"),
+        L.Dense("middle", "root", units=5), L.Dense("above", "middle", units=600, neuron="tanh"),
+        L.SquareLoss("loss", "above", "t"),
+    ]
+
+
+SOLVERS = {
+    "Adam": lk.Adam, "SGD": lk.SGD, "Nesterov": lk.Nesterov,
+    "Adam clipped": lambda net: lk.Adam(net, clip=1.0),
+}
+
+
+@pytest.mark.parametrize("make_solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize(
+    ("kernels", "fuse", "settings"),
+    [
+        ("auto", True, {}), ("auto", False, {}), ("array", True, {}), ("auto", True, {"l2": 0.1}),
+        ("array", True, {"l1": 0.1}),
+    ],
+    ids=["fused", "unfused", "array code", "regularised", "array code, regularised"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_that_is_not_finite(make_solver, kernels, fuse, settings, dtype, rng):
+    """Not a bit of any parameter or history changes, above the layer that fails neither."""
+    net = lk.Net(rooted(**settings), 3, dtype=dtype, kernels=kernels, seed=5)
+    solver = make_solver(net)
+    solver.fuse = fuse
+    t = 0.1 * rng.standard_normal((3, 600))
+    net.params["below/bias"].data[...] = 10.0
+    for _ in range(3):
+        solver.step(x=np.abs(rng.standard_normal((3, 600))) / 600, t=t)
+    net.params["below/bias"].data[7] = -1e4  # so that its unit is 0, at which the root fails
+    before = net.arena.data.tobytes()
+    history = {name: array.tobytes() for name, array in solver.history.items()}
+    for _ in range(2):  # it stays so
+        with pytest.raises(NotFiniteError) as caught:
+            solver.step(x=np.abs(rng.standard_normal((3, 600))) / 600, t=t)
+        text = str(caught.value)
+        assert text.startswith("a gradient is not finite at iteration 3, where the loss is "), text
+        assert "first in the diff of blob 'below'" in text
+        assert solver.iteration == 3
+        assert net.arena.data.tobytes() == before
+        assert {name: array.tobytes() for name, array in solver.history.items()} == history
+    net.params["below/bias"].data[7] = 10.0
+    assert math.isfinite(solver.step(x=np.full((3, 600), 1e-3), t=t))
+    assert solver.iteration == 4
+    assert np.isfinite(net.arena.data).all()
+
+
+class Broken(lk.Layer):
+    """Hands its bottom on, and one number that is none back, in the last place."""
+
+    bad = math.nan
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff
+        bottoms[0].diff[-1, -1] = self.bad
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rows", [1, 2, 70])
+@pytest.mark.parametrize("where", ["x", "x, few units", "above"])
+def test_one_number_of_a_gradient_that_is_none(bad, rows, where, rng, monkeypatch):
+    """In the first layer, in one too small to be fused, and with several pieces of work."""
+    monkeypatch.setattr(Broken, "bad", bad)
+    units = 20 if where == "x, few units" else 200
+    layers = [
+        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)), L.Dense("a", "x", units=units),
+        L.Dense("y", "a", units=600), L.SquareLoss("loss", "y", "t"),
+    ]
+    layers.insert(4 if where == "above" else 3, Broken("broken", "y" if where == "above" else "a"))
+    after = layers[5 if where == "above" else 4]
+    after.bottoms[0] = "broken"
+    net = lk.Net(layers, rows)
+    solver = lk.Adam(net)
+    fused = solver.plan().updated
+    assert ("a/weight" in fused) == (units == 200)
+    before = net.arena.data.tobytes()
+    with pytest.raises(NotFiniteError, match="a gradient is not finite at iteration 0"):
+        solver.step(x=rng.standard_normal((rows, 600)), t=rng.standard_normal((rows, 600)))
+    assert net.arena.data.tobytes() == before
+    assert not any(array.any() for array in solver.history.values())
+
+
+def linear(inputs, units):
+    return [
+        L.Input("x", shape=(inputs,)), L.Input("t", shape=(units,)),
+        L.Dense("y", "x", units=units, weight=0.0), L.SquareLoss("loss", "y", "t"),
+    ]
+
+
+def test_products_that_overflow_though_all_factors_are_finite():
+    """dW = x t, 1e25 times 1e15, in float32."""
+    net = lk.Net(linear(600, 300), 1)
+    solver = lk.SGD(net, rate=1e-30)
+    x = np.zeros((1, 600))
+    x[0, 17] = 1e25
+    with pytest.raises(NotFiniteError, match="first in the diff of parameter 'y/weight'"):
+        solver.step(x=x, t=np.full((1, 300), 1e15))
+    assert not net.arena.data.any()
+
+
+@pytest.mark.parametrize("solver", [lk.Adam, lk.SGD])
+def test_a_bound_that_is_far_above_the_gradient(solver, rng):
+    """One row has a large x, another a large d: the product of these two is nowhere."""
+    x, t = np.ones((2, 600)), np.full((2, 300), 1e-24)
+    x[0], t[1] = 1e25, 1e15
+    nets = [lk.Net(linear(600, 300), 2, kernels=kernels) for kernels in ("auto", "array")]
+    for net in nets:
+        training = solver(net, 1e-20)
+        training.step(x=x, t=t)
+        assert training.iteration == 1
+    for name, p in nets[1].params.items():
+        assert p.data.any()
+        np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_gradient_whose_square_overflows(kernels):
+    """Adam's second moment would be infinite for ever, and the weight would never move again."""
+    t = np.full((1, 300), 1e-3)
+    t[0, 3] = 1e18
+    x = np.full((1, 600), 1e3)
+    net = lk.Net(linear(600, 300), 1, kernels=kernels)
+    solver = lk.Adam(net)
+    with pytest.raises(NotFiniteError, match=r"too large at iteration 0: 1e\+21 .*'y/weight'"):
+        solver.step(x=x, t=t)
+    assert not net.arena.data.any()
+    assert not solver.history["v"].any()
+    sgd = lk.SGD(net, rate=1e-21, momentum=0.0)
+    sgd.step(x=x, t=t)
+    assert net.params["y/weight"].data[5, 3] == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_clipping_a_gradient_whose_square_overflows(kernels):
+    net = lk.Net(linear(4, 4), 1, kernels=kernels)
+    net.layers["loss"].weight = 1e10
+    t = np.array([[3e15, -4e15, 0, 0]])
+    lk.SGD(net, rate=1.0, momentum=0.0, clip=0.5).step(x=np.zeros((1, 4)), t=t)
+    np.testing.assert_allclose(net.params["y/bias"].data, [0.3, -0.4, 0, 0], rtol=1e-6)
+
+
+# Settings that change between steps.
+
+
+def test_a_rate_that_is_assigned_later(batches):
+    """A number becomes a policy, whatever it is written in."""
+    nets = [make() for _ in range(4)]
+    for net, rate in zip(nets, (0.001, np.float32(0.001), lambda i: 0.001, None), strict=True):
+        solver = lk.SGD(net, 0.001 if rate is None else 0.5, momentum=0.0)
+        if rate is not None:
+            solver.rate = rate
+        for batch in batches[:3]:
+            solver.step(**batch)
+    for net in nets[:3]:
+        np.testing.assert_allclose(flat(net), flat(nets[3]), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "bad", [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", True, 1e60], ids=repr
+)
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_policy_that_fails_at_some_iteration(bad, at, batches):
+    """At that step nothing changes, neither the data that come next."""
+    def policy(iteration):
+        if iteration == at:
+            return math.exp(1e3) if bad == "overflow" else bad
+        return 0.1
+
+    layers = [
+        L.MemoryData("x", data=np.arange(20.0).reshape(4, 5)), *regression()[1:],
+    ]
+    layers[1] = L.MemoryData("t", data=np.ones((4, 3)))
+    net = lk.Net(layers, 3, kernels="array")
+    solver = lk.SGD(net, policy)
+    losses = [solver.step() for _ in range(at)]
+    assert all(map(math.isfinite, losses))
+    before, state = net.arena.data.copy(), net.state()
+    with pytest.raises(NetError, match=f"^rate: at iteration {at} ") as message:
+        solver.steps(3)
+    one_line(message, "a rate is a finite number, at least 0")
+    assert solver.iteration == at
+    assert net.state() == state
+    np.testing.assert_array_equal(net.arena.data, before)
+
+
+def test_epsilon_must_not_vanish(batches):
+    """Without a gradient both moments are 0, and 0 / 0 would be the step."""
+    net = make("float32")
+    solver = lk.Adam(net, epsilon=1e-45)
+    with pytest.raises(NetError, match=r"epsilon must be at least 1\.17549e-38 in a net of "):
+        solver.step(**batches[0])
+    solver.epsilon = 1e-30
+    batch = {"x": np.zeros((ROWS, 5)), "t": np.zeros((ROWS, 3))}
+    net.params["h/weight"].l2 = 0.0
+    for _ in range(3):
+        solver.step(**batch)
+    assert np.isfinite(flat(net)).all()
+
+
+def test_betas_of_zero_are_those_of_the_formula(batches):
+    """Then w falls by rate * g / (|g| + epsilon)."""
+    net = make()
+    net.forward(**batches[0])
+    net.backward()
+    gradient = np.concatenate([p.diff.reshape(-1) for p in net.params.values()])
+    before = flat(net)
+    lk.Adam(net, 0.01, beta1=0, beta2=0, epsilon=0.1).step(**batches[0])
+    np.testing.assert_allclose(
+        before - flat(net), 0.01 * gradient / (np.abs(gradient) + 0.1), rtol=1e-9, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "3", None, math.nan])
+def test_how_many_steps(count):
+    solver = lk.Adam(make())
+    with pytest.raises(NetError, match="count must be a whole number, at least 1, got"):
+        solver.steps(count)
+    with pytest.raises(NetError, match="iterations must be a whole number, at least 1, got"):
+        solver.profile(count)
+
+
+def test_how_many_steps_in_numpys_own(batches):
+    assert len(lk.Adam(make()).steps(np.int64(3), **batches[0])) == 3
+
+
+def test_policies_stay_real_and_finite():
+    """A long way out, and at the corners of their settings."""
+    policies = [
+        rates.Inverse(0.1, 0, 0), rates.Inverse(0.1, 1e300, 2.0), rates.Exponential(0.1, 0),
+        rates.Step(0.1, 0, 1), rates.Cosine(0.1, 1, final=0.3), rates.WarmUp(0.1, 0),
+        rates.Exponential(0.1, 0.9), rates.Cosine(0, 0),
+    ]
+    for policy in policies:
+        for i in (0, 1, 7, 10**6, 10**12):
+            assert 0 <= policy(i) <= 0.3
+            assert isinstance(policy(i), float)
+
+
+# Denormal numbers, which cost many processors a hundred cycles each.
+
+DECAYING = {"Adam": lk.Adam, "SGD": lk.SGD, "Nesterov": lk.Nesterov}
+DENORMAL = {"float32": 1e-39, "float64": 1e-310}
+
+
+def denormals(array):
+    return np.count_nonzero((array != 0) & (np.abs(array) < np.finfo(array.dtype).tiny))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("solver", DECAYING)
+def test_an_update_makes_denormal_histories_zero(solver, fuse, kernels, dtype):
+    """Without a gradient: x is zero, and so is what follows from it."""
+    layers = [
+        L.Input("x", shape=(3,)), L.Input("t", shape=(40,)), L.Dense("y", "x", units=40),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, 2, dtype=dtype, kernels=kernels)
+    training = DECAYING[solver](net)
+    training.fuse = fuse
+    start = net.params["y/weight"].data.copy()
+    size = DENORMAL[dtype]
+    for flat in training.history.values():
+        flat[...] = size
+        flat[1::2] *= 1 if flat is training.history.get("v") else -1
+    training.step(x=np.zeros((2, 3)), t=np.zeros((2, 40)))
+    for name, flat in training.history.items():
+        for p in net.params.values():  # the padding between them is nobody's
+            assert not flat[p.offset : p.offset + p.size].any(), name
+    np.testing.assert_array_equal(net.params["y/weight"].data, start)
+
+
+@pytest.mark.parametrize("solver", DECAYING)
+def test_the_smallest_normal_numbers_and_nan_stay(solver):
+    """By the update alone, in array code: what is not denormal is as the formula says."""
+    net = make("float32", kernels="array")
+    training = DECAYING[solver](net)
+    training.iteration = 1
+    tiny = np.finfo(np.float32).tiny
+    for size, kept in ((tiny * 1.5, True), (tiny, False), (np.nan, True), (-np.inf, True)):
+        history = {name: np.full(1, size, np.float32) for name in training.histories}
+        zeros = np.zeros((2, 1), np.float32)
+        with np.errstate(invalid="ignore"):
+            training.update(*zeros, 0.1, **history)
+        first = history[training.histories[0]][0]
+        keep = training.beta1 if solver == "Adam" else training.momentum
+        assert first == pytest.approx(size * keep if kept else 0.0, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("solver", DECAYING)
+def test_no_history_holds_a_denormal_after_training(solver, kernels):
+    """Two of three hidden units stop being active after some steps, as in a net of galaxies."""
+    layers = [
+        L.Input("x", shape=(4,)), L.Input("t", shape=(2,)),
+        L.Dense("h", "x", units=3, neuron="relu", bias=1.0), L.Dense("y", "h", units=2),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, 4, kernels=kernels, seed=1)
+    training = DECAYING[solver](net, 1e-3)
+    rng = np.random.default_rng(3)
+    x, t = rng.random((4, 4)), rng.random((4, 2))
+    for i in range(2000):
+        training.step(x=x, t=t)
+        if i == 20:
+            net.params["h/bias"].data[1:] = -100.0
+        if i % 100 == 0 or i > 1950:
+            assert sum(map(denormals, training.history.values())) == 0
+    history = training.history[training.histories[0]]
+    p = net.params["h/weight"]
+    velocity = history[p.offset : p.offset + p.size].reshape(p.shape)
+    assert not velocity[:, 1:].any(), "they have decayed"
+    assert velocity[:, 0].any()
+
+
+def halve(number):
+    return np.float32(number) * np.float32(0.5)
+
+
+class Spoilt(lk.Layer):
+    """Passes data through, and looks at the thread's own arithmetic or raises."""
+
+    def __init__(self, name, bottom, *, tops=None):
+        super().__init__(name, [bottom], tops)
+        self.seen, self.error, self.act = [], {}, {}
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        self.seen.append(halve(1e-39))
+        tops[0].data[...] = bottoms[0].data
+        self.happens("forward")
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff
+        self.happens("backward")
+
+    def happens(self, where):
+        if where in self.act:
+            self.act.pop(where)()
+        if where in self.error:
+            raise self.error.pop(where)
+
+
+def spoilt(**settings):
+    images = np.random.default_rng(4).random((9, 6)).astype("float32")
+    layers = [
+        L.MemoryData("x", data=images), L.Dense("h", "x", units=5, neuron="relu"),
+        Spoilt("s", "h"), L.Dense("y", "s", units=6), L.SquareLoss("loss", "y", "x"),
+    ]
+    return lk.Net(layers, 2, seed=2, **settings)
+
+
+def test_the_callers_arithmetic_is_as_before():
+    """Also after errors, within one another, and in several threads."""
+    pytest.importorskip("numba", reason="array code by itself leaves the processor alone")
+    net = spoilt()
+    solver, layer = lk.Adam(net), net.layers["s"]
+    small = halve(1e-39)
+    assert small > 0
+
+    def work():
+        assert halve(1e-39) == small
+        mine = spoilt()
+        training = lk.SGD(mine)
+        for _ in range(50):
+            training.step()
+            assert halve(1e-39) == small
+        finished.append(set(mine.layers["s"].seen))
+
+    finished = []
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert finished == [{0.0}] * 3
+    for call in (solver.step, net.forward, net.backward, lambda: net.infer("y", s=np.ones((3, 5)))):
+        call()
+        assert halve(1e-39) == small
+    for where in ("forward", "backward"):
+        layer.error[where] = MemoryError("spoilt")
+        with pytest.raises(MemoryError):
+            solver.step()
+        assert halve(1e-39) == small
+    inner = spoilt()
+    layer.act["forward"] = inner.forward  # a net that runs inside a layer of another
+    layer.act["backward"] = lambda: layer.seen.append(halve(1e-39))
+    solver.step()
+    assert set(layer.seen) == {0.0}
+    assert halve(1e-39) == small
+
+
+# Steps that are cut short.
+
+
+def whole_run(steps, kernels):
+    net = spoilt(kernels=kernels)
+    lk.Adam(net).steps(steps)
+    return flat(net)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_a_forward_pass_that_fails_is_a_step_not_made(error, kernels):
+    net = spoilt(kernels=kernels)
+    solver = lk.Adam(net)
+    solver.steps(3)
+    state = net.state()
+    net.layers["s"].error["forward"] = error()
+    with pytest.raises(error):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+    solver.steps(2)
+    np.testing.assert_array_equal(flat(net), whole_run(5, kernels))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_backward_pass_that_fails_is_a_step_not_made(error):
+    net = spoilt(kernels="array")
+    solver = lk.Adam(net)
+    solver.steps(3)
+    state = net.state()
+    net.layers["s"].error["backward"] = error()
+    with pytest.raises(error):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+    solver.steps(2)
+    np.testing.assert_array_equal(flat(net), whole_run(5, "array"))
+
+
+def test_a_rate_that_cannot_be_had():
+    net = spoilt()
+    solver = lk.Adam(net, lambda iteration: 0.001 if iteration < 3 else 1 / 0)
+    solver.steps(3)
+    state = net.state()
+    with pytest.raises(ZeroDivisionError):
+        solver.step()
+    assert (solver.iteration, net.state()) == (3, state)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_ctrl_c_while_parameters_change_waits_for_the_end_of_the_step(kernels):
+    net = spoilt(kernels=kernels)
+    solver = lk.Adam(net)
+    handler = signal.getsignal(signal.SIGINT)
+    net.layers["s"].act["backward"] = lambda: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        solver.steps(9)
+    assert solver.iteration == 1
+    assert net.state() == {"seed": 2, "passes": 1, "position/x": 2}
+    assert signal.getsignal(signal.SIGINT) is handler
+    solver.steps(4)
+    np.testing.assert_array_equal(flat(net), whole_run(5, kernels))
+
+
+def test_ctrl_c_in_the_forward_pass_is_heard_at_once():
+    net = spoilt()
+    net.layers["s"].act["forward"] = lambda: signal.raise_signal(signal.SIGINT)
+    solver = lk.Adam(net)
+    with pytest.raises(KeyboardInterrupt):
+        solver.step()
+    assert (solver.iteration, net.state()["passes"], net.state()["position/x"]) == (0, 0, 0)
+    solver.steps(5)
+    np.testing.assert_array_equal(flat(net), whole_run(5, "auto"))
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it has waited")
+
+    net = spoilt()
+    net.layers["s"].act["backward"] = twice
+    with pytest.raises(KeyboardInterrupt):
+        lk.Adam(net).step()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_settings_that_are_changed_are_followed_by_kernels(rng):
+    x = rng.standard_normal((2, 6))
+    layers = [L.Input("x", shape=(6,)), L.Dense("y", "x", units=4, neuron="leaky_relu")]
+    nets = [lk.Net(layers, 2, dtype="float64", kernels=kernels) for kernels in ("auto", "array")]
+    for slope in (0.01, 0.3, np.float32(0.5), 1):
+        for net in nets:
+            net.layers["y"].neuron.slope = slope
+            net.forward(x=x)
+        np.testing.assert_allclose(nets[0].blobs["y"].data, nets[1].blobs["y"].data, rtol=1e-12)

@@ -23,10 +23,13 @@ bit.  Nothing here imports CuPy, so that layers can be imported without it.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from layerkit.errors import NetError
 
 THREADS = 256  # of a block, unless a kernel says otherwise
 HALTED, ROW, PASS, POSITION = range(4)  # places of the clock; positions of data layers come last
@@ -69,6 +72,14 @@ __device__ inline double lanes_sum(double value, u32 lanes)
 
 NULL = np.uint64(0)  # the address of an array that is not there
 SOURCES: list[str] = []
+
+
+def literal(value: float) -> str:
+    """A number as it stands in a source; NumPy's own `repr` is no C++."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise NetError(f"a kernel's setting must be a finite number, got {value}")
+    return f"(real){number!r}"
 
 
 def source(code: str) -> str:
@@ -130,8 +141,8 @@ class Device:
         """Runs a kernel on so many blocks of THREADS threads, on the current stream.
 
         Args:
-            args: arrays are passed by address, None as an address of 0, whole numbers as `i64`,
-                Python floats as `real`, NumPy's numbers as they are.
+            args: arrays are passed by address, None as an address of 0, whole numbers with a sign
+                as `i64`, Python floats as `real`, NumPy's other numbers as they are.
         """
         if blocks:
             function = _function(self.xp, code, name, self.dtype)
@@ -140,6 +151,6 @@ class Device:
     def _argument(self, value: Any) -> Any:
         if value is None:
             return NULL
-        if type(value) is int:
+        if isinstance(value, bool | int | np.signedinteger):
             return np.int64(value)
         return self.dtype.type(value) if type(value) is float else value

@@ -25,6 +25,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -110,14 +111,25 @@ def log_product(a: float, b: float, c: float, d: float) -> float:
 def compile_all() -> bool:
     """Replaces every kernel in every module by its compiled version; False without Numba.
 
+    Where Numba is missing, broken or turned off, a warning says so, once.
+
     Compilation itself happens when a kernel is first called with arguments of some type.
     """
     global _numba
     if _numba is None:
         try:
+            import numba
+
+            if getattr(numba.config, "DISABLE_JIT", False):
+                raise ImportError("the environment variable NUMBA_DISABLE_JIT is set")
             from layerkit.backends import native
-        except ImportError:
+        except Exception as error:  # not only ImportError: versions that do not fit fail variously
             _numba = False
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            warnings.warn(
+                f"nets run on array code, several times slower, as Numba cannot be used ({reason})",
+                RuntimeWarning, stacklevel=3,
+            )
         else:
             _numba = True
             for f in (parallel_for, gemm, call_update, view):

@@ -1,4 +1,4 @@
-"""What kernels are made of: with tiles.py, the only module that imports Numba.
+"""What kernels are made of: with tiles.py and cache.py, the only module that builds on Numba.
 
 Plain versions of the functions here, with their documentation, are in kernels.py.
 """
@@ -23,6 +23,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, overload
 
 from layerkit.backends import kernels, tiles
+from layerkit.backends.cache import keep_on_disk
 from layerkit.backends.threads import (
     ARGUMENTS,
     AWAKENINGS,
@@ -49,19 +50,14 @@ def njit(function: Any, options: dict[str, Any]) -> Any:
 
 
 def _cached(compiled: Any, function: Any) -> Any:
-    """Turns on the cache on disk, and makes it notice changes of what kernels are made of.
+    """Keeps the code on disk until what kernels are made of changes.
 
     By itself Numba looks at the file of the function only, not at those of the functions that it
     calls and of the constants that it holds, which are in this folder.
     """
-    try:
-        compiled.enable_caching()
-    except RuntimeError:  # no place on this disk can be written to
-        return compiled
-    files = [function.__code__.co_filename, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
-    cache_file = getattr(compiled._cache, "_cache_file", None)
-    if cache_file is not None:
-        cache_file._source_stamp = tuple(map(_checksum, files))
+    source = function.__code__.co_filename
+    files = [source, *sorted(map(str, Path(__file__).parent.glob("*.py")))]
+    keep_on_disk(compiled, source, (numba.__version__, *map(_checksum, files)))
     return compiled
 
 
@@ -195,6 +191,62 @@ def _wake(board):
         _unlock((board + 8 * MUTEX,))
 
 
+# The state of the floating-point unit, of which each thread has its own.
+
+
+X86, ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
+FLUSH = 0x8040 if platform.machine().lower() in X86 else 1 << 24  # MXCSR's FTZ and DAZ; FPCR's FZ
+
+
+@intrinsic
+def _float_state(typingctx):
+    """The control register: MXCSR on x86, FPCR on ARM; 0 on other processors."""
+    def codegen(context, builder, signature, args):
+        machine = platform.machine().lower()
+        if machine in X86:
+            slot = cgutils.alloca_once(builder, I32)
+            kind = ir.FunctionType(ir.VoidType(), [BYTES])
+            code = builder.module.declare_intrinsic("llvm.x86.sse.stmxcsr", (), kind)
+            builder.call(code, [builder.bitcast(slot, BYTES)])
+            return builder.zext(builder.load(slot), I64)
+        if machine in ARM:
+            return builder.asm(ir.FunctionType(I64, []), "mrs $0, fpcr", "=r", [], True)
+        return ir.Constant(I64, 0)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _set_float_state(typingctx, state):
+    def codegen(context, builder, signature, args):
+        machine = platform.machine().lower()
+        if machine in X86:
+            slot = cgutils.alloca_once(builder, I32)
+            builder.store(builder.trunc(args[0], I32), slot)
+            kind = ir.FunctionType(ir.VoidType(), [BYTES])
+            code = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), kind)
+            builder.call(code, [builder.bitcast(slot, BYTES)])
+        elif machine in ARM:
+            kind = ir.FunctionType(ir.VoidType(), [I64])
+            builder.asm(kind, "msr fpcr, $0", "r", [args[0]], True)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _state() -> int:
+    """This thread's floating-point state, for `set_float_state`."""
+    return _float_state()
+
+
+def _set_state(state):
+    """Puts a state back."""
+    _set_float_state(state)
+
+
+float_state, set_float_state = njit(_state, {}), njit(_set_state, {})
+
+
 # A trampoline is what a thread calls: int f(result, error, arguments, i).  The first two are what
 # Numba's calling convention wants of any function that calls a compiled one.
 
@@ -305,6 +357,7 @@ def parallel_for(team, function, count, arguments):
 
 def _help_out(board, patience):
     """What a helping thread does, for ever: takes pieces of jobs, and sleeps where none come."""
+    _set_float_state(_float_state() | FLUSH)
     while True:
         idle = 0
         while idle < patience:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from layerkit.galaxy.inference import closest, refine
     from layerkit.galaxy.model import GalaxyModel, Posterior
     from layerkit.galaxy.preparation import prepare
+    from layerkit.galaxy.redraws import LatentCoverage, latent_coverage
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import (
+        finish_setting_aside,
         read_metrics,
         results_folder,
         results_table,
+        save_somewhere,
         set_aside,
         summary,
         write_json,
@@ -36,19 +39,21 @@ HOMES = {
     "contact_sheets": "contact", "GalaxySet": "dataset", "load": "dataset", "split": "dataset",
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
     "gather": "gathering", "closest": "inference", "refine": "inference",
+    "LatentCoverage": "redraws", "latent_coverage": "redraws",
     "GalaxyModel": "model", "Posterior": "model", "prepare": "preparation",
     "write_report": "report", "read_metrics": "results", "results_folder": "results",
-    "results_table": "results", "set_aside": "results",
+    "results_table": "results", "set_aside": "results", "finish_setting_aside": "results",
+    "save_somewhere": "results",
     "summary": "results", "write_json": "results", "fit_sersic": "sersic",
     "fit_sersics": "sersic", "open_source": "sources",
 }
 
 __all__ = [
-    "Evaluation", "GalaxyModel", "GalaxySet", "PCABaseline", "Posterior", "closest",
-    "contact_sheets", "draw_figures", "evaluate", "fit_gaussian", "fit_gaussians", "fit_sersic",
-    "fit_sersics", "gather", "load", "open_source", "prepare", "read_metrics", "refine",
-    "results_folder", "results_table", "set_aside", "split", "summary", "write_json",
-    "write_report",
+    "Evaluation", "GalaxyModel", "GalaxySet", "LatentCoverage", "PCABaseline", "Posterior",
+    "closest", "contact_sheets", "draw_figures", "evaluate", "finish_setting_aside",
+    "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "latent_coverage",
+    "load", "open_source", "prepare", "read_metrics", "refine", "results_folder", "results_table",
+    "save_somewhere", "set_aside", "split", "summary", "write_json", "write_report",
 ]
 
 

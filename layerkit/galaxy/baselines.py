@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
 
@@ -38,6 +39,9 @@ class GaussianFit(NamedTuple):
     squared_error: float
     converged: bool
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
 
 class GaussianFits(NamedTuple):
     """The scaled bivariate Gaussians closest to N images; see `fit_gaussians`."""
@@ -46,6 +50,9 @@ class GaussianFits(NamedTuple):
     models: np.ndarray
     squared_errors: np.ndarray
     converged: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class GaussianObjective:
@@ -339,6 +346,9 @@ class PCABaseline:
         self._model, self._shape = model, shape
         self.components = int(model.n_components_)
         self.explained = float(model.explained_variance_ratio_.sum())
+
+    def __repr__(self) -> str:
+        return f"PCABaseline({self.components} components, {self.explained:.1%} of the variance)"
 
     @classmethod
     def fit(cls, images: np.ndarray, components: int) -> Self:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 
 DEVIATIONS = (1, 2, 3)
@@ -23,13 +24,18 @@ class Calibration(NamedTuple):
             noise that is not Gaussian, within the intervals that hold as much as those of one.
         by_quintile: the same for each fifth of the pixels by predicted mean, darkest first, (5, 3).
         brightness: median predicted mean of each fifth, (5,).
-        density: of the scores in the bins EDGES; what lies outside is in the outermost bins.
+        density: of the scores in the bins EDGES, per standard deviation, of all pixels.
+        beyond: share of all pixels below the first of the EDGES, and above the last, (2,).
     """
 
     coverage: np.ndarray
     by_quintile: np.ndarray
     brightness: np.ndarray
     density: np.ndarray
+    beyond: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def metrics(self) -> dict[str, Any]:
         """For metrics.json: coverages, by quintiles too, and that of the quintile furthest off."""
@@ -70,10 +76,11 @@ def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
     within = np.abs(score)[:, None] <= np.array(DEVIATIONS)
     # Ranks, not quantiles: fifths of one size even where many pixels are predicted alike.
     fifths = np.array_split(np.argsort(predicted, kind="stable"), QUINTILES)
-    count, _ = np.histogram(np.clip(score, EDGES[0], EDGES[-1]), EDGES)
+    count, _ = np.histogram(score, EDGES)
     return Calibration(
         within.mean(axis=0),
         np.array([within[f].mean(axis=0) if len(f) else within.mean(axis=0) for f in fifths]),
         np.array([np.median(predicted[f]) if len(f) else np.nan for f in fifths]),
         count / (len(score) * (EDGES[1] - EDGES[0])),
+        np.array([np.mean(score < EDGES[0]), np.mean(score > EDGES[-1])]),
     )

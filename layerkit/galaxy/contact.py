@@ -7,8 +7,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from layerkit.errors import DataError
+from layerkit.galaxy.cutting import visible
 from layerkit.galaxy.dataset import GalaxySet
-from layerkit.galaxy.sources import Source, UnusableImageError
+from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.sources import Source
 
 TILE = 138  # pixels on a side: twice 69
 GAP = 4
@@ -67,8 +69,8 @@ def _tile(image: np.ndarray, crop: tuple[float, float, float] | None = None) -> 
     """`image` scaled to fit a tile, its intensities as they are, with `crop` drawn on it."""
     scale = TILE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
-    grey = np.nan_to_num(np.clip(image, 0, 1)) * 255
-    picture = Image.fromarray(grey.astype(np.uint8)).resize((width, height)).convert("RGB")
+    grey = (255 * visible(image)).astype(np.uint8)
+    picture = Image.fromarray(grey).resize((width, height)).convert("RGB")
     if crop is not None:
         y0, x0, side = (scale * c for c in crop)
         ImageDraw.Draw(picture).rectangle((x0, y0, x0 + side - 1, y0 + side - 1), outline=YELLOW)

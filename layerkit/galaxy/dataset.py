@@ -1,19 +1,27 @@
 """A prepared set of galaxies in memory, and which of them training never sees."""
 
+import functools
 import hashlib
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
+from layerkit import hdf5
+from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.sources import PREPARED_FORMAT
+from layerkit.files import open_regular, path_of
+from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
 
-VERSION = 1
+VERSION = 2
+# What is stored of each galaxy besides its image and id: float64, of this shape.
+COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
+AGAIN = "; prepare the set again"
 
 
 @dataclass
@@ -25,20 +33,27 @@ class GalaxySet:
     crops: float64 (N, 3): y0, x0 and side of the square cut from each source picture, in its
         pixels, where a pixel's area is [k, k + 1).
     scales: float64 (N,): source pixels per output pixel, side / size.
+    stretches: float64 (N, 3): sky, spread and white, by which `scaling.unstretch` turns the images
+        back to the units of their pictures; 0, 0, 1 where the numbers are as they were.
     excluded: ids that were left out, with the reason for each (of the whole source).
     source: the name of the source; read: how many pictures it had, usable or not; settings: those
         of `prepare`; path: the file.
+    origin: what `prepare` was told that the set was made of, or None.
     """
 
     images: np.ndarray
     ids: list[str]
     crops: np.ndarray
     scales: np.ndarray
+    stretches: np.ndarray
     excluded: dict[str, str]
     source: str
     read: int
     settings: dict
     path: Path
+    origin: dict | None = None
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,46 +68,77 @@ class GalaxySet:
         """How many were excluded for each reason, most frequent first."""
         return dict(Counter(self.excluded.values()).most_common())
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of images and ids: equal sets have equal digests, others do not."""
+        images = np.ascontiguousarray(self.images, "<f4")
+        total = hashlib.sha256(json.dumps([images.shape, self.ids]).encode())
+        total.update(images.data.cast("B") if images.size else b"")
+        return total.hexdigest()
+
 
 def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     """Read a set that `prepare` wrote; with `limit`, its first `limit` galaxies only.
 
-    Raises `DataError` where the file is missing, truncated, not such a set, or of a newer format.
+    Raises `DataError` if the file is missing, truncated, damaged, not such a set, or of another
+    version of the format, or if `limit` is not a positive whole number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a galaxy set written by prepare()")
+    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
+        raise DataError(f"limit must be a positive whole number, got {limit!r}")
+    path = path_of(path, DataError)
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != PREPARED_FORMAT:
-                raise DataError(f"{path}: an HDF5 file, but not a galaxy set; make one: prepare()")
-            if file.attrs["version"] > VERSION:
-                raise DataError(
-                    f"{path}: format version {file.attrs['version']}, and this layerkit reads up to"
-                    f" {VERSION}; update layerkit or prepare the set again"
-                )
-            rows = slice(limit)
-            return GalaxySet(
-                images=file["images"][rows],
-                ids=list(file["ids"].asstr()[rows]),
-                crops=file["crops"][rows],
-                scales=file["scales"][rows],
-                excluded=dict(
-                    zip(
-                        file["excluded/ids"].asstr()[:],
-                        file["excluded/reasons"].asstr()[:],
-                        strict=True,
-                    )
-                ),
-                source=file.attrs["source"],
-                read=int(file.attrs["read"]),
-                settings=json.loads(file.attrs["settings"]),
-                path=path,
-            )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        open_regular(path).close()
+    except OSError as error:
+        reason = str(error.strerror or error)
         raise DataError(
-            f"{path}: not an HDF5 file, or a truncated one ({error}); prepare the set again"
+            f"{path}: {reason[0].lower()}{reason[1:]}; expected a galaxy set written by prepare()"
         ) from error
+    if not hdf5.is_sealed(path, PREPARED_FORMAT):
+        if is_prepared(path):
+            raise DataError(f"{path}: a galaxy set of an older version, without checksum{AGAIN}")
+        raise DataError(f"{path}: not a galaxy set, or a truncated one; make one: prepare()")
+    with hdf5.open_sealed(path, PREPARED_FORMAT, "a galaxy set", DataError, AGAIN) as file:
+        version = file.integer("version")
+        if version > VERSION:
+            raise DataError(
+                f"{path}: format version {version}, and this layerkit reads version {VERSION};"
+                " update layerkit or prepare the set again"
+            )
+        if version < VERSION:
+            raise DataError(f"{path}: format version {version}, older than {VERSION}{AGAIN}")
+        return _read(file, path, limit)
+
+
+def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
+    """Read the galaxies in an open file; every part is looked at before it is believed."""
+    ids = file.json("ids", list)
+    left_out = file.json("excluded")
+    about = file.json("about")
+    count = len(ids)
+    for field, names in (("ids", ids), ("excluded", left_out.values())):
+        if not all(isinstance(name, str) for name in names):
+            raise file.fail(f"attribute {field!r}", "must hold strings")
+    if len(set(ids)) < count:
+        raise file.fail("attribute 'ids'", "names a galaxy twice")
+    kinds = {"source": str, "read": int, "settings": dict, "origin": dict | None}
+    about = {name: about.get(name) for name in kinds}
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind) or isinstance(about[name], bool):
+            raise file.fail(f"attribute 'about': {name!r}", "is missing or of another kind")
+    shape = file.dataset("images", kinds="f", shape=(count, None, None)).shape
+    if not count or not shape[1] or shape[1] != shape[2]:
+        raise file.fail("'images'", f"must hold square images, got shape {shape}")
+    columns: dict[str, Any] = {
+        name: file.array(name, kinds="f", shape=(count, *rest), rows=limit)
+        for name, rest in COLUMNS.items()
+    }
+    images = file.array("images", kinds="f", shape=shape, rows=limit).astype("f4", copy=False)
+    for name, values in (("images", images), *columns.items()):
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            raise file.fail(repr(name), "holds numbers that are not finite")
+    return GalaxySet(
+        images=images, ids=ids[:limit], excluded=left_out, path=path, **columns, **about
+    )
 
 
 def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from layerkit.galaxy.sources import UnusableImageError
+from layerkit.galaxy.decode import UnusableImageError
 
 DETECTION_SIDE = 212  # pixels on a side, about, to which larger pictures are binned for detection
 SMOOTHING = 1.0  # pixels, standard deviation: takes out JPEG and pixel noise before looking
+NO_PEAK = 1.0  # what `foreign_light` returns where the square has no peak in its middle
 MIN_AREA = 5  # pixels: fewer connected ones are noise
 
 
@@ -35,6 +36,8 @@ class Galaxy:
         in pixels.
     bins: pixels of the picture, on a side, to one in which it was detected.
     sky: of the picture so binned and smoothed.
+    signal: its brightest pixel there, in noise standard deviations above the sky.
+    off_centre: how far that pixel lies from the centre of the picture, over its shorter side.
     """
 
     y: float
@@ -42,22 +45,43 @@ class Galaxy:
     radius: float
     bins: int
     sky: Sky
+    signal: float = np.inf
+    off_centre: float = 0.0
 
 
-def find_galaxy(image: np.ndarray, threshold: float) -> Galaxy:
-    """The most prominent galaxy near the centre of `image`, float32 (height, width).
+def find_galaxy(
+    image: np.ndarray,
+    threshold: float,
+    no_sky: np.ndarray | None = None,
+    quantum: float = 1 / 255,
+    bins: int | None = None,
+) -> Galaxy:
+    """Find the most prominent galaxy near the centre of a picture.
 
     Connected pixels that are `threshold` noise standard deviations above the sky make an object;
     the one with the most light under a Gaussian about the centre of the picture (standard deviation
-    8% of its side) is taken.  Raises `UnusableImageError` where there is none.
+    8% of its side) is taken.
+
+    Args:
+        image: float32 (height, width).
+        threshold: see above.
+        no_sky: mask of the pixels that the sky is not to be measured from.
+        quantum: see `measure_sky`.
+        bins: pixels to bin on a side, by default as many as make the picture DETECTION_SIDE large.
+
+    Raises:
+        UnusableImageError: there is none.
     """
-    if not np.isfinite(image).all():
-        raise UnusableImageError("not finite")
     if image.size == 0 or image.min() == image.max():
         raise UnusableImageError("blank")
-    bins = max(1, min(image.shape) // DETECTION_SIDE)
+    bins = bins or max(1, min(image.shape) // DETECTION_SIDE)
     smooth = ndimage.gaussian_filter(_bin(image, bins), SMOOTHING)
-    sky = measure_sky(smooth)
+    empty = smooth
+    if no_sky is not None:
+        empty = smooth[_bin(no_sky.astype(np.float32), bins) == 0]
+        if empty.size < MIN_AREA:
+            raise UnusableImageError("blank")
+    sky = measure_sky(empty, quantum)
     light = np.maximum(smooth - np.float32(sky.level), 0)
     objects, _ = ndimage.label(light > threshold * sky.noise)
     near = _gaussian(light.shape, [n / 2 - 0.5 for n in light.shape], 0.08 * min(light.shape))
@@ -74,7 +98,12 @@ def find_galaxy(image: np.ndarray, threshold: float) -> Galaxy:
     start = np.unravel_index(np.argmax(mine * near[window]), mine.shape)
     y, x, radius = measure(mine, start)
     y, x = y + window[0].start, x + window[1].start
-    return Galaxy(y * bins, x * bins, radius * bins, bins, sky)
+    top = np.unravel_index(np.argmax(mine), mine.shape)
+    away = [k + w.start - n / 2 + 0.5 for k, w, n in zip(top, window, light.shape, strict=True)]
+    return Galaxy(
+        y * bins, x * bins, radius * bins, bins, sky, float(mine[top]) / (sky.noise or 1),
+        float(np.hypot(*away)) / min(light.shape),
+    )  # fmt: skip
 
 
 def measure(light: np.ndarray, start: tuple) -> tuple[float, float, float]:
@@ -105,7 +134,7 @@ def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
 
     view: a square of `side` pixels of the picture, the galaxy centred in it, at any resolution.
     Both are heights of a peak after smoothing: the other object's above what the opposite pixel
-    shows, the galaxy's above the sky.
+    shows, the galaxy's above the sky.  NO_PEAK where there is nothing in the middle.
     """
     n = len(view)
     # A 69th of the square takes out the knots of spiral arms; where a small square is enlarged,
@@ -117,7 +146,7 @@ def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
     peak = own[_middle(n, n // 2)].max()
     # A pair of equals looks the same when turned about the point between them, which is dark.
     if peak <= 0 or own[_middle(n, n // 23)].max() < 0.9 * peak:
-        return 1.0
+        return NO_PEAK
     return float((smooth - turned).max() / peak)
 
 
@@ -133,16 +162,18 @@ def _middle(n: int, width: int) -> tuple[slice, slice]:
     return slice(start, n - start), slice(start, n - start)
 
 
-def measure_sky(image: np.ndarray) -> Sky:
+def measure_sky(image: np.ndarray, quantum: float = 1 / 255) -> Sky:
     """Median, and 1.4826 times the median absolute deviation, of the pixels that are not clipped.
 
     Clipped is what is three standard deviations above the sky, four times over.  The deviation is
-    never below half a step of 8-bit data, lest a sky that is black to the last bit have none.
+    never below half a `quantum`, lest a sky that is black to the last bit have none.
     """
     pixels = image.ravel()[:: max(1, image.size // 4000)]  # plenty for a median, and fast
     for _ in range(4):
         level = float(np.median(pixels))
-        noise = max(1.4826 * float(np.median(np.abs(pixels - level))), 0.5 / 255)
+        noise = max(1.4826 * float(np.median(np.abs(pixels - level))), 0.5 * quantum)
+        if noise == 0:
+            break
         pixels = pixels[pixels < level + 3 * noise]
     return Sky(level, noise)
 

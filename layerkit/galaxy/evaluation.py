@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import ks_2samp
 
+from layerkit.display import short_repr
 from layerkit.galaxy.baselines import (
     PCABaseline,
     fit_gaussians,
@@ -59,6 +60,8 @@ class Evaluation:
     morphology: np.ndarray
     drawn_morphology: np.ndarray
 
+    __repr__ = short_repr
+
 
 def evaluate(
     model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
@@ -90,10 +93,11 @@ def evaluate(
     encoded_elbo, _ = model.bound(held_out, BOUND_SAMPLES)
     encoded_error = squared_errors(held_out, model.reconstruct(held_out)[0])
     encoded_likelihood = model.log_likelihood(held_out)
-    posterior = refine(model, held_out, refine_steps, progress)
+    posterior = refine(model, held_out, refine_steps, progress, tempered=False)
     elbo, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
     seen = train[: min(len(held_out), MOST_SEEN)]
-    train_elbo, _ = model.bound(seen, BOUND_SAMPLES, refine(model, seen, refine_steps, progress))
+    seen_posterior = refine(model, seen, refine_steps, progress, tempered=False)
+    train_elbo, _ = model.bound(seen, BOUND_SAMPLES, seen_posterior)
     mean, variance = model.reconstruct(held_out, posterior)
     own_error = squared_errors(held_out, mean)
     own_likelihood = model.log_likelihood(held_out, posterior)
@@ -122,6 +126,7 @@ def evaluate(
     }
     metrics = {
         "refine_steps": refine_steps,
+        "latent_temperature": model.temperature.tolist(),
         "train_elbo": train_bound,
         "held_out_elbo": bound,
         "encoded_held_out_elbo": float(encoded_elbo.mean()),

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import norm as normal_distribution
@@ -31,6 +31,7 @@ from layerkit.galaxy.morphology import STATISTICS
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
 SMALL = 8
+STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 # What each figure is called in the report, and what to look for in it.
 CAPTIONS = {
@@ -41,13 +42,16 @@ CAPTIONS = {
         " colours). A good reconstruction keeps the galaxy's size, tilt, shape and profile and"
         " leaves out noise and neighbours; the variance should be high where the galaxy is bright"
         " or steep, and low on the sky. Residuals are the image minus the model: structure left in"
-        " them is what the model could not explain. (Figure 3 of the paper.)",
+        " them is what the model could not explain. The two numbers of a row are the darkest and"
+        " the brightest intensity of x, which are black and white in all pictures of that row."
+        " (Figure 3 of the paper.)",
     ),
     "embedding": (
         "The latent space",
         "Held-out galaxies laid out by t-SNE of their encoded means g_mu(x), each in a cell of its"
         " own near its place on the map. Neighbours should look alike, and size, tilt and"
-        " concentration should change gradually across the map. (Figure 4 of the paper.)",
+        " concentration should change gradually across the map. All pictures share one scale of"
+        " intensity. (Figure 4 of the paper.)",
     ),
     "traversal": (
         "One latent dimension at a time",
@@ -71,14 +75,16 @@ CAPTIONS = {
     "squared_error": (
         "Against the bivariate Gaussian, by squared error",
         "Each point is one held-out galaxy: the squared error left by the best scaled bivariate"
-        " Gaussian, fitted to that image, against the model's. Below the diagonal the model is"
-        " closer. The histogram shows by what factor.",
+        " Gaussian, fitted to that image, against the model's. The Gaussian has no sky term, as in"
+        " the paper: a sky that is not zero counts against it. Below the diagonal the model is"
+        " closer. The histogram shows by what factor; galaxies beyond its ends are in the hatched"
+        " bars, with their number.",
     ),
     "likelihood": (
         "Against the bivariate Gaussian, by likelihood",
         "The same comparison by log likelihood per image: the model with its own variance for"
-        " every pixel, the Gaussian with the one variance that suits that image best. Above the"
-        " diagonal the model explains the image better.",
+        " every pixel, the Gaussian, again without a sky term, with the one variance that suits"
+        " that image best. Above the diagonal the model explains the image better.",
     ),
     "sersic_squared_error": (
         "Against the Sersic profile, by squared error",
@@ -91,16 +97,18 @@ CAPTIONS = {
         " of the predicted mean, for each fifth of the pixels by predicted mean, beside what a"
         " normal distribution has (dashed). Above the dashes the model expects more noise than"
         " there is. Where the model's noise is not Gaussian, its intervals are those that should"
-        " hold as many pixels. Right: how the pixels are distributed, in standard deviations that"
-        " are stretched likewise, beside the standard normal, on a logarithmic scale; the outermost"
-        " bins take in what lies beyond.",
+        " hold as many pixels. Right: how the pixels are distributed, in predicted standard"
+        " deviations (stretched as those intervals are, where the noise is not Gaussian), beside"
+        " the standard normal, on a logarithmic scale. Pixels beyond the scale are not drawn;"
+        " their share is written at either end.",
     ),
     "morphology": (
         "Shapes of real and of drawn galaxies",
         "Concentration, asymmetry, Gini coefficient and ellipticity, measured in the same way on"
         " held-out galaxies and on pictures drawn from the prior with the pixel noise the model"
         " predicts. That noise is independent from pixel to pixel, which that of real pictures is"
-        " not. Where the histograms agree the model's population is the real one.",
+        " not. Where the histograms agree the model's population is the real one. Hatched bars hold"
+        " what lies beyond the scale.",
     ),
 }
 
@@ -122,11 +130,13 @@ def reconstructions(
     baseline_name: str = "Gaussian fit",
     residuals: bool = True,
     most: int = 8,
+    ids: Sequence[str] | None = None,
 ) -> Figure:
-    """Figure 3 of the paper: x, f_mu(z) and f_Sigma(z), a row per galaxy.
+    """Draw figure 3 of the paper: x, f_mu(z) and f_Sigma(z), a row per galaxy.
 
-    The intensities of a row share one scale, from the darkest to the brightest pixel of x.
-    Variances share one logarithmic scale over all rows, and residuals one linear scale.
+    The intensities of a row share one scale, from the darkest to the brightest pixel of x; these
+    two are written at its left.  Variances share one logarithmic scale over all rows, and residuals
+    one linear scale.
 
     Args:
         images, mean, variance: (N, H, W); the variance in the square of the images' unit.
@@ -134,17 +144,24 @@ def reconstructions(
         baseline_name: its title.
         residuals: whether to draw image minus model beside each model.
         most: no more than this many rows; the first ones.
+        ids: a name for each image, (N,), written beside its row.
+
+    Raises:
+        DataError: arrays of other shapes, or another number of ids than of images.
     """
+    if ids is not None and len(ids) != len(images):
+        raise DataError(f"reconstructions: got {len(ids)} ids for {len(images)} images")
     images = _stack("images", images)[:most]
     mean = _stack("mean", mean)[:most]
     variance = _stack("variance", variance)[:most]
     low = images.min(axis=(1, 2), keepdims=True)
     span = np.maximum(images.max(axis=(1, 2), keepdims=True) - low, 1e-12)
-    unit = Normalize(0, 1)
+    range_of_x = Normalize(0, 1)
     differences = [images - mean]
     top = max(float(np.percentile(variance, 99.9)), 1e-12)
     bottom = max(float(np.percentile(variance, 0.5)), top * 1e-6)
-    logarithmic = LogNorm(min(bottom, top / 10), top)
+    bottom = min(bottom, top / 10)
+    logarithmic = LogNorm(bottom, top)
     if baseline is not None:
         baseline = _stack("baseline", baseline)[:most]
         differences.append(images - baseline)
@@ -152,14 +169,15 @@ def reconstructions(
     signed = Normalize(-widest, widest)
 
     columns: list[tuple[str, np.ndarray, str, Normalize, str]] = [
-        ("$x$", (images - low) / span, INTENSITY, unit, ""),
-        (r"$f_\mu(z)$", (mean - low) / span, INTENSITY, unit, ""),
+        ("$x$", (images - low) / span, INTENSITY, range_of_x, "range of x"),
+        (r"$f_\mu(z)$", (mean - low) / span, INTENSITY, range_of_x, "range of x"),
         (r"$f_\Sigma(z)$", variance, VARIANCE, logarithmic, "variance"),
     ]
     if residuals:
         columns.append((r"$x - f_\mu(z)$", differences[0], RESIDUAL, signed, "residual"))
     if baseline is not None:
-        columns.append((baseline_name, (baseline - low) / span, INTENSITY, unit, ""))
+        scaled = (baseline - low) / span
+        columns.append((baseline_name, scaled, INTENSITY, range_of_x, "range of x"))
         if residuals:
             columns.append(
                 (
@@ -171,24 +189,71 @@ def reconstructions(
                 )
             )
 
-    rows, cell, gap, head, foot = len(images), 1.15, 0.08, 0.32, 0.62
-    size = (len(columns) * (cell + gap) + gap, rows * cell + head + foot)
+    rows, cell, gap, head, foot, margin = len(images), 1.15, 0.08, 0.32, 0.62, 1.2
+    size = (margin + len(columns) * (cell + gap), rows * cell + head + foot)
     figure = Figure(size)
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):
-        left = gap + i * (cell + gap)
+        left = margin + i * (cell + gap)
         axes = _axes(figure, left, foot, cell, rows * cell)
         drawn = _draw(axes, _mosaic(pictures[:, None]), colours, norm)
         axes.set_title(title, fontsize=10, pad=5)
-        if unit_name:
-            bar_axes = _axes(figure, left + 0.1, foot - 0.2, cell - 0.2, 0.1)
-            bar = figure.colorbar(drawn, cax=bar_axes, orientation="horizontal")
-            if norm is not logarithmic:
-                bar.locator = MaxNLocator(3, symmetric=True)
-            bar.ax.tick_params(labelsize=6, length=2, pad=1.5)
-            bar.ax.minorticks_off()
-            bar.outline.set_visible(False)
-            bar.ax.set_xlabel(unit_name, fontsize=7, labelpad=1)
+        bar_axes = _axes(figure, left + 0.1, foot - 0.2, cell - 0.2, 0.1)
+        bar = figure.colorbar(drawn, cax=bar_axes, orientation="horizontal")
+        if norm is range_of_x:
+            bar.set_ticks([0, 1], labels=["min", "max"])
+        elif norm is logarithmic:
+            ticks = _round_numbers(bottom, top, 3)
+            bar.set_ticks(ticks, labels=[_power(tick) for tick in ticks])
+        else:
+            bar.locator = MaxNLocator(3, symmetric=True)
+        bar.ax.tick_params(labelsize=6, length=2, pad=1.5)
+        bar.ax.minorticks_off()
+        bar.outline.set_visible(False)
+        bar.ax.set_xlabel(unit_name, fontsize=7, labelpad=1)
+        if i == 0:
+            axes.set_yticks(_centres(rows * images.shape[1], rows) + 2 * np.arange(rows))
+            ranges = [_range(float(x.min()), float(x.max())) for x in images]
+            names = [_shortened(name) for name in ids[:most]] if ids is not None else [""] * rows
+            axes.set_yticklabels(
+                [f"{name}\n{text}".strip() for name, text in zip(names, ranges, strict=True)]
+            )
+            axes.tick_params(length=0, labelsize=7.5, pad=3)
     return figure
+
+
+def _range(low: float, high: float) -> str:
+    """Both ends of a range, to a thousandth of its width."""
+    digits = 3 - math.floor(math.log10(high - low or 1.0)) - 1
+    low, high = (round(value, digits) + 0.0 for value in (low, high))
+    return f"{low:.6g} to {high:.6g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _shortened(name: str, most: int = 18) -> str:
+    """A name of at most `most` characters, without its middle if need be; $ is no formula."""
+    if len(name) > most:
+        name = f"{name[: most // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{name[most // 2 - most :]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name).replace(
+        "$", r"\$"
+    )
+
+
+def _round_numbers(low: float, high: float, most: int) -> list[float]:
+    """At most `most` round numbers from `low` to `high`, both above 0, for a logarithmic scale."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for mantissas in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [m * 10.0**k for k in decades for m in mantissas]
+        found = [v for v in found if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+        if len(found) <= most:
+            return found
+    return found[:: -(-len(found) // most)]
+
+
+def _power(value: float) -> str:
+    """0.0003 as 3 times a power of ten."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    mantissa = value / 10.0**exponent
+    power = f"10^{{{exponent}}}"
+    return f"${power}$" if round(mantissa, 3) == 1 else rf"${mantissa:.3g}\!\cdot\!{power}$"
 
 
 def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int = 600) -> Figure:
@@ -256,11 +321,12 @@ def traversal(decoded: np.ndarray, values: Sequence[float] | np.ndarray) -> Figu
             f" got an array of {decoded.shape}"
         )
     rows, steps = decoded.shape[:2]
-    cell, left, head, edge = 0.8, 0.45, 0.45, 0.06
-    figure = Figure((left + steps * cell + edge, head + rows * cell + edge))
-    axes = _axes(figure, left, edge, steps * cell, rows * cell)
-    picture = _mosaic(decoded)
-    _draw(axes, picture, INTENSITY, _bright(decoded))
+    cell, left, head, edge, foot = 0.8, 0.45, 0.45, 0.06, 0.25
+    figure = Figure((left + steps * cell + edge, head + rows * cell + foot))
+    axes = _axes(figure, left, foot, steps * cell, rows * cell)
+    picture, norm = _mosaic(decoded), _bright(decoded)
+    _draw(axes, picture, INTENSITY, norm)
+    _say_scale(figure, norm)
     axes.xaxis.tick_top()
     axes.set_xticks(
         _centres(picture.shape[1], steps),
@@ -290,15 +356,14 @@ def samples(
     columns = min(columns, len(panels[0][1]))
     rows = math.ceil(len(panels[0][1]) / columns)
     norm = _bright(panels[-1][1])
-    cell, gap, head, edge = 0.62, 0.25, 0.3, 0.06
+    cell, gap, head, edge, foot = 0.62, 0.25, 0.3, 0.06, 0.25
     width = columns * cell
-    figure = Figure(
-        (2 * edge + len(panels) * (width + gap) - gap, head + rows * cell + edge),
-    )
+    figure = Figure((2 * edge + len(panels) * (width + gap) - gap, head + rows * cell + foot))
+    _say_scale(figure, norm)
     for i, (title, images) in enumerate(panels):
         cells = np.full((rows * columns, *images.shape[1:]), np.nan)
         cells[: len(images)] = images
-        axes = _axes(figure, edge + i * (width + gap), edge, width, rows * cell)
+        axes = _axes(figure, edge + i * (width + gap), foot, width, rows * cell)
         _draw(axes, _mosaic(cells.reshape(rows, columns, *images.shape[1:])), INTENSITY, norm)
         axes.set_title(title, fontsize=10, pad=5)
     return figure
@@ -401,14 +466,15 @@ def comparison(
     wins = model > baseline if higher_is_better else model < baseline
     figure = Figure((8, 4))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1])
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.12, wspace=0.2)
+    figure.subplots_adjust(left=0.09, right=0.98, top=0.9, bottom=0.12, wspace=0.24)
+    unit = ", nats" if higher_is_better else ""
 
     if higher_is_better:
         ends = np.percentile([model, baseline], [1, 100])
         margin = 0.05 * (ends[1] - ends[0]) or 1.0
         limits = (ends[0] - margin, ends[1] + margin)
         advantage = model - baseline
-        advantage_name = f"{quantity}, model minus {name}"
+        advantage_name = f"{quantity}, model minus {name}{unit}"
     else:
         tiny = max(float(np.max([model, baseline])), 1e-12) * 1e-9
         model, baseline = np.maximum(model, tiny), np.maximum(baseline, tiny)
@@ -417,8 +483,6 @@ def comparison(
         left.set_yscale("log")
         advantage = np.log2(baseline / model)
         advantage_name = f"{quantity}, {name} over model"
-        right.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-        right.xaxis.set_major_formatter(lambda power, _: f"{2**power:.3g}")
     for chosen, colour in ((wins, MODEL), (~wins, BASELINE)):
         left.scatter(
             baseline[chosen], model[chosen], s=7, color=colour, alpha=0.6, linewidths=0, zorder=3
@@ -427,17 +491,35 @@ def comparison(
     left.set_xlim(limits)
     left.set_ylim(limits)
     left.set_aspect("equal")
-    left.set_xlabel(f"{quantity}, {name}", fontsize=SMALL)
-    left.set_ylabel(f"{quantity}, model", fontsize=SMALL)
+    left.set_xlabel(f"{quantity}, {name}{unit}", fontsize=SMALL)
+    left.set_ylabel(f"{quantity}, model{unit}", fontsize=SMALL)
 
-    # Zero, where neither is better, is an edge between two bins; the ends take in the outliers.
+    # Zero, where neither is better, is an edge between two bins.
     low, high = np.percentile(advantage, [0.5, 99.5])
     low, high = min(low, 0.0), max(high, 0.0)
     step = (high - low) / 40 or 1.0
-    bins = step * np.arange(math.floor(low / step), math.ceil(high / step) + 1)
-    clipped = np.clip(advantage, bins[0], bins[-1])
+    bins = step * np.arange(math.floor(low / step), max(math.ceil(high / step), 1) + 1)
     for chosen, colour in ((wins, MODEL), (~wins, BASELINE)):
-        right.hist(clipped[chosen], bins=bins, color=colour)
+        right.hist(advantage[chosen], bins=bins, color=colour)
+    below, above = np.sum(advantage < bins[0]), np.sum(advantage > bins[-1])
+    _beyond(
+        right, bins, [(below, above)], [BASELINE, MODEL], f"{below:,} below", f"{above:,} above"
+    )
+    if higher_is_better:
+        for axis in (left.xaxis, left.yaxis, right.xaxis):
+            axis.set_major_formatter(lambda value, _: _readable(value))
+        for axis in (left.xaxis, left.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        unseen = np.sum(np.minimum(model, baseline) < limits[0])
+        if unseen:
+            left.text(
+                0.98, 0.02, f"{unseen:,} below these axes", transform=left.transAxes, fontsize=7,
+                ha="right", color="#404448",
+            )
+    else:
+        ticks = _round_numbers(float(2 ** bins[0]), float(2 ** bins[-1]), 6)
+        right.xaxis.set_major_locator(FixedLocator([math.log2(tick) for tick in ticks]))
+        right.xaxis.set_major_formatter(lambda power, _: f"{2**power:.3g}")
     right.axvline(0.0, color="black", linewidth=0.8)
     right.set_xlabel(advantage_name, fontsize=SMALL)
     right.set_ylabel("images", fontsize=SMALL)
@@ -452,7 +534,7 @@ def comparison(
 
 
 def calibration(result: Calibration) -> Figure:
-    """Coverage by predicted brightness, and the distribution of the scores."""
+    """Draw coverage by predicted brightness, and the distribution of the scores."""
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.95, bottom=0.14, wspace=0.22)
@@ -477,7 +559,16 @@ def calibration(result: Calibration) -> Figure:
     )
     right.set_yscale("log")
     seen = result.density[result.density > 0]
-    right.set_ylim(max(min(seen.min() / 2, 1e-4), 1e-7), 1)
+    least = seen.min() / 2 if len(seen) else 1e-4
+    right.set_ylim(max(min(least, 1e-4), 1e-7), 1)
+    for place, side, share, words in (
+        (0.02, "left", result.beyond[0], f"below {EDGES[0]:.0f} sd"),
+        (0.98, "right", result.beyond[1], f"above {EDGES[-1]:.0f} sd"),
+    ):
+        text = f"{words}:\n{100 * share:.2g}%".replace("-", "\N{MINUS SIGN}")
+        right.text(
+            place, 0.6, text, transform=right.transAxes, fontsize=SMALL, ha=side, va="center"
+        )
     right.set_xlabel("pixel, in predicted sd", fontsize=SMALL)
     right.set_ylabel("density", fontsize=SMALL)
     right.legend(frameon=False, fontsize=SMALL, loc="upper right")
@@ -502,12 +593,15 @@ def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
         low, high = np.percentile(both, [0.5, 99.5]) if len(both) else (0.0, 1.0)
         bins = np.linspace(low, high if high > low else low + 1, 36)
         sides = (("real", NEUTRAL, "stepfilled", 0.55), ("drawn from the prior", MODEL, "step", 1))
+        outside = []
         for v, (label, colour, kind, alpha) in zip(values, sides, strict=True):
+            share = 1 / max(len(v), 1)
             axes.hist(
-                np.clip(v, bins[0], bins[-1]), bins, histtype=kind, color=colour, alpha=alpha,
-                linewidth=1.5, weights=np.full(len(v), 1 / max(len(v), 1)),
-                label=f"{label} ({len(v):,})",
+                v, bins, histtype=kind, color=colour, alpha=alpha, linewidth=1.5,
+                weights=np.full(len(v), share), label=f"{label} ({len(v):,})",
             )
+            outside.append((share * np.sum(v < bins[0]), share * np.sum(v > bins[-1])))
+        _beyond(axes, bins, outside, [NEUTRAL, MODEL], "below", "above")
         axes.set_xlabel(name, fontsize=SMALL)
         if i % 2 == 0:
             axes.set_ylabel("share of galaxies", fontsize=SMALL)
@@ -515,6 +609,63 @@ def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=SMALL, loc="upper center", ncols=2)
     return figure
+
+
+def _beyond(
+    axes: Axes, bins: np.ndarray, heights: Sequence[tuple[float, float]],
+    colours: Sequence[str], below: str, above: str,
+) -> None:
+    """Draw what lies outside of a histogram's bins as hatched bars of their own, with words.
+
+    Ticks stay within the bins.
+
+    Args:
+        axes: they have the histogram.
+        bins: its edges.
+        heights: below and above the bins, for each of the sets drawn.
+        colours: of the sets; with one set, of the bar below and of the bar above.
+        below, above: the words.
+    """
+    step = bins[1] - bins[0]
+    width, gap = 1.5 * step, step
+    ends = [bins[0] - gap, bins[-1] + gap]
+    for side, (x, text) in enumerate(((ends[0] - width, below), (ends[1], above))):
+        found = [pair[side] for pair in heights]
+        if not any(found):
+            continue
+        for i, height in enumerate(found):
+            colour = colours[side if len(found) == 1 else i]
+            part = width / len(found)
+            axes.bar(
+                x + i * part, height, part, align="edge", facecolor="white", edgecolor=colour,
+                hatch="//////", linewidth=1, zorder=2,
+            )
+        axes.annotate(
+            text, (x + width / 2, max(found)), (0, 3), textcoords="offset points", rotation=90,
+            fontsize=6.5, ha="center", va="bottom", color="#404448",
+        )
+    ticks = MaxNLocator(5, steps=STEPS).tick_values(bins[0], bins[-1])
+    axes.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= bins[0]) & (ticks <= bins[-1])]))
+    low, high = axes.get_xlim()
+    axes.set_xlim(
+        min(low, ends[0] - width - gap) if any(h[0] for h in heights) else low,
+        max(high, ends[1] + width + gap) if any(h[1] for h in heights) else high,
+    )
+
+
+def _readable(value: float) -> str:
+    """A number for a tick: thousands apart, few digits."""
+    text = f"{value:,.0f}" if 1 <= abs(value) < 1e6 or not value else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _say_scale(figure: Figure, norm: Normalize) -> None:
+    """Write below the pictures which intensities are black and white."""
+    figure.text(
+        0.99, 0.06 / figure.get_size_inches()[1],
+        f"intensity: black {norm.vmin:.3g}, white {norm.vmax:.3g}",
+        fontsize=7, ha="right", va="bottom", color="#404448",
+    )
 
 
 def _stack(name: str, images: np.ndarray) -> np.ndarray:

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from layerkit.errors import DataError
 from layerkit.galaxy import figures
 from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.model import GalaxyModel
 
+ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
 STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
 
 
 def draw_figures(
     folder: Path, model: GalaxyModel, result: Evaluation, held_out: np.ndarray,
-    history: Mapping[str, Sequence[float]],
+    history: Mapping[str, Sequence[float]], ids: Sequence[str] | None = None,
+    row_order: str = "top",
 ) -> list[tuple[str, str, Path]]:
-    """Draws each figure as a PNG in `folder`.
+    """Draw each figure as a PNG in `folder`.
 
     Args:
         folder: where they go.
@@ -26,19 +29,35 @@ def draw_figures(
         result: of `evaluate` on `held_out`.
         held_out: images (n, side, side).
         history: of training; see `figures.learning_curves`.
+        ids: of the held-out images, written beside them.
+        row_order: "top" or "bottom", where the first row of an image is on the sky or on paper; a
+            FITS image's is at the bottom, and so it is drawn.
 
     Returns:
         (title, caption, path) of each, for the report.
+
+    Raises:
+        DataError: another row order.
     """
+    if row_order not in ROW_ORDERS:
+        raise DataError(f"row_order must be one of {', '.join(ROW_ORDERS)}, got {row_order!r}")
+
+    def upright(pictures: np.ndarray) -> np.ndarray:
+        return pictures[..., ::-1, :] if row_order == "bottom" else pictures
+
     shape = held_out.shape[1:]
+    seen = upright(held_out)
     traversed = model.traverse(STEPS)
     drawn = {
         "reconstructions": figures.reconstructions(
-            held_out, result.mean, result.variance, baseline=result.gaussians
+            seen, upright(result.mean), upright(result.variance),
+            baseline=upright(result.gaussians), ids=ids,
         ),
-        "embedding": figures.embedding(result.z_mean, held_out),
-        "traversal": figures.traversal(traversed.reshape(*traversed.shape[:2], *shape), STEPS),
-        "samples": figures.samples(model.sample(64).reshape(-1, *shape), held_out),
+        "embedding": figures.embedding(result.z_mean, seen),
+        "traversal": figures.traversal(
+            upright(traversed.reshape(*traversed.shape[:2], *shape)), STEPS
+        ),
+        "samples": figures.samples(upright(model.sample(64).reshape(-1, *shape)), seen),
         "learning_curves": figures.learning_curves(history),
         "squared_error": figures.comparison(result.squared_error, result.gaussian_squared_error),
         "likelihood": figures.comparison(

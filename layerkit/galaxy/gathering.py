@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from layerkit.errors import DataError
+from layerkit.errors import DataError, LayerkitError
 from layerkit.galaxy.contact import contact_sheets
 from layerkit.galaxy.dataset import GalaxySet, load
+from layerkit.galaxy.layout import SHEETS
 from layerkit.galaxy.preparation import Settings, prepare
-from layerkit.galaxy.sources import Source, is_prepared, open_source
+from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
+from layerkit.snapshot import write_atomically
 
-SHEETS = "contact_sheets"
+RECIPE = 2  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
 def gather(
-    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None
+    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None,
+    hdu: int | str | None = None, *, replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
-    """The galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can prepare.
+    """Return the galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can read.
 
-    What is prepared is kept in `cache`, and used again while it is newer than the source and of
-    the same pictures and settings.  Contact sheets of it go into `contact_sheets/` beside it.
+    What is prepared is kept in `cache`, and used again while the pictures, the settings and the way
+    of preparing them are what they were.  Contact sheets of it go into `contact_sheets/` beside it.
 
     Args:
         path: see `open_source`; None is the Hubble Deep Field that scikit-image ships.
         cache: HDF5 file for what is prepared; its folder is made if need be.
         limit: only the first so many pictures (or prepared galaxies).
+        hdu: see `open_source`.
+        replacing: called with the new galaxies before they take the place of others in `cache`,
+            which stay where they are if it raises.
 
     Raises:
         DataError: the source is missing, empty, cannot be read, or holds no usable galaxy.
@@ -34,31 +44,84 @@ def gather(
     if is_prepared(path):
         assert path is not None
         return load(path, limit)
-    source = open_source(path)
-    kept = _still_good(cache, source, path, limit)
-    if kept:
+    source = open_source(path, hdu)
+    origin = _origin(source, path, limit, hdu)  # before they are read: they may change meanwhile
+    sheets = cache.parent / SHEETS
+    earlier = _load_if_whole(cache)
+    galaxies = earlier
+    if earlier is not None and earlier.origin == origin:
         print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
-        return kept
-    print(prepare(source, cache, limit=limit))
-    galaxies = load(cache)
-    contact_sheets(galaxies, cache.parent / SHEETS, source)
+    else:
+        def write(part: Path) -> None:
+            nonlocal galaxies
+            try:
+                print(prepare(source, part, limit=limit, origin=origin))
+                galaxies = replace(load(part), path=cache)
+            except DataError as error:
+                raise DataError(str(error).replace(str(part), str(cache))) from error
+            known = earlier is not None and earlier.digest == galaxies.digest
+            if replacing is not None and cache.exists() and not known:
+                replacing(galaxies)
+            shutil.rmtree(sheets, ignore_errors=True)  # of other galaxies
+
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(cache, write)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"{cache}: cannot be written ({reason})") from error
+    assert galaxies is not None
+    if not sheets.is_dir():
+        _draw_sheets(galaxies, sheets, source)
     return galaxies
 
 
-def _still_good(
-    cache: Path, source: Source, path: str | os.PathLike[str] | None, limit: int | None
-) -> GalaxySet | None:
-    """What is in the cache, or None if it is not there, damaged, or not of this source."""
-    if not is_prepared(cache) or (path and _changed(Path(path)) > cache.stat().st_mtime):
-        return None
+def _load_if_whole(cache: Path) -> GalaxySet | None:
     try:
-        kept = load(cache)
+        return load(cache) if is_prepared(cache) else None
     except DataError:
         return None
-    same = sorted([*kept.ids, *kept.excluded]) == sorted(source.ids[:limit])
-    return kept if same and kept.settings == asdict(Settings()) else None
 
 
-def _changed(path: Path) -> float:
-    """When a file, or any in a folder, was last changed, in seconds."""
-    return max(p.stat().st_mtime for p in [path, *path.rglob("*")] if p.exists())
+def _origin(
+    source: Source, path: str | os.PathLike[str] | None, limit: int | None, hdu: int | str | None
+) -> dict[str, Any]:
+    """All that decides which galaxies `prepare` makes, as far as can be told without reading.
+
+    For each file in a zip that is its checksum; elsewhere its size and the times of its last change
+    of content and of any change, of which nobody can set the latter back.
+    """
+    origin: dict[str, Any] = {
+        "path": None if path is None else os.path.realpath(path), "source": source.name,
+        "ids": source.ids[:limit], "limit": limit, "hdu": hdu, "recipe": RECIPE,
+        "settings": asdict(Settings()),
+    }
+    if isinstance(source, ZipSource):
+        with zipfile.ZipFile(source.path) as archive:
+            origin["files"] = [[e.filename, e.file_size, e.CRC] for e in archive.infolist()]
+    elif path is not None:
+        top = Path(path) if os.path.isdir(path) else Path(path).parent
+        names = getattr(source, "files", [Path(path).name])
+        origin["files"] = [[name, *_stamp(top / name)] for name in names]
+    return origin
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        known = path.stat()
+    except OSError:  # a link to nowhere
+        return ()
+    return known.st_size, known.st_mtime_ns, known.st_ctime_ns
+
+
+def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
+    """Contact sheets, under their name only when all are drawn; training can do without them."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        contact_sheets(galaxies, part, source)
+        part.rename(folder)
+    except (LayerkitError, OSError) as error:
+        print(f"no contact sheets: {error}")
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

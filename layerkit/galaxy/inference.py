@@ -8,6 +8,7 @@ from there and follow the gradient; the model's parameters stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from layerkit.galaxy.model import GalaxyModel, Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
+from layerkit.settings import Sizes, Tops
 from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
@@ -28,7 +30,7 @@ CLOSEST_UNIT = 0.15  # of z, whose prior has a standard deviation of 1
 class Free(Layer):
     """Learned numbers of each example in the place of computed ones: start + unit * values."""
 
-    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
         self.shape = shape
 
@@ -58,9 +60,10 @@ class Free(Layer):
 
 
 def refine(
-    model: GalaxyModel, images: np.ndarray, steps: int = 100, progress: bool = False
+    model: GalaxyModel, images: np.ndarray, steps: int = 100, progress: bool = False,
+    tempered: bool = True,
 ) -> Posterior:
-    """q(z | x) of each image, moved from g(x) to where the evidence lower bound is higher.
+    """Move q(z | x) of each image from g(x) to where the evidence lower bound is higher.
 
     Any q gives a lower bound on log p(x), so that the bound with this q is one too, and tighter.
     Where there are several stochastic layers, those below z keep their q.
@@ -70,17 +73,20 @@ def refine(
         images: (n, ...).
         steps: of Adam, with one sample of z in each; 0 leaves g(x) as it is.
         progress: shows a bar.
+        tempered: gives standard deviations at the model's temperature, the default; the q that the
+            bound is highest with has them without (see GalaxyModel.temper).
 
     Source: Kim et al., "Semi-amortized variational autoencoders" (2018), section 3, in testing.
     """
-    start = model.encode(images)
+    start = model.encode(images, tempered=False)
     if not steps:
-        return start
+        return model.temper(start) if tempered else start
     free = {model.z_mean: start.mean, model.z_log_variance: 2 * np.log(start.sd)}
     units = {model.z_mean: start.sd, model.z_log_variance: np.ones_like(start.sd)}
     losses = [layer for layer in _layers(model) if layer.tops[0] in model.terms]
     found = _climb(model, images, losses, free, units, steps, True, "refining" if progress else "")
-    return Posterior(found[model.z_mean], np.exp(0.5 * found[model.z_log_variance]))
+    q = Posterior(found[model.z_mean], np.exp(0.5 * found[model.z_log_variance]))
+    return model.temper(q) if tempered else q
 
 
 def closest(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from layerkit.errors import NetError
+from layerkit.arrays import numbers
+from layerkit.display import short_repr
+from layerkit.errors import DataError, NetError
 from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
     Concat,
@@ -19,6 +23,8 @@ from layerkit.layers import (
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.net import Net
 
+FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
+
 
 class Posterior(NamedTuple):
     """q(z | x) of n images: a Gaussian with independent axes.
@@ -29,6 +35,9 @@ class Posterior(NamedTuple):
 
     mean: np.ndarray
     sd: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class GalaxyModel:
@@ -49,20 +58,28 @@ class GalaxyModel:
     **Posteriors.**  What needs q(z | x) takes g(x), or another that is given, such as `refine`
     returns (inference.py).
 
+    **Temperature.**  Noise that the pixels of a picture share, or that preparation turns into
+    another crop, moves z by more than the likelihood knows.  How much more `latent_coverage`
+    measures, and a temperature for each axis of z takes it into account: `encode` and `refine` give
+    standard deviations as of a likelihood to the power of 1 / temperature (see `temper`).  Bounds
+    and reconstructions never do.
+
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.
+        temperature: of each axis of z, (latent,), or of all; 1, the default, is the likelihood.
 
     Attributes:
+        temperature: of each axis, (latent,); may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
         terms: blobs that add up to the negative bound: the likelihood's, then those of the KLs.
 
     Raises:
         NetError: the net has no such layers, or a latent layer without a prior, or makes images
-            from more than its latent layers.
+            from more than its latent layers; or the temperature has another shape or is below 1.
     """
 
-    def __init__(self, net: Net):
+    def __init__(self, net: Net, temperature: float | Sequence[float] | np.ndarray = 1.0):
         layers = list(net.layers.values())
         likelihoods = [x for x in layers if isinstance(x, Reconstruction)]
         samplers = [x for x in layers if isinstance(x, Reparameterize)]
@@ -81,6 +98,7 @@ class GalaxyModel:
             self.likelihood.tops[0], *(x.tops[0] for x in layers if isinstance(x, GaussianKL))
         ]
         self.latent = int(np.prod(net.blobs[self.z].shape))
+        self.temperature = temperature
         self.pixels = int(np.prod(net.blobs[self.x].shape))
         self.priors = {s.tops[0]: self._prior_of(s) for s in samplers}
         if self.priors.pop(self.z):
@@ -97,6 +115,9 @@ class GalaxyModel:
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
             ) from error
 
+    def __repr__(self) -> str:
+        return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {self.likelihood!r})"
+
     def _prior_of(self, sampler: Reparameterize) -> list[str]:
         """The blobs that hold the mean and log-variance of the prior; empty for N(0, I)."""
         penalties = [x for x in self.net.layers.values() if isinstance(x, GaussianKL)]
@@ -109,16 +130,98 @@ class GalaxyModel:
             )
         return own[0].bottoms[2:] if own else []
 
-    def encode(self, images: np.ndarray) -> Posterior:
-        """What g says of z: means g_mu(x) and standard deviations, each (n, latent)."""
+    @property
+    def temperature(self) -> np.ndarray:
+        """The temperature of each axis of z, (latent,)."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float | Sequence[float] | np.ndarray) -> None:
+        try:
+            found = np.array(np.broadcast_to(np.asarray(value, "float64"), (self.latent,)))
+        except (TypeError, ValueError):
+            found = np.full(1, np.nan)
+        if not (np.isfinite(found).all() and (found >= 1).all()):
+            raise NetError(
+                f"temperature: expected one number for each of the {self.latent} axes of z, or one "
+                f"for all, each 1 or more, got {value!r}"
+            )
+        self._temperature = found
+
+    def encode(self, images: np.ndarray, tempered: bool = True) -> Posterior:
+        """Return what g says of z: means g_mu(x) and standard deviations, each (n, latent).
+
+        Args:
+            images: (n, ...) with as many pixels as the net takes, intensities in 0..1.
+            tempered: gives standard deviations at the model's temperature, the default, and not
+                those that g has from the bound.
+
+        Raises:
+            DataError: images of another shape, masked, not finite, or far outside 0..1.
+        """
         outputs = [self.z_mean, self.z_log_variance]
-        mean, log_variance = self.net.infer(outputs, sample=False, **{self.x: images})
-        return Posterior(
+        given = {self.x: self._checked(images)}
+        mean, log_variance = self.net.infer(outputs, sample=False, **given)
+        found = Posterior(
             mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1))
         )
+        return self.temper(found) if tempered else found
+
+    def temper(self, posterior: Posterior) -> Posterior:
+        """Widen the standard deviations of q(z | x) to those at the model's temperature.
+
+        With t the temperature, what the picture adds to the prior's precision of 1 is divided by
+        it: 1 / sd^2 = 1 + (1 / s^2 - 1) / t.  So an axis of which the picture says nothing stays
+        as it is, and none becomes wider than the prior.  Means stay where they are.
+        """
+        if (self.temperature == 1).all():
+            return posterior
+        mean, sd = posterior
+        told = (sd.astype("float64") ** -2 - 1).clip(0)
+        wider = np.maximum(sd, (1 + told / self.temperature) ** -0.5)
+        return Posterior(mean, wider.astype(sd.dtype))
+
+    def _checked(self, images: Any) -> Any:
+        """The images, if they can be what the net was trained on; of another scale they cannot."""
+        if isinstance(images, np.ma.MaskedArray):
+            raise DataError(
+                "images are a masked array, and the net knows no masks; fill what is masked, or "
+                "leave these images out"
+            )
+        if type(images).__module__.split(".")[0] not in ("numpy", "builtins"):
+            return images  # on a GPU; the net looks at its shape
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise DataError(f"images of different shapes make no array: {error}") from error
+        side = math.isqrt(self.pixels)
+        pixels = f"{side}, {side}" if side * side == self.pixels else f"{self.pixels}"
+        expected = f"expected intensities in 0..1, an array of shape (n, {pixels})"
+        if images.dtype.kind not in "fiub":
+            raise DataError(f"images are of type {images.dtype}; {expected}")
+        if images.ndim < 2 or math.prod(images.shape[1:]) != self.pixels:
+            hint = ""
+            if images.shape in ((side, side), (self.pixels,)):
+                hint = "; for a single image give image[None]"
+            raise DataError(f"images have shape {images.shape}; {expected}{hint}")
+        if images.size:
+            least, most = images.min(), images.max()  # NaN where there is one
+            if not np.isfinite(least) or not np.isfinite(most):
+                bad = ~np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+                raise DataError(
+                    f"images have pixels that are not finite, {bad.sum()} of {len(images)}, the "
+                    f"first of them image {int(np.argmax(bad))}; {expected}"
+                )
+            if max(-float(least), float(most)) > FAR_OUT:
+                raise DataError(
+                    f"images have intensities from {least:g} to {most:g}; {expected}, scaled as "
+                    "galaxy.prepare does"
+                )
+        return images
 
     def _given(self, images: np.ndarray, posterior: Posterior | None) -> dict[str, np.ndarray]:
         """Blobs to infer from: images, and q(z | x) where it is not g's."""
+        images = self._checked(images)
         if posterior is None:
             return {self.x: images}
         return {
@@ -142,7 +245,7 @@ class GalaxyModel:
         self, z: np.ndarray, rng: np.random.Generator | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         """Means, variances and skews of pixels."""
-        given = {self.z: np.asarray(z)}
+        given = {self.z: numbers(z, "z")}
         for h, prior in self.priors.items():
             if prior:
                 mean, log_variance = self.net.infer(prior, sample=False, **given)
@@ -161,6 +264,7 @@ class GalaxyModel:
 
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
         """
+        images = self._checked(images)
         mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
@@ -169,6 +273,7 @@ class GalaxyModel:
 
         Of the shape of images; see pixel_noise.scores.
         """
+        images = self._checked(images)
         mean, variance, skew = self._pixels(**self._given(images, posterior))
         residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
         return pixel_noise.scores(self.likelihood, residual, skew).reshape(images.shape)
@@ -197,6 +302,7 @@ class GalaxyModel:
             samples: of the latent layers for each image, over which the terms are averaged.
             posterior: of the images; None takes g's.
         """
+        images = self._checked(images)
         totals = np.zeros((len(self.terms), len(images)))
         for _ in range(samples):
             totals += np.stack(
@@ -227,6 +333,7 @@ class GalaxyModel:
 
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
         """
+        images = self._checked(images)
         drawn = self._sampled()
         names = [self.terms[0], *(name for group in drawn for name in group)]
         moments = {k: v for k, v in self._given(images, posterior).items() if k != self.x}
@@ -239,7 +346,7 @@ class GalaxyModel:
         ) as bar:
             for start in range(0, len(images), size):
                 x = images[start : start + size]
-                given = {self.x: self.net.backend.asarray(x, self.net.dtype)}
+                given = {self.x: self.net.backend.asarray(numbers(x, "images"), self.net.dtype)}
                 if encoded:
                     given |= zip(encoded, self.net.infer(encoded, **given), strict=True)
                 given |= {k: v[start : start + size] for k, v in moments.items()}
@@ -347,7 +454,7 @@ class GalaxyModel:
             return False
         if any(x.neuron for x in linear if x in makers):
             return False
-        mean, sd = (array[:, slice(*span)] for array in self.encode(images))
+        mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
         shift = mean.mean(axis=0, dtype="float64")
         scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
 

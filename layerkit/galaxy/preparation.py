@@ -12,52 +12,36 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
 from unittest import mock
 
 import h5py
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.galaxy.dataset import VERSION
-from layerkit.galaxy.detect import border_light, find_galaxy, foreign_light
-from layerkit.galaxy.sources import PREPARED_FORMAT, Source, UnusableImageError
+from layerkit.files import path_of
+from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
+from layerkit.galaxy.dataset import COLUMNS, VERSION
+from layerkit.galaxy.decode import TOO_LARGE, UnusableImageError
+from layerkit.galaxy.sources import PREPARED_FORMAT, Source
+
+T = TypeVar("T")
+
+__all__ = ["Cut", "Report", "Settings", "cut_out", "prepare", "resample"]
 
 CHUNK = 32  # pictures handed to a worker at a time
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides how a picture is cut and whether it is kept.
-
-    size: pixels on a side of a prepared galaxy.
-    frame: side of the crop over the galaxy's radius (`detect.Galaxy`).
-    overlap: another object counts as bright where its peak is at least this share of the galaxy's
-        (`detect.foreign_light`).
-    background: the background counts as bright where the border of the crop is at least this share
-        of the galaxy's peak (`detect.border_light`): in the glare of a star, say, or where the
-        galaxy fills the picture, so that there is no sky to measure it by.
-    threshold: light counts as an object's where it is this many noise standard deviations above
-        the sky.
-    min_radius: smallest radius of a galaxy, in the pixels in which it is detected, those of the
-        picture binned to about 212 on a side.  A point, smoothed for detection, has 1.0 to 1.2.
-    """
-
-    size: int = 69
-    frame: float = 6.5
-    overlap: float = 0.5
-    background: float = 0.2
-    threshold: float = 4.0
-    min_radius: float = 1.4
+MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
 
 
 @dataclass(frozen=True)
@@ -84,15 +68,6 @@ class Report:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A square of a picture: its top left corner and side, in pixels, fractions allowed."""
-
-    y0: float
-    x0: float
-    side: float
-
-
 def prepare(
     source: Source,
     output: str | os.PathLike,
@@ -106,6 +81,7 @@ def prepare(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool = True,
+    origin: dict | None = None,
 ) -> Report:
     """Write the usable galaxies of `source` to the HDF5 file `output`, and say what was left out.
 
@@ -114,199 +90,247 @@ def prepare(
     set; the result does not depend on it.  limit: only the first so many pictures.  progress: show
     a bar on stderr.
 
-    The file holds `images` float32 (N, size, size) in 0..1, in the order of the source; `ids`;
-    `crops` float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per
-    output pixel; `excluded/ids` and `excluded/reasons`; and as attributes the source's name, the
-    settings (JSON) and the format's version.  It appears under its name only when complete.
+    origin: what the set is made of, stored with it and given back by `load`: a dict of what JSON
+    can hold.
+
+    The file holds `images` float32 (N, size, size) in 0..1, in the order of the source; `crops`
+    float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per output
+    pixel; `stretches` float64 (N, 3) sky, spread, white (see `scaling`); and as attributes, in
+    JSON, `ids`; `excluded` (id to reason); and `about`, the source's name, the number of pictures
+    read, the settings and the origin.  It is complete, with a checksum, before it appears under its
+    name.  While it is written its folder needs room for the images twice.
 
     Raises `DataError` where no picture is usable or the file cannot be written.
     """
     settings = Settings(size, frame, overlap, background, threshold, min_radius)
-    output = Path(output)
-    total = len(source) if limit is None else min(limit, len(source))
+    output = path_of(output, DataError)
+    origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
+    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
+        raise DataError(f"limit must be a positive whole number, got {limit!r}")
+    total = len(source) if limit is None else min(int(limit), len(source))
     start = time.perf_counter()
-    excluded: list[tuple[str, str]] = []
-    try:
+    excluded: dict[str, str] = {}
+    with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise DataError(f"{output}: a folder; give the name of a file to write")
-        with _replacing(output) as file:
-            writer = _Writer(file, size)
-            results = _results(source, settings, total, workers)
+        if _is_of(source, output):
+            raise DataError(f"{output}: a file of the source; give the name of another to write")
+        writer = _Writer(output.parent, size)
+    with writer:
+        try:
+            white = _largest_value(source, total, workers)
+            results = _results(_Cutter(source, settings, white), range(total), workers)
             bar = tqdm(results, total=total, desc="prepare", unit="image", disable=not progress)
-            for i, result in enumerate(bar):
+            for result, name in zip(bar, source.ids, strict=False):
                 if isinstance(result, str):
-                    excluded.append((source.ids[i], result))
+                    excluded[name] = result
                 else:
-                    writer.add(source.ids[i], *result)
-            kept = total - len(excluded)
-            counts = dict(Counter(reason for _, reason in excluded).most_common())
-            if not kept:
-                why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-                raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
-            writer.finish(source.name, settings, total, excluded)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"{source.name}: a worker process was killed, perhaps for want of memory; try workers=1"
-        ) from error
-    return Report(total, kept, counts, time.perf_counter() - start)
-
-
-def cut_out(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
-    """The galaxy in `image`, float32 (height, width) in 0..1, scaled to `size`, and its square.
-
-    Raises `UnusableImageError` with the reason where there is no galaxy near the centre, where its
-    square is too small or does not fit, or where another bright object is in it.
-    """
-    galaxy = find_galaxy(image, settings.threshold)
-    if galaxy.radius < settings.min_radius * galaxy.bins:
-        raise UnusableImageError("too small")
-    side = settings.frame * galaxy.radius
-    room = 2 * min(galaxy.y, galaxy.x, image.shape[0] - galaxy.y, image.shape[1] - galaxy.x)
-    seen = min(side, room)
-    if seen < 2 * galaxy.radius:
-        raise UnusableImageError("runs off the image edge")
-    cut = Cut(galaxy.y - seen / 2, galaxy.x - seen / 2, seen)
-    view = resample(image, cut, settings.size)
-    # A bright neighbour is the better reason, as it may be what makes the square so large.
-    if foreign_light(view, galaxy, seen) >= settings.overlap:
-        raise UnusableImageError("overlapping bright object")
-    if border_light(view) >= settings.background:
-        raise UnusableImageError("bright background")
-    if side > room:
-        raise UnusableImageError("runs off the image edge")
-    return view, cut
-
-
-def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
-    """The square `cut` of `image` as float32 (size, size), anti-aliased.
-
-    Shrinking weighs every source pixel with a Hamming-windowed sinc as wide as an output pixel is
-    far from the next; enlarging is bicubic.  Pixel values stay within 0..1.
-    """
-    filt = Image.Resampling.HAMMING if cut.side > size else Image.Resampling.BICUBIC
-    box = (cut.x0, cut.y0, cut.x0 + cut.side, cut.y0 + cut.side)
-    box = tuple(np.clip(box, 0, [image.shape[1], image.shape[0]] * 2))
-    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    return np.clip(np.asarray(picture.resize((size, size), filt, box=box)), 0, 1)
+                    image, cut = result
+                    with _writing(output):
+                        writer.add(
+                            name, image, crops=(cut.y0, cut.x0, cut.side), scales=cut.side / size,
+                            stretches=(cut.sky, cut.spread, cut.white),
+                        )
+        except OSError as error:
+            raise DataError(
+                f"{source.name}: cannot be read ({error.strerror or error})"
+            ) from error
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{source.name}: a worker process was killed, perhaps for want of memory;"
+                " try workers=1"
+            ) from error
+        counts = dict(Counter(excluded.values()).most_common())
+        if len(excluded) == total:
+            why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+            raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
+        about = {
+            "source": source.name, "read": total, "settings": asdict(settings), "origin": origin,
+        }  # fmt: skip
+        with _writing(output):
+            writer.write(output, excluded, about)
+    return Report(total, total - len(excluded), counts, time.perf_counter() - start)
 
 
 class _Writer:
-    """Rows appended to a growing HDF5 file, a block at a time, so that memory stays flat."""
+    """Galaxies that wait to be written, their images in a file without a name."""
 
-    def __init__(self, file: h5py.File, size: int):
-        # One row a chunk: training reads single rows in random order.
-        self.images = file.create_dataset(
-            "images", (0, size, size), "f4", maxshape=(None, size, size), chunks=(1, size, size)
-        )
-        self.file = file
+    def __init__(self, folder: Path, size: int):
+        self.images = hdf5.Rows(folder, (size, size), "<f4")
         self.ids: list[str] = []
-        self.cuts: list[tuple[float, float, float]] = []
-        self.waiting: list[np.ndarray] = []
+        self.columns: dict[str, list] = {name: [] for name in COLUMNS}
 
-    def add(self, name: str, image: np.ndarray, cut: Cut) -> None:
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.images.__exit__()
+
+    def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
+        """Add a galaxy, with a value for each of COLUMNS."""
+        self.images.append(image)
         self.ids.append(name)
-        self.cuts.append((cut.y0, cut.x0, cut.side))
-        self.waiting.append(image)
-        if len(self.waiting) == 256:
-            self._flush()
+        for key, values in self.columns.items():
+            values.append(columns[key])
 
-    def _flush(self) -> None:
-        if self.waiting:
-            done = len(self.images)
-            self.images.resize(done + len(self.waiting), axis=0)
-            self.images[done:] = np.stack(self.waiting)
-            self.waiting = []
+    def write(self, path: Path, excluded: dict[str, str], about: dict) -> None:
+        """Write everything in one move."""
 
-    def finish(
-        self, source: str, settings: Settings, read: int, excluded: list[tuple[str, str]]
-    ) -> None:
-        self._flush()
-        text = h5py.string_dtype()
-        crops = np.array(self.cuts, dtype="f8").reshape(-1, 3)
-        self.file.create_dataset("ids", data=np.array(self.ids, dtype=object), dtype=text)
-        self.file["crops"] = crops
-        self.file["scales"] = crops[:, 2] / settings.size
-        left_out = np.array(excluded, dtype=object).reshape(-1, 2)
-        self.file.create_dataset("excluded/ids", data=left_out[:, 0], dtype=text)
-        self.file.create_dataset("excluded/reasons", data=left_out[:, 1], dtype=text)
-        self.file.attrs["format"] = PREPARED_FORMAT
-        self.file.attrs["version"] = VERSION
-        self.file.attrs["source"] = source
-        self.file.attrs["settings"] = json.dumps(asdict(settings))
-        self.file.attrs["read"] = read
+        def fill(file: h5py.File) -> None:
+            self.images.reserve(file, "images")
+            for name, values in self.columns.items():
+                file[name] = np.array(values, "<f8").reshape(len(self.ids), *COLUMNS[name])
+            hdf5.attribute(file, "version", VERSION)
+            hdf5.attribute(file, "ids", json.dumps(self.ids))
+            hdf5.attribute(file, "excluded", json.dumps(excluded))
+            hdf5.attribute(file, "about", json.dumps(about))
+
+        hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
+
+
+def _is_of(source: Source, output: Path) -> bool:
+    """Say whether a file is one that the source reads its pictures from."""
+    path = getattr(source, "path", None)
+    if path is None or not (output.exists() and Path(path).exists()):
+        return False
+    if not Path(path).is_dir():
+        return os.path.samefile(path, output)
+    files = {os.path.realpath(Path(path, name)) for name in getattr(source, "files", ())}
+    return os.path.realpath(output) in files
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes the name `path` when the block ends well, and else is removed."""
-    part = path.with_name(path.name + ".part")
-    file = h5py.File(part, "w")
+def _writing(output: Path) -> Iterator[None]:
+    """Say which file could not be written."""
     try:
-        with file:
-            yield file
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
 
 
 Result = str | tuple[np.ndarray, Cut]
 
 
-def _one(source: Source, settings: Settings, i: int) -> Result:
-    """Picture `i` prepared, or the reason why not."""
+@dataclass(frozen=True)
+class _Cutter:
+    """The job of preparing: picture `i` prepared, or the reason why not."""
+
+    source: Source
+    settings: Settings
+    white: float
+
+    def __call__(self, i: int) -> Result:
+        return _or_reason(lambda: cut_out(self.source.read(i), self.settings, self.white))
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The job of finding the largest value in picture `i` that an adjacent pixel confirms."""
+
+    source: Source
+
+    def __call__(self, i: int) -> int | str:
+        return _or_reason(lambda: largest_value(self.source.read(i)))
+
+
+def largest_value(image: np.ndarray) -> int:
+    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one."""
+    pairs = (np.minimum(image[1:], image[:-1]), np.minimum(image[:, 1:], image[:, :-1]))
+    return max(int(pair.max(initial=0)) for pair in pairs)
+
+
+def _largest_value(source: Source, total: int, workers: int | None) -> float:
+    """Find the value of white in pictures of 16 bits: how many bits all of the set together use.
+
+    Cameras fill 10, 12 or 14 of them, and no header says so.
+    """
+    deep = [i for i in getattr(source, "deep", ()) if i < total]
+    largest = [x for x in _results(_Largest(source), deep, workers) if not isinstance(x, str)]
+    return float(2 ** max(8, max(largest).bit_length()) - 1) if largest else DEEPEST
+
+
+def _or_reason(job: Callable[[], T]) -> T | str:
+    """What the job of one picture returns, or why it failed: no picture ends the others'."""
     try:
-        return cut_out(source.read(i), settings)
+        return job()
     except UnusableImageError as error:
         return str(error)
+    except MemoryError:
+        return TOO_LARGE
+    except Exception as error:
+        return f"fails with {type(error).__name__}"
 
 
 def _results(
-    source: Source, settings: Settings, total: int, workers: int | None
-) -> Iterator[Result]:
-    """The result for each of the first `total` pictures, in the order of the source."""
+    job: Callable[[int], T | str], items: Sequence[int], workers: int | None
+) -> Iterator[T | str]:
+    """What `job` makes of each item, in their order, or why it failed."""
     if workers is None:
         # Starting a process costs as much as some hundreds of pictures.
-        workers = min(len(os.sched_getaffinity(0)), -(-total // 500))
+        workers = min(len(os.sched_getaffinity(0)), -(-len(items) // 500))
     if workers <= 1:
-        yield from (_one(source, settings, i) for i in range(total))
+        yield from map(job, items)
         return
+    chunks = deque(items[k : k + CHUNK] for k in range(0, len(items), CHUNK))
+    kills = 0
+    while chunks:
+        try:
+            for results in _pooled(job, list(chunks), workers):
+                chunks.popleft()
+                yield from results
+        except BrokenProcessPool:
+            # Somewhere in the chunks under way is a picture that kills its process (a decoder
+            # crashes, or memory runs out).  Alone, it takes no other with it.
+            rest = deque(chunks.popleft())
+            while rest:
+                try:
+                    for (result,) in _pooled(job, [[item] for item in rest], 1):
+                        rest.popleft()
+                        yield result
+                except BrokenProcessPool:
+                    if (kills := kills + 1) > MAX_KILLS:
+                        raise
+                    rest.popleft()
+                    yield "kills its process"
+
+
+def _pooled(
+    job: Callable[[int], T], chunks: Sequence[Sequence[int]], workers: int
+) -> Iterator[list[T]]:
+    """The results for each chunk, from worker processes."""
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),  # a fork of a process with BLAS or CUDA threads may hang
         initializer=_start_worker,
-        initargs=(source, settings),
+        initargs=(job,),
     )
-    starts = iter(range(0, total, CHUNK))
-    waiting: deque[Future[list[Result]]] = deque()
+    rest = iter(chunks)
+    waiting: deque[Future[list[T]]] = deque()
 
     def submit() -> None:
-        if (first := next(starts, None)) is not None:
+        if (chunk := next(rest, None)) is not None:
             # Workers start when work comes, and need nothing of the caller's script: without this
             # each would run it again, which goes wrong where it has no `if __name__ == ...`.
             with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
-                waiting.append(pool.submit(_chunk, first, min(first + CHUNK, total)))
+                waiting.append(pool.submit(_chunk, chunk))
 
     try:
         for _ in range(4 * workers):
             submit()
         while waiting:
-            yield from waiting.popleft().result()
+            yield waiting.popleft().result()
             submit()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_work: tuple[Source, Settings]
+_job: Callable[[int], Any]
 
 
-def _start_worker(source: Source, settings: Settings) -> None:
-    global _work
-    _work = (source, settings)
+def _start_worker(job: Callable[[int], Any]) -> None:
+    global _job
+    _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
     def follow_parent() -> None:
@@ -319,6 +343,5 @@ def _start_worker(source: Source, settings: Settings) -> None:
     threading.Thread(target=follow_parent, daemon=True).start()
 
 
-def _chunk(first: int, end: int) -> list[Result]:
-    source, settings = _work
-    return [_one(source, settings, i) for i in range(first, end)]
+def _chunk(items: Sequence[int]) -> list[Any]:
+    return [_job(i) for i in items]

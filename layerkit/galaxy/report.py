@@ -61,7 +61,7 @@ def write_report(
     path = Path(path)
     page = _page(metrics, list(figures), paper)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
     os.replace(partial, path)
     return path
 
@@ -165,11 +165,11 @@ def _comparison(metrics: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
         '<div class="scroll"><table><thead><tr><th></th><th scope="col">paper</th>'
         f'<th scope="col">this run</th></tr></thead><tbody>{lines}</tbody></table></div>'
         f'<p class="note">{DASH} where there is no number. The Gaussian is the scaled bivariate'
-        " Gaussian that fits the image best (six parameters); for the likelihood it gets the one"
-        " pixel variance that suits that image best. So does the Sersic profile, which has a free"
-        " index and sky (eight parameters). The model's z is what g says of the image, refined by"
-        " gradient steps for that image; its closest picture is of the z with the least squared"
-        " error. A normal distribution has 68.3%, 95.4% and 99.7% of the"
+        " Gaussian that fits the image best (six parameters, no sky term); for the likelihood it"
+        " gets the one pixel variance that suits that image best. So does the Sersic profile, which"
+        " has a free index and a sky term (eight parameters). The model's z is what g says of the"
+        " image, refined by gradient steps for that image; its closest picture is of the z with the"
+        " least squared error. A normal distribution has 68.3%, 95.4% and 99.7% of the"
         " pixels within 1, 2 and 3 standard deviations.</p></section>"
     )
 

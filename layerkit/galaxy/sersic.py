@@ -24,6 +24,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, gammaincinv
 
+from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines import fit_gaussian, fit_in_processes, moments
 
@@ -46,6 +47,9 @@ class SersicFit(NamedTuple):
     squared_error: float
     converged: bool
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
 
 class SersicFits(NamedTuple):
     """The Sersic profiles closest to N images; see `fit_sersics`."""
@@ -54,6 +58,9 @@ class SersicFits(NamedTuple):
     models: np.ndarray
     squared_errors: np.ndarray
     converged: np.ndarray
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 def index_of(v: float) -> float:

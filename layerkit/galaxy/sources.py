@@ -1,74 +1,100 @@
-"""Where galaxy images come from: a zip, a folder, FITS files, or the built-in Hubble picture.
+"""Where galaxy images come from: a zip, a folder, single files, or the built-in Hubble picture.
 
 Every source looks the same from outside: a name, a list of ids, and `read(i)`, which returns one
-picture as a float32 array of intensities in 0..1.  Nothing is decoded before it is asked for.
+picture; `decode` says which formats there are and what the numbers of a picture mean.  Opening a
+source looks at the headers of its files, to know how many pictures each holds; pixels are decoded
+when asked for.
 """
 
-import bz2
-import gzip
-import io
+from __future__ import annotations
+
 import os
 import re
-import warnings
+import stat
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-import h5py
 import numpy as np
-import tifffile
-from PIL import Image, UnidentifiedImageError
 
+from layerkit import hdf5
 from layerkit.errors import DataError
+from layerkit.files import open_regular
+from layerkit.galaxy.decode import (
+    HEAD,
+    MAX_BYTES,
+    TOO_LARGE,
+    Pictures,
+    UnusableImageError,
+    is_deep_png,
+    is_image_file,
+    only_unusable,
+    open_pictures,
+    plain_kind,
+    read_bounded,
+)
+from layerkit.galaxy.layout import without_results
 
-FITS_NAME = re.compile(r"\.(fits?|fts|fz)(\.gz|\.bz2)?$", re.IGNORECASE)
-TIFF_MAGIC = (b"II*\0", b"MM\0*")
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 PREPARED_FORMAT = "layerkit galaxy set"
-
-
-class UnusableImageError(Exception):
-    """One picture that cannot be used; `str(error)` is the reason it is counted under."""
+NOT_REGULAR = "not a regular file"
+FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
 
 
 class Source(Protocol):
     """A set of pictures, one galaxy near the centre of each.
 
     `name` is short and goes into messages and file attributes; `ids` are unique.  Sources can be
-    pickled and sent to worker processes.
+    pickled and sent to worker processes.  A source may have `deep`, the numbers of those pictures
+    that are of type uint16; `prepare` then finds out how many of the 16 bits they use.
     """
 
     name: str
     ids: list[str]
 
     def __len__(self) -> int:
-        """How many pictures (or things that should have been pictures) there are."""
+        """Count the pictures, or things that should have been pictures."""
         ...
 
     def read(self, i: int) -> np.ndarray:
-        """Picture `i` as float32 (height, width) in 0..1; raises `UnusableImageError`."""
+        """Read picture `i`, (height, width); raises `UnusableImageError`.
+
+        Its type says what its numbers mean: float32 is linear light in 0..1, uint16 light in steps
+        of unknown size, and float64 physical units.
+        """
         ...
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
     """Whether `path` is an HDF5 file that `prepare` wrote, of this format version or another."""
-    if path is None or not Path(path).is_file():
+    if path is None:
         return False
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == PREPARED_FORMAT
-    except OSError:
+    path = Path(path)
+    if hdf5.is_sealed(path, PREPARED_FORMAT):
+        return True
+    try:  # version 1 had no header of its own
+        with open_regular(path) as file:
+            if file.read(len(hdf5.SIGNATURE)) != hdf5.SIGNATURE:
+                return False
+        with hdf5.open_unsealed(path, DataError) as old:
+            return old.has("format") and old.text("format") == PREPARED_FORMAT
+    except (OSError, ValueError, DataError):
         return False
 
 
-def open_source(path: str | os.PathLike | None) -> Source:
+def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) -> Source:
     """Open a set of pictures of whatever kind `path` is.
 
     - None: the galaxies of the Hubble picture that scikit-image ships (`HubbleSource`).
     - a zip, such as Kaggle's `images_training_rev1.zip`: read in place, never unpacked;
-    - a folder of JPEG, PNG, TIFF or FITS files, searched through all its subfolders, sorted;
-    - a single picture or FITS file.
+    - a folder of JPEG, PNG, TIFF, FITS or HDF5 files, searched through all its subfolders, sorted;
+    - a single such file.
+
+    A file that holds several pictures (see `decode`) counts as so many, with the ids `name[0000]`,
+    `name[0001]` and so on, in the order of the file.  hdu: the extension of FITS files to read, by
+    number or EXTNAME, where it is not to be chosen by their names.
 
     Hidden files and `__MACOSX` entries are passed over; any other file that is not a picture keeps
     its place in the source, so that it is counted, and its `read` raises `UnusableImageError`.
@@ -84,116 +110,207 @@ def open_source(path: str | os.PathLike | None) -> Source:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder; expected a zip, folder, FITS or HDF5")
         if path.is_dir():
-            return FolderSource(path)
+            return FolderSource(path, hdu=hdu)
+        if not path.is_file():
+            raise DataError(f"{path}: {NOT_REGULAR}, but a pipe, socket or device; give a file")
         if is_prepared(path):
             raise DataError(f"{path}: a prepared galaxy set, not pictures; open it with load()")
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(HEAD)
+        if is_image_file(head):
+            return FolderSource(path.parent, [path.name], name=path.name, hdu=hdu)
         if zipfile.is_zipfile(path):
-            return ZipSource(path)
+            return ZipSource(path, hdu=hdu)
         if head.startswith(b"PK") or path.suffix.lower() == ".zip":
             raise DataError(f"{path}: not a zip file, or a truncated one; fetch it again")
-        if FITS_NAME.search(path.name) or head[:4] in TIFF_MAGIC or _is_picture(path):
-            return FolderSource(path.parent, [path.name], name=path.name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a null byte
+        raise DataError(f"{str(path)!r}: not a path ({error})") from error
     raise DataError(
         f"{path}: not a zip, a picture, a FITS file or a prepared HDF5 set; give one of these, or a"
         " folder of pictures"
     )
 
 
-class ZipSource:
+class FileSource:
+    """Pictures in files of some kind, of which each may hold several or none.
+
+    Subclasses say how the file named `files[k]` is opened, and whether to read it at once.
+    """
+
+    in_memory = False
+
+    def __init__(self, name: str, files: list[str], hdu: int | str | None):
+        # The pictures of another extension are another set.
+        self.name = _printable(name) if hdu is None else f"{_printable(name)}[{hdu}]"
+        self.files, self.hdu = files, hdu
+        self.reasons: dict[int, str] = {}  # by file, where that is known already
+        self.places: list[tuple[int, int]] = []  # file, and picture in it
+        self.ids: list[str] = []
+        self.deep: list[int] = []
+        self._last: tuple[int, int, IO[bytes], Pictures] | None = None
+        for k, plain in enumerate(_unique_ids(files)):
+            count, deep = self._look_into(k)
+            width = max(4, len(str(count - 1)))
+            new = range(len(self.places), len(self.places) + count)
+            self.places += [(k, number) for number in range(count)]
+            self.ids += [f"{plain}[{n:0{width}d}]" for n in range(count)] if count > 1 else [plain]
+            self.deep += new if deep else ()
+        self._close()
+        self.ids = _unique(self.ids)
+
+    def _open(self, k: int) -> Any:
+        raise NotImplementedError
+
+    def _look_into(self, k: int) -> tuple[int, bool]:
+        """How many pictures file `k` holds (1 if it cannot be read), and whether they are deep."""
+        try:
+            with only_unusable():
+                with self._open(k) as file:
+                    head = file.read(HEAD)
+                if plain_kind(head) or not is_image_file(head):
+                    return 1, is_deep_png(head)
+                pictures = self._pictures(k)
+                return len(pictures), pictures.deep
+        except UnusableImageError as error:
+            self.reasons[k] = str(error)
+            return 1, False
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_last": None}
+
+    def read(self, i: int) -> np.ndarray:
+        """Read picture `i`, (height, width); its type says what its numbers mean (see `Source`)."""
+        k, number = self.places[i]
+        if k in self.reasons:
+            raise UnusableImageError(self.reasons[k])
+        with only_unusable():
+            return self._pictures(k).read(number)
+
+    def _pictures(self, k: int) -> Pictures:
+        """File `k`, opened; the last one stays open, as its other pictures are likely to follow."""
+        # A file position shared between processes would be everyone's undoing: one handle each.
+        if self._last is None or self._last[:2] != (os.getpid(), k):
+            self._close()
+            file = self._open(k)
+            if self.in_memory or plain_kind(file.peek(HEAD)):
+                with file:
+                    file = read_bounded(file)
+            try:
+                self._last = (os.getpid(), k, file, open_pictures(file, self.hdu))
+            except UnusableImageError:
+                file.close()
+                raise
+        return self._last[3]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_last"):
+            self._close()
+
+    def _close(self) -> None:
+        if self._last is not None and self._last[0] == os.getpid():
+            self._last[3].close()
+            self._last[2].close()
+        self._last = None
+
+
+class ZipSource(FileSource):
     """The pictures in a zip file, read in place, in the order of their names in the archive."""
 
-    def __init__(self, path: str | os.PathLike):
+    in_memory = True  # going back in a compressed entry is to start it again
+
+    def __init__(self, path: str | os.PathLike, hdu: int | str | None = None):
         self.path = Path(path).absolute()
-        self.name = self.path.name
         self._handle: tuple[int, zipfile.ZipFile] | None = None
         try:
             with zipfile.ZipFile(self.path) as archive:
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
-        self.entries = [name for name in dict.fromkeys(files) if not _hidden(name)]
-        if not self.entries:
-            raise DataError(f"{path}: an empty zip; expected JPEG, PNG, TIFF or FITS files in it")
-        self.ids = _unique_ids(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
+        files = [name for name in dict.fromkeys(files) if not _hidden(name)]
+        if not files:
+            raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
+        super().__init__(self.path.name, files, hdu)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_handle": None}
+        return {**super().__getstate__(), "_handle": None}
 
-    def read(self, i: int) -> np.ndarray:
-        """Picture `i` as float32 (height, width) in 0..1; raises `UnusableImageError`."""
-        # A file position shared between processes would be everyone's undoing: one handle each.
+    def _open(self, k: int) -> Any:
         if self._handle is None or self._handle[0] != os.getpid():
             self._handle = (os.getpid(), zipfile.ZipFile(self.path))
-        try:
-            content = self._handle[1].read(self.entries[i])
-        # zlib.error, BadZipFile, RuntimeError (encrypted) and more: a bad member, whatever it is.
-        except Exception as error:
-            raise UnusableImageError("unreadable") from error
-        return _decode(io.BytesIO(content), self.entries[i])
+        archive = self._handle[1]
+        entry = archive.getinfo(self.files[k])
+        if entry.file_size > MAX_BYTES:
+            raise UnusableImageError(TOO_LARGE)
+        return archive.open(entry)
 
 
-class FolderSource:
-    """The pictures in a folder and its subfolders, sorted by path."""
+class FolderSource(FileSource):
+    """The pictures in a folder and its subfolders, sorted by path; links are followed."""
 
     def __init__(
-        self, path: str | os.PathLike, files: list[str] | None = None, name: str | None = None
+        self,
+        path: str | os.PathLike,
+        files: list[str] | None = None,
+        name: str | None = None,
+        hdu: int | str | None = None,
     ):
         self.path = Path(path).absolute()
-        self.name = name or self.path.name
         if files is None:
-            os.listdir(self.path)  # raises where the folder may not be read; os.walk is silent
-            found = (Path(top, f) for top, _, names in os.walk(self.path) for f in names)
-            relative = sorted(f.relative_to(self.path).as_posix() for f in found)
-            files = [f for f in relative if not _hidden(f)]
+            found = [f for f in sorted(_walk(self.path)) if not _hidden(f)]
+            files = without_results(self.path, found)
         if not files:
-            raise DataError(f"{path}: an empty folder; expected JPEG, PNG, TIFF or FITS files")
-        self.files = files
-        self.ids = _unique_ids(files)
+            raise DataError(f"{path}: an empty folder; expected {FORMATS}")
+        super().__init__(name or self.path.name, files, hdu)
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, i: int) -> np.ndarray:
-        """Picture `i` as float32 (height, width) in 0..1; raises `UnusableImageError`."""
-        try:
-            content = (self.path / self.files[i]).read_bytes()
-        except OSError as error:
-            raise UnusableImageError("unreadable") from error
-        return _decode(io.BytesIO(content), self.files[i])
+    def _open(self, k: int) -> Any:
+        path = self.path / self.files[k]
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its other end
+            raise UnusableImageError(NOT_REGULAR)
+        return open(path, "rb")
 
 
-def stretch(image: np.ndarray) -> np.ndarray:
-    """Bring physical units (counts, fluxes) to 0..1, as in a picture of the sky.
+def _walk(top: Path) -> list[str]:
+    """Files under `top`, relative to it; a folder with several names is entered by one of them.
 
-    With m the median and s the robust standard deviation (1.4826 times the median absolute
-    deviation) of the finite pixels, a pixel v becomes asinh((v - m + s) / 10s), divided by what
-    the brightest pixel becomes, and clipped to 0..1.  Black is thus one s below the sky, faint
-    wings stay linear, and cores are compressed, as in the colour pictures of Lupton et al. (2004,
-    PASP 116, 133).  Pixels that are not finite stay so.
+    Raises OSError where `top` cannot be read; folders below that cannot are passed over.
     """
-    image = np.asarray(image, dtype=np.float64)
-    finite = image[np.isfinite(image)]
-    if finite.size == 0:
-        return image.astype(np.float32)
-    sky = np.median(finite)
-    spread = 1.4826 * np.median(np.abs(finite - sky)) or finite.std() or 1.0
-    scaled, white = (np.arcsinh((v - sky + spread) / (10 * spread)) for v in (image, finite.max()))
-    return np.clip(scaled / white, 0, 1).astype(np.float32)
+    real = top.resolve()
+    # A link upwards would make the whole of the disk a part of this folder.
+    seen = {_identity(folder) for folder in (real, *real.parents)}
+    found: list[str] = []
+    folders, links = [""], list[str]()
+    while folders or links:
+        # Real folders first: what they hold goes by their own names.
+        inside = folders.pop() if folders else links.pop(0)
+        try:
+            if inside:
+                here = _identity(top / inside)
+                if here in seen:
+                    continue
+                seen.add(here)
+            with os.scandir(top / inside) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name = f"{inside}/{entry.name}" if inside else entry.name
+                    if not entry.is_dir():
+                        found.append(name)
+                    elif entry.is_symlink():
+                        links.append(name)
+                    else:
+                        folders.append(name)
+        except OSError:
+            if not inside:
+                raise
+    return found
 
 
-def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
-    """Mean over the colours of a uint8 (height, width, 3) picture, as float32 in 0..1."""
-    # Sums of integers are exact, and four times as fast as a mean over the last axis.
-    total = np.add(rgb[..., 0], rgb[..., 1], dtype=np.uint16)
-    total += rgb[..., 2]
-    return total * np.float32(1 / 765)
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _hidden(name: str) -> bool:
@@ -202,7 +319,11 @@ def _hidden(name: str) -> bool:
 
 
 def _unique_ids(names: list[str]) -> list[str]:
-    """The stem of each name; where stems collide, the path without suffix; then the full path."""
+    """The stem of each name; where stems collide, the path without suffix; then the full path.
+
+    Ids are printable: control characters and what is not UTF-8 become backslash escapes.
+    """
+    names = [_printable(name) for name in names]
     plain = [SUFFIX.sub("", name) for name in names]
     stems = [name.rsplit("/", 1)[-1] for name in plain]
     of_stem, of_plain = Counter(stems), Counter(plain)
@@ -212,74 +333,21 @@ def _unique_ids(names: list[str]) -> list[str]:
     ]
 
 
-def _is_picture(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return False
+def _printable(name: str) -> str:
+    # File systems' bytes that are no UTF-8 come as surrogates, U+DC80 to U+DCFF.
+    name = re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", name)
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), name)
 
 
-def _decode(file: IO[bytes], name: str) -> np.ndarray:
-    """One file as intensities in 0..1.  Its content is anybody's: nothing it holds is fatal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return _decode_fits(file) if FITS_NAME.search(name) else _decode_picture(file)
-        except UnusableImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise UnusableImageError("not an image") from error
-        except Exception as error:
-            raise UnusableImageError("unreadable") from error
-
-
-def _decode_picture(file: IO[bytes]) -> np.ndarray:
-    head = file.read(4)
-    file.seek(0)
-    if head in TIFF_MAGIC:  # TIFF: Pillow lacks deep colours and float64
-        with tifffile.TiffFile(file) as tiff:
-            page = tiff.pages.first
-            if page.bitspersample > 8:
-                return _intensity(page.asarray())
-    file.seek(0)
-    with Image.open(file) as picture:
-        if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
-            return _intensity(np.asarray(picture))
-        if picture.mode in ("L", "LA", "1"):
-            return np.asarray(picture.convert("L")) * np.float32(1 / 255)
-        return rgb_to_intensity(np.asarray(picture.convert("RGB")))
-
-
-def _intensity(values: np.ndarray) -> np.ndarray:
-    """Pixels of more than 8 bits, with or without colours and alpha, as intensities in 0..1."""
-    if values.ndim == 3:
-        colours = 3 if values.shape[2] >= 3 else 1
-        values = values[..., :colours].mean(2, dtype=np.float64).astype(values.dtype)
-    if values.dtype == np.uint16:
-        return values * np.float32(1 / 65535)
-    if values.min() >= 0 and values.max() <= 1:
-        return values.astype(np.float32)
-    return stretch(values)
-
-
-def _decode_fits(file: IO[bytes]) -> np.ndarray:
-    from astropy.io import fits  # slow to import, and most sources need none of it
-
-    head = file.read(3)
-    file.seek(0)
-    if head[:2] == b"\x1f\x8b":
-        file = io.BytesIO(gzip.decompress(file.read()))
-    elif head == b"BZh":
-        file = io.BytesIO(bz2.decompress(file.read()))
-    with fits.open(file, memmap=False) as hdus:
-        for hdu in hdus:
-            if hdu.is_image and hdu.data is not None:
-                data = np.asarray(hdu.data, dtype=np.float64)
-                data = data.reshape([n for n in data.shape if n > 1])
-                if data.ndim == 3:
-                    data = data.mean(axis=0)
-                if data.ndim != 2:
-                    break
-                return stretch(data)
-    raise UnusableImageError("not an image")
+def _unique(ids: list[str]) -> list[str]:
+    """`ids`, with a number after those that came before."""
+    taken, result = set(ids), []
+    seen: set[str] = set()
+    for name in ids:
+        fresh, n = name, 2
+        while fresh in seen or (fresh != name and fresh in taken):
+            fresh, n = f"{name}~{n}", n + 1
+        seen.add(fresh)
+        result.append(fresh)
+    return result

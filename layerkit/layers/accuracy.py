@@ -6,7 +6,8 @@ import math
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.loss import rows
+from layerkit.layers.loss import check_labels, rows
+from layerkit.settings import Count, Tops
 
 
 class Accuracy(Layer):
@@ -15,7 +16,8 @@ class Accuracy(Layer):
     A tie counts against: a net whose logits are all equal, or not numbers, has accuracy 0.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1); top (n,).  It has no gradient.
-    The mean is in `net.metrics`.
+    The mean is in `net.metrics`.  A label that is no class is a DataError, but in steps that a GPU
+    replays it makes the mean NaN.
 
     Args:
         top: how many guesses are allowed, default 1.
@@ -26,7 +28,8 @@ class Accuracy(Layer):
     recordable = True
 
     def __init__(
-        self, name: str, logits: str, label: str, *, top: int = 1, tops: str | None = None
+        self, name: str, logits: str, label: str, *, top: Count = 1,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logits, label], tops)
         self.top = top
@@ -43,12 +46,19 @@ class Accuracy(Layer):
             self.fail(f"top must be from 1 to {math.prod(shapes[0])} (classes), got {self.top}")
         return [()]
 
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where a label is no class."""
+        check_labels(self, bottoms[1], math.prod(bottoms[0].shape))
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Counts the logits that are not below the label's, its own among them."""
+        if self.run.device is None:  # a GPU cannot be asked while it records a step
+            self.check_data(bottoms)
         logits, label = rows(bottoms[0].data), rows(bottoms[1].data)
         hot = label == self.xp.arange(logits.shape[1], dtype=label.dtype)
         own = self.xp.where(hot, logits, -math.inf).max(axis=1, keepdims=True)
-        tops[0].data[...] = (~(logits < own)).sum(axis=1) <= self.top
+        guessed = (~(logits < own)).sum(axis=1) <= self.top
+        tops[0].data[...] = self.xp.where(hot.any(axis=1), guessed, math.nan)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Nothing: no bottom is differentiable."""

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from layerkit.blob import Blob
+from layerkit.errors import DataError
 from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class BinaryCrossEntropy(Loss):
     """-[t log p + (1 - t) log(1 - p)] with p = sigmoid(logit), summed over each example, in nats.
 
-    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).
+    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  A target beyond
+    0..1 is a DataError, unless it gets a gradient: rounding may lead a computed one out of 0..1.
 
     Computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
     """
 
     def __init__(
-        self, name: str, logit: str, target: str, *, weight: float = 1.0, tops: str | None = None
+        self, name: str, logit: str, target: str, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logit, target], weight, tops)
 
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where a target is no probability."""
+        target = rows(bottoms[1].data)
+        good = (target >= 0) & (target <= 1)
+        if bottoms[1].diff is None and not bool(good.all()):
+            row, place = divmod(int(self.xp.argmin(good)), target.shape[1])
+            raise DataError(
+                f"{self.label()}: row {row} of {bottoms[1].name!r} holds "
+                f"{float(target[row, place]):g} at place {place}; targets are from 0 to 1"
+            )
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The cross entropy of each example."""
+        self.check_data(bottoms)
         logit, target = (rows(b.data) for b in bottoms)
         xp = self.xp
         terms = xp.maximum(logit, 0) - logit * target + xp.log1p(xp.exp(-xp.abs(logit)))
@@ -41,6 +57,7 @@ class BinaryCrossEntropy(Loss):
     forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
     __device__ inline double term(real logit, real target)
     {
+        if (target < (real)-0.01 || target > (real)1.01) return log(-1.0);  // no number
         real positive = logit < 0 ? (real)0 : logit;
         return positive - logit * target + log1p(exp(-fabs(logit)));
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Tops
 
 
 class Concat(Layer):
@@ -14,7 +15,7 @@ class Concat(Layer):
 
     recordable = True
 
-    def __init__(self, name: str, *bottoms: str, tops: str | None = None):
+    def __init__(self, name: str, *bottoms: str, tops: Tops | None = None):
         super().__init__(name, bottoms, tops)
         if not bottoms:
             self.fail("needs at least one bottom")

@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import gemm, kernel, parallel_for
 from layerkit.blob import Blob
-from layerkit.errors import NetError
-from layerkit.initializers import He, Initializer, Xavier
+from layerkit.initializers import He, Init, Xavier
 from layerkit.layer import Layer, Shape
 from layerkit.layers.leaky_relu import LeakyReLU
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.neuron import Activation, Neuron
 from layerkit.layers.relu import ReLU
+from layerkit.settings import Count, NotNegative, Sizes, Tops, Whole
 
 PIECES = 8  # into which kernels cut a batch; the same whatever the number of threads
+
+Pad = Annotated[int, Whole(least=0)]
 
 
 class Windowed(Layer):
@@ -35,23 +36,13 @@ class Windowed(Layer):
     transposed: ClassVar[bool] = False
 
     def __init__(
-        self, name: str, bottom: str, channels: int, kernel: int, stride: int, pad: int,
-        neuron: str | None, weight: Initializer | str | float | None,
-        bias: Initializer | str | float, l1: float, l2: float, tops: str | None,
+        self, name: str, bottom: str, channels: Count, kernel: Count, stride: Count, pad: Pad,
+        neuron: Activation | None, weight: Init | None, bias: Init, l1: NotNegative,
+        l2: NotNegative, tops: Tops | None,
     ):
         super().__init__(name, [bottom], tops)
-        least = {"channels": (channels, 1), "kernel": (kernel, 1), "stride": (stride, 1),
-                 "pad": (pad, 0)}
-        for setting, (value, minimum) in least.items():
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-                self.fail(f"{setting} must be a whole number, at least {minimum}, got {value!r}")
         self.channels, self.kernel, self.stride, self.pad = channels, kernel, stride, pad
-        self.neuron: Neuron | None = None
-        try:
-            if neuron:
-                self.neuron = Neuron.named(neuron)
-        except NetError as error:
-            self.fail(str(error))
+        self.neuron = Neuron.named(neuron) if neuron else None
         # Where windows overlap each number of a Deconvolution's top is a sum over that many fewer
         # of its weights.
         gain = float(stride) if self.transposed else 1.0
@@ -172,13 +163,6 @@ class Windowed(Layer):
 
     def _make_work_space(self, top: Shape) -> None:
         """Room for the windows and the sums of each piece of work."""
-        # An activation of two straight lines is part of the kernels, others follow them.
-        self.slope = 1.0
-        if isinstance(self.neuron, ReLU):
-            self.slope = 0.0
-        elif isinstance(self.neuron, LeakyReLU):
-            self.slope = self.neuron.slope
-        self.apart = self.neuron if self.slope == 1 else None
         dtype, pieces = self.run.dtype, min(PIECES, self.run.batch_size)
         self.scratch = np.zeros((pieces, self.places, self.window), dtype)
         self.bordered = np.zeros((pieces, math.prod(self.padded.shape)), dtype)
@@ -187,6 +171,18 @@ class Windowed(Layer):
         self.ones = np.ones((top[1] * top[2], 1), dtype)  # a product with these is a sum
         self.nothing = np.zeros((0, 0), dtype)
         self.nothing_flat = np.zeros(0, dtype)
+
+    @property
+    def slope(self) -> float:
+        """Of what is not positive: an activation of two straight lines is part of the kernels."""
+        if isinstance(self.neuron, ReLU):
+            return 0.0
+        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
+
+    @property
+    def apart(self) -> Neuron | None:
+        """The activation where it follows the kernels."""
+        return self.neuron if self.slope == 1 else None
 
     def _matrix(self, shape: Shape) -> Shape:
         """The shape of W, or of its diff, as the matrix that multiplies windows."""
@@ -246,10 +242,9 @@ class Convolution(Windowed):
     """
 
     def __init__(
-        self, name: str, bottom: str, *, channels: int, kernel: int, stride: int = 1, pad: int = 0,
-        neuron: str | None = None, weight: Initializer | str | float | None = None,
-        bias: Initializer | str | float = 0.0, l1: float = 0.0, l2: float = 0.0,
-        tops: str | None = None,
+        self, name: str, bottom: str, *, channels: Count, kernel: Count, stride: Count = 1,
+        pad: Pad = 0, neuron: Activation | None = None, weight: Init | None = None,
+        bias: Init = 0.0, l1: NotNegative = 0.0, l2: NotNegative = 0.0, tops: Tops | None = None,
     ):
         super().__init__(
             name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
@@ -327,19 +322,16 @@ class Deconvolution(Windowed):
     transposed = True
 
     def __init__(
-        self, name: str, bottom: str, *, channels: int, kernel: int, stride: int = 1, pad: int = 0,
-        shape: Sequence[int] | None = None, neuron: str | None = None,
-        weight: Initializer | str | float | None = None, bias: Initializer | str | float = 0.0,
-        l1: float = 0.0, l2: float = 0.0, tops: str | None = None,
+        self, name: str, bottom: str, *, channels: Count, kernel: Count, stride: Count = 1,
+        pad: Pad = 0,
+        shape: Annotated[Sequence[int], Sizes(2, names="(height, width)")] | None = None,
+        neuron: Activation | None = None, weight: Init | None = None, bias: Init = 0.0,
+        l1: NotNegative = 0.0, l2: NotNegative = 0.0, tops: Tops | None = None,
     ):
         super().__init__(
             name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
         )
-        sizes = shape if isinstance(shape, tuple | list) else [shape]
-        whole = all(isinstance(s, Integral) and int(s) > 0 for s in sizes)
-        if shape is not None and not (whole and len(sizes) == 2):
-            self.fail(f"shape must be (height, width) in pixels, got {shape!r}")
-        self.shape = None if shape is None else tuple(sizes)
+        self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declares W and b; works out the top's size, or checks `shape`."""

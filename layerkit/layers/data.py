@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from layerkit.arrays import NUMBERS, check_exact, narrowed
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -16,16 +17,24 @@ from layerkit.data.augment import dihedral, dihedral_table
 from layerkit.data.order import passages
 from layerkit.data.staging import Staging
 from layerkit.layer import Layer, Run, Shape, overrides
+from layerkit.settings import Choice, Flag, Number, Tops
 
-AUGMENTATIONS = (None, "dihedral")
-NUMBERS = "biuf"  # kinds of dtype that can be served: truth values, integers, floats
+__all__ = ["NUMBERS", "Augmentation", "Data", "Scale", "readable"]
+
+Augmentation = Annotated[str | None, Choice(None, "dihedral")]
+Scale = Annotated[float, Number(zero=False)]
 
 
 class Data(Layer):
     """Serves examples from arrays of equal length, one top for each array, epoch after epoch.
 
-    Batches are always full: one that reaches the end of an epoch goes on in the next.  In a net of
-    phase "test" the order is that of the arrays and nothing is augmented.
+    In training batches are always full: one that reaches the end of an epoch goes on in the next.
+    In a net of phase "test" the order is that of the arrays, nothing is augmented, and a batch ends
+    with the epoch: the last has fewer rows, so an epoch serves each example once (`repeat` times,
+    where that is set).  `Net.evaluate` goes through one.
+
+    Integers must keep their values in the net's floats, where they are not scaled: float32 is exact
+    up to 2^24, float64 up to 2^53.
 
     A subclass defines `example_shapes` and `fetch`; one that also defines `host` and `dtypes` can
     feed a training step that a GPU replays.
@@ -40,12 +49,9 @@ class Data(Layer):
     repeat = 1
 
     def __init__(
-        self, name: str, tops: Sequence[str] | str | None, shuffle: bool, augment: str | None,
-        scale: float,
+        self, name: str, tops: Tops | None, shuffle: Flag, augment: Augmentation, scale: Scale
     ):
         super().__init__(name, [], tops)
-        if augment not in AUGMENTATIONS:
-            self.fail(f"augment must be None or 'dihedral', got {augment!r}")
         self.shuffle, self.augment, self.scale = shuffle, augment, scale
         self.position = 0
         self.count = 0
@@ -100,6 +106,16 @@ class Data(Layer):
                 self.fail(f"examples of top {top!r} have shape {has}, but the net takes {wanted}")
         return self.shapes or own
 
+    def check(self, arrays: Sequence[Array]) -> None:
+        """Refuse what the net's floats cannot hold: large numbers, and integers unless scaled."""
+        for i, (top, array) in enumerate(zip(self.tops, arrays, strict=True)):
+            what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
+            if i or self.scale == 1:
+                check_exact(array, self.run.dtype, what)
+            if isinstance(array, np.ndarray):
+                for start in range(0, len(array), 1024):
+                    narrowed(array[start : start + 1024], self.run.dtype, what)
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fills the tops with the next examples."""
         rows = len(tops[0].data)
@@ -109,7 +125,9 @@ class Data(Layer):
         filled = 0
         for epoch, start, stop in passages(self.position, rows, self.count):
             span = slice(filled, filled + stop - start)
-            for top, array in zip(tops, self.fetch(epoch, start, stop), strict=True):
+            arrays = self.fetch(epoch, start, stop)
+            self.check(arrays)
+            for top, array in zip(tops, arrays, strict=True):
                 if self.augment and top is tops[0]:
                     array = dihedral(self.xp, array, self.table, which[span])
                 top.data[span] = array.reshape(top.data[span].shape)
@@ -155,8 +173,11 @@ class Data(Layer):
     def _bring(self, number: int, position: int) -> None:
         batch = self.run.seed, position
         if not self.staging.holds(number % 2, batch):
-            pieces = passages(position, self.run.batch_size, self.count)
-            self.staging.fill(number % 2, batch, [self.host(*piece) for piece in pieces])
+            passed = passages(position, self.run.batch_size, self.count)
+            pieces = [self.host(*piece) for piece in passed]
+            for arrays in pieces:
+                self.check(arrays)
+            self.staging.fill(number % 2, batch, pieces)
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Gathers, turns and scales in one pass."""

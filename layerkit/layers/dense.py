@@ -5,20 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, gemm, kernel, parallel_for
+from layerkit.backends.magnitude import Magnitude
 from layerkit.blob import Blob
-from layerkit.errors import NetError
-from layerkit.initializers import Initializer
+from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.leaky_relu import LeakyReLU
-from layerkit.layers.neuron import FUNCTIONS, Neuron
+from layerkit.layers.neuron import FUNCTIONS, Activation, Neuron
 from layerkit.layers.relu import ReLU
+from layerkit.settings import Count, NotNegative, Tops
 
 PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
 LONG = 512  # inputs or units that are worth cutting up
@@ -26,6 +26,7 @@ ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
 BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
 HIGHEST, WIDEST = 160, 1216  # rows and columns of such a block
 FEW = 32  # examples, with which memory takes longer than the products, so that rows should be whole
+LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
 VERY_FEW = 3  # examples, with which a wide layer's forward pass is cut by inputs
 FEW_BLOCK = 20_000  # elements of a block then: four rows of an image's length
 
@@ -46,20 +47,13 @@ class Dense(Layer):
     """
 
     def __init__(
-        self, name: str, bottom: str, *, units: int, neuron: str | None = None,
-        weight: Initializer | str | float | None = None, bias: Initializer | str | float = 0.0,
-        l1: float = 0.0, l2: float = 0.0, tops: str | None = None,
+        self, name: str, bottom: str, *, units: Count, neuron: Activation | None = None,
+        weight: Init | None = None, bias: Init = 0.0, l1: NotNegative = 0.0, l2: NotNegative = 0.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [bottom], tops)
-        if not isinstance(units, int | Integral) or units < 1:
-            self.fail(f"units must be a whole number, at least 1, got {units!r}")
         self.units = units
-        self.neuron: Neuron | None = None
-        try:
-            if neuron:
-                self.neuron = Neuron.named(neuron)
-        except NetError as error:
-            self.fail(str(error))
+        self.neuron = Neuron.named(neuron) if neuron else None
         rectifies = neuron in ("relu", "leaky_relu")
         self.weight_init = weight if weight is not None else "he" if rectifies else "xavier"
         self.bias_init = bias
@@ -120,13 +114,6 @@ class Dense(Layer):
 
     def _make_work_space(self, inputs: int) -> None:
         """Room for the partial sums and blocks of gradient that pieces of work need."""
-        # An activation of two straight lines is part of the kernel, others follow it.
-        self.slope = 1.0
-        if isinstance(self.neuron, ReLU):
-            self.slope = 0.0
-        elif isinstance(self.neuron, LeakyReLU):
-            self.slope = self.neuron.slope
-        self.apart = self.neuron if self.slope == 1 else None
         rows, dtype = self.run.batch_size, self.run.dtype
         # With next to no examples W is read in the order of memory.
         sums = inputs >= LONG > self.units or (rows <= VERY_FEW and self.units >= LONG)
@@ -137,6 +124,19 @@ class Dense(Layer):
         self.nothing = np.zeros((0, 0), dtype)
         self.nothing_flat = np.zeros(0, dtype)
         self.no_constants = np.zeros(8)
+        self.magnitude = Magnitude(self.run.team)
+
+    @property
+    def slope(self) -> float:
+        """Of what is not positive: an activation of two straight lines is part of the kernel."""
+        if isinstance(self.neuron, ReLU):
+            return 0.0
+        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
+
+    @property
+    def apart(self) -> Neuron | None:
+        """The activation where it follows the kernel."""
+        return self.neuron if self.slope == 1 else None
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """y = a(x W + b), bias and activation added to a piece of y while it is in cache."""
@@ -151,30 +151,48 @@ class Dense(Layer):
 
     def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """All gradients, piece by piece."""
+        if self.apart:
+            self.apart.differentiate(self.xp, tops[0].data, tops[0].diff, self.before.data)
         self._backward(
-            bottoms, tops, self.w.diff if self.w.trainable else self.nothing,
+            bottoms, tops, bottoms[0].diff, self.w.diff if self.w.trainable else self.nothing,
             self.b.diff if self.b.trainable else self.nothing_flat, 0, self.no_constants,
             [self.nothing] * 2, [self.nothing_flat] * 2,
         )
 
+    def backward_bottoms_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """dx alone."""
+        if self.apart:
+            self.apart.differentiate(self.xp, tops[0].data, tops[0].diff, self.before.data)
+        if bottoms[0].diff is not None:
+            self._backward(
+                bottoms, tops, bottoms[0].diff, self.nothing, self.nothing_flat, 0,
+                self.no_constants, [self.nothing] * 2, [self.nothing_flat] * 2,
+            )
+
+    def gradient_bound_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> float:
+        """An element of dW is a sum over n examples of x d, one of db the sum of d."""
+        x, d = bottoms[0].data, self.before.data if self.apart else tops[0].diff
+        largest_x, largest_d = self.magnitude(x), max(1.0, self.slope) * self.magnitude(d)
+        # Products in float64 of numbers in the net's dtype; 1 % makes up for rounding of sums.
+        return 1.01 * len(x) * max(1.0, largest_x) * largest_d if largest_x < math.inf else math.inf
+
     def backward_update_kernel(
         self, bottoms: list[Blob], tops: list[Blob], update: Any
     ) -> None:
-        """The same, with W and b changed block by block; db is filled, dW is not."""
+        """W and b changed block by block; db is filled, dW is not."""
         self._backward(
-            bottoms, tops, self.nothing, self.b.diff, update.address, update.constants,
+            bottoms, tops, None, self.nothing, self.b.diff, update.address, update.constants,
             update.histories[self.w.name], update.histories[self.b.name],
         )
 
     def _backward(
-        self, bottoms: list[Blob], tops: list[Blob], dw: Array, db: Array, address: int,
+        self, bottoms: list[Blob], tops: list[Blob], dx: Array, dw: Array, db: Array, address: int,
         constants: Array, of_w: Sequence[Array], of_b: Sequence[Array],
     ) -> None:
         assert self.run.team is not None
-        x, y, d, dx = bottoms[0].data, tops[0].data, tops[0].diff, bottoms[0].diff
+        x, y, d = bottoms[0].data, tops[0].data, tops[0].diff
         before = self.before.data if self.neuron else d
         if self.apart:
-            self.apart.differentiate(self.xp, y, d, before)
             d = before
         dense_backward(
             self.run.team.board, x.reshape(len(x), -1), y, d, self.slope, before, self.w.data,
@@ -185,26 +203,25 @@ class Dense(Layer):
     # With CUDA.
 
     def use_kernels(self) -> None:
-        """On a GPU, weights are changed in the backward pass only where batches are small."""
+        """Only large weights are changed without filling their diffs."""
         super().use_kernels()
-        if self.run.device is not None and self.run.batch_size > FEW_CUDA:
+        if self.run.device is None and self.w.size < LARGE:
             self.backward_update = None
 
-    @functools.cached_property
+    @property
     def _functions(self) -> str:
         """The activation; that of a linear layer is nothing."""
         functions = FUNCTIONS % ("x", "dy") if self.neuron is None else self.neuron.functions()
         assert functions is not None
         return functions
 
-    @functools.cached_property
+    @property
     def _source(self) -> str:
-        return self._functions + CUDA
+        return _with_functions(self._functions)
 
-    @functools.cached_property
-    def _few(self) -> str:
-        """In front of kernels for few examples."""
-        return f"#define ROWS {self.run.batch_size}u\n#define SPAN {SPAN}u\n" + self._functions
+    def _few(self, kernel: str, update: str = "") -> str:
+        """The source of a kernel for few examples."""
+        return _for_few(update, self.run.batch_size, self._functions, kernel)
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The product by cuBLAS, bias and activation in one pass; all of it in one if small."""
@@ -213,7 +230,7 @@ class Dense(Layer):
         inputs = self.w.size // self.units
         if self.run.batch_size <= FEW_CUDA and inputs <= NEAR:
             device.launch(
-                self._few + FEW_FORWARD, "few_forward", -(-self.units // 32), len(x), inputs,
+                self._few(FEW_FORWARD), "few_forward", -(-self.units // 32), len(x), inputs,
                 self.units, x, self.w.data, self.b.data, y,
             )
             return
@@ -224,24 +241,29 @@ class Dense(Layer):
         )
 
     def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The activation's derivative and the sums for db in one pass; the rest by cuBLAS."""
+        """The activation's derivative and the sums for db in one pass; the rest by cuBLAS.
+
+        For few examples, all of it in one pass.
+        """
+        if self.run.batch_size <= FEW_CUDA:
+            self._backward_few(bottoms, tops)
+            return
         x = bottoms[0].data
         d = self._before_cuda(tops, self.b.trainable)
         if self.w.trainable:
             self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)
         self._dx_cuda(bottoms, d)
 
-    def backward_update_cuda(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
-        """dx, and W and b changed by a gradient that never reaches memory."""
+    def _backward_few(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         device, x, top, dx = self.run.device, bottoms[0].data, tops[0], bottoms[0].diff
         assert device is not None
         inputs, spans = self.w.size // self.units, max(len(self.dx_sums), 1)
         to = dx if dx is None or spans == 1 else self.dx_sums
         device.launch(
-            update.source + self._few + FEW_BACKWARD, "few_backward", -(-(inputs + 1) // 8) * spans,
-            len(x), inputs, self.units, x, top.data, top.diff, self.w.data,
-            *update.histories[self.w.name], self.b.data, *update.histories[self.b.name], to,
-            update.constants, device.clock,
+            self._few(FEW_BACKWARD), "few_backward", -(-(inputs + 1) // 8) * spans, len(x), inputs,
+            self.units, x, top.data, top.diff, self.w.data,
+            self.w.diff if self.w.trainable else None, self.b.diff if self.b.trainable else None,
+            to,
         )
         if dx is not None and spans > 1:
             blocks = device.blocks(dx.size)
@@ -475,9 +497,21 @@ def dense_backward(
 # CUDA.  Elements are counted with 32 bits, whose division is fast.
 
 SLICE = 64  # rows of which a block adds up the gradients of the biases
-FEW_CUDA = 16  # examples up to which W's gradient, a sum of outer products, is not worth storing
+FEW_CUDA = 16  # examples up to which one kernel for all is faster than several by cuBLAS
 SPAN = 256  # units whose weights a block then changes
 NEAR = 1024  # inputs up to which one block then adds up a unit
+
+
+@functools.cache  # one object for each setting, whose hash is known
+def _with_functions(functions: str) -> str:
+    return functions + CUDA
+
+
+@functools.cache
+def _for_few(update: str, rows: int, functions: str, kernel: str) -> str:
+    return f"{update}#define ROWS {rows}u\n#define SPAN {SPAN}u\n{functions}{kernel}"
+
+
 
 CUDA = f"#define SLICE {SLICE}u\n" + r"""
 KERNEL bias_activation(i64 size, i64 units, const real* b, real* y)
@@ -552,19 +586,18 @@ KERNEL few_forward(
 }
 """
 
-# In front of it stands a solver's `update`.  A row of W, with those of its histories, is read and
-# written by 32 threads, SPAN units of it in a block; bias is the row of one more input, which is 1.
-# The sums for dx go to `dx` itself where a block sees whole rows, else to a place for each block.
+# A row of W is read, and one of dW written, by 32 threads, SPAN units of it in a block; the bias is
+# the row of one more input, which is 1.  The sums for dx go to `dx` itself where a block sees whole
+# rows, else to a place for each block.
 FEW_BACKWARD = r"""
 KERNEL few_backward(
-    i64 rows, i64 inputs, i64 units, const real* x, const real* y, const real* dy, real* w,
-    real* w_first, real* w_second, real* b, real* b_first, real* b_second, real* dx,
-    const double* constants, const i64* clock)
+    i64 rows, i64 inputs, i64 units, const real* x, const real* y, const real* dy, const real* w,
+    real* dw, real* db, real* dx)
 {
     u32 spans = ((u32)units + SPAN - 1) / SPAN, span = blockIdx.x % spans;
     u32 lane = threadIdx.x % 32, input = blockIdx.x / spans * 8 + threadIdx.x / 32;
     u32 stop = (span + 1) * SPAN < (u32)units ? (span + 1) * SPAN : (u32)units;
-    bool is_weight = input < (u32)inputs, halted = clock[HALTED];
+    bool is_weight = input < (u32)inputs;
     real sums[ROWS] = {};
     if (input <= (u32)inputs) {
         for (u32 unit = span * SPAN + lane; unit < stop; unit += 32) {
@@ -579,10 +612,8 @@ KERNEL few_backward(
                     sums[row] += d * weight;
                 }
             }
-            if (is_weight && !halted)
-                update(g, w + i, w_first + i, w_second + i, constants);
-            else if (!halted)
-                update(g, b + unit, b_first + unit, b_second + unit, constants);
+            if (is_weight && dw) dw[i] = g;
+            if (!is_weight && db) db[unit] = g;
         }
     }
     if (!dx) return;

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Number, Tops
 
 
 class Dropout(Layer):
-    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test".
+    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test" and in `infer`.
 
     Args:
         ratio: share of elements set to zero, in [0, 1), default 0.5.
@@ -19,10 +22,11 @@ class Dropout(Layer):
     Source: Srivastava et al. (2014), scaled while training ("inverted dropout").
     """
 
-    def __init__(self, name: str, bottom: str, *, ratio: float = 0.5, tops: str | None = None):
+    def __init__(
+        self, name: str, bottom: str, *, ratio: Annotated[float, Number(least=0, below=1)] = 0.5,
+        tops: Tops | None = None,
+    ):
         super().__init__(name, [bottom], tops)
-        if not 0 <= ratio < 1:
-            self.fail(f"ratio must be in [0, 1), got {ratio}")
         self.ratio = ratio
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
+from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
+from layerkit.settings import Positive, Tops
 
 
 class ELU(Neuron):
@@ -18,11 +20,9 @@ class ELU(Neuron):
     neuron_name = "elu"
 
     def __init__(
-        self, name: str, bottom: str, *, alpha: float = 1.0, tops: str | None = None
+        self, name: str, bottom: str, *, alpha: Positive = 1.0, tops: Tops | None = None
     ):
         super().__init__(name, bottom, tops=tops)
-        if alpha <= 0:
-            self.fail(f"alpha must be positive, got {alpha}")
         self.alpha = alpha
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
@@ -35,5 +35,5 @@ class ELU(Neuron):
 
     def cuda(self) -> tuple[str, str]:
         """y and dx."""
-        alpha = f"(real){self.alpha!r}"
+        alpha = literal(self.alpha)
         return f"x <= 0 ? {alpha} * expm1(x) : x", f"y > 0 ? dy : dy * (y + {alpha})"

@@ -9,6 +9,7 @@ from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
 from layerkit.layers.loss import WIDE, Loss, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class GaussianKL(Loss):
@@ -37,7 +38,8 @@ class GaussianKL(Loss):
 
     def __init__(
         self, name: str, mean: str, log_variance: str, prior_mean: str | None = None,
-        prior_log_variance: str | None = None, *, weight: float = 1.0, tops: str | None = None,
+        prior_log_variance: str | None = None, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         prior = [b for b in (prior_mean, prior_log_variance) if b is not None]
         super().__init__(name, [mean, log_variance, *prior], weight, tops)

@@ -14,6 +14,7 @@ from layerkit.layers.reconstruction import (
     cpu_kernels,
     cuda_kernels,
 )
+from layerkit.settings import NotNegative, Tops
 
 
 class GaussianReconstruction(Reconstruction):
@@ -31,7 +32,8 @@ class GaussianReconstruction(Reconstruction):
 
     def __init__(
         self, name: str, x: str, mean: str, log_variance: str, *,
-        floor: float = QUANTISATION_VARIANCE, weight: float = 1.0, tops: str | None = None,
+        floor: NotNegative = QUANTISATION_VARIANCE, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [x, mean, log_variance], floor, weight, tops)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from layerkit import hdf5
 from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
+from layerkit.files import path_of
 from layerkit.layer import Shape
-from layerkit.layers.data import NUMBERS, Data
+from layerkit.layers.data import NUMBERS, Augmentation, Data, Scale
+from layerkit.settings import Count, FilePath, Flag, Names, Tops
+
+if TYPE_CHECKING:
+    import h5py
 
 
 class HDF5Data(Data):
@@ -20,6 +26,9 @@ class HDF5Data(Data):
     The file is read in blocks of neighbouring rows, which is fast on any disk.  Shuffling takes the
     blocks in random order and mixes the rows of a few of them in memory, so an epoch is close to,
     but not quite, a random permutation; `block * mixed` rows are in memory at a time.
+
+    The data sets must hold plain numbers and lie in the file itself, reached without links:
+    contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
 
     Args:
         path: the file.
@@ -31,44 +40,41 @@ class HDF5Data(Data):
         mixed: blocks mixed in memory, default 16.
 
     Raises:
-        DataError: a file or data set that is missing or cannot be read.
+        DataError: a file or data set that is missing, cannot be read, claims more than the file
+            can hold, or lies in other files; whole numbers that the net's dtype would round.
     """
 
     def __init__(
-        self, name: str, *, path: str | os.PathLike[str], datasets: Sequence[str] | str = "images",
-        tops: Sequence[str] | str | None = None, shuffle: bool = True, augment: str | None = None,
-        scale: float = 1.0, block: int = 256, mixed: int = 16,
+        self, name: str, *, path: Annotated[str | os.PathLike[str], FilePath()],
+        datasets: Annotated[str | list[str] | tuple[str, ...], Names()] = "images",
+        tops: Tops | None = None, shuffle: Flag = True, augment: Augmentation = None,
+        scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        if block < 1 or mixed < 1:
-            self.fail(f"block and mixed must be at least 1, got {block} and {mixed}")
-        self.path, self.block, self.mixed = path, block, mixed
+        self.path = path_of(path, lambda message: self._error(f"path: {message}"))
+        self.block, self.mixed = block, mixed
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
-        """Opens the file; all axes but the first."""
-        import h5py  # here, as it takes long and few nets read HDF5
-
-        try:
-            with open(self.path, "rb"):
-                pass  # Python says in fewer words than HDF5 why a file cannot be opened
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise self._error(f"cannot open {self.path} as HDF5 ({error})") from error
-        missing = [d for d in self.datasets if not isinstance(file.get(d), h5py.Dataset)]
-        if missing:
-            raise self._error(f"{self.path} has no data set {missing[0]!r}; it has {list(file)}")
-        self.sets = [file[d] for d in self.datasets]
-        for s in self.sets:
-            if s.dtype.kind not in NUMBERS:
-                raise self._error(f"{self.path}{s.name} must hold numbers, got dtype {s.dtype}")
+        """Open the file; return all axes but the first."""
+        self.file = hdf5.open_unsealed(self.path, self._error)
+        self.sets = [self._open(name) for name in self.datasets]
         lengths = {s.shape[0] if s.shape else 0 for s in self.sets}
         if len(lengths) != 1 or 0 in lengths:
             raise self._error(f"data sets must have equal, non-zero lengths, got {sorted(lengths)}")
         self.count = lengths.pop()
+        self.block = min(self.block, self.count)
         self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
         return [s.shape[1:] for s in self.sets]
+
+    def _open(self, name: str) -> h5py.Dataset:
+        """Find one of the data sets, and look at it before anything in it is read."""
+        parts = [part for part in name.split("/") if part]
+        if not parts or not self.file.is_dataset(*parts):
+            there = ", ".join(map(repr, self.file.names())) or "nothing"
+            raise self._error(f"{self.path} has no data set {name!r}; it has {there}")
+        return self.file.dataset(*parts, kinds=NUMBERS)
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows from the groups of blocks that hold this stretch of the epoch."""
@@ -104,18 +110,28 @@ class HDF5Data(Data):
             assert self.plan is not None
             blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
             starts = [int(b) * self.block for b in blocks]
-            try:
-                arrays = [
-                    np.concatenate([s[a : min(a + self.block, self.count)] for a in starts])
-                    for s in self.sets
-                ]
-            except OSError as error:
-                reason = " ".join(str(error).split())
-                raise self._error(f"cannot read {self.path}, it is damaged ({reason})") from error
+            arrays = []
+            for name, dataset in zip(self.datasets, self.sets, strict=True):
+                with self.file.watching(repr(name)):
+                    ends = [min(a + self.block, self.count) for a in starts]
+                    rows = [dataset[a:b] for a, b in zip(starts, ends, strict=True)]
+                    arrays.append(np.concatenate(rows))
+                self._check_exact(name, arrays[-1])
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
             self.loaded = key, [a[mix] for a in arrays]
         return self.loaded[1]
+
+    def _check_exact(self, name: str, values: np.ndarray) -> None:
+        """Refuse whole numbers, such as labels, that the net would round."""
+        most = 2 ** (np.finfo(self.run.dtype).nmant + 1)
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
+            largest = max(int(values.max()), -int(values.min()))
+            if largest > most:
+                raise self._error(
+                    f"{self.path}: {name!r} holds the whole number {largest}, which"
+                    f" {self.run.dtype} rounds; store floats, or build the net with dtype='float64'"
+                )
 
     def _error(self, message: str) -> DataError:
         return DataError(f"layer {self.name!r} (HDF5Data): {message}")

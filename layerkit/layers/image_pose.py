@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
-from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, normal_quantile
+from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, Side, Turns, normal_quantile
+from layerkit.settings import NotNegative, Positive, Tops, Whole
 
 ITERATIONS = 5
 WINDOW = 2.0  # width of the window, in sizes
+ROUND = 1e-5  # by which moments, over their size, may differ by rounding
+TINY = 1e-12  # light of which there is none
 FAINT = 1e-3  # light, in all, next to which an object counts as faint
 
 
@@ -29,7 +33,8 @@ class ImagePose(PoseLayer):
             tail, by the sign of the third moment
         size: sqrt of half the trace of the second moments, in pixels, over `size`
 
-    Each number u is cut to -3..3.  A picture without light has u = 0, a faint one is drawn there.
+    Each number u is cut to -3..3.  A round object, such as a single pixel, has angle 0.  A picture
+    without light has u = 0, a faint one is drawn there.
 
     Shapes: bottom (n, ...) of side * side numbers; top (n, latents).
 
@@ -43,15 +48,12 @@ class ImagePose(PoseLayer):
     """
 
     def __init__(
-        self, name: str, image: str, *, side: int, size: float, latents: int = LATENTS,
-        threshold: float = 3.0, turns: float = 1.0, size_spread: float = 0.3,
-        shift_spread: float = 1.0, tops: str | None = None,
+        self, name: str, image: str, *, side: Side, size: Positive,
+        latents: Annotated[int, Whole(1, LATENTS)] = LATENTS, threshold: NotNegative = 3.0,
+        turns: Turns = 1.0, size_spread: Positive = 0.3, shift_spread: Positive = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)
-        if size <= 0 or threshold < 0:
-            self.fail(f"size must be above 0, threshold not below, got {size} and {threshold}")
-        if not 1 <= latents <= LATENTS:
-            self.fail(f"latents must be from 1 to {LATENTS}, got {latents}")
         self.size, self.threshold, self.latents = size, threshold, latents
 
     def differentiable(self, bottom: int) -> bool:
@@ -87,14 +89,22 @@ class ImagePose(PoseLayer):
             moment = moments(x, y, WINDOW * size)
             total = moment[:, 0, 0] + FAINT
             dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
-            xx = (moment[:, 0, 2] + FAINT * self.size**2) / total - dx * dx
-            yy = (moment[:, 2, 0] + FAINT * self.size**2) / total - dy * dy
-            xy = moment[:, 1, 1] / total - dx * dy
+            # About the centre of the light itself, lest how far it is from the window's count as
+            # its shape; what stands for light where there is none is round.
+            mass = xp.maximum(moment[:, 0, 0], TINY)
+            cx, cy = moment[:, 0, 1] / mass, moment[:, 1, 0] / mass
+            xx = (moment[:, 0, 2] - cx * moment[:, 0, 1] + FAINT * self.size**2) / total
+            yy = (moment[:, 2, 0] - cy * moment[:, 1, 0] + FAINT * self.size**2) / total
+            xy = (moment[:, 1, 1] - cx * moment[:, 1, 0]) / total
             x, y = xp.clip(x + dx, *self._bounds()), xp.clip(y + dy, *self._bounds())
-            size = xp.clip(xp.sqrt(0.5 * (xx + yy)), 0.5, self.side / 3)
-        angle = 0.5 * xp.arctan2(2 * xy, xx - yy)
+            size = xp.clip(xp.sqrt(xp.maximum(0.5 * (xx + yy), 0)), 0.5, self.side / 3)
+        # Rounding shall not decide which axis or which tail is the longer.
+        spread = (moment[:, 0, 2] + moment[:, 2, 0]) / total
+        is_round = xp.hypot(2 * xy, xx - yy) <= ROUND * spread
+        angle = 0.5 * xp.arctan2(xp.where(is_round, 0, 2 * xy), xp.where(is_round, 1, xx - yy))
         if self.span > 3.1416:
-            angle = xp.where(self._leans_back(moment, total, dx, dy, angle), angle + xp.pi, angle)
+            third = self._third(moment, mass, angle)
+            angle = xp.where(third < -ROUND * (spread * total / mass) ** 1.5, angle + xp.pi, angle)
             angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
         u0 = normal_quantile(xp, angle / self.span + 0.5)
         u1 = xp.log(size / self.size) / self.size_spread
@@ -127,19 +137,17 @@ class ImagePose(PoseLayer):
         window = xp.exp(-0.5 * (d / width[:, None]) ** 2)
         return xp.stack([window, window * d, window * d**2, window * d**3], axis=1)
 
-    def _leans_back(
-        self, moment: Array, total: Array, dx: Array, dy: Array, angle: Array
-    ) -> Array:
-        """Whether the third moment along the axis, about the centre of light, is negative."""
+    def _third(self, moment: Array, mass: Array, angle: Array) -> Array:
+        """Give the third moment along the axis, about the centre of light, (n,)."""
         xp = self.xp
         c, s = xp.cos(angle), xp.sin(angle)
-        first = (c * moment[:, 0, 1] + s * moment[:, 1, 0]) / total
+        first = (c * moment[:, 0, 1] + s * moment[:, 1, 0]) / mass
         second = c * c * moment[:, 0, 2] + 2 * c * s * moment[:, 1, 1] + s * s * moment[:, 2, 0]
         third = (
             c**3 * moment[:, 0, 3] + 3 * c * c * s * moment[:, 1, 2]
             + 3 * c * s * s * moment[:, 2, 1] + s**3 * moment[:, 3, 0]
         )
-        return third / total - 3 * first * second / total + 2 * first**3 < 0
+        return third / mass - 3 * first * second / mass + 2 * first**3
 
     # With kernels.
 

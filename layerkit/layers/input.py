@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from typing import Annotated
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Sizes, Tops
+
+# What stands beside the inputs in a call: `infer(..., sample=)`, `profile(iterations=)`, and the
+# settings of `check_gradients`.
+RESERVED = ("sample", "iterations", "tolerance", "directions", "elements", "seed")
 
 
 class Input(Layer):
     """Values given by the caller: `net.forward(x=array)` for `Input("x", shape=(4761,))`.
+
+    They go by the name of the blob, wherever they are given: `tops` if there is one.  A few names
+    that calls use otherwise (`RESERVED`) are refused.
 
     Args:
         shape: shape of one example, without the batch axis; () for one number per example.
@@ -17,12 +25,15 @@ class Input(Layer):
 
     recordable = True
 
-    def __init__(self, name: str, *, shape: Shape, tops: str | None = None):
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
-        sizes = shape if isinstance(shape, tuple | list) else [None]
-        if not all(isinstance(s, Integral) and s > 0 for s in sizes):
-            self.fail(f"shape must be a tuple of positive whole numbers, got {shape!r}")
-        self.shape = tuple(shape)
+        for top in self.tops:
+            if top in RESERVED:
+                self.fail(
+                    f"inputs are given by name, and {top}= is a setting of another kind in some "
+                    f"calls; choose another name than {', '.join(RESERVED)}"
+                )
+        self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """The shape given; no parameters."""

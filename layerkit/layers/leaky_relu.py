@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
+from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
+from layerkit.settings import Positive, Tops
 
 
 class LeakyReLU(Neuron):
@@ -18,11 +20,9 @@ class LeakyReLU(Neuron):
     neuron_name = "leaky_relu"
 
     def __init__(
-        self, name: str, bottom: str, *, slope: float = 0.01, tops: str | None = None
+        self, name: str, bottom: str, *, slope: Positive = 0.01, tops: Tops | None = None
     ):
         super().__init__(name, bottom, tops=tops)
-        if slope <= 0:
-            self.fail(f"slope must be positive, got {slope}")
         self.slope = slope
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
@@ -35,5 +35,5 @@ class LeakyReLU(Neuron):
 
     def cuda(self) -> tuple[str, str]:
         """y and dx."""
-        slope = f"(real){self.slope!r}"
+        slope = literal(self.slope)
         return f"x <= 0 ? {slope} * x : x", f"y > 0 ? dy : {slope} * dy"

@@ -10,7 +10,9 @@ import numpy as np
 from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
+from layerkit.settings import NotNegative, Tops
 
 
 class Loss(Layer):
@@ -24,7 +26,8 @@ class Loss(Layer):
     is_loss = True
 
     def __init__(
-        self, name: str, bottoms: list[str], weight: float = 1.0, tops: str | None = None
+        self, name: str, bottoms: list[str], weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, bottoms, tops)
         self.weight = weight
@@ -34,6 +37,23 @@ class Loss(Layer):
         if len(set(shapes)) != 1:
             self.fail(f"bottoms {', '.join(self.bottoms)} must have one shape, got {shapes}")
         return [()]
+
+
+def check_labels(layer: Layer, label: Blob, classes: int) -> None:
+    """Fail where a label, shape (n,) or (n, 1), is no whole number from 0 to classes - 1.
+
+    Raises:
+        DataError: names the layer, the row, its label and the number of classes.
+    """
+    values = label.data.reshape(-1)
+    good = (values >= 0) & (values < classes) & (values == layer.xp.floor(values))
+    if not bool(good.all()):
+        row = int(layer.xp.argmin(good))
+        raise DataError(
+            f"{layer.label()}: row {row} of {label.name!r} holds {float(values[row]):g}, which is "
+            f"no class; labels are whole numbers from 0 to {classes - 1}, as there are {classes} "
+            "classes"
+        )
 
 
 def rows(array: Array) -> Array:

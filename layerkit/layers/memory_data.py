@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.arrays import numbers
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import kernel, parallel_for
@@ -14,13 +15,17 @@ from layerkit.backends.philox import philox_block
 from layerkit.blob import Blob
 from layerkit.data.order import epoch_order, passages
 from layerkit.layer import Shape
-from layerkit.layers.data import NUMBERS, Data, readable
+from layerkit.layers.data import Augmentation, Data, Scale, readable
+from layerkit.settings import Count, Flag, Tops
 
 SHARE = 0.5  # of the GPU's free memory, up to which a data set is kept there
 
 
 class MemoryData(Data):
     """Serves examples from arrays in memory; on a GPU they are resident there.
+
+    The layer keeps a copy of what it is given; only an array that is a file on disk, mapped to
+    memory for reading (`np.load(path, mmap_mode="r")`), stays there.
 
     Args:
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
@@ -36,20 +41,19 @@ class MemoryData(Data):
         count: how many rows an epoch has, repeated ones too.
     """
 
+    shared = ("arrays",)  # which nothing changes
+
     def __init__(
-        self, name: str, *, data: Any, tops: Sequence[str] | str | None = None,
-        shuffle: bool = True, augment: str | None = None, scale: float = 1.0, repeat: int = 1,
+        self, name: str, *, data: Any, tops: Tops | None = None, shuffle: Flag = True,
+        augment: Augmentation = None, scale: Scale = 1.0, repeat: Count = 1,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        self.arrays = [np.asarray(a) for a in (data if isinstance(data, list | tuple) else [data])]
-        for a in self.arrays:
-            if a.dtype.kind not in NUMBERS:
-                self.fail(f"arrays must hold numbers, got dtype {a.dtype}")
+        several = data if isinstance(data, list | tuple) else [data]
+        what = f"layer {name!r} (MemoryData): array"
+        self.arrays = tuple(_own(numbers(a, f"{what} {i}"), a) for i, a in enumerate(several))
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
-        if repeat < 1:
-            self.fail(f"repeat must be at least 1, got {repeat}")
         self.repeat = repeat
         self.count = lengths.pop() * repeat
         self.order: tuple[tuple[int, int], Array] | None = None
@@ -71,16 +75,26 @@ class MemoryData(Data):
                 slots = -(-self.run.batch_size // self.count) + 1
                 self._orders = self.xp.zeros((slots, self.count // self.repeat), "uint64")
                 self._in_order: list[Any] = [None] * slots
-        return super().setup(shapes)
+        tops = super().setup(shapes)
+        if self.resident is not None:
+            self.check(self.arrays)  # all at once
+        return tops
+
+    def check(self, arrays: Sequence[Array]) -> None:
+        """As any data layer, but once; a net's resident arrays never change."""
+        if not self._checked:
+            super().check(arrays)
+            self._checked = self.resident is not None
+
+    _checked = False
 
     def rows(self, epoch: int, start: int, stop: int) -> Array:
         """Numbers of the rows that make up this stretch of an epoch."""
         if self.order is None or self.order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            order = np.repeat(order, self.repeat)
             self.order = (self.run.seed, epoch), self.backend.asarray(order)
-        return self.order[1][start:stop]
+        return self.order[1][self.xp.arange(start, stop) // self.repeat]
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Rows gathered on the device."""
@@ -92,13 +106,10 @@ class MemoryData(Data):
     # With kernels.
 
     def can_use_kernels(self) -> bool:
-        """Kernels read numbers in the processor's own byte order, of 32 or 64 bits or whole.
-
-        On a GPU others are converted beforehand.
-        """
+        """Kernels read integers, and floats of 32 or 64 bits; on a GPU others are converted."""
         if self.run.device is not None:
             return super().can_use_kernels()
-        return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in self.arrays)
+        return all(a.dtype != "float16" for a in self.arrays)
 
     def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Gathers, turns and scales in one pass."""
@@ -124,8 +135,8 @@ class MemoryData(Data):
         if self._host_order is None or self._host_order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            self._host_order = (self.run.seed, epoch), np.repeat(order, self.repeat)
-        index = self._host_order[1][start:stop]
+            self._host_order = (self.run.seed, epoch), order
+        index = self._host_order[1][np.arange(start, stop) // self.repeat]
         return [a[index] for a in self.arrays]
 
     _host_order: Any = None
@@ -156,6 +167,12 @@ class MemoryData(Data):
     def orders(self) -> Array:
         """A row for each epoch that a batch can touch."""
         return self._orders
+
+
+def _own(array: np.ndarray, given: Any) -> np.ndarray:
+    """A copy, unless the array lies in a file that is mapped for reading only."""
+    mapped = isinstance(given, np.memmap) and not given.flags.writeable
+    return array if mapped and np.may_share_memory(array, given) else np.array(array, order="C")
 
 
 # Kernels.

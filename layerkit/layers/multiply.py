@@ -6,12 +6,13 @@ import functools
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Tops
 
 
 class Multiply(Layer):
     """y = x1 * x2 * ..., element by element, over bottoms of one shape."""
 
-    def __init__(self, name: str, *bottoms: str, tops: str | None = None):
+    def __init__(self, name: str, *bottoms: str, tops: Tops | None = None):
         super().__init__(name, bottoms, tops)
         if not bottoms:
             self.fail("needs at least one bottom")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError
 from layerkit.layer import Layer, Shape, overrides
+from layerkit.settings import Rule, Tops
 
 
 class Neuron(Layer):
@@ -27,7 +28,7 @@ class Neuron(Layer):
         if "neuron_name" in vars(cls):  # not one inherited, which is its parent's
             cls.registry[cls.neuron_name] = cls
 
-    def __init__(self, name: str, bottom: str, *, tops: str | None = None):
+    def __init__(self, name: str, bottom: str, *, tops: Tops | None = None):
         super().__init__(name, [bottom], tops)
 
     @classmethod
@@ -91,12 +92,38 @@ class Neuron(Layer):
                 self._source, "neuron_backward", blocks, y.size, y, tops[0].diff, dx
             )
 
-    @functools.cached_property
+    @property
     def _source(self) -> str:
-        return f"{self.functions()}{ELEMENTS}"
+        return _with_elements(self.functions())
+
+
+class NeuronName(Rule):
+    """The name of an activation."""
+
+    kept = False
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """All names."""
+        return f"one of {', '.join(map(repr, Neuron.registry))}"
+
+    def accept(self, value: Any) -> str:
+        """Return the name."""
+        if not isinstance(value, str) or value not in Neuron.registry:
+            raise ValueError
+        return value
+
+
+Activation = Annotated[str, NeuronName()]
 
 
 # CUDA.
+
+
+@functools.cache  # one object for each setting, whose hash is known
+def _with_elements(functions: str | None) -> str:
+    return f"{functions}{ELEMENTS}"
+
 
 FUNCTIONS = """
 __device__ inline real activate(real x) { return %s; }

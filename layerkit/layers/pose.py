@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Number, Positive, Tops, Whole
 
 LATENTS = 4  # numbers of a full pose: angle, size, x, y
 WIDEST = 3.0  # the largest |u| that a measurement gives
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+Side = Annotated[int, Whole(least=3)]
+Turns = Annotated[float, Number(above=0, most=1)]
 
 
 class PoseLayer(Layer):
@@ -38,18 +42,10 @@ class PoseLayer(Layer):
     """
 
     def __init__(
-        self, name: str, bottoms: list[str], side: int, turns: float, size_spread: float,
-        shift_spread: float, tops: str | None,
+        self, name: str, bottoms: list[str], side: Side, turns: Turns, size_spread: Positive,
+        shift_spread: Positive, tops: Tops | None,
     ):
         super().__init__(name, bottoms, tops)
-        if side < 3:
-            self.fail(f"side must be at least 3 pixels, got {side}")
-        if not 0 < turns <= 1:
-            self.fail(f"turns must be above 0 and at most 1, got {turns}")
-        if size_spread <= 0 or shift_spread <= 0:
-            self.fail(
-                f"size_spread and shift_spread must be above 0, got {size_spread}, {shift_spread}"
-            )
         self.side, self.span = side, 2 * math.pi * turns
         self.size_spread, self.shift_spread = size_spread, shift_spread
 

@@ -12,6 +12,7 @@ from layerkit.backends import cuda
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.loss import Loss, rows
+from layerkit.settings import NotNegative, Tops
 
 # An 8-bit picture holds its intensities, 0 to 1, in steps of 1/255.  Rounding to the nearest step
 # adds an error uniform over one step, whose variance is step^2 / 12.  No model can honestly claim
@@ -40,11 +41,10 @@ class Reconstruction(Loss):
     constant = 0.5 * math.log(2 * math.pi)
 
     def __init__(
-        self, name: str, bottoms: list[str], floor: float, weight: float, tops: str | None
+        self, name: str, bottoms: list[str], floor: NotNegative, weight: NotNegative,
+        tops: Tops | None,
     ):
         super().__init__(name, bottoms, weight, tops)
-        if floor < 0:
-            self.fail(f"floor must not be negative, got {floor}")
         self.floor = floor
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

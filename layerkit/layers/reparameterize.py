@@ -9,6 +9,7 @@ from layerkit.backends.kernels import exp, kernel, parallel_for
 from layerkit.backends.philox import normal_block
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Tops
 
 
 class Reparameterize(Layer):
@@ -22,7 +23,7 @@ class Reparameterize(Layer):
     Source: Kingma and Welling (2014), section 2.4; the sampling layer of Regier et al. (2015).
     """
 
-    def __init__(self, name: str, mean: str, log_variance: str, *, tops: str | None = None):
+    def __init__(self, name: str, mean: str, log_variance: str, *, tops: Tops | None = None):
         super().__init__(name, [mean, log_variance], tops)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -86,7 +87,8 @@ class Reparameterize(Layer):
         assert device is not None
         device.launch(
             CUDA, "reparameterize_backward", device.blocks(-(-dz.size // 4)), dz.size,
-            bottoms[1].data, dz, bottoms[0].diff, bottoms[1].diff, *self._noise(),
+            bottoms[1].data, dz, bottoms[0].diff, bottoms[1].diff, int(self.run.sample),
+            *self._noise(),
         )
 
     def _noise(self) -> tuple[Any, ...]:
@@ -150,8 +152,8 @@ KERNEL reparameterize(
 }
 
 KERNEL reparameterize_backward(
-    i64 size, const real* log_variance, const real* dz, real* dmean, real* dlog_variance, u64 seed,
-    u32 stream, const i64* clock)
+    i64 size, const real* log_variance, const real* dz, real* dmean, real* dlog_variance,
+    i64 sample, u64 seed, u32 stream, const i64* clock)
 {
     i64 block = place();
     if (4 * block >= size) return;
@@ -159,7 +161,7 @@ KERNEL reparameterize_backward(
     normal_block((u32)block, seed, stream, (u64)clock[PASS], noise);
     for (int k = 0; k < 4 && 4 * block + k < size; ++k) {
         i64 j = 4 * block + k;
-        real scaled = (real)noise[k] * exp((real)0.5 * log_variance[j]);
+        real scaled = sample ? (real)noise[k] * exp((real)0.5 * log_variance[j]) : (real)0;
         if (dmean) dmean[j] = dz[j];
         if (dlog_variance) dlog_variance[j] = dz[j] * ((real)0.5 * scaled);
     }

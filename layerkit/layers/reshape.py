@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
+from typing import Annotated
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Sizes, Tops
 
 
 class Reshape(Layer):
@@ -18,12 +19,12 @@ class Reshape(Layer):
 
     recordable = True
 
-    def __init__(self, name: str, bottom: str, *, shape: Shape, tops: str | None = None):
+    def __init__(
+        self, name: str, bottom: str, *, shape: Annotated[Shape, Sizes(unknown=True)],
+        tops: Tops | None = None,
+    ):
         super().__init__(name, [bottom], tops)
-        sizes = shape if isinstance(shape, tuple | list) else [None]
-        if not all(isinstance(s, Integral) and (s > 0 or s == -1) for s in sizes):
-            self.fail(f"shape must be a tuple of positive whole numbers or -1, got {shape!r}")
-        self.shape = tuple(shape)
+        self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Works out -1 and checks the number of elements; no parameters."""

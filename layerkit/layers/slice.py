@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from collections.abc import Sequence
+from typing import Annotated
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
+from layerkit.settings import Sizes, Tops
 
 
 class Slice(Layer):
@@ -21,7 +23,8 @@ class Slice(Layer):
     recordable = True
 
     def __init__(
-        self, name: str, bottom: str, *, tops: list[str], sizes: list[int] | None = None
+        self, name: str, bottom: str, *, tops: Tops,
+        sizes: Annotated[Sequence[int], Sizes()] | None = None,
     ):
         super().__init__(name, [bottom], tops)
         self.sizes = sizes
@@ -32,8 +35,7 @@ class Slice(Layer):
             self.fail("its bottom has one number per example: there is nothing to slice")
         length, pieces = shapes[0][0], len(self.tops)
         sizes = list(self.sizes) if self.sizes else [length // pieces] * pieces
-        whole = all(isinstance(s, Integral) and s > 0 for s in sizes)
-        if not whole or len(sizes) != pieces or sum(sizes) != length:
+        if length < pieces or len(sizes) != pieces or sum(sizes) != length:
             self.fail(f"cannot cut {length} into {pieces} tops of sizes {sizes}")
         starts = [sum(sizes[:i]) for i in range(pieces)]
         self.spans = [slice(a, a + size) for a, size in zip(starts, sizes, strict=True)]

@@ -8,18 +8,20 @@ from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Shape
-from layerkit.layers.loss import WIDE, Loss, rows
+from layerkit.layers.loss import WIDE, Loss, check_labels, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class SoftmaxLoss(Loss):
     """loss = -log softmax(logits)[label], in nats.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1), whole numbers from 0 to
-    classes - 1; top (n,).  The label has no gradient; one that is no class makes the loss infinite.
+    classes - 1; top (n,).  The label has no gradient.
     """
 
     def __init__(
-        self, name: str, logits: str, label: str, *, weight: float = 1.0, tops: str | None = None
+        self, name: str, logits: str, label: str, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [logits, label], weight, tops)
 
@@ -34,6 +36,10 @@ class SoftmaxLoss(Loss):
         self.probability = self.buffer((math.prod(shapes[0]),))
         return [()]
 
+    def check_data(self, bottoms: list[Blob]) -> None:
+        """Fail where a label is no class."""
+        check_labels(self, bottoms[1], self.probability.shape[0])
+
     def _hot(self, bottoms: list[Blob]) -> Array:
         """One-hot labels, (n, classes)."""
         label = rows(bottoms[1].data)
@@ -41,6 +47,7 @@ class SoftmaxLoss(Loss):
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The cross entropy of each example; the largest logit is taken out first."""
+        self.check_data(bottoms)
         xp, logits, probability = self.xp, rows(bottoms[0].data), self.probability.data
         shifted = logits - logits.max(axis=1, keepdims=True)
         xp.exp(shifted, out=probability)

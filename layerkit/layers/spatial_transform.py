@@ -11,7 +11,8 @@ from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.loss import rows
-from layerkit.layers.pose import LATENTS, PoseLayer, normal_cdf, normal_density
+from layerkit.layers.pose import LATENTS, PoseLayer, Side, Turns, normal_cdf, normal_density
+from layerkit.settings import Flag, Positive, Tops
 
 
 class SpatialTransform(PoseLayer):
@@ -33,9 +34,9 @@ class SpatialTransform(PoseLayer):
     """
 
     def __init__(
-        self, name: str, picture: str, pose: str, *, side: int, inverse: bool = False,
-        turns: float = 1.0, size_spread: float = 0.3, shift_spread: float = 1.0,
-        tops: str | None = None,
+        self, name: str, picture: str, pose: str, *, side: Side, inverse: Flag = False,
+        turns: Turns = 1.0, size_spread: Positive = 0.3, shift_spread: Positive = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(
             name, [picture, pose], side, turns, size_spread, shift_spread, tops

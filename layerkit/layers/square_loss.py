@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerkit.blob import Blob
 from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.settings import NotNegative, Tops
 
 
 class SquareLoss(Loss):
@@ -13,7 +14,8 @@ class SquareLoss(Loss):
     """
 
     def __init__(
-        self, name: str, x: str, target: str, *, weight: float = 1.0, tops: str | None = None
+        self, name: str, x: str, target: str, *, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
         super().__init__(name, [x, target], weight, tops)
 

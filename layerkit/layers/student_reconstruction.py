@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from layerkit.layers.reconstruction import (
     cpu_kernels,
     cuda_kernels,
 )
+from layerkit.settings import NotNegative, Number, Tops
+
+# Kernels take log(1 + u^2 / (n - 2)) times n + 1 in float32, which rounds by n * 6e-8.
+MOST_DEGREES = 1000
+Degrees = Annotated[
+    float, Number(above=2, most=MOST_DEGREES, hint="for more take GaussianReconstruction")
+]
 
 
 class StudentReconstruction(Reconstruction):
@@ -41,7 +49,8 @@ class StudentReconstruction(Reconstruction):
 
     Args:
         skew: the bottom with the log of g; without one the distribution is symmetric.
-        degrees: n, of freedom; more than 2, without which there is no variance.
+        degrees: n, of freedom; more than 2, without which there is no variance, and at most 1000,
+            beyond which it is a Gaussian but for rounding: take GaussianReconstruction.
         floor, weight: see Reconstruction.
 
     Source: Fernandez and Steel, "On Bayesian modeling of fat tails and skewness" (1998).
@@ -49,17 +58,13 @@ class StudentReconstruction(Reconstruction):
 
     def __init__(
         self, name: str, x: str, mean: str, log_variance: str, skew: str | None = None, *,
-        degrees: float = 6.0, floor: float = QUANTISATION_VARIANCE, weight: float = 1.0,
-        tops: str | None = None,
+        degrees: Degrees = 6.0,
+        floor: NotNegative = QUANTISATION_VARIANCE, weight: NotNegative = 1.0,
+        tops: Tops | None = None,
     ):
-        bottoms = [x, mean, log_variance, *([skew] if skew else [])]
+        bottoms = [x, mean, log_variance, *([] if skew is None else [skew])]
         super().__init__(name, bottoms, floor, weight, tops)
-        if not 2 < degrees < math.inf:
-            self.fail(
-                f"degrees must be a number above 2, got {degrees}; for no limit take "
-                "GaussianReconstruction"
-            )
-        n = self.degrees = float(degrees)
+        n = self.degrees = degrees
         self.constant = (
             math.lgamma(n / 2) - math.lgamma((n + 1) / 2) + 0.5 * math.log(math.pi * (n - 2))
         )

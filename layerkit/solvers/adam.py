@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
+
+import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import update_kernel, view
+from layerkit.errors import NetError
 from layerkit.net import Net
-from layerkit.solvers.rates import RatePolicy
-from layerkit.solvers.solver import Solver
+from layerkit.settings import Number, Positive
+from layerkit.solvers.rates import Rate
+from layerkit.solvers.solver import Solver, flush_denormals, smallest_normal
+
+Decay = Annotated[float, Number(least=0, below=1)]
 
 
 class Adam(Solver):
@@ -17,28 +24,49 @@ class Adam(Solver):
     m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     w = w - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
 
+    Moments below the smallest normal number become zero; see `flush_denormals`.
+
     Args:
         rate: default 1e-3.
-        beta1, beta2: decay of the two moments, default 0.9 and 0.999.
-        epsilon: default 1e-8.
+        beta1, beta2: decay of the two moments, in [0, 1), default 0.9 and 0.999.
+        epsilon: above 0, default 1e-8.
     """
 
     histories = ("m", "v")
 
     def __init__(
-        self, net: Net, rate: float | RatePolicy = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
-        epsilon: float = 1e-8, clip: float | None = None,
+        self, net: Net, rate: Rate = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999,
+        epsilon: Positive = 1e-8, clip: Positive | None = None,
     ):
         super().__init__(net, rate, clip)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def check(self) -> None:
+        """Fail unless epsilon keeps 0 / 0 away: where a weight has no gradient both moments are 0.
+
+        Raises:
+            NetError: the net's dtype rounds epsilon to 0.
+        """
+        least = float(np.finfo(self.net.dtype).tiny)
+        if self.epsilon < least:
+            raise NetError(
+                f"Adam: epsilon must be at least {least:g} in a net of {self.net.dtype}, got "
+                f"{self.epsilon}"
+            )
+
+    def largest_gradient(self) -> float:
+        """Return the square root of the largest number: the second moment holds squares."""
+        return math.sqrt(super().largest_gradient())
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
         """One step of Adam; the bias corrections are folded into the rate and the root."""
         m, v = history["m"], history["v"]
         m *= self.beta1
         m += (1 - self.beta1) * g
+        flush_denormals(self.net.xp, m)
         v *= self.beta2
         v += (1 - self.beta2) * (g * g)
+        flush_denormals(self.net.xp, v)
         step = rate / (1 - self.beta1**self.iteration)
         root = self.net.xp.sqrt(v)
         root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
@@ -60,7 +88,8 @@ class Adam(Solver):
         return (
             self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
             rate / (1 - self.beta1**self.iteration),
-            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon, 0.0,
+            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon,
+            smallest_normal(self.net.dtype),
         )
 
 
@@ -69,11 +98,14 @@ def _adam(size, w, g, m, v, constants):
     w, g, m, v, c = view(w, size), view(g, size), view(m, size), view(v, size), view(constants, 8)
     number = w.dtype.type
     keep_m, add_m, keep_v, add_v = number(c[0]), number(c[1]), number(c[2]), number(c[3])
-    step, root, epsilon = number(c[4]), number(c[5]), number(c[6])
+    step, root, epsilon, tiny = number(c[4]), number(c[5]), number(c[6]), number(c[7])
+    zero = number(0)
     for i in range(size):
         gradient = g[i]  # read before anything is written, so that the loop vectorises
         first = keep_m * m[i] + add_m * gradient
         second = keep_v * v[i] + add_v * (gradient * gradient)
+        first = zero if abs(first) < tiny else first
+        second = zero if second < tiny else second
         new = w[i] - step * first / (math.sqrt(second) * root + epsilon)
         w[i], m[i], v[i] = new, first, second
 
@@ -86,6 +118,8 @@ __device__ inline void update(real g, real* w, real* first, real* second, const 
     const double* c = constants;
     real m = (real)c[0] * *first + (real)c[1] * g;
     real v = (real)c[2] * *second + (real)c[3] * (g * g);
+    if (fabs(m) < (real)c[7]) m = 0;
+    if (v < (real)c[7]) v = 0;
     *first = m;
     *second = v;
     *w -= (real)c[4] * m / (sqrt(v) * (real)c[5] + (real)c[6]);

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Any, Protocol
+
+from layerkit.errors import NetError, brief
+from layerkit.settings import Count, NotNegative, Rule, Whole, checks, real
 
 
 class RatePolicy(Protocol):
@@ -14,55 +17,79 @@ class RatePolicy(Protocol):
         """The rate at this iteration."""
 
 
+class RateOrPolicy(Rule):
+    """A number of at least 0, or a policy: a callable that turns an iteration into one."""
+
+    expected = "a number, at least 0, or a policy such as those of layerkit.rates"
+
+    def accept(self, value: Any) -> RatePolicy:
+        """Return the policy; a number becomes a constant one."""
+        if callable(value) and not isinstance(value, type):  # an instance, not Step itself
+            return value
+        number = float(real(value))
+        if not 0 <= number < math.inf:
+            raise ValueError
+        return Fixed(number)
+
+
+Rate = Annotated[float | RatePolicy, RateOrPolicy()]
+Iterations = Annotated[int, Whole(least=0)]
+
+
+@checks
 @dataclass(frozen=True)
 class Fixed:
     """Always `rate`."""
 
-    rate: float
+    rate: NotNegative
 
     def __call__(self, iteration: int) -> float:
         """`rate`."""
         return self.rate
 
 
+@checks
 @dataclass(frozen=True)
 class Step:
     """`rate`, times `gamma` after every `every` iterations."""
 
-    rate: float
-    gamma: float
-    every: int
+    rate: NotNegative
+    gamma: NotNegative
+    every: Count
 
     def __call__(self, iteration: int) -> float:
         """rate * gamma^floor(iteration / every)."""
         return self.rate * self.gamma ** (iteration // self.every)
 
 
+@checks
 @dataclass(frozen=True)
 class Exponential:
     """`rate`, times `gamma` after each iteration."""
 
-    rate: float
-    gamma: float
+    rate: NotNegative
+    gamma: NotNegative
 
     def __call__(self, iteration: int) -> float:
         """rate * gamma^iteration."""
         return self.rate * self.gamma**iteration
 
 
+@checks
 @dataclass(frozen=True)
 class Inverse:
     """Falls as a power of the iteration, Caffe's "inv"."""
 
-    rate: float
-    gamma: float
-    power: float
+    rate: NotNegative
+    gamma: NotNegative
+    power: NotNegative
 
     def __call__(self, iteration: int) -> float:
         """rate * (1 + gamma * iteration)^-power."""
         return self.rate * (1 + self.gamma * iteration) ** -self.power
 
 
+@checks
 @dataclass(frozen=True)
 class Cosine:
     """From `rate` to `final` along half a cosine in `iterations`, then `final`.
@@ -70,9 +97,9 @@ class Cosine:
     Source: Loshchilov and Hutter (2017), without restarts.
     """
 
-    rate: float
-    iterations: int
-    final: float = 0.0
+    rate: NotNegative
+    iterations: Iterations
+    final: NotNegative = 0.0
 
     def __call__(self, iteration: int) -> float:
         """final + (rate - final) * (1 + cos(pi * iteration / iterations)) / 2."""
@@ -80,18 +107,40 @@ class Cosine:
         return self.final + (self.rate - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+@checks
 @dataclass(frozen=True)
 class WarmUp:
     """Rises in a straight line to another policy over `iterations`, then is that policy."""
 
-    policy: RatePolicy
-    iterations: int
+    policy: Annotated[RatePolicy, RateOrPolicy()]
+    iterations: Iterations
 
     def __call__(self, iteration: int) -> float:
         """policy(iteration) * min(1, (iteration + 1) / iterations)."""
         return self.policy(iteration) * min(1.0, (iteration + 1) / max(self.iterations, 1))
 
 
-def get(rate: float | RatePolicy) -> RatePolicy:
-    """A policy from itself or from a constant rate."""
-    return rate if callable(rate) else Fixed(float(rate))
+def at(policy: RatePolicy, iteration: int, largest: float) -> float:
+    """Return the rate at an iteration.
+
+    Args:
+        policy: a rate policy.
+        iteration: counted from 0.
+        largest: number that the parameters can hold.
+
+    Raises:
+        NetError: the rate is no finite number of at least 0 and at most `largest`.
+    """
+    try:
+        given: Any = policy(iteration)
+        rate = float(real(given))
+    except ArithmeticError as error:
+        given, rate = f"{type(error).__name__}: {error}", math.nan
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate <= largest:
+        raise NetError(
+            f"rate: at iteration {iteration} {policy!r} gave {brief(given)}; a rate is a finite "
+            "number, at least 0"
+        )
+    return rate

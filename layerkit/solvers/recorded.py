@@ -5,12 +5,14 @@ are one CUDA graph.  What changes from step to step stands in the GPU's memory: 
 pass and the place in the data on the clock (backends/cuda.py), which a kernel at the start of the
 graph advances; the solver's constants in a table with a row for each of the next steps, filled by
 the same code as on the CPU; losses in another such table, read when all steps are made.  Where a
-loss is not finite the clock is halted, and kernels that change parameters leave them as they are.
+loss or a gradient is not finite the clock is halted, and kernels that change parameters leave them
+as they are, in all steps that follow.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,29 +20,27 @@ import numpy as np
 
 from layerkit.backends import cuda
 from layerkit.backends.base import Array
-from layerkit.errors import NotFiniteError
+from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Plan
+from layerkit.solvers.uninterrupted import Uninterrupted
 
 STEPS = 1024  # that are made, at most, before losses are looked at
 CONSTANTS = 8
-NORM_BLOCKS = 256  # that add up the squares of a gradient
+NORM_BLOCKS = 256  # that look at a gradient
 
 
 @dataclass
 class CudaUpdate:
-    """What a layer needs to change its parameters by itself on a GPU.
+    """A solver's update on a GPU.
 
     Attributes:
         source: the solver's `update` in CUDA.
         constants: its constants in this step, in the GPU's memory.
-        histories: name of a parameter -> two histories of its shape (twice the same, if the solver
-            has one only).
-        flat: the same histories beside the whole arena.
+        flat: two histories beside the whole arena, twice the same if the solver has one only.
     """
 
     source: str
     constants: Array
-    histories: dict[str, list[Array]]
     flat: list[Array]
 
 
@@ -51,7 +51,7 @@ class Recorded:
         solver: a Solver on a GPU, with an update in CUDA.
         update: of this solver.
         plan: see Net.plan.
-        spans: what of the arena the layers do not update themselves.
+        spans: what of the arena is trained.
     """
 
     def __init__(self, solver: Any, update: CudaUpdate, plan: Plan, spans: list[slice]):
@@ -68,6 +68,7 @@ class Recorded:
         self._table = xp.zeros((STEPS, CONSTANTS), "float64")
         self._results = xp.zeros((STEPS, 2 + len(self.reported)), "float64")
         self._squares = xp.zeros(max(len(spans), 1) * NORM_BLOCKS, "float64")
+        self._beyond = xp.zeros_like(self._squares)
         self._shrink = xp.ones(1, net.dtype) if solver.clip is not None else None
         calls = [c[:2] for c in plan.forward] + [c[:2] for c in plan.backward]
         self.recordable = all(layer.can_record(call) for layer, call in calls)
@@ -81,63 +82,87 @@ class Recorded:
             NotFiniteError: as Solver.step; the steps before the one that failed have been made.
         """
         longest = STEPS if self.recordable else 1
-        lengths = [min(longest, count - done) for done in range(0, count, longest)]
-        results = np.concatenate([self._run(length) for length in lengths])
-        return np.delete(results, 1, axis=1)  # without the terms of regularisation
+        parts: list[np.ndarray] = []
+        while (done := sum(map(len, parts))) < count:
+            parts.append(self._run(min(longest, count - done)))
+        return np.delete(np.concatenate(parts), 1, axis=1)  # without the terms of regularisation
 
     def _run(self, count: int) -> np.ndarray:
         solver, net = self.solver, self.net
         sources, rows = net.sources(), net.rows
         iteration, passes = solver.iteration, net.run.passes
         positions = [x.position for x in sources]
-        self._upload(count)
-        self.device.set_clock(passes, [p - rows for p in positions], row=-1)
-        self.device.forget_clock()
-        step = 0
-        try:
-            while step < count:
-                net.run.passes += 1
-                net.prepare()
-                self._step()
-                step += 1
-                for source, position in zip(sources, positions, strict=True):
-                    source.position = position + step * rows
-                net.look_ahead()
-        except BaseException:  # Ctrl-C, or data that cannot be read: so many steps have been made
-            solver.iteration, net.run.passes = iteration + step, passes + step
-            raise
-        results = net.backend.to_host(self._results[:count])
-        finite = np.isfinite(results[:, 0])
-        made = count if finite.all() else int(np.argmin(finite))
-        solver.iteration = iteration + made
-        last = min(made, count - 1)
-        means = dict(zip((x.name for x in self.reported), results[last, 2:].tolist(), strict=True))
-        net.losses.update({x.name: means[x.name] for x in self.losses})
-        net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
-        net.regularisation = float(results[last, 1])
-        if made < count:
-            net.run.passes = passes + made + 1
+
+        def count_steps(made: int) -> None:
+            solver.iteration, net.run.passes = iteration + made, passes + made
             for source, position in zip(sources, positions, strict=True):
-                source.position = position + (made + 1) * rows
+                source.position = position + made * rows
+
+        count = self._upload(count)
+        step = 0
+        with Uninterrupted() as interrupt:  # Ctrl-C is heard between two steps
+            self.device.set_clock(passes, [p - rows for p in positions], row=-1)
+            self.device.forget_clock()
+            try:
+                while step < count and not interrupt.requested:
+                    net.run.passes += 1
+                    net.prepare()
+                    self._step()
+                    step += 1
+                    count_steps(step)
+                    net.look_ahead()
+            finally:  # data that cannot be read, say: so many steps have been made
+                count_steps(step)
+            return self._settle(step, count_steps)
+
+    def _settle(self, count: int, count_steps: Callable[[int], None]) -> np.ndarray:
+        """Waits for so many steps, and says what came of them."""
+        solver, net = self.solver, self.net
+        results = net.backend.to_host(self._results[:count])
+        clock = net.backend.to_host(self.device.clock)
+        made = int(clock[cuda.ROW]) if clock[cuda.HALTED] else count
+        if count:
+            last = results[min(made, count - 1)]
+            means = dict(zip((x.name for x in self.reported), last[2:].tolist(), strict=True))
+            net.losses.update({x.name: means[x.name] for x in self.losses})
+            net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
+            net.regularisation = float(last[1])
+        if made < count:
+            count_steps(made + 1)  # of data and noise, but not of updates
+            solver.iteration -= 1
             raise NotFiniteError(solver.not_finite(float(results[made, 0])))
         return results
 
-    def _upload(self, count: int) -> None:
-        """Brings to the GPU what the host knows of the next steps."""
+    def _upload(self, count: int) -> int:
+        """Bring to the GPU what the host knows of the next steps; return for how many it does.
+
+        Raises:
+            NetError: a rate that is none in the first of them.
+        """
         solver, net = self.solver, self.net
         table, start = np.empty((count, CONSTANTS)), solver.iteration
-        for row in range(count):
-            rate = solver.rate(start + row)
-            solver.iteration = start + row + 1
-            table[row] = solver.constants(rate)
-        solver.iteration = start
-        self._table[:count].set(table)
+        try:
+            for row in range(count):
+                solver.iteration = start + row
+                try:
+                    rate = solver.rate_now()
+                except NetError:
+                    if not row:
+                        raise
+                    count = row  # the steps before it are made first
+                    break
+                solver.iteration += 1
+                table[row] = solver.constants(rate)
+        finally:
+            solver.iteration = start
+        self._table[:count].set(table[:count])
         weights = [x.weight for x in self.losses]
         terms = [p.l1 if kind == "l1" else p.l2 / 2 for p, kind in self.terms]
         self._factors.set(np.array([*weights, *terms], "float64"))
         for layer in self.losses:
             if layer.name in self.plan.losses:
                 net.blobs[layer.tops[0]].diff.fill(layer.weight / net.rows)
+        return count
 
     def _step(self) -> None:
         if not (self.solver.record and self.recordable):
@@ -179,15 +204,17 @@ class Recorded:
             net.values, self._term, self._factors, self._results, device.clock,
         )
         net.run_backward(self.plan, {})
-        if self.solver.clip is not None:
-            for i, span in enumerate(self.spans):
-                squares = self._squares[i * NORM_BLOCKS : (i + 1) * NORM_BLOCKS]
-                diff = net.arena.diff[span]
-                launch(STEP, "sum_squares", NORM_BLOCKS, diff.size, diff, squares)
+        for i, span in enumerate(self.spans):
+            blocks = slice(i * NORM_BLOCKS, (i + 1) * NORM_BLOCKS)
+            diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
             launch(
-                STEP, "clip", 1, self._squares.size, self._squares,
-                np.float64(self.solver.clip), self._shrink,
+                STEP, "look", NORM_BLOCKS, diff.size, diff, limit, self._squares[blocks],
+                self._beyond[blocks],
             )
+        launch(
+            STEP, "check", 1, self._squares.size, self._squares, self._beyond,
+            np.float64(self.solver.clip or 0), self._shrink, device.clock,
+        )
         for span in self.spans:
             w, g = net.arena.data[span], net.arena.diff[span]
             launch(
@@ -234,22 +261,38 @@ KERNEL objective(
     }
 }
 
-// The sum of squares in as many parts as there are blocks.
-KERNEL sum_squares(i64 size, const real* g, double* squares)
+// The sum of a gradient's squares, and how many of its numbers are none or beyond `limit`, in as
+// many parts as there are blocks.
+KERNEL look(i64 size, const real* g, double limit, double* squares, double* beyond)
 {
-    double sum = 0;
-    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) sum += (double)g[i] * g[i];
+    double sum = 0, count = 0;
+    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) {
+        sum += (double)g[i] * g[i];
+        count += fabs((double)g[i]) <= limit ? 0 : 1;
+    }
     sum = lanes_sum(sum, THREADS);
-    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+    count = lanes_sum(count, THREADS);
+    if (threadIdx.x == 0) {
+        squares[blockIdx.x] = sum;
+        beyond[blockIdx.x] = count;
+    }
 }
 
-// What a gradient must be multiplied by to have at most the norm `limit`.  One block.
-KERNEL clip(i64 count, const double* squares, double limit, real* shrink)
+// Halts the clock where any number was beyond the limit; works out what the gradient must be
+// multiplied by to have at most the norm `clip`.  One block.
+KERNEL check(
+    i64 parts, const double* squares, const double* beyond, double clip, real* shrink, i64* clock)
 {
-    double sum = 0;
-    for (i64 i = threadIdx.x; i < count; i += THREADS) sum += squares[i];
+    double sum = 0, count = 0;
+    for (i64 i = threadIdx.x; i < parts; i += THREADS) {
+        sum += squares[i];
+        count += beyond[i];
+    }
+    count = lanes_sum(count, THREADS);
     double norm = sqrt(lanes_sum(sum, THREADS));
-    if (threadIdx.x == 0) shrink[0] = norm > limit ? (real)(limit / norm) : (real)1;
+    if (threadIdx.x != 0) return;
+    if (count > 0) clock[HALTED] = 1;
+    if (shrink) shrink[0] = norm > clip ? (real)(clip / norm) : (real)1;
 }
 """)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,12 +11,64 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.backends.kernels import call_update, kernel, parallel_for
-from layerkit.errors import NetError, NotFiniteError
-from layerkit.layer import overrides
-from layerkit.net import Net, Plan
+from layerkit.backends.magnitude import Magnitude
+from layerkit.backends.threads import flushed
+from layerkit.errors import NetError, NotFiniteError, brief
+from layerkit.layer import Layer, overrides
+from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
-from layerkit.solvers.rates import RatePolicy, get
+from layerkit.settings import (
+    Checked,
+    Flag,
+    Positive,
+    Whole,
+    accept,
+    checked,
+    in_words,
+    memory,
+)
+from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
+from layerkit.solvers.uninterrupted import Uninterrupted
+
+
+def smallest_normal(dtype: np.dtype) -> float:
+    """The smallest positive number of a dtype that keeps its full precision."""
+    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
+
+
+def flush_denormals(xp: Any, array: Array) -> None:
+    """Sets what is below the smallest normal number to zero, in place.
+
+    The history of a weight without a gradient decays for ever.  It would soon be made of denormal
+    numbers, each of which costs many processors a hundred cycles.
+    """
+    array *= xp.abs(array) >= smallest_normal(array.dtype)
+
+
+def plain_settings(layer: Layer) -> tuple[Any, ...]:
+    """What of a layer's attributes can decide what its kernels do: numbers, names, truth values.
+
+    Those of an activation inside the layer belong to it.  What changes from step to step does not:
+    the position in the data, and the weight of a loss, which a recorded step reads anew.
+    """
+    found: list[Any] = []
+    for name, value in vars(layer).items():
+        if name.startswith("_") or name in ("position", "weight"):
+            continue
+        if isinstance(getattr(type(layer), name, None), functools.cached_property):
+            continue  # follows from the others
+        if isinstance(value, Layer):
+            found.append((name, plain_settings(value)))
+        elif _is_plain(value):
+            found.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(found)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str | np.generic)
 
 
 @dataclass
@@ -36,22 +89,23 @@ class Update:
     flat: list[Array]
 
 
-class Solver:
+class Solver(Checked):
     """Minimises a net's objective; a subclass defines `update`.
 
     Args:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
-        clip: largest allowed Euclidean norm of the whole gradient; a larger one is scaled down to
-            it (a GPU scales it while it is used, and leaves the diffs as they were).  None, the
-            default, does not clip.
+        clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger one is scaled
+            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None,
+            the default, does not clip.
 
     Attributes:
         iteration: how many steps have been made.
         history: name -> flat array beside the net's arena, such as Adam's moments.
-        fuse: whether `step` lets layers change their parameters in the backward pass, which is
-            faster and leaves such parameters' diffs as they were.  True by default; without effect
-            where the gradient is clipped, a parameter regularised or frozen, or without kernels.
+        fuse: whether `step` lets layers with many parameters change these without filling their
+            diffs, which is faster and leaves the diffs as they were.  True by default; without
+            effect where the gradient is clipped, a parameter regularised or frozen, on a GPU, and
+            without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         record: whether a GPU replays a recorded step, which is faster; True by default, without
@@ -60,18 +114,34 @@ class Solver:
 
     histories: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, net: Net, rate: float | RatePolicy, clip: float | None = None):
+    rate: RatePolicy
+    fuse: Flag
+    record: Flag
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make a wrong setting an error that names the solver; see layerkit.settings."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    def __init__(self, net: Net, rate: Rate, clip: Positive | None = None):
+        if not isinstance(net, Net):
+            raise NetError(f"{self.label()}: expected a net to train, got {brief(net)}")
         if not any(layer.is_loss for layer in net.layers.values()):
             raise NetError("this net has no loss layer, so there is nothing to minimise; add one")
         if net.gradients == "none":
             raise NetError("this net has no gradients (phase 'test'); train one of phase 'train'")
-        if clip is not None and not clip > 0:
-            raise NetError(f"clip must be positive or None, got {clip}")
         self.net = net
-        self.rate = get(rate)
+        self.rate = rate  # type: ignore[assignment]  # a number becomes a policy
         self.clip = clip
         self.iteration = 0
         size = net.arena.data.shape
+        need, free = net.arena.data.nbytes * len(self.histories), memory()
+        if net.backend.name == "numpy" and need > free:
+            raise NetError(
+                f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
+                f"{in_words(need)}, and {in_words(free)} are free"
+            )
         self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
         self.fuse = self.record = True
         self.curves: dict[str, np.ndarray] = {}
@@ -81,8 +151,9 @@ class Solver:
         self._cuda: CudaUpdate | None = None
         if net.run.device is not None and overrides(type(self), "update_cuda", ("update",)):
             constants = net.backend.zeros((CONSTANTS,), "float64")
-            self._cuda = CudaUpdate(self.update_cuda(), constants, *self._histories())
+            self._cuda = CudaUpdate(self.update_cuda(), constants, self._histories()[1])
         self._recorded: dict[Any, Recorded] = {}
+        self._magnitude = Magnitude(net.run.team, net.xp)
         self._plan: Plan | None = None
         self._planned: Any = None
 
@@ -99,36 +170,99 @@ class Solver:
         }
         return of_each, pair
 
-    def step(self, **inputs: Any) -> float:
+    @property
+    def lock(self) -> Any:
+        """The net's: one thread at a time runs a step, all of it."""
+        return self.net.lock
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NetError(
+            "a solver cannot be copied or pickled, as it trains one net; layerkit.save(path, net, "
+            "solver) stores both"
+        )
+
+    @serialised
+    @QUIET
+    def step(self, /, **inputs: Any) -> float:
         """Forward, backward, update; returns the objective before the update.
 
         Args:
             inputs: one array for each Input layer of the net; see Net.forward.
 
         Raises:
-            NotFiniteError: the objective is infinite or not a number; no parameter has changed.
+            NotFiniteError: the objective or a gradient is infinite or not a number, or too large
+                for this solver; neither a parameter nor a history has changed.
+            NetError: a rate policy gave something that is no rate; nothing has changed.
+
+        Where anything else goes wrong the step counts as not made: iteration, pass and position in
+        the data are those of before, so that the same step can be tried again.  Ctrl-C interrupts
+        before parameters change or when all have.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
         if self._cuda is not None:
             return float(self.steps(1, **inputs)[0])
-        net = self.net
-        plan = self.plan()
-        loss = net.run_forward(plan, inputs)
-        if not math.isfinite(loss):
+        net, iteration, before, made = self.net, self.iteration, self.net.state(), False
+        try:
+            with flushed(net.run.team):
+                plan, rate = self.plan(), self.rate_now()
+                loss = net.run_forward(plan, inputs)
+                if not math.isfinite(loss):
+                    raise NotFiniteError(self.not_finite(loss))
+                with Uninterrupted():  # parameters change from here on
+                    self._follow(plan, rate, loss)
+                    made = True
+        except NotFiniteError:
+            raise
+        except BaseException:
+            if not made:
+                self.iteration = iteration
+                net.set_state(before)
+            raise
+        return loss
+
+    def rate_now(self) -> float:
+        """Return the rate of the next step.
+
+        Raises:
+            NetError: it is no finite number of at least 0, in the net's dtype.
+        """
+        self.check()
+        return at(self.rate, self.iteration, float(np.finfo(self.net.dtype).max))
+
+    def check(self) -> None:
+        """Fail where settings do not go with the net; before each step, as they may change."""
+
+    def largest_gradient(self) -> float:
+        """Return the largest derivative by a weight that an update can take: here any number."""
+        return float(np.finfo(self.net.dtype).max)
+
+    def _follow(self, plan: Plan, rate: float, loss: float) -> None:
+        """Make the backward pass and, once all gradients are known to be finite, the update."""
+        net, limit = self.net, self.largest_gradient()
+        net.run_backward(plan, {})
+        updates, spans = plan.updates, self._rest
+        if not all(x.layer.gradient_bound(x.bottoms, x.tops) <= limit for x in updates):
+            for layer, _, bottoms, tops, _ in updates:  # the bounds do not say: look at each number
+                layer.backward(bottoms, tops)
+            updates, spans = [], net.arena.trainable_spans()
+        diffs = [net.arena.diff[span] for span in spans]
+        sizes = [self._magnitude(diff) for diff in diffs]
+        if not all(size <= limit for size in sizes):
             raise NotFiniteError(self.not_finite(loss))
-        rate = self.rate(self.iteration)
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
-        net.run_backward(plan, {})
+        net.passed = False  # what the forward pass has left is of the parameters before the update
         if self.clip is not None:
-            self._clip([net.arena.diff[span] for span in self._rest])
-        for span in self._rest:
+            self._clip(diffs, max(sizes, default=0.0))
+        for _, call, bottoms, tops, _ in updates:
+            call(bottoms, tops)
+        for span in spans:
             self._update_span(span, rate)
-        return loss
 
-    def steps(self, count: int, **inputs: Any) -> np.ndarray:
+    @serialised
+    def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
         """Makes `count` steps; returns the objective before each, float64 of shape (count,).
 
         On a GPU this is the fast way to train, as nothing is waited for between the steps.
@@ -139,11 +273,14 @@ class Solver:
         Raises:
             NotFiniteError: as `step`; the steps before the one that failed have been made.
         """
-        if count < 1:
-            raise NetError(f"steps: count must be at least 1, got {count}")
+        count = accept(Whole(least=1), count, "count", "steps")
         names = [layer.name for layer in self.net.reported]
         if self._cuda is not None:
-            results = self._recorder(inputs).run(count)
+            self.net.passed = False
+            # In phase "test" the last batch of an epoch is shorter, so each has to be looked at.
+            alike = int(count) if self.net.run.training or not self.net.sources() else 1
+            runs = [self._recorder(inputs).run(alike) for _ in range(count // alike)]
+            results = np.concatenate(runs)
         else:
             results = np.empty((count, 1 + len(names)))
             for row in results:
@@ -160,25 +297,51 @@ class Solver:
             self._recorded.clear()
         net.feed(inputs)
         apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
-        key = net.rows, self.clip, tuple(apart)
+        settings = tuple(plain_settings(layer) for layer in net.layers.values())
+        run = net.run
+        key = net.rows, self.clip, tuple(apart), run.seed, run.sample, run.training, settings
         if key not in self._recorded:
-            if len(self._recorded) > 7:  # numbers of rows, or weights, that come and go
+            if len(self._recorded) > 7:  # numbers of rows, or settings, that come and go
                 self._recorded.clear()
             self._recorded[key] = Recorded(self, self._cuda, plan, self._rest)
         return self._recorded[key]
 
     def not_finite(self, loss: float) -> str:
-        """What is wrong, where the last pass gave this loss."""
-        where = self.net.first_non_finite() or "the sum of the losses"
+        """Return a message on what is wrong, where the last pass gave this loss.
+
+        Raises:
+            DataError: a layer can say what is wrong with its data.
+        """
+        if not math.isfinite(loss):
+            self.net.check_data()
+        where = self.net.first_non_finite()
+        if not math.isfinite(loss):
+            return (
+                f"the loss is {loss} at iteration {self.iteration}: first in "
+                f"{where or 'the sum of the losses'}; lower the rate, clip the gradient, or look "
+                "at the data"
+            )
+        if where is not None:
+            return (
+                f"a gradient is not finite at iteration {self.iteration}, where the loss is "
+                f"{loss:g}: first in {where}; look at the derivative of the layer that fills it, "
+                "and at the data"
+            )
+        limit = self.largest_gradient()
+        name, size = next(
+            (n, s) for n, p in self.net.params.items()
+            if p.trainable and not (s := self._magnitude(p.diff)) <= limit
+        )
         return (
-            f"the loss is {loss} at iteration {self.iteration}: first in {where}; lower the rate, "
-            "clip the gradient, or look at the data"
+            f"the gradient is too large at iteration {self.iteration}: {size:.3g} in the diff of "
+            f"parameter {name!r}, of which {self.label()} in {self.net.dtype} can take "
+            f"{limit:.3g}; scale the loss down, or look at the data"
         )
 
     def plan(self) -> Plan:
         """What `step` calls, decided anew whenever a setting on which that depends changes."""
         net = self.net
-        update = (self._update or self._cuda) if self.fuse and self.clip is None else None
+        update = self._update if self.fuse and self.clip is None else None
         settings = (
             net.version, update is None, [(p.trainable, p.l1, p.l2) for p in net.params.values()]
         )
@@ -188,8 +351,11 @@ class Solver:
             self._rest = net.arena.trainable_spans(self._plan.updated)
         return self._plan
 
-    def profile(self, iterations: int = 50, **inputs: Any) -> Profile:
+    @serialised
+    def profile(self, /, iterations: int = 50, **inputs: Any) -> Profile:
         """Measures where the time of a step goes, by training for 2 * iterations + 3 steps.
+
+        Parameters, histories and all that decides the next step are then put back as they were.
 
         Args:
             iterations: steps to take the median of.
@@ -198,12 +364,27 @@ class Solver:
         Returns:
             A table: print it.
         """
-        return profile(self, iterations, inputs)
+        iterations = accept(Whole(least=1), iterations, "iterations", "profile")
+        net, curves = self.net, self.curves
+        arrays = [net.arena.data, *self.history.values()]
+        state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
+        try:
+            return profile(self, iterations, inputs)
+        finally:
+            for array, values in zip(arrays, kept, strict=True):
+                array[...] = values
+            self.iteration, self.curves = iteration, curves
+            net.set_state(state)
 
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
         if self._update is None:
-            self.update(w, g, rate, **{name: a[span] for name, a in self.history.items()})
+            update: Any = self.update  # which may be a user's own
+            if update(w, g, rate, **{k: a[span] for k, a in self.history.items()}) is not None:
+                raise NetError(
+                    f"{type(self).__name__}.update returned something, but must change the "
+                    "parameters in place (w -= step), and return nothing"
+                )
         else:
             assert self.net.run.team is not None
             first, second = (a[span] for a in self._update.flat)
@@ -212,8 +393,14 @@ class Solver:
                 self._update.constants,
             )
 
-    def _clip(self, diffs: list[Array]) -> None:
-        norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+    def _clip(self, diffs: list[Array], largest: float) -> None:
+        """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
+        count = sum(d.size for d in diffs)
+        if largest**2 * count < 0.5 * float(np.finfo(self.net.dtype).max):
+            norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+        else:  # squares would overflow
+            scaled = (d / largest for d in diffs)
+            norm = largest * math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in scaled))
         if self.clip is not None and norm > self.clip:
             for diff in diffs:
                 diff *= self.clip / norm
@@ -224,6 +411,14 @@ class Solver:
         `self.iteration` counts this step, from 1.
         """
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        trained = [p for p in self.net.params.values() if p.trainable]
+        return (
+            f"{type(self).__name__}(rate={self.rate!r}, clip={self.clip}, "
+            f"iteration={self.iteration}, {sum(p.size for p in trained):,} numbers in "
+            f"{len(trained)} parameters)"
+        )
 
     # With kernels.
 

@@ -1,0 +1,111 @@
+"""Activity: which units of a net never do anything, and how to start with none of them.
+
+A rectified linear unit whose input is negative for every example passes nothing on and gets no
+gradient: training cannot bring it back, and the net is smaller than it looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerkit.errors import NetError
+from layerkit.layer import Layer
+from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
+from layerkit.net import Net
+
+RECTIFIERS = (ReLU, LeakyReLU, ELU)
+
+
+@dataclass(frozen=True)
+class Inactive:
+    """Which units of each layer with a rectifier are never above zero; print it.
+
+    Attributes:
+        examples: how many examples were looked at.
+        units: name of each layer with a ReLU, LeakyReLU or ELU -> bool (units,), true for a unit
+            that is never above zero.  A unit of a layer of pictures is a channel.
+    """
+
+    examples: int
+    units: dict[str, np.ndarray]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Name of each layer -> how many of its units are never above zero."""
+        return {name: int(never.sum()) for name, never in self.units.items()}
+
+    def __str__(self) -> str:
+        if not self.units:
+            return "no layer has rectified units"
+        parts = [
+            f"{count} of {len(self.units[name])} in {name}"
+            for name, count in self.counts.items() if count
+        ]
+        which = ", ".join(parts) if parts else "none"
+        return f"units never active on {self.examples} examples: {which}"
+
+
+def find_inactive(net: Net, **given: Any) -> Inactive:
+    """Find the rectified units that are not above zero for a single example.
+
+    Args:
+        net: any net; layers that the given blobs do not lead to are left out.
+        given: arrays as for `Net.infer`, such as x=images, of shape (rows, ...).
+
+    Raises:
+        NetError: nothing is given, or it does not fit the net.
+    """
+    if not given:
+        raise NetError("find_inactive: give the examples to look at, such as x=images")
+    names = {layer.name: layer.tops[0] for layer in _after(net, given) if _rectifies(layer)}
+    lengths = [len(array) for array in given.values()]
+    never: dict[str, np.ndarray] = {}
+    size = net.run.batch_size
+    for start in range(0, max(lengths) if names else 0, size):
+        piece = {name: array[start : start + size] for name, array in given.items()}
+        for name, y in zip(names, net.infer(list(names.values()), **piece), strict=True):
+            by_unit = y.reshape(*y.shape[:2], -1) if y.ndim == 4 else y.reshape(len(y), -1, 1)
+            now = (by_unit <= 0).all(axis=(0, 2))
+            never[name] = never[name] & now if name in never else now
+    return Inactive(max(lengths), never)
+
+
+def centre_biases(net: Net, **given: Any) -> None:
+    """Set the biases of rectified Dense layers so that each unit is active for some examples.
+
+    The mean over the examples of what a unit rectifies becomes zero, layer by layer.  Where inputs
+    are positive, as pictures are, the sign of a unit is otherwise nearly the same for all of them.
+    To be called before training.
+
+    Args:
+        net: any net; its parameters change.
+        given: arrays as for `Net.infer`, such as x=images, of shape (rows, ...).
+
+    Raises:
+        NetError: nothing is given, or it does not fit the net.
+    """
+    if not given:
+        raise NetError("centre_biases: give examples to centre on, such as x=images")
+    for layer in _after(net, given):
+        if isinstance(layer, Dense) and _rectifies(layer):
+            x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
+            w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
+            level = x.reshape(len(x), -1).mean(axis=0) @ w + b
+            layer.b.data[...] = net.backend.asarray((b - level).astype(net.dtype))
+
+
+def _rectifies(layer: Layer) -> bool:
+    return isinstance(layer, RECTIFIERS) or isinstance(getattr(layer, "neuron", None), RECTIFIERS)
+
+
+def _after(net: Net, given: dict[str, Any]) -> list[Layer]:
+    """The layers that can be run from what is given, and are not themselves given."""
+    known, found = set(given), []
+    for layer in net.layers.values():
+        if layer.bottoms and known.issuperset(layer.bottoms) and known.isdisjoint(layer.tops):
+            known.update(layer.tops)
+            found.append(layer)
+    return found

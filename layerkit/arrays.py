@@ -1,0 +1,104 @@
+"""Arrays from outside: what a caller may give as numbers, checked in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.errors import LayerkitError, NetError
+
+NUMBERS = "biuf"  # kinds of dtype that hold numbers: truth values, integers, floats
+WIDEST = np.dtype("float64").itemsize
+
+
+def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.ndarray:
+    """Make a NumPy array of real numbers, in the processor's byte order, of what a caller gave.
+
+    Args:
+        given: an array, nested lists, or anything that NumPy can turn into an array.
+        what: the name of the place that it is for, to begin the error with.
+        error: what to raise.
+
+    Returns:
+        An array, copied only if need be; numbers of more than 64 bits become float64.
+
+    Raises:
+        LayerkitError: of the kind asked for, where it holds no real numbers, has rows of several
+            shapes, or has masked values.
+    """
+    wanted = f"{what}: expected an array of numbers, all rows of one shape"
+    if _masked(given):
+        raise error(
+            f"{what}: got an array with masked values, which have no number; fill them "
+            "(array.filled(value)) or leave those rows out"
+        )
+    try:
+        array = np.asarray(given)
+    except Exception as problem:  # of any kind, from an object's own way to become an array
+        raise error(f"{wanted}; {' '.join(str(problem).split())}") from problem
+    if array.dtype.kind not in NUMBERS:
+        raise error(f"{wanted}; it holds {array.dtype}")
+    if array.dtype.itemsize > WIDEST:
+        array = narrowed(array, "float64", what, error)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _masked(given: Any) -> bool:
+    """Tell whether an array, or one in a list, has values that are masked."""
+    if isinstance(given, list | tuple):
+        return any(_masked(x) for x in given if isinstance(x, list | tuple | np.ndarray))
+    mask = getattr(given, "mask", None) if isinstance(given, np.ndarray) else None
+    return mask is not None and bool(np.any(mask))
+
+
+def narrowed(
+    array: np.ndarray, dtype: Any, what: str, error: type[LayerkitError] = NetError
+) -> np.ndarray:
+    """Round floats of more bits than `dtype` to it; leave other arrays as they are.
+
+    Raises:
+        LayerkitError: of the kind asked for, where a finite number is too large for `dtype`.
+    """
+    dtype = np.dtype(dtype)
+    if array.dtype.kind != "f" or array.dtype.itemsize <= dtype.itemsize:
+        return array
+    try:
+        with np.errstate(over="raise", under="ignore", invalid="ignore"):
+            return array.astype(dtype)
+    except FloatingPointError as problem:
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise error(
+            f"{what}: {largest:.3g} is too large for {dtype}, which ends at "
+            f"{np.finfo(dtype).max:.3g}; scale the numbers"
+        ) from problem
+
+
+def check_exact(array: Array, dtype: Any, what: str, error: type[LayerkitError] = NetError) -> None:
+    """Check that integers keep their values in a net's floats, of which 24 or 53 bits are exact.
+
+    Args:
+        array: of any dtype, on any backend; only integers of more bits than those can fail.
+        dtype: of the net.
+        what, error: as for `numbers`.
+
+    Raises:
+        LayerkitError: of the kind asked for; it names the number and the row.
+    """
+    if array.dtype.kind not in "iu" or not array.size:
+        return
+    bits = np.finfo(dtype).nmant + 1
+    if 8 * array.dtype.itemsize <= bits:
+        return
+    largest, smallest = int(array.max()), int(array.min())
+    if max(largest, -smallest) <= 2**bits:
+        return
+    worst = largest if largest > 2**bits else smallest
+    row = int((array.reshape(len(array), -1) == worst).any(axis=1).argmax()) if array.ndim else 0
+    instead = 'use dtype="float64"' if bits < 53 else "keep such numbers outside the net"
+    raise error(
+        f"{what}: the integer {worst} in row {row} does not keep its value in {np.dtype(dtype)}, "
+        f"whose integers are exact up to {2**bits} only; {instead}, or convert the array to "
+        "floats yourself where rounding does no harm"
+    )

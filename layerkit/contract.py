@@ -1,0 +1,95 @@
+"""The contract between layers and the net, checked in the first pass by every plan.
+
+Arrays that a call must fill are filled beforehand with a not-a-number of a pattern of its own, so
+that what was not written is told from every number that could have been.  What is checked here
+changes no result: a call that keeps the contract overwrites all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.layer import Layer
+from layerkit.layers.input import Input
+
+# Quiet not-a-numbers whose lowest bits no arithmetic makes.
+MARKS = {4: ("uint32", 0x7FC1A57E), 8: ("uint64", 0x7FF81A57E1A57E1A)}
+
+Call = Callable[[list[Blob], list[Blob]], Any]
+Named = tuple[str, Array]
+
+
+def forward(layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob], diffs: bool) -> None:
+    """Call a forward pass and check what it did; `diffs` says that it fills the diffs as well."""
+    fills = [] if isinstance(layer, Input) else _data("top", tops)
+    if diffs:
+        fills += _diffs(bottoms)
+    _checked("forward", layer, call, bottoms, tops, fills, _data("bottom", bottoms))
+
+
+def backward(
+    layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob], updated: Collection[str]
+) -> None:
+    """Call a backward pass and check what it did; `updated` names parameters without a diff."""
+    fills = _diffs(bottoms) + [
+        (f"the diff of its parameter {name!r}", p.diff) for name, p in layer.parameters.items()
+        if p.trainable and p.name not in updated
+    ]
+    keeps = _data("bottom", bottoms) + [  # its tops' data are its own, to compute over again
+        (f"the diff of its top {top.name!r}", top.diff) for top in tops
+    ]
+    _checked("backward", layer, call, bottoms, tops, fills, keeps)
+
+
+def returned(layer: Layer, way: str, result: Any) -> None:
+    """Refuse what a forward or backward pass returned, where that is anything."""
+    layer.breaks(
+        f"{way} returned {type(result).__name__}, but what it computes must be written into the "
+        "arrays of its blobs (tops[0].data[...] = values), and nothing returned"
+    )
+
+
+def _data(kind: str, blobs: Iterable[Blob]) -> list[Named]:
+    return [(f"the data of its {kind} {blob.name!r}", blob.data) for blob in blobs]
+
+
+def _diffs(bottoms: Iterable[Blob]) -> list[Named]:
+    return [
+        (f"the diff of its bottom {blob.name!r}", blob.diff) for blob in bottoms
+        if blob.diff is not None
+    ]
+
+
+def _bits(array: Array) -> tuple[Array, int]:
+    dtype, mark = MARKS[array.dtype.itemsize]
+    return array.view(dtype), mark
+
+
+def _checked(
+    way: str, layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+    fills: list[Named], keeps: list[Named],
+) -> None:
+    before = [array.copy() for _, array in keeps]
+    for _, array in fills:
+        bits, mark = _bits(array)
+        bits[...] = mark
+    blobs = [*bottoms, *tops]
+    result = call(bottoms, tops)
+    if result is not None:
+        returned(layer, way, result)
+    if [*map(id, bottoms), *map(id, tops)] != [id(blob) for blob in blobs]:
+        layer.breaks(f"{way} replaced a blob in its lists; write into the blob's arrays instead")
+    for what, array in fills:
+        bits, mark = _bits(array)
+        if bool((bits == mark).any()):
+            full = "with =, never +=" if way == "forward" else "with ="
+            layer.breaks(
+                f"{way} has not written all of {what}; {way} must write every "
+                f"{'top' if way == 'forward' else 'diff'} in full, {full}"
+            )
+    for (what, array), old in zip(keeps, before, strict=True):
+        if not bool((_bits(array)[0] == _bits(old)[0]).all()):
+            layer.breaks(f"{way} has changed {what}, which is not its own; compute in a buffer")

@@ -1,0 +1,305 @@
+"""One picture to one galaxy: find it, judge it, cut it out and bring it to size.
+
+After section 4 of Regier, McAuliffe and Prabhat (2015): each picture is cropped to a square around
+its most prominent galaxy, in proportion to the galaxy's size; pictures in which other bright
+objects overlap it are left out; what remains is brought to 69 x 69 pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from layerkit.galaxy.blank import NoData, no_data
+from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.detect import (
+    NO_PEAK,
+    Galaxy,
+    Sky,
+    border_light,
+    find_galaxy,
+    foreign_light,
+    measure_sky,
+)
+from layerkit.galaxy.scaling import stretch, stretch_units
+
+DEEPEST = 65535.0  # the largest value of 16 bits
+CENTRED = 0.16  # of the side: two standard deviations of the Gaussian of `find_galaxy`
+FAINT = 3.0  # times the threshold: how bright a peak must be for a size to mean anything
+INNER = 0.9  # share of the square's side in which a galaxy in physical units is measured
+PASSES = 2  # more would follow the wings of bright galaxies inwards
+STEP = 1.15  # from one size of that square to the next
+CORNER = 1.4  # half-sides up and across, in sum, from the middle: where corners begin
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how a picture is cut and whether it is kept.
+
+    size: pixels on a side of a prepared galaxy.
+    frame: side of the crop over the galaxy's radius (`detect.Galaxy`).
+    overlap: another object counts as bright where its peak is at least this share of the galaxy's
+        (`detect.foreign_light`).
+    background: the background counts as bright where the border of the crop is at least this share
+        of the galaxy's peak (`detect.border_light`): in the glare of a star, say, or where the
+        galaxy fills the picture, so that there is no sky to measure it by.
+    threshold: light counts as an object's where it is this many noise standard deviations above
+        the sky.
+    min_radius: smallest radius of a galaxy, in the pixels in which it is detected, those of the
+        picture binned to about 212 on a side.  A point, smoothed for detection, has 1.0 to 1.2.
+    """
+
+    size: int = 69
+    frame: float = 6.5
+    overlap: float = 0.5
+    background: float = 0.2
+    threshold: float = 4.0
+    min_radius: float = 1.4
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A square of a picture, and how its numbers were scaled.
+
+    y0, x0, side: its top left corner and side, in pixels, fractions allowed.
+    sky, spread, white: see `scaling`; for linear pictures sky and spread are 0, and white is the
+        value that became 1, in the numbers that `Source.read` gives.
+    """
+
+    y0: float
+    x0: float
+    side: float
+    sky: float = 0.0
+    spread: float = 0.0
+    white: float = 1.0
+
+
+def cut_out(
+    image: np.ndarray, settings: Settings, white: float = DEEPEST
+) -> tuple[np.ndarray, Cut]:
+    """Cut the galaxy out of a picture and bring it to `settings.size`.
+
+    Args:
+        image: (height, width), of a type that says what its numbers mean: float32 is linear light
+            in 0..1, uint16 is light in steps of 1 / white, and float64 is in physical units, which
+            are stretched by the sky and the galaxy in the square itself (see `scaling`): nothing
+            outside it changes its numbers.
+        settings: see there.
+        white: value of uint16 pictures that becomes 1.
+
+    Returns:
+        The galaxy as float32 (size, size) in 0..1, and its square.
+
+    Raises:
+        UnusableImageError: with the reason where there is no galaxy near the centre, where its
+            square is too small, does not fit or has pixels without data, or where another bright
+            object is in it.
+    """
+    if image.ndim != 2 or image.size == 0 or image.min() == image.max():
+        raise UnusableImageError("blank")
+    if image.dtype == np.uint16:
+        view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
+        return view, replace(cut, white=white)
+    if image.dtype == np.float64:
+        return _cut_flux(image, settings)
+    return _cut_light(np.asarray(image, np.float32), settings)
+
+
+def visible(image: np.ndarray, white: float = DEEPEST) -> np.ndarray:
+    """A whole picture of any kind as float32 in 0..1, to be looked at; see `cut_out`."""
+    if image.dtype == np.uint16:
+        return np.minimum(image * np.float32(1 / white), 1)
+    if image.dtype != np.float64:
+        return np.nan_to_num(np.clip(image, 0, 1))
+    image, missing = _filled(image, no_data(image))
+    sky = _sky(image[~missing])
+    brightest = np.percentile(image[~missing], 99.9)
+    return stretch(image, sky.level, sky.noise, max(brightest, sky.level + 10 * sky.noise))
+
+
+def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
+    gaps = no_data(image)
+    missing = None
+    if gaps is not None:
+        image, missing = _filled(image, gaps)
+    galaxy = find_galaxy(image, settings.threshold, missing)
+    cut = _square(galaxy, image, gaps, settings)
+    view = resample(image, cut, settings.size)
+    # A bright neighbour is the better reason, as it may be what makes the square so large.
+    _check_overlap(view, galaxy, cut, settings)
+    if border_light(view) >= settings.background:
+        raise UnusableImageError("bright background")
+    _check_room(galaxy, cut, settings)
+    return view, cut
+
+
+def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
+    gaps = no_data(image)
+    image, missing = _filled(image, gaps)
+    far = _sky(image[~missing])
+    galaxy = _find(image, far, settings.threshold, missing)
+    off_centre = galaxy.off_centre
+    # Whatever lies outside the square shall not decide what is in it, not in the last bit: measure
+    # again from pixels inside alone, until the pixels are those that the measurement asks for.
+    last = None
+    for _ in range(PASSES):
+        window = _window(galaxy, image.shape, settings)
+        if window == last:
+            break
+        galaxy, last = _find_in(image, window, galaxy, settings, missing), window
+    galaxy = replace(galaxy, off_centre=off_centre)
+    cut = _square(galaxy, image, gaps, settings)
+    rows, columns = _pixels(cut, image.shape)
+    part = image[rows, columns]
+    sky = _sky(part[_corners(part.shape)])
+    units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
+    inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
+    raw = _resampled(units, inside, settings.size)
+    # A hot pixel is none of the galaxy's: no pixel counts for much more than twice its neighbours,
+    # and none for much more than twice the galaxy's own light, which its opposite shows.
+    tame = _resampled(np.minimum(units, 2 * _brightest_neighbour(units) + 5), inside, settings.size)
+    own = float(np.minimum(tame, tame[::-1, ::-1]).max())
+    white = min(float(tame.max()), 2 * max(own, 0) + 5)
+    if white < settings.threshold:
+        raise UnusableImageError("too faint")
+    view = stretch_units(raw, white)
+    level = float(stretch_units(np.zeros(1), white)[0])
+    _check_overlap(view, replace(galaxy, sky=Sky(level, 0)), cut, settings)
+    # The border of the square and its peak as they look from the sky of the whole picture.
+    peak = np.arcsinh(((white * sky.noise + sky.level - far.level) / far.noise + 1) / 10)
+    if np.arcsinh(((sky.level - far.level) / far.noise + 1) / 10) >= settings.background * peak:
+        faint = sky.level < far.level + far.noise
+        raise UnusableImageError("too faint" if faint else "bright background")
+    _check_room(galaxy, cut, settings)
+    return view, replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
+
+
+def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
+    """The picture with the sky where it has no data, and the mask of that."""
+    if gaps is None:
+        return image, np.zeros(image.shape, bool)
+    missing = gaps.anywhere
+    if missing.all():
+        raise UnusableImageError("blank")
+    return np.where(missing, np.median(image[~missing]), image), missing
+
+
+def _sky(pixels: np.ndarray) -> Sky:
+    """Level and noise of pixels in physical units; the noise is above 0."""
+    sky = measure_sky(pixels, quantum=0)
+    if sky.noise > 0:
+        return sky
+    # Most pixels are equal: few photons, or no noise at all.
+    noise = float(pixels[pixels <= np.percentile(pixels, 90)].std())
+    noise = max(noise, 1e-4 * float(pixels.max() - sky.level), 1e-7 * abs(sky.level))
+    return Sky(sky.level, noise or 1.0)
+
+
+def _find(
+    image: np.ndarray, sky: Sky, threshold: float, no_sky: np.ndarray, bins: int | None = None
+) -> Galaxy:
+    """The galaxy in a picture in physical units, found where these are compressed."""
+    seen = np.arcsinh(np.maximum((image - sky.level) / sky.noise + 3, 0) / 10).astype(np.float32)
+    return find_galaxy(seen, threshold, no_sky, quantum=0.01, bins=bins)
+
+
+def _window(galaxy: Galaxy, shape: tuple[int, ...], settings: Settings) -> tuple[slice, slice]:
+    """Most of the square around a galaxy, in steps so coarse that trifles do not change them."""
+    half = INNER * settings.frame * galaxy.radius / 2 / galaxy.bins
+    half = galaxy.bins * round(STEP ** round(np.log(max(half, 4)) / np.log(STEP)))
+    middle = 2 * galaxy.bins
+    y, x = (round(c / middle) * middle for c in (galaxy.y, galaxy.x))
+    rows, columns = (
+        slice(max(0, c - half), min(n, c + half)) for c, n in zip((y, x), shape, strict=True)
+    )
+    return rows, columns
+
+
+def _find_in(
+    image: np.ndarray,
+    window: tuple[slice, slice],
+    galaxy: Galaxy,
+    settings: Settings,
+    missing: np.ndarray,
+) -> Galaxy:
+    """The galaxy as measured from a window alone, the edges of which count as sky."""
+    part, gone = image[window], missing[window]
+    no_sky = gone | ~_corners(part.shape)
+    if no_sky.all():
+        return galaxy
+    try:
+        found = _find(part, _sky(part[~no_sky]), settings.threshold, no_sky, galaxy.bins)
+    except UnusableImageError:
+        return galaxy
+    return replace(found, y=found.y + window[0].start, x=found.x + window[1].start)
+
+
+def _corners(shape: tuple[int, ...]) -> np.ndarray:
+    """Mask of the four corners of a part of a picture, where a galaxy's light is least."""
+    y, x = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in shape)
+    return np.add.outer(y, x) > CORNER
+
+
+def _brightest_neighbour(image: np.ndarray) -> np.ndarray:
+    """The brightest of the four pixels beside each."""
+    around = np.pad(image, 1, constant_values=-np.inf)
+    return np.maximum(
+        np.maximum(around[:-2, 1:-1], around[2:, 1:-1]),
+        np.maximum(around[1:-1, :-2], around[1:-1, 2:]),
+    )
+
+
+def _square(galaxy: Galaxy, image: np.ndarray, gaps: NoData | None, settings: Settings) -> Cut:
+    """The square around a galaxy, no larger than there is room for."""
+    if galaxy.radius < settings.min_radius * galaxy.bins:
+        faint = galaxy.signal < FAINT * settings.threshold
+        raise UnusableImageError("too faint" if faint else "too small")
+    room = 2 * min(galaxy.y, galaxy.x, image.shape[0] - galaxy.y, image.shape[1] - galaxy.x)
+    side = min(settings.frame * galaxy.radius, room)
+    if side < 2 * galaxy.radius:
+        raise UnusableImageError("runs off the image edge")
+    cut = Cut(galaxy.y - side / 2, galaxy.x - side / 2, side)
+    if gaps is not None and (reason := gaps.reason(_pixels(cut, image.shape))) is not None:
+        raise UnusableImageError(reason)
+    return cut
+
+
+def _pixels(cut: Cut, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The pixels that a square touches."""
+    rows, columns = (
+        slice(max(0, int(np.floor(start))), min(n, int(np.ceil(start + cut.side))))
+        for start, n in zip((cut.y0, cut.x0), shape, strict=True)
+    )
+    return rows, columns
+
+
+def _check_overlap(view: np.ndarray, galaxy: Galaxy, cut: Cut, settings: Settings) -> None:
+    foreign = foreign_light(view, galaxy, cut.side)
+    if foreign >= settings.overlap:
+        # With no peak in the middle, what lies near the centre is the outskirts of something else.
+        away = foreign == NO_PEAK and galaxy.off_centre > CENTRED
+        raise UnusableImageError("galaxy off centre" if away else "overlapping bright object")
+
+
+def _check_room(galaxy: Galaxy, cut: Cut, settings: Settings) -> None:
+    if settings.frame * galaxy.radius > cut.side:
+        raise UnusableImageError("runs off the image edge")
+
+
+def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
+    """The square `cut` of `image` as float32 (size, size), anti-aliased.
+
+    Shrinking weighs every source pixel with a Hamming-windowed sinc as wide as an output pixel is
+    far from the next; enlarging is bicubic.  Pixel values stay within 0..1.
+    """
+    return np.clip(_resampled(image, cut, size), 0, 1)
+
+
+def _resampled(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
+    filt = Image.Resampling.HAMMING if cut.side > size else Image.Resampling.BICUBIC
+    box = (cut.x0, cut.y0, cut.x0 + cut.side, cut.y0 + cut.side)
+    box = tuple(np.clip(box, 0, [image.shape[1], image.shape[0]] * 2))
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(picture.resize((size, size), filt, box=box))

@@ -1,0 +1,207 @@
+"""Latent coverage: whether z scatters as much, when noise is drawn anew, as its posterior says.
+
+Coverage of pixels does not show it.  Noise moves z by more ways than the likelihood knows: pixels
+of an enlarged crop share their noise, and so do those of any resampled one; the crop itself, its
+centre and size, and the scaling of brightness are measured from noisy pixels; and a posterior with
+independent axes is narrower than the true one along each axis where axes go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from layerkit.errors import DataError
+from layerkit.galaxy.inference import refine
+from layerkit.galaxy.model import GalaxyModel
+from layerkit.galaxy.preparation import Settings, cut_out
+from layerkit.galaxy.sources import UnusableImageError
+
+DRAWS = 8
+SHARE = 0.5  # of its noise that a picture gets again, where it has noise already
+NOMINAL = (0.683, 0.954)  # within 1 and 2 standard deviations
+HOTTEST = 1e6  # temperature, at which nothing is left of the likelihood but its mean
+FEWEST = 8  # pictures from which a temperature is chosen
+
+Cutter = Callable[[np.ndarray], np.ndarray]
+
+
+class LatentCoverage(NamedTuple):
+    """How far z scattered over draws of noise, and how far it should have.
+
+    Attributes:
+        kept: of the pictures given, those that could be prepared under each draw, (n,).
+        deviation: of the posterior's mean from its average over the draws of one picture, scaled
+            to the full noise and freed of the bias of so few draws, (n, draws, latent).
+        sd: of the posterior, (n, draws, latent).
+    """
+
+    kept: np.ndarray
+    deviation: np.ndarray
+    sd: np.ndarray
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Scatter over standard deviation of each picture and axis, (n, latent)."""
+        return np.sqrt((self.deviation**2).mean(axis=1) / (self.sd**2).mean(axis=1))
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """Scatter over standard deviation on each axis, the median of the pictures, (latent,)."""
+        return np.median(self.ratios, axis=0)
+
+    @property
+    def within(self) -> np.ndarray:
+        """Share of the draws within 1 and 2 standard deviations, (2, latent)."""
+        score = np.abs(self.deviation) / self.sd
+        return np.stack([(score <= k).mean(axis=(0, 1)) for k in (1, 2)])
+
+    def temperature(self) -> np.ndarray:
+        """The least temperature of each axis, 1 or more, at which coverage is nominal, (latent,).
+
+        At it 68.3% of the draws lie within 1, and 95.4% within 2 standard deviations, at least;
+        see `GalaxyModel.temper`.  Ones where there are too few pictures to tell.
+        """
+        latent = self.sd.shape[-1]
+        if len(self.kept) < FEWEST:
+            return np.ones(latent)
+        data = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
+        found = np.ones(latent)
+        for k, nominal in enumerate(NOMINAL, start=1):
+            deviation = np.abs(self.deviation.reshape(-1, latent)) / k
+            # The precision that puts a draw at k standard deviations, less that of the prior.
+            with np.errstate(divide="ignore"):
+                allowed = (deviation**-2.0 - 1).clip(0)
+                needed = np.where(data > 0, data / allowed, 1.0)
+            found = np.maximum(found, np.quantile(needed, nominal, axis=0, method="higher"))
+        return np.minimum(found, HOTTEST)
+
+    def metrics(self) -> dict[str, Any]:
+        """Give what goes into metrics.json."""
+        return {
+            "latent_scatter_over_sd": self.ratio.tolist(),
+            "latent_coverage_1sd": self.within[0].tolist(),
+            "latent_coverage_2sd": self.within[1].tolist(),
+            "latent_coverage_pictures": len(self.kept),
+            "latent_coverage_draws": self.sd.shape[1],
+        }
+
+
+def latent_coverage(
+    model: GalaxyModel, pictures: Iterable[np.ndarray],
+    noise: float | Sequence[float] | np.ndarray | None = None, draws: int = DRAWS, *,
+    share: float = 1.0, cut: Cutter | None = None, refine_steps: int = 100, tempered: bool = True,
+    seed: int = 0, progress: bool = False,
+) -> LatentCoverage:
+    """Prepare and refine each picture under several draws of noise, and compare with q(z | x).
+
+    Args:
+        model: the model, standardised.
+        pictures: as `Source.read` returns them, or simulated ones without noise.
+        noise: standard deviation of a pixel, of all pictures or of each, in the pictures' units;
+            None measures the sky's in each (`sky_noise`), which needs pictures that have it.
+        draws: of noise for each picture, 2 or more.
+        share: of the noise that is added, and by which the scatter is divided.  Pictures without
+            noise take all of it, 1; those that have it take `SHARE`: so they stay nearly as noisy
+            as they were, and what preparation does to them stays what it was.
+        cut: prepares a picture for the model or raises `UnusableImageError`; by default `cut_out`
+            to the side of the model's images.
+        refine_steps: see `refine`; 0 takes what g says.
+        tempered: whether standard deviations are the model's tempered ones.
+        seed: of the noise.
+        progress: shows a bar.
+
+    Raises:
+        DataError: fewer than two draws, a noise or share that is no positive number, or no picture
+            that can be prepared under each draw.
+    """
+    if draws < 2 or not (np.isfinite(share) and 0 < share <= 1):
+        raise DataError(
+            "latent_coverage: expected 2 draws or more and a share of the noise above 0 and up to "
+            f"1, got draws={draws} and share={share}"
+        )
+    views, kept = redraw(
+        pictures, noise, draws, share=share, cut=cut or _cutter(model), seed=seed, progress=progress
+    )
+    flat = views.reshape(-1, *views.shape[2:])
+    posterior = refine(model, flat, refine_steps, progress, tempered=tempered)
+    mean, sd = (a.reshape(len(kept), draws, -1).astype("float64") for a in posterior)
+    deviation = (mean - mean.mean(axis=1, keepdims=True)) * np.sqrt(draws / (draws - 1)) / share
+    return LatentCoverage(kept, deviation, sd)
+
+
+def redraw(
+    pictures: Iterable[np.ndarray], noise: float | Sequence[float] | np.ndarray | None, draws: int,
+    *, share: float, cut: Cutter, seed: int = 0, progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prepare pictures under draws of noise: (n, draws, ...), and which pictures these are, (n,).
+
+    A picture that cannot be prepared under one of the draws is left out: it lies at a limit of what
+    preparation keeps, and what is left of its draws would be chosen by their noise.
+
+    Args and raises: see `latent_coverage`.
+    """
+    rng = np.random.default_rng(seed)
+    given = repeat(noise) if noise is None or np.ndim(noise) == 0 else iter(np.asarray(noise))
+    views, kept = [], []
+    bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
+    for i, picture in enumerate(bar):
+        sd = next(given, np.nan)
+        sd = sky_noise(picture) if sd is None else float(sd)
+        if not (np.isfinite(sd) and sd > 0):
+            raise DataError(
+                f"latent_coverage: the noise of picture {i} must be a positive number, got {sd}; "
+                "give noise=, one number or one for each picture"
+            )
+        try:
+            views.append([cut(_noisy(picture, share * sd, rng)) for _ in range(draws)])
+        except UnusableImageError:
+            continue
+        kept.append(i)
+    if not kept:
+        raise DataError("latent_coverage: no picture can be prepared under each draw of noise")
+    return np.asarray(views), np.array(kept)
+
+
+def sky_noise(picture: np.ndarray) -> float:
+    """Measure the noise of a pixel of the sky: 1.4826 times the median absolute deviation.
+
+    Of finite pixels that are not clipped: four times over those more than three deviations above
+    the sky are.  In pictures of whole numbers, and of 8 bits in 0..1, where the sky may be black
+    to the last bit, it is never below half a step.
+    """
+    values = np.asarray(picture, "float64")
+    values = values[np.isfinite(values)]
+    step = 1.0 if picture.dtype.kind in "iu" else 1 / 255 if picture.dtype == np.float32 else 0.0
+    noise = 0.0
+    for _ in range(4):
+        if not values.size:
+            break
+        level = float(np.median(values))
+        noise = max(1.4826 * float(np.median(np.abs(values - level))), 0.5 * step)
+        values = values[values <= level + 3 * noise]
+    return noise
+
+
+def _noisy(picture: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+    """The picture with noise added, of the type that says what its numbers mean."""
+    noisy = picture + sd * rng.standard_normal(picture.shape)
+    if picture.dtype.kind in "iu":
+        limits = np.iinfo(picture.dtype)
+        noisy = np.clip(np.rint(noisy), limits.min, limits.max)
+    return noisy.astype(picture.dtype)
+
+
+def _cutter(model: GalaxyModel) -> Cutter:
+    """`cut_out` to the side of the model's images."""
+    side = round(model.pixels**0.5)
+    if side * side != model.pixels:
+        raise DataError(
+            f"latent_coverage: the model's images have {model.pixels} pixels and are no squares; "
+            "give cut=, which prepares a picture"
+        )
+    return lambda picture: cut_out(picture, Settings(size=side))[0]

@@ -1,0 +1,128 @@
+"""Inference: the values of some blobs of a net given those of others, without a trace in the net.
+
+The layers are the net's own; blobs and buffers are not, so that a backward pass after it still
+finds what the forward pass before it has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from layerkit import contract
+from layerkit.backends.base import Array
+from layerkit.blob import Blob, ReboundError
+from layerkit.errors import NetError
+from layerkit.layer import Layer
+from layerkit.layers.input import Input
+from layerkit.wiring import closest
+
+
+class Mirror:
+    """The second set of blobs and buffers of a net, in which it infers; made as it is needed."""
+
+    def __init__(self, net: Any):
+        self.net = net
+        self.blobs: dict[str, Blob] = {}
+        self._memory: dict[int, Array] = {}
+
+    def blob(self, name: str) -> Blob:
+        """The blob that stands for the net's blob of this name."""
+        net = self.net
+        if name not in self.blobs:
+            self.blobs[name] = Blob.allocate(
+                name, net.run.batch_size, net.blobs[name].shape, net.backend, net.dtype
+            )
+        return self.blobs[name]
+
+    def exchange(self, layers: Iterable[Layer]) -> None:
+        """Give the layers' buffers other memory; called again, the memory that they had."""
+        for layer in layers:
+            for buffer in layer.buffers:
+                memory = self._memory.get(id(buffer))
+                if memory is None:
+                    memory = self.net.backend.zeros(buffer.whole.shape, buffer.whole.dtype)
+                    memory[...] = buffer.whole
+                self._memory[id(buffer)] = buffer.exchange(memory)
+
+
+class Inference:
+    """The calls that lead from given blobs to others.
+
+    Args:
+        net: the net.
+        outputs: names of the blobs that are wanted.
+        given: names of those that are given.
+
+    Raises:
+        NetError: an unknown blob, or one that is needed and not given.
+    """
+
+    def __init__(self, net: Any, mirror: Mirror, outputs: Sequence[str], given: Iterable[str]):
+        self.net, self.mirror = net, mirror
+        self.outputs, self.given = list(outputs), list(given)
+        for name in (*self.outputs, *self.given):
+            if name not in net.blobs:
+                raise NetError(f"infer: no blob {name!r}; {closest(name, net.blobs)}")
+        layers = _needed(list(net.layers.values()), self.outputs, set(self.given))
+        self.calls = [
+            (layer, [mirror.blob(b) for b in layer.bottoms], [mirror.blob(t) for t in layer.tops])
+            for layer in layers
+        ]
+        names = {*self.outputs, *self.given}
+        names.update(name for layer in layers for name in (*layer.bottoms, *layer.tops))
+        self.blobs = [mirror.blob(name) for name in names]
+        self.checked = False
+
+    def run(self, rows: int, arrays: dict[str, Any], sample: bool) -> list[np.ndarray]:
+        """Run all layers on `rows` rows of the given blobs; returns the outputs' values."""
+        net, layers = self.net, [layer for layer, _, _ in self.calls]
+        for blob in self.blobs:
+            blob.resize(rows)
+        for name, array in arrays.items():
+            net.fill(self.mirror.blob(name), array)
+        kept = [dict(vars(layer)) for layer in layers]
+        self.mirror.exchange(layers)
+        try:
+            for layer in layers:
+                for buffer in layer.buffers:
+                    buffer.resize(rows)
+            with net.run.looking(sample):
+                net.set_clock()
+                try:
+                    for layer, bottoms, tops in self.calls:
+                        call: contract.Call = layer.forward
+                        if not self.checked:
+                            contract.forward(layer, call, bottoms, tops, diffs=False)
+                        elif (result := call(bottoms, tops)) is not None:
+                            contract.returned(layer, "forward", result)
+                except ReboundError as error:
+                    layer.breaks(str(error))
+        finally:
+            self.mirror.exchange(layers)
+            for layer, attributes in zip(layers, kept, strict=True):
+                vars(layer).update(attributes)  # such as what it keeps for its backward pass
+                for buffer in layer.buffers:
+                    buffer.resize(net.rows)
+            net.set_clock()
+        self.checked = True
+        return [net.backend.to_host(self.mirror.blob(name).data) for name in self.outputs]
+
+
+def _needed(layers: list[Layer], outputs: list[str], known: set[str]) -> list[Layer]:
+    """The layers that make the outputs from what is known, in the order in which they run."""
+    needed, found = set(outputs), []
+    for layer in reversed(layers):
+        wanted = [t for t in layer.tops if t in needed and t not in known]
+        if wanted and (layer.is_source or isinstance(layer, Input)):
+            raise NetError(f"infer: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
+        if wanted and not known.isdisjoint(layer.tops):
+            raise NetError(
+                f"infer: layer {layer.name!r} would overwrite what is given; give {wanted[0]}="
+            )
+        if wanted:
+            needed.update(layer.bottoms)
+            found.append(layer)
+    return found[::-1]

@@ -1,0 +1,134 @@
+"""What objects show of themselves in a notebook or a console: what they are, in few lines."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.display import Extra, brief
+from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior
+from layerkit.galaxy.baselines import GaussianFits, fit_gaussian
+from layerkit.galaxy.calibration import calibrate
+from layerkit.galaxy.sersic import SersicFits
+
+
+def net(**settings):
+    return lk.Net(
+        [
+            L.Input("x", shape=(6,)), L.Dense("h<1>", "x", units=4, neuron="relu"),
+            L.Dense("y", "h<1>", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "y", "t"),
+        ],
+        batch_size=3, **settings,
+    )
+
+
+class Text(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.tags = "", []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_net_shows_its_table_in_consoles_and_notebooks():
+    shown = net()
+    assert repr(shown) == str(shown)
+    assert "SquareLoss" in repr(shown)
+    page = Text(shown._repr_html_())
+    assert page.tags == ["pre"]
+    assert page.text == str(shown)
+
+
+def test_a_profile_shows_its_table(rng):
+    profile = lk.Adam(net()).profile(1, x=rng.random((3, 6)), t=rng.random((3, 5)))
+    assert Text(profile._repr_html_()).text == repr(profile) == str(profile)
+
+
+def test_a_solver_and_its_plan_say_where_they_are(rng):
+    solver = lk.Adam(net(), lk.rates.Cosine(0.1, 20))
+    solver.steps(2, x=rng.random((3, 6)), t=rng.random((3, 5)))
+    text = repr(solver)
+    assert text.startswith("Adam(rate=Cosine(rate=0.1, iterations=20, final=0.0), clip=None")
+    assert "iteration=2" in text
+    assert "53 numbers in 4 parameters" in text  # 6 * 4 + 4 + 4 * 5 + 5
+    assert repr(solver.plan()).startswith("Plan(5 forward calls, ")
+    assert len(repr(solver.plan())) < 100
+    solver.net.freeze("y/*")
+    assert "28 numbers in 2 parameters" in repr(solver)
+
+
+def galaxy_set(count):
+    return GalaxySet(
+        images=np.zeros((count, 9, 9), np.float32), ids=[f"galaxy {i}" for i in range(count)],
+        crops=np.zeros((count, 3)), scales=np.ones(count),
+        excluded={f"other {i}": "too small" for i in range(count)}, source="a.zip", read=2 * count,
+        settings={"size": 9}, path=Path("galaxies.h5"),
+    )
+
+
+def evaluation(rng, count):
+    images = rng.random((count, 9, 9))
+    return Evaluation(
+        {f"number {i}": i for i in range(100)}, images, images, rng.random((count, 2)), images,
+        *(rng.random(count) for _ in range(6)), calibrate(images, images),
+        rng.random((count, 4)), rng.random((count, 4)),
+    )
+
+
+def test_results_show_sizes_instead_of_numbers(rng):
+    images = rng.random((50, 9, 9))
+    columns = [rng.random((50, 6)), images, rng.random(50), np.ones(50, bool)]
+    for shown, expected in (
+        (galaxy_set(50), ["float32 (50, 9, 9)", "ids=list of 50", "excluded=dict of 50"]),
+        (evaluation(rng, 50), ["metrics=dict of 100", "mean=float64 (50, 9, 9)"]),
+        (Posterior(images[:, 0], images[:, 1]), ["mean=float64 (50, 9)", "sd=float64 (50, 9)"]),
+        (calibrate(images, images), ["density=float64 (128,)"]),
+        (GaussianFits(*columns), ["models=float64 (50, 9, 9)"]),
+        (SersicFits(*columns), ["models=float64 (50, 9, 9)"]),
+        (fit_gaussian(images[0]), ["model=float64 (9, 9)"]),
+        (PCABaseline.fit(images, 3), ["3 components"]),
+    ):
+        text = repr(shown)
+        assert text.startswith(f"{type(shown).__name__}(")
+        assert "\n" not in text
+        assert len(text) < 800
+        for words in expected:
+            assert words in text
+
+
+def test_the_galaxy_model_says_how_large_it_is():
+    path = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+    model = GalaxyModel(lk.Net(lk.load_net(path, hidden=8, latent=3), 2, phase="test"))
+    assert repr(model).startswith("GalaxyModel(4761 pixels from 3 latents")
+
+
+def test_what_came_with_a_snapshot_is_a_dictionary_that_fits_on_the_screen(tmp_path):
+    extra = {"history": {"kl": list(range(5000))}, "recent": list(range(900)), "done": True}
+    lk.save(tmp_path / "a.h5", net(), extra=extra)
+    for found in (lk.load(tmp_path / "a.h5", net()), lk.snapshot.read_extra(tmp_path / "a.h5")):
+        assert found == extra
+        assert isinstance(found, dict)
+        assert "recent=list of 900" in repr(found)
+        assert "done=True" in repr(found)
+        assert len(repr(found)) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3"), ("a" * 70, repr("a" * 57 + "...")), ([1, 2], "[1, 2]"), ([1] * 7, "list of 7"),
+        (np.float32(2), repr(np.float32(2))), (np.zeros((2, 3)), "float64 (2, 3)"),
+        ({"a": [1] * 100}, "dict of 1"), (None, "None"), (Extra(a=1), "Extra(a=1)"),
+        (np.array(1.5), "array(1.5)"),
+    ],
+)
+def test_brief(value, text):
+    assert brief(value) == text

@@ -1,0 +1,228 @@
+"""Cutting out: what scales a galaxy comes from its own square, and gaps in the data are no data."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from layerkit.galaxy.blank import no_data
+from layerkit.galaxy.cutting import Settings, cut_out
+from layerkit.galaxy.dataset import load
+from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.preparation import largest_value, prepare
+from layerkit.galaxy.scaling import unstretch
+from layerkit.galaxy.sources import open_source
+
+
+def profile(side, y, x, scale, ratio=0.7, peak=100.0):
+    """An exponential galaxy of some scale length, in counts."""
+    dy, dx = np.mgrid[:side, :side] + 0.5 - np.array([y, x])[:, None, None]
+    return peak * np.exp(-np.hypot(np.hypot(dx, dy / ratio) / scale, 0.7))
+
+
+def stamp(rng, side=128, scale=5.0, sky=50.0, noise=1.0, peak=100.0):
+    y, x = side / 2 + rng.uniform(-3, 3, 2)
+    return profile(side, y, x, scale, peak=peak) + rng.normal(sky, noise, (side, side))
+
+
+def reason(image, **settings):
+    with pytest.raises(UnusableImageError) as caught:
+        cut_out(image, Settings(**settings))
+    return str(caught.value)
+
+
+def outside(cut, side, y, x, margin):
+    """Whether a pixel lies off the square by more than `margin`."""
+    middle = cut.y0 + cut.side / 2, cut.x0 + cut.side / 2
+    away = max(abs(y + 0.5 - middle[0]), abs(x + 0.5 - middle[1]))
+    return away > cut.side / 2 + margin and min(y, x) >= 0 and max(y, x) < side
+
+
+def test_nothing_outside_the_square_changes_the_galaxy(rng):
+    kept = 0
+    for _ in range(12):
+        image = stamp(rng)
+        view, cut = cut_out(image, Settings())
+        for brightness in (1e2, 1e4, 1e8, -1e4):
+            y, x = next(p for p in rng.integers(0, 128, (500, 2)) if outside(cut, 128, *p, 8))
+            hot, star = image.copy(), image.copy()
+            hot[y, x] += brightness
+            dy, dx = np.mgrid[:128, :128] - np.array([y, x])[:, None, None]
+            star += np.where(np.hypot(dy, dx) < 5, abs(brightness), 0) / (1 + dy**2 + dx**2)
+            for changed in (hot, star):
+                again, same = cut_out(changed, Settings())
+                assert same == cut
+                np.testing.assert_array_equal(again, view)
+                kept += 1
+    assert kept == 12 * 8
+
+
+def test_a_hot_pixel_inside_does_not_dim_the_galaxy(rng):
+    image = stamp(rng)
+    view, cut = cut_out(image, Settings(overlap=np.inf))
+    for _ in range(5):
+        hot = image.copy()
+        y, x = np.rint(cut.side / 2 + np.array([cut.y0, cut.x0]) + rng.uniform(8, 12, 2))
+        hot[int(y), int(x)] = 1e6
+        again, other = cut_out(hot, Settings(overlap=np.inf))
+        assert other.side == pytest.approx(cut.side, rel=0.05)
+        assert other.white == pytest.approx(cut.white, rel=0.02)
+        assert abs(np.median(again - view)) < 0.02
+
+
+def test_sky_spread_and_white_are_those_of_the_picture_and_undo_the_stretch(rng):
+    image = stamp(rng, side=200, scale=6, sky=-30, noise=2.5, peak=900)
+    view, cut = cut_out(image, Settings())
+    assert cut.sky == pytest.approx(-30, abs=4)  # with some of the galaxy's wings
+    assert cut.spread == pytest.approx(2.5, rel=0.25)
+    assert view.max() == pytest.approx(1, abs=1e-6)
+    back = unstretch(view, [cut.sky, cut.spread, cut.white])
+    # An independent way to the numbers: the pixels themselves, by nearest neighbour.
+    step = cut.side / 69
+    rows, columns = (
+        np.floor(start + step * (np.arange(69) + 0.5)).astype(int) for start in (cut.y0, cut.x0)
+    )
+    nearest = image[np.ix_(rows, columns)]
+    inside = (view > 0) & (view < 1)
+    assert inside.mean() > 0.95
+    assert np.median(np.abs(back - nearest)[inside]) < 2.5
+    assert np.corrcoef(back[inside], nearest[inside])[0, 1] > 0.99
+
+
+def test_the_zero_and_the_unit_of_counts_do_not_matter(rng):
+    image = stamp(rng)
+    view, cut = cut_out(image, Settings())
+    for unit, zero in ((1e-17, 0), (1e20, -1e20), (1, 1e6), (-1e-3, 0)):
+        if unit < 0:  # absorption is no galaxy
+            assert reason(unit * image)
+            continue
+        again, other = cut_out(unit * image + zero, Settings())
+        np.testing.assert_allclose(again, view, atol=1e-4)
+        assert (other.white - zero) / unit == pytest.approx(cut.white, rel=1e-4)
+
+
+def test_floats_in_0_to_1_have_the_rule_of_floats(rng, tmp_path):
+    image = stamp(rng)
+    image = (image - image.min()) / np.ptp(image)
+    view, cut = cut_out(image, Settings())
+    image[3, 4] = -1e-6
+    again, other = cut_out(image, Settings())
+    assert cut.spread > 0
+    assert other == cut
+    np.testing.assert_array_equal(again, view)
+
+
+def test_faint_is_not_small(rng):
+    assert reason(stamp(rng, scale=0.4, peak=300)) == "too small"
+    faint = [reason(stamp(rng, scale=1, peak=14)) for _ in range(10)]
+    assert faint.count("too faint") >= 8
+
+
+@pytest.mark.parametrize("fill", [0.0, -999.0, 50.0, np.nan, np.inf, -np.inf, 1e38])
+def test_blank_borders_are_no_data(rng, fill):
+    for k in range(4):
+        image = stamp(rng)
+        view, cut = cut_out(image, Settings())
+        strip, corner, deep = image.copy(), image.copy(), image.copy()
+        np.rot90(strip, k)[:20] = fill
+        np.rot90(corner, k)[np.add.outer(np.arange(128), np.arange(128)) < 40] = fill
+        for changed in (strip, corner):
+            again, same = cut_out(changed, Settings())
+            assert same == cut
+            np.testing.assert_array_equal(again, view)
+        np.rot90(deep, k)[: int(min(cut.y0, cut.x0)) + 8] = fill
+        assert reason(deep) == "reaches into blank border"
+        padded = np.pad(image, 40, constant_values=fill)
+        again, moved = cut_out(padded, Settings())
+        assert (moved.y0, moved.side) == pytest.approx((cut.y0 + 40, cut.side))
+        np.testing.assert_allclose(again, view, atol=1e-5)
+
+
+def test_repeated_edges_are_no_data(rng):
+    image = stamp(rng)
+    view, _ = cut_out(image, Settings())
+    padded = np.pad(image, ((30, 0), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(np.flatnonzero(no_data(padded).border.all(axis=1)), np.arange(31))
+    np.testing.assert_allclose(cut_out(padded, Settings())[0], view, atol=1e-5)
+
+
+def test_blank_strips_in_pictures_of_8_bits(rng):
+    side = 300
+    light = profile(side, 150, 150, 8, peak=1.6) + rng.normal(0.04, 0.02, (side, side))
+    whole = (np.clip(np.rint(255 * light), 0, 255) / 255).astype(np.float32)
+    view, cut = cut_out(whole, Settings())
+    strip = whole.copy()
+    strip[:, :25] = 0
+    again, other = cut_out(strip, Settings())
+    assert other.side == pytest.approx(cut.side, rel=0.01)
+    assert np.abs(again - view).max() < 0.03
+    strip[:, : int(cut.x0) + 10] = 0
+    assert reason(strip) == "reaches into blank border"
+
+
+def test_a_sky_without_noise_is_no_blank(rng):
+    clean = profile(128, 64, 64, 4, peak=1.0)
+    eight = (np.rint(255 * clean) / 255).astype(np.float32)  # black to the last bit around it
+    assert no_data(eight) is None
+    cut_out(eight, Settings())
+    assert no_data(np.rint(3000 * clean)) is None
+    _, cut = cut_out(np.rint(3000 * clean), Settings())
+    assert 0 < cut.spread < cut.white
+    photons = rng.poisson(20 * clean + 0.1).astype(float)  # nine pixels of ten are 0
+    assert no_data(photons) is None
+    dark = np.clip(rng.normal(-0.01, 0.01, (200, 200)), 0, 1)  # sky below black, with specks
+    assert no_data((np.rint(255 * dark) / 255).astype(np.float32)) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -3.4e38])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_bad_pixels_count_where_the_square_is(rng, bad, dtype):
+    image = stamp(rng).astype(dtype)
+    if dtype == "f4":
+        image = (image - 45) / 120
+    view, cut = cut_out(image, Settings())
+    far = image.copy()
+    far[5, 120] = bad
+    again, other = cut_out(far, Settings())
+    if dtype == "f8":
+        assert other == cut
+        np.testing.assert_array_equal(again, view)
+    else:  # the sky of linear pictures is that of the whole
+        assert other.side == pytest.approx(cut.side, rel=0.02)
+    image[int(cut.y0 + cut.side * 0.3), int(cut.x0 + cut.side * 0.8)] = bad
+    assert reason(image) == "bad pixels in it"
+
+
+def save(path, values, bits=16):
+    Image.fromarray(values.astype("u2" if bits == 16 else "u1")).save(path)
+
+
+def test_how_many_of_16_bits_are_used_is_decided_for_the_set(rng, tmp_path):
+    def write(folder, top, hot):
+        folder.mkdir()
+        for k, share in enumerate((0.9, 0.4, 0.2)):
+            rng = np.random.default_rng(k)
+            light = profile(120, 60, 60, 6, peak=1.6) + rng.normal(0.05, 0.005, (120, 120))
+            values = np.clip(light / light.max() * share, 0, 1) * top
+            if hot and k == 2:
+                values[7, 9] = 65535
+            save(folder / f"{k}.png", values)
+        prepare(open_source(folder), tmp_path / f"{folder.name}.h5", progress=False)
+        return load(tmp_path / f"{folder.name}.h5")
+
+    deep = write(tmp_path / "deep", 65535, hot=False)
+    camera = write(tmp_path / "camera", 4095, hot=False)
+    spoilt = write(tmp_path / "spoilt", 4095, hot=True)
+    np.testing.assert_array_equal(deep.stretches, [[0, 0, 65535]] * 3)
+    np.testing.assert_array_equal(camera.stretches, [[0, 0, 4095]] * 3)
+    assert deep.images.max(axis=(1, 2)) == pytest.approx([0.9, 0.4, 0.2], rel=0.1)
+    np.testing.assert_allclose(camera.images, deep.images, atol=0.002)
+    np.testing.assert_array_equal(spoilt.stretches, camera.stretches)
+    np.testing.assert_allclose(spoilt.images, camera.images, atol=1e-3)
+
+
+def test_the_largest_value_is_one_that_a_neighbour_confirms():
+    image = np.zeros((5, 5), np.uint16)
+    image[2, 2] = 60000
+    image[3, 2] = 900
+    assert largest_value(image) == 900
+    assert largest_value(image[:1, :1]) == 0

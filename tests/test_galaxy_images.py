@@ -1,0 +1,77 @@
+"""Images given to a galaxy model: those it can be right about, and what the others get."""
+
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import galaxy
+from layerkit import layers as L
+from layerkit.errors import DataError
+from layerkit.galaxy.inference import closest, refine
+
+SIDE = 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    net = [
+        L.Input("x", shape=(SIDE * SIDE,)), L.Dense("z_mean", "x", units=2),
+        L.Dense("z_log_variance", "x", units=2), L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dense("x_mean", "z", units=SIDE * SIDE), L.Dense("x_log_variance", "z", units=SIDE**2),
+        L.GaussianReconstruction("r", "x", "x_mean", "x_log_variance"),
+        L.GaussianKL("kl", "z_mean", "z_log_variance"),
+    ]
+    return galaxy.GalaxyModel(lk.Net(net, 3, phase="test"))
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((5, SIDE, SIDE)).astype("float32")
+
+
+def test_any_array_of_intensities_is_taken(model, images):
+    mean = model.encode(images).mean
+    weights, bias = (model.net.params[f"z_mean/{key}"].data for key in ("weight", "bias"))
+    np.testing.assert_allclose(mean, images.reshape(5, -1) @ weights + bias, rtol=1e-4, atol=1e-5)
+    for form in (
+        images.reshape(5, -1), images.astype("float64"), images.tolist(), images[..., None],
+        np.asfortranarray(images), images[::-1][::-1],
+    ):
+        np.testing.assert_allclose(model.encode(form).mean, mean, rtol=1e-5, atol=1e-6)
+    assert model.encode(images > 0.5).mean.shape == (5, 2)
+    noisy = images - 0.7  # noise about a sky that was taken away, and a star
+    noisy[0, 0, 0] = 3
+    assert model.encode(noisy).mean.shape == (5, 2)
+
+
+BAD = {
+    "bytes": (lambda x: (255 * x).astype("uint8"), r"from \d+ to 2\d\d; expected .*0\.\.1"),
+    "0 to 255": (lambda x: 255 * x, "expected intensities in 0..1"),
+    "counts": (lambda x: -1000 * x, "expected intensities in 0..1"),
+    "one image": (lambda x: x[0], r"shape \(4, 4\); expected .*\(n, 4, 4\).*image\[None\]"),
+    "one row": (lambda x: x[0].ravel(), r"shape \(16,\).*image\[None\]"),
+    "larger": (lambda x: np.ones((5, 5, 5)), r"shape \(5, 5, 5\); expected .*\(n, 4, 4\)"),
+    "colours": (lambda x: np.stack([x] * 3, -1), r"shape \(5, 4, 4, 3\)"),
+    "NaN": (lambda x: np.where(np.arange(5)[:, None, None] == 3, np.nan, x), "1 of 5.*image 3"),
+    "infinite": (lambda x: x / np.float32(0), "5 of 5.*image 0"),
+    "masked": (lambda x: np.ma.masked_less(x, 0.1), "masked"),
+    "words": (lambda x: x.astype(str), "of type <U"),
+    "complex": (lambda x: x + 1j, "complex"),
+    "objects": (lambda x: x.astype(object), "object"),
+    "ragged": (lambda x: [x[0].tolist(), x[1, :3].tolist()], "different shapes"),
+    "nothing": (lambda x: None, "type object"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_other_images_are_refused(model, images, fault):
+    make, told = BAD[fault]
+    with np.errstate(all="ignore"):
+        bad = make(images)
+    for look in (
+        model.encode, model.reconstruct, model.scores, model.log_likelihood, model.bound,
+        model.importance_bound, lambda x: refine(model, x, 1), lambda x: closest(model, x, 1),
+    ):
+        with pytest.raises(DataError, match=told) as message:
+            look(bad)
+        assert "\n" not in str(message.value)

@@ -1,0 +1,174 @@
+"""Scatter of z over redrawn noise, against closed forms of linear models and against GalSim."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import layerkit as lk
+from layerkit import galaxy
+from layerkit import layers as L
+from layerkit.errors import DataError, NetError
+from layerkit.galaxy import redraws
+from layerkit.galaxy.redraws import sky_noise
+from layerkit.galaxy.sources import UnusableImageError
+
+SIDE, LATENT, NOISE = 6, 2, 0.3
+
+
+def exact(rng, temperature=1.0):
+    """A linear model whose g is the exact posterior; its W and the posterior's precision.
+
+    W is constant over squares of 2 x 2 pixels, as enlarged pictures and their noise are.  With
+    orthogonal columns of W the posterior has independent axes: precision 1 + |w|^2 / s^2, and mean
+    w . x / s^2 over it.
+    """
+    pixels = SIDE * SIDE
+    net = lk.Net([
+        L.Input("x", shape=(pixels,)),
+        L.Dense("z_mean", "x", units=LATENT),
+        L.Dense("z_log_variance", "x", units=LATENT, weight=0.0),
+        L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dense("x_mean", "z", units=pixels),
+        L.Dense("x_log_variance", "z", units=pixels, weight=0.0, bias=2 * np.log(NOISE)),
+        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance", floor=0.0),
+        L.GaussianKL("kl", "z_mean", "z_log_variance"),
+    ], 16, dtype="float64", phase="test")
+    smooth = rng.standard_normal((LATENT, SIDE // 2, SIDE // 2)).repeat(2, 1).repeat(2, 2)
+    w = np.linalg.qr(smooth.reshape(LATENT, pixels).T)[0] * [0.4, 1.5]
+    precision = 1 + (w**2).sum(axis=0) / NOISE**2
+    net.params["x_mean/weight"].data[...] = w.T
+    net.params["z_mean/weight"].data[...] = w / NOISE**2 / precision
+    net.params["z_log_variance/bias"].data[...] = -np.log(precision)
+    return galaxy.GalaxyModel(net, temperature), w, precision
+
+
+def enlarged(picture):
+    """Each pixel as four: noise is shared by squares of 2 x 2."""
+    return picture.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize("cut", [np.copy, enlarged])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_scatter_of_an_exact_posterior_is_the_closed_form(cut, share, rng):
+    """W' C W of the noise's covariance C, over the posterior's precision, squared."""
+    model, w, precision = exact(rng)
+    small = SIDE if cut is np.copy else SIDE // 2
+    a = np.stack([cut(x).ravel() for x in np.eye(small**2).reshape(-1, small, small)], axis=1)
+    c = NOISE**2 * a @ a.T
+    scatter = np.sqrt(np.einsum("pk,pq,qk->k", w, c, w)) / NOISE**2 / precision
+    pictures = rng.standard_normal((300, small, small))
+    found = galaxy.latent_coverage(
+        model, pictures, NOISE, cut=cut, share=share, refine_steps=0, seed=1
+    )
+    assert found.deviation.shape == found.sd.shape == (300, redraws.DRAWS, LATENT)
+    np.testing.assert_allclose(found.sd, precision**-0.5 * np.ones_like(found.sd))
+    total = np.sqrt((found.deviation**2).mean(axis=(0, 1)))
+    np.testing.assert_allclose(total, scatter, rtol=0.06)
+    # The median of 8 draws' standard deviations is 0.95 of the true one (chi square, 7 degrees).
+    np.testing.assert_allclose(found.ratio, 0.952 * scatter * precision**0.5, rtol=0.08)
+
+
+def test_independent_noise_has_the_coverage_that_the_posterior_says(rng):
+    """The sd is of z given x; the mean scatters less, by the share that the prior decides."""
+    model, _, precision = exact(rng)
+    found = galaxy.latent_coverage(
+        model, rng.standard_normal((400, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0
+    )
+    shrunk = np.sqrt(1 - 1 / precision)
+    for k, within in enumerate(found.within, start=1):
+        np.testing.assert_allclose(within, 1 - 2 * norm.sf(k / shrunk), atol=0.03)
+    np.testing.assert_allclose(found.temperature(), 1.0, atol=0.2)
+
+
+def test_the_temperature_makes_coverage_nominal(rng):
+    model, _, precision = exact(rng)
+
+    def measure(seed, **settings):
+        return galaxy.latent_coverage(
+            model, rng.standard_normal((300, SIDE // 2, SIDE // 2)), NOISE, cut=enlarged,
+            refine_steps=0, seed=seed, **settings,
+        )
+
+    before = measure(1)
+    assert (before.within[0] < 0.6).any()
+    model.temperature = before.temperature()
+    after = measure(2)
+    assert (after.within[0] >= 0.65).all()
+    assert (after.within[1] >= 0.94).all()
+    assert (after.ratio < 1.1).all()
+    # Standard deviations as the likelihood has them are still to be had, and bounds use them.
+    np.testing.assert_allclose(measure(2, tempered=False).sd[0, 0], precision**-0.5)
+    hot = model.temperature > 1
+    assert hot.any()
+    np.testing.assert_allclose(
+        after.sd[0, 0][hot], (1 + (precision - 1) / model.temperature)[hot] ** -0.5
+    )
+
+
+def test_posteriors_are_tempered_where_they_are_reported_only(rng):
+    model, *_ = exact(rng)
+    images = rng.standard_normal((5, SIDE, SIDE))
+    plain = {"encode": model.encode(images), "refine": galaxy.refine(model, images, 3)}
+    model.net.run.passes = 0
+    bound = model.bound(images)[0]
+    model.temperature = [1.0, 9.0]
+    model.net.run.passes = 0
+    np.testing.assert_array_equal(model.bound(images)[0], bound)
+    found = {"encode": model.encode(images), "refine": galaxy.refine(model, images, 3)}
+    own = {
+        "encode": model.encode(images, tempered=False),
+        "refine": galaxy.refine(model, images, 3, tempered=False),
+    }
+    for name, tempered in found.items():
+        same = own[name]
+        np.testing.assert_array_equal(same.sd, plain[name].sd)
+        np.testing.assert_array_equal(tempered.mean, plain[name].mean)
+        np.testing.assert_array_equal(tempered.sd[:, 0], plain[name].sd[:, 0])
+        expected = (1 + (plain[name].sd[:, 1] ** -2 - 1) / 9) ** -0.5
+        np.testing.assert_allclose(tempered.sd[:, 1], expected)
+
+
+@pytest.mark.parametrize("bad", [0.5, [1, 2, 3], np.nan, "hot", [1, np.inf]])
+def test_temperatures_that_are_none(bad, rng):
+    with pytest.raises(NetError, match="2 axes"):
+        exact(rng, bad)
+
+
+def test_pictures_that_fail_under_a_draw_are_left_out(rng):
+    model, *_ = exact(rng)
+
+    def fails(picture):
+        if picture[0, 0] > 50:
+            raise UnusableImageError("too bright")
+        return picture
+
+    pictures = rng.standard_normal((4, SIDE, SIDE))
+    pictures[1] += 100
+    found = galaxy.latent_coverage(model, pictures, [0.1, 0.2, 0.3, 0.4], cut=fails, refine_steps=0)
+    assert found.kept.tolist() == [0, 2, 3]
+    assert found.temperature().tolist() == [1, 1]  # too few to tell
+    with pytest.raises(DataError, match="no picture"):
+        galaxy.latent_coverage(model, pictures[1:2], 0.1, cut=fails)
+
+
+@pytest.mark.parametrize("settings", [
+    {"noise": 0.0}, {"noise": [0.1, -1.0]}, {"noise": np.nan}, {"noise": [0.1]}, {"draws": 1},
+    {"share": 0.0}, {"share": np.nan},
+])
+def test_settings_that_make_no_sense(settings, rng):
+    model, *_ = exact(rng)
+    pictures = rng.standard_normal((2, SIDE, SIDE))
+    with pytest.raises(DataError, match="latent_coverage"):
+        galaxy.latent_coverage(model, pictures, **{"noise": 0.1, "cut": np.copy, **settings})
+
+
+def test_noise_of_the_sky(rng):
+    counts = 1000 + 20 * rng.standard_normal((200, 200))
+    counts[80:120, 80:120] += 500
+    counts[0, 0] = np.nan
+    assert sky_noise(counts) == pytest.approx(20, rel=0.03)
+    assert sky_noise(1e-12 * counts) == pytest.approx(2e-11, rel=0.03)
+    whole = np.nan_to_num(counts, nan=1000).astype("uint16")
+    assert sky_noise(whole) == pytest.approx(20, rel=0.05)
+    assert sky_noise(np.zeros((9, 9), "float32")) == 0.5 / 255
+    assert sky_noise(np.zeros((9, 9), "uint16")) == 0.5
