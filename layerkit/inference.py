@@ -93,7 +93,7 @@ class Inference:
                 net.set_clock()
                 try:
                     for layer, bottoms, tops in self.calls:
-                        call: contract.Call = layer.forward
+                        call: contract.Call = net.runners[layer.name].forward
                         if not self.checked:
                             contract.forward(layer, call, bottoms, tops, diffs=False)
                         elif (result := call(bottoms, tops)) is not None:

@@ -14,7 +14,6 @@ from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
 from layerkit.backends.cuda import Device
-from layerkit.backends.threads import Team
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
 from layerkit.settings import (
@@ -32,19 +31,14 @@ from layerkit.settings import (
 
 Shape = tuple[int, ...]
 
-# What a kernel called name + "_kernel" (on the CPU) or name + "_cuda" does, in terms of array code.
+# What a kernel called name + "_cuda" does, in terms of array code.
 KERNELS = {
-    "forward": ("forward",),
-    "backward": ("backward",),
-    "forward_backward": ("forward", "backward"),
-    "backward_bottoms": ("backward",),
-    "gradient_bound": ("backward",),
-    "backward_update": ("backward",),
+    "forward": ("forward",), "backward": ("backward",), "forward_backward": ("forward", "backward"),
 }
 
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
-    """Whether `cls` has this kernel, from a class no further up than the array code it is for."""
+    """Whether `cls` has this, from a class no further up than the array code it stands for."""
     def place(name: str) -> int:
         return next((i for i, c in enumerate(cls.__mro__) if name in vars(c)), len(cls.__mro__))
 
@@ -72,8 +66,7 @@ class Run:
             every random number that the layer draws.
         training: False in a net of phase "test", and while a net infers.
         sample: False while sampling layers should return the mean of what they sample.
-        team: the threads that the CPU's kernels run on, or None where layers do without these.
-        device: the same for the GPU's kernels.
+        device: what the GPU's kernels need, or None on the CPU and where layers do without them.
     """
 
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
@@ -84,7 +77,6 @@ class Run:
         self.training = training
         self._passes = self._looks = 0
         self.sample = True
-        self.team: Team | None = None
         self.device: Device | None = None
 
     @property
@@ -155,28 +147,14 @@ class Layer(Checked):
     and arrays, so nets made from one list have nothing in common; `shared` names the attributes
     that are left out, such as a data layer's arrays.
 
-    **Kernels.**  The array code of `forward` and `backward` is the specification and always there.
-    A class may also define `forward_kernel` and `backward_kernel`, which do the same by compiled
-    kernels (backends/kernels.py) and take their place on the NumPy backend where Numba is at hand.
-    Four more methods, the last three together, serve Solver.step only, which knows what comes next:
+    The array code of `forward` and `backward` is the specification and complete by itself.  An
+    engine (layerkit.engines) may run a layer by faster code that it has for exactly this class.
 
-    * `forward_backward_kernel(bottoms, tops)`, of a loss: computes `top.data` and, from a
-      `top.diff` that is known beforehand, the diffs of the bottoms;
-    * `backward_bottoms_kernel(bottoms, tops)`: like `backward`, without the parameters' diffs;
-    * `gradient_bound_kernel(bottoms, tops)`, called after it: a number that no element of those
-      diffs would exceed in magnitude, infinity or NaN if there is none, found without computing
-      them;
-    * `backward_update_kernel(bottoms, tops, update)`, called after both: changes the parameters
-      (see solvers.Update) by diffs that never reach memory.
-
-    A kernel stands for the array code of its own class: a subclass that redefines `forward` is run
-    by that, not by a kernel that it inherits.
-
-    **On a GPU** the same methods with names that end in `_cuda` launch CUDA kernels
-    (backends/cuda.py).  A training step is recorded once and replayed, without another call of any
-    method, where every layer says that this does the same (`recordable`); otherwise layers are
-    called in each step.  What changes from pass to pass, such as its number, kernels then read from
-    `self.run.device.clock`.
+    **On a GPU** methods of these names that end in `_cuda` launch CUDA kernels (backends/cuda.py)
+    and stand for the array code of their own class, not for that of subclasses.  A training step is
+    recorded once and replayed, without another call of any method, where every layer says that this
+    does the same (`recordable`); otherwise layers are called in each step.  What changes from pass
+    to pass, such as its number, kernels then read from `self.run.device.clock`.
 
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
@@ -192,9 +170,6 @@ class Layer(Checked):
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
     forward_backward: Any = None  # set by `use_kernels`
-    backward_bottoms: Any = None
-    gradient_bound: Any = None
-    backward_update: Any = None
     recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
@@ -356,15 +331,14 @@ class Layer(Checked):
         return layer
 
     def can_use_kernels(self) -> bool:
-        """Whether the kernels can do what this layer's settings ask for; called after `setup`."""
+        """Whether CUDA kernels can do what this layer's settings ask for; called after `setup`."""
         return True
 
     def use_kernels(self) -> None:
-        """Puts kernels in the place of array code, where this class has any that stand for it."""
-        kind = "cuda" if self.run.device is not None else "kernel"
+        """Puts CUDA kernels in the place of array code, where this class has any for it."""
         for name, stands_for in KERNELS.items():
-            if self.can_use_kernels() and overrides(type(self), f"{name}_{kind}", stands_for):
-                setattr(self, name, getattr(self, f"{name}_{kind}"))
+            if self.can_use_kernels() and overrides(type(self), f"{name}_cuda", stands_for):
+                setattr(self, name, getattr(self, f"{name}_cuda"))
 
     def can_record(self, call: Any) -> bool:
         """Whether a method that a plan calls does the same when it is recorded and replayed."""

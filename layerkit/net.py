@@ -20,10 +20,10 @@ from layerkit.arrays import NUMBERS, check_exact, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
-from layerkit.backends.kernels import compile_all
-from layerkit.backends.threads import flushing, team
 from layerkit.blob import Arena, Blob, Parameter, ReboundError
 from layerkit.display import html_table
+from layerkit.engines import cpu
+from layerkit.engines.base import ArrayEngine
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
@@ -54,6 +54,17 @@ DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def flushing(method: Method) -> Method:
+    """Make a method of a net run with denormal numbers counted as zero, if the engine does so."""
+
+    @functools.wraps(method)
+    def run(self: Any, /, *args: Any, **settings: Any) -> Any:
+        with self.engine.flushed():
+            return method(self, *args, **settings)
+
+    return run  # type: ignore[return-value]
 
 
 def serialised(method: Method) -> Method:
@@ -139,7 +150,7 @@ class Net:
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
-        kernels: "auto" runs compiled kernels where there are any, Numba's on the CPU and CUDA's on
+        kernels: "auto" runs compiled kernels where there are any, of C++ on the CPU and of CUDA on
             the GPU; "array" the array code that is their specification.
         tf32: on a GPU, lets matrix products of float32 round their factors to 10 bits, which is
             faster.  False by default.
@@ -154,6 +165,8 @@ class Net:
         reported: the layers that losses and metrics come from, losses first.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
+        engine: how layers are run; see layerkit.engines.
+        runners: layer name -> the layer with the code that runs it.
         version: changes whenever blobs are given diffs, or none, anew.
         passed: whether there is a forward pass that `backward` can differentiate.
         lock: held by every call of this net, of its solvers and of the nets that share parameters
@@ -190,8 +203,9 @@ class Net:
         self.gradients = gradients
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
-        if kernels == "auto" and self.backend.name == "numpy" and compile_all():
-            self.run.team = team()
+        self.engine = ArrayEngine(self.xp)
+        if kernels == "auto" and self.backend.name == "numpy":
+            self.engine = cpu.engine() or self.engine
         self.tf32 = tf32
         layers = list(layers)
         ordered = sort_layers(layers)
@@ -208,9 +222,10 @@ class Net:
             for place, source in enumerate(self.sources()):
                 source.place = place
         shapes = self._set_up()
-        if self.run.team is not None or self.run.device is not None:
+        if self.run.device is not None:
             for layer in self.layers.values():
                 layer.use_kernels()
+        self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
         self.params = self._gather_parameters()
         self._check_memory(shapes, share is not None)
         self.arena = self._make_arena(share)
@@ -588,28 +603,30 @@ class Net:
         the backward pass is over, and all gradients are known to be finite.
 
         Args:
-            update: a solvers.Update for layers that can update their parameters, or None.
+            update: an engines.base.Update for layers that can update their parameters, or None.
             at_once: False for the calls of `forward` and `backward`, each on its own.
         """
         plan = Plan()
         backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in self._backward}
         read = {b for layer in self.layers.values() for b in layer.bottoms}
         for layer, bottoms, tops in self._forward:
-            call = layer.forward
-            both = at_once and layer.is_loss and layer.forward_backward is not None
+            runner = self.runners[layer.name]
+            call = runner.forward
+            both = at_once and layer.is_loss and runner.forward_backward is not None
             if both and layer.name in backward and tops[0].name not in read:
                 plan.losses.add(layer.name)
-                call, (bottoms, tops) = layer.forward_backward, backward[layer.name]
+                call, (bottoms, tops) = runner.forward_backward, backward[layer.name]
             plan.forward.append(Forward(layer, call, bottoms, tops))
         for layer, bottoms, tops, gathers in self._backward:
-            call = layer.backward
+            runner = self.runners[layer.name]
+            call = runner.backward
             own = layer.parameters.values()
             plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
-            if update is not None and plain and layer.backward_update is not None:
+            if update is not None and plain and runner.backward_update is not None:
                 plan.updated.update(p.name for p in own)
-                change = functools.partial(layer.backward_update, update=update)
+                change = functools.partial(runner.backward_update, update=update)
                 plan.updates.append(Backward(layer, change, bottoms, tops, []))
-                call = layer.backward_bottoms
+                call = runner.backward_bottoms
             if layer.name not in plan.losses:
                 plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
         return plan

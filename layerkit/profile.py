@@ -8,7 +8,6 @@ and between any two layers (sums of diffs, Python) has rows of its own.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.backends.kernels import gemm, kernel, parallel_for
 from layerkit.display import html_table
 from layerkit.layers.input import Input
 
@@ -201,13 +199,13 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
         rest[apart.get(place, PYTHON)] += milliseconds
     size = net.arena.data.nbytes * (1 + len(solver.history))
     if net.backend.name == "numpy":
-        peaks = gemm_peak(net.run.team, net.dtype), copy_peak(net.run.team, size)
+        peaks = gemm_peak(net.engine, net.dtype), copy_peak(net.engine, size)
     else:
         peaks = device_peaks(net.backend, net.dtype)
     return Profile(
         layers[:middle], layers[middle:], [row(name, "", ms) for name, ms in rest.items()], total,
         1e3 * float(np.median(alone)), len(plan.forward[0].tops[0].data), *peaks,
-        net.run.team.threads if net.run.team else int(net.backend.name == "numpy"),
+        net.engine.threads if net.backend.name == "numpy" else 0,
     )
 
 
@@ -248,51 +246,21 @@ def _time(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-@kernel
-def _multiply(i, team, a, b, out):
-    gemm(team, a[i], b[i], out[i], False)
-
-
-@kernel
-def multiply(team, a, b, out):
-    """out[i] = a[i] @ b[i], shared among the threads."""
-    parallel_for(team, _multiply, len(a), (team, a, b, out))
-
-
-@kernel
-def _copy(i, source, target, width):
-    target[i * width : (i + 1) * width] = source[i * width : (i + 1) * width]
-
-
-@kernel
-def copy(team, source, target):
-    """target = source in 64 pieces, shared among the threads."""
-    parallel_for(team, _copy, 64, (source, target, len(source) // 64))
-
-
-def gemm_peak(team: Any, dtype: Any = "float32") -> float:
-    """Operations per second of matrix products of side 512, one on each thread, at best.
+def gemm_peak(engine: Any, dtype: Any = "float32") -> float:
+    """Return operations per second of products of side 512, one on each thread, at best.
 
     Args:
-        team: a net's `run.team`; None measures NumPy.
+        engine: a net's `engine`, on the CPU.
+        dtype: of the matrices.
     """
-    count = team.threads if team else 1
-    a, b, out = np.ones((3, count, 512, 512), dtype)
-    if team is not None:
-        call = functools.partial(multiply, team.board, a, b, out)
-    else:
-        call = functools.partial(np.matmul, a, b, out=out)
-    return 2 * count * 512**3 / _best(call)
+    a, b, out = np.ones((3, engine.threads, 512, 512), dtype)
+    return 2 * engine.threads * 512**3 / _best(lambda: engine.products(a, b, out))
 
 
-def copy_peak(team: Any, size: int) -> float:
-    """Bytes per second, read and written, of copies that touch `size` bytes in all, at best."""
+def copy_peak(engine: Any, size: int) -> float:
+    """Return bytes per second, read and written, of copies that touch `size` bytes, at best."""
     source, target = np.ones((2, max(size // 128, 1) * 16), np.float32)
-    if team is not None:
-        call = functools.partial(copy, team.board, source, target)
-    else:
-        call = functools.partial(np.copyto, target, source)
-    return 2 * source.nbytes / _best(call)
+    return 2 * source.nbytes / _best(lambda: engine.copy(source, target))
 
 
 def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tuple[float, float]:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import kernel
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -78,36 +77,6 @@ def permutation(xp: Any, count: int, seed: int, stream: int, step: int) -> Array
 def keys(seed: int, stream: int) -> tuple[np.uint64, np.uint32]:
     """Seed and stream as CUDA kernels take them."""
     return np.uint64(seed & (1 << 64) - 1), np.uint32(stream & MASK)
-
-
-# Kernels.
-
-
-@kernel
-def philox_block(index, seed, stream, step):
-    """The four 32-bit words of block `index`, as uint64."""
-    mask = np.uint64(MASK)
-    shift = np.uint64(32)
-    m0, m1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
-    c0, c1 = np.uint64(index), np.uint64(stream) & mask
-    c2, c3 = np.uint64(step) & mask, (np.uint64(step) >> shift) & mask
-    k0, k1 = np.uint64(seed) & mask, (np.uint64(seed) >> shift) & mask
-    for _ in range(ROUNDS):
-        p0, p1 = c0 * m0, c2 * m1
-        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & mask, (p0 >> shift) ^ c3 ^ k1, p0 & mask
-        k0, k1 = (k0 + np.uint64(WEYL[0])) & mask, (k1 + np.uint64(WEYL[1])) & mask
-    return c0, c1, c2, c3
-
-
-@kernel
-def normal_block(index, seed, stream, step):
-    """Standard normal numbers 4 * index to 4 * index + 3 of a stream, float64."""
-    u0, u1, u2, u3 = philox_block(index, seed, stream, step)
-    r0 = math.sqrt(-2.0 * math.log((u0 + 0.5) * 2.0**-32))
-    r1 = math.sqrt(-2.0 * math.log((u2 + 0.5) * 2.0**-32))
-    a0 = (2.0 * math.pi) * ((u1 + 0.5) * 2.0**-32)
-    a1 = (2.0 * math.pi) * ((u3 + 0.5) * 2.0**-32)
-    return r0 * math.cos(a0), r0 * math.sin(a0), r1 * math.cos(a1), r1 * math.sin(a1)
 
 
 # CUDA: to be put in front of a layer's source.  The seed's 64 lowest bits are its key.

@@ -9,20 +9,14 @@ forward pass, so both are in this file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-import numpy as np
-
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import gemm, kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.initializers import He, Init, Xavier
 from layerkit.layer import Layer, Shape
-from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.neuron import Activation, Neuron
-from layerkit.layers.relu import ReLU
 from layerkit.settings import Count, NotNegative, Sizes, Tops, Whole
 
 PIECES = 8  # into which kernels cut a batch; the same whatever the number of threads
@@ -92,8 +86,6 @@ class Windowed(Layer):
         self.rows = self.buffer((self.places, small))
         if self.neuron:
             self.before = self.buffer(top)  # d loss / d what is activated
-        if self.run.team is not None:
-            self._make_work_space(top)
 
     def multiplications(self) -> int:
         """As many as there are weights, at each place of the grid."""
@@ -159,64 +151,6 @@ class Windowed(Layer):
             self.xp.sum(dy, axis=(0, 2, 3), out=self.b.diff)
         return dy
 
-    # With kernels.
-
-    def _make_work_space(self, top: Shape) -> None:
-        """Room for the windows and the sums of each piece of work."""
-        dtype, pieces = self.run.dtype, min(PIECES, self.run.batch_size)
-        self.scratch = np.zeros((pieces, self.places, self.window), dtype)
-        self.bordered = np.zeros((pieces, math.prod(self.padded.shape)), dtype)
-        self.w_partial = np.zeros((pieces, *self._matrix(self.w.shape)), dtype)
-        self.b_partial = np.zeros((pieces, self.channels, 1), dtype)
-        self.ones = np.ones((top[1] * top[2], 1), dtype)  # a product with these is a sum
-        self.nothing = np.zeros((0, 0), dtype)
-        self.nothing_flat = np.zeros(0, dtype)
-
-    @property
-    def slope(self) -> float:
-        """Of what is not positive: an activation of two straight lines is part of the kernels."""
-        if isinstance(self.neuron, ReLU):
-            return 0.0
-        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
-
-    @property
-    def apart(self) -> Neuron | None:
-        """The activation where it follows the kernels."""
-        return self.neuron if self.slope == 1 else None
-
-    def _matrix(self, shape: Shape) -> Shape:
-        """The shape of W, or of its diff, as the matrix that multiplies windows."""
-        raise NotImplementedError
-
-    def _run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        assert self.run.team is not None
-        x, y = bottoms[0].data, tops[0].data
-        windowed_forward(
-            self.run.team.board, x, self.w.data.reshape(self._matrix(self.w.shape)), self.b.data,
-            self.slope, y, self.scratch, self.bordered, self._geometry(), self.transposed,
-        )
-        if self.apart:
-            self.apart.activate(self.xp, y, y)
-
-    def _run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        assert self.run.team is not None
-        x, y, d, dx = bottoms[0].data, tops[0].data, tops[0].diff, bottoms[0].diff
-        before = self.before.data if self.neuron else d
-        if self.apart:
-            self.apart.differentiate(self.xp, y, d, before)
-            d = before
-        matrix = self._matrix(self.w.shape)
-        windowed_backward(
-            self.run.team.board, x, y, d, self.slope, before, self.w.data.reshape(matrix),
-            self.w.diff.reshape(matrix) if self.w.trainable else self.nothing,
-            self.b.diff if self.b.trainable else self.nothing_flat,
-            x[:0] if dx is None else dx, self.scratch, self.bordered, self.w_partial,
-            self.b_partial, self.ones, self._geometry(), self.transposed,
-        )
-
-    def _geometry(self) -> tuple[int, ...]:
-        return (self.kernel, self.stride, self.pad, *self.grid)
-
 
 class Convolution(Windowed):
     """y = a(x * W + b): each channel of y is a sum of products over windows of all channels of x.
@@ -264,9 +198,6 @@ class Convolution(Windowed):
         self._set_up(shapes[0], grid, self.channels, weight, top)
         return [top]
 
-    def _matrix(self, shape: Shape) -> Shape:
-        return self.window, shape[-1]
-
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Windows times W."""
         w = self.w.data.reshape(self.window, -1)
@@ -285,13 +216,7 @@ class Convolution(Windowed):
             self.backend.gemm(d, w.T, out=self._flat(self.columns))
             self._add_up(bottoms[0].diff)
 
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The same, example by example."""
-        self._run_forward(bottoms, tops)
 
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """All gradients, example by example."""
-        self._run_backward(bottoms, tops)
 
 
 class Deconvolution(Windowed):
@@ -351,9 +276,6 @@ class Deconvolution(Windowed):
         self._set_up(top, (grid[0], grid[1]), inputs, weight, top)
         return [top]
 
-    def _matrix(self, shape: Shape) -> Shape:
-        return shape[0], self.window
-
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The windows of y = x W."""
         x, w = self._places_first(bottoms[0].data), self.w.data.reshape(-1, self.window)
@@ -371,165 +293,3 @@ class Deconvolution(Windowed):
         if bottoms[0].diff is not None:
             self.backend.gemm(d, w.T, out=self._flat(self.rows))
             self._channels_first(bottoms[0].diff)
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The same, example by example."""
-        self._run_forward(bottoms, tops)
-
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """All gradients, example by example."""
-        self._run_backward(bottoms, tops)
-
-
-# Kernels.  A piece of work is some examples, one after the other, with one place, `scratch[i]`, for
-# the windows of the present one, as rows (places, window), and one for its picture, `padded[i]`.
-# There the channels of a pixel are neighbours, so that a window is `kernel` runs of neighbouring
-# numbers.  `geometry` is kernel, stride, pad, down, across.
-
-
-@kernel
-def _cut_windows(picture, padded, columns, geometry):
-    """im2col of one picture (c, h, w)."""
-    size, stride, pad, down, across = geometry
-    channels, height, width = picture.shape
-    border = padded.reshape(height + 2 * pad, width + 2 * pad, channels)
-    if pad > 0:
-        padded[:] = 0
-    for y in range(height):
-        for c in range(channels):
-            line, out = picture[c, y], border[y + pad, pad : pad + width, c]
-            for x in range(width):
-                out[x] = line[x]
-    run, length = size * channels, (width + 2 * pad) * channels
-    for i in range(down):
-        for j in range(across):
-            window = columns[i * across + j]
-            start = i * stride * length + j * stride * channels
-            for u in range(size):
-                given = padded[start + u * length : start + u * length + run]
-                out = window[u * run : (u + 1) * run]
-                for k in range(run):
-                    out[k] = given[k]
-
-
-@kernel
-def _add_windows(columns, padded, picture, geometry):
-    """col2im into one picture (c, h, w)."""
-    size, stride, pad, down, across = geometry
-    channels, height, width = picture.shape
-    border = padded.reshape(height + 2 * pad, width + 2 * pad, channels)
-    padded[:] = 0
-    run, length = size * channels, (width + 2 * pad) * channels
-    for i in range(down):
-        for j in range(across):
-            window = columns[i * across + j]
-            start = i * stride * length + j * stride * channels
-            for u in range(size):
-                out = padded[start + u * length : start + u * length + run]
-                given = window[u * run : (u + 1) * run]
-                for k in range(run):
-                    out[k] += given[k]
-    for y in range(height):
-        for c in range(channels):
-            line, given = picture[c, y], border[y + pad, pad : pad + width, c]
-            for x in range(width):
-                line[x] = given[x]
-
-
-@kernel
-def _finish(y, b, slope):
-    """y = a(y + b) for y (channels, ...), where a multiplies what is not positive by `slope`."""
-    slope = y.dtype.type(slope)
-    for c in range(len(y)):
-        line = y[c].reshape(-1)
-        for j in range(line.size):
-            value = line[j] + b[c]
-            line[j] = slope * value if value <= 0 else value
-
-
-@kernel
-def _differentiate(y, dy, slope, d):
-    slope = y.dtype.type(slope)
-    y, dy, d = y.reshape(-1), dy.reshape(-1), d.reshape(-1)
-    for j in range(y.size):
-        d[j] = dy[j] if y[j] > 0 else slope * dy[j]
-
-
-@kernel
-def _forward_piece(i, team, x, w, b, slope, y, scratch, padded, geometry, transposed, width):
-    columns, picture = scratch[i], padded[i]
-    for e in range(i * width, min((i + 1) * width, len(x))):
-        if transposed:
-            gemm(team, x[e].reshape(x.shape[1], -1).T, w, columns, False)
-            _add_windows(columns, picture, y[e], geometry)
-        else:
-            _cut_windows(x[e], picture, columns, geometry)
-            gemm(team, w.T, columns.T, y[e].reshape(y.shape[1], -1), False)
-        _finish(y[e], b, slope)
-
-
-@kernel
-def windowed_forward(team, x, w, b, slope, y, scratch, padded, geometry, transposed):
-    """Cut by examples; `transposed` for Deconvolution."""
-    width = -(-len(x) // len(scratch))
-    parallel_for(team, _forward_piece, -(-len(x) // width), (
-        team, x, w, b, slope, y, scratch, padded, geometry, transposed, width
-    ))
-
-
-@kernel
-def _backward_piece(
-    i, team, x, y, dy, slope, d, w, dw, db, wants_dw, wants_db, dx, scratch, padded, ones, geometry,
-    transposed, width,
-):
-    columns, picture = scratch[i], padded[i]
-    for e in range(i * width, min((i + 1) * width, len(x))):
-        more = e > i * width
-        if slope != 1:
-            _differentiate(y[e], dy[e], slope, d[e])
-        xe, de = x[e].reshape(x.shape[1], -1), d[e].reshape(d.shape[1], -1)
-        if wants_db:
-            gemm(team, de, ones, db[i], more)
-        if transposed:
-            _cut_windows(d[e], picture, columns, geometry)
-            if wants_dw:
-                gemm(team, xe, columns, dw[i], more)
-            if len(dx) > 0:
-                gemm(team, w, columns.T, dx[e].reshape(x.shape[1], -1), False)
-        else:
-            if wants_dw:
-                _cut_windows(x[e], picture, columns, geometry)
-                gemm(team, columns.T, de.T, dw[i], more)
-            if len(dx) > 0:
-                gemm(team, de.T, w.T, columns, False)
-                _add_windows(columns, picture, dx[e], geometry)
-
-
-@kernel
-def _sum_piece(i, partial, total, width):
-    for row in range(i * width, min((i + 1) * width, len(total))):
-        for j in range(total.shape[1]):
-            total[row, j] = partial[0, row, j]
-        for piece in range(1, len(partial)):
-            for j in range(total.shape[1]):
-                total[row, j] += partial[piece, row, j]
-
-
-@kernel
-def windowed_backward(
-    team, x, y, dy, slope, before, w, dw, db, dx, scratch, padded, w_partial, b_partial, ones,
-    geometry, transposed,
-):
-    """Fills dw, db and dx where they are not empty."""
-    d = before if slope != 1 else dy
-    width = -(-len(x) // len(scratch))
-    count = -(-len(x) // width)
-    parallel_for(team, _backward_piece, count, (
-        team, x, y, dy, slope, d, w, w_partial, b_partial, dw.size > 0, db.size > 0, dx, scratch,
-        padded, ones, geometry, transposed, width,
-    ))
-    if dw.size > 0:
-        width = -(-len(dw) // PIECES)
-        parallel_for(team, _sum_piece, -(-len(dw) // width), (w_partial[:count], dw, width))
-    if db.size > 0:
-        _sum_piece(0, b_partial[:count], db.reshape(-1, 1), len(db))

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import call_update, gemm, kernel, parallel_for
-from layerkit.backends.magnitude import Magnitude
 from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.neuron import FUNCTIONS, Activation, Neuron
-from layerkit.layers.relu import ReLU
 from layerkit.settings import Count, NotNegative, Tops
-
-PIECES = 8  # into which kernels cut a long sum; the same whatever the number of threads
-LONG = 512  # inputs or units that are worth cutting up
-ROWS, COLUMNS = 128, 304  # of a wide layer's top that are computed at a time
-BLOCK = 1 << 17  # elements of a weight's gradient, or of the gradient of the top, likewise
-HIGHEST, WIDEST = 160, 1216  # rows and columns of such a block
-FEW = 32  # examples, with which memory takes longer than the products, so that rows should be whole
-LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
-VERY_FEW = 3  # examples, with which a wide layer's forward pass is cut by inputs
-FEW_BLOCK = 20_000  # elements of a block then: four rows of an image's length
 
 
 class Dense(Layer):
@@ -66,8 +48,6 @@ class Dense(Layer):
         self.b = self.parameter("bias", (self.units,), self.bias_init)
         if self.neuron:
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
-        if self.run.team is not None:
-            self._make_work_space(inputs)
         if self.run.device is not None:
             slices = -(-self.run.batch_size // SLICE)
             shape = (slices if slices > 1 else 0, self.units)
@@ -103,110 +83,12 @@ class Dense(Layer):
         """As many as there are weights."""
         return self.w.size
 
-    # With kernels.
+    # With CUDA.
 
     def can_use_kernels(self) -> bool:
         """CUDA's need the activation's, and count elements with 32 bits."""
-        if self.run.device is None:
-            return True
         known = self.neuron is None or self.neuron.functions() is not None
         return known and max(self.run.batch_size * self.units, self.w.size + self.units) < 2**32
-
-    def _make_work_space(self, inputs: int) -> None:
-        """Room for the partial sums and blocks of gradient that pieces of work need."""
-        rows, dtype = self.run.batch_size, self.run.dtype
-        # With next to no examples W is read in the order of memory.
-        sums = inputs >= LONG > self.units or (rows <= VERY_FEW and self.units >= LONG)
-        self.y_partial = np.zeros((PIECES if sums else 0, rows, self.units), dtype)
-        across = -(-self.units // _grid(rows, inputs, self.units)[1])  # fewer for fewer examples
-        self.x_partial = np.zeros((across if across > 1 else 0, rows, inputs), dtype)
-        self.block = np.zeros((PIECES, min(BLOCK, max(self.w.size, WIDEST))), dtype)
-        self.nothing = np.zeros((0, 0), dtype)
-        self.nothing_flat = np.zeros(0, dtype)
-        self.no_constants = np.zeros(8)
-        self.magnitude = Magnitude(self.run.team)
-
-    @property
-    def slope(self) -> float:
-        """Of what is not positive: an activation of two straight lines is part of the kernel."""
-        if isinstance(self.neuron, ReLU):
-            return 0.0
-        return float(self.neuron.slope) if isinstance(self.neuron, LeakyReLU) else 1.0
-
-    @property
-    def apart(self) -> Neuron | None:
-        """The activation where it follows the kernel."""
-        return self.neuron if self.slope == 1 else None
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = a(x W + b), bias and activation added to a piece of y while it is in cache."""
-        assert self.run.team is not None
-        x, y = bottoms[0].data, tops[0].data
-        dense_forward(
-            self.run.team.board, x.reshape(len(x), -1), self.w.data, self.b.data, self.slope, y,
-            self.y_partial,
-        )
-        if self.apart:
-            self.apart.activate(self.xp, y, y)
-
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """All gradients, piece by piece."""
-        if self.apart:
-            self.apart.differentiate(self.xp, tops[0].data, tops[0].diff, self.before.data)
-        self._backward(
-            bottoms, tops, bottoms[0].diff, self.w.diff if self.w.trainable else self.nothing,
-            self.b.diff if self.b.trainable else self.nothing_flat, 0, self.no_constants,
-            [self.nothing] * 2, [self.nothing_flat] * 2,
-        )
-
-    def backward_bottoms_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx alone."""
-        if self.apart:
-            self.apart.differentiate(self.xp, tops[0].data, tops[0].diff, self.before.data)
-        if bottoms[0].diff is not None:
-            self._backward(
-                bottoms, tops, bottoms[0].diff, self.nothing, self.nothing_flat, 0,
-                self.no_constants, [self.nothing] * 2, [self.nothing_flat] * 2,
-            )
-
-    def gradient_bound_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> float:
-        """An element of dW is a sum over n examples of x d, one of db the sum of d."""
-        x, d = bottoms[0].data, self.before.data if self.apart else tops[0].diff
-        largest_x, largest_d = self.magnitude(x), max(1.0, self.slope) * self.magnitude(d)
-        # Products in float64 of numbers in the net's dtype; 1 % makes up for rounding of sums.
-        return 1.01 * len(x) * max(1.0, largest_x) * largest_d if largest_x < math.inf else math.inf
-
-    def backward_update_kernel(
-        self, bottoms: list[Blob], tops: list[Blob], update: Any
-    ) -> None:
-        """W and b changed block by block; db is filled, dW is not."""
-        self._backward(
-            bottoms, tops, None, self.nothing, self.b.diff, update.address, update.constants,
-            update.histories[self.w.name], update.histories[self.b.name],
-        )
-
-    def _backward(
-        self, bottoms: list[Blob], tops: list[Blob], dx: Array, dw: Array, db: Array, address: int,
-        constants: Array, of_w: Sequence[Array], of_b: Sequence[Array],
-    ) -> None:
-        assert self.run.team is not None
-        x, y, d = bottoms[0].data, tops[0].data, tops[0].diff
-        before = self.before.data if self.neuron else d
-        if self.apart:
-            d = before
-        dense_backward(
-            self.run.team.board, x.reshape(len(x), -1), y, d, self.slope, before, self.w.data,
-            self.b.data, dw, db, self.nothing if dx is None else dx.reshape(len(x), -1),
-            dx is not None, self.x_partial, self.block, address, *of_w, *of_b, constants,
-        )
-
-    # With CUDA.
-
-    def use_kernels(self) -> None:
-        """Only large weights are changed without filling their diffs."""
-        super().use_kernels()
-        if self.run.device is None and self.w.size < LARGE:
-            self.backward_update = None
 
     @property
     def _functions(self) -> str:
@@ -295,203 +177,6 @@ class Dense(Layer):
         dx = bottoms[0].diff
         if dx is not None:
             self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(dx), -1))
-
-
-# Kernels.
-
-@kernel
-def _forward_columns(i, team, x, w, b, slope, y, width):
-    start, stop = i * width, min((i + 1) * width, w.shape[1])
-    for left in range(start, stop, COLUMNS):
-        right = min(left + COLUMNS, stop)
-        for first in range(0, len(x), ROWS):  # so that _activate finds in cache what gemm wrote
-            last = min(first + ROWS, len(x))
-            gemm(team, x[first:last], w[:, left:right], y[first:last, left:right], False)
-            for row in range(first, last):
-                _activate(y[row, left:right], b[left:right], slope)
-
-
-@kernel
-def _forward_rows(i, team, x, w, b, slope, y, width):
-    start, stop = i * width, min((i + 1) * width, len(x))
-    gemm(team, x[start:stop], w, y[start:stop], False)
-    for row in range(start, stop):
-        _activate(y[row], b, slope)
-
-
-@kernel
-def _forward_inputs(i, team, x, w, partial, width):
-    start, stop = i * width, min((i + 1) * width, len(w))
-    gemm(team, x[:, start:stop], w[start:stop], partial[i, : len(x)], False)
-
-
-@kernel
-def _forward_sum(i, partial, b, slope, y, width):
-    for row in range(i * width, min((i + 1) * width, len(y))):
-        for j in range(y.shape[1]):
-            y[row, j] = partial[0, row, j]
-        for piece in range(1, len(partial)):
-            for j in range(y.shape[1]):
-                y[row, j] += partial[piece, row, j]
-        _activate(y[row], b, slope)
-
-
-@kernel
-def _activate(y, b, slope):
-    """y = a(y + b), where a multiplies what is not positive by `slope`; NaN stays NaN."""
-    slope = y.dtype.type(slope)
-    for j in range(y.size):
-        value = y[j] + b[j]
-        y[j] = slope * value if value <= 0 else value
-
-
-@kernel
-def dense_forward(team, x, w, b, slope, y, partial):
-    """Cut by inputs where there is room for partial sums, else by units or by examples."""
-    inputs, units = w.shape
-    if len(partial) > 0:
-        width = _width(inputs)
-        count = -(-inputs // width)
-        parallel_for(team, _forward_inputs, count, (team, x, w, partial, width))
-        parallel_for(team, _forward_sum, -(-len(x) // 32), (partial[:count], b, slope, y, 32))
-    elif units >= LONG:
-        width = _width(units)
-        count = -(-units // width)
-        parallel_for(team, _forward_columns, count, (team, x, w, b, slope, y, width))
-    else:
-        parallel_for(team, _forward_rows, -(-len(x) // 64), (team, x, w, b, slope, y, 64))
-
-
-@kernel
-def _width(length):
-    """Of each of PIECES pieces, a multiple of a cache line."""
-    return _multiple(-(-length // PIECES))
-
-
-@kernel
-def _multiple(length):
-    """The length in whole cache lines."""
-    return -(-length // 16) * 16
-
-
-@kernel
-def _slope_rows(i, y, dy, slope, d, width):
-    slope = y.dtype.type(slope)
-    for row in range(i * width, min((i + 1) * width, len(y))):
-        for j in range(y.shape[1]):
-            d[row, j] = dy[row, j] if y[row, j] > 0 else slope * dy[row, j]
-
-
-@kernel(fastmath={"reassoc"})
-def _sum_rows(d, left, right, total):
-    """The sums of these columns; four rows at a time, for the sake of memory."""
-    whole = len(d) // 4 * 4
-    total[:] = 0
-    for row in range(0, whole, 4):
-        d0, d1 = d[row, left:right], d[row + 1, left:right]
-        d2, d3 = d[row + 2, left:right], d[row + 3, left:right]
-        for j in range(total.size):
-            total[j] += (d0[j] + d1[j]) + (d2[j] + d3[j])
-    for row in range(whole, len(d)):
-        more = d[row, left:right]
-        for j in range(total.size):
-            total[j] += more[j]
-
-
-@kernel
-def _backward_piece(
-    i, team, x, d, w, b, dw, db, dx, wants_dx, height, width, partial, scratch, update, w_first,
-    w_second, b_first, b_second, constants,
-):
-    """The gradients of piece i of W, a block that stays in cache at a time."""
-    inputs, units = w.shape
-    across = -(-units // width)
-    first, left = i // across * height, i % across * width
-    last, right = min(first + height, inputs), min(left + width, units)
-    target = dx[:, first:last] if across == 1 else partial[i % across, : len(x), first:last]
-    few = len(x) <= FEW
-    columns = min(right - left, FEW_BLOCK if few else WIDEST)
-    # Products of many examples have tiles of four rows.
-    rows = max(FEW_BLOCK // columns, 1) if few else min(max(BLOCK // columns // 4 * 4, 4), HIGHEST)
-    for c in range(left, right, columns):
-        c_end = min(c + columns, right)
-        if update == 0 and dw.size > 0:
-            gemm(team, x[:, first:last].T, d[:, c:c_end], dw[first:last, c:c_end], False)
-        if wants_dx and not few:
-            gemm(team, d[:, c:c_end], w[first:last, c:c_end].T, target, c > left)
-        for r in range(first, last, rows):
-            r_end = min(r + rows, last)
-            if wants_dx and few:
-                part = target[:, r - first : r_end - first]
-                gemm(team, d[:, c:c_end], w[r:r_end, c:c_end].T, part, c > left)
-            if update != 0:
-                g = scratch[i, : (r_end - r) * (c_end - c)].reshape(r_end - r, c_end - c)
-                gemm(team, x[:, r:r_end].T, d[:, c:c_end], g, False)
-                if c_end - c == units:
-                    call_update(
-                        update, w[r:r_end].reshape(-1), g.reshape(-1),
-                        w_first[r:r_end].reshape(-1), w_second[r:r_end].reshape(-1), constants,
-                    )
-                else:
-                    for k in range(r_end - r):
-                        call_update(
-                            update, w[r + k, c:c_end], g[k], w_first[r + k, c:c_end],
-                            w_second[r + k, c:c_end], constants,
-                        )
-        if db.size > 0 and last == inputs:
-            g_bias = db[c:c_end]
-            _sum_rows(d, c, c_end, g_bias)
-            if update != 0:
-                call_update(
-                    update, b[c:c_end], g_bias, b_first[c:c_end], b_second[c:c_end], constants
-                )
-
-
-@kernel
-def _grid(examples, inputs, units):
-    """Height and width of the pieces into which a backward pass cuts W (inputs, units).
-
-    Rows lie in memory end to end, and are updated twice as fast as columns cut out of them, so
-    pieces are wide; matrix products of many examples are faster where they are high.
-    """
-    height = max(_width(inputs), min(max(examples // 2, 16), 128 if units >= LONG else 64))
-    across = max(PIECES // -(-inputs // height), 1)
-    return height, max(_multiple(-(-units // across)), LONG)
-
-
-@kernel
-def _dx_sum(i, partial, dx, width):
-    for row in range(i * width, min((i + 1) * width, len(dx))):
-        for j in range(dx.shape[1]):
-            dx[row, j] = partial[0, row, j]
-        for piece in range(1, len(partial)):
-            for j in range(dx.shape[1]):
-                dx[row, j] += partial[piece, row, j]
-
-
-@kernel
-def dense_backward(
-    team, x, y, dy, slope, before, w, b, dw, db, dx, wants_dx, partial, scratch, update, w_first,
-    w_second, b_first, b_second, constants,
-):
-    """All gradients, W's in pieces.
-
-    Without an update (an address, or 0) fills dw and db where they are not empty; with one changes
-    w and b instead, and db is work space.
-    """
-    inputs, units = w.shape
-    d = dy
-    if slope != 1:
-        d = before
-        parallel_for(team, _slope_rows, -(-len(y) // 64), (y, dy, slope, before, 64))
-    height, width = _grid(len(x), inputs, units)
-    across = -(-units // width)
-    parallel_for(team, _backward_piece, -(-inputs // height) * across, (
-        team, x, d, w, b, dw, db, dx, wants_dx, height, width, partial, scratch, update, w_first,
-        w_second, b_first, b_second, constants,
-    ))
-    if across > 1 and wants_dx:
-        parallel_for(team, _dx_sum, -(-len(dx) // 32), (partial[:across], dx, 32))
 
 
 # CUDA.  Elements are counted with 32 bits, whose division is fast.

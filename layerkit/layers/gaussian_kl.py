@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from layerkit.backends import cuda
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import kernel
 from layerkit.blob import Blob
 from layerkit.layers.loss import WIDE, Loss, rows
 from layerkit.settings import NotNegative, Tops
@@ -75,24 +72,6 @@ class GaussianKL(Loss):
             if bottom.diff is not None:
                 self.xp.multiply(scale, value, out=rows(bottom.diff))
 
-    # With kernels.
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The divergence of each example."""
-        divergence(*self._four(bottoms), tops[0].data)
-
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """All diffs at once."""
-        four = self._four(bottoms)
-        diffs = [four[0][:0] if b.diff is None else rows(b.diff) for b in bottoms]
-        diffs += [four[0][:0]] * (4 - len(diffs))
-        divergence_backward(*four, tops[0].diff, *diffs)
-
-    def _four(self, bottoms: list[Blob]) -> list[Array]:
-        """The bottoms as kernels take them: without a prior, the last two have no rows."""
-        given = [rows(b.data) for b in bottoms]
-        return given + [given[0][:0]] * (4 - len(given))
-
     # With CUDA.
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -117,54 +96,6 @@ class GaussianKL(Loss):
             CUDA, "divergence", device.blocks(len(mean) * lanes), *mean.shape, lanes, *four,
             tops[0].diff if diffs else None, tops[0].data, *[*diffs, *[None] * 4][:4],
         )
-
-
-# Kernels.
-
-
-@kernel
-def _deviations(mean, log_variance, prior_mean, prior_log_variance, row, j):
-    """In float64, as a latent space is small."""
-    m, t = float(mean[row, j]), float(log_variance[row, j])
-    if len(prior_mean) == 0:
-        return m, t, 1.0
-    prior = float(prior_log_variance[row, j])
-    return m - float(prior_mean[row, j]), t - prior, math.exp(-prior)
-
-
-@kernel
-def divergence(mean, log_variance, prior_mean, prior_log_variance, loss):
-    """A prior without rows is the standard normal."""
-    for row in range(len(loss)):
-        total = 0.0
-        for j in range(mean.shape[1]):
-            m, t, precision = _deviations(
-                mean, log_variance, prior_mean, prior_log_variance, row, j
-            )
-            total += m * m * precision + (math.expm1(t) - t)
-        loss[row] = 0.5 * total
-
-
-@kernel
-def divergence_backward(
-    mean, log_variance, prior_mean, prior_log_variance, scale, dmean, dlog_variance, dprior_mean,
-    dprior_log_variance,
-):
-    """Diffs without rows are left out."""
-    for row in range(len(scale)):
-        for j in range(mean.shape[1]):
-            m, t, precision = _deviations(
-                mean, log_variance, prior_mean, prior_log_variance, row, j
-            )
-            slope, v = m * precision, math.expm1(t)
-            if len(dmean) > 0:
-                dmean[row, j] = scale[row] * slope
-            if len(dlog_variance) > 0:
-                dlog_variance[row, j] = 0.5 * scale[row] * v
-            if len(dprior_mean) > 0:
-                dprior_mean[row, j] = -scale[row] * slope
-            if len(dprior_log_variance) > 0:
-                dprior_log_variance[row, j] = -0.5 * scale[row] * (v + m * slope)
 
 
 # CUDA.

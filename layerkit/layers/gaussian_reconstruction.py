@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-from layerkit.backends.kernels import exp, kernel, log, log_product, parallel_for
 from layerkit.blob import Blob
 from layerkit.layers.loss import rows
 from layerkit.layers.reconstruction import (
-    PIECES,
     QUANTISATION_VARIANCE,
     Reconstruction,
-    cpu_kernels,
     cuda_kernels,
 )
 from layerkit.settings import NotNegative, Tops
@@ -62,11 +59,6 @@ class GaussianReconstruction(Reconstruction):
         if bottoms[2].diff is not None:
             self.xp.multiply(0.5 * scale, (1 / v - r * r) * e, out=rows(bottoms[2].diff))
 
-    forward_kernel, backward_kernel, forward_backward_kernel = cpu_kernels(
-        lambda layer, team, data, diffs, floor, scale, loss, sums: likelihood(
-            team, *data, floor, scale, loss, sums, *diffs
-        )
-    )
     forward_cuda, backward_cuda, forward_backward_cuda = cuda_kernels("""
 __device__ inline void explain(
     real d, real v, real, real, real, real* term, real* r, real* by_skew)
@@ -76,68 +68,3 @@ __device__ inline void explain(
     *term = log(v) + d * *r;
 }
 """)
-
-
-# Kernels.
-
-SMALLEST = 2.0**-126  # normal number in float32
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _likelihood_piece(i, x, mean, log_variance, floor, scale, sums, dx, dmean, dlog_variance):
-    row, piece = i // PIECES, i % PIECES
-    width = -(-x.shape[1] // (PIECES * 16)) * 16
-    start, stop = min(piece * width, x.shape[1]), min((piece + 1) * width, x.shape[1])
-    number = x.dtype.type
-    base, one, half, s = number(floor), number(1), number(0.5), scale[row]
-    xs, ms, ls = x[row, start:stop], mean[row, start:stop], log_variance[row, start:stop]
-    total = number(0)
-    if len(dmean) == 0 or len(dlog_variance) == 0:
-        for j in range(xs.size):
-            v = exp(ls[j]) + base
-            difference = xs[j] - ms[j]
-            total += log(v) + difference * (difference / v)
-        if len(dmean) > 0:
-            out = dmean[row, start:stop]
-            for j in range(xs.size):
-                out[j] = -s * ((xs[j] - ms[j]) / (exp(ls[j]) + base))
-        if len(dlog_variance) > 0:
-            out = dlog_variance[row, start:stop]
-            for j in range(xs.size):
-                e = exp(ls[j])
-                inverse = one / (e + base)
-                r = (xs[j] - ms[j]) * inverse
-                out[j] = (half * s) * ((inverse - r * r) * e)
-    else:
-        dms, dls = dmean[row, start:stop], dlog_variance[row, start:stop]
-        for j in range(xs.size):
-            dls[j] = exp(ls[j])
-        fourth = xs.size // 4 if base >= SMALLEST else 0
-        e1, e2, e3 = dls[fourth:], dls[2 * fourth :], dls[3 * fourth :]
-        for j in range(fourth):
-            total += log_product(dls[j] + base, e1[j] + base, e2[j] + base, e3[j] + base)
-        for j in range(4 * fourth, xs.size):
-            total += log(dls[j] + base)
-        for j in range(xs.size):
-            e = dls[j]
-            inverse = one / (e + base)
-            difference = xs[j] - ms[j]
-            r = difference * inverse
-            total += difference * r
-            dms[j] = -s * r
-            dls[j] = (half * s) * ((inverse - r * r) * e)
-    if len(dx) > 0:
-        out = dx[row, start:stop]
-        for j in range(xs.size):
-            out[j] = s * ((xs[j] - ms[j]) / (exp(ls[j]) + base))
-    sums[row, piece] = total
-
-
-@kernel
-def likelihood(team, x, mean, log_variance, floor, scale, loss, sums, dx, dmean, dlog_variance):
-    """The loss of each row and its derivatives times `scale`; diffs without rows are left out."""
-    parallel_for(team, _likelihood_piece, len(x) * PIECES, (
-        x, mean, log_variance, floor, scale, sums, dx, dmean, dlog_variance
-    ))
-    for row in range(len(x)):
-        loss[row] = 0.5 * (sums[row].sum() + x.shape[1] * math.log(2 * math.pi))

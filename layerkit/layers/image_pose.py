@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, Side, Turns, normal_quantile
@@ -63,10 +61,6 @@ class ImagePose(PoseLayer):
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Checks the shape; no parameters."""
         self.check_picture(shapes[0])
-        if self.run.team is not None:
-            self.frame = self.buffer((4 * (self.side - 1),))
-            self.windows = self.buffer((4, self.side))
-            self.sums = self.buffer((4, 4), "float64")
         return [(self.latents,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -78,9 +72,9 @@ class ImagePose(PoseLayer):
             by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
             return self.xp.matmul(self._window(y, width), by_row)
 
-        self._measure(moments, tops[0].data)
+        self.measure(moments, tops[0].data)
 
-    def _measure(self, moments: Callable[[Array, Array, Array], Array], u: Array) -> None:
+    def measure(self, moments: Callable[[Array, Array, Array], Array], u: Array) -> None:
         """Fills u; moments(x, y, width)[:, i, j] sums window * (Y - y)^i * (X - x)^j * light."""
         xp = self.xp
         x = y = xp.zeros(len(u))
@@ -148,86 +142,3 @@ class ImagePose(PoseLayer):
             + 3 * c * s * s * moment[:, 2, 1] + s**3 * moment[:, 3, 0]
         )
         return third / mass - 3 * first * second / mass + 2 * first**3
-
-    # With kernels.
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The same, with levels and moments picture by picture."""
-        assert self.run.team is not None
-        board = self.run.team.board
-        image = bottoms[0].data.reshape(-1, self.side, self.side)
-        level = self.sums.data[:, 0, 0].astype(image.dtype)
-        levels(board, image, self.threshold, self.frame.data, level)
-
-        def moments(x: Array, y: Array, width: Array) -> Array:
-            sum_moments(board, image, level, x, y, width, self.windows.data, self.sums.data)
-            return self.sums.data
-
-        self._measure(moments, tops[0].data)
-
-
-# Kernels.
-
-
-@kernel
-def _middle(values):
-    """The median of an even number of values, which are put in order."""
-    values.sort()
-    half = values.size // 2
-    return values.dtype.type(0.5) * (values[half - 1] + values[half])
-
-
-@kernel
-def _level_piece(i, images, threshold, frames, level):
-    image, frame, side = images[i], frames[i], images.shape[1]
-    for k in range(side - 1):
-        frame[4 * k], frame[4 * k + 1] = image[0, k], image[side - 1, k + 1]
-        frame[4 * k + 2], frame[4 * k + 3] = image[k + 1, 0], image[k, side - 1]
-    sky = _middle(frame)
-    for k in range(frame.size):
-        frame[k] = abs(frame[k] - sky)
-    level[i] = sky + frame.dtype.type(threshold) * _middle(frame)
-
-
-@kernel
-def levels(team, images, threshold, frames, level):
-    """ImagePose._level; frames is work space."""
-    parallel_for(team, _level_piece, len(images), (images, threshold, frames, level))
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz"})
-def _moment_piece(i, images, level, x, y, width, windows, sums):
-    image, base, zero = images[i], level[i], level.dtype.type(0)
-    side, scale = len(image), -0.5 / (width[i] * width[i])
-    middle = (side - 1) / 2
-    w0, w1, w2, w3 = windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3]
-    for c in range(side):
-        d = c - middle - x[i]
-        w = math.exp(scale * d * d)
-        w0[c], w1[c], w2[c], w3[c] = w, w * d, w * d * d, w * d * d * d
-    sums[i] = 0
-    for r in range(side):
-        row = image[r]
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for c in range(side):
-            light = max(row[c] - base, zero)
-            s0 += light * w0[c]
-            s1 += light * w1[c]
-            s2 += light * w2[c]
-            s3 += light * w3[c]
-        d = r - middle - y[i]
-        w = math.exp(scale * d * d)
-        for k in range(4):
-            sums[i, k, 0] += w * s0
-            sums[i, k, 1] += w * s1
-            sums[i, k, 2] += w * s2
-            sums[i, k, 3] += w * s3
-            w *= d
-
-
-@kernel
-def sum_moments(team, images, level, x, y, width, windows, sums):
-    """sums[:, i, j] = sum of window * (Y - y)^i * (X - x)^j * light; windows is work space."""
-    parallel_for(team, _moment_piece, len(images), (
-        images, level, x, y, width, windows, sums
-    ))

@@ -10,9 +10,6 @@ import numpy as np
 from layerkit.arrays import numbers
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import kernel, parallel_for
-from layerkit.backends.philox import philox_block
-from layerkit.blob import Blob
 from layerkit.data.order import epoch_order, passages
 from layerkit.layer import Shape
 from layerkit.layers.data import Augmentation, Data, Scale, readable
@@ -62,8 +59,6 @@ class MemoryData(Data):
         """All axes but the first."""
         if self.run.device is None:
             self.resident = [self.backend.asarray(a) for a in self.arrays]
-            self.flat = [a.reshape(len(a), -1) for a in self.resident]
-            self.no_table = np.zeros((0, 0), np.int64)
         return [a.shape[1:] for a in self.arrays]
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -102,31 +97,6 @@ class MemoryData(Data):
             return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
         index = self.rows(epoch, start, stop)
         return [a[index] for a in self.resident]
-
-    # With kernels.
-
-    def can_use_kernels(self) -> bool:
-        """Kernels read integers, and floats of 32 or 64 bits; on a GPU others are converted."""
-        if self.run.device is not None:
-            return super().can_use_kernels()
-        return all(a.dtype != "float16" for a in self.arrays)
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Gathers, turns and scales in one pass."""
-        rows, filled, run = len(tops[0].data), 0, self.run
-        assert run.team is not None
-        for epoch, start, stop in passages(self.position, rows, self.count):
-            index = self.rows(epoch, start, stop)
-            for i, top in enumerate(tops):
-                first = i == 0
-                gather(
-                    run.team.board, self.flat[i], index, top.data.reshape(rows, -1), filled,
-                    self.scale if first else 1.0,
-                    self.table if first and self.augment else self.no_table,
-                    run.seed, self.stream, run.passes,
-                )
-            filled += stop - start
-        self.position += rows
 
     # With CUDA.
 
@@ -173,32 +143,6 @@ def _own(array: np.ndarray, given: Any) -> np.ndarray:
     """A copy, unless the array lies in a file that is mapped for reading only."""
     mapped = isinstance(given, np.memmap) and not given.flags.writeable
     return array if mapped and np.may_share_memory(array, given) else np.array(array, order="C")
-
-
-# Kernels.
-
-
-@kernel
-def _gather_row(i, source, index, out, filled, scale, table, seed, stream, step):
-    row = filled + i
-    image, target = source[index[i]], out[row]
-    factor = out.dtype.type(scale)
-    if len(table) == 0:
-        for j in range(target.size):
-            target[j] = out.dtype.type(image[j]) * factor
-        return
-    which = table[philox_block(row // 4, seed, stream, step)[row % 4] & np.uint64(7)]
-    for offset in range(0, target.size, which.size):  # one image after another
-        for j in range(which.size):
-            target[offset + j] = out.dtype.type(image[offset + which[j]]) * factor
-
-
-@kernel
-def gather(team, source, index, out, filled, scale, table, seed, stream, step):
-    """out[filled + i] = source[index[i]] * scale, turned if there is a table of symmetries."""
-    parallel_for(team, _gather_row, len(index), (
-        source, index, out, filled, scale, table, seed, stream, step
-    ))
 
 
 # CUDA.

@@ -48,9 +48,9 @@ class Reconstruction(Loss):
         self.floor = floor
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """As any loss; kernels need room for the sums of pieces of an example."""
-        pieces = -(-math.prod(shapes[0]) // CHUNK) if self.run.device is not None else PIECES
-        self.sums = self.buffer((pieces,), "float64")
+        """As any loss; a GPU needs room for the sums of pieces of an example."""
+        if self.run.device is not None:
+            self.sums = self.buffer((-(-math.prod(shapes[0]) // CHUNK),), "float64")
         return super().setup(shapes)
 
 
@@ -79,31 +79,6 @@ def methods(kind: str, run: Callable[[Any, list[Blob], list[Blob], list[Any]], N
     for method in (forward, backward, forward_backward):
         method.__name__ += f"_{kind}"
     return forward, backward, forward_backward
-
-
-# Kernels.
-
-PIECES = 4  # into which an example is cut
-
-
-def cpu_kernels(likelihood: Callable[..., None]) -> Methods:
-    """forward_kernel, backward_kernel and forward_backward_kernel.
-
-    Args:
-        likelihood: calls the kernel with what it is given: the layer, the team, the bottoms' data
-            and diffs, of which those without rows are left out, floor, scale, loss and sums.
-    """
-
-    def run(self: Any, bottoms: list[Blob], tops: list[Blob], diffs: list[Any]) -> None:
-        data = [rows(b.data) for b in bottoms]
-        scale = tops[0].data if tops[0].diff is None else tops[0].diff
-        likelihood(
-            self, self.run.team.board, data,
-            [data[0][:0] if d is None else rows(d) for d in diffs], self.floor, scale,
-            tops[0].data, self.sums.data,
-        )
-
-    return methods("kernel", run)
 
 
 # CUDA.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends import cuda, philox
-from layerkit.backends.kernels import exp, kernel, parallel_for
-from layerkit.backends.philox import normal_block
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Tops
@@ -52,24 +50,6 @@ class Reparameterize(Layer):
         if bottoms[1].diff is not None:
             self.xp.multiply(dz, 0.5 * self.scaled.data, out=bottoms[1].diff)
 
-    # With kernels.
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """z = mean + sd * noise, drawn as it is needed."""
-        assert self.run.team is not None
-        run = self.run
-        reparameterize(
-            self.run.team.board, bottoms[0].data.reshape(-1), bottoms[1].data.reshape(-1),
-            self.scaled.data.reshape(-1), tops[0].data.reshape(-1), run.sample, run.seed,
-            self.stream, run.passes,
-        )
-
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Both diffs at once."""
-        dz = tops[0].diff.reshape(-1)
-        diffs = [dz[:0] if b.diff is None else b.diff.reshape(-1) for b in bottoms]
-        reparameterize_backward(self.scaled.data.reshape(-1), dz, *diffs)
-
     # With CUDA.
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -95,42 +75,6 @@ class Reparameterize(Layer):
         """Seed, stream and where the number of the pass stands."""
         assert self.run.device is not None
         return (*philox.keys(self.run.seed, self.stream), self.run.device.clock)
-
-
-# Kernels.
-
-BLOCKS = 64  # of four numbers, in a piece of work
-
-
-@kernel
-def _reparameterize_piece(i, mean, log_variance, scaled, z, sample, seed, stream, step):
-    half = mean.dtype.type(0.5)
-    for block in range(i * BLOCKS, min((i + 1) * BLOCKS, -(-z.size // 4))):
-        noise = normal_block(block, seed, stream, step)
-        for k in range(min(4, z.size - 4 * block)):
-            j = 4 * block + k
-            scaled[j] = 0
-            if sample:
-                scaled[j] = mean.dtype.type(noise[k]) * exp(half * log_variance[j])
-            z[j] = mean[j] + scaled[j]
-
-
-@kernel
-def reparameterize(team, mean, log_variance, scaled, z, sample, seed, stream, step):
-    """Flat arrays of one length."""
-    parallel_for(team, _reparameterize_piece, -(-z.size // (4 * BLOCKS)), (
-        mean, log_variance, scaled, z, sample, seed, stream, step
-    ))
-
-
-@kernel
-def reparameterize_backward(scaled, dz, dmean, dlog_variance):
-    """Diffs of length zero are left out."""
-    half = dz.dtype.type(0.5)
-    for j in range(dmean.size):
-        dmean[j] = dz[j]
-    for j in range(dlog_variance.size):
-        dlog_variance[j] = dz[j] * (half * scaled[j])
 
 
 # CUDA.

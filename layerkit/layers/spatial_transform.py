@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import kernel, parallel_for
 from layerkit.blob import Blob
 from layerkit.layer import Shape
 from layerkit.layers.loss import rows
@@ -50,15 +47,12 @@ class SpatialTransform(PoseLayer):
             self.fail(f"expected a pose (n, 1 to {LATENTS}): angle, size, x, y; got {shapes[1]}")
         self.maps = self.buffer((2, 3))  # places = map @ (x, y, 1), of the top's pixels
         self.map_diffs = self.buffer((2, 3))
-        if self.run.team is not None:
-            self.at = self.buffer((self.side,), "int32")
-            self.part = self.buffer((4, self.side))
         return shapes[:1]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """y = sum over the four neighbours of each place of weight * pixel."""
         picture, y = rows(bottoms[0].data), rows(tops[0].data)
-        self._make_maps(bottoms[1].data)
+        self.make_maps(bottoms[1].data)
         _, _, corners = self._places(len(picture))
         y.fill(0)
         for place, weight in corners:
@@ -83,7 +77,7 @@ class SpatialTransform(PoseLayer):
                 ) * dy
                 for k, factor in enumerate((x, y, xp.ones_like(x))):
                     self.map_diffs.data[:, axis, k] = (d * factor).sum(axis=1)
-            self._pose_diff(bottoms[1].data, bottoms[1].diff)
+            self.pose_diff(bottoms[1].data, bottoms[1].diff)
 
     def _grid(self) -> tuple[Array, Array]:
         """x and y of every pixel, from the middle."""
@@ -123,7 +117,7 @@ class SpatialTransform(PoseLayer):
         shift = self.shift_spread * u[:, 2:]
         return scale * xp.cos(angle), scale * xp.sin(angle), shift[:, 0], shift[:, 1]
 
-    def _make_maps(self, u: Array) -> None:
+    def make_maps(self, u: Array) -> None:
         """Where to look for the pixels of the top."""
         a, b, x, y = self._similarity(u)
         maps = self.maps.data
@@ -134,7 +128,7 @@ class SpatialTransform(PoseLayer):
         else:
             maps[:, 0, 2], maps[:, 1, 2] = b * y - a * x, -b * x - a * y
 
-    def _pose_diff(self, u: Array, du: Array) -> None:
+    def pose_diff(self, u: Array, du: Array) -> None:
         """From the derivatives by the maps to those by the pose."""
         a, b, x, y = self._similarity(u)
         d: Any = self.map_diffs.data.astype("float64")
@@ -151,129 +145,3 @@ class SpatialTransform(PoseLayer):
         )
         for k in range(du.shape[1]):
             du[:, k] = every[k]
-
-    # With kernels.
-
-    def forward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The picture, pixel by pixel."""
-        assert self.run.team is not None
-        self._make_maps(bottoms[1].data)
-        resample(
-            self.run.team.board, rows(bottoms[0].data), self.maps.data, self.side,
-            rows(tops[0].data), self.at.data, self.part.data,
-        )
-
-    def backward_kernel(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Both diffs in one pass over the pixels."""
-        assert self.run.team is not None
-        picture, dy = rows(bottoms[0].data), rows(tops[0].diff)
-        resample_backward(
-            self.run.team.board, picture, self.maps.data, self.side, dy,
-            picture[:0] if bottoms[0].diff is None else rows(bottoms[0].diff),
-            self.map_diffs.data, self.at.data, self.part.data,
-        )
-        if bottoms[1].diff is not None:
-            self._pose_diff(bottoms[1].data, bottoms[1].diff)
-
-
-# Kernels.  Places are worked out for a row of pixels at a time, which vectorises; unsigned indices
-# spare the test for negative ones.
-
-
-@kernel
-def _places_of_row(r, m, side, at, right, down, inside_x, inside_y):
-    """Of row r: the number of the upper left neighbour of each place, how far right of and below
-    it the place is, and 0 where the place is outside the picture along x, or y, else 1."""
-    number = m.dtype.type
-    zero, one, last, middle = number(0), number(1), number(side - 1), number((side - 1) / 2)
-    most, width = np.int32(side - 2), np.int32(side)
-    y = number(r) - middle
-    x_step, y_step = m[0, 0], m[1, 0]
-    x_row, y_row = m[0, 1] * y + m[0, 2] + middle, m[1, 1] * y + m[1, 2] + middle
-    for c in range(side):
-        x = number(c) - middle
-        free_x, free_y = x_step * x + x_row, y_step * x + y_row
-        at_x = min(free_x if free_x > zero else zero, last)  # 0 where it is NaN
-        at_y = min(free_y if free_y > zero else zero, last)
-        column, row = min(np.int32(at_x), most), min(np.int32(at_y), most)
-        right[c] = at_x - number(column) + (free_x - free_x)  # NaN stays NaN
-        down[c] = at_y - number(row) + (free_y - free_y)
-        at[c] = row * width + column
-        inside_x[c] = one if at_x == free_x else zero
-        inside_y[c] = one if at_y == free_y else zero
-
-
-@kernel
-def _resample_piece(i, pictures, maps, side, tops, at, part):
-    picture, spots, across, down = pictures[i], at[i], part[i, 0], part[i, 1]
-    one, below = np.uint64(1), np.uint64(side)
-    for r in range(side):
-        _places_of_row(r, maps[i], side, spots, across, down, part[i, 2], part[i, 3])
-        top = tops[i, r * side : (r + 1) * side]
-        for c in range(side):
-            k, x = np.uint64(spots[c]), across[c]
-            a, b = picture[k], picture[k + one]
-            d, e = picture[k + below], picture[k + below + one]
-            above = a + x * (b - a)
-            top[c] = above + down[c] * (d + x * (e - d) - above)
-
-
-@kernel
-def resample(team, pictures, maps, side, tops, at, part):
-    """SpatialTransform.forward, given the maps; one example is a piece of work.
-
-    at (n, side) and part (n, 4, side) are work space.
-    """
-    parallel_for(team, _resample_piece, len(pictures), (pictures, maps, side, tops, at, part))
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz"})
-def _resample_backward_piece(i, pictures, maps, side, dtops, dpictures, dmaps, at, part):
-    number = pictures.dtype.type
-    picture, wanted = pictures[i], len(dpictures) > 0
-    spots, across, down, to_x, to_y = at[i], part[i, 0], part[i, 1], part[i, 2], part[i, 3]
-    zero, middle = number(0), number((side - 1) / 2)
-    one, below = np.uint64(1), np.uint64(side)
-    dpicture = dpictures[i] if wanted else dtops[i]  # which is not written
-    if wanted:
-        dpicture[:] = 0
-    dmaps[i] = 0
-    for r in range(side):
-        _places_of_row(r, maps[i], side, spots, across, down, to_x, to_y)
-        dtop = dtops[i, r * side : (r + 1) * side]
-        for c in range(side):
-            k, x, y, d = np.uint64(spots[c]), across[c], down[c], dtop[c]
-            if wanted:
-                lower = y * d
-                upper = d - lower
-                dpicture[k] += upper - x * upper
-                dpicture[k + one] += x * upper
-                dpicture[k + below] += lower - x * lower
-                dpicture[k + below + one] += x * lower
-            a, b = picture[k], picture[k + one]
-            e, f = picture[k + below], picture[k + below + one]
-            top, bottom = b - a, f - e
-            to_x[c] *= d * (top + y * (bottom - top))
-            to_y[c] *= d * (e - a + x * (bottom - top))
-        x_sum, x_moment, y_sum, y_moment = zero, zero, zero, zero
-        for c in range(side):
-            x = number(c) - middle
-            x_sum += to_x[c]
-            x_moment += to_x[c] * x
-            y_sum += to_y[c]
-            y_moment += to_y[c] * x
-        y = number(r) - middle
-        dmaps[i, 0, 0] += x_moment
-        dmaps[i, 0, 1] += x_sum * y
-        dmaps[i, 0, 2] += x_sum
-        dmaps[i, 1, 0] += y_moment
-        dmaps[i, 1, 1] += y_sum * y
-        dmaps[i, 1, 2] += y_sum
-
-
-@kernel
-def resample_backward(team, pictures, maps, side, dtops, dpictures, dmaps, at, part):
-    """Fills dmaps, and dpictures unless it has no rows."""
-    parallel_for(team, _resample_backward_piece, len(pictures), (
-        pictures, maps, side, dtops, dpictures, dmaps, at, part
-    ))

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-import numpy as np
-
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import exp, kernel, log, parallel_for
 from layerkit.blob import Blob
 from layerkit.layers.loss import rows
 from layerkit.layers.reconstruction import (
-    PIECES,
     QUANTISATION_VARIANCE,
     Reconstruction,
-    cpu_kernels,
     cuda_kernels,
 )
 from layerkit.settings import NotNegative, Number, Tops
@@ -121,13 +116,6 @@ class StudentReconstruction(Reconstruction):
         stretch = xp.where(y >= 0, g, 1 / g)
         return v, standard, g, stretch, variance, y, y / stretch
 
-    forward_kernel, backward_kernel, forward_backward_kernel = cpu_kernels(
-        # Without a skew x stands in, times 0: it is finite where the loss is.
-        lambda layer, team, data, diffs, *others: likelihood(
-            team, *[*data, data[0]][:4], *[*diffs, data[0][:0]][:4], *others,
-            1 if len(data) == 4 else 0, layer.degrees, layer.fold, layer.constant,
-        )
-    )
     forward_cuda, backward_cuda, forward_backward_cuda = cuda_kernels(r"""
 __device__ inline void explain(
     real d, real v, real skew, real degrees, real fold, real* term, real* r, real* by_skew)
@@ -143,109 +131,3 @@ __device__ inline void explain(
         - (y >= 0 ? p * u : -p * u);
 }
 """)
-
-
-# Kernels.
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _explain(d, v, skew, below, fold, one):
-    """Of a pixel: twice its loss without the constant; the loss's derivatives by d and by skew.
-
-    All numbers are of one precision, `one` too, from which the others come.
-    """
-    above = below + (one + one + one)
-    g = exp(skew)
-    h = one / g
-    rest = one - fold * fold
-    variance = rest * (g * g + h * h) + (one - rest - rest)
-    s, root = np.sqrt(variance), np.sqrt(v)
-    standard = d / root
-    y = fold * (g - h) + s * standard
-    shrink = h if y >= 0 else g
-    u = y * shrink
-    w = u * u
-    p = above * (u / (below + w))
-    q = p * shrink
-    by_s = rest * (g * g - h * h) / s
-    mean = (g + h) / (one + one)
-    term = log(v * (mean * mean / variance)) + above * log(one + w / below)
-    r = q * s / root
-    turn = p * u
-    by_skew = (
-        (g - h) / (g + h) - by_s / s + q * (fold * (g + h) + by_s * standard)
-        - (turn if y >= 0 else -turn)
-    )
-    return term, r, by_skew
-
-
-@kernel(fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _likelihood_piece(
-    i, x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, sums, skewed,
-    degrees, fold,
-):
-    row, piece = i // PIECES, i % PIECES
-    width = -(-x.shape[1] // (PIECES * 16)) * 16
-    start, stop = min(piece * width, x.shape[1]), min((piece + 1) * width, x.shape[1])
-    number = x.dtype.type
-    base, one, half, s = number(floor), number(1), number(0.5), scale[row]
-    below, c, given = number(degrees - 2), number(fold), number(skewed)
-    xs, ms = x[row, start:stop], mean[row, start:stop]
-    ls, ks = log_variance[row, start:stop], skew[row, start:stop]
-    total = number(0)
-    if len(dmean) > 0 and len(dlog_variance) > 0 and len(dskew) > 0:
-        dms, dls = dmean[row, start:stop], dlog_variance[row, start:stop]
-        dks = dskew[row, start:stop]
-        for j in range(xs.size):
-            e = exp(ls[j])
-            v, d = e + base, xs[j] - ms[j]
-            term, r, by_skew = _explain(d, v, given * ks[j], below, c, one)
-            total += term
-            dms[j] = -s * r
-            dls[j] = (half * s) * ((one - d * r) * (e / v))
-            dks[j] = s * by_skew
-    else:
-        for j in range(xs.size):
-            d, v = xs[j] - ms[j], exp(ls[j]) + base
-            term, _, _ = _explain(d, v, given * ks[j], below, c, one)
-            total += term
-        if len(dmean) > 0:
-            out = dmean[row, start:stop]
-            for j in range(xs.size):
-                d, v = xs[j] - ms[j], exp(ls[j]) + base
-                _, r, _ = _explain(d, v, given * ks[j], below, c, one)
-                out[j] = -s * r
-        if len(dlog_variance) > 0:
-            out = dlog_variance[row, start:stop]
-            for j in range(xs.size):
-                e = exp(ls[j])
-                v, d = e + base, xs[j] - ms[j]
-                _, r, _ = _explain(d, v, given * ks[j], below, c, one)
-                out[j] = (half * s) * ((one - d * r) * (e / v))
-        if len(dskew) > 0:
-            out = dskew[row, start:stop]
-            for j in range(xs.size):
-                d, v = xs[j] - ms[j], exp(ls[j]) + base
-                _, _, by_skew = _explain(d, v, given * ks[j], below, c, one)
-                out[j] = s * by_skew
-    if len(dx) > 0:
-        out = dx[row, start:stop]
-        for j in range(xs.size):
-            d, v = xs[j] - ms[j], exp(ls[j]) + base
-            _, r, _ = _explain(d, v, given * ks[j], below, c, one)
-            out[j] = s * r
-    sums[row, piece] = total
-
-
-@kernel
-def likelihood(
-    team, x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, loss, sums,
-    skewed, degrees, fold, constant,
-):
-    """The loss of each row and its derivatives times `scale`; diffs without rows are left out."""
-    parallel_for(team, _likelihood_piece, len(x) * PIECES, (
-        x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew, floor, scale, sums, skewed,
-        degrees, fold,
-    ))
-    for row in range(len(x)):
-        loss[row] = 0.5 * sums[row].sum() + x.shape[1] * constant

@@ -8,7 +8,6 @@ from typing import Annotated
 import numpy as np
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import update_kernel, view
 from layerkit.errors import NetError
 from layerkit.net import Net
 from layerkit.settings import Number, Positive
@@ -33,6 +32,7 @@ class Adam(Solver):
     """
 
     histories = ("m", "v")
+    formula = "adam"
 
     def __init__(
         self, net: Net, rate: Rate = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999,
@@ -79,10 +79,6 @@ class Adam(Solver):
         """The same for one element."""
         return CUDA
 
-    def update_kernel(self) -> int:
-        """The same in one pass over the arrays."""
-        return _adam(self.net.dtype)
-
     def constants(self, rate: float) -> tuple[float, ...]:
         """What does not depend on the element."""
         return (
@@ -91,23 +87,6 @@ class Adam(Solver):
             1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon,
             smallest_normal(self.net.dtype),
         )
-
-
-@update_kernel
-def _adam(size, w, g, m, v, constants):
-    w, g, m, v, c = view(w, size), view(g, size), view(m, size), view(v, size), view(constants, 8)
-    number = w.dtype.type
-    keep_m, add_m, keep_v, add_v = number(c[0]), number(c[1]), number(c[2]), number(c[3])
-    step, root, epsilon, tiny = number(c[4]), number(c[5]), number(c[6]), number(c[7])
-    zero = number(0)
-    for i in range(size):
-        gradient = g[i]  # read before anything is written, so that the loop vectorises
-        first = keep_m * m[i] + add_m * gradient
-        second = keep_v * v[i] + add_v * (gradient * gradient)
-        first = zero if abs(first) < tiny else first
-        second = zero if second < tiny else second
-        new = w[i] - step * first / (math.sqrt(second) * root + epsilon)
-        w[i], m[i], v[i] = new, first, second
 
 
 # CUDA.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import update_kernel, view
 from layerkit.net import Net
 from layerkit.settings import Number, Positive
 from layerkit.solvers.rates import Rate
@@ -22,6 +21,7 @@ class SGD(Solver):
     """
 
     histories = ("velocity",)
+    formula = "momentum"
 
     def __init__(
         self, net: Net, rate: Rate = 0.01,
@@ -44,10 +44,6 @@ class SGD(Solver):
         """The same for one element."""
         return CUDA
 
-    def update_kernel(self) -> int:
-        """The same in one pass over the arrays."""
-        return _momentum(self.net.dtype)
-
     def constants(self, rate: float) -> tuple[float, ...]:
         """Momentum, and what the gradient and the velocity are multiplied by in the step."""
         return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, smallest_normal(self.net.dtype)
@@ -58,6 +54,8 @@ class Nesterov(SGD):
 
     In the form of Sutskever et al. (2013) that needs the gradient only where the parameters are.
     """
+
+    formula = "momentum"
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
         """One step down the gradient and the velocity to come."""
@@ -73,27 +71,10 @@ class Nesterov(SGD):
         """The same for one element."""
         return CUDA
 
-    def update_kernel(self) -> int:
-        """The same in one pass over the arrays."""
-        return _momentum(self.net.dtype)
-
     def constants(self, rate: float) -> tuple[float, ...]:
         """The gradient has a part in the step."""
         tiny = smallest_normal(self.net.dtype)
         return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, tiny
-
-
-@update_kernel
-def _momentum(size, w, g, velocity, _, constants):
-    w, g, velocity, c = view(w, size), view(g, size), view(velocity, size), view(constants, 8)
-    number = w.dtype.type
-    momentum, of_g, of_velocity = number(c[0]), number(c[1]), number(c[2])
-    tiny, zero = number(c[7]), number(0)
-    for i in range(size):
-        gradient = g[i]  # read before anything is written, so that the loop vectorises
-        new = momentum * velocity[i] + gradient
-        new = zero if abs(new) < tiny else new
-        w[i], velocity[i] = w[i] - (of_g * gradient + of_velocity * new), new
 
 
 # CUDA.

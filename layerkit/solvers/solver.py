@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from layerkit.backends.base import Array
-from layerkit.backends.kernels import call_update, kernel, parallel_for
-from layerkit.backends.magnitude import Magnitude
-from layerkit.backends.threads import flushed
+from layerkit.engines.base import Update
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
 from layerkit.net import QUIET, Net, Plan, serialised
@@ -69,24 +66,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
     return isinstance(value, bool | int | float | complex | str | np.generic)
-
-
-@dataclass
-class Update:
-    """What a layer needs to change its parameters by itself.
-
-    Attributes:
-        address: of the compiled update, for `call_update` in a kernel.
-        constants: its float64 constants, of this step.
-        histories: name of a parameter -> two histories of its shape (twice the same, if the solver
-            has one only).
-        flat: the same histories beside the whole arena.
-    """
-
-    address: int
-    constants: np.ndarray
-    histories: dict[str, list[Array]]
-    flat: list[Array]
 
 
 class Solver(Checked):
@@ -146,19 +125,16 @@ class Solver(Checked):
         self.fuse = self.record = True
         self.curves: dict[str, np.ndarray] = {}
         self._update: Update | None = None
-        if net.run.team is not None and overrides(type(self), "update_kernel", ("update",)):
-            self._update = self._make_update()
+        kind = net.engine.formula(self.formula)
+        if kind and overrides(type(self), "formula", ("update",)):
+            self._update = Update(kind, np.zeros(8), *self._histories())
         self._cuda: CudaUpdate | None = None
         if net.run.device is not None and overrides(type(self), "update_cuda", ("update",)):
             constants = net.backend.zeros((CONSTANTS,), "float64")
             self._cuda = CudaUpdate(self.update_cuda(), constants, self._histories()[1])
         self._recorded: dict[Any, Recorded] = {}
-        self._magnitude = Magnitude(net.run.team, net.xp)
         self._plan: Plan | None = None
         self._planned: Any = None
-
-    def _make_update(self) -> Update:
-        return Update(self.update_kernel(), np.zeros(8), *self._histories())
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
         """Two histories of each parameter, and of the whole arena."""
@@ -204,7 +180,7 @@ class Solver(Checked):
             return float(self.steps(1, **inputs)[0])
         net, iteration, before, made = self.net, self.iteration, self.net.state(), False
         try:
-            with flushed(net.run.team):
+            with net.engine.flushed():
                 plan, rate = self.plan(), self.rate_now()
                 loss = net.run_forward(plan, inputs)
                 if not math.isfinite(loss):
@@ -242,12 +218,14 @@ class Solver(Checked):
         net, limit = self.net, self.largest_gradient()
         net.run_backward(plan, {})
         updates, spans = plan.updates, self._rest
-        if not all(x.layer.gradient_bound(x.bottoms, x.tops) <= limit for x in updates):
+        if not all(
+            net.runners[x.layer.name].gradient_bound(x.bottoms, x.tops) <= limit for x in updates
+        ):
             for layer, _, bottoms, tops, _ in updates:  # the bounds do not say: look at each number
-                layer.backward(bottoms, tops)
+                net.runners[layer.name].backward(bottoms, tops)
             updates, spans = [], net.arena.trainable_spans()
         diffs = [net.arena.diff[span] for span in spans]
-        sizes = [self._magnitude(diff) for diff in diffs]
+        sizes = [self.net.engine.magnitude(diff) for diff in diffs]
         if not all(size <= limit for size in sizes):
             raise NotFiniteError(self.not_finite(loss))
         self.iteration += 1
@@ -330,7 +308,7 @@ class Solver(Checked):
         limit = self.largest_gradient()
         name, size = next(
             (n, s) for n, p in self.net.params.items()
-            if p.trainable and not (s := self._magnitude(p.diff)) <= limit
+            if p.trainable and not (s := self.net.engine.magnitude(p.diff)) <= limit
         )
         return (
             f"the gradient is too large at iteration {self.iteration}: {size:.3g} in the diff of "
@@ -386,12 +364,7 @@ class Solver(Checked):
                     "parameters in place (w -= step), and return nothing"
                 )
         else:
-            assert self.net.run.team is not None
-            first, second = (a[span] for a in self._update.flat)
-            update_flat(
-                self.net.run.team.board, self._update.address, w, g, first, second,
-                self._update.constants,
-            )
+            self.net.engine.update(self._update, span, w, g)
 
     def _clip(self, diffs: list[Array], largest: float) -> None:
         """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
@@ -420,14 +393,12 @@ class Solver(Checked):
             f"{len(trained)} parameters)"
         )
 
-    # With kernels.
+    # By kernels.
 
-    def update_kernel(self) -> int:
-        """The address of the compiled update; see backends.kernels.update_kernel."""
-        raise NotImplementedError
+    formula: ClassVar[str | None] = None  # in engines/formulas/updates.h, of what `update` does
 
     def constants(self, rate: float) -> tuple[float, ...]:
-        """The eight numbers that the compiled update of step `self.iteration` takes."""
+        """The eight numbers that the formula of step `self.iteration` takes."""
         raise NotImplementedError
 
     def update_cuda(self) -> str:
@@ -438,20 +409,3 @@ class Solver(Checked):
         """
         raise NotImplementedError
 
-
-# Kernels.
-
-
-@kernel
-def _update_piece(i, address, w, g, first, second, constants, size):
-    piece = slice(i * size, min((i + 1) * size, w.size))
-    call_update(address, w[piece], g[piece], first[piece], second[piece], constants)
-
-
-@kernel
-def update_flat(team, address, w, g, first, second, constants):
-    """A solver's update of flat arrays of one length, in pieces of a fixed size."""
-    size = 16384
-    parallel_for(team, _update_piece, -(-w.size // size), (
-        address, w, g, first, second, constants, size
-    ))

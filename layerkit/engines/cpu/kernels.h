@@ -11,6 +11,9 @@ struct Kernels {
     int vector_bytes;
 
     void (*multiply)(Array a, Array b, Array c, bool add);
+    void (*products)(Array a, Array b, Array c);  // of as many matrices as there are
+    void (*copy)(Array from, Array to);
+    double (*magnitude)(Array array);  // the largest |a|; NaN where there is one
     void (*exponential)(Array x, Array y);
     void (*logarithm)(Array x, Array y);
     void (*update)(int kind, Array w, Array g, Array first, Array second, Array constants);

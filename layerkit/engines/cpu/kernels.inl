@@ -32,6 +32,60 @@ void multiply_arrays(Array a, Array b, Array c, bool add)
     });
 }
 
+void products(Array a, Array b, Array c)
+{
+    with_type(c, [&](auto t) {
+        using T = decltype(t);
+        i64 n = c.shape[1], m = c.shape[2], k = a.shape[2];
+        parallel(c.shape[0], [&](i64 i) {
+            multiply<T>(
+                {elements<T>(a) + i * n * k, n, k, k, 1}, {elements<T>(b) + i * k * m, k, m, m, 1},
+                {elements<T>(c) + i * n * m, n, m, m, 1}, false);
+        });
+    });
+}
+
+void copy(Array from, Array to)
+{
+    i64 size = to.size() * to.itemsize, piece = 1 << 18;
+    parallel((size + piece - 1) / piece, [&](i64 i) {
+        i64 start = i * piece;
+        std::memcpy(to.data + start, from.data + start, size_t(std::min(piece, size - start)));
+    });
+}
+
+// The bits of a number's magnitude, as an integer, are in the order of the magnitudes; those of NaN
+// come after those of infinity.
+template <class T, class Bits> double largest(const Array& array)
+{
+    constexpr Bits mask = std::numeric_limits<Bits>::max();
+    const char* data = array.data;
+    i64 size = array.size(), piece = std::max<i64>(1 << 15, (size + 63) / 64);
+    i64 count = (size + piece - 1) / piece;
+    Bits found[64] = {};
+    parallel(count, [&](i64 i) {
+        Bits most = 0;
+        for (i64 j = i * piece; j < std::min((i + 1) * piece, size); ++j) {
+            Bits bits;
+            std::memcpy(&bits, data + j * i64(sizeof(Bits)), sizeof(Bits));
+            bits &= mask;
+            most = bits > most ? bits : most;
+        }
+        found[i] = most;
+    });
+    Bits most = *std::max_element(found, found + 64);
+    T number;
+    std::memcpy(&number, &most, sizeof(T));
+    return number;
+}
+
+double magnitude(Array array)
+{
+    if (!array.size()) return 0;
+    return array.itemsize == 4 ? largest<float, std::int32_t>(array)
+                               : largest<double, std::int64_t>(array);
+}
+
 void exponential(Array x, Array y)
 {
     with_type(y, [&](auto t) {
@@ -302,6 +356,7 @@ void gather_rows(
 
 extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::multiply_arrays,
+    LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,

@@ -2,6 +2,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "flush.h"
 #include "kernels.h"
 #include "pool.h"
@@ -63,13 +67,34 @@ const layerkit::Kernels& best()
 const layerkit::Kernels* chosen = &best();
 
 // Calls a kernel of the chosen table with denormals flushed to zero.
-template <class... Arguments>
-auto kernel(void (*layerkit::Kernels::*member)(Arguments...))
+template <class Result, class... Arguments>
+auto kernel(Result (*layerkit::Kernels::*member)(Arguments...))
 {
-    return [member](Arguments... arguments) {
+    return [member](Arguments... arguments) -> Result {
         layerkit::Flushed flushed;
-        (chosen->*member)(arguments...);
+        return (chosen->*member)(arguments...);
     };
+}
+
+// Two pieces of work that wait for each other, for half a minute at most; whether both were run at
+// once, which takes a second thread.
+bool meet()
+{
+    std::atomic<int> begun{0}, met{0};
+    layerkit::parallel(2, [&](layerkit::i64) {
+        ++begun;
+        auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+        while (begun < 2 && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
+        if (begun == 2) ++met;
+    });
+    return met == 2;
+}
+
+// Adds 1 to every number, each in a piece of work of its own.
+void count(Array numbers)
+{
+    auto* data = layerkit::elements<std::int64_t>(numbers);
+    layerkit::parallel(numbers.size(), [&](layerkit::i64 i) { ++data[i]; });
 }
 
 }  // namespace
@@ -94,6 +119,17 @@ PYBIND11_MODULE(_cpu, m)
             }
         return false;
     });
+    m.def("flush", [] {
+        std::uint64_t before = layerkit::floating_state();
+        layerkit::flush_denormals();
+        return before;
+    });
+    m.def("restore", layerkit::set_floating_state);
+    m.def("meet", meet);
+    m.def("count", count);
+    m.def("products", kernel(&Kernels::products));
+    m.def("copy", kernel(&Kernels::copy));
+    m.def("magnitude", kernel(&Kernels::magnitude));
     m.def("multiply", kernel(&Kernels::multiply));
     m.def("exponential", kernel(&Kernels::exponential));
     m.def("logarithm", kernel(&Kernels::logarithm));

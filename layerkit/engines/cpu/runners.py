@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy as np
 from layerkit import layers as L
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.base import Runner
-from layerkit.layer import Layer
+from layerkit.data.order import passages
+from layerkit.engines.base import Runner, Update
 from layerkit.layers.loss import rows
 from layerkit.layers.neuron import Neuron
 
+SIXTY_FOUR = (1 << 64) - 1  # bits of a seed
+LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
 NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
 
 
@@ -35,72 +38,108 @@ def straight(neuron: Neuron | None) -> tuple[float, Neuron | None]:
     if isinstance(neuron, L.ReLU):
         return 0.0, None
     if isinstance(neuron, L.LeakyReLU):
-        return neuron.slope, None
+        return float(neuron.slope), None
     return 1.0, neuron
 
 
 class KernelRunner(Runner):
-    """A layer that is run by kernels of the extension module.
+    """A layer that is run by kernels of the extension module; defines `run_forward` and the like.
 
     Attributes:
+        engine: the engine.
         kernels: the extension module.
     """
 
-    def __init__(self, layer: Any, kernels: Any):
+    def __init__(self, layer: Any, engine: Any):
         super().__init__(layer)
-        self.layer: Any = layer
-        self.kernels = kernels
+        self.engine, self.kernels = engine, engine.kernels
+        self.forward, self.backward = self.run_forward, self.run_backward
+        self.forward_backward = None
 
     @classmethod
     def fits(cls, layer: Any) -> bool:
         """Return whether the kernels can do what the layer's settings ask for."""
         return True
 
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the data of every top; see Layer.forward."""
+        raise NotImplementedError
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the diffs of parameters and bottoms; see Layer.backward."""
+        raise NotImplementedError
+
 
 class Dense(KernelRunner):
     """Products with bias, activation and a solver's update, piece by piece."""
 
-    def __init__(self, layer: Any, kernels: Any):
-        super().__init__(layer, kernels)
-        self.slope, self.neuron = straight(layer.neuron)
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        if layer.w.size >= LARGE:
+            self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
+            self.backward_update = self.run_update
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x W + b)."""
         layer, y = self.layer, tops[0].data
-        self.kernels.dense_forward(
-            flat_rows(bottoms[0].data), layer.w.data, layer.b.data, self.slope, y
-        )
-        if self.neuron:
-            self.neuron.activate(layer.xp, y, y)
+        slope, neuron = straight(layer.neuron)
+        self.kernels.dense_forward(flat_rows(bottoms[0].data), layer.w.data, layer.b.data, slope, y)
+        if neuron:
+            neuron.activate(layer.xp, y, y)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
         w, b = self.layer.w, self.layer.b
-        self._backward(
-            bottoms, tops, w.diff if w.trainable else NOTHING, b.diff if b.trainable else NOTHING,
-            0, [NOTHING] * 4, NOTHING,
+        self._differentiate(tops)
+        self._run(
+            bottoms, tops, bottoms[0].diff, w.diff if w.trainable else NOTHING,
+            b.diff if b.trainable else NOTHING, 0, [NOTHING] * 4, NOTHING,
         )
 
-    def backward_update(self, bottoms: list[Blob], tops: list[Blob], update: Any) -> None:
-        """Compute dx and db, and change W and b; dW never reaches memory."""
+    def run_bottoms(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx alone."""
+        self._differentiate(tops)
+        if bottoms[0].diff is not None:
+            self._run(
+                bottoms, tops, bottoms[0].diff, NOTHING, NOTHING, 0, [NOTHING] * 4, NOTHING
+            )
+
+    def bound_gradient(self, bottoms: list[Blob], tops: list[Blob]) -> float:
+        """Return a bound: an element of dW is a sum over n examples of x d, one of db the sum of d.
+
+        Products are of float64 numbers; 1% makes up for the rounding of sums.
+        """
+        x, layer = bottoms[0].data, self.layer
+        slope, neuron = straight(layer.neuron)
+        largest_x = self.engine.magnitude(x)
+        d = layer.before.data if neuron else tops[0].diff
+        largest_d = max(1.0, slope) * self.engine.magnitude(d)
+        return 1.01 * len(x) * max(1.0, largest_x) * largest_d if largest_x < math.inf else math.inf
+
+    def run_update(self, bottoms: list[Blob], tops: list[Blob], update: Update) -> None:
+        """Change W and b block by block; db is filled, and dW never reaches memory."""
         w, b = self.layer.w, self.layer.b
         histories = [*update.histories[w.name], *update.histories[b.name]]
-        self._backward(
-            bottoms, tops, NOTHING, b.diff, update.kind, histories, update.constants
-        )
+        self._run(bottoms, tops, None, NOTHING, b.diff, update.kind, histories, update.constants)
 
-    def _backward(
-        self, bottoms: list[Blob], tops: list[Blob], dw: Array, db: Array, kind: int,
-        histories: list[Array], constants: Array,
+    def _differentiate(self, tops: list[Blob]) -> None:
+        """Compute d loss / d (x W + b) where the activation is not part of the kernel."""
+        neuron = straight(self.layer.neuron)[1]
+        if neuron:
+            before = self.layer.before.data
+            neuron.differentiate(self.layer.xp, tops[0].data, tops[0].diff, before)
+
+    def _run(
+        self, bottoms: list[Blob], tops: list[Blob], dx: Array | None, dw: Array, db: Array,
+        kind: int, histories: list[Array], constants: Array,
     ) -> None:
-        layer, y, d, dx = self.layer, tops[0].data, tops[0].diff, bottoms[0].diff
+        layer, y, d = self.layer, tops[0].data, tops[0].diff
+        slope, neuron = straight(layer.neuron)
         before = layer.before.data if layer.neuron else d
-        if self.neuron:
-            self.neuron.differentiate(layer.xp, y, d, before)
-            d = before
         self.kernels.dense_backward(
-            flat_rows(bottoms[0].data), y, d, self.slope, before, layer.w.data, layer.b.data, dw,
-            db, NOTHING if dx is None else flat_rows(dx), kind, *histories, constants,
+            flat_rows(bottoms[0].data), y, before if neuron else d, slope, before, layer.w.data,
+            layer.b.data, dw, db, NOTHING if dx is None else flat_rows(dx), kind, *histories,
+            constants,
         )
 
 
@@ -109,31 +148,32 @@ class Windowed(KernelRunner):
 
     transposed: ClassVar[bool] = False
 
-    def __init__(self, layer: Any, kernels: Any):
-        super().__init__(layer, kernels)
-        self.slope, self.neuron = straight(layer.neuron)
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
         self.geometry = np.array([layer.kernel, layer.stride, layer.pad, *layer.grid], np.int64)
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x * W + b), or its transpose."""
         layer, y = self.layer, tops[0].data
+        slope, neuron = straight(layer.neuron)
         self.kernels.windowed_forward(
-            bottoms[0].data, self._matrix(layer.w.data), layer.b.data, self.slope, y, self.geometry,
+            bottoms[0].data, self._matrix(layer.w.data), layer.b.data, slope, y, self.geometry,
             self.transposed,
         )
-        if self.neuron:
-            self.neuron.activate(layer.xp, y, y)
+        if neuron:
+            neuron.activate(layer.xp, y, y)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
         layer, y, d = self.layer, tops[0].data, tops[0].diff
+        slope, neuron = straight(layer.neuron)
         before = layer.before.data if layer.neuron else d
-        if self.neuron:
-            self.neuron.differentiate(layer.xp, y, d, before)
+        if neuron:
+            neuron.differentiate(layer.xp, y, d, before)
             d = before
         w, b = layer.w, layer.b
         self.kernels.windowed_backward(
-            bottoms[0].data, y, d, self.slope, before, self._matrix(w.data),
+            bottoms[0].data, y, d, slope, before, self._matrix(w.data),
             self._matrix(w.diff) if w.trainable else NOTHING, b.diff if b.trainable else NOTHING,
             or_nothing(bottoms[0].diff), self.geometry, self.transposed,
         )
@@ -155,16 +195,18 @@ class Deconvolution(Windowed):
 class Reconstruction(KernelRunner):
     """A likelihood and its derivatives in one pass over the pixels."""
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the negative log likelihood of each example."""
         self._run(bottoms, tops, [NOTHING] * 4)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the diffs, and the loss over again."""
         diffs = [NOTHING if b.diff is None else rows(b.diff) for b in bottoms]
         self._run(bottoms, tops, [*diffs, NOTHING][:4])
 
-    forward_backward = backward
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.forward_backward = self.run_backward
 
     def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         raise NotImplementedError
@@ -187,19 +229,20 @@ class StudentReconstruction(Reconstruction):
     def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         layer, top = self.layer, tops[0]
         self.kernels.student(
-            *[*(rows(b.data) for b in bottoms), NOTHING][:4], layer.floor, layer.degrees, layer.fold,
-            layer.constant, top.data if top.diff is None else top.diff, top.data, *diffs,
+            *[*(rows(b.data) for b in bottoms), NOTHING][:4], layer.floor, layer.degrees,
+            layer.fold, layer.constant, top.data if top.diff is None else top.diff, top.data,
+            *diffs,
         )
 
 
 class GaussianKL(KernelRunner):
     """The divergence of two normal distributions."""
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the divergence of each example."""
         self.kernels.divergence(*self._four(bottoms), tops[0].data)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all diffs at once."""
         diffs = [NOTHING if b.diff is None else rows(b.diff) for b in bottoms]
         self.kernels.divergence_backward(
@@ -214,15 +257,15 @@ class GaussianKL(KernelRunner):
 class Reparameterize(KernelRunner):
     """Noise that is drawn as it is needed."""
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute z = mean + sd * noise."""
         layer, run = self.layer, self.layer.run
         self.kernels.reparameterize(
             bottoms[0].data, bottoms[1].data, layer.scaled.data, tops[0].data, run.sample,
-            run.seed & (1 << 64) - 1, layer.stream, run.passes,
+            run.seed & SIXTY_FOUR, layer.stream, run.passes,
         )
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute both diffs at once."""
         self.kernels.reparameterize_backward(
             self.layer.scaled.data, tops[0].diff, *(or_nothing(b.diff) for b in bottoms)
@@ -233,32 +276,31 @@ class MemoryData(KernelRunner):
     """Rows that are gathered, turned and scaled in one pass."""
 
     @classmethod
-    def fits(cls, layer: Layer) -> bool:
+    def fits(cls, layer: Any) -> bool:
         """Return whether the arrays hold numbers of a kind that kernels read."""
-        arrays: list[np.ndarray] = layer.arrays  # type: ignore[attr-defined]
-        return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in arrays)
+        return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in layer.resident)
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fill the tops with the next rows."""
         layer, run = self.layer, self.layer.run
-        filled = 0
-        for epoch, start, stop in layer.passages(len(tops[0].data)):
+        rows, filled = len(tops[0].data), 0
+        for epoch, start, stop in passages(layer.position, rows, layer.count):
             index = layer.rows(epoch, start, stop)
-            for i, (array, top) in enumerate(zip(layer.arrays, tops, strict=True)):
+            for i, (array, top) in enumerate(zip(layer.resident, tops, strict=True)):
                 self.kernels.gather(
                     flat_rows(array), index, flat_rows(top.data), filled,
                     layer.scale if i == 0 else 1.0,
                     layer.table if i == 0 and layer.augment else NOTHING,
-                    run.seed & (1 << 64) - 1, layer.stream, run.passes,
+                    run.seed & SIXTY_FOUR, layer.stream, run.passes,
                 )
             filled += stop - start
-        layer.position += filled
+        layer.position += rows
 
 
 class ImagePose(KernelRunner):
     """Levels and moments, picture by picture."""
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Measure the poses."""
         layer = self.layer
         images = np.ascontiguousarray(bottoms[0].data).reshape(-1, layer.side, layer.side)
@@ -272,14 +314,14 @@ class ImagePose(KernelRunner):
 
         layer.measure(moments, tops[0].data)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Do nothing: the bottom is not differentiable."""
 
 
 class SpatialTransform(KernelRunner):
     """Pictures that are resampled pixel by pixel."""
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the resampled pictures."""
         layer = self.layer
         layer.make_maps(bottoms[1].data)
@@ -287,7 +329,7 @@ class SpatialTransform(KernelRunner):
             rows(bottoms[0].data), layer.maps.data, layer.side, rows(tops[0].data)
         )
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute both diffs in one pass over the pixels."""
         layer, (picture, pose) = self.layer, bottoms
         self.kernels.resample_backward(
