@@ -24,7 +24,13 @@ def brief(value: Any) -> str:
 
 
 class LayerkitError(Exception):
-    """Base class: something the user can put right."""
+    """Base class: something the user can put right.
+
+    Its message is one line, whatever names of files and texts of other libraries are in it.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 class NetError(LayerkitError):
@@ -61,3 +67,6 @@ class NotFiniteError(LayerkitError):
 
 class GradientError(LayerkitError, AssertionError):
     """A backward pass that disagrees with finite differences of its forward pass."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)

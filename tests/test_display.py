@@ -9,7 +9,8 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.display import Extra, brief
-from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior
+from layerkit.errors import DataError, GradientError
+from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior, open_source
 from layerkit.galaxy.baselines import GaussianFits, fit_gaussian
 from layerkit.galaxy.calibration import calibrate
 from layerkit.galaxy.sersic import SersicFits
@@ -45,6 +46,16 @@ def test_a_net_shows_its_table_in_consoles_and_notebooks():
     page = Text(shown._repr_html_())
     assert page.tags == ["pre"]
     assert page.text == str(shown)
+
+
+def test_errors_are_one_line_whatever_a_file_is_called(tmp_path):
+    path = tmp_path / "a\nb.txt"
+    path.write_text("not a picture")
+    with pytest.raises(DataError) as caught:
+        open_source(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "a b.txt" in str(caught.value)
+    assert str(GradientError("two\nlines")) == "two\nlines"  # a list of numbers that differ
 
 
 def test_a_profile_shows_its_table(rng):
