@@ -256,7 +256,11 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable):
     if everything.path.absolute().parent != out:  # a set prepared elsewhere
         unused += ["galaxies.h5", "contact_sheets"]
     train, watch = everything.images[rest[train]], everything.images[rest[watch]]
-    return train, watch, held_out, counts, prepared, unused
+    drawing = {
+        "ids": others.ids if others is not None else [everything.ids[i] for i in chosen],
+        "row_order": (everything if others is None else others).row_order,
+    }
+    return train, watch, held_out, counts, prepared, unused, drawing
 
 
 def read_net(args: SimpleNamespace, saved: dict[str, Any], given: bool) -> tuple[list, str]:
@@ -377,7 +381,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "gives now; resume with the same --data and --held-out, or start without --resume"
         )
 
-    train, validation, held_out, counts, prepared, unused = gather_galaxies(
+    train, validation, held_out, counts, prepared, unused, drawing = gather_galaxies(
         args, out, replacing
     )
     print(
@@ -552,7 +556,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     galaxy.write_json(out / "metrics.json", metrics)
 
     # 6. Figures, and a page that shows them all.
-    pages = galaxy.draw_figures(out, model, result, held_out, history)
+    pages = galaxy.draw_figures(out, model, result, held_out, history, **drawing)
     galaxy.write_report(out / "report.html", metrics, pages)
     print(galaxy.summary(metrics))
     print(f"open {out / 'report.html'}")

@@ -12,7 +12,7 @@ LONGEST = 80  # letters of a value in a message
 
 def brief(value: Any) -> str:
     """Show a value in a message: in one line, and only the beginning of a long one."""
-    if getattr(value, "ndim", 0):
+    if not isinstance(value, type) and getattr(value, "ndim", 0):  # types have it, too
         return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
         return "a whole number of more than 40 digits"
@@ -24,7 +24,13 @@ def brief(value: Any) -> str:
 
 
 class LayerkitError(Exception):
-    """Base class: something the user can put right."""
+    """Base class: something the user can put right.
+
+    Its message is one line, whatever names of files and texts of other libraries are in it.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 class NetError(LayerkitError):
@@ -61,3 +67,6 @@ class NotFiniteError(LayerkitError):
 
 class GradientError(LayerkitError, AssertionError):
     """A backward pass that disagrees with finite differences of its forward pass."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)

@@ -27,7 +27,7 @@ from scipy import integrate, ndimage, signal, special, stats
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
-from layerkit.layer import KERNELS
+from layerkit.engines.cpu.runners import RUNNERS
 from layerkit.layers.neuron import Neuron
 
 Shape = tuple[int, ...]
@@ -89,7 +89,7 @@ class Case:
     @property
     def has_kernels(self) -> bool:
         """Whether the layer is more than its array code."""
-        return any(hasattr(self.layer(), f"{name}_kernel") for name in KERNELS)
+        return type(self.layer()) in RUNNERS
 
     @property
     def arguments(self) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.display import Extra, brief
-from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior
+from layerkit.errors import DataError, GradientError
+from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior, open_source
 from layerkit.galaxy.baselines import GaussianFits, fit_gaussian
 from layerkit.galaxy.calibration import calibrate
 from layerkit.galaxy.sersic import SersicFits
@@ -47,6 +48,16 @@ def test_a_net_shows_its_table_in_consoles_and_notebooks():
     assert page.text == str(shown)
 
 
+def test_errors_are_one_line_whatever_a_file_is_called(tmp_path):
+    path = tmp_path / "a\nb.txt"
+    path.write_text("not a picture")
+    with pytest.raises(DataError) as caught:
+        open_source(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "a b.txt" in str(caught.value)
+    assert str(GradientError("two\nlines")) == "two\nlines"  # a list of numbers that differ
+
+
 def test_a_profile_shows_its_table(rng):
     profile = lk.Adam(net()).profile(1, x=rng.random((3, 6)), t=rng.random((3, 5)))
     assert Text(profile._repr_html_()).text == repr(profile) == str(profile)
@@ -68,7 +79,7 @@ def test_a_solver_and_its_plan_say_where_they_are(rng):
 def galaxy_set(count):
     return GalaxySet(
         images=np.zeros((count, 9, 9), np.float32), ids=[f"galaxy {i}" for i in range(count)],
-        crops=np.zeros((count, 3)), scales=np.ones(count),
+        crops=np.zeros((count, 3)), scales=np.ones(count), stretches=np.ones((count, 3)),
         excluded={f"other {i}": "too small" for i in range(count)}, source="a.zip", read=2 * count,
         settings={"size": 9}, path=Path("galaxies.h5"),
     )

@@ -9,6 +9,7 @@ import socket
 import struct
 import zipfile
 import zlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from skimage.data import hubble_deep_field
 
 from layerkit.errors import DataError
-from layerkit.galaxy import hubble
+from layerkit.galaxy import contact_sheets, hubble, load
 from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.preparation import prepare
 from layerkit.galaxy.scaling import stretch, unstretch
@@ -478,3 +479,32 @@ def test_built_in_galaxies_need_no_network(monkeypatch):
             if picture[y : y + image.shape[0], x : x + image.shape[1]].shape == image.shape
         ]
         assert sum(matches) == 1
+
+
+def test_the_first_row_of_fits_pictures_is_at_the_bottom(rng, tmp_path):
+    """Stored with a prepared set, and so on contact sheets; of a mixture, the most common."""
+    side = 120
+    y, x = np.mgrid[:side, :side] - side / 2
+    light = 1000 * np.exp(-np.hypot(x, y) / 6) + rng.normal(10, 2, (side, side))
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for name in ("a.fits", "b.fits"):
+        fits.writeto(shots / name, light.astype("f4"))
+    (shots / "c.txt").write_text("no picture")
+    Image.fromarray(np.clip(light / 5, 0, 255).astype("u1")).save(shots / "d.png")
+    assert open_source(shots).row_order == "bottom"
+    assert open_source(shots / "a.fits").row_order == "bottom"
+    assert open_source(shots / "d.png").row_order == "top"
+    prepare(open_source(shots / "a.fits"), tmp_path / "set.h5", workers=1)
+    galaxies = load(tmp_path / "set.h5")
+    assert galaxies.row_order == "bottom"
+    source = open_source(shots / "a.fits")
+    sheets = {}
+    for order in ("top", "bottom"):
+        drawn = replace(galaxies, row_order=order)
+        paths = contact_sheets(drawn, tmp_path / order, source)
+        sheets[order] = {p.name: np.asarray(Image.open(p)) for p in paths}
+    for name, sheet in sheets["bottom"].items():
+        np.testing.assert_array_equal(sheet, sheets["top"][name][::-1])  # of one tile
+    (shots / "b.fits").unlink()
+    assert open_source(shots).row_order == "top"  # as many of either: as pictures usually are

@@ -10,10 +10,10 @@ from cases import CASES, NEURONS, WITH_KERNELS, Case
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
-from layerkit.backends.kernels import compile_all
 from layerkit.backends.numpy import NumpyBackend
-from layerkit.backends.threads import team
 from layerkit.blob import Arena, Blob
+from layerkit.engines import cpu
+from layerkit.engines.base import ArrayEngine
 from layerkit.errors import NetError
 from layerkit.layer import Run
 from layerkit.layers.neuron import Neuron
@@ -39,13 +39,11 @@ class Bench:
         self.case, capacity = case, len(next(iter(arrays.values()))) if arrays else rows
         run = Run(NumpyBackend(), np.dtype("float64"), capacity, seed, case.phase == "train")
         run.passes = 1
-        if case.kernels == "auto" and compile_all():
-            run.team = team()
         self.layer = case.layer().attach(run)
         shapes = [arrays[b].shape[1:] for b in self.layer.bottoms]
         tops = self.layer.setup(shapes)
-        if run.team is not None:
-            self.layer.use_kernels()
+        engine = cpu.engine() if case.kernels == "auto" else None
+        self.runner = (engine or ArrayEngine(np)).bind(self.layer)
         arena = Arena(list(self.layer.parameters.values()), run.backend, "float64", True)
         self.parameters = list(arena.parameters.values())
         for p in self.parameters:
@@ -75,11 +73,11 @@ class Bench:
                 x.diff[...] = rng.choice([np.nan, 1e30, -7.0], size=x.diff.shape)
 
     def forward(self):
-        self.layer.forward(self.bottoms, self.tops)
+        self.runner.forward(self.bottoms, self.tops)
         return [top.data.copy() for top in self.tops]
 
     def backward(self):
-        self.layer.backward(self.bottoms, self.tops)
+        self.runner.backward(self.bottoms, self.tops)
         return [
             x.diff.copy() for i, x in enumerate([*self.bottoms, *self.parameters])
             if x.diff is not None and (i >= len(self.bottoms) or self.layer.differentiable(i))

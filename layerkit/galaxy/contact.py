@@ -39,20 +39,22 @@ def contact_sheets(
     count = rows * columns
     sheets: dict[str, list[Image.Image]] = {}
     chosen = rng.permutation(len(galaxies))[:count]
-    sheets["kept"] = [_tile(galaxies.images[i]) for i in chosen]
+    order = galaxies.row_order
+    sheets["kept"] = [_tile(galaxies.images[i], order) for i in chosen]
     if source is not None:
         place = {name: i for i, name in enumerate(source.ids)}
         needed = {*galaxies.ids, *galaxies.excluded}
         if galaxies.source != source.name or not needed <= place.keys():
             raise DataError(f"{galaxies.path}: prepared from {galaxies.source}, not {source.name}")
         sheets["kept-crops"] = [
-            _tile(source.read(place[galaxies.ids[i]]), tuple(galaxies.crops[i])) for i in chosen
+            _tile(source.read(place[galaxies.ids[i]]), order, tuple(galaxies.crops[i]))
+            for i in chosen
         ]
         for reason in galaxies.excluded_counts:
             names = [name for name, why in galaxies.excluded.items() if why == reason]
             picked = [names[i] for i in rng.permutation(len(names))[:count]]
             sheets[f"excluded-{reason.replace(' ', '-')}"] = [
-                _readable_tile(source, place[name]) for name in picked
+                _readable_tile(source, place[name], order) for name in picked
             ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,9 @@ def contact_sheets(
     return paths
 
 
-def _tile(image: np.ndarray, crop: tuple[float, float, float] | None = None) -> Image.Image:
+def _tile(
+    image: np.ndarray, row_order: str, crop: tuple[float, float, float] | None = None
+) -> Image.Image:
     """`image` scaled to fit a tile, its intensities as they are, with `crop` drawn on it."""
     scale = TILE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
@@ -74,12 +78,14 @@ def _tile(image: np.ndarray, crop: tuple[float, float, float] | None = None) -> 
     if crop is not None:
         y0, x0, side = (scale * c for c in crop)
         ImageDraw.Draw(picture).rectangle((x0, y0, x0 + side - 1, y0 + side - 1), outline=YELLOW)
+    if row_order == "bottom":
+        return picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     return picture
 
 
-def _readable_tile(source: Source, i: int) -> Image.Image:
+def _readable_tile(source: Source, i: int, row_order: str) -> Image.Image:
     try:
-        return _tile(source.read(i))
+        return _tile(source.read(i), row_order)
     except UnusableImageError:
         return Image.new("RGB", (TILE, TILE))
 

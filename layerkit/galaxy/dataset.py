@@ -39,6 +39,8 @@ class GalaxySet:
     source: the name of the source; read: how many pictures it had, usable or not; settings: those
         of `prepare`; path: the file.
     origin: what `prepare` was told that the set was made of, or None.
+    row_order: "top" or "bottom", where the first row of an image is to be drawn; that of FITS files
+        is at the bottom.  Of a mixed source, that of most pictures.
     """
 
     images: np.ndarray
@@ -52,6 +54,7 @@ class GalaxySet:
     settings: dict
     path: Path
     origin: dict | None = None
+    row_order: str = "top"
 
     __repr__ = short_repr
 
@@ -120,11 +123,14 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
             raise file.fail(f"attribute {field!r}", "must hold strings")
     if len(set(ids)) < count:
         raise file.fail("attribute 'ids'", "names a galaxy twice")
-    kinds = {"source": str, "read": int, "settings": dict, "origin": dict | None}
+    kinds = {"source": str, "read": int, "settings": dict, "origin": dict | None,
+             "row_order": str}
     about = {name: about.get(name) for name in kinds}
     for name, kind in kinds.items():
         if not isinstance(about[name], kind) or isinstance(about[name], bool):
             raise file.fail(f"attribute 'about': {name!r}", "is missing or of another kind")
+    if about["row_order"] not in ("top", "bottom"):
+        raise file.fail("attribute 'about': 'row_order'", "must be 'top' or 'bottom'")
     shape = file.dataset("images", kinds="f", shape=(count, None, None)).shape
     if not count or not shape[1] or shape[1] != shape[2]:
         raise file.fail("'images'", f"must hold square images, got shape {shape}")

@@ -79,10 +79,12 @@ NO_IMAGE = "not an image"
 class Pictures:
     """The pictures in one open file: `len(pictures)`, and `read(k)` for k from 0.
 
-    `deep` says whether they are of type uint16.
+    `deep` says whether they are of type uint16, and `row_order` whether the first row of a picture
+    is meant to be seen at its "top" or at its "bottom".
     """
 
     deep = False
+    row_order = "top"
 
     def __len__(self) -> int:
         return 1
@@ -269,6 +271,8 @@ class FitsPictures(Pictures):
     of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged, and any
     other first axis counts pictures; of four, the first counts pictures and three are as above.
     """
+
+    row_order = "bottom"
 
     def __init__(self, file: IO[bytes], hdu: int | str | None):
         from astropy.io import fits  # slow to import, and most sources need none of it

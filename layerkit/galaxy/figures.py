@@ -189,7 +189,7 @@ def reconstructions(
                 )
             )
 
-    rows, cell, gap, head, foot, margin = len(images), 1.15, 0.08, 0.32, 0.62, 1.2
+    rows, cell, gap, head, foot, margin = len(images), 1.15, 0.08, 0.32, 0.62, 1.25
     size = (margin + len(columns) * (cell + gap), rows * cell + head + foot)
     figure = Figure(size)
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):

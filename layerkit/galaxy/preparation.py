@@ -147,6 +147,7 @@ def prepare(
             raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
         about = {
             "source": source.name, "read": total, "settings": asdict(settings), "origin": origin,
+            "row_order": getattr(source, "row_order", "top"),
         }  # fmt: skip
         with _writing(output):
             writer.write(output, excluded, about)

@@ -150,8 +150,10 @@ class FileSource:
         self.ids: list[str] = []
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
+        orders: Counter[str] = Counter()
         for k, plain in enumerate(_unique_ids(files)):
-            count, deep = self._look_into(k)
+            count, deep, order = self._look_into(k)
+            orders[order] += count
             width = max(4, len(str(count - 1)))
             new = range(len(self.places), len(self.places) + count)
             self.places += [(k, number) for number in range(count)]
@@ -159,23 +161,24 @@ class FileSource:
             self.deep += new if deep else ()
         self._close()
         self.ids = _unique(self.ids)
+        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
 
     def _open(self, k: int) -> Any:
         raise NotImplementedError
 
-    def _look_into(self, k: int) -> tuple[int, bool]:
-        """How many pictures file `k` holds (1 if it cannot be read), and whether they are deep."""
+    def _look_into(self, k: int) -> tuple[int, bool, str]:
+        """How many pictures file `k` holds (1 if it cannot be read), whether deep, their order."""
         try:
             with only_unusable():
                 with self._open(k) as file:
                     head = file.read(HEAD)
                 if plain_kind(head) or not is_image_file(head):
-                    return 1, is_deep_png(head)
+                    return 1, is_deep_png(head), "top" if plain_kind(head) else ""
                 pictures = self._pictures(k)
-                return len(pictures), pictures.deep
+                return len(pictures), pictures.deep, pictures.row_order
         except UnusableImageError as error:
             self.reasons[k] = str(error)
-            return 1, False
+            return 1, False, ""
 
     def __len__(self) -> int:
         return len(self.places)

@@ -296,6 +296,9 @@ class MemoryData(KernelRunner):
             filled += stop - start
         layer.position += rows
 
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: data do not depend on anything."""
+
 
 class ImagePose(KernelRunner):
     """Levels and moments, picture by picture."""

@@ -1,0 +1,705 @@
+"""The compiled engine for CPUs against the array code that is its specification, and its threads."""
+
+import inspect
+import os
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit.backends import philox
+from layerkit.engines import cpu
+from layerkit.engines.cpu import runners
+
+KERNELS = cpu.extension()
+if KERNELS is None:
+    pytest.skip("the compiled engine was not built", allow_module_level=True)
+
+SETS = [name for name in ("baseline", "avx2", "avx512") if KERNELS.choose(name)]
+GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
+
+
+@pytest.fixture(params=SETS)
+def instructions(request):
+    """Each set of instructions that this processor has."""
+    assert KERNELS.choose(request.param)
+    yield request.param
+    KERNELS.choose(SETS[-1])
+
+
+def both(layers, batch_size, seed, **settings):
+    """The same net with kernels and with array code."""
+    pair = [
+        lk.Net(layers, batch_size=batch_size, seed=seed, kernels=kernels, **settings)
+        for kernels in ("auto", "array")
+    ]
+    assert pair[0].engine.name == "cpu"
+    assert pair[1].engine.name == "array"
+    for name, p in pair[1].params.items():
+        np.testing.assert_array_equal(pair[0].params[name].data, p.data)
+    return pair
+
+
+def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
+    """Forward and backward by kernels and array code, with diffs poisoned beforehand."""
+    rows = len(next(iter(inputs.values())))
+    seed = int(rng.integers(2**31))
+    pair = both(layers, batch_size or rows, seed, dtype=dtype, **{"gradients": "all", **settings})
+    read = {b for layer in pair[0].layers.values() for b in layer.bottoms}
+    ends = [name for name in pair[0].blobs if name not in read]
+    weights = {}
+    values = []
+    for net in pair:
+        for blob in net.blobs.values():
+            blob._data.fill(np.nan)
+            if blob._diff is not None:
+                blob._diff.fill(np.nan)
+        for p in net.params.values():
+            if p.diff is not None:
+                p.diff.fill(np.nan)
+        values.append(net.forward(**inputs))
+        for name in ends:
+            blob = net.blobs[name]
+            if blob.diff is not None:
+                weights.setdefault(name, rng.standard_normal(blob.data.shape))
+        net.backward(**weights)
+    tolerance = TOLERANCE[dtype]
+    assert values[0] == pytest.approx(values[1], rel=1e-5 if dtype == "float32" else 1e-12)
+    for kind in ("blobs", "params"):
+        for name, expected in getattr(pair[1], kind).items():
+            found = getattr(pair[0], kind)[name]
+            for what in ("data", "diff"):
+                a, b = getattr(found, what), getattr(expected, what)
+                if b is not None:
+                    size = max(1.0, float(np.abs(b).max()))
+                    np.testing.assert_allclose(
+                        a / size, b / size, err_msg=f"{what} of {name}", **tolerance
+                    )
+    return pair
+
+
+# The layers.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("inputs", "units"), [(1, 1), (5, 3), (3, 130), (130, 3), (33, 700), (700, 33), (520, 530)]
+)
+@pytest.mark.parametrize("rows", [1, 2, 65])
+def test_dense(rows, inputs, units, dtype, rng):
+    layers = [L.Dense("y", "x", units=units, neuron="relu", bias=lk.initializers.Normal(1.0)),
+              L.Input("x", shape=(inputs,))]
+    compare(layers, rng, {"x": rng.standard_normal((rows, inputs))}, dtype)
+
+
+@pytest.mark.parametrize("rows", [2, 20, 300])
+@pytest.mark.parametrize("units", [2500, 2900])
+def test_a_wide_dense_is_cut_into_blocks(rows, units, rng):
+    layers = [
+        L.Input("x", shape=(7,)), L.Input("target", shape=(units,)),
+        L.Dense("h", "x", units=130, neuron="relu"), L.Dense("y", "h", units=units),
+        L.SquareLoss("loss", "y", "target", weight=1e-3),
+    ]
+    inputs = {
+        "x": rng.standard_normal((rows, 7)), "target": rng.standard_normal((rows, units)),
+    }
+    compare(layers, rng, inputs, "float64", batch_size=rows + 40)
+    solvers = [lk.Adam(net, 1e-2) for net in both(layers, rows, 3, dtype="float64")]
+    for _ in range(3):
+        losses = [solver.step(**inputs) for solver in solvers]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    for name, p in solvers[1].net.params.items():
+        np.testing.assert_allclose(
+            solvers[0].net.params[name].data, p.data, rtol=1e-7, atol=1e-9, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("neuron", [None, "leaky_relu", "tanh", "softplus"])
+def test_dense_with_any_neuron(neuron, rng):
+    layers = [L.Input("x", shape=(3, 4)), L.Dense("y", "x", units=17, neuron=neuron)]
+    compare(layers, rng, {"x": rng.standard_normal((5, 3, 4))}, "float64", batch_size=9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 19])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions(transposed, rows, dtype, rng):
+    for _ in range(4):
+        kernel, stride = (int(n) for n in rng.integers(1, 6, 2))
+        pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), (min(kernel, 3), 5, 5)))
+        size = tuple(int(n) for n in rng.integers(kernel, 12, 2))
+        layer = (L.Deconvolution if transposed else L.Convolution)(
+            "y", "x", channels=channels, kernel=kernel, stride=stride, pad=pad,
+            neuron=rng.choice(["relu", "leaky_relu", "softplus"]).item(),
+            bias=lk.initializers.Normal(1.0),
+        )
+        x = rng.standard_normal((rows, inputs, *size))
+        compare([L.Input("x", shape=x.shape[1:]), layer], rng, {"x": x}, dtype, rows + 2)
+
+
+@pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
+@pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
+def test_convolutions_with_frozen_parameters(layer, frozen, rng):
+    layers = [
+        L.Input("x", shape=(2, 5, 5)), layer("h", "x", channels=2, kernel=3, neuron="relu"),
+        layer("y", "h", channels=1, kernel=3), L.SquareLoss("loss", "y", "y"),
+    ]
+    x = rng.standard_normal((4, 2, 5, 5))
+    pair = both(layers, 4, 1, dtype="float64")
+    for net in pair:
+        net.freeze(*frozen)
+        net.arena.diff[...] = 7
+        net.forward(x=x)
+        net.backward(y=np.ones_like(net.blobs["y"].data))
+    for name, p in pair[1].params.items():
+        np.testing.assert_allclose(pair[0].params[name].diff, p.diff, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
+def test_dense_with_frozen_parameters(frozen, rng):
+    layers = [
+        L.Input("x", shape=(6,)), L.Dense("h", "x", units=5), L.Dense("y", "h", units=300),
+        L.SquareLoss("loss", "y", "t"), L.Input("t", shape=(300,)),
+    ]
+    x, t = rng.standard_normal((4, 6)), rng.standard_normal((4, 300))
+    pair = both(layers, 4, 1, dtype="float64")
+    for net in pair:
+        net.freeze(*frozen)
+        net.forward(x=x, t=t)
+        net.backward()
+    for name, p in pair[1].params.items():
+        np.testing.assert_allclose(pair[0].params[name].diff, p.diff, rtol=1e-12, atol=1e-13)
+
+
+def test_relu_lets_nan_through(rng):
+    layers = [L.Input("x", shape=(4,)), L.Dense("y", "x", units=3, neuron="relu")]
+    net = lk.Net(layers, batch_size=2)
+    x = rng.standard_normal((2, 4))
+    x[0, 1] = np.nan
+    net.forward(x=x)
+    assert np.isnan(net.blobs["y"].data[0]).all()
+    assert np.isfinite(net.blobs["y"].data[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1,), (17,), (4, 5), (1003,)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+@pytest.mark.parametrize("kind", [L.GaussianReconstruction, L.StudentReconstruction])
+def test_reconstruction(kind, floor, rows, shape, dtype, rng):
+    layers = [
+        *(L.Input(name, shape=shape) for name in ("x", "mean", "log_variance")),
+        kind("y", "x", "mean", "log_variance", floor=floor),
+    ]
+    arrays = {
+        "x": rng.random((rows, *shape)), "mean": rng.random((rows, *shape)),
+        "log_variance": rng.uniform(-4, 2, (rows, *shape)),
+    }
+    compare(layers, rng, arrays, dtype, batch_size=rows + 2)
+
+
+@pytest.mark.parametrize("wanted", [["mean"], ["log_variance"], ["x"], ["x", "log_variance"]])
+@pytest.mark.parametrize("kind", [L.GaussianReconstruction, L.StudentReconstruction])
+def test_reconstruction_with_some_diffs(kind, wanted, rng):
+    """Only what leads to a parameter has a diff."""
+    bottoms = {n: f"{n}_in" if n in wanted else n for n in ("x", "mean", "log_variance")}
+    layers = [
+        *(L.Input(name, shape=(7,)) for name in bottoms.values()),
+        *(L.Dense(n, bottoms[n], units=7) for n in wanted),
+        kind("y", "x", "mean", "log_variance"),
+    ]
+    arrays = {name: rng.random((3, 7)) for name in bottoms.values()}
+    pair = compare(layers, rng, arrays, "float64", gradients="parameters")
+    assert [n for n in bottoms if pair[0].blobs[n].diff is not None] == [
+        n for n in bottoms if n in wanted
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 5), (70, 9)])
+def test_latent_layers(rows, size, dtype, rng):
+    layers = [
+        L.Input("m", shape=(size,)), L.Input("v", shape=(size,)),
+        L.Reparameterize("z", "m", "v"), L.GaussianKL("kl", "m", "v", weight=0.7),
+    ]
+    arrays = {"m": rng.standard_normal((rows, size)), "v": rng.uniform(-3, 2, (rows, size))}
+    pair = compare(layers, rng, arrays, dtype)
+    means = [net.infer("z", sample=False, **arrays) for net in pair]
+    for mean in means:
+        np.testing.assert_array_equal(mean, arrays["m"].astype(dtype))
+
+
+DTYPES = ["float32", "float64", "uint8", "int16", ">f4", "float16", "bool"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("augment", [None, "dihedral"])
+def test_memory_data(augment, dtype, rng):
+    images = (rng.random((7, 2, 5, 5)) * 200).astype(dtype)
+    labels = rng.integers(0, 9, 7)
+    layers = [L.MemoryData(
+        "x", data=[images, labels], tops=["x", "t"], augment=augment, scale=1 / 255
+    )]
+    pair = both(layers, 5, int(rng.integers(2**31)))
+    for _ in range(6):  # several epochs, with batches across their ends
+        for net in pair:
+            net.forward()
+        for name in ("x", "t"):
+            np.testing.assert_allclose(
+                pair[0].blobs[name].data, pair[1].blobs[name].data, rtol=1e-6
+            )
+    assert pair[0].state() == pair[1].state()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_array_code_is_right_too(case, rng):
+    """Other tests run what a user gets, which is kernels; here is the specification."""
+    arrays = case.draw(rng, 3)
+    net = case.net(rng, arrays, kernels="array")
+    inputs = {k: v for k, v in arrays.items() if k in net.layers}
+    net.forward(**inputs)
+    expected = case.expected(net, arrays)
+    for top, values in zip(net.layers["y"].tops, expected, strict=True):
+        np.testing.assert_allclose(net.blobs[top].data, values, rtol=1e-10, atol=1e-12)
+
+
+# What kernels are made of.
+
+
+FUNCTIONS = {"exp": KERNELS.exponential, "log": KERNELS.logarithm}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_exp_and_log_are_good_to_two_units_in_the_last_place(name, rng, instructions):
+    x = np.concatenate([rng.uniform(-87, 88.7, 200_000), rng.uniform(0.5, 2, 100_000)])
+    x = (x if name == "exp" else np.exp(np.minimum(x, 88))).astype(np.float32)
+    y = np.empty_like(x)
+    FUNCTIONS[name](x, y)
+    right = getattr(np, name)(x.astype(np.float64))
+    unit = np.spacing(np.abs(right).astype(np.float32)).astype(np.float64)
+    assert (np.abs(y - right) / unit).max() <= 2
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_exp_and_log_at_the_edges(name, instructions):
+    """Denormal numbers count as zero: what would be one is zero, and its logarithm infinite."""
+    x = np.array([0, -0.0, 1, np.inf, -np.inf, np.nan, 1e-45, -1, 89, 200, -104, -200], np.float32)
+    y = np.empty_like(x)
+    FUNCTIONS[name](x, y)
+    with np.errstate(all="ignore"):
+        right = getattr(np, name)(np.where(np.abs(x) < 2.0**-126, 0, x))
+    right[np.abs(right) < 2.0**-126] = 0
+    np.testing.assert_allclose(y, right, rtol=3e-7)
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-6])
+def test_the_likelihood_of_strange_log_variances(floor, rng):
+    """Infinite variances, none at all and NaN, each in a picture of its own.
+
+    A variance of exp(-95) is a denormal number.  Kernels count it as zero, and so make NaN of a
+    loss that is infinite in array code.
+    """
+    shape = (5, 203)
+    inputs = {name: rng.standard_normal(shape).astype(np.float32) for name in "xmv"}
+    for row, value in enumerate((200, -200, np.nan, -95)):
+        inputs["v"][row, rng.integers(203)] = value
+    losses = []
+    layers = [L.Input(n, shape=(203,)) for n in "xmv"]
+    layers.append(L.GaussianReconstruction("loss", "x", "m", "v", floor=floor))
+    for net in both(layers, 5, 1, gradients="all"):
+        with np.errstate(all="ignore"):
+            net.forward(**inputs)
+            net.backward()
+        losses.append([net.blobs["loss"].data.copy(), *(net.blobs[n].diff.copy() for n in "xmv")])
+    for a, b in zip(*losses, strict=True):
+        finite = np.isfinite(b)
+        if floor == 0:
+            assert not finite[3].all()
+            a, b, finite = (np.delete(array, 3, axis=0) for array in (a, b, finite))
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        np.testing.assert_allclose(a[finite], b[finite], rtol=2e-5, atol=1e-6)
+        np.testing.assert_array_equal(a[~finite], b[~finite])
+
+
+def test_philox_is_that_of_the_array_code(rng):
+    seed, stream, step = (int(n) for n in rng.integers(2**62, size=3))
+    stream %= 2**32
+    zeros, scaled, numbers = np.zeros((3, 40))
+    KERNELS.reparameterize(zeros, zeros, scaled, numbers, True, seed, stream, step)
+    np.testing.assert_allclose(numbers, philox.normal(np, (40,), seed, stream, step), rtol=1e-12)
+    rows = np.arange(8.0)[None]  # each is its own place in the table of a symmetry
+    table = np.array([np.roll(np.arange(8), k) for k in range(8)])
+    out = np.empty((40, 8))
+    KERNELS.gather(rows, np.zeros(40, np.int64), out, 0, 1.0, table, seed, stream, step)
+    which = philox.bits(np, 40, seed, stream, step) & 7
+    np.testing.assert_array_equal(out, table[which])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [
+    (1, 1, 1), (1, 5, 3), (4, 1, 7), (6, 5, 1), (30, 40, 50),
+    # Few rows, or few terms: tiles of four rows and three vectors, and what is left over.
+    (1, 9, 700), (3, 30, 9700), (4, 8, 24), (7, 70, 25), (9, 3, 601), (19, 700, 11), (40, 5, 61),
+    (23, 1300, 8), (64, 64, 64),
+    # Panels of less than a vector, and more rows and terms than are copied at a time.
+    (25, 25, 4), (31, 530, 14), (197, 300, 77), (390, 21, 50), (3, 0, 5), (40, 0, 5),
+])
+def test_products_of_any_layout(sizes, dtype, rng, instructions):
+    m, k, n = sizes
+    # What k products and a first value may be wrong by, added in any order, relative to the sum of
+    # their magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    rounding = (k + 1) * np.finfo(dtype).eps / 2
+    bound = rounding / (1 - rounding)
+
+    def layouts(rows, columns):
+        yield rng.standard_normal((rows, columns)).astype(dtype)
+        yield rng.standard_normal((columns, rows)).astype(dtype).T
+        yield rng.standard_normal((rows, columns + 3)).astype(dtype)[:, 2:-1]
+        yield rng.standard_normal((columns + 3, rows)).astype(dtype)[2:-1].T
+
+    for a in layouts(m, k):
+        for b in layouts(k, n):
+            whole = rng.standard_normal((m + 1, n + 2)).astype(dtype)
+            for add in (False, True):
+                before = whole.copy()
+                KERNELS.multiply(a, b, whole[:m, 1:-1], add)
+                terms = [v.astype(np.longdouble) for v in (a, b, before[:m, 1:-1] * add)]
+                expected = terms[0] @ terms[1] + terms[2]
+                size = np.abs(terms[0]) @ np.abs(terms[1]) + np.abs(terms[2])
+                error = np.abs(whole[:m, 1:-1] - expected)
+                assert (error <= bound * size).all()
+                before[:m, 1:-1] = whole[:m, 1:-1]
+                np.testing.assert_array_equal(whole, before)
+
+
+@pytest.mark.parametrize("pause", [0, 0.02], ids=["awake", "asleep"])
+@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 1000])
+def test_each_piece_is_done_once(pieces, pause):
+    counts = np.zeros(pieces, np.int64)
+    for turn in range(1, 20 if pause else 200):
+        time.sleep(pause)
+        KERNELS.count(counts)
+        assert (counts == turn).all()
+
+
+@pytest.mark.skipif(cpu.thread_count() == 1, reason="there is one thread only")
+def test_helpers_that_sleep_are_woken():
+    """A piece that waits for another to be done, which a second thread must do."""
+    for _ in range(5):
+        time.sleep(0.02)
+        assert KERNELS.meet()
+
+
+class OwnForward(L.Dense):
+    """A user's layer that builds on one with kernels."""
+
+    def forward(self, bottoms, tops):
+        super().forward(bottoms, tops)
+        tops[0].data[...] += 1
+
+
+def test_a_subclass_is_run_by_its_own_array_code(rng):
+    x = rng.standard_normal((2, 3))
+    nets = [
+        lk.Net([L.Input("x", shape=(3,)), layer("y", "x", units=4)], batch_size=2, dtype="float64")
+        for layer in (L.Dense, OwnForward)
+    ]
+    for net in nets:
+        net.forward(x=x)
+    plain, own = (net.blobs["y"].data for net in nets)
+    np.testing.assert_allclose(own, plain + 1)
+    lk.check_gradients(nets[1], x=x)
+
+
+def test_kernels_is_auto_or_array():
+    with pytest.raises(lk.errors.NetError, match="kernels must be one of 'auto', 'array'"):
+        lk.Net([L.Input("x", shape=())], kernels="fast")
+
+
+# Solvers.
+
+
+def small_vae(**settings):
+    return lk.load_net(GALAXY, pixels=600, hidden=33, latent=3, **settings)
+
+
+SOLVERS = [
+    lambda net, **k: lk.Adam(net, 1e-3, **k),
+    lambda net, **k: lk.SGD(net, 1e-6, **k),
+    lambda net, **k: lk.Nesterov(net, 1e-6, momentum=0.5, **k),
+]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=["Adam", "SGD", "Nesterov"])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_fused_unfused_and_array_code_agree(solver, rows, rng, monkeypatch):
+    monkeypatch.setattr(runners, "LARGE", 1)
+    x = rng.random((rows, 600))
+    nets = [*both(small_vae(), rows, 3, dtype="float64"), lk.Net(
+        small_vae(), batch_size=rows, seed=3, dtype="float64"
+    )]
+    solvers = [solver(net) for net in nets]
+    solvers[2].fuse = False
+    for _ in range(8):
+        losses = [s.step(x=x) for s in solvers]
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-9)
+    assert solvers[0].plan().updated == set(nets[0].params)
+    assert solvers[2].plan().updated == set()
+    for name, p in nets[1].params.items():
+        for net in (nets[0], nets[2]):
+            np.testing.assert_allclose(net.params[name].data, p.data, rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(nets[2].params[name].diff, p.diff, rtol=1e-6, atol=1e-7)
+    for name, flat in solvers[1].history.items():
+        for s in (solvers[0], solvers[2]):
+            np.testing.assert_allclose(s.history[name], flat, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("what", ["clip", "frozen", "l2", "l2 later"])
+def test_what_cannot_be_fused_is_not(what, rng, monkeypatch):
+    monkeypatch.setattr(runners, "LARGE", 1)
+    x = rng.random((4, 600))
+    pair = both(small_vae(), 4, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-2, clip=0.5 if what == "clip" else None) for net in pair]
+    for net, solver in zip(pair, solvers, strict=True):
+        if what == "l2 later":
+            solver.step(x=x)
+        if what == "frozen":
+            net.freeze("g1/weight", "f2")
+        if what.startswith("l2"):
+            net.params["x_mean/weight"].l2 = 0.1
+        for _ in range(5):
+            solver.step(x=x)
+    excluded = {"clip": "", "frozen": ("g1", "f2")}.get(what, "x_mean")
+    assert solvers[0].plan().updated == {n for n in pair[0].params if not n.startswith(excluded)}
+    for name, p in pair[1].params.items():
+        np.testing.assert_allclose(pair[0].params[name].data, p.data, rtol=1e-7, atol=1e-9)
+
+
+class HalfAdam(lk.Adam):
+    """A user's solver that builds on one with a kernel."""
+
+    def update(self, w, g, rate, **history):
+        super().update(w, g, rate / 2, **history)
+
+
+def test_a_subclass_of_a_solver_is_run_by_its_own_update(rng):
+    x = rng.random((4, 600))
+    nets = [lk.Net(small_vae(), batch_size=4) for _ in range(2)]
+    for net, solver in zip(nets, (HalfAdam(nets[0], 1e-3), lk.Adam(nets[1], 5e-4)), strict=True):
+        for _ in range(3):
+            solver.step(x=x)
+        assert np.isfinite(net.arena.data).all()
+    np.testing.assert_allclose(nets[0].arena.data, nets[1].arena.data, rtol=1e-3, atol=1e-6)
+
+
+def train(steps, kernels="auto", seed=5, batch_size=6, images=50):
+    images = np.random.default_rng(seed).random((images, 600)) * 0.3
+    source = L.MemoryData("x", data=images.astype(np.float32))
+    net = lk.Net(
+        lk.with_data(small_vae(), source), batch_size=batch_size, seed=seed, kernels=kernels
+    )
+    solver = lk.Adam(net, 1e-3)
+    return net, solver, [solver.step() for _ in range(steps)]
+
+
+def test_the_loss_curve_is_that_of_the_array_code():
+    *_, fast = train(200)
+    *_, plain = train(200, kernels="array")
+    # A loss is a sum of terms of either sign, so its rounding is relative to the largest of them.
+    np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+
+
+def test_two_runs_are_identical_to_the_last_bit():
+    (one, _, losses), (other, _, again) = train(50), train(50)
+    assert losses == again
+    np.testing.assert_array_equal(one.arena.data, other.arena.data)
+
+
+def test_nets_in_two_threads_of_a_program(rng):
+    """Only one can have the helpers; the other works alone, and both get the same as ever."""
+    *_, expected = train(60)
+    results = [None] * 3
+
+    def work(i):
+        results[i] = train(60)[2]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [expected] * 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_step_allocates_nothing(batch_size):
+    """No arrays: what is left is a few Python numbers.  A blob of the net is 2400 bytes or more."""
+    _, solver, _ = train(20, batch_size=batch_size, images=1000)
+    tracemalloc.start()
+    try:
+        solver.step()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(5):  # the end of an epoch, when a new order is made, is far away
+            solver.step()
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2000
+    assert peak - before < 4000
+
+
+# Processes: with other settings, without the compiled engine.
+
+
+def script(code, **environment):
+    """What a fresh process prints."""
+    names = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=names, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+TRAIN = """
+import sys, zlib
+for blocked in {blocked}:
+    sys.modules[blocked] = None
+import numpy as np
+import layerkit as lk
+from layerkit import layers as L
+GALAXY = {galaxy!r}
+{functions}
+net, _, losses = train(20)
+print(net.engine.name == "cpu", net.runners["g1"].forward == net.layers["g1"].forward)
+print(zlib.crc32(net.arena.data.tobytes()), losses[-1])
+"""
+
+
+def trained(*blocked, **environment):
+    """Trains in a fresh process: kernels in use, Dense runs array code, checksum, last loss."""
+    functions = "\n".join(map(inspect.getsource, (small_vae, train)))
+    code = TRAIN.format(blocked=blocked, galaxy=str(GALAXY), functions=functions)
+    used, array, checksum, loss = script(code, **environment)
+    return used == "True", array == "True", int(checksum), float(loss)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    net, _, losses = train(20)
+    expected = (True, False, zlib.crc32(net.arena.data.tobytes()), losses[-1])
+    for count in ("1", "2"):
+        assert trained(OMP_NUM_THREADS=count) == expected
+
+
+CONVOLUTIONAL = """
+import zlib
+import numpy as np
+import layerkit as lk
+net = lk.Net(lk.load_net({file!r}, side=21, channels=(3, 5), hidden=9), 19, seed=3)
+solver = lk.Adam(net, 1e-3)
+x = np.random.default_rng(1).random((19, 441))
+for _ in range(5):
+    solver.step(x=x)
+print(zlib.crc32(net.arena.data.tobytes()))
+"""
+
+
+def test_convolutions_do_not_depend_on_the_number_of_threads():
+    code = CONVOLUTIONAL.format(file=str(GALAXY.with_name("galaxy_conv.py")))
+    assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
+
+
+def test_without_the_extension_array_code_runs():
+    *_, losses = train(20)
+    used, array, _, loss = trained("layerkit.engines.cpu._cpu")
+    assert not used
+    assert array
+    assert loss == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_importing_layerkit_is_light():
+    heavy = {"h5py", "scipy", "matplotlib", "skimage", "sklearn", "astropy", "cupy"}
+    assert script(f"import sys, layerkit; print(*{heavy}.intersection(sys.modules))") == []
+
+
+FORK = """
+import os, sys
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+net = lk.Net([L.Input("x", shape=(2000,)), L.Dense("y", "x", units=9)], batch_size=3)
+x = np.ones((3, 2000))
+net.forward(x=x)
+before = net.blobs["y"].data.copy()
+child = os.fork()
+if child == 0:
+    net.forward(x=x)
+    os._exit(0 if (net.blobs["y"].data == before).all() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_can_go_on():
+    assert script(FORK, PYTHONWARNINGS="ignore") == ["0"]
+
+
+FORK_AMIDST = """
+import os, threading, zlib
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+x = np.random.default_rng(0).random((20, 30)).astype("float32")
+def make():
+    data = L.MemoryData("x", data=x)
+    layers = [data, L.Dense("h", "x", units=600), L.Dense("y", "h", units=30)]
+    return lk.Adam(lk.Net([*layers, L.SquareLoss("l", "y", "x")], 8, seed=1))
+def result():
+    solver = make()
+    solver.steps(5)
+    return zlib.crc32(solver.net.arena.data.tobytes())
+right, stop = result(), []
+def work():
+    solver = make()
+    while not stop:
+        solver.step()
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if result() == right else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.append(True)
+worker.join()
+print(int(result() == right))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_while_another_thread_is_in_a_kernel():
+    assert script(FORK_AMIDST, PYTHONWARNINGS="ignore") == ["0"] * 5 + ["1"]
+
+
+def test_the_number_of_threads_can_be_limited(monkeypatch):
+    for name in cpu.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    available = cpu.thread_count()
+    assert available >= 1
+    for name in cpu.LIMITS:
+        for value, expected in (
+            ("1", 1), ("1,1", 1), ("1000", available), ("", available), ("all", available),
+            ("0", available),
+        ):
+            monkeypatch.setenv(name, value)
+            assert cpu.thread_count() == expected
+        monkeypatch.delenv(name)
