@@ -198,7 +198,7 @@ def worker(batch: int, images: str, warm_up: int, seconds: float) -> None:
     spent = statistics.median(repeat(rounds) for _ in range(5))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table = solver.profile(max(5, min(rounds, 100)))  # takes more memory, to measure peaks
-    copy_memory = profile.copy_peak(net.run.team, 256 << 20)
+    copy_memory = profile.copy_peak(net.engine, 256 << 20)
     others = sum(r.bytes for r in (*table.forward, *table.backward) if r.type != "Dense")
     updated = 2 * net.arena.data.nbytes * (1 + len(solver.history))  # read and written
     update = update_alone(solver)
@@ -218,13 +218,11 @@ def update_alone(solver: Any) -> float:
     It is what a step at batch 1 cannot do without: every parameter and both its moments are read
     and written.  Here gradients are read as well, which a step need not do.
     """
-    from layerkit.solvers.solver import update_flat
-
-    arena, update, board = solver.net.arena, solver._update, solver.net.run.team.board
+    arena, update, engine = solver.net.arena, solver._update, solver.net.engine
     times = []
     for _ in range(50):
         start = time.perf_counter()
-        update_flat(board, update.address, arena.data, arena.diff, *update.flat, update.constants)
+        engine.update(update, slice(None), arena.data, arena.diff)
         times.append(time.perf_counter() - start)
     return 1e3 * statistics.median(times)
 

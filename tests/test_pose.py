@@ -143,7 +143,7 @@ def test_numbers_that_are_left_out_are_zero(numbers, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kernels_do_what_the_array_code_does(dtype, rng):
-    pytest.importorskip("numba", reason="there are no kernels without Numba")
+    pytest.importorskip("layerkit.engines.cpu._cpu", reason="the compiled engine was not built")
     u, (angle, size, x, y) = random_poses(rng, 7, 1.0)
     images = drawn(angle, 3.5 * size, x, y, lopsided=0.3) + 0.01 * rng.random((7, SIDE, SIDE))
     layers = [
