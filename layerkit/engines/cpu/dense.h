@@ -18,6 +18,7 @@ constexpr i64 grain = 1 << 16;    // weights in a piece then; half as many with 
 
 LAYERKIT_INLINE i64 pieces_of(i64 length, i64 width) { return (length + width - 1) / width; }
 LAYERKIT_INLINE i64 lines_of(i64 length) { return pieces_of(length, line) * line; }
+constexpr i64 wide_piece = 288;   // columns: whole panels, for vectors of any width
 
 // How long a piece is that has about `weights` weights, `each` for every unit of its length.
 LAYERKIT_INLINE i64 piece_length(i64 length, i64 each, i64 examples)
@@ -65,8 +66,8 @@ void dense_forward(Matrix<T> x, Matrix<T> w, const T* b, T slope, Matrix<T> y)
             }
         });
     } else if (units >= long_sum) {  // cut by units, and these by examples so that y stays in cache
-        i64 width = piece_length(units, inputs, n);
-        constexpr i64 rows = 128, columns = 304;
+        i64 width = pieces_of(piece_length(units, inputs, n), wide_piece) * wide_piece;
+        constexpr i64 rows = 128, columns = wide_piece;
         parallel(pieces_of(units, width), [&](i64 i) {
             i64 stop = std::min((i + 1) * width, units);
             for (i64 left = i * width; left < stop; left += columns) {
@@ -124,7 +125,7 @@ void backward_block(
     i64 n = o.x.rows, inputs = o.w.rows, units = o.w.columns;
     constexpr bool updates = !std::is_same_v<Update, std::nullptr_t>;
     bool few_rows = n <= few_examples;
-    i64 widest = few_rows ? 20000 : 1216;
+    i64 widest = few_rows ? 20000 : 4 * wide_piece;
     for (i64 c = left; c < right; c += widest) {
         i64 c_end = std::min(c + widest, right), width = c_end - c;
         i64 rows = few_rows ? std::max<i64>(20000 / width, 1)
@@ -179,7 +180,7 @@ void dense_backward(
         if (units >= long_sum) height = std::max<i64>(grain / 2 / units, 1);
     } else {
         height = std::min<i64>(64, lines_of(inputs));
-        width = 608;
+        width = 2 * wide_piece;
     }
     i64 across = pieces_of(units, width), down = pieces_of(inputs, height);
     i64 apart = n * inputs;

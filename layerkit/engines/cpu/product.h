@@ -26,6 +26,7 @@ constexpr i64 near_cache = 9600;  // elements that stay there while rows are mul
 constexpr i64 wide = 600;        // columns of those, with more than a few rows
 constexpr i64 panel_bytes = 24576;
 constexpr i64 deep = 256;        // terms of a panel, at most
+constexpr i64 ahead = 8;         // rows after which those of c will be written that are asked for
 constexpr i64 high = 192;        // rows that stay in the next cache, multiplied by a panel
 
 // c = a b, or c += a b, of R rows and V vectors of columns.
@@ -191,6 +192,35 @@ template <class T> void make_panel(Matrix<const T> b, i64 width, T* panel)
     }
 }
 
+// Asks for the next panel while rows are multiplied by the present one: its lines are too far apart
+// for the processor to guess.
+template <class T> class Fetch {
+public:
+    Fetch(Matrix<const T> b, i64 k, i64 terms, i64 j, i64 columns, i64 rows)
+    {
+        if (columns <= 0) return;
+        bool lies = b.across == 1;  // else columns are of neighbours
+        at_ = b.data + k * b.down + j * b.across;
+        apart_ = lies ? b.down : b.across;
+        lines_ = lies ? terms : columns;
+        length_ = lies ? columns : terms;
+        each_ = (lines_ + rows - 1) / rows;
+    }
+    // The share of `rows` rows.
+    LAYERKIT_INLINE void some(i64 rows)
+    {
+        constexpr i64 line = 64 / sizeof(T);
+        for (i64 i = 0; i < each_ * rows && lines_ > 0; ++i, --lines_, at_ += apart_) {
+            for (i64 x = 0; x < length_; x += line) __builtin_prefetch(at_ + x, 0, 2);
+            __builtin_prefetch(at_ + length_ - 1, 0, 2);
+        }
+    }
+
+private:
+    const T* at_ = nullptr;
+    i64 apart_ = 0, lines_ = 0, length_ = 0, each_ = 0;
+};
+
 template <class T>
 void by_panels(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
 {
@@ -220,6 +250,7 @@ void by_panels(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
                 int vectors = next_vectors((c.columns - j + lanes - 1) / lanes);
                 i64 width = vectors * lanes, taken = std::min(width, c.columns - j);
                 make_panel<T>(b.block(k, k + n, j, j + taken), width, panel);
+                Fetch<T> next(b, k, n, j + taken, std::min(width, c.columns - j - taken), rows);
                 for (i64 row = 0; row < rows;) {
                     bool full = rows - row >= tile_rows;
                     i64 count = full ? tile_rows : 1, down = block.down, across = block.across;
@@ -230,6 +261,11 @@ void by_panels(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
                         across = tile_rows;
                     }
                     T* to = c.row(top + row) + j;
+                    next.some(count);
+                    for (i64 r = row + ahead; r < std::min(row + ahead + count, rows); ++r) {
+                        __builtin_prefetch(c.row(top + r) + j, 1);
+                        __builtin_prefetch(c.row(top + r) + j + taken - 1, 1);
+                    }
                     if (taken == width) {
                         any_tile<T>(full, vectors, n, x, down, across, panel, width, to, c.down, more);
                     } else {
