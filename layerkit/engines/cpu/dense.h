@@ -128,7 +128,7 @@ void backward_block(
     i64 widest = few_rows ? 20000 : 4 * wide_piece;
     for (i64 c = left; c < right; c += widest) {
         i64 c_end = std::min(c + widest, right), width = c_end - c;
-        i64 rows = few_rows ? std::max<i64>(20000 / width, 1)
+        i64 rows = few_rows ? std::max<i64>(20000 / width / 4 * 4, 4)
                             : std::min<i64>(std::max<i64>((1 << 16) / width / 4 * 4, 4), 160);
         rows = std::min(rows, last - first);
         T* scratch = updates ? work_space<struct OfBlock, T>(rows * width) : nullptr;
@@ -176,8 +176,9 @@ void dense_backward(
     }
     i64 height, width = units;
     if (n <= few_examples || units < long_sum) {
-        height = piece_length(inputs, units, n);
-        if (units >= long_sum) height = std::max<i64>(grain / 2 / units, 1);
+        i64 products = lines_of(std::max<i64>(pieces_of(1 << 20, units * n), 1));
+        height = std::min(products, piece_length(inputs, units, n));
+        if (units >= long_sum) height = pieces_of(std::max<i64>(grain / 2 / units, 1), 4) * 4;
     } else {
         height = std::min<i64>(64, lines_of(inputs));
         width = 2 * wide_piece;

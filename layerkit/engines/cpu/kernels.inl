@@ -64,14 +64,20 @@ template <class T, class Bits> double largest(const Array& array)
     i64 count = (size + piece - 1) / piece;
     Bits found[64] = {};
     parallel(count, [&](i64 i) {
-        Bits most = 0;
-        for (i64 j = i * piece; j < std::min((i + 1) * piece, size); ++j) {
-            Bits bits;
-            std::memcpy(&bits, data + j * i64(sizeof(Bits)), sizeof(Bits));
-            bits &= mask;
-            most = bits > most ? bits : most;
+        constexpr i64 lanes = Simd<Bits>::lanes;
+        const Bits* bits = reinterpret_cast<const Bits*>(data);
+        Vector<Bits> wide{};
+        i64 j = i * piece, stop = std::min(j + piece, size);
+        for (; j + lanes <= stop; j += lanes) {
+            Vector<Bits> these = load(bits + j) & mask;
+            wide = these > wide ? these : wide;
         }
-        found[i] = most;
+        for (int lane = 0; lane < lanes; ++lane) found[i] = std::max<Bits>(found[i], wide[lane]);
+        for (; j < stop; ++j) {
+            Bits one;
+            std::memcpy(&one, bits + j, sizeof(Bits));
+            found[i] = std::max<Bits>(found[i], one & mask);
+        }
     });
     Bits most = *std::max_element(found, found + 64);
     T number;

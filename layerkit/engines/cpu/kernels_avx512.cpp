@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "array.h"
@@ -18,6 +19,6 @@
 #define LAYERKIT_SET avx512
 #define LAYERKIT_TABLE avx512_kernels
 #define LAYERKIT_VECTOR 64
-#define LAYERKIT_TILE 8
+#define LAYERKIT_TILE 4
 
 #include "kernels.inl"

@@ -23,7 +23,7 @@ constexpr i64 few = 20;          // rows, or terms, with which copying does not 
 constexpr i64 few_dots = 16;     // rows at most ...
 constexpr i64 long_dots = 64;    // ... and terms at least, where columns are of neighbours
 constexpr i64 near_cache = 9600;  // elements that stay there while rows are multiplied by them
-constexpr i64 wide = 600;        // columns of those, with more than a few rows
+constexpr i64 wide = 576;        // columns of those, with more than a few rows: whole tiles
 constexpr i64 panel_bytes = 24576;
 constexpr i64 deep = 256;        // terms of a panel, at most
 constexpr i64 ahead = 8;         // rows after which those of c will be written that are asked for
@@ -47,9 +47,12 @@ LAYERKIT_INLINE void tile(
         for (int v = 0; v < V; ++v) right[v] = load(b + k * b_down + v * lanes);
         const T* left = a + k * across;
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r)
+        for (int r = 0; r < R; ++r) {
+            Vector<T> one = left[r * down] - Vector<T>{};
+            keep(one);
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) total[r][v] += left[r * down] * right[v];
+            for (int v = 0; v < V; ++v) total[r][v] += one * right[v];
+        }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -79,6 +82,45 @@ LAYERKIT_INLINE int next_vectors(i64 left)
     return left == 3 || left > 4 ? 3 : static_cast<int>(std::min<i64>(left, 2));
 }
 
+// Copies `b` to rows of `width` elements; what it lacks of these are zeros.
+template <class T> void make_panel(Matrix<const T> b, i64 width, T* panel)
+{
+    if (b.across == 1) {
+        for (i64 k = 0; k < b.rows; ++k, panel += width) {
+            const T* from = b.row(k);
+            for (i64 j = 0; j < b.columns; ++j) panel[j] = from[j];
+            for (i64 j = b.columns; j < width; ++j) panel[j] = 0;
+        }
+        return;
+    }
+    constexpr i64 lanes = Simd<T>::lanes;
+    i64 whole_rows = b.down == 1 ? b.rows / lanes * lanes : 0;
+    i64 whole_columns = whole_rows ? b.columns / lanes * lanes : 0;
+    for (i64 j = 0; j < whole_columns; j += lanes) {
+        for (i64 k = 0; k < whole_rows; k += lanes) {
+            Vector<T> square[lanes];
+#pragma GCC unroll 16
+            for (i64 i = 0; i < lanes; ++i) square[i] = load(&b.at(k, j + i));
+            transpose<T>(square);
+#pragma GCC unroll 16
+            for (i64 i = 0; i < lanes; ++i) store<T>(square[i], panel + (k + i) * width + j);
+        }
+    }
+    for (i64 j = 0; j < width; ++j)
+        for (i64 k = j < whole_columns ? whole_rows : 0; k < b.rows; ++k)
+            panel[k * width + j] = j < b.columns ? b.at(k, j) : T(0);
+}
+
+// Copies part of a tile to where it belongs, or adds it to what is there.
+template <class T>
+LAYERKIT_INLINE void pour(
+    const T* corner, i64 width, i64 rows, i64 columns, T* to, i64 down, bool add)
+{
+    for (i64 r = 0; r < rows; ++r)
+        for (i64 i = 0; i < columns; ++i)
+            to[r * down + i] = (add ? to[r * down + i] : T(0)) + corner[r * width + i];
+}
+
 // Rows of b are of neighbours, and read in place.
 template <class T>
 void by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
@@ -86,11 +128,15 @@ void by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
     constexpr int lanes = Simd<T>::lanes;
     i64 terms = a.columns, width = a.rows > 3 ? wide : near_cache;
     i64 depth = std::max<i64>(near_cache / std::max<i64>(std::min(width, c.columns), 1), 4);
+    alignas(64) T panel[near_cache];  // of less than a vector of columns, filled up with zeros
+    alignas(64) T corner[tile_rows * lanes];
     for (i64 left = 0; left < c.columns; left += width) {
         i64 right = std::min(left + width, c.columns);
         for (i64 k = 0; k < std::max<i64>(terms, 1); k += depth) {
             i64 n = std::min(depth, terms - k);
             bool more = add || k > 0;
+            i64 over = right - (right - left) % lanes, taken = right - over;
+            if (taken) make_panel<T>(b.block(k, k + n, over, right), lanes, panel);
             for (i64 row = 0; row < c.rows;) {
                 bool full = c.rows - row >= tile_rows;
                 const T* x = a.data + row * a.down + k * a.across;
@@ -102,12 +148,9 @@ void by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
                     j += vectors * lanes;
                 }
                 i64 bottom = row + (full ? tile_rows : 1);
-                for (; j < right; ++j) {
-                    for (i64 r = row; r < bottom; ++r) {
-                        T total = more ? c.row(r)[j] : T(0);
-                        for (i64 t = k; t < k + n; ++t) total += a.at(r, t) * b.row(t)[j];
-                        c.row(r)[j] = total;
-                    }
+                if (taken) {
+                    any_tile<T>(full, 1, n, x, a.down, a.across, panel, lanes, corner, lanes, false);
+                    pour(corner, lanes, bottom - row, taken, c.row(row) + over, c.down, more);
                 }
                 row = bottom;
             }
@@ -130,11 +173,15 @@ LAYERKIT_INLINE void dots(
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
             Vector<T> left = load(a + r * a_down + k);
+            keep(left);
 #pragma GCC unroll 4
             for (int s = 0; s < S; ++s) total[r][s] += left * right[s];
         }
     }
+    // Unrolled as well: an index that is not known would move the totals to memory.
+#pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
         for (int s = 0; s < S; ++s) {
             T one = sum<T>(total[r][s]);
             for (i64 t = k; t < terms; ++t) one += a[r * a_down + t] * b[s * b_down + t];
@@ -167,28 +214,6 @@ void by_dots(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
             }
             j += three ? 3 : 1;
         }
-    }
-}
-
-// Copies `b` to rows of `width` elements; what it lacks of these are zeros.
-template <class T> void make_panel(Matrix<const T> b, i64 width, T* panel)
-{
-    if (b.across == 1) {
-        for (i64 k = 0; k < b.rows; ++k, panel += width) {
-            const T* from = b.row(k);
-            for (i64 j = 0; j < b.columns; ++j) panel[j] = from[j];
-            for (i64 j = b.columns; j < width; ++j) panel[j] = 0;
-        }
-        return;
-    }
-    // In squares, so that lines are used in full while they are in cache.
-    constexpr i64 square = 16;
-    for (i64 top = 0; top < b.rows; top += square) {
-        i64 bottom = std::min(top + square, b.rows);
-        for (i64 j = 0; j < b.columns; ++j)
-            for (i64 k = top; k < bottom; ++k) panel[k * width + j] = b.at(k, j);
-        for (i64 k = top; k < bottom; ++k)
-            for (i64 j = b.columns; j < width; ++j) panel[k * width + j] = 0;
     }
 }
 
@@ -270,9 +295,7 @@ void by_panels(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool add)
                         any_tile<T>(full, vectors, n, x, down, across, panel, width, to, c.down, more);
                     } else {
                         any_tile<T>(full, vectors, n, x, down, across, panel, width, corner, width, false);
-                        for (i64 r = 0; r < count; ++r)
-                            for (i64 i = 0; i < taken; ++i)
-                                to[r * c.down + i] = (more ? to[r * c.down + i] : T(0)) + corner[r * width + i];
+                        pour(corner, width, count, taken, to, c.down, more);
                     }
                     row += count;
                 }

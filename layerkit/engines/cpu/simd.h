@@ -4,6 +4,8 @@
 // bytes) and how many rows a tile of a product has (LAYERKIT_TILE).
 #pragma once
 
+#include <utility>
+
 #include "array.h"
 
 #define LAYERKIT_INLINE inline __attribute__((always_inline))
@@ -24,18 +26,58 @@ template <class T> LAYERKIT_INLINE Vector<T> load(const T* from)
     return *reinterpret_cast<const typename Simd<T>::loose*>(from);
 }
 
+// Keeps a value in a register, where the compiler would else load it for each use.
+template <class V> LAYERKIT_INLINE void keep(V& value)
+{
+#if defined(__x86_64__)
+    asm("" : "+v"(value));
+#elif defined(__aarch64__)
+    asm("" : "+w"(value));
+#else
+    (void)value;
+#endif
+}
+
 template <class T> LAYERKIT_INLINE void store(Vector<T> value, T* to)
 {
     *reinterpret_cast<typename Simd<T>::loose*>(to) = value;
 }
 
-template <class T> LAYERKIT_INLINE T sum(Vector<T> value)
+// Adds to each lane the one that is half as many further on as there are left to be added.
+template <class T, int Half, int... Lane>
+LAYERKIT_INLINE Vector<T> fold(Vector<T> value, std::integer_sequence<int, Lane...>)
 {
-    T parts[Simd<T>::lanes];
-    store<T>(value, parts);
-    for (int half = Simd<T>::lanes / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
-    return parts[0];
+    return value + __builtin_shufflevector(value, value, (Lane + Half) % Simd<T>::lanes...);
+}
+
+template <class T, int Half = Simd<T>::lanes / 2> LAYERKIT_INLINE T sum(Vector<T> value)
+{
+    if constexpr (Half == 0) return value[0];
+    else return sum<T, Half / 2>(
+        fold<T, Half>(value, std::make_integer_sequence<int, Simd<T>::lanes>()));
+}
+
+// Swaps b's even groups of Step lanes for a's odd ones.
+template <class T, int Step, int... Lane>
+LAYERKIT_INLINE void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, Lane...>)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    Vector<T> first = __builtin_shufflevector(a, b, (Lane & Step ? lanes + Lane - Step : Lane)...);
+    b = __builtin_shufflevector(a, b, (Lane & Step ? lanes + Lane : Lane + Step)...);
+    a = first;
+}
+
+// Transposes a square of vectors: squares of Step lanes in squares of twice that.
+template <class T, int Step = 1> LAYERKIT_INLINE void transpose(Vector<T>* rows)
+{
+    constexpr int lanes = Simd<T>::lanes;
+    if constexpr (Step < lanes) {
+#pragma GCC unroll 16
+        for (int n = 0; n < lanes; ++n)
+            if (!(n & Step))
+                exchange<T, Step>(rows[n], rows[n + Step], std::make_integer_sequence<int, lanes>());
+        transpose<T, 2 * Step>(rows);
+    }
 }
 
 }  // namespace LAYERKIT_SET
