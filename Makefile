@@ -17,7 +17,9 @@ help:
 	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
 
-$(VENV)/run: pyproject.toml
+SOURCES := $(wildcard layerkit/engines/*/*.h layerkit/engines/*/*.inl layerkit/engines/*/*.cpp)
+
+$(VENV)/run: pyproject.toml setup.py $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
@@ -66,4 +68,4 @@ gpu-bench: $(VENV)/gpu
 
 clean:
 	find layerkit nets examples tests benchmarks -name __pycache__ -exec rm -rf {} +
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build *.egg-info layerkit/engines/cpu/*.so .pytest_cache .ruff_cache .mypy_cache
