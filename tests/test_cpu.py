@@ -628,6 +628,22 @@ def test_without_the_extension_array_code_runs():
     assert loss == pytest.approx(losses[-1], rel=1e-5)
 
 
+def test_without_the_extension_one_line_says_so():
+    code = """
+import sys
+sys.modules["layerkit.engines.cpu._cpu"] = None
+import layerkit as lk
+for _ in range(2):
+    lk.Net([lk.layers.Input("x", shape=())])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0
+    assert done.stderr.count("compiled kernels are not installed") == 1, done.stderr
+
+
 def test_importing_layerkit_is_light():
     heavy = {"h5py", "scipy", "matplotlib", "skimage", "sklearn", "astropy", "cupy"}
     assert script(f"import sys, layerkit; print(*{heavy}.intersection(sys.modules))") == []
