@@ -1,4 +1,4 @@
-"""The compiled engine for CPUs against the array code that is its specification, and its threads."""
+"""The compiled engine for CPUs: kernels against the array code that they stand for, and threads."""
 
 import inspect
 import os
