@@ -125,7 +125,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def flushing(method: Method) -> Method:
     """Makes a method of a net run with denormal numbers counted as zero; see `flushed`."""
     @functools.wraps(method)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         with flushed(self.run.team):
             return method(self, *args, **kwargs)
 
