@@ -68,7 +68,7 @@ def test_a_solver_and_its_plan_say_where_they_are(rng):
 def galaxy_set(count):
     return GalaxySet(
         images=np.zeros((count, 9, 9), np.float32), ids=[f"galaxy {i}" for i in range(count)],
-        crops=np.zeros((count, 3)), scales=np.ones(count),
+        crops=np.zeros((count, 3)), scales=np.ones(count), stretches=np.zeros((count, 3)),
         excluded={f"other {i}": "too small" for i in range(count)}, source="a.zip", read=2 * count,
         settings={"size": 9}, path=Path("galaxies.h5"),
     )

@@ -504,7 +504,7 @@ def test_a_subclass_is_run_by_its_own_array_code(rng):
 
 
 def test_kernels_is_auto_or_array():
-    with pytest.raises(lk.errors.NetError, match="kernels must be one of auto, array"):
+    with pytest.raises(lk.errors.NetError, match="kernels must be one of 'auto', 'array'"):
         lk.Net([L.Input("x", shape=())], kernels="fast")
 
 
