@@ -396,15 +396,17 @@ def moments(
     x, y, spread = 0.0, 0.0, size
     for _ in range(5):
         weight = light * xp.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (8 * spread**2))
-        total = weight.sum() + 1e-3
-        # What is missing to `total` is a round object of the standard size where the window is.
-        new_x = x + (weight * (columns - x)).sum() / total
-        new_y = y + (weight * (rows - y)).sum() / total
-        rest = 1e-3 * size**2
-        xx = ((weight * (columns - x) ** 2).sum() + rest) / total - (new_x - x) ** 2
-        yy = ((weight * (rows - y) ** 2).sum() + rest) / total - (new_y - y) ** 2
-        xy = (weight * (columns - x) * (rows - y)).sum() / total - (new_x - x) * (new_y - y)
-        x, y, spread = new_x, new_y, xp.sqrt((xx + yy) / 2)
+        # What is missing to `total` draws the centre to that of the window, and the shape to that
+        # of a round object of the standard size.
+        total, rest = weight.sum() + 1e-3, 1e-3 * size**2
+        from_x = columns - (weight * columns).sum() / weight.sum()
+        from_y = rows - (weight * rows).sum() / weight.sum()
+        xx = ((weight * from_x**2).sum() + rest) / total
+        yy = ((weight * from_y**2).sum() + rest) / total
+        xy = (weight * from_x * from_y).sum() / total
+        x = x + (weight * (columns - x)).sum() / total
+        y = y + (weight * (rows - y)).sum() / total
+        spread = xp.sqrt((xx + yy) / 2)
     angle = xp.arctan2(2 * xy, xx - yy) / 2
     if turns == 1:  # the end to which the third moment leans
         along = (columns - x) * xp.cos(angle) + (rows - y) * xp.sin(angle)

@@ -464,14 +464,41 @@ def test_ctrl_c_is_heard_between_two_steps(gpu, monkeypatch):
     assert_same_training(solvers)
 
 
-def test_a_rate_that_cannot_be_had_leaves_all_as_it_was(gpu):
-    net = lk.Net(with_galaxies(hidden=7, pixels=50), 3, "cupy", seed=3)
-    solver = lk.Adam(net, lambda iteration: 1e-3 if iteration < 5 else 1 / 0)
-    solver.steps(3)
-    state = net.state()
-    with pytest.raises(ZeroDivisionError):
-        solver.steps(9)
-    assert (solver.iteration, net.state()) == (3, state)
+def test_all_steps_are_made_where_ctrl_c_is_only_noted(gpu, monkeypatch):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers, calls, noted = [lk.Adam(net, 1e-3) for net in nets], [], []
+    prepare = L.MemoryData.prepare
+
+    def pressed(self):
+        calls.append(self)
+        if len(calls) in (1, 4):
+            signal.raise_signal(signal.SIGINT)
+        prepare(self)
+
+    monkeypatch.setattr(L.MemoryData, "prepare", pressed)
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        losses = solvers[0].steps(6)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    np.testing.assert_allclose(losses, solvers[1].steps(6), rtol=1e-10)
+    assert noted == [signal.SIGINT] * 2
+    assert_same_training(solvers)
+
+
+def test_the_steps_before_a_rate_that_cannot_be_had_are_made(gpu):
+    nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
+    solvers = [
+        lk.Adam(nets[0], lambda iteration: 1e-3 if iteration < 5 else 1 / 0), lk.Adam(nets[1], 1e-3)
+    ]
+    solvers[0].steps(3)
+    for _ in range(2):
+        with pytest.raises(lk.errors.NetError, match=r"at iteration 5 .*ZeroDivisionError"):
+            solvers[0].steps(9)
+        assert solvers[0].iteration == 5
+    solvers[1].steps(5)
+    assert nets[0].state() == nets[1].state()
+    assert_same_training(solvers)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -546,7 +573,9 @@ def test_a_recorded_step_follows_what_is_changed(gpu, rows, what):
         changes()[what](solver.net, solver)
     np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-9)
     assert_same_training(solvers)
-    assert all(r._replay is not None for r in solvers[0]._recorded.values()), "all are recorded"
+    # All are recorded but, in phase "test", the one step that ends the epoch with fewer rows.
+    recorded = [r._replay is not None for r in solvers[0]._recorded.values()]
+    assert recorded.count(False) == (what == "training")
 
 
 def test_loading_another_seed_replays_its_noise(gpu, tmp_path):
@@ -593,15 +622,6 @@ def test_settings_of_any_kind_of_number_compile(gpu, value, dtype, rng):
 def test_a_number_that_cannot_be_written_down_is_an_error(value):
     with pytest.raises(lk.errors.NetError, match="finite"):
         cuda.literal(value)
-
-
-def test_at_batch_1_the_gradient_of_weights_never_reaches_memory(gpu):
-    net = lk.Net(with_galaxies(), 1, "cupy", seed=4)
-    net.arena.diff.fill(np.nan)
-    solver = lk.Adam(net, 1e-3)
-    solver.steps(3)
-    assert np.isnan(host(net, net.arena.diff)).all()
-    assert np.isfinite(host(net, net.arena.data)).all()
 
 
 class Doubled(lk.Layer):
@@ -873,7 +893,7 @@ def test_steps_on_numpy_are_steps():
         reconstruction.append(nets[1].losses["reconstruction"])
     np.testing.assert_array_equal(solvers[0].steps(5), losses)
     np.testing.assert_array_equal(solvers[0].curves["reconstruction"], reconstruction)
-    with pytest.raises(lk.errors.NetError, match="count must be at least 1"):
+    with pytest.raises(lk.errors.NetError, match=r"steps: count must be .* at least 1, got 0"):
         solvers[0].steps(0)
 
 

@@ -55,11 +55,11 @@ BAD = {
     "NaN": (lambda x: np.where(np.arange(5)[:, None, None] == 3, np.nan, x), "1 of 5.*image 3"),
     "infinite": (lambda x: x / np.float32(0), "5 of 5.*image 0"),
     "masked": (lambda x: np.ma.masked_less(x, 0.1), "masked"),
-    "words": (lambda x: x.astype(str), "of type <U"),
+    "words": (lambda x: x.astype(str), "images: .* array of numbers.*<U"),
     "complex": (lambda x: x + 1j, "complex"),
     "objects": (lambda x: x.astype(object), "object"),
-    "ragged": (lambda x: [x[0].tolist(), x[1, :3].tolist()], "different shapes"),
-    "nothing": (lambda x: None, "type object"),
+    "ragged": (lambda x: [x[0].tolist(), x[1, :3].tolist()], "images: .* all rows of one shape"),
+    "nothing": (lambda x: None, "images: .* array of numbers.*object"),
 }
 
 

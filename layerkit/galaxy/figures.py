@@ -25,6 +25,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from layerkit.errors import DataError
+from layerkit.files import write_atomically
 from layerkit.galaxy.calibration import EDGES, NOMINAL, Calibration
 from layerkit.galaxy.morphology import STATISTICS
 
@@ -115,11 +116,10 @@ CAPTIONS = {
 
 def save(figure: Figure, path: str | os.PathLike, dpi: int = 160) -> Path:
     """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    figure.savefig(partial, format="png", dpi=dpi, facecolor="white")
-    os.replace(partial, path)
-    return path
+    write_atomically(
+        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor="white")
+    )
+    return Path(path)
 
 
 def reconstructions(

@@ -69,7 +69,7 @@ def refine(
     Where there are several stochastic layers, those below z keep their q.
 
     Args:
-        model: the model; nothing in it changes but the number of its pass.
+        model: the model; nothing in it changes.
         images: (n, ...).
         steps: of Adam, with one sample of z in each; 0 leaves g(x) as it is.
         progress: shows a bar.
@@ -122,9 +122,10 @@ def _climb(
     )
     for layer in net.layers.values():
         layer.weight = 1.0
-    for key, p in net.params.items():
-        if key in model.net.params:
-            p.data[...] = model.net.params[key].data
+    with model.net.lock:  # another thread may train it
+        for key, p in net.params.items():
+            if key in model.net.params:
+                p.data[...] = model.net.params[key].data
     net.freeze(*(key for key in net.params if key in model.net.params))
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
     with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:

@@ -106,10 +106,8 @@ class GalaxyModel:
                 f"layer {samplers[0].name!r} (Reparameterize): the first sampling layer makes z, "
                 "whose prior must be N(0, I), but its GaussianKL layer has a prior of its own"
             )
-        passes = net.run.passes
         try:
             self.decode(np.zeros((1, self.latent)))
-            net.run.passes = passes  # looking at a net changes no noise
         except NetError as error:
             raise NetError(
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
@@ -183,22 +181,12 @@ class GalaxyModel:
 
     def _checked(self, images: Any) -> Any:
         """The images, if they can be what the net was trained on; of another scale they cannot."""
-        if isinstance(images, np.ma.MaskedArray):
-            raise DataError(
-                "images are a masked array, and the net knows no masks; fill what is masked, or "
-                "leave these images out"
-            )
         if type(images).__module__.split(".")[0] not in ("numpy", "builtins"):
             return images  # on a GPU; the net looks at its shape
-        try:
-            images = np.asarray(images)
-        except ValueError as error:
-            raise DataError(f"images of different shapes make no array: {error}") from error
+        images = numbers(images, "images", DataError)
         side = math.isqrt(self.pixels)
         pixels = f"{side}, {side}" if side * side == self.pixels else f"{self.pixels}"
         expected = f"expected intensities in 0..1, an array of shape (n, {pixels})"
-        if images.dtype.kind not in "fiub":
-            raise DataError(f"images are of type {images.dtype}; {expected}")
         if images.ndim < 2 or math.prod(images.shape[1:]) != self.pixels:
             hint = ""
             if images.shape in ((side, side), (self.pixels,)):
@@ -346,7 +334,7 @@ class GalaxyModel:
         ) as bar:
             for start in range(0, len(images), size):
                 x = images[start : start + size]
-                given = {self.x: self.net.backend.asarray(numbers(x, "images"), self.net.dtype)}
+                given = {self.x: self.net.backend.asarray(x, self.net.dtype)}
                 if encoded:
                     given |= zip(encoded, self.net.infer(encoded, **given), strict=True)
                 given |= {k: v[start : start + size] for k, v in moments.items()}

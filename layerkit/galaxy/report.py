@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError
+from layerkit.files import write_atomically
 
 # Regier, McAuliffe and Prabhat (2015), under the names `metrics.json` uses.
 PAPER: Mapping[str, Any] = {
@@ -58,12 +59,10 @@ def write_report(
     Raises:
         DataError: a figure is missing or not a PNG.
     """
-    path = Path(path)
     page = _page(metrics, list(figures), paper)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
-    os.replace(partial, path)
-    return path
+    content = page.encode("utf-8", "backslashreplace")  # names of files
+    write_atomically(path, lambda part: part.write_bytes(content))
+    return Path(path)
 
 
 def _page(

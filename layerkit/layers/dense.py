@@ -101,9 +101,9 @@ class Dense(Layer):
     def _source(self) -> str:
         return _with_functions(self._functions)
 
-    def _few(self, kernel: str, update: str = "") -> str:
+    def _few(self, kernel: str) -> str:
         """The source of a kernel for few examples."""
-        return _for_few(update, self.run.batch_size, self._functions, kernel)
+        return _for_few(self.run.batch_size, self._functions, kernel)
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """The product by cuBLAS, bias and activation in one pass; all of it in one if small."""
@@ -183,7 +183,7 @@ class Dense(Layer):
 
 SLICE = 64  # rows of which a block adds up the gradients of the biases
 FEW_CUDA = 16  # examples up to which one kernel for all is faster than several by cuBLAS
-SPAN = 256  # units whose weights a block then changes
+SPAN = 256  # units whose weights a block then reads
 NEAR = 1024  # inputs up to which one block then adds up a unit
 
 
@@ -193,8 +193,8 @@ def _with_functions(functions: str) -> str:
 
 
 @functools.cache
-def _for_few(update: str, rows: int, functions: str, kernel: str) -> str:
-    return f"{update}#define ROWS {rows}u\n#define SPAN {SPAN}u\n{functions}{kernel}"
+def _for_few(rows: int, functions: str, kernel: str) -> str:
+    return f"#define ROWS {rows}u\n#define SPAN {SPAN}u\n{functions}{kernel}"
 
 
 
