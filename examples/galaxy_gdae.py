@@ -107,11 +107,13 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
     if count and not count.isdigit():
         others = galaxy.gather(count, out / "held_out" / "galaxies.h5", limit)
         held_out, known = others.images, set(others.ids)
+        fresh = galaxy.SourcePictures(count, others, np.arange(len(others)))
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
     else:
         few = max(1, len(everything) // 5)
         rest, chosen = galaxy.split(everything.ids, int(count) if count else min(HELD_OUT, few))
         held_out = everything.images[chosen]
+        fresh = galaxy.SourcePictures(args.data, everything, chosen)
     watched = min(500, len(rest) // 10)
     train, watch = galaxy.split([everything.ids[i] for i in rest], watched, salt="validation")
     if not len(train) or not len(watch) or not len(held_out):
@@ -123,7 +125,9 @@ def gather_galaxies(args: SimpleNamespace, out: Path):
         "excluded": everything.excluded_counts,
         "galaxies": hashlib.sha256("\n".join(everything.ids[i] for i in rest).encode()).hexdigest(),
     }
-    return everything.images[rest[train]], everything.images[rest[watch]], held_out, counts
+    pictures = galaxy.SourcePictures(args.data, everything, rest[watch]), fresh
+    train, watch = everything.images[rest[train]], everything.images[rest[watch]]
+    return train, watch, held_out, counts, pictures
 
 
 def number(kind, good, what):
@@ -204,7 +208,7 @@ def main() -> int:
     galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test"))
 
     # 2. Galaxies: find them, cut them out, and set some aside that training never sees.
-    train, validation, held_out, counts = gather_galaxies(args, out)
+    train, validation, held_out, counts, pictures = gather_galaxies(args, out)
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"
@@ -222,6 +226,7 @@ def main() -> int:
 
     # 4. Training: Adam, with a rate that falls along half a cosine.  Where asked for, the weight of
     #    the KL terms rises in the beginning, and the best parameters on the way are kept.
+    refine_steps = (10 if args.tiny else 100) if args.refine is None else args.refine
     iterations = args.iterations or max(
         math.ceil((args.epochs or EPOCHS) * len(train) / args.batch),
         1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
@@ -247,6 +252,7 @@ def main() -> int:
                 "gives now; resume with the same --data and --held-out"
             )
         history, recent, spent = saved["history"], saved["recent"], saved["seconds"]
+        model.temperature = saved.get("latent_temperature", 1.0)
         done = saved["done"] and solver.iteration >= iterations
         if args.keep == "best":
             best.load()
@@ -259,6 +265,7 @@ def main() -> int:
         extra = {
             "settings": vars(args), "galaxies": counts["galaxies"], "history": history,
             "recent": recent, "seconds": spent, "done": done,
+            "latent_temperature": model.temperature.tolist(),
         }
         best.save()
         lk.save(model_file, net, solver, extra)
@@ -304,6 +311,13 @@ def main() -> int:
         if args.keep == "best":
             copy_parameters(best.net, net)
         model.standardise(train)  # gives each axis of z the scale of the prior; see there
+        #    How far z scatters when the noise of a picture is drawn anew and the picture prepared
+        #    anew, beside what the likelihood says: the standard deviations of z take it in.
+        measured = galaxy.redrawn_coverage(model, pictures[0], refine_steps, True, tempered=False)
+        if measured:
+            model.temperature = measured.temperature()
+        else:
+            print("no pictures to redraw noise in: standard deviations of z are not checked")
         done = True
     save()
     if not done:
@@ -315,7 +329,7 @@ def main() -> int:
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
     importance_samples = args.importance_samples or (100 if args.tiny else 1000)
-    refine_steps = (10 if args.tiny else 100) if args.refine is None else args.refine
+    coverage = galaxy.redrawn_coverage(model, pictures[1], refine_steps, True)
     result = galaxy.evaluate(model, train, held_out, True, importance_samples, refine_steps)
     metrics = {
         **counts,
@@ -328,7 +342,7 @@ def main() -> int:
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": solver.iteration * args.batch / spent,
         "seconds": spent,
-        **result.metrics,
+        **result.metrics, **(coverage.metrics() if coverage else {}),
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
         "final_rate": final_rate, "net_settings": args.set,
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
@@ -337,7 +351,7 @@ def main() -> int:
     galaxy.write_json(out / "metrics.json", metrics)
 
     # 6. Figures, and a page that shows them all.
-    pages = galaxy.draw_figures(out, model, result, held_out, history)
+    pages = galaxy.draw_figures(out, model, result, held_out, history, coverage)
     galaxy.write_report(out / "report.html", metrics, pages)
     print(galaxy.summary(metrics))
     print(f"open {out / 'report.html'}")

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import norm
 
 import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError, NetError
-from layerkit.galaxy import redraws
+from layerkit.galaxy import figures, redraws
 from layerkit.galaxy.redraws import sky_noise
 from layerkit.galaxy.sources import UnusableImageError
 
@@ -172,3 +173,53 @@ def test_noise_of_the_sky(rng):
     assert sky_noise(whole) == pytest.approx(20, rel=0.05)
     assert sky_noise(np.zeros((9, 9), "float32")) == 0.5 / 255
     assert sky_noise(np.zeros((9, 9), "uint16")) == 0.5
+
+
+def test_the_figure_shows_every_axis_with_and_without_temperature(rng):
+    model, *_ = exact(rng)
+    model.temperature = [1.0, 4.0]
+    found = galaxy.latent_coverage(
+        model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0
+    )
+    raw = galaxy.latent_coverage(
+        model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0,
+        tempered=False,
+    )
+    np.testing.assert_allclose(found.untempered(model.temperature).sd, raw.sd)
+    left, right = figures.latent_coverage(found, model.temperature).axes
+    bars = [c.lines[0].get_ydata() for c in left.containers]
+    np.testing.assert_allclose(bars, [found.ratio, found.untempered(model.temperature).ratio])
+    drawn = [line.get_ydata() for line in right.lines if len(line.get_ydata()) == LATENT
+             and line.get_marker() in "os"]
+    np.testing.assert_allclose(drawn[:2], found.within)
+    assert len(figures.latent_coverage(raw, np.ones(2)).axes[0].containers) == 1
+
+
+def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
+    """By their ids, evenly spread; and prepared as the set's were, with noise measured in them."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    y, x = np.mgrid[:120, :120] - 60
+    for i in range(12):
+        light = 180 * np.exp(-0.5 * (x**2 + (2 + 0.1 * i) * y**2) / 49)
+        light += rng.normal(20, 3, light.shape)
+        Image.fromarray(light.clip(0, 255).astype("uint8")).save(folder / f"{i:02d}.png")
+    prepared = tmp_path / "galaxies.h5"
+    galaxy.prepare(galaxy.open_source(folder), prepared, size=24, progress=False)
+    galaxies = galaxy.load(prepared)
+    assert len(galaxies) == 12
+    pictures = redraws.SourcePictures(folder, galaxies, np.arange(2, 12), most=5)
+    assert [row for row, _ in pictures.items] == [2, 4, 6, 8, 11]
+    for (row, _), picture in zip(pictures.items, pictures, strict=True):
+        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
+        assert sky_noise(picture) == pytest.approx(3 / 255, rel=0.1)
+    net = lk.Net(lk.load_net("nets/galaxy_gdae.py", pixels=24 * 24, hidden=8), 8, phase="test")
+    model = galaxy.GalaxyModel(net)
+    pictures = redraws.SourcePictures(folder, galaxies, np.arange(12))
+    found = redraws.redrawn_coverage(model, pictures, refine_steps=2)
+    assert found.sd.shape == (12, redraws.DRAWS, 8)
+    assert set(found.metrics()) >= {"latent_scatter_over_sd", "latent_coverage_1sd"}
+    # A prepared set has no pictures any more.
+    nothing = redraws.SourcePictures(prepared, galaxies, np.arange(12))
+    assert len(nothing) == 0
+    assert redraws.redrawn_coverage(model, nothing) is None

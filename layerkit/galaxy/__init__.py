@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from layerkit.galaxy.inference import closest, refine
     from layerkit.galaxy.model import GalaxyModel, Posterior
     from layerkit.galaxy.preparation import prepare
-    from layerkit.galaxy.redraws import LatentCoverage, latent_coverage
+    from layerkit.galaxy.redraws import (
+        LatentCoverage,
+        SourcePictures,
+        latent_coverage,
+        redrawn_coverage,
+    )
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import (
         read_metrics,
@@ -38,6 +43,7 @@ HOMES = {
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
     "gather": "gathering", "closest": "inference", "refine": "inference",
     "LatentCoverage": "redraws", "latent_coverage": "redraws",
+    "SourcePictures": "redraws", "redrawn_coverage": "redraws",
     "GalaxyModel": "model", "Posterior": "model", "prepare": "preparation",
     "write_report": "report", "read_metrics": "results", "results_folder": "results",
     "results_table": "results", "set_aside": "results",
@@ -47,10 +53,10 @@ HOMES = {
 
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "LatentCoverage", "PCABaseline", "Posterior",
-    "closest", "contact_sheets", "draw_figures", "evaluate", "fit_gaussian", "fit_gaussians",
-    "fit_sersic", "fit_sersics", "gather", "latent_coverage", "load", "open_source", "prepare",
-    "read_metrics", "refine", "results_folder", "results_table", "set_aside", "split", "summary",
-    "write_json", "write_report",
+    "SourcePictures", "closest", "contact_sheets", "draw_figures", "evaluate", "fit_gaussian",
+    "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "latent_coverage", "load",
+    "open_source", "prepare", "read_metrics", "redrawn_coverage", "refine", "results_folder",
+    "results_table", "set_aside", "split", "summary", "write_json", "write_report",
 ]
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from layerkit.galaxy import figures
 from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.model import GalaxyModel
+from layerkit.galaxy.redraws import LatentCoverage
 
 STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
 
 
 def draw_figures(
     folder: Path, model: GalaxyModel, result: Evaluation, held_out: np.ndarray,
-    history: Mapping[str, Sequence[float]],
+    history: Mapping[str, Sequence[float]], coverage: LatentCoverage | None = None,
 ) -> list[tuple[str, str, Path]]:
     """Draws each figure as a PNG in `folder`.
 
@@ -26,6 +27,7 @@ def draw_figures(
         result: of `evaluate` on `held_out`.
         held_out: images (n, side, side).
         history: of training; see `figures.learning_curves`.
+        coverage: of z over redrawn noise; without it there is no figure of it.
 
     Returns:
         (title, caption, path) of each, for the report.
@@ -51,6 +53,8 @@ def draw_figures(
         "calibration": figures.calibration(result.calibration),
         "morphology": figures.morphology(result.morphology, result.drawn_morphology),
     }
+    if coverage is not None:
+        drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     return [
         (*figures.CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
         for name, figure in drawn.items()
