@@ -34,6 +34,7 @@ from layerkit.layers.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
+PAPERS_SIDE = 69  # pixels
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
 SNAPSHOT_SECONDS = 20
@@ -102,10 +103,11 @@ def settings() -> SimpleNamespace:
 def gather_galaxies(args: SimpleNamespace, out: Path):
     """Images to train on, to watch training with, and held out; and what became of the pictures."""
     limit = TINY if args.tiny else None
-    everything = galaxy.gather(args.data, out / "galaxies.h5", limit)
+    size = picture_size(args)
+    everything = galaxy.gather(args.data, out / "galaxies.h5", limit, size)
     count = str(args.held_out or "")
     if count and not count.isdigit():
-        others = galaxy.gather(count, out / "held_out" / "galaxies.h5", limit)
+        others = galaxy.gather(count, out / "held_out" / "galaxies.h5", limit, everything.size)
         held_out, known = others.images, set(others.ids)
         fresh = galaxy.SourcePictures(count, others, np.arange(len(others)))
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
@@ -163,6 +165,30 @@ def assignment(text):
         return name, value
 
 
+def picture_size(args: SimpleNamespace) -> int | None:
+    """How many pixels galaxies have on a side: as the net is told, else none to choose it.
+
+    The crops of the built-in picture have 12 pixels on a side, too few to look at: they stay
+    enlarged to the paper's size.  So does what a net without a setting for it takes.
+    """
+    if "side" in args.set:
+        return int(args.set["side"])
+    if "pixels" in args.set:
+        return math.isqrt(int(args.set["pixels"]))
+    takes_any = {"side", "pixels"} & set(lk.netfile.net_settings(args.net))
+    return None if args.data and takes_any else PAPERS_SIDE
+
+
+def size_settings(args: SimpleNamespace, side: int) -> dict[str, int]:
+    """What tells the net the size of the pictures, where it is not the net's default nor given."""
+    known = lk.netfile.net_settings(args.net)
+    names = {"side": side, "pixels": side * side}
+    return {
+        name: value for name, value in names.items()
+        if name in known and name not in args.set and known[name] != value
+    }
+
+
 class Best:
     """The parameters with the best bound so far, in a file beside the snapshot they came from."""
 
@@ -209,6 +235,10 @@ def main() -> int:
 
     # 2. Galaxies: find them, cut them out, and set some aside that training never sees.
     train, validation, held_out, counts, pictures = gather_galaxies(args, out)
+    sized = size_settings(args, train.shape[1])
+    if sized:
+        args.set = {**args.set, **sized}
+        layers = lk.load_net(args.net, **args.set)
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"
