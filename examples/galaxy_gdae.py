@@ -237,8 +237,7 @@ def main() -> int:
     train, validation, held_out, counts, pictures = gather_galaxies(args, out)
     sized = size_settings(args, train.shape[1])
     if sized:
-        args.set = {**args.set, **sized}
-        layers = lk.load_net(args.net, **args.set)
+        layers = lk.load_net(args.net, **args.set, **sized)
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"

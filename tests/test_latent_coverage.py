@@ -10,6 +10,7 @@ from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError, NetError
 from layerkit.galaxy import figures, redraws
+from layerkit.galaxy.preparation import Settings, cut_out
 from layerkit.galaxy.redraws import sky_noise
 from layerkit.galaxy.sources import UnusableImageError
 
@@ -223,3 +224,46 @@ def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
     nothing = redraws.SourcePictures(prepared, galaxies, np.arange(12))
     assert len(nothing) == 0
     assert redraws.redrawn_coverage(model, nothing) is None
+
+
+def stamps(rng, count, side=100):
+    """Galaxies of exponential profiles without noise, in 0..1, whose crops have 25 to 50 pixels."""
+    y, x = np.mgrid[:side, :side] - side / 2 + 0.5
+    out = []
+    for _ in range(count):
+        angle, scale, ratio = rng.uniform(0, np.pi), rng.uniform(2.2, 4.5), rng.uniform(0.4, 1)
+        dy, dx = rng.uniform(-0.5, 0.5, 2)
+        u = (x - dx) * np.cos(angle) + (y - dy) * np.sin(angle)
+        v = (y - dy) * np.cos(angle) - (x - dx) * np.sin(angle)
+        light = np.exp(-np.hypot(np.hypot(u, v / ratio), 1) / scale)
+        out.append(0.06 + rng.uniform(0.7, 0.9) * light)
+    return np.array(out, "float32")
+
+
+def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
+    """End to end: pictures, crops, training and refining, at twice the size that crops have."""
+    size, noise = 60, 0.02
+    truth = stamps(rng, 240)
+    noisy = (truth + noise * rng.standard_normal(truth.shape)).astype("float32")
+
+    def cut(picture):
+        return cut_out(picture, Settings(size=size))[0]
+
+    views, kept = redraws.redraw(noisy[:160], 1e-9, 2, share=1.0, cut=cut)
+    assert len(kept) > 140
+    layers = lk.load_net("nets/galaxy_gdae.py", pixels=size * size, hidden=32, latent=4)
+    data = L.MemoryData("x", data=views[:, 0], augment="dihedral")
+    net = lk.Net(lk.with_data(layers, data), 32, seed=1)
+    lk.Adam(net, lk.rates.Cosine(3e-3, 600, final=1e-5)).steps(600)
+    model = galaxy.GalaxyModel(lk.Net(layers, 256, phase="test", share=net))
+    model.standardise(views[:, 0])
+    before = galaxy.latent_coverage(model, noisy[160:200], share=redraws.SHARE, cut=cut)
+    model.temperature = before.temperature()
+    after = galaxy.latent_coverage(model, truth[200:], noise, cut=cut, seed=1)
+    assert len(after.kept) > 30
+    raw = after.untempered(model.temperature)
+    print(raw.ratio, after.ratio, after.within)
+    assert raw.ratio.max() > 1.5
+    assert after.ratio.max() < 1.3
+    assert after.within[0].min() > 0.55
+    assert after.within[1].min() > 0.88
