@@ -343,10 +343,10 @@ def main() -> int:
         #    How far z scatters when the noise of a picture is drawn anew and the picture prepared
         #    anew, beside what the likelihood says: the standard deviations of z take it in.
         measured = galaxy.redrawn_coverage(model, pictures[0], refine_steps, True, tempered=False)
-        if measured:
+        if measured and measured.tells:
             model.temperature = measured.temperature()
         else:
-            print("no pictures to redraw noise in: standard deviations of z are not checked")
+            print("too few pictures to redraw noise in: standard deviations of z are not checked")
         done = True
     save()
     if not done:

@@ -148,7 +148,8 @@ def test_pictures_that_fail_under_a_draw_are_left_out(rng):
     pictures[1] += 100
     found = galaxy.latent_coverage(model, pictures, [0.1, 0.2, 0.3, 0.4], cut=fails, refine_steps=0)
     assert found.kept.tolist() == [0, 2, 3]
-    assert found.temperature().tolist() == [1, 1]  # too few to tell
+    assert not found.tells
+    assert found.temperature().tolist() == [1, 1]
     with pytest.raises(DataError, match="no picture"):
         galaxy.latent_coverage(model, pictures[1:2], 0.1, cut=fails)
 

@@ -556,7 +556,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
     left.axhline(1, color=NEUTRAL, linewidth=0.9, linestyle="--")
     left.set_ylim(0, None)
     left.set_ylabel("scatter over standard deviation", fontsize=SMALL)
-    left.legend(frameon=False, fontsize=SMALL, loc="upper right")
+    left.legend(frameon=False, fontsize=SMALL, loc="best")
     for nominal in NOMINAL[:2]:
         right.axhline(nominal, color=NEUTRAL, linewidth=0.9, linestyle="--")
     right.set_ylim(0, 1.02)

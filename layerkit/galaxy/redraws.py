@@ -48,6 +48,11 @@ class LatentCoverage(NamedTuple):
     sd: np.ndarray
 
     @property
+    def tells(self) -> bool:
+        """Whether there are pictures enough to choose a temperature by."""
+        return len(self.kept) >= FEWEST
+
+    @property
     def ratios(self) -> np.ndarray:
         """Scatter over standard deviation of each picture and axis, (n, latent)."""
         return np.sqrt((self.deviation**2).mean(axis=1) / (self.sd**2).mean(axis=1))
@@ -71,7 +76,7 @@ class LatentCoverage(NamedTuple):
         others, such as those whose angle flips.  Ones where there are too few pictures to tell.
         """
         latent = self.sd.shape[-1]
-        if len(self.kept) < FEWEST:
+        if not self.tells:
             return np.ones(latent)
         told = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
         with np.errstate(divide="ignore", invalid="ignore"):
