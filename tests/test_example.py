@@ -141,9 +141,14 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     expected = {"net_settings": {"hidden": 5}, "kl_warm_up": 900, "samples": 2, "keep": "best",
                 "augment": "none", "final_rate": 1e-5}
     assert expected.items() <= metrics.items()
+    side = int(metrics["pixels"].split()[0])  # that of the median crop, which is 55 to 68 pixels
+    assert 45 < side <= SIDE
     with h5py.File(whole / "model.h5") as file:
-        assert file["params/g/weight"].shape == (SIDE * SIDE, 5)
-        history = json.loads(file.attrs["extra"])["history"]
+        assert file["params/g/weight"].shape == (side * side, 5)
+        extra = json.loads(file.attrs["extra"])
+    history = extra["history"]
+    assert metrics["latent_temperature"] == extra["latent_temperature"]
+    assert len(metrics["latent_scatter_over_sd"]) == len(metrics["latent_temperature"]) == 2
     best = np.argmax(history["validation_elbo"])
     assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
@@ -176,7 +181,8 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "--resume" not in again["command"]
     assert "--samples 2" in again["command"]
     for key in ("train_elbo", "held_out_elbo", "held_out_kl", "held_out_iwae", "mse_wins",
-                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration"):
+                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration",
+                "latent_temperature", "latent_scatter_over_sd"):
         assert again[key] == metrics[key]
 
 
@@ -330,7 +336,7 @@ def bands(tmp_path_factory):
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs the example in this process, without real figures; returns status, output and errors."""
-    def draw(folder, model, *_):
+    def draw(folder, model, *_, **__):
         for name in FIGURES:
             (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
         return []

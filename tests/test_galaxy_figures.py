@@ -15,6 +15,7 @@ from layerkit.galaxy import figures
 from layerkit.galaxy.calibration import calibrate
 from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.gallery import draw_figures
+from layerkit.galaxy.redraws import LatentCoverage
 
 
 def galaxies(rng, count, size=16):
@@ -58,6 +59,10 @@ def every_figure(rng):
             calibrate(rng.normal(size=images.shape), images)
         ),
         "morphology": figures.morphology(rng.normal(size=(40, 4)), rng.normal(size=(30, 4))),
+        "latent_coverage": figures.latent_coverage(
+            LatentCoverage(np.arange(30), rng.normal(size=(30, 8, 5)), np.full((30, 8, 5), 0.9)),
+            np.full(5, 4.0),
+        ),
     }
 
 

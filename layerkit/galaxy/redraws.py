@@ -8,7 +8,8 @@ independent axes is narrower than the true one along each axis where axes go tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -16,15 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
+from layerkit.galaxy.dataset import GalaxySet
 from layerkit.galaxy.inference import refine
 from layerkit.galaxy.model import GalaxyModel
 from layerkit.galaxy.preparation import Settings, cut_out
-from layerkit.galaxy.sources import UnusableImageError
+from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source
 
 DRAWS = 8
 SHARE = 0.5  # of its noise that a picture gets again, where it has noise already
-NOMINAL = (0.683, 0.954)  # within 1 and 2 standard deviations
+WITHIN = 0.683  # of a normal distribution lies within one standard deviation
 HOTTEST = 1e6  # temperature, at which nothing is left of the likelihood but its mean
+MOST = 60  # pictures that are prepared and refined anew
 FEWEST = 8  # pictures from which a temperature is chosen
 
 Cutter = Callable[[np.ndarray], np.ndarray]
@@ -45,6 +48,11 @@ class LatentCoverage(NamedTuple):
     sd: np.ndarray
 
     @property
+    def tells(self) -> bool:
+        """Whether there are pictures enough to choose a temperature by."""
+        return len(self.kept) >= FEWEST
+
+    @property
     def ratios(self) -> np.ndarray:
         """Scatter over standard deviation of each picture and axis, (n, latent)."""
         return np.sqrt((self.deviation**2).mean(axis=1) / (self.sd**2).mean(axis=1))
@@ -63,22 +71,24 @@ class LatentCoverage(NamedTuple):
     def temperature(self) -> np.ndarray:
         """The least temperature of each axis, 1 or more, at which coverage is nominal, (latent,).
 
-        At it 68.3% of the draws lie within 1, and 95.4% within 2 standard deviations, at least;
-        see `GalaxyModel.temper`.  Ones where there are too few pictures to tell.
+        At it 68.3% of the draws lie within one standard deviation; see `GalaxyModel.temper`.  A
+        quantile, unlike a mean square, is not decided by the few galaxies of which noise makes
+        others, such as those whose angle flips.  Ones where there are too few pictures to tell.
         """
         latent = self.sd.shape[-1]
-        if len(self.kept) < FEWEST:
+        if not self.tells:
             return np.ones(latent)
-        data = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
-        found = np.ones(latent)
-        for k, nominal in enumerate(NOMINAL, start=1):
-            deviation = np.abs(self.deviation.reshape(-1, latent)) / k
-            # The precision that puts a draw at k standard deviations, less that of the prior.
-            with np.errstate(divide="ignore"):
-                allowed = (deviation**-2.0 - 1).clip(0)
-                needed = np.where(data > 0, data / allowed, 1.0)
-            found = np.maximum(found, np.quantile(needed, nominal, axis=0, method="higher"))
-        return np.minimum(found, HOTTEST)
+        told = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The precision that puts a draw at one standard deviation, less that of the prior.
+            allowed = (self.deviation.reshape(-1, latent) ** -2 - 1).clip(0)
+            needed = np.where(told > 0, told / allowed, 1.0)
+        return np.quantile(needed, WITHIN, axis=0, method="higher").clip(1, HOTTEST)
+
+    def untempered(self, temperature: np.ndarray) -> LatentCoverage:
+        """Take the model's temperature, (latent,), back out of the standard deviations."""
+        told = (self.sd**-2 - 1).clip(0) * temperature
+        return self._replace(sd=np.minimum(self.sd, (1 + told) ** -0.5))
 
     def metrics(self) -> dict[str, Any]:
         """Give what goes into metrics.json."""
@@ -132,6 +142,75 @@ def latent_coverage(
     mean, sd = (a.reshape(len(kept), draws, -1).astype("float64") for a in posterior)
     deviation = (mean - mean.mean(axis=1, keepdims=True)) * np.sqrt(draws / (draws - 1)) / share
     return LatentCoverage(kept, deviation, sd)
+
+
+class SourcePictures:
+    """The pictures that prepared galaxies were cut from, read again when they are iterated over.
+
+    Args:
+        path: where the pictures are; see `open_source`.  A prepared set has none any more, and so
+            has a source that has changed since: then there is nothing to iterate over.
+        galaxies: prepared from them.
+        rows: which of them.
+        most: of these, evenly spread.
+        options: for `open_source`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, galaxies: GalaxySet, rows: np.ndarray,
+        most: int = MOST, **options: Any,
+    ):
+        self.galaxies, self.items = galaxies, list[tuple[int, int]]()
+        if is_prepared(path):
+            return
+        self.source = open_source(path, **options)
+        place = {name: i for i, name in enumerate(self.source.ids)}
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+        known = [(int(row), place.get(galaxies.ids[row])) for row in rows]
+        self.items = [(row, i) for row, i in known if i is not None]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for row, i in self.items:
+            try:
+                picture = self.source.read(i)
+            except UnusableImageError:  # changed meanwhile
+                continue
+            if picture.dtype == np.uint16:  # in steps of the white that the set was prepared with
+                white = getattr(self.galaxies, "stretches")[row, 2]  # noqa: B009
+                picture = np.minimum(picture * np.float32(1 / white), 1)
+            yield picture
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """Prepare a picture as those of the set were."""
+        return cut_out(picture, Settings(**self.galaxies.settings))[0]
+
+
+def redrawn_coverage(
+    model: GalaxyModel, pictures: SourcePictures, refine_steps: int = 100, progress: bool = False,
+    tempered: bool = True,
+) -> LatentCoverage | None:
+    """Measure `latent_coverage` on real pictures, which have noise already and get `SHARE` more.
+
+    Args:
+        model: the model.
+        pictures: of galaxies that training never saw.
+        refine_steps, progress, tempered: see `latent_coverage`.
+
+    Returns:
+        What was found; None where there are no pictures, or none that can be prepared anew.
+    """
+    if not len(pictures):
+        return None
+    try:
+        return latent_coverage(
+            model, pictures, share=SHARE, cut=pictures.cut, refine_steps=refine_steps,
+            progress=progress, tempered=tempered,
+        )
+    except DataError:
+        return None
 
 
 def redraw(

@@ -1,0 +1,69 @@
+"""The size at which galaxies are prepared, against crops of known size."""
+
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit import galaxy
+from layerkit.galaxy.preparation import Settings, cut_out
+from layerkit.galaxy.sizing import SMALLEST, native_size
+
+
+class Round:
+    """Gaussian galaxies of these widths, on a faint sky."""
+
+    name = "round"
+
+    def __init__(self, widths, rng):
+        self.widths, self.ids = widths, [f"{i}" for i in range(len(widths))]
+        self.noise = 0.004 * rng.standard_normal((200, 200))
+
+    def __len__(self):
+        return len(self.widths)
+
+    def read(self, i):
+        y, x = np.mgrid[:200, :200] - 99.5
+        light = 0.8 * np.exp(-(x**2 + y**2) / (2 * self.widths[i] ** 2))
+        return (light + 0.05 + self.noise).astype("float32")
+
+
+@pytest.mark.parametrize("widths", [[5, 6, 7], [3, 3, 9], [6]])
+def test_the_side_is_that_of_the_median_crop(widths, rng):
+    source = Round(widths, rng)
+    sides = [cut_out(source.read(i), Settings())[1].side for i in range(len(source))]
+    assert native_size(source) == int(np.median(sides))
+    assert native_size(source, limit=1) == int(sides[0])
+
+
+def test_bounds_of_the_side(rng):
+    assert native_size(Round([20, 22], rng)) == 69
+    assert native_size(Round([1.7], rng)) == SMALLEST
+    assert native_size(Round([5], rng), most=24) == 24
+    empty = Round([5, 5], rng)
+    empty.read = lambda i: np.zeros((50, 50), "float32")
+    assert native_size(empty) == 69
+
+
+def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatch):
+    source = Round([5] * 4, rng)
+    monkeypatch.setattr("layerkit.galaxy.gathering.open_source", lambda path: source)
+    monkeypatch.setattr("layerkit.galaxy.gathering.contact_sheets", lambda *a: None)
+    side = native_size(source)
+    assert side < 69
+    found = galaxy.gather(None, tmp_path / "a.h5", size=None)
+    assert found.size == side
+    assert f"galaxies of {side} x {side} pixels" in capsys.readouterr().out
+    assert galaxy.gather(None, tmp_path / "a.h5", size=None).size == side
+    assert "earlier" in capsys.readouterr().out
+    assert galaxy.gather(None, tmp_path / "a.h5").size == 69  # other settings: prepared again
+    assert "pixels are made" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["gdae", "wide", "ladder", "conv", "pose"])
+def test_nets_take_pictures_of_another_size(file, rng):
+    path = f"nets/galaxy_{file}.py"
+    known = lk.netfile.net_settings(path)
+    size = {"side": 24} if "side" in known else {"pixels": 24 * 24}
+    net = lk.Net(lk.load_net(path, hidden=8, **size), 4, phase="test")
+    images = rng.uniform(0, 1, (3, 24, 24)).astype("float32")
+    assert galaxy.GalaxyModel(net).reconstruct(images)[0].shape == images.shape
