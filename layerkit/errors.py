@@ -12,11 +12,12 @@ LONGEST = 80  # letters of a value in a message
 
 def brief(value: Any) -> str:
     """Show a value in a message: in one line, and only the beginning of a long one."""
-    if not isinstance(value, type) and getattr(value, "ndim", 0):  # types have it, too
-        return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
         return "a whole number of more than 40 digits"
     try:
+        axes = getattr(value, "ndim", 0)
+        if isinstance(axes, int) and axes:
+            return f"an array of shape {tuple(value.shape)}"
         text = " ".join(repr(value).split())
     except Exception:  # somebody's own, which is not what is wrong here
         text = f"an object of type {type(value).__name__}"

@@ -51,7 +51,8 @@ def checked_shape(shape: Any) -> Shape:
         return Sizes().accept(shape)
     except ValueError:
         raise ValueError(
-            f"a shape is a tuple of positive whole numbers, such as (3,), got {brief(shape)}"
+            "a shape is a tuple of positive whole numbers, each below 2^31, such as (3,), got "
+            f"{brief(shape)}"
         ) from None
 
 
@@ -88,17 +89,11 @@ class Run:
     def passes(self, number: int) -> None:
         self._passes, self._looks = number, 0
 
-    def check_memory(self, what: str, shape: tuple[int, ...]) -> None:
-        """Raise a NetError where an array of numbers of this net exceeds the machine's memory."""
-        needed = math.prod(shape) * np.dtype(self.dtype).itemsize
-        there = memory()
-        if self.device is not None:
-            _, there = self.backend.xp.cuda.runtime.memGetInfo()
-        if needed > there:
-            raise NetError(
-                f"{what} of shape {shape} takes {in_words(needed)}, and the machine has "
-                f"{in_words(there)}"
-            )
+    def memory(self) -> int:
+        """Return how many bytes the net's arrays can have: what is free, or all of a GPU's."""
+        if self.backend.name == "numpy":
+            return memory()
+        return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
 
     @contextmanager
     def looking(self, sample: bool) -> Iterator[None]:
@@ -253,7 +248,6 @@ class Layer(Checked):
             shape, init = checked_shape(shape), initializers.get(init)
         except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
-        self._check_memory(f"parameter {name!r}", shape)
         parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
         self.parameters[name] = parameter
         return parameter
@@ -267,16 +261,15 @@ class Layer(Checked):
             shape = checked_shape(shape)
         except ValueError as error:
             self.fail(f"buffer: {error}")
-        self._check_memory("a buffer", (run.batch_size, *shape))
+        needed = math.prod(shape) * run.batch_size * np.dtype(dtype or run.dtype).itemsize
+        if needed > (free := run.memory()):
+            self.fail(
+                f"a buffer of shape {shape} would take {in_words(needed)} for a batch of "
+                f"{run.batch_size}, and {in_words(free)} are free"
+            )
         buffer = Blob.allocate(self.name, run.batch_size, shape, run.backend, dtype or run.dtype)
         self.buffers.append(buffer)
         return buffer
-
-    def _check_memory(self, what: str, shape: Shape) -> None:
-        try:
-            self.run.check_memory(what, shape)
-        except NetError as error:
-            self.fail(str(error))
 
     def normal(self, shape: Shape) -> Array:
         """Standard normal numbers of this layer for the current forward pass."""

@@ -28,7 +28,7 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
-from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words, memory
+from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words
 from layerkit.wiring import needing_gradients, quoted, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
@@ -275,8 +275,8 @@ class Net:
                 tops = [checked_shape(shape) for shape in given]
             except ValueError:
                 layer.fail(
-                    "setup must return a list of shapes, one for each top and without the batch "
-                    f"axis, such as [(3,)], got {brief(given)}"
+                    "setup must return a list of shapes, one for each top, without the batch axis "
+                    f"and of sizes below 2^31, such as [(3,)], got {brief(given)}"
                 )
             if len(tops) != len(layer.tops):
                 layer.fail(f"has {len(tops)} tops, but tops= names {len(layer.tops)}: {layer.tops}")
@@ -312,9 +312,10 @@ class Net:
             + sum(p.size for p in layer.parameters.values()) * (0 if shared else size)
             for layer in self.layers.values()
         }
-        drawing = 0 if shared else DRAWING * max((p.size for p in self.params.values()), default=0)
-        need, free = sum(needs.values()) + drawing, memory()
-        if self.backend.name == "numpy" and need > free:
+        need, free = sum(needs.values()), self.run.memory()
+        if self.backend.name == "numpy" and not shared:
+            need += DRAWING * max((p.size for p in self.params.values()), default=0)
+        if need > free:
             largest = max(needs, key=lambda layer: needs[layer])
             largest.fail(
                 f"its parameters and tops would take {in_words(needs[largest])} for a batch of "

@@ -18,11 +18,13 @@ import sys
 import typing
 from collections.abc import Callable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 
 from layerkit.errors import NetError, brief
+from layerkit.files import path_of
 
 LARGEST = 2**31 - 1  # of a whole number, unless a rule says otherwise; its products fit 64 bits
 
@@ -150,6 +152,7 @@ class Sizes(Rule):
         self.expected = f"{names or 'a tuple'} of positive whole numbers"
         if unknown:
             self.expected += " or -1"
+        self.expected += ", each below 2^31"
 
     def accept(self, value: Any) -> tuple[int, ...]:
         """Return a tuple of ints."""
@@ -195,18 +198,16 @@ class Names(Name):
 
 
 class FilePath(Rule):
-    """Where a file is: text or a path object, not empty, without NUL."""
+    """Where a file is: text, bytes or a path object, not empty, without NUL."""
 
-    expected = "the path of a file: text or a path object"
+    expected = "the path of a file: text, bytes or a path object, not empty, without NUL"
 
-    def accept(self, value: Any) -> Any:
-        """Return the path as it came."""
-        if not isinstance(value, str | os.PathLike):
-            raise ValueError
-        text = os.fspath(value)
-        if not text or ("\0" if isinstance(text, str) else b"\0") in text:
-            raise ValueError
-        return value
+    def accept(self, value: Any) -> Path:
+        """Return the path."""
+        try:
+            return path_of(value, NetError)
+        except NetError:
+            raise ValueError from None
 
 
 class Optional(Rule):
@@ -334,11 +335,17 @@ def checked(init: Callable[..., None], label: Callable[..., str] | None = None) 
         try:
             given = signature.bind(self, *args, **settings)
         except TypeError as error:
+            taken = signature.parameters
+            unknown = [name for name in settings if name not in taken]  # mostly misspelt
+            if unknown and all(p.kind != p.VAR_KEYWORD for p in taken.values()):
+                problem = f"got an unexpected keyword argument {unknown[0]!r}"
+            else:
+                problem = str(error)
             usage = ", ".join(
                 # Without the annotations, which say to people less than the defaults.
-                str(p.replace(annotation=p.empty)) for p in list(signature.parameters.values())[1:]
+                str(p.replace(annotation=p.empty)) for p in list(taken.values())[1:]
             )
-            raise NetError(f"{owner}: {error}; it takes ({usage})") from None
+            raise NetError(f"{owner}: {problem}; it takes ({usage})") from None
         for name, value in given.arguments.items():
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
@@ -399,7 +406,7 @@ class Checked:
             rule = self.rules().get(name)
             if rule is not None:
                 value = accept(rule, value, name, self.label())
-            object.__setattr__(self, name, value)
+            super().__setattr__(name, value)
 
 
 _rules: dict[type, dict[str, Rule]] = {}

@@ -279,8 +279,11 @@ def test_setup_must_return_a_list_of_shapes(given):
 
 def test_a_top_larger_than_the_memory():
     with pytest.raises(NetError) as message:
-        lk.Net([L.Input("x", shape=(3,)), Twice("y", "x", declare=lambda shapes: [(2**50,)])])
-    one_line(message, "blob 'y'", f"(64, {2**50})", "GB")
+        lk.Net([L.Input("x", shape=(3,)), Twice("y", "x", declare=lambda shapes: [(2**30, 2**20)])])
+    one_line(message, "layer 'y' (Twice)", "batch of 64", "512 PiB", "are free")
+    with pytest.raises(NetError) as message:
+        lk.Net([L.Input("x", shape=(3,)), Twice("y", "x", declare=lambda shapes: [(2**31,)])])
+    one_line(message, "layer 'y' (Twice)", "setup", "below 2^31")
 
 
 @pytest.mark.parametrize("given", [[[5]], ([5],), [(np.int64(5),)]])
@@ -304,10 +307,11 @@ def declaring(declare):
     (lambda layer: layer.parameter("w", None, 0.0), ["w:", "None"]),
     (lambda layer: layer.parameter("w", (0, 3), 0.0), ["w:", "(0, 3)"]),
     (lambda layer: layer.parameter("", (3,), 0.0), ["name"]),
-    (lambda layer: layer.parameter("w", (2**40, 2**10), 0.0), ["'w'", "GB"]),
-    (lambda layer: layer.buffer((2**50,)), ["buffer", "GB"]),
+    (lambda layer: layer.parameter("w", (2**31,), 0.0), ["w:", "below 2^31"]),
+    (lambda layer: layer.parameter("w", (2**30, 2**20), 0.0), ["parameters", "PiB"]),
+    (lambda layer: layer.buffer((2**30, 2**20)), ["buffer", "256 PiB", "are free"]),
     (lambda layer: layer.buffer(3), ["buffer", "got 3"]),
-], ids=range(9))
+], ids=range(10))
 def test_declarations_that_cannot_be(declare, words):
     with pytest.raises(NetError) as message:
         lk.Net(declaring(declare))

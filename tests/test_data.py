@@ -629,18 +629,18 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "empty"), ("a\0b", "null"),
-     (b"", "empty"), (io.BytesIO(), "BytesIO")],
+    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
+     (b"", "not empty"), (io.BytesIO(), "BytesIO")],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path, word):
-    with pytest.raises(DataError) as message:
+    with pytest.raises(NetError) as message:
         L.HDF5Data("d", path=path)
     one_line(message, "'d'", "path", word)
 
 
 @pytest.mark.parametrize("datasets", [[], 5, None, [3], [["a"]], b"images", ["a", None]])
 def test_what_names_no_data_sets_is_refused(datasets):
-    with pytest.raises(NetError, match="a name or a list of names") as message:
+    with pytest.raises(NetError, match="a name, or a list of names") as message:
         L.HDF5Data("d", path="d.h5", datasets=datasets)
     one_line(message, "'d'")
 
@@ -753,9 +753,9 @@ def test_whole_numbers_are_never_rounded(tmp_path):
     np.testing.assert_array_equal(served(lk.Net([layer], 3), 3), [2**24, 3, -(2**24)])
     for name in ("labels", "negative"):
         layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets=name)
-        with pytest.raises(DataError) as message:
+        with pytest.raises(NetError) as message:
             lk.Net([layer], 2).forward()
-        one_line(message, "'d'", name, "16777217", "float64")
+        one_line(message, "'d' (HDF5Data)", "16777217", "float64")
     layer = L.HDF5Data("d", path=tmp_path / "d.h5", datasets="labels", shuffle=False)
     assert served(lk.Net([layer], 2, dtype="float64"), 2)[0] == 2**24 + 1
 

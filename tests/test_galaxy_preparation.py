@@ -319,8 +319,11 @@ def test_files_that_cannot_grow(rng, size, tmp_path):
 def test_trouble_with_the_source_is_not_the_outputs(rng, tmp_path):
     good = picture(rng, blob(212, 212, 20))
     source = Pictures(good, OSError(5, "Input/output error"))
-    with pytest.raises(DataError, match=r"pictures: cannot be read \(Input"):
-        prepare(source, tmp_path / "set.h5", progress=False)
+    report = prepare(source, tmp_path / "set.h5", progress=False)
+    assert (report.kept, report.excluded) == (1, {"fails with OSError": 1})
+    source = Pictures(OSError(28, "No space left on device"))
+    with pytest.raises(DataError, match=r"pictures: no usable .* \(1 fails with OSError\)"):
+        prepare(source, tmp_path / "b.h5", progress=False)
 
 
 def test_the_source_is_never_overwritten(rng, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -11,7 +12,6 @@ from layerkit import hdf5
 from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
-from layerkit.files import path_of
 from layerkit.layer import Shape
 from layerkit.layers.data import NUMBERS, Augmentation, Data, Scale
 from layerkit.settings import Count, FilePath, Flag, Names, Tops
@@ -41,7 +41,7 @@ class HDF5Data(Data):
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file
-            can hold, or lies in other files; whole numbers that the net's dtype would round.
+            can hold, or lies in other files.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HDF5Data(Data):
         scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        self.path = path_of(path, lambda message: self._error(f"path: {message}"))
+        self.path = Path(path)
         self.block, self.mixed = block, mixed
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
@@ -116,22 +116,10 @@ class HDF5Data(Data):
                     ends = [min(a + self.block, self.count) for a in starts]
                     rows = [dataset[a:b] for a, b in zip(starts, ends, strict=True)]
                     arrays.append(np.concatenate(rows))
-                self._check_exact(name, arrays[-1])
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
             self.loaded = key, [a[mix] for a in arrays]
         return self.loaded[1]
-
-    def _check_exact(self, name: str, values: np.ndarray) -> None:
-        """Refuse whole numbers, such as labels, that the net would round."""
-        most = 2 ** (np.finfo(self.run.dtype).nmant + 1)
-        if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
-            largest = max(int(values.max()), -int(values.min()))
-            if largest > most:
-                raise self._error(
-                    f"{self.path}: {name!r} holds the whole number {largest}, which"
-                    f" {self.run.dtype} rounds; store floats, or build the net with dtype='float64'"
-                )
 
     def _error(self, message: str) -> DataError:
         return DataError(f"layer {self.name!r} (HDF5Data): {message}")

@@ -22,7 +22,6 @@ from layerkit.settings import (
     accept,
     checked,
     in_words,
-    memory,
 )
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
@@ -115,8 +114,8 @@ class Solver(Checked):
         self.clip = clip
         self.iteration = 0
         size = net.arena.data.shape
-        need, free = net.arena.data.nbytes * len(self.histories), memory()
-        if net.backend.name == "numpy" and need > free:
+        need, free = net.arena.data.nbytes * len(self.histories), net.run.memory()
+        if need > free:
             raise NetError(
                 f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
                 f"{in_words(need)}, and {in_words(free)} are free"
