@@ -615,11 +615,18 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
         "command": args.command,
     }
-    galaxy.write_json(out / "metrics.json", metrics)
 
     # 6. Figures, and a page that shows them all.
-    pages = galaxy.draw_figures(out, model, result, held_out, history, coverage=coverage, **drawing)
-    galaxy.write_report(out / "report.html", metrics, pages)
+    drawing["coverage"] = coverage
+    try:
+        galaxy.write_json(out / "metrics.json", metrics)
+        pages = galaxy.draw_figures(out, model, result, held_out, history, **drawing)
+        galaxy.write_report(out / "report.html", metrics, pages)
+    except OSError as error:  # a full disk, say
+        raise DataError(
+            f"cannot write results into {out} ({error.strerror or error}); the model is saved: "
+            f"make room, and draw the rest with: {go_on_with(out)}"
+        ) from error
     print(galaxy.summary(metrics))
     print(f"open {out / 'report.html'}")
     return 0

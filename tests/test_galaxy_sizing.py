@@ -46,7 +46,7 @@ def test_bounds_of_the_side(rng):
 
 def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatch):
     source = Round([5] * 4, rng)
-    monkeypatch.setattr("layerkit.galaxy.gathering.open_source", lambda path: source)
+    monkeypatch.setattr("layerkit.galaxy.gathering.open_source", lambda path, hdu: source)
     monkeypatch.setattr("layerkit.galaxy.gathering.contact_sheets", lambda *a: None)
     side = native_size(source)
     assert side < 69

@@ -8,6 +8,7 @@ independent axes is narrower than the true one along each axis where axes go tog
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
@@ -17,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
+from layerkit.galaxy.blank import no_data
+from layerkit.galaxy.cutting import DEEPEST, Settings, cut_out
 from layerkit.galaxy.dataset import GalaxySet
 from layerkit.galaxy.inference import refine
 from layerkit.galaxy.model import GalaxyModel
-from layerkit.galaxy.preparation import Settings, cut_out
 from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source
 
 DRAWS = 8
@@ -113,7 +115,7 @@ def latent_coverage(
         model: the model, standardised.
         pictures: as `Source.read` returns them, or simulated ones without noise.
         noise: standard deviation of a pixel, of all pictures or of each, in the pictures' units;
-            None measures the sky's in each (`sky_noise`), which needs pictures that have it.
+            None measures the sky's in each (`sky_noise`), and leaves out those that have none.
         draws: of noise for each picture, 2 or more.
         share: of the noise that is added, and by which the scatter is divided.  Pictures without
             noise take all of it, 1; those that have it take `SHARE`: so they stay nearly as noisy
@@ -168,24 +170,22 @@ class SourcePictures:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
         known = [(int(row), place.get(galaxies.ids[row])) for row in rows]
         self.items = [(row, i) for row, i in known if i is not None]
+        deep = set(getattr(self.source, "deep", ()))
+        of_deep = [row for row, name in enumerate(galaxies.ids) if place.get(name) in deep]
+        # One white for all pictures of 16 bits.
+        self.white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for row, i in self.items:
-            try:
-                picture = self.source.read(i)
-            except UnusableImageError:  # changed meanwhile
-                continue
-            if picture.dtype == np.uint16:  # in steps of the white that the set was prepared with
-                white = getattr(self.galaxies, "stretches")[row, 2]  # noqa: B009
-                picture = np.minimum(picture * np.float32(1 / white), 1)
-            yield picture
+        for _, i in self.items:
+            with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
+                yield self.source.read(i)
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were."""
-        return cut_out(picture, Settings(**self.galaxies.settings))[0]
+        return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
 
 
 def redrawn_coverage(
@@ -230,45 +230,67 @@ def redraw(
     bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
     for i, picture in enumerate(bar):
         sd = next(given, np.nan)
-        sd = sky_noise(picture) if sd is None else float(sd)
+        if measured := sd is None:
+            sd = sky_noise(picture)
+        if measured and sd == 0:
+            continue
         if not (np.isfinite(sd) and sd > 0):
             raise DataError(
                 f"latent_coverage: the noise of picture {i} must be a positive number, got {sd}; "
                 "give noise=, one number or one for each picture"
             )
+        missing = _missing(picture)
         try:
-            views.append([cut(_noisy(picture, share * sd, rng)) for _ in range(draws)])
+            views.append([
+                cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)
+            ])
         except UnusableImageError:
             continue
         kept.append(i)
     if not kept:
-        raise DataError("latent_coverage: no picture can be prepared under each draw of noise")
+        raise DataError(
+            "latent_coverage: no picture can be prepared under each draw of noise, or none has any "
+            "noise to measure; give noise="
+        )
     return np.asarray(views), np.array(kept)
 
 
 def sky_noise(picture: np.ndarray) -> float:
     """Measure the noise of a pixel of the sky: 1.4826 times the median absolute deviation.
 
-    Of finite pixels that are not clipped: four times over those more than three deviations above
-    the sky are.  In pictures of whole numbers, and of 8 bits in 0..1, where the sky may be black
-    to the last bit, it is never below half a step.
+    It is that of pixels with data that are not clipped: four times over those more than three
+    deviations above the sky are.  In pictures of whole numbers, and of 8 bits in 0..1, where the
+    sky may be black to the last bit, it is never below half a step.  In others, where more than
+    half of the pixels are equal, as counts of few photons are, it is the standard deviation of the
+    darkest 90%; 0 where these are all equal.
     """
-    values = np.asarray(picture, "float64")
-    values = values[np.isfinite(values)]
+    values = np.asarray(picture, "float64")[~_missing(picture)]
     step = 1.0 if picture.dtype.kind in "iu" else 1 / 255 if picture.dtype == np.float32 else 0.0
-    noise = 0.0
+    seen, noise = values, 0.0
     for _ in range(4):
-        if not values.size:
+        if not seen.size:
             break
-        level = float(np.median(values))
-        noise = max(1.4826 * float(np.median(np.abs(values - level))), 0.5 * step)
-        values = values[values <= level + 3 * noise]
+        level = float(np.median(seen))
+        noise = max(1.4826 * float(np.median(np.abs(seen - level))), 0.5 * step)
+        seen = seen[seen <= level + 3 * noise]
+    if noise == 0 and values.size:
+        noise = float(values[values <= np.percentile(values, 90)].std())
     return noise
 
 
-def _noisy(picture: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+def _missing(picture: np.ndarray) -> np.ndarray:
+    """Mask of the pixels that `cut_out` takes for no data, which noise would hide from it."""
+    if picture.ndim != 2:
+        return ~np.isfinite(picture)
+    gaps = no_data(picture if picture.dtype == np.float64 else np.asarray(picture, np.float32))
+    return np.zeros(picture.shape, bool) if gaps is None else gaps.anywhere
+
+
+def _noisy(
+    picture: np.ndarray, sd: float, missing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """The picture with noise added, of the type that says what its numbers mean."""
-    noisy = picture + sd * rng.standard_normal(picture.shape)
+    noisy = np.where(missing, picture, picture + sd * rng.standard_normal(picture.shape))
     if picture.dtype.kind in "iu":
         limits = np.iinfo(picture.dtype)
         noisy = np.clip(np.rint(noisy), limits.min, limits.max)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from layerkit.galaxy.preparation import Settings, cut_out
-from layerkit.galaxy.sources import Source, UnusableImageError
+from layerkit.galaxy.preparation import Settings, cuts
+from layerkit.galaxy.sources import Source
 
 LOOKED_AT = 200  # pictures
 SMALLEST = 16  # pixels on a side, below which a galaxy has no shape to speak of
@@ -26,12 +26,10 @@ def native_size(source: Source, limit: int | None = None, most: int = Settings.s
         A number of pixels from `SMALLEST` to `most`; `most` where nothing can be cut out.
     """
     total = len(source) if limit is None else min(limit, len(source))
-    sides = []
-    for i in np.unique(np.linspace(0, max(total - 1, 0), min(total, LOOKED_AT)).astype(int)):
-        try:
-            sides.append(cut_out(source.read(int(i)), Settings(size=most))[1].side)
-        except UnusableImageError:
-            continue
+    looked_at = np.unique(np.linspace(0, max(total - 1, 0), min(total, LOOKED_AT)).astype(int))
+    workers = 1 if total <= LOOKED_AT else 2  # where a picture may kill the process, not this one
+    found = cuts(source, looked_at.tolist(), Settings(size=most), workers)
+    sides = [result[1].side for result in found if not isinstance(result, str)]
     if not sides:
         return most
     return int(min(most, max(SMALLEST, np.floor(np.median(sides)))))
