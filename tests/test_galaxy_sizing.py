@@ -9,6 +9,12 @@ from layerkit.galaxy.preparation import Settings, cut_out
 from layerkit.galaxy.sizing import SMALLEST, native_size
 
 
+@pytest.fixture
+def rng():
+    """Equal numbers in every run: crops of a size that no noise moves to the next."""
+    return np.random.default_rng(21)
+
+
 class Round:
     """Gaussian galaxies of these widths, on a faint sky."""
 
@@ -57,6 +63,36 @@ def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatc
     assert "earlier" in capsys.readouterr().out
     assert galaxy.gather(None, tmp_path / "a.h5").size == 69  # other settings: prepared again
     assert "pixels are made" not in capsys.readouterr().out
+
+
+def test_a_camera_of_12_bits_has_the_crops_of_one_of_16():
+    """By how bright they are in the set, not beside the most that 16 bits hold."""
+    light = Round([5, 6, 7], np.random.default_rng(3))
+
+    class Deep(Round):
+        def __init__(self, top):
+            self.widths, self.ids, self.noise = light.widths, light.ids, light.noise
+            self.top, self.deep = top, [0, 1, 2]
+
+        def read(self, i):
+            values = super().read(i)
+            return np.clip(np.rint(self.top * values), 0, self.top).astype("uint16")
+
+    assert native_size(Deep(4095)) == native_size(Deep(65535)) == native_size(light)
+
+
+def test_pictures_that_fail_are_passed_over():
+    source = Round([5, 6, 7], np.random.default_rng(4))
+    side = native_size(source)
+    whole, source.widths, source.ids = source.read, [*source.widths, 0], [*source.ids, "bad"]
+
+    def read(i):
+        if i == 3:
+            raise OSError("gone")
+        return whole(i)
+
+    source.read = read
+    assert native_size(source) == side
 
 
 @pytest.mark.parametrize("file", ["gdae", "wide", "ladder", "conv", "pose"])

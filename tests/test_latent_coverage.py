@@ -17,6 +17,12 @@ from layerkit.galaxy.sources import UnusableImageError
 SIDE, LATENT, NOISE = 6, 2, 0.3
 
 
+@pytest.fixture
+def rng():
+    """Equal numbers in every run: bounds on scatter leave little room for chance."""
+    return np.random.default_rng(20)
+
+
 def exact(rng, temperature=1.0):
     """A linear model whose g is the exact posterior; its W and the posterior's precision.
 
@@ -225,6 +231,67 @@ def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
     nothing = redraws.SourcePictures(prepared, galaxies, np.arange(12))
     assert len(nothing) == 0
     assert redraws.redrawn_coverage(model, nothing) is None
+
+
+def deep(folder, count, top, noise):
+    """PNGs of 16 bits, of which a camera fills the values up to `top`."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:120, :120] - 60
+    for i in range(count):
+        light = top * (0.02 + 0.9 * np.exp(-0.5 * (x**2 + (1.5 + 0.1 * i) * y**2) / 49))
+        values = (light + rng.normal(0, noise, light.shape)).clip(0, top).round()
+        Image.fromarray(values.astype("uint16")).save(folder / f"{i}.png")
+
+
+def test_pictures_of_16_bits_keep_their_steps(tmp_path):
+    """Their noise may be far below a step of 8 bits; white is that of the set."""
+    deep(tmp_path / "pictures", 9, top=4095, noise=3)
+    galaxy.prepare(
+        galaxy.open_source(tmp_path / "pictures"), tmp_path / "g.h5", size=24, progress=False
+    )
+    galaxies = galaxy.load(tmp_path / "g.h5")
+    pictures = redraws.SourcePictures(tmp_path / "pictures", galaxies, np.arange(1, 9), most=4)
+    assert len(pictures) == 4
+    for (row, _), picture in zip(pictures.items, pictures, strict=True):
+        assert picture.dtype == np.uint16
+        assert sky_noise(picture) == pytest.approx(3, rel=0.1)
+        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
+    views, kept = redraws.redraw(pictures, None, 8, share=0.5, cut=pictures.cut)
+    assert len(kept) == 4
+    border = views[:, :, [0, -1]]  # sky, with 1.5 steps of noise added; its pixels are averaged
+    assert 0 < border.std(axis=1).mean() < 1.6 / 4095
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan, -999.0])
+def test_blank_borders_get_no_noise(fill):
+    """Or they would pass for sky, and for galaxies where the fill is far from it."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:100, :100] - 50
+    picture = 50 + 300 * np.exp(-np.hypot(y, 1.3 * x) / 4) + rng.normal(0, 2, (100, 100))
+    picture = np.pad(picture, 60, constant_values=fill)
+    assert sky_noise(picture) == pytest.approx(2, rel=0.15)
+    view = cut_out(picture, Settings(size=32))[0]
+    views, kept = redraws.redraw(
+        [picture], 2.0, 8, share=0.5, cut=lambda p: cut_out(p, Settings(size=32))[0]
+    )
+    assert kept.tolist() == [0]
+    assert np.abs(views[0] - view).max() < 0.3
+    assert np.abs(views[0] - view).mean() < 0.05
+
+
+def test_noise_of_few_photons_and_of_none():
+    rng = np.random.default_rng(9)
+    photons = rng.poisson(0.05, (80, 80)).astype("float64")  # 19 of 20 pixels are 0
+    photons[30:50, 30:50] += 40
+    assert 0.05 < sky_noise(photons) < 1
+    clean = np.zeros((80, 80))
+    clean[40, 40] = 1
+    assert sky_noise(clean) == 0
+    cut = np.copy
+    assert redraws.redraw([clean, photons], None, 2, share=1.0, cut=cut)[1].tolist() == [1]
+    with pytest.raises(DataError, match="give noise="):
+        redraws.redraw([clean], None, 2, share=1.0, cut=cut)
 
 
 def stamps(rng, count, side=100):
