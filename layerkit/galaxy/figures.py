@@ -205,8 +205,11 @@ def reconstructions(
     figure = Figure(size)
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):
         left = margin + i * (cell + gap)
-        axes = _axes(figure, left, foot, cell, rows * cell)
-        drawn = _draw(axes, _mosaic(pictures[:, None]), colours, norm)
+        picture = _mosaic(pictures[:, None])
+        # Of small pictures the lines between rows are a good part: without them a cell is square.
+        width = cell * rows * pictures.shape[1] / len(picture)
+        axes = _axes(figure, left, foot, width, rows * cell)
+        drawn = _draw(axes, picture, colours, norm)
         axes.set_title(title, fontsize=10, pad=5)
         bar_axes = _axes(figure, left + 0.1, foot - 0.2, cell - 0.2, 0.1)
         bar = figure.colorbar(drawn, cax=bar_axes, orientation="horizontal")
