@@ -38,6 +38,7 @@ from layerkit.layers.reconstruction import Reconstruction
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
 PAPERS_SIDE = 69  # pixels
+REDRAWN = 30  # pictures, at least, that show how far z scatters: those watched, then trained on
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
 MOST = 2**31 - 1
@@ -264,9 +265,8 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         unused += ["held_out"]
     if everything.path.absolute().parent != out:  # a set prepared elsewhere
         unused += ["galaxies.h5", "contact_sheets"]
-    pictures = (
-        galaxy.SourcePictures(args.data, everything, rest[watch], hdu=args.hdu), fresh
-    )
+    redrawn = rest[np.append(watch, train[: max(0, REDRAWN - len(watch))])]
+    pictures = galaxy.SourcePictures(args.data, everything, redrawn, hdu=args.hdu), fresh
     train, watch = everything.images[rest[train]], everything.images[rest[watch]]
     drawing = {
         "ids": others.ids if others is not None else [everything.ids[i] for i in chosen],

@@ -149,6 +149,7 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     history = extra["history"]
     assert metrics["latent_temperature"] == extra["latent_temperature"]
     assert len(metrics["latent_scatter_over_sd"]) == len(metrics["latent_temperature"]) == 2
+    assert "are not checked" not in out  # there are 30 pictures, of which 2 are watched
     best = np.argmax(history["validation_elbo"])
     assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
@@ -556,6 +557,62 @@ def test_a_snapshot_of_something_else_is_not_resumed(bands, tmp_path, ended):
         assert code == 2
         assert "model.h5" in err
         assert (tmp_path / "model.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("bad", [None, "hot", [0.5, 1.0], [1.0] * 3, [1.0, float("nan")], {}])
+def test_a_temperature_that_is_none_is_refused(bad, bands, tmp_path, ended):
+    import layerkit as lk
+
+    out = tmp_path / "out"
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+    assert ended(*options, "--iterations", 2, "--out", out)[0] == 0
+    side = int(json.loads((out / "metrics.json").read_text())["pixels"].split()[0])
+    layers = lk.load_net(bands / "small.py", pixels=side * side)
+    data = lk.layers.MemoryData("x", data=np.zeros((1, side, side)), augment="dihedral")
+    net = lk.Net(lk.with_data(layers, data), 7)
+    solver = lk.Adam(net)
+    extra = lk.load(out / "model.h5", net, solver)
+    assert len(extra["latent_temperature"]) == 2
+    lk.save(out / "model.h5", net, solver, {**extra, "latent_temperature": bad})
+    before = (out / "model.h5").read_bytes()
+    code, _, err = ended("--resume", "--out", out, "--iterations", 4)
+    assert code == 2
+    assert "model.h5" in err
+    assert (out / "model.h5").read_bytes() == before
+
+
+def test_held_out_galaxies_of_another_size_are_refused_before_training(bands, tmp_path, ended):
+    from layerkit import galaxy
+
+    others = tmp_path / "others.h5"
+    source = galaxy.open_source(bands / "r" / "pictures")
+    galaxy.prepare(source, others, size=20, progress=False)
+    code, _, err = ended("--data", bands / "g" / "pictures", "--net", bands / "small.py",
+                         "--held-out", others, "--out", tmp_path / "out")
+    assert code == 2
+    assert "others.h5" in err
+    assert "20 x 20" in err
+    assert not (tmp_path / "out" / "model.h5").exists()
+
+
+def test_the_size_that_a_net_is_told_is_that_of_the_galaxies(bands, tmp_path, ended):
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK,
+               "--iterations", 2]
+    assert ended(*options, "--set", "pixels=576", "--out", tmp_path / "a")[0] == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["pixels"] == "24 x 24"
+    assert metrics["net_settings"] == {"pixels": 576}
+    fixed = tmp_path / "fixed.py"  # without a setting for it, 69 x 69
+    fixed.write_text(SMALL_NET.replace("small(pixels=4761, ", "small(").replace(
+        "return [", "pixels = 4761\n    return ["))
+    options[3] = fixed
+    assert ended(*options, "--out", tmp_path / "b")[0] == 0
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["pixels"] == "69 x 69"
+    # A number that is no square of a side, or of a kind that the net takes as something else.
+    options[3] = bands / "small.py"
+    code, _, err = ended(*options, "--set", "pixels=577", "--out", tmp_path / "c")
+    assert code == 2
+    assert "577" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")

@@ -95,6 +95,21 @@ def test_pictures_that_fail_are_passed_over():
     assert native_size(source) == side
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_galaxies_are_prepared_at_every_size_that_may_be_chosen(kind, rng):
+    """The galaxy in the middle is the one that a larger view shows, and is kept at all sizes."""
+    image = 100 * Round([5], rng).read(0).astype("float64")
+    image = image if kind == "float64" else (image / 100).astype("float32")
+    for size in range(SMALLEST, 70):
+        view = cut_out(image, Settings(size=size))[0]
+        assert view.shape == (size, size)
+        half = (size - 1) / 2
+        y, x = np.indices(view.shape) - half
+        light = view - np.median([view[0], view[-1]])
+        assert abs((light * y).sum() / light.sum()) < 0.02 * size
+        assert abs((light * x).sum() / light.sum()) < 0.02 * size
+
+
 @pytest.mark.parametrize("file", ["gdae", "wide", "ladder", "conv", "pose"])
 def test_nets_take_pictures_of_another_size(file, rng):
     path = f"nets/galaxy_{file}.py"

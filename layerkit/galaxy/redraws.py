@@ -196,7 +196,7 @@ def redrawn_coverage(
 
     Args:
         model: the model.
-        pictures: of galaxies that training never saw.
+        pictures: best of galaxies that training never saw; others, too, where these are few.
         refine_steps, progress, tempered: see `latent_coverage`.
 
     Returns:
