@@ -32,11 +32,13 @@ import layerkit as lk
 from layerkit import galaxy, locks
 from layerkit import layers as L
 from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, Parser, pasteable, run
-from layerkit.errors import DataError, LayerkitError, NetFileError, SnapshotError
+from layerkit.errors import DataError, LayerkitError, NetError, NetFileError, SnapshotError
 from layerkit.layers.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise
+PAPERS_SIDE = 69  # pixels
+REDRAWN = 30  # pictures, at least, that show how far z scatters: those watched, then trained on
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of --tiny
 MOST = 2**31 - 1
@@ -215,26 +217,34 @@ def saved_settings(model_file: Path, saved: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key in known}
 
 
-def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable):
+def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size: int | None):
     """Images to train on, to watch training with, and held out; and what became of the pictures."""
     limit = TINY if args.tiny else None
     everything = galaxy.gather(
-        args.data, out / "galaxies.h5", limit, hdu=args.hdu,
+        args.data, out / "galaxies.h5", limit, hdu=args.hdu, size=size,
         replacing=lambda new: replacing("prepared", new),
     )
     count = str(args.held_out or "")
     if count and not count.isdecimal():
         others = galaxy.gather(
             count, out / "held_out" / "galaxies.h5", limit, hdu=args.hdu,
-            replacing=lambda new: replacing("prepared_held_out", new),
+            size=everything.size, replacing=lambda new: replacing("prepared_held_out", new),
         )
+        if others.size != everything.size:
+            raise DataError(
+                f"{count} has galaxies of {others.size} x {others.size} pixels, and "
+                f"{args.data or 'the default'} of {everything.size} x {everything.size}; hold out "
+                "pictures, or a set prepared with this size"
+            )
         held_out, known = others.images, set(others.ids)
+        fresh = galaxy.SourcePictures(count, others, np.arange(len(others)), hdu=args.hdu)
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
     else:
         others = None
         few = max(1, len(everything) // 5)
         rest, chosen = galaxy.split(everything.ids, int(count) if count else min(HELD_OUT, few))
         held_out = everything.images[chosen]
+        fresh = galaxy.SourcePictures(args.data, everything, chosen, hdu=args.hdu)
     watched = min(500, len(rest) // 10)
     train, watch = galaxy.split([everything.ids[i] for i in rest], watched, salt="validation")
     if not len(train) or not len(watch) or not len(held_out):
@@ -255,12 +265,14 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable):
         unused += ["held_out"]
     if everything.path.absolute().parent != out:  # a set prepared elsewhere
         unused += ["galaxies.h5", "contact_sheets"]
+    redrawn = rest[np.append(watch, train[: max(0, REDRAWN - len(watch))])]
+    pictures = galaxy.SourcePictures(args.data, everything, redrawn, hdu=args.hdu), fresh
     train, watch = everything.images[rest[train]], everything.images[rest[watch]]
     drawing = {
         "ids": others.ids if others is not None else [everything.ids[i] for i in chosen],
         "row_order": (everything if others is None else others).row_order,
     }
-    return train, watch, held_out, counts, prepared, unused, drawing
+    return train, watch, held_out, counts, prepared, unused, drawing, pictures
 
 
 def read_net(args: SimpleNamespace, saved: dict[str, Any], given: bool) -> tuple[list, str]:
@@ -280,14 +292,45 @@ def read_net(args: SimpleNamespace, saved: dict[str, Any], given: bool) -> tuple
                 "to take the new one give --net as well"
             )
     try:
-        values = {name: literal(value) for name, value in args.set.items()}
-        return lk.netfile.layers_of(text, file, values), text
+        return lk.netfile.layers_of(text, file, net_values(args)), text
     except NetFileError as error:
         if file.exists():
             raise
         raise NetFileError(f"{error}; if the file has moved, give its new place with --net") from (
             error
         )
+
+
+def net_values(args: SimpleNamespace) -> dict[str, Any]:
+    """Return the settings that the net file is given, as Python values."""
+    return {name: literal(value) for name, value in args.set.items()}
+
+
+def picture_size(args: SimpleNamespace, known: dict[str, Any]) -> int | None:
+    """Return how many pixels galaxies have on a side: as the net is told, else None to choose it.
+
+    The crops of the built-in picture have 12 pixels on a side, too few to look at: they stay
+    enlarged to the paper's size.  So do those for a net without a setting for it.
+
+    Args:
+        args: the settings of the run.
+        known: the settings that the net has, and their defaults.
+    """
+    given = net_values(args)
+    for name, root in (("side", int), ("pixels", math.isqrt)):
+        value = given.get(name)
+        if isinstance(value, int) and value > 0:
+            return root(value)
+    return None if args.data and {"side", "pixels"} & known.keys() else PAPERS_SIDE
+
+
+def size_settings(args: SimpleNamespace, known: dict[str, Any], side: int) -> dict[str, int]:
+    """Return what tells the net the size of pictures, where it is not its default nor given."""
+    names = {"side": side, "pixels": side * side}
+    return {
+        name: value for name, value in names.items()
+        if name in known and name not in args.set and known[name] != value
+    }
 
 
 class Best:
@@ -381,9 +424,14 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "gives now; resume with the same --data and --held-out, or start without --resume"
         )
 
-    train, validation, held_out, counts, prepared, unused, drawing = gather_galaxies(
-        args, out, replacing
+    known = lk.netfile.settings_of(net_text, Path(args.net), net_values(args))
+    train, validation, held_out, counts, prepared, unused, drawing, pictures = gather_galaxies(
+        args, out, replacing, picture_size(args, known)
     )
+    sized = size_settings(args, known, train.shape[1])
+    if sized:
+        values = {**net_values(args), **sized}
+        layers = lk.netfile.layers_of(net_text, Path(args.net), values)
     print(
         f"{len(train)} galaxies to train on, {len(validation)} to watch training with, "
         f"{len(held_out)} held out"
@@ -401,6 +449,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
 
     # 4. Training: Adam, with a rate that falls along half a cosine.  Where asked for, the weight of
     #    the KL terms rises in the beginning, and the best parameters on the way are kept.
+    refine_steps = (10 if args.tiny else 100) if args.refine is None else args.refine
     iterations = args.iterations or max(
         math.ceil((args.epochs or EPOCHS) * len(train) / args.batch),
         1 if args.epochs else TINY if args.tiny else LEAST_ITERATIONS,
@@ -428,7 +477,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             history = {key: [float(x) for x in saved["history"][key]] for key in history}
             recent = [float(x) for x in saved["recent"]]
             spent, was_done = float(saved["seconds"]), bool(saved["done"])
-        except (LookupError, TypeError, ValueError) as error:
+            model.temperature = saved["latent_temperature"]
+        except (LookupError, TypeError, ValueError, NetError) as error:
             raise SnapshotError(f"{model_file} lacks the history of a run ({error!r})") from error
         done = was_done and solver.iteration >= iterations
         if args.keep == "best":
@@ -447,6 +497,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "settings": {key: vars(args)[key] for key in [*DEFAULTS, "command"]},
             "net_text": net_text, "galaxies": counts["galaxies"], **prepared, "history": history,
             "recent": recent, "seconds": spent, "done": done,
+            "latent_temperature": model.temperature.tolist(),
         }
         best.save(folder / "best.h5")
         lk.save(folder / "model.h5", net, solver, extra)
@@ -512,6 +563,16 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             if args.keep == "best":
                 copy_parameters(best.net, net)
             model.standardise(train)  # gives each axis of z the scale of the prior; see there
+            # How far z scatters when the noise of a picture is drawn anew and the picture prepared
+            # anew, beside what the likelihood says: the standard deviations of z take it in.
+            measured = galaxy.redrawn_coverage(
+                model, pictures[0], refine_steps, True, tempered=False
+            )
+            model.temperature = measured.temperature() if measured else 1.0
+            if not (measured and measured.tells):
+                print(
+                    "too few pictures to redraw noise in: standard deviations of z are not checked"
+                )
             done = True
         if not (done and was_done and solver.iteration == saved_iteration):
             try:
@@ -531,7 +592,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each
     #    and PCA.
     importance_samples = args.importance_samples or (100 if args.tiny else 1000)
-    refine_steps = (10 if args.tiny else 100) if args.refine is None else args.refine
+    test_net.run.passes = solver.iteration  # the same noise, resumed or not
+    coverage = galaxy.redrawn_coverage(model, pictures[1], refine_steps, True)
     result = galaxy.evaluate(model, train, held_out, True, importance_samples, refine_steps)
     metrics = {
         **counts,
@@ -546,18 +608,25 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": solver.iteration * args.batch / spent,
         "seconds": spent,
-        **result.metrics,
+        **result.metrics, **(coverage.metrics() if coverage else {}),
         "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
         "final_rate": final_rate,
-        "net_settings": {name: literal(value) for name, value in args.set.items()},
+        "net_settings": net_values(args),
         "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
         "command": args.command,
     }
-    galaxy.write_json(out / "metrics.json", metrics)
 
     # 6. Figures, and a page that shows them all.
-    pages = galaxy.draw_figures(out, model, result, held_out, history, **drawing)
-    galaxy.write_report(out / "report.html", metrics, pages)
+    drawing["coverage"] = coverage
+    try:
+        galaxy.write_json(out / "metrics.json", metrics)
+        pages = galaxy.draw_figures(out, model, result, held_out, history, **drawing)
+        galaxy.write_report(out / "report.html", metrics, pages)
+    except OSError as error:  # a full disk, say
+        raise DataError(
+            f"cannot write results into {out} ({error.strerror or error}); the model is saved: "
+            f"make room, and draw the rest with: {go_on_with(out)}"
+        ) from error
     print(galaxy.summary(metrics))
     print(f"open {out / 'report.html'}")
     return 0

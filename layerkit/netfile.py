@@ -110,9 +110,19 @@ def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         NetFileError: a file that is missing, does not run, or lacks the function.
     """
     path = Path(path)
-    text = read_net_file(path)
+    return settings_of(read_net_file(path), path)
+
+
+def settings_of(text: str, path: Path, given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings and defaults of the text of a net definition file.
+
+    Args:
+        text, path: see `layers_of`.
+        given: settings that its function is to be called with, by which it is told from others.
+    """
     with _module(path) as module:
-        parameters = inspect.signature(_function(text, path, module, {})).parameters.values()
+        function = _function(text, path, module, given or {})
+        parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters}
 
 

@@ -24,7 +24,7 @@ from layerkit import layers as L
 
 def galaxy_pose(
     side=69, hidden=128, latent=16, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
-    turns=1.0, size=8.0, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
+    turns=1.0, size=None, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
     mean_l2=0.3, variance_l2=0.06, degrees=10.0,
 ):
     """The net.
@@ -38,7 +38,8 @@ def galaxy_pose(
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
         turns: how much of a full turn the angle spans; see layers.ImagePose.
-        size: root mean square extent of a typical galaxy along an axis, in pixels.
+        size: root mean square extent of a typical galaxy along an axis, in pixels; by default 8
+            for a side of 69, and as much of any other.
         size_spread: standard deviation of the log size of galaxies.
         shift_spread: standard deviation of their place along either axis, in pixels.
         pose_log_variance: of the numbers of pose at the start of training.
@@ -48,6 +49,7 @@ def galaxy_pose(
         degrees: of freedom of Student's t: the fewer, the longer its tails.
     """
     pixels, shape = side * side, latent - pose_latent
+    size = 8 * side / 69 if size is None else size
     pose = {
         "side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread,
     }

@@ -141,9 +141,15 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     expected = {"net_settings": {"hidden": 5}, "kl_warm_up": 900, "samples": 2, "keep": "best",
                 "augment": "none", "final_rate": 1e-5}
     assert expected.items() <= metrics.items()
+    side = int(metrics["pixels"].split()[0])  # that of the median crop, which is 55 to 68 pixels
+    assert 45 < side <= SIDE
     with h5py.File(whole / "model.h5") as file:
-        assert file["params/g/weight"].shape == (SIDE * SIDE, 5)
-        history = json.loads(file.attrs["extra"])["history"]
+        assert file["params/g/weight"].shape == (side * side, 5)
+        extra = json.loads(file.attrs["extra"])
+    history = extra["history"]
+    assert metrics["latent_temperature"] == extra["latent_temperature"]
+    assert len(metrics["latent_scatter_over_sd"]) == len(metrics["latent_temperature"]) == 2
+    assert "are not checked" not in out  # there are 30 pictures, of which 2 are watched
     best = np.argmax(history["validation_elbo"])
     assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
@@ -176,7 +182,8 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "--resume" not in again["command"]
     assert "--samples 2" in again["command"]
     for key in ("train_elbo", "held_out_elbo", "held_out_kl", "held_out_iwae", "mse_wins",
-                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration"):
+                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration",
+                "latent_temperature", "latent_scatter_over_sd"):
         assert again[key] == metrics[key]
 
 
@@ -330,7 +337,7 @@ def bands(tmp_path_factory):
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs the example in this process, without real figures; returns status, output and errors."""
-    def draw(folder, model, *_):
+    def draw(folder, model, *_, **__):
         for name in FIGURES:
             (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
         return []
@@ -550,6 +557,62 @@ def test_a_snapshot_of_something_else_is_not_resumed(bands, tmp_path, ended):
         assert code == 2
         assert "model.h5" in err
         assert (tmp_path / "model.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("bad", [None, "hot", [0.5, 1.0], [1.0] * 3, [1.0, float("nan")], {}])
+def test_a_temperature_that_is_none_is_refused(bad, bands, tmp_path, ended):
+    import layerkit as lk
+
+    out = tmp_path / "out"
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+    assert ended(*options, "--iterations", 2, "--out", out)[0] == 0
+    side = int(json.loads((out / "metrics.json").read_text())["pixels"].split()[0])
+    layers = lk.load_net(bands / "small.py", pixels=side * side)
+    data = lk.layers.MemoryData("x", data=np.zeros((1, side, side)), augment="dihedral")
+    net = lk.Net(lk.with_data(layers, data), 7)
+    solver = lk.Adam(net)
+    extra = lk.load(out / "model.h5", net, solver)
+    assert len(extra["latent_temperature"]) == 2
+    lk.save(out / "model.h5", net, solver, {**extra, "latent_temperature": bad})
+    before = (out / "model.h5").read_bytes()
+    code, _, err = ended("--resume", "--out", out, "--iterations", 4)
+    assert code == 2
+    assert "model.h5" in err
+    assert (out / "model.h5").read_bytes() == before
+
+
+def test_held_out_galaxies_of_another_size_are_refused_before_training(bands, tmp_path, ended):
+    from layerkit import galaxy
+
+    others = tmp_path / "others.h5"
+    source = galaxy.open_source(bands / "r" / "pictures")
+    galaxy.prepare(source, others, size=20, progress=False)
+    code, _, err = ended("--data", bands / "g" / "pictures", "--net", bands / "small.py",
+                         "--held-out", others, "--out", tmp_path / "out")
+    assert code == 2
+    assert "others.h5" in err
+    assert "20 x 20" in err
+    assert not (tmp_path / "out" / "model.h5").exists()
+
+
+def test_the_size_that_a_net_is_told_is_that_of_the_galaxies(bands, tmp_path, ended):
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK,
+               "--iterations", 2]
+    assert ended(*options, "--set", "pixels=576", "--out", tmp_path / "a")[0] == 0
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["pixels"] == "24 x 24"
+    assert metrics["net_settings"] == {"pixels": 576}
+    fixed = tmp_path / "fixed.py"  # without a setting for it, 69 x 69
+    fixed.write_text(SMALL_NET.replace("small(pixels=4761, ", "small(").replace(
+        "return [", "pixels = 4761\n    return ["))
+    options[3] = fixed
+    assert ended(*options, "--out", tmp_path / "b")[0] == 0
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["pixels"] == "69 x 69"
+    # A number that is no square of a side, or of a kind that the net takes as something else.
+    options[3] = bands / "small.py"
+    code, _, err = ended(*options, "--set", "pixels=577", "--out", tmp_path / "c")
+    assert code == 2
+    assert "577" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")

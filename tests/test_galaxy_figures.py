@@ -15,6 +15,7 @@ from layerkit.galaxy import figures
 from layerkit.galaxy.calibration import calibrate
 from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.gallery import draw_figures
+from layerkit.galaxy.redraws import LatentCoverage
 
 
 def galaxies(rng, count, size=16):
@@ -58,6 +59,10 @@ def every_figure(rng):
             calibrate(rng.normal(size=images.shape), images)
         ),
         "morphology": figures.morphology(rng.normal(size=(40, 4)), rng.normal(size=(30, 4))),
+        "latent_coverage": figures.latent_coverage(
+            LatentCoverage(np.arange(30), rng.normal(size=(30, 8, 5)), np.full((30, 8, 5), 0.9)),
+            np.full(5, 4.0),
+        ),
     }
 
 
@@ -391,3 +396,15 @@ def test_wrong_shapes_are_named(rng):
         figures.embedding(rng.normal(size=(3, 8)), images)
     with pytest.raises(DataError, match=r"arrays of \(3,\) and \(4,\)"):
         figures.comparison(np.ones(3), np.ones(4))
+
+
+@pytest.mark.parametrize("size", [12, 69])
+def test_square_pictures_are_drawn_square(size):
+    images = galaxies(np.random.default_rng(3), 8, size)
+    figure = figures.reconstructions(images, images, images)
+    left = figure.axes[0]
+    across, up = left.get_position().size * figure.get_size_inches()
+    (shown,) = left.images
+    height, width = shown.get_array().shape
+    assert width == size
+    assert across / width == pytest.approx(up / height, rel=1e-6)

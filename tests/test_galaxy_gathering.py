@@ -124,6 +124,14 @@ def test_pictures_changed_behind_ones_back_are_seen(tmp_path, rng, capsys):
     assert not np.array_equal(galaxy.gather(archive, cache).images, of_zip.images)
 
 
+def test_another_size_or_number_is_another_set(tmp_path, rng):
+    folder, cache = folder_of(rng, tmp_path / "g"), tmp_path / "out" / "galaxies.h5"
+    assert galaxy.gather(folder, cache, size=48).images.shape == (3, 48, 48)
+    assert galaxy.gather(folder, cache).images.shape == (3, 69, 69)
+    assert len(galaxy.gather(folder, cache, 2)) == 2
+    assert len(galaxy.gather(folder, cache, 20)) == 3
+
+
 def test_a_set_stays_where_the_new_one_may_not_replace_it(tmp_path, rng):
     cache = tmp_path / "out" / "galaxies.h5"
     folder = folder_of(rng, tmp_path / "g")

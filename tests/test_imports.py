@@ -18,7 +18,7 @@ RANKS = [
     ["layerkit.layer"],
     ["layerkit.layers"],
     ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
-    ["layerkit.inference"],
+    ["layerkit.inference", "layerkit.engines"],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],

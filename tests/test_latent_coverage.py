@@ -2,17 +2,25 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import norm
 
 import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError, NetError
-from layerkit.galaxy import redraws
+from layerkit.galaxy import figures, redraws
+from layerkit.galaxy.preparation import Settings, cut_out
 from layerkit.galaxy.redraws import sky_noise
 from layerkit.galaxy.sources import UnusableImageError
 
 SIDE, LATENT, NOISE = 6, 2, 0.3
+
+
+@pytest.fixture
+def rng():
+    """Equal numbers in every run: bounds on scatter leave little room for chance."""
+    return np.random.default_rng(20)
 
 
 def exact(rng, temperature=1.0):
@@ -146,7 +154,8 @@ def test_pictures_that_fail_under_a_draw_are_left_out(rng):
     pictures[1] += 100
     found = galaxy.latent_coverage(model, pictures, [0.1, 0.2, 0.3, 0.4], cut=fails, refine_steps=0)
     assert found.kept.tolist() == [0, 2, 3]
-    assert found.temperature().tolist() == [1, 1]  # too few to tell
+    assert not found.tells
+    assert found.temperature().tolist() == [1, 1]
     with pytest.raises(DataError, match="no picture"):
         galaxy.latent_coverage(model, pictures[1:2], 0.1, cut=fails)
 
@@ -172,3 +181,157 @@ def test_noise_of_the_sky(rng):
     assert sky_noise(whole) == pytest.approx(20, rel=0.05)
     assert sky_noise(np.zeros((9, 9), "float32")) == 0.5 / 255
     assert sky_noise(np.zeros((9, 9), "uint16")) == 0.5
+
+
+def test_the_figure_shows_every_axis_with_and_without_temperature(rng):
+    model, *_ = exact(rng)
+    model.temperature = [1.0, 4.0]
+    found = galaxy.latent_coverage(
+        model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0
+    )
+    raw = galaxy.latent_coverage(
+        model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0,
+        tempered=False,
+    )
+    np.testing.assert_allclose(found.untempered(model.temperature).sd, raw.sd)
+    left, right = figures.latent_coverage(found, model.temperature).axes
+    bars = [c.lines[0].get_ydata() for c in left.containers]
+    np.testing.assert_allclose(bars, [found.ratio, found.untempered(model.temperature).ratio])
+    drawn = [line.get_ydata() for line in right.lines if len(line.get_ydata()) == LATENT
+             and line.get_marker() in "os"]
+    np.testing.assert_allclose(drawn[:2], found.within)
+    assert len(figures.latent_coverage(raw, np.ones(2)).axes[0].containers) == 1
+
+
+def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
+    """By their ids, evenly spread; and prepared as the set's were, with noise measured in them."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    y, x = np.mgrid[:120, :120] - 60
+    for i in range(12):
+        light = 180 * np.exp(-0.5 * (x**2 + (2 + 0.1 * i) * y**2) / 49)
+        light += rng.normal(20, 3, light.shape)
+        Image.fromarray(light.clip(0, 255).astype("uint8")).save(folder / f"{i:02d}.png")
+    prepared = tmp_path / "galaxies.h5"
+    galaxy.prepare(galaxy.open_source(folder), prepared, size=24, progress=False)
+    galaxies = galaxy.load(prepared)
+    assert len(galaxies) == 12
+    pictures = redraws.SourcePictures(folder, galaxies, np.arange(2, 12), most=5)
+    assert [row for row, _ in pictures.items] == [2, 4, 6, 8, 11]
+    for (row, _), picture in zip(pictures.items, pictures, strict=True):
+        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
+        assert sky_noise(picture) == pytest.approx(3 / 255, rel=0.1)
+    net = lk.Net(lk.load_net("nets/galaxy_gdae.py", pixels=24 * 24, hidden=8), 8, phase="test")
+    model = galaxy.GalaxyModel(net)
+    pictures = redraws.SourcePictures(folder, galaxies, np.arange(12))
+    found = redraws.redrawn_coverage(model, pictures, refine_steps=2)
+    assert found.sd.shape == (12, redraws.DRAWS, 8)
+    assert set(found.metrics()) >= {"latent_scatter_over_sd", "latent_coverage_1sd"}
+    # A prepared set has no pictures any more.
+    nothing = redraws.SourcePictures(prepared, galaxies, np.arange(12))
+    assert len(nothing) == 0
+    assert redraws.redrawn_coverage(model, nothing) is None
+
+
+def deep(folder, count, top, noise):
+    """PNGs of 16 bits, of which a camera fills the values up to `top`."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:120, :120] - 60
+    for i in range(count):
+        light = top * (0.02 + 0.9 * np.exp(-0.5 * (x**2 + (1.5 + 0.1 * i) * y**2) / 49))
+        values = (light + rng.normal(0, noise, light.shape)).clip(0, top).round()
+        Image.fromarray(values.astype("uint16")).save(folder / f"{i}.png")
+
+
+def test_pictures_of_16_bits_keep_their_steps(tmp_path):
+    """Their noise may be far below a step of 8 bits; white is that of the set."""
+    deep(tmp_path / "pictures", 9, top=4095, noise=3)
+    galaxy.prepare(
+        galaxy.open_source(tmp_path / "pictures"), tmp_path / "g.h5", size=24, progress=False
+    )
+    galaxies = galaxy.load(tmp_path / "g.h5")
+    pictures = redraws.SourcePictures(tmp_path / "pictures", galaxies, np.arange(1, 9), most=4)
+    assert len(pictures) == 4
+    for (row, _), picture in zip(pictures.items, pictures, strict=True):
+        assert picture.dtype == np.uint16
+        assert sky_noise(picture) == pytest.approx(3, rel=0.1)
+        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
+    views, kept = redraws.redraw(pictures, None, 8, share=0.5, cut=pictures.cut)
+    assert len(kept) == 4
+    border = views[:, :, [0, -1]]  # sky, with 1.5 steps of noise added; its pixels are averaged
+    assert 0 < border.std(axis=1).mean() < 1.6 / 4095
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan, -999.0])
+def test_blank_borders_get_no_noise(fill):
+    """Or they would pass for sky, and for galaxies where the fill is far from it."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:100, :100] - 50
+    picture = 50 + 300 * np.exp(-np.hypot(y, 1.3 * x) / 4) + rng.normal(0, 2, (100, 100))
+    picture = np.pad(picture, 60, constant_values=fill)
+    assert sky_noise(picture) == pytest.approx(2, rel=0.15)
+    view = cut_out(picture, Settings(size=32))[0]
+    views, kept = redraws.redraw(
+        [picture], 2.0, 8, share=0.5, cut=lambda p: cut_out(p, Settings(size=32))[0]
+    )
+    assert kept.tolist() == [0]
+    assert np.abs(views[0] - view).max() < 0.3
+    assert np.abs(views[0] - view).mean() < 0.05
+
+
+def test_noise_of_few_photons_and_of_none():
+    rng = np.random.default_rng(9)
+    photons = rng.poisson(0.05, (80, 80)).astype("float64")  # 19 of 20 pixels are 0
+    photons[30:50, 30:50] += 40
+    assert 0.05 < sky_noise(photons) < 1
+    clean = np.zeros((80, 80))
+    clean[40, 40] = 1
+    assert sky_noise(clean) == 0
+    cut = np.copy
+    assert redraws.redraw([clean, photons], None, 2, share=1.0, cut=cut)[1].tolist() == [1]
+    with pytest.raises(DataError, match="give noise="):
+        redraws.redraw([clean], None, 2, share=1.0, cut=cut)
+
+
+def stamps(rng, count, side=100):
+    """Galaxies of exponential profiles without noise, in 0..1, whose crops have 25 to 50 pixels."""
+    y, x = np.mgrid[:side, :side] - side / 2 + 0.5
+    out = []
+    for _ in range(count):
+        angle, scale, ratio = rng.uniform(0, np.pi), rng.uniform(2.2, 4.5), rng.uniform(0.4, 1)
+        dy, dx = rng.uniform(-0.5, 0.5, 2)
+        u = (x - dx) * np.cos(angle) + (y - dy) * np.sin(angle)
+        v = (y - dy) * np.cos(angle) - (x - dx) * np.sin(angle)
+        light = np.exp(-np.hypot(np.hypot(u, v / ratio), 1) / scale)
+        out.append(0.06 + rng.uniform(0.7, 0.9) * light)
+    return np.array(out, "float32")
+
+
+def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
+    """End to end: pictures, crops, training and refining, at twice the size that crops have."""
+    size, noise = 60, 0.02
+    truth = stamps(rng, 240)
+    noisy = (truth + noise * rng.standard_normal(truth.shape)).astype("float32")
+
+    def cut(picture):
+        return cut_out(picture, Settings(size=size))[0]
+
+    views, kept = redraws.redraw(noisy[:160], 1e-9, 2, share=1.0, cut=cut)
+    assert len(kept) > 140
+    layers = lk.load_net("nets/galaxy_gdae.py", pixels=size * size, hidden=32, latent=4)
+    data = L.MemoryData("x", data=views[:, 0], augment="dihedral")
+    net = lk.Net(lk.with_data(layers, data), 32, seed=1)
+    lk.Adam(net, lk.rates.Cosine(3e-3, 600, final=1e-5)).steps(600)
+    model = galaxy.GalaxyModel(lk.Net(layers, 256, phase="test", share=net))
+    model.standardise(views[:, 0])
+    before = galaxy.latent_coverage(model, noisy[160:200], share=redraws.SHARE, cut=cut)
+    model.temperature = before.temperature()
+    after = galaxy.latent_coverage(model, truth[200:], noise, cut=cut, seed=1)
+    assert len(after.kept) > 30
+    raw = after.untempered(model.temperature)
+    print(raw.ratio, after.ratio, after.within)
+    assert raw.ratio.max() > 1.5
+    assert after.ratio.max() < 1.3
+    assert after.within[0].min() > 0.55
+    assert after.within[1].min() > 0.88

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from layerkit.galaxy.inference import closest, refine
     from layerkit.galaxy.model import GalaxyModel, Posterior
     from layerkit.galaxy.preparation import prepare
-    from layerkit.galaxy.redraws import LatentCoverage, latent_coverage
+    from layerkit.galaxy.redraws import (
+        LatentCoverage,
+        SourcePictures,
+        latent_coverage,
+        redrawn_coverage,
+    )
     from layerkit.galaxy.report import write_report
     from layerkit.galaxy.results import (
         finish_setting_aside,
@@ -40,6 +45,7 @@ HOMES = {
     "Evaluation": "evaluation", "evaluate": "evaluation", "draw_figures": "gallery",
     "gather": "gathering", "closest": "inference", "refine": "inference",
     "LatentCoverage": "redraws", "latent_coverage": "redraws",
+    "SourcePictures": "redraws", "redrawn_coverage": "redraws",
     "GalaxyModel": "model", "Posterior": "model", "prepare": "preparation",
     "write_report": "report", "read_metrics": "results", "results_folder": "results",
     "results_table": "results", "set_aside": "results", "finish_setting_aside": "results",
@@ -50,10 +56,11 @@ HOMES = {
 
 __all__ = [
     "Evaluation", "GalaxyModel", "GalaxySet", "LatentCoverage", "PCABaseline", "Posterior",
-    "closest", "contact_sheets", "draw_figures", "evaluate", "finish_setting_aside",
-    "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather", "latent_coverage",
-    "load", "open_source", "prepare", "read_metrics", "refine", "results_folder", "results_table",
-    "save_somewhere", "set_aside", "split", "summary", "write_json", "write_report",
+    "SourcePictures", "closest", "contact_sheets", "draw_figures", "evaluate",
+    "finish_setting_aside", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather",
+    "latent_coverage", "load", "open_source", "prepare", "read_metrics", "redrawn_coverage",
+    "refine", "results_folder", "results_table", "save_somewhere", "set_aside", "split", "summary",
+    "write_json", "write_report",
 ]
 
 

@@ -145,7 +145,7 @@ def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
     own = np.minimum(smooth, turned)
     peak = own[_middle(n, n // 2)].max()
     # A pair of equals looks the same when turned about the point between them, which is dark.
-    if peak <= 0 or own[_middle(n, n // 23)].max() < 0.9 * peak:
+    if peak <= 0 or own[_middle(n, max(1, n // 23))].max() < 0.9 * peak:
         return NO_PEAK
     return float((smooth - turned).max() / peak)
 

@@ -11,6 +11,7 @@ from layerkit.errors import DataError
 from layerkit.galaxy import figures
 from layerkit.galaxy.evaluation import Evaluation
 from layerkit.galaxy.model import GalaxyModel
+from layerkit.galaxy.redraws import LatentCoverage
 
 ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
 STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
@@ -19,7 +20,7 @@ STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of th
 def draw_figures(
     folder: Path, model: GalaxyModel, result: Evaluation, held_out: np.ndarray,
     history: Mapping[str, Sequence[float]], ids: Sequence[str] | None = None,
-    row_order: str = "top",
+    row_order: str = "top", coverage: LatentCoverage | None = None,
 ) -> list[tuple[str, str, Path]]:
     """Draw each figure as a PNG in `folder`.
 
@@ -32,6 +33,7 @@ def draw_figures(
         ids: of the held-out images, written beside them.
         row_order: "top" or "bottom", where the first row of an image is on the sky or on paper; a
             FITS image's is at the bottom, and so it is drawn.
+        coverage: of z over redrawn noise; without it there is no figure of it.
 
     Returns:
         (title, caption, path) of each, for the report.
@@ -70,6 +72,8 @@ def draw_figures(
         "calibration": figures.calibration(result.calibration),
         "morphology": figures.morphology(result.morphology, result.drawn_morphology),
     }
+    if coverage is not None:
+        drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     return [
         (*figures.CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
         for name, figure in drawn.items()

@@ -15,6 +15,7 @@ from layerkit.galaxy.contact import contact_sheets
 from layerkit.galaxy.dataset import GalaxySet, load
 from layerkit.galaxy.layout import SHEETS
 from layerkit.galaxy.preparation import Settings, prepare
+from layerkit.galaxy.sizing import native_size
 from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.snapshot import write_atomically
 
@@ -23,7 +24,8 @@ RECIPE = 2  # to be raised whenever `prepare` makes other galaxies of equal pict
 
 def gather(
     path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None,
-    hdu: int | str | None = None, *, replacing: Callable[[GalaxySet], object] | None = None,
+    hdu: int | str | None = None, *, size: int | None = Settings.size,
+    replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
     """Return the galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can read.
 
@@ -35,6 +37,8 @@ def gather(
         cache: HDF5 file for what is prepared; its folder is made if need be.
         limit: only the first so many pictures (or prepared galaxies).
         hdu: see `open_source`.
+        size: pixels on a side of a galaxy; None takes fewer than the default where crops have fewer
+            (`native_size`), and says so.  A prepared file has the size that it has.
         replacing: called with the new galaxies before they take the place of others in `cache`,
             which stay where they are if it raises.
 
@@ -45,7 +49,15 @@ def gather(
         assert path is not None
         return load(path, limit)
     source = open_source(path, hdu)
-    origin = _origin(source, path, limit, hdu)  # before they are read: they may change meanwhile
+    if size is None:
+        size = native_size(source, limit)
+        if size < Settings.size:
+            print(
+                f"crops have {size} pixels on a side in the median: galaxies of {size} x {size} "
+                f"pixels are made of them, not of {Settings.size} x {Settings.size}"
+            )
+    # Before they are read: they may change meanwhile.
+    origin = _origin(source, path, limit, hdu, Settings(size=size))
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
     galaxies = earlier
@@ -55,7 +67,7 @@ def gather(
         def write(part: Path) -> None:
             nonlocal galaxies
             try:
-                print(prepare(source, part, limit=limit, origin=origin))
+                print(prepare(source, part, size=size, limit=limit, origin=origin))
                 galaxies = replace(load(part), path=cache)
             except DataError as error:
                 raise DataError(str(error).replace(str(part), str(cache))) from error
@@ -84,7 +96,8 @@ def _load_if_whole(cache: Path) -> GalaxySet | None:
 
 
 def _origin(
-    source: Source, path: str | os.PathLike[str] | None, limit: int | None, hdu: int | str | None
+    source: Source, path: str | os.PathLike[str] | None, limit: int | None, hdu: int | str | None,
+    settings: Settings,
 ) -> dict[str, Any]:
     """All that decides which galaxies `prepare` makes, as far as can be told without reading.
 
@@ -94,7 +107,7 @@ def _origin(
     origin: dict[str, Any] = {
         "path": None if path is None else os.path.realpath(path), "source": source.name,
         "ids": source.ids[:limit], "limit": limit, "hdu": hdu, "recipe": RECIPE,
-        "settings": asdict(Settings()),
+        "settings": asdict(settings),
     }
     if isinstance(source, ZipSource):
         with zipfile.ZipFile(source.path) as archive:

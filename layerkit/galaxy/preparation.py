@@ -38,7 +38,7 @@ from layerkit.galaxy.sources import PREPARED_FORMAT, Source
 
 T = TypeVar("T")
 
-__all__ = ["Cut", "Report", "Settings", "cut_out", "prepare", "resample"]
+__all__ = ["Cut", "Report", "Settings", "cut_out", "cuts", "prepare", "resample"]
 
 CHUNK = 32  # pictures handed to a worker at a time
 MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
@@ -119,8 +119,7 @@ def prepare(
         writer = _Writer(output.parent, size)
     with writer:
         try:
-            white = _largest_value(source, total, workers)
-            results = _results(_Cutter(source, settings, white), range(total), workers)
+            results = cuts(source, range(total), settings, workers)
             bar = tqdm(results, total=total, desc="prepare", unit="image", disable=not progress)
             for result, name in zip(bar, source.ids, strict=False):
                 if isinstance(result, str):
@@ -241,12 +240,25 @@ def largest_value(image: np.ndarray) -> int:
     return max(int(pair.max(initial=0)) for pair in pairs)
 
 
-def _largest_value(source: Source, total: int, workers: int | None) -> float:
-    """Find the value of white in pictures of 16 bits: how many bits all of the set together use.
+def cuts(
+    source: Source, items: Sequence[int], settings: Settings, workers: int | None = None
+) -> Iterator[Result]:
+    """Cut pictures out: of each its image and `Cut`, in their order, or the reason why it has none.
+
+    Args:
+        source: of the pictures.
+        items: their numbers.
+        settings, workers: see `prepare`.
+    """
+    return _results(_Cutter(source, settings, _white(source, items, workers)), items, workers)
+
+
+def _white(source: Source, items: Sequence[int], workers: int | None) -> float:
+    """Find the value of white in pictures of 16 bits: how many bits all of them together use.
 
     Cameras fill 10, 12 or 14 of them, and no header says so.
     """
-    deep = [i for i in getattr(source, "deep", ()) if i < total]
+    deep = sorted(set(items).intersection(getattr(source, "deep", ())))
     largest = [x for x in _results(_Largest(source), deep, workers) if not isinstance(x, str)]
     return float(2 ** max(8, max(largest).bit_length()) - 1) if largest else DEEPEST
 

@@ -8,7 +8,9 @@ independent axes is narrower than the true one along each axis where axes go tog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -16,15 +18,18 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
+from layerkit.galaxy.blank import no_data
+from layerkit.galaxy.cutting import DEEPEST, Settings, cut_out
+from layerkit.galaxy.dataset import GalaxySet
 from layerkit.galaxy.inference import refine
 from layerkit.galaxy.model import GalaxyModel
-from layerkit.galaxy.preparation import Settings, cut_out
-from layerkit.galaxy.sources import UnusableImageError
+from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source
 
 DRAWS = 8
 SHARE = 0.5  # of its noise that a picture gets again, where it has noise already
-NOMINAL = (0.683, 0.954)  # within 1 and 2 standard deviations
+WITHIN = 0.683  # of a normal distribution lies within one standard deviation
 HOTTEST = 1e6  # temperature, at which nothing is left of the likelihood but its mean
+MOST = 60  # pictures that are prepared and refined anew
 FEWEST = 8  # pictures from which a temperature is chosen
 
 Cutter = Callable[[np.ndarray], np.ndarray]
@@ -45,6 +50,11 @@ class LatentCoverage(NamedTuple):
     sd: np.ndarray
 
     @property
+    def tells(self) -> bool:
+        """Whether there are pictures enough to choose a temperature by."""
+        return len(self.kept) >= FEWEST
+
+    @property
     def ratios(self) -> np.ndarray:
         """Scatter over standard deviation of each picture and axis, (n, latent)."""
         return np.sqrt((self.deviation**2).mean(axis=1) / (self.sd**2).mean(axis=1))
@@ -63,22 +73,24 @@ class LatentCoverage(NamedTuple):
     def temperature(self) -> np.ndarray:
         """The least temperature of each axis, 1 or more, at which coverage is nominal, (latent,).
 
-        At it 68.3% of the draws lie within 1, and 95.4% within 2 standard deviations, at least;
-        see `GalaxyModel.temper`.  Ones where there are too few pictures to tell.
+        At it 68.3% of the draws lie within one standard deviation; see `GalaxyModel.temper`.  A
+        quantile, unlike a mean square, is not decided by the few galaxies of which noise makes
+        others, such as those whose angle flips.  Ones where there are too few pictures to tell.
         """
         latent = self.sd.shape[-1]
-        if len(self.kept) < FEWEST:
+        if not self.tells:
             return np.ones(latent)
-        data = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
-        found = np.ones(latent)
-        for k, nominal in enumerate(NOMINAL, start=1):
-            deviation = np.abs(self.deviation.reshape(-1, latent)) / k
-            # The precision that puts a draw at k standard deviations, less that of the prior.
-            with np.errstate(divide="ignore"):
-                allowed = (deviation**-2.0 - 1).clip(0)
-                needed = np.where(data > 0, data / allowed, 1.0)
-            found = np.maximum(found, np.quantile(needed, nominal, axis=0, method="higher"))
-        return np.minimum(found, HOTTEST)
+        told = (self.sd.reshape(-1, latent) ** -2 - 1).clip(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The precision that puts a draw at one standard deviation, less that of the prior.
+            allowed = (self.deviation.reshape(-1, latent) ** -2 - 1).clip(0)
+            needed = np.where(told > 0, told / allowed, 1.0)
+        return np.quantile(needed, WITHIN, axis=0, method="higher").clip(1, HOTTEST)
+
+    def untempered(self, temperature: np.ndarray) -> LatentCoverage:
+        """Take the model's temperature, (latent,), back out of the standard deviations."""
+        told = (self.sd**-2 - 1).clip(0) * temperature
+        return self._replace(sd=np.minimum(self.sd, (1 + told) ** -0.5))
 
     def metrics(self) -> dict[str, Any]:
         """Give what goes into metrics.json."""
@@ -103,7 +115,7 @@ def latent_coverage(
         model: the model, standardised.
         pictures: as `Source.read` returns them, or simulated ones without noise.
         noise: standard deviation of a pixel, of all pictures or of each, in the pictures' units;
-            None measures the sky's in each (`sky_noise`), which needs pictures that have it.
+            None measures the sky's in each (`sky_noise`), and leaves out those that have none.
         draws: of noise for each picture, 2 or more.
         share: of the noise that is added, and by which the scatter is divided.  Pictures without
             noise take all of it, 1; those that have it take `SHARE`: so they stay nearly as noisy
@@ -134,6 +146,73 @@ def latent_coverage(
     return LatentCoverage(kept, deviation, sd)
 
 
+class SourcePictures:
+    """The pictures that prepared galaxies were cut from, read again when they are iterated over.
+
+    Args:
+        path: where the pictures are; see `open_source`.  A prepared set has none any more, and so
+            has a source that has changed since: then there is nothing to iterate over.
+        galaxies: prepared from them.
+        rows: which of them.
+        most: of these, evenly spread.
+        options: for `open_source`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, galaxies: GalaxySet, rows: np.ndarray,
+        most: int = MOST, **options: Any,
+    ):
+        self.galaxies, self.items = galaxies, list[tuple[int, int]]()
+        if is_prepared(path):
+            return
+        self.source = open_source(path, **options)
+        place = {name: i for i, name in enumerate(self.source.ids)}
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+        known = [(int(row), place.get(galaxies.ids[row])) for row in rows]
+        self.items = [(row, i) for row, i in known if i is not None]
+        deep = set(getattr(self.source, "deep", ()))
+        of_deep = [row for row, name in enumerate(galaxies.ids) if place.get(name) in deep]
+        # One white for all pictures of 16 bits.
+        self.white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for _, i in self.items:
+            with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
+                yield self.source.read(i)
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """Prepare a picture as those of the set were."""
+        return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
+
+
+def redrawn_coverage(
+    model: GalaxyModel, pictures: SourcePictures, refine_steps: int = 100, progress: bool = False,
+    tempered: bool = True,
+) -> LatentCoverage | None:
+    """Measure `latent_coverage` on real pictures, which have noise already and get `SHARE` more.
+
+    Args:
+        model: the model.
+        pictures: best of galaxies that training never saw; others, too, where these are few.
+        refine_steps, progress, tempered: see `latent_coverage`.
+
+    Returns:
+        What was found; None where there are no pictures, or none that can be prepared anew.
+    """
+    if not len(pictures):
+        return None
+    try:
+        return latent_coverage(
+            model, pictures, share=SHARE, cut=pictures.cut, refine_steps=refine_steps,
+            progress=progress, tempered=tempered,
+        )
+    except DataError:
+        return None
+
+
 def redraw(
     pictures: Iterable[np.ndarray], noise: float | Sequence[float] | np.ndarray | None, draws: int,
     *, share: float, cut: Cutter, seed: int = 0, progress: bool = False,
@@ -151,45 +230,67 @@ def redraw(
     bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
     for i, picture in enumerate(bar):
         sd = next(given, np.nan)
-        sd = sky_noise(picture) if sd is None else float(sd)
+        if measured := sd is None:
+            sd = sky_noise(picture)
+        if measured and sd == 0:
+            continue
         if not (np.isfinite(sd) and sd > 0):
             raise DataError(
                 f"latent_coverage: the noise of picture {i} must be a positive number, got {sd}; "
                 "give noise=, one number or one for each picture"
             )
+        missing = _missing(picture)
         try:
-            views.append([cut(_noisy(picture, share * sd, rng)) for _ in range(draws)])
+            views.append([
+                cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)
+            ])
         except UnusableImageError:
             continue
         kept.append(i)
     if not kept:
-        raise DataError("latent_coverage: no picture can be prepared under each draw of noise")
+        raise DataError(
+            "latent_coverage: no picture can be prepared under each draw of noise, or none has any "
+            "noise to measure; give noise="
+        )
     return np.asarray(views), np.array(kept)
 
 
 def sky_noise(picture: np.ndarray) -> float:
     """Measure the noise of a pixel of the sky: 1.4826 times the median absolute deviation.
 
-    Of finite pixels that are not clipped: four times over those more than three deviations above
-    the sky are.  In pictures of whole numbers, and of 8 bits in 0..1, where the sky may be black
-    to the last bit, it is never below half a step.
+    It is that of pixels with data that are not clipped: four times over those more than three
+    deviations above the sky are.  In pictures of whole numbers, and of 8 bits in 0..1, where the
+    sky may be black to the last bit, it is never below half a step.  In others, where more than
+    half of the pixels are equal, as counts of few photons are, it is the standard deviation of the
+    darkest 90%; 0 where these are all equal.
     """
-    values = np.asarray(picture, "float64")
-    values = values[np.isfinite(values)]
+    values = np.asarray(picture, "float64")[~_missing(picture)]
     step = 1.0 if picture.dtype.kind in "iu" else 1 / 255 if picture.dtype == np.float32 else 0.0
-    noise = 0.0
+    seen, noise = values, 0.0
     for _ in range(4):
-        if not values.size:
+        if not seen.size:
             break
-        level = float(np.median(values))
-        noise = max(1.4826 * float(np.median(np.abs(values - level))), 0.5 * step)
-        values = values[values <= level + 3 * noise]
+        level = float(np.median(seen))
+        noise = max(1.4826 * float(np.median(np.abs(seen - level))), 0.5 * step)
+        seen = seen[seen <= level + 3 * noise]
+    if noise == 0 and values.size:
+        noise = float(values[values <= np.percentile(values, 90)].std())
     return noise
 
 
-def _noisy(picture: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+def _missing(picture: np.ndarray) -> np.ndarray:
+    """Mask of the pixels that `cut_out` takes for no data, which noise would hide from it."""
+    if picture.ndim != 2:
+        return ~np.isfinite(picture)
+    gaps = no_data(picture if picture.dtype == np.float64 else np.asarray(picture, np.float32))
+    return np.zeros(picture.shape, bool) if gaps is None else gaps.anywhere
+
+
+def _noisy(
+    picture: np.ndarray, sd: float, missing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """The picture with noise added, of the type that says what its numbers mean."""
-    noisy = picture + sd * rng.standard_normal(picture.shape)
+    noisy = np.where(missing, picture, picture + sd * rng.standard_normal(picture.shape))
     if picture.dtype.kind in "iu":
         limits = np.iinfo(picture.dtype)
         noisy = np.clip(np.rint(noisy), limits.min, limits.max)
