@@ -7,7 +7,6 @@ import errno
 import glob
 import os
 import re
-import reprlib
 import secrets
 import socket
 import stat
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from layerkit.errors import LayerkitError
+from layerkit.errors import LayerkitError, brief
 
 CLIPPED = 100  # bytes of a name that a temporary file's repeats: names have at most 255
 
@@ -32,10 +31,10 @@ def path_of(path: Any, error: Errors) -> Path:
     try:
         name = os.fsdecode(path)
     except TypeError:
-        raise error(f"expected the path of a file, got {reprlib.repr(path)}") from None
+        raise error(f"expected the path of a file, got {brief(path)}") from None
     if not name or "\0" in name:
         what = "a null byte in it" if name else "an empty one"
-        raise error(f"expected the path of a file, got {what}: {reprlib.repr(name)}")
+        raise error(f"expected the path of a file, got {what}: {brief(name)}")
     return Path(name)
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from layerkit.errors import LayerkitError
+from layerkit.errors import LayerkitError, brief
 from layerkit.files import Errors, open_regular, path_of, write_atomically
 
 if TYPE_CHECKING:  # it takes long to import
@@ -270,7 +270,7 @@ def _plain(value: Any, where: str, error: Errors) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise error(f"{where} has the key {reprlib.repr(key)}; keys must be strings")
+                raise error(f"{where} has the key {brief(key)}; keys must be strings")
         return {str(k): _plain(v, f"{where}[{k!r}]", error) for k, v in value.items()}
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
@@ -530,7 +530,7 @@ class Reader:
         except (ValueError, RecursionError) as error:
             raise self.fail(field, f"is not JSON ({_line(error)})") from error
         if not isinstance(value, kind):
-            raise self.fail(field, f"must be a {kind.__name__} in JSON, got {reprlib.repr(value)}")
+            raise self.fail(field, f"must be a {kind.__name__} in JSON, got {brief(value)}")
         return value
 
 

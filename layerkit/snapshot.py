@@ -18,7 +18,7 @@ import numpy as np
 
 from layerkit import hdf5
 from layerkit.display import Extra
-from layerkit.errors import SnapshotError
+from layerkit.errors import SnapshotError, brief
 from layerkit.files import path_of, write_atomically
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
@@ -273,7 +273,9 @@ class _Contents:
         for key, value in found.items():
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not whole or (key != "seed" and not 0 <= value <= LARGEST):
-                raise self.file.fail(f"state: {key!r}", f"must be a whole number, got {value!r}")
+                raise self.file.fail(
+                    f"state: {key!r}", f"must be a whole number, got {brief(value)}"
+                )
         if solver is None:
             return {key: found.get(key, value) for key, value in own.items()}
         if found.keys() != own.keys():

@@ -14,7 +14,7 @@ import numpy as np
 
 from layerkit import hdf5
 from layerkit.display import short_repr
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.files import open_regular, path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
 
@@ -87,7 +87,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     version of the format, or if `limit` is not a positive whole number.
     """
     if limit is not None and (not isinstance(limit, Integral) or limit < 1):
-        raise DataError(f"limit must be a positive whole number, got {limit!r}")
+        raise DataError(f"limit must be a positive whole number, got {brief(limit)}")
     path = path_of(path, DataError)
     try:
         open_regular(path).close()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from layerkit.arrays import numbers
 from layerkit.display import short_repr
-from layerkit.errors import DataError, NetError
+from layerkit.errors import DataError, NetError, brief
 from layerkit.galaxy import pixel_noise
 from layerkit.layers import (
     Concat,
@@ -142,7 +142,7 @@ class GalaxyModel:
         if not (np.isfinite(found).all() and (found >= 1).all()):
             raise NetError(
                 f"temperature: expected one number for each of the {self.latent} axes of z, or one "
-                f"for all, each 1 or more, got {value!r}"
+                f"for all, each 1 or more, got {brief(value)}"
             )
         self._temperature = found
 

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit import hdf5
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.files import path_of
 from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
 from layerkit.galaxy.dataset import COLUMNS, VERSION
@@ -106,7 +106,7 @@ def prepare(
     output = path_of(output, DataError)
     origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
     if limit is not None and (not isinstance(limit, Integral) or limit < 1):
-        raise DataError(f"limit must be a positive whole number, got {limit!r}")
+        raise DataError(f"limit must be a positive whole number, got {brief(limit)}")
     total = len(source) if limit is None else min(int(limit), len(source))
     start = time.perf_counter()
     excluded: dict[str, str] = {}
