@@ -230,7 +230,7 @@ def _work(call: Any, forward: bool, updates: bool, histories: int) -> tuple[int,
     diffs = _bytes(b.diff for b in (*call.bottoms, *call.tops))
     needs_weights = any(b.diff is not None for b in call.bottoms)
     if updates:  # parameters and histories are read and written, gradients neither
-        traffic = 2 * (1 + histories) * weights
+        traffic = (2 * (1 + histories) + needs_weights) * weights
     else:
         traffic = weights + (weights if needs_weights else 0)
     return products * (1 + needs_weights), data + diffs + traffic
