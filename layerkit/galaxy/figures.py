@@ -634,7 +634,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
     """
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.95, bottom=0.14, wspace=0.22)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.14, wspace=0.22)
     axis = np.arange(1, result.sd.shape[-1] + 1)
     results = [(result, MODEL, "as reported")]
     if temperature is not None and (temperature > 1).any():
@@ -653,7 +653,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
     left.axhline(1, color=NEUTRAL, linewidth=0.9, linestyle="--")
     left.set_ylim(0, None)
     left.set_ylabel("scatter over standard deviation", fontsize=SMALL)
-    left.legend(frameon=False, fontsize=SMALL, loc="best")
+    left.legend(frameon=False, fontsize=SMALL, ncol=2, loc="lower left", bbox_to_anchor=(0, 1))
     for nominal in NOMINAL[:2]:
         right.axhline(nominal, color=NEUTRAL, linewidth=0.9, linestyle="--")
     right.set_ylim(0, 1.02)

@@ -184,8 +184,13 @@ class SourcePictures:
                 yield self.source.read(i)
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
-        """Prepare a picture as those of the set were."""
-        return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
+        """Prepare a picture as those of the set were; one that fails is unusable, as there."""
+        try:
+            return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
+        except UnusableImageError:
+            raise
+        except Exception as error:  # a trained model waits to be saved
+            raise UnusableImageError(f"fails with {type(error).__name__}") from error
 
 
 def redrawn_coverage(
