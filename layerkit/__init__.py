@@ -6,7 +6,7 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers, snapshot
+from layerkit import errors, initializers, layers, settings, snapshot
 from layerkit.activity import Inactive, centre_biases, find_inactive
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import LayerkitError
@@ -22,6 +22,6 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD", "Adam", "Blob", "GradientReport", "Inactive", "Layer", "LayerkitError", "Nesterov",
     "Net", "Parameter", "Solver", "centre_biases", "check_gradients", "errors", "find_inactive",
-    "initializers", "layers", "load", "load_net", "net_settings", "rates", "save", "snapshot",
-    "with_data",
+    "initializers", "layers", "load", "load_net", "net_settings", "rates", "save", "settings",
+    "snapshot", "with_data",
 ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         summary,
         write_json,
     )
+    from layerkit.galaxy.scaling import unstretch
     from layerkit.galaxy.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.sources import open_source
 
@@ -51,7 +52,7 @@ HOMES = {
     "results_table": "results", "set_aside": "results", "finish_setting_aside": "results",
     "save_somewhere": "results",
     "summary": "results", "write_json": "results", "fit_sersic": "sersic",
-    "fit_sersics": "sersic", "open_source": "sources",
+    "fit_sersics": "sersic", "open_source": "sources", "unstretch": "scaling",
 }
 
 __all__ = [
@@ -60,7 +61,7 @@ __all__ = [
     "finish_setting_aside", "fit_gaussian", "fit_gaussians", "fit_sersic", "fit_sersics", "gather",
     "latent_coverage", "load", "open_source", "prepare", "read_metrics", "redrawn_coverage",
     "refine", "results_folder", "results_table", "save_somewhere", "set_aside", "split", "summary",
-    "write_json", "write_report",
+    "unstretch", "write_json", "write_report",
 ]
 
 
