@@ -571,7 +571,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             model.temperature = measured.temperature() if measured else 1.0
             if not (measured and measured.tells):
                 print(
-                    "too few pictures to redraw noise in: standard deviations of z are not checked"
+                    "too few pictures, or none, to redraw noise in: standard deviations of z are "
+                    "as the likelihood has them, unchecked"
                 )
             done = True
         if not (done and was_done and solver.iteration == saved_iteration):

@@ -149,7 +149,7 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     history = extra["history"]
     assert metrics["latent_temperature"] == extra["latent_temperature"]
     assert len(metrics["latent_scatter_over_sd"]) == len(metrics["latent_temperature"]) == 2
-    assert "are not checked" not in out  # there are 30 pictures, of which 2 are watched
+    assert "unchecked" not in out  # there are 30 pictures, of which 2 are watched
     best = np.argmax(history["validation_elbo"])
     assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
