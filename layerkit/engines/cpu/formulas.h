@@ -1,4 +1,6 @@
-// The formulas, for a CPU.
+// The formulas, for a CPU.  A formula is what a layer or a solver does to one element: FORMULA says
+// how a function is declared, exp_of, log_of and sqrt_of are of either precision.  Nothing in them
+// is of CPUs alone; the GPU's kernels have texts of their own so far (backends/cuda.py).
 #pragma once
 
 #include "mathematics.h"

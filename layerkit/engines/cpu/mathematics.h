@@ -67,24 +67,5 @@ LAYERKIT_INLINE double log_of(double x) { return std::log(x); }
 LAYERKIT_INLINE float sqrt_of(float x) { return std::sqrt(x); }
 LAYERKIT_INLINE double sqrt_of(double x) { return std::sqrt(x); }
 
-// log(a) + log(b) + log(c) + log(d) in little more time than one of them, for normal numbers, which
-// may also be infinite or not a number: exponents add up, and mantissas have one logarithm.
-LAYERKIT_INLINE float log_product(float a, float b, float c, float d)
-{
-    auto exponent = [](float x) { return (bits_of(x) >> 23) - 127; };
-    auto mantissa = [](float x) { return of_bits((bits_of(x) & 0x7FFFFF) | 0x3F800000); };
-    float n = static_cast<float>((exponent(a) + exponent(b)) + (exponent(c) + exponent(d)));
-    float m = (mantissa(a) * mantissa(b)) * (mantissa(c) * mantissa(d));
-    float y = n * ln2_high + (n * ln2_low + log_of(m));
-    constexpr float infinity = std::numeric_limits<float>::infinity();
-    bool finite = (a < infinity) & (b < infinity) & (c < infinity) & (d < infinity);
-    return finite ? y : (a + b) + (c + d);
-}
-
-LAYERKIT_INLINE double log_product(double a, double b, double c, double d)
-{
-    return std::log(a) + std::log(b) + std::log(c) + std::log(d);
-}
-
 }  // namespace LAYERKIT_SET
 }  // namespace layerkit
