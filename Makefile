@@ -38,7 +38,7 @@ types: $(VENV)/dev
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-random: $(VENV)/dev
 	for run in 1 2 3; do env -u LAYERKIT_TEST_SEED LAYERKIT_FUZZ_SEED=random \
