@@ -34,7 +34,7 @@ def sources():
     yield "dense-linear", linear + dense.CUDA
     for name, update in UPDATES.items():
         yield f"update-{name}", update + recorded.UPDATE_FLAT
-        for rows in (1, dense.FEW):
+        for rows in (1, dense.FEW_CUDA):
             few = f"#define ROWS {rows}u\n#define SPAN {dense.SPAN}u\n{linear}"
             yield f"few-{rows}-{name}", update + few + dense.FEW_FORWARD + dense.FEW_BACKWARD
 
