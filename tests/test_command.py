@@ -134,6 +134,7 @@ def test_signals_clean_up_where_nothing_is_to_be_saved(name, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs terminals as POSIX has them")
+@pytest.mark.filterwarnings("ignore:os.fork")  # another test's JAX, in this process, warns of it
 def test_nohup_is_respected(tmp_path):
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

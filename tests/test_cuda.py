@@ -436,7 +436,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
             raise KeyboardInterrupt
         original(bottoms, tops)
 
-    setattr(layer, call.removesuffix("_cuda"), interrupted)
+    setattr(net.runners["f2"], call.removesuffix("_cuda"), interrupted)
     net._plan_backward()
     with pytest.raises(KeyboardInterrupt):
         solver.steps(9)

@@ -137,13 +137,13 @@ def test_the_encoder_runs_once_for_all_samples(rng, monkeypatch):
     model, images, _ = make(two_levels(), rng)
     calls = []
     for name in ("z2_mean", "z_mean"):
-        layer = model.net.layers[name]
+        runner = model.net.runners[name]
 
-        def counted(bottoms, tops, forward=layer.forward, name=name):
+        def counted(bottoms, tops, forward=runner.forward, name=name):
             calls.append(name)
             forward(bottoms, tops)
 
-        monkeypatch.setattr(layer, "forward", counted)
+        monkeypatch.setattr(runner, "forward", counted)
     model.importance_bound(images, 7)
     assert (calls.count("z2_mean"), calls.count("z_mean")) == (1, 7)  # z's mean depends on z2
 
