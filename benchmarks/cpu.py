@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser, batches: str, rounds: int) -> None:
-    """What this benchmark and that of the GPU are asked."""
+    """Add the options of this benchmark and of the GPU's."""
     add = parser.add_argument
     add("--data", help="pictures to train on, as for the example (default: the Hubble Deep Field)")
     add("--torch-python", default=sys.executable, help="has PyTorch")

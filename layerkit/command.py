@@ -182,12 +182,12 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come, or nobody reads the output any more."""
+        """True once a signal has come, or nobody reads the output any more."""
         return bool(self._signals) or self.output_lost
 
     @property
     def output_lost(self) -> bool:
-        """Whether nobody reads the output any more, and no signal has come."""
+        """True once nobody reads the output any more, and no signal has come."""
         return not self._signals and any(
             getattr(stream, "closed_by_reader", False) for stream in (sys.stdout, sys.stderr)
         )

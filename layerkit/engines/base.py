@@ -40,7 +40,7 @@ class Runner:
 
 @dataclass
 class Update:
-    """What a runner needs to change parameters as a solver does.
+    """All that a runner needs to change parameters as a solver does.
 
     Attributes:
         kind: number of the solver's formula in the engine.

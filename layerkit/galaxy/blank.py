@@ -76,7 +76,7 @@ def _edges(image: np.ndarray) -> list[np.ndarray]:
 
 
 def _suspicious(image: np.ndarray, size: int) -> bool:
-    """Whether an edge has a run of `size` equal pixels, is constant, or repeated in the next line.
+    """Return whether an edge has a run of `size` equal pixels, is constant, or repeated in the next line.
 
     Cheap, as it is asked of every picture.
     """
@@ -137,7 +137,7 @@ def _regions(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _is_cut_off(image: np.ndarray, region: np.ndarray, value: float) -> bool:
-    """Whether the picture ends at a constant region, rather than fades into it.
+    """Return whether the picture ends at a constant region, rather than fades into it.
 
     Beside a blank, noise lies on both sides of its value, or all pixels are far from it.  There is
     nothing in a blank, whereas a sky that is black to the last bit has specks in it.

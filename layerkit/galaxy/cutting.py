@@ -36,7 +36,7 @@ CORNER = 1.4  # half-sides up and across, in sum, from the middle: where corners
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how a picture is cut and whether it is kept.
+    """Settings that decide how a picture is cut and whether it is kept.
 
     size: pixels on a side of a prepared galaxy.
     frame: side of the crop over the galaxy's radius (`detect.Galaxy`).

@@ -19,7 +19,7 @@ from layerkit.files import open_regular, path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
 
 VERSION = 2
-# What is stored of each galaxy besides its image and id: float64, of this shape.
+# Columns stored beside the image and id of each galaxy: float64, of this shape.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
 AGAIN = "; prepare the set again"
 
