@@ -76,7 +76,7 @@ def _edges(image: np.ndarray) -> list[np.ndarray]:
 
 
 def _suspicious(image: np.ndarray, size: int) -> bool:
-    """Return whether an edge has a run of `size` equal pixels, is constant, or repeated in the next line.
+    """Return whether an edge has `size` equal pixels in a row, is constant, or repeated next to it.
 
     Cheap, as it is asked of every picture.
     """
