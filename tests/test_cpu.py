@@ -261,6 +261,27 @@ def test_memory_data(augment, dtype, rng):
     assert pair[0].state() == pair[1].state()
 
 
+VIEWS = {
+    "in Fortran's order": lambda a: a.reshape(5, 6, order="F"),
+    "transposed": lambda a: a.reshape(6, 5).T,
+    "mirrored": lambda a: a.reshape(5, 6)[:, ::-1],
+    "every other column": lambda a: a.reshape(5, 6)[:, ::2],
+    "every other row, backwards": lambda a: a.reshape(5, 6)[::-2],
+    "a field": lambda a: a.view([("id", "u4"), ("x", "f4", 4)])["x"],
+    "a field between bytes": lambda a: a.view("u1")[:108].view([("x", "f4", 4), ("y", "u2")])["x"],
+    "not aligned": lambda a: a.view("u1")[3:115].view("f4").reshape(4, 7),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_views_of_an_array_in_a_file(view, rng, tmp_path):
+    np.save(tmp_path / "a.npy", rng.standard_normal(30).astype("float32"))
+    mapped = view(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    net = lk.Net([L.MemoryData("x", data=mapped, shuffle=False)], batch_size=len(mapped))
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, np.array(mapped))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_array_code_is_right_too(case, rng):
     """Other tests run what a user gets, which is kernels; here is the specification."""
