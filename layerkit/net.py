@@ -651,6 +651,8 @@ class Net:
                     contract.returned(layer, "forward", result)
         except ReboundError as error:
             layer.breaks(str(error))
+        except MemoryError:
+            layer.fail(NO_MEMORY)
         plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
@@ -674,6 +676,8 @@ class Net:
                     contract.returned(layer, "backward", result)
         except ReboundError as error:
             layer.breaks(str(error))
+        except MemoryError:
+            layer.fail(NO_MEMORY)
         plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
@@ -930,6 +934,7 @@ class Net:
         return html_table(str(self))
 
 
+NO_MEMORY = "there is not enough memory left to run it; take a smaller batch, or free some"
 SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
 
 

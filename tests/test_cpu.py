@@ -191,6 +191,44 @@ def test_relu_lets_nan_through(rng):
     assert np.isfinite(net.blobs["y"].data[1]).all()
 
 
+def test_relu_of_minus_infinity_is_zero():
+    x = np.array([-np.inf, -1.0, 2.0, np.inf]).reshape(4, 1, 1, 1)
+    layers = [
+        L.Input("x", shape=(1, 1, 1)),
+        L.Dense("dense", "x", units=1, neuron="relu", weight=1.0),
+        L.Convolution("picture", "x", channels=1, kernel=1, neuron="relu", weight=1.0),
+        L.Dense("leaky", "x", units=1, neuron="leaky_relu", weight=1.0),
+    ]
+    net = lk.Net(layers, batch_size=4)
+    net.forward(x=x)
+    assert net.blobs["dense"].data.ravel().tolist() == [0, 0, 2, np.inf]
+    assert net.blobs["picture"].data.ravel().tolist() == [0, 0, 2, np.inf]
+    np.testing.assert_allclose(net.blobs["leaky"].data.ravel(), [-np.inf, -0.01, 2, np.inf])
+
+
+def test_pictures_and_poses_without_bounds(rng):
+    """Places beyond all bounds are at the border, and infinite light has no sky, in array code too."""
+    layers = [
+        L.Input("x", shape=(5, 5)), L.Input("u", shape=(4,)),
+        L.ImagePose("pose", "x", side=5, size=1),
+        L.SpatialTransform("y", "x", "u", side=5, inverse=True),
+    ]
+    x, u = rng.random((4, 5, 5)), rng.standard_normal((4, 4))
+    x[1, 0, :] = x[1, :, 0] = -np.inf
+    x[2, 0, :] = x[2, :, 4] = np.inf
+    u[0, 2:] = np.inf, -np.inf
+    u[1] = 0
+    u[3, 3] = np.nan
+    for net in both(layers, 4, 1, dtype="float64"):
+        with np.errstate(all="ignore"):
+            net.forward(x=x, u=u)
+        y, pose = net.blobs["y"].data, net.blobs["pose"].data
+        assert (y[0] == x[0, 0, 4]).all()
+        assert np.isnan(y[3]).all()
+        assert np.isfinite(pose[[0, 3]]).all()
+        assert np.isnan(pose[[1, 2]]).any(axis=1).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1,), (17,), (4, 5), (1003,)])
 @pytest.mark.parametrize("rows", [1, 3])
@@ -684,6 +722,51 @@ if child == 0:
     os._exit(0 if (net.blobs["y"].data == before).all() else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+NO_MEMORY = """
+import resource
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+layers = [L.Input("x", shape=(4, 64, 64)), L.Convolution("y", "x", channels=2, kernel=33, pad=16)]
+net = lk.Net(layers, batch_size=4, gradients="none")
+x = np.ones((4, 4, 64, 64))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, before[1]))
+try:
+    net.forward(x=x)
+except lk.LayerkitError as error:
+    print("'y'" in str(error), "not enough memory" in str(error))
+resource.setrlimit(resource.RLIMIT_AS, before)
+net.forward(x=x)
+total = net.params["y/weight"].data.sum((0, 1, 2))
+print(np.allclose(net.blobs["y"].data[:, :, 32, 32], total, atol=1e-4))
+"""
+
+NO_THREADS = """
+import os, resource
+import layerkit as lk
+from layerkit.engines import cpu
+from layerkit.engines.cpu import _cpu
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.getuid() == 0:
+    os.setuid(65534)
+_cpu.set_threads(4)
+print(_cpu.threads())
+"""
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+
+
+@LINUX
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_memory_that_runs_out_in_a_kernel_is_an_error(threads):
+    assert script(NO_MEMORY, OMP_NUM_THREADS=threads) == ["True", "True", "True"]
+
+
+@LINUX
+def test_where_the_system_gives_no_threads_there_is_one():
+    assert script(NO_THREADS) == ["1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
