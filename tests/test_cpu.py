@@ -207,7 +207,7 @@ def test_relu_of_minus_infinity_is_zero():
 
 
 def test_pictures_and_poses_without_bounds(rng):
-    """Places beyond all bounds are at the border, and infinite light has no sky, in array code too."""
+    """In array code, too, places beyond all bounds are at the border; infinite light has no sky."""
     layers = [
         L.Input("x", shape=(5, 5)), L.Input("u", shape=(4,)),
         L.ImagePose("pose", "x", side=5, size=1),
