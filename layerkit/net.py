@@ -50,6 +50,7 @@ class Precision(Rule):
         return name
 
 
+COUNTED = 2**62  # passes, examples: the most that a state may say there have been
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
@@ -810,15 +811,18 @@ class Net:
         """Puts back what `state` returned.
 
         Raises:
-            NetError: something is missing, or no whole number; nothing has changed then.
+            NetError: something is missing, or no whole number in bounds; nothing has changed then.
         """
         own = self.state()
+        if not isinstance(state, dict):
+            raise NetError(f"state: expected what net.state() returned, got {brief(state)}")
         for name in own:
             value = state.get(name)
-            if not isinstance(value, int | Integral) or (name != "seed" and int(value) < 0):
+            least, most = (-(2**63), 2**63 - 1) if name == "seed" else (0, COUNTED)
+            if not isinstance(value, int | Integral) or not least <= int(value) <= most:
                 raise NetError(
-                    f"state: {name!r} must be a whole number, at least 0, got {brief(value)}; the "
-                    f"state of this net has {quoted(own)}"
+                    f"state: {name!r} must be a whole number from {least} to {most}, got "
+                    f"{brief(value)}; the state of this net has {quoted(own)}"
                 )
         self.passed = False
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
