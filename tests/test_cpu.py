@@ -679,6 +679,45 @@ def test_convolutions_do_not_depend_on_the_number_of_threads():
     assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
 
 
+@pytest.mark.parametrize("what", ["parameter", "blob", "type"])
+def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
+    layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Dense("z", "y", units=2)]
+    net, x = lk.Net(layers, batch_size=2), rng.standard_normal((2, 3))
+    net.forward(x=x)
+    weight = net.params["y/weight"]
+    if what == "parameter":
+        weight.data.resize((4, 3), refcheck=False)
+    elif what == "blob":
+        net.blobs["y"].data.resize((4, 2), refcheck=False)
+    else:
+        weight._bind(weight.data.view("int32"), weight.diff)
+    with pytest.raises(lk.LayerkitError, match="layer 'y' .* do not belong together"):
+        net.forward(x=x)
+
+
+def test_kernels_read_nothing_beyond_their_arrays(rng):
+    f, i = rng.random((4, 9)), np.zeros(4, np.int64)
+    for kernel, *arrays in [
+        ("multiply", f, f, f, False), ("update", 1, f, f[:3], f, f, np.ones(8)),
+        ("update", 1, f, f, f, f, np.ones(7)), ("copy", f[:3], f), ("magnitude", f.T),
+        ("gather", f, i + 4, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f, i - 1, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f, i, f.copy(), 1, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f[:, ::-1], i, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("reparameterize", f, f[:3], f, f, True, 0, 0, 0), ("resample", f, f[:, :6], 3, f),
+        ("resample", f, np.ones((4, 5)), 3, f), ("levels", f[None], 3.0, f[0]),
+        ("dense_forward", f, f.T, f[0], 1.0, f), ("divergence", f, f, f, f, f[0]),
+        ("gaussian", f, f, f.astype("f4"), 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
+        ("gaussian", f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
+        (
+            "windowed_forward", f.reshape(4, 1, 3, 3), f[:, :1], f[0, :1], 1.0,
+            f.reshape(4, 1, 3, 3), np.array([2, 1, 0, 3, 3]), False,
+        ),
+    ]:
+        with pytest.raises(KERNELS.MismatchError):
+            getattr(KERNELS, kernel)(*arrays)
+
+
 def test_without_the_extension_array_code_runs():
     *_, losses = train(20)
     used, array, _, loss = trained("layerkit.engines.cpu._cpu")
