@@ -691,7 +691,7 @@ def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
         net.blobs["y"].data.resize((4, 2), refcheck=False)
     else:
         weight._bind(weight.data.view("int32"), weight.diff)
-    with pytest.raises(lk.LayerkitError, match="layer 'y' .* do not belong together"):
+    with pytest.raises(lk.LayerkitError, match=r"layer 'y' .* do not belong together"):
         net.forward(x=x)
 
 
