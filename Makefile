@@ -59,9 +59,9 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/dev
 	CFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build \
 		--build-base $(CHECKED) --build-lib $(CHECKED)
-	LD_PRELOAD="$$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done)" \
+	LD_PRELOAD="$$(echo $$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done))" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/$(CHECKED) \
-		$(BIN)/pytest tests/test_cpu.py
+		$(BIN)/pytest tests/test_cpu.py -k 'not runs_out'  # where the checks end the process
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/cpu.py $(BENCH)
