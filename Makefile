@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
-.PHONY: help galaxy test test-random fuzz lint types bench gpu-test gpu-bench clean
+.PHONY: help galaxy test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-random  the tests three times, each with other random numbers"
 	@echo "make fuzz     random calls, files and command lines, FUZZ=10 times more than in the tests;"
 	@echo "              SEED=random, or the number that an earlier run printed"
+	@echo "make sanitize tests of the C++ kernels with every read and write checked (GCC on Linux)"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
 	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
@@ -52,6 +53,15 @@ fuzz: $(VENV)/dev
 	echo "seed $$seed; again: make fuzz SEED=$$seed FUZZ=$(FUZZ)"; \
 	LAYERKIT_FUZZ=$(FUZZ) LAYERKIT_FUZZ_SEED=$$seed LAYERKIT_TEST_SEED=$$seed \
 		$(BIN)/python -m pytest -s tests/test_fuzz_*.py
+
+CHECKED := build/sanitize
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/dev
+	CFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build \
+		--build-base $(CHECKED) --build-lib $(CHECKED)
+	LD_PRELOAD="$$(echo $$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done))" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/$(CHECKED) \
+		$(BIN)/pytest tests/test_cpu.py -k 'not runs_out'  # where the checks end the process
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/cpu.py $(BENCH)

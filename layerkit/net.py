@@ -50,6 +50,7 @@ class Precision(Rule):
         return name
 
 
+COUNTED = 2**62  # passes, examples: the most that a state may say there have been
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
@@ -651,6 +652,8 @@ class Net:
                     contract.returned(layer, "forward", result)
         except ReboundError as error:
             layer.breaks(str(error))
+        except MemoryError:
+            layer.fail(NO_MEMORY)
         plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
@@ -674,6 +677,8 @@ class Net:
                     contract.returned(layer, "backward", result)
         except ReboundError as error:
             layer.breaks(str(error))
+        except MemoryError:
+            layer.fail(NO_MEMORY)
         plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
@@ -806,15 +811,18 @@ class Net:
         """Puts back what `state` returned.
 
         Raises:
-            NetError: something is missing, or no whole number; nothing has changed then.
+            NetError: something is missing, or no whole number in bounds; nothing has changed then.
         """
         own = self.state()
+        if not isinstance(state, dict):
+            raise NetError(f"state: expected what net.state() returned, got {brief(state)}")
         for name in own:
             value = state.get(name)
-            if not isinstance(value, int | Integral) or (name != "seed" and int(value) < 0):
+            least, most = (-(2**63), 2**63 - 1) if name == "seed" else (0, COUNTED)
+            if not isinstance(value, int | Integral) or not least <= int(value) <= most:
                 raise NetError(
-                    f"state: {name!r} must be a whole number, at least 0, got {brief(value)}; the "
-                    f"state of this net has {quoted(own)}"
+                    f"state: {name!r} must be a whole number from {least} to {most}, got "
+                    f"{brief(value)}; the state of this net has {quoted(own)}"
                 )
         self.passed = False
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
@@ -930,6 +938,7 @@ class Net:
         return html_table(str(self))
 
 
+NO_MEMORY = "there is not enough memory left to run it; take a smaller batch, or free some"
 SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
 
 

@@ -191,6 +191,44 @@ def test_relu_lets_nan_through(rng):
     assert np.isfinite(net.blobs["y"].data[1]).all()
 
 
+def test_relu_of_minus_infinity_is_zero():
+    x = np.array([-np.inf, -1.0, 2.0, np.inf]).reshape(4, 1, 1, 1)
+    layers = [
+        L.Input("x", shape=(1, 1, 1)),
+        L.Dense("dense", "x", units=1, neuron="relu", weight=1.0),
+        L.Convolution("picture", "x", channels=1, kernel=1, neuron="relu", weight=1.0),
+        L.Dense("leaky", "x", units=1, neuron="leaky_relu", weight=1.0),
+    ]
+    net = lk.Net(layers, batch_size=4)
+    net.forward(x=x)
+    assert net.blobs["dense"].data.ravel().tolist() == [0, 0, 2, np.inf]
+    assert net.blobs["picture"].data.ravel().tolist() == [0, 0, 2, np.inf]
+    np.testing.assert_allclose(net.blobs["leaky"].data.ravel(), [-np.inf, -0.01, 2, np.inf])
+
+
+def test_pictures_and_poses_without_bounds(rng):
+    """In array code, too, places beyond all bounds are at the border; infinite light has no sky."""
+    layers = [
+        L.Input("x", shape=(5, 5)), L.Input("u", shape=(4,)),
+        L.ImagePose("pose", "x", side=5, size=1),
+        L.SpatialTransform("y", "x", "u", side=5, inverse=True),
+    ]
+    x, u = rng.random((4, 5, 5)), rng.standard_normal((4, 4))
+    x[1, 0, :] = x[1, :, 0] = -np.inf
+    x[2, 0, :] = x[2, :, 4] = np.inf
+    u[0, 2:] = np.inf, -np.inf
+    u[1] = 0
+    u[3, 3] = np.nan
+    for net in both(layers, 4, 1, dtype="float64"):
+        with np.errstate(all="ignore"):
+            net.forward(x=x, u=u)
+        y, pose = net.blobs["y"].data, net.blobs["pose"].data
+        assert (y[0] == x[0, 0, 4]).all()
+        assert np.isnan(y[3]).all()
+        assert np.isfinite(pose[[0, 3]]).all()
+        assert np.isnan(pose[[1, 2]]).any(axis=1).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1,), (17,), (4, 5), (1003,)])
 @pytest.mark.parametrize("rows", [1, 3])
@@ -259,6 +297,27 @@ def test_memory_data(augment, dtype, rng):
                 pair[0].blobs[name].data, pair[1].blobs[name].data, rtol=1e-6
             )
     assert pair[0].state() == pair[1].state()
+
+
+VIEWS = {
+    "in Fortran's order": lambda a: a.reshape(5, 6, order="F"),
+    "transposed": lambda a: a.reshape(6, 5).T,
+    "mirrored": lambda a: a.reshape(5, 6)[:, ::-1],
+    "every other column": lambda a: a.reshape(5, 6)[:, ::2],
+    "every other row, backwards": lambda a: a.reshape(5, 6)[::-2],
+    "a field": lambda a: a.view([("id", "u4"), ("x", "f4", 4)])["x"],
+    "a field between bytes": lambda a: a.view("u1")[:108].view([("x", "f4", 4), ("y", "u2")])["x"],
+    "not aligned": lambda a: a.view("u1")[3:115].view("f4").reshape(4, 7),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_views_of_an_array_in_a_file(view, rng, tmp_path):
+    np.save(tmp_path / "a.npy", rng.standard_normal(30).astype("float32"))
+    mapped = view(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    net = lk.Net([L.MemoryData("x", data=mapped, shuffle=False)], batch_size=len(mapped))
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, np.array(mapped))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -620,6 +679,45 @@ def test_convolutions_do_not_depend_on_the_number_of_threads():
     assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
 
 
+@pytest.mark.parametrize("what", ["parameter", "blob", "type"])
+def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
+    layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Dense("z", "y", units=2)]
+    net, x = lk.Net(layers, batch_size=2), rng.standard_normal((2, 3))
+    net.forward(x=x)
+    weight = net.params["y/weight"]
+    if what == "parameter":
+        weight.data.resize((4, 3), refcheck=False)
+    elif what == "blob":
+        net.blobs["y"].data.resize((4, 2), refcheck=False)
+    else:
+        weight._bind(weight.data.view("int32"), weight.diff)
+    with pytest.raises(lk.LayerkitError, match=r"layer 'y' .* do not belong together"):
+        net.forward(x=x)
+
+
+def test_kernels_read_nothing_beyond_their_arrays(rng):
+    f, i = rng.random((4, 9)), np.zeros(4, np.int64)
+    for kernel, *arrays in [
+        ("multiply", f, f, f, False), ("update", 1, f, f[:3], f, f, np.ones(8)),
+        ("update", 1, f, f, f, f, np.ones(7)), ("copy", f[:3], f), ("magnitude", f.T),
+        ("gather", f, i + 4, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f, i - 1, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f, i, f.copy(), 1, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("gather", f[:, ::-1], i, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
+        ("reparameterize", f, f[:3], f, f, True, 0, 0, 0), ("resample", f, f[:, :6], 3, f),
+        ("resample", f, np.ones((4, 5)), 3, f), ("levels", f[None], 3.0, f[0]),
+        ("dense_forward", f, f.T, f[0], 1.0, f), ("divergence", f, f, f, f, f[0]),
+        ("gaussian", f, f, f.astype("f4"), 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
+        ("gaussian", f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
+        (
+            "windowed_forward", f.reshape(4, 1, 3, 3), f[:, :1], f[0, :1], 1.0,
+            f.reshape(4, 1, 3, 3), np.array([2, 1, 0, 3, 3]), False,
+        ),
+    ]:
+        with pytest.raises(KERNELS.MismatchError):
+            getattr(KERNELS, kernel)(*arrays)
+
+
 def test_without_the_extension_array_code_runs():
     *_, losses = train(20)
     used, array, _, loss = trained("layerkit.engines.cpu._cpu")
@@ -663,6 +761,51 @@ if child == 0:
     os._exit(0 if (net.blobs["y"].data == before).all() else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+NO_MEMORY = """
+import resource
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+layers = [L.Input("x", shape=(4, 64, 64)), L.Convolution("y", "x", channels=2, kernel=33, pad=16)]
+net = lk.Net(layers, batch_size=4, gradients="none")
+x = np.ones((4, 4, 64, 64))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, before[1]))
+try:
+    net.forward(x=x)
+except lk.LayerkitError as error:
+    print("'y'" in str(error), "not enough memory" in str(error))
+resource.setrlimit(resource.RLIMIT_AS, before)
+net.forward(x=x)
+total = net.params["y/weight"].data.sum((0, 1, 2))
+print(np.allclose(net.blobs["y"].data[:, :, 32, 32], total, atol=1e-4))
+"""
+
+NO_THREADS = """
+import os, resource
+import layerkit as lk
+from layerkit.engines import cpu
+from layerkit.engines.cpu import _cpu
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.getuid() == 0:
+    os.setuid(65534)
+_cpu.set_threads(4)
+print(_cpu.threads())
+"""
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+
+
+@LINUX
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_memory_that_runs_out_in_a_kernel_is_an_error(threads):
+    assert script(NO_MEMORY, OMP_NUM_THREADS=threads) == ["True", "True", "True"]
+
+
+@LINUX
+def test_where_the_system_gives_no_threads_there_is_one():
+    assert script(NO_THREADS) == ["1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

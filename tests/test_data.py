@@ -765,3 +765,13 @@ def test_a_window_of_nothing_is_refused(bad):
     with pytest.raises(NetError, match="at least 1") as message:
         L.HDF5Data("d", path="d.h5", **bad)
     one_line(message, "'d'")
+
+
+@MAKERS
+@pytest.mark.parametrize(("scale", "words"), [(1e300, "inf"), (-1e-60, "0.0")])
+def test_a_scale_that_the_floats_of_the_net_cannot_hold(make, scale, words, tmp_path):
+    layer = make(tmp_path, [np.ones((3, 2))], scale=scale)
+    with pytest.raises(NetError) as message:
+        lk.Net([layer], 2)
+    one_line(message, "'d'", "scale", "float32", words)
+    assert lk.Net([layer], 2, dtype="float64").forward() == 0.0

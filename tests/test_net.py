@@ -545,6 +545,27 @@ def test_rebuilding_keeps_values_weights_freezing_and_state(rng):
     assert net.rebuild(seed=9).run.seed == 9
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        None, {}, {"seed": 0}, {"seed": 2**63, "passes": 0}, {"seed": 0, "passes": -1},
+        {"seed": 0, "passes": 2**64 - 1}, {"seed": 0.5, "passes": 0},
+    ],
+    ids=repr,
+)
+def test_what_is_no_state(state, rng):
+    net = lk.Net(galaxy_net(), ROWS, seed=3)
+    net.forward(x=rng.random((ROWS, 9)))
+    before = net.state()
+    with pytest.raises(NetError) as message:
+        net.set_state(state)
+    one_line(message, "state")
+    assert net.state() == before
+    net.set_state({"seed": -(2**63), "passes": 2**62})
+    net.infer("x_mean", x=rng.random((2, 9)))
+    assert np.isfinite(net.forward(x=rng.random((ROWS, 9))))
+
+
 # Freezing.
 
 

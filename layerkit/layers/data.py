@@ -95,6 +95,10 @@ class Data(Layer):
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """The tops have the shapes of the arrays' examples; no parameters."""
         own = self._own_shapes = self.example_shapes()
+        with np.errstate(over="ignore", under="ignore"):
+            scale = self.run.dtype.type(self.scale)
+        if not scale or not math.isfinite(scale):
+            self.fail(f"scale is {self.scale:.3g}, which {self.run.dtype} rounds to {scale}")
         if len(own) != len(self.tops):
             self.fail(f"has {len(own)} arrays for {len(self.tops)} tops {self.tops}; name them all")
         if self.augment:

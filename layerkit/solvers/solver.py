@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class Solver(Checked):
     histories: ClassVar[tuple[str, ...]] = ()
 
     rate: RatePolicy
+    iteration: Annotated[int, Whole(0, 2**62)]
     fuse: Flag
     record: Flag
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 
 namespace layerkit {
 
@@ -22,7 +23,44 @@ struct Array {
         for (int axis = 0; axis < axes; ++axis) count *= shape[axis];
         return count;
     }
+    // Whether each element follows the one before in memory.
+    bool dense() const
+    {
+        i64 apart = itemsize;
+        for (int axis = axes - 1; axis >= 0; apart *= shape[axis--])
+            if (shape[axis] > 1 && stride[axis] != apart) return size() == 0;
+        return true;
+    }
+    // Whether it holds `count` floats of the other's type, one after the other.
+    bool holds(i64 count, const Array& other) const
+    {
+        bool alike = itemsize == other.itemsize && kind == 'f' && other.kind == 'f';
+        return alike && size() == count && dense();
+    }
+    bool absent_or_holds(i64 count, const Array& other) const
+    {
+        return size() == 0 || holds(count, other);
+    }
+    template <class T> bool holds(i64 count) const
+    {
+        char wanted = T(0.5) > T(0) ? 'f' : 'i';
+        return kind == wanted && itemsize == sizeof(T) && size() == count && dense();
+    }
 };
+
+// Arrays that cannot be those that a net has allocated.
+struct Mismatch : std::logic_error {
+    using std::logic_error::logic_error;
+};
+
+// Kernels read and write what shapes say, so these are compared first.
+inline void expect(bool fits)
+{
+    if (!fits)
+        throw Mismatch(
+            "it has got arrays whose shapes, strides or types do not belong together; leave those "
+            "of blobs, parameters and histories as the net has made them");
+}
 
 // Rows and columns of elements of one type.
 template <class T> struct Matrix {

@@ -27,13 +27,17 @@ LAYERKIT_INLINE i64 piece_length(i64 length, i64 each, i64 examples)
     return std::min(lines_of(std::max<i64>(weights / std::max<i64>(each, 1), 1)), lines_of(length));
 }
 
-// y = a(y + b), where a multiplies what is not positive by `slope`; a NaN stays one.
+// a(x), which multiplies what is not positive by `slope`; a NaN stays one, and a slope of zero makes
+// zero of minus infinity, too.
+template <class T> LAYERKIT_INLINE T rectified(T x, T slope)
+{
+    return x <= 0 ? (slope == 0 ? T(0) : slope * x) : x;
+}
+
+// y = a(y + b).
 template <class T> LAYERKIT_INLINE void activate(T* y, const T* b, i64 size, T slope)
 {
-    for (i64 j = 0; j < size; ++j) {
-        T value = y[j] + b[j];
-        y[j] = value <= 0 ? slope * value : value;
-    }
+    for (i64 j = 0; j < size; ++j) y[j] = rectified(y[j] + b[j], slope);
 }
 
 template <class T>

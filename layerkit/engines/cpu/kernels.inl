@@ -26,6 +26,8 @@ template <class T> LAYERKIT_INLINE T* or_null(const Array& array)
 
 void multiply_arrays(Array a, Array b, Array c, bool add)
 {
+    expect(a.axes == 2 && b.axes == 2 && c.axes == 2 && a.shape[1] == b.shape[0]);
+    expect(c.shape[0] == a.shape[0] && c.shape[1] == b.shape[1]);
     with_type(c, [&](auto t) {
         using T = decltype(t);
         multiply<T>(fixed(matrix<T>(a)), fixed(matrix<T>(b)), matrix<T>(c), add);
@@ -34,6 +36,9 @@ void multiply_arrays(Array a, Array b, Array c, bool add)
 
 void products(Array a, Array b, Array c)
 {
+    expect(a.axes == 3 && b.axes == 3 && c.axes == 3);
+    i64 count = c.shape[0], rows = c.shape[1], columns = c.shape[2], terms = a.shape[2];
+    expect(a.holds(count * rows * terms, c) && b.holds(count * terms * columns, c) && c.dense());
     with_type(c, [&](auto t) {
         using T = decltype(t);
         i64 n = c.shape[1], m = c.shape[2], k = a.shape[2];
@@ -47,6 +52,7 @@ void products(Array a, Array b, Array c)
 
 void copy(Array from, Array to)
 {
+    expect(from.size() * from.itemsize == to.size() * to.itemsize && from.dense() && to.dense());
     i64 size = to.size() * to.itemsize, piece = 1 << 18;
     parallel((size + piece - 1) / piece, [&](i64 i) {
         i64 start = i * piece;
@@ -87,6 +93,7 @@ template <class T, class Bits> double largest(const Array& array)
 
 double magnitude(Array array)
 {
+    expect(array.dense() && array.kind == 'f');
     if (!array.size()) return 0;
     return array.itemsize == 4 ? largest<float, std::int32_t>(array)
                                : largest<double, std::int64_t>(array);
@@ -94,6 +101,7 @@ double magnitude(Array array)
 
 void exponential(Array x, Array y)
 {
+    expect(x.holds(y.size(), y) && y.dense());
     with_type(y, [&](auto t) {
         using T = decltype(t);
         const T* from = elements<T>(x);
@@ -104,6 +112,7 @@ void exponential(Array x, Array y)
 
 void logarithm(Array x, Array y)
 {
+    expect(x.holds(y.size(), y) && y.dense());
     with_type(y, [&](auto t) {
         using T = decltype(t);
         const T* from = elements<T>(x);
@@ -114,6 +123,9 @@ void logarithm(Array x, Array y)
 
 void update_arrays(int kind, Array w, Array g, Array first, Array second, Array constants)
 {
+    i64 count = w.size();
+    expect(w.dense() && g.holds(count, w) && first.holds(count, w) && second.holds(count, w));
+    expect(constants.holds<double>(8));
     with_type(w, [&](auto t) {
         using T = decltype(t);
         with_update<T>(kind, elements<double>(constants), [&](auto update) {
@@ -129,8 +141,17 @@ void update_arrays(int kind, Array w, Array g, Array first, Array second, Array 
     });
 }
 
+// x (n, inputs), W (inputs, units), b (units,), y (n, units).
+void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y)
+{
+    expect(x.axes == 2 && w.axes == 2 && y.axes == 2);
+    expect(x.shape[0] == y.shape[0] && x.shape[1] == w.shape[0] && w.shape[1] == y.shape[1]);
+    expect(x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense() && b.holds(w.shape[1], w));
+}
+
 void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
 {
+    expect_dense(x, w, b, y);
     with_type(y, [&](auto t) {
         using T = decltype(t);
         dense_forward<T>(matrix<T>(x), matrix<T>(w), elements<T>(b), T(slope), matrix<T>(y));
@@ -142,6 +163,14 @@ void dense_backward_arrays(
     Array dx, int kind, Array w_first, Array w_second, Array b_first,
     Array b_second, Array constants)
 {
+    expect_dense(x, w, b, y);
+    expect(dy.holds(y.size(), w) && before.holds(y.size(), w) && dx.absent_or_holds(x.size(), w));
+    expect(dw.absent_or_holds(w.size(), w) && db.absent_or_holds(b.size(), w));
+    if (kind) {
+        expect(constants.holds<double>(8) && db.size());
+        expect(w_first.holds(w.size(), w) && w_second.holds(w.size(), w));
+        expect(b_first.holds(b.size(), w) && b_second.holds(b.size(), w));
+    }
     with_type(w, [&](auto t) {
         using T = decltype(t);
         DenseBackward<T> o{
@@ -154,10 +183,22 @@ void dense_backward_arrays(
     });
 }
 
+// Arrays like x, or absent.
+template <class... Arrays> void expect_alike(const Array& x, const Arrays&... others)
+{
+    expect(x.axes >= 1 && x.holds(x.size(), x));
+    for (const Array* other : {&others...})
+        expect(other->size() == 0
+               || (other->holds(x.size(), x) && other->shape[0] == x.shape[0]));
+}
+
 void gaussian(
     Array x, Array mean, Array log_variance, double floor, Array scale, Array loss, Array dx,
     Array dmean, Array dlog_variance)
 {
+    expect_alike(x, mean, log_variance, dx, dmean, dlog_variance);
+    expect(mean.size() == x.size() && log_variance.size() == x.size());
+    expect(scale.holds(x.shape[0], x) && loss.holds(x.shape[0], x));
     with_type(x, [&](auto t) {
         using T = decltype(t);
         likelihood<T>(
@@ -173,6 +214,9 @@ void student(
     double constant, Array scale, Array loss, Array dx, Array dmean, Array dlog_variance,
     Array dskew)
 {
+    expect_alike(x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew);
+    expect(mean.size() == x.size() && log_variance.size() == x.size());
+    expect(scale.holds(x.shape[0], x) && loss.holds(x.shape[0], x));
     with_type(x, [&](auto t) {
         using T = decltype(t);
         likelihood<T>(
@@ -187,6 +231,8 @@ void reparameterize_arrays(
     Array mean, Array log_variance, Array scaled, Array z, bool sample, unsigned long long seed,
     unsigned stream, unsigned long long step)
 {
+    expect(mean.holds(z.size(), z) && log_variance.holds(z.size(), z));
+    expect(scaled.holds(z.size(), z) && z.dense());
     with_type(z, [&](auto t) {
         using T = decltype(t);
         reparameterize<T>(z.size(), elements<T>(mean), elements<T>(log_variance),
@@ -196,6 +242,8 @@ void reparameterize_arrays(
 
 void reparameterize_backward(Array scaled, Array dz, Array dmean, Array dlog_variance)
 {
+    expect(scaled.holds(dz.size(), dz) && dz.dense());
+    expect(dmean.absent_or_holds(dz.size(), dz) && dlog_variance.absent_or_holds(dz.size(), dz));
     with_type(dz, [&](auto t) {
         using T = decltype(t);
         const T *d = elements<T>(dz), *s = elements<T>(scaled);
@@ -218,6 +266,9 @@ template <class T> LAYERKIT_INLINE Divergence divergence_of(
 void divergence(
     Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array loss)
 {
+    expect_alike(mean, log_variance, prior_mean, prior_log_variance);
+    expect(log_variance.size() == mean.size() && prior_mean.size() == prior_log_variance.size());
+    expect(loss.holds(mean.shape[0], mean));
     with_type(mean, [&](auto t) {
         using T = decltype(t);
         Matrix<T> m = matrix<T>(mean), l = matrix<T>(log_variance);
@@ -235,6 +286,10 @@ void divergence_backward(
     Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array scale,
     Array dmean, Array dlog_variance, Array dprior_mean, Array dprior_log_variance)
 {
+    expect_alike(mean, log_variance, prior_mean, prior_log_variance);
+    expect_alike(mean, dmean, dlog_variance, dprior_mean, dprior_log_variance);
+    expect(log_variance.size() == mean.size() && prior_mean.size() == prior_log_variance.size());
+    expect(scale.holds(mean.shape[0], mean));
     with_type(mean, [&](auto t) {
         using T = decltype(t);
         Matrix<T> m = matrix<T>(mean), l = matrix<T>(log_variance);
@@ -261,9 +316,25 @@ LAYERKIT_INLINE Geometry geometry_of(const Array& numbers, const Array& pictures
     return {n[0], n[1], n[2], n[3], n[4], pictures.shape[1], pictures.shape[2], pictures.shape[3]};
 }
 
+void expect_windows(
+    const Array& x, const Array& w, const Array& y, const Array& geometry, bool transposed)
+{
+    expect(x.axes == 4 && w.axes == 2 && y.axes == 4 && geometry.holds<i64>(5));
+    expect(x.shape[0] == y.shape[0] && x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense());
+    const Array &picture = transposed ? y : x, &small = transposed ? x : y;
+    Geometry g = geometry_of(geometry, picture);
+    expect(g.size > 0 && g.stride > 0 && g.pad >= 0);
+    expect(small.shape[2] == g.down && small.shape[3] == g.across);
+    expect((g.down - 1) * g.stride + g.size <= g.height + 2 * g.pad);
+    expect((g.across - 1) * g.stride + g.size <= g.width + 2 * g.pad);
+    expect(w.shape[transposed] == g.window() && w.shape[!transposed] == small.shape[1]);
+}
+
 void windowed_forward_arrays(
     Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed)
 {
+    expect_windows(x, w, y, geometry, transposed);
+    expect(b.holds(y.shape[1], w));
     with_type(y, [&](auto t) {
         using T = decltype(t);
         windowed_forward<T>(
@@ -276,6 +347,10 @@ void windowed_backward_arrays(
     Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db, Array dx,
     Array geometry, bool transposed)
 {
+    expect_windows(x, w, y, geometry, transposed);
+    expect(dy.holds(y.size(), w) && before.holds(y.size(), w));
+    expect(dw.absent_or_holds(w.size(), w) && dx.absent_or_holds(x.size(), w));
+    expect(db.absent_or_holds(y.shape[1], w));
     with_type(y, [&](auto t) {
         using T = decltype(t);
         windowed_backward<T>(
@@ -285,8 +360,17 @@ void windowed_backward_arrays(
     });
 }
 
+// (n, side, side)
+void expect_pictures(const Array& images)
+{
+    expect(images.axes == 3 && images.shape[1] == images.shape[2] && images.shape[1] > 1);
+    expect(images.holds(images.size(), images));
+}
+
 void levels_of(Array images, double threshold, Array level)
 {
+    expect_pictures(images);
+    expect(level.holds(images.shape[0], images));
     with_type(images, [&](auto t) {
         using T = decltype(t);
         levels<T>(matrix<T>(images), images.shape[1], threshold, elements<T>(level));
@@ -295,6 +379,10 @@ void levels_of(Array images, double threshold, Array level)
 
 void moments_of(Array images, Array level, Array x, Array y, Array width, Array sums)
 {
+    expect_pictures(images);
+    i64 n = images.shape[0];
+    expect(level.holds(n, images) && sums.holds<double>(16 * n) && sums.axes == 3);
+    expect(x.holds<double>(n) && y.holds<double>(n) && width.holds<double>(n));
     with_type(images, [&](auto t) {
         using T = decltype(t);
         moments<T>(matrix<T>(images), images.shape[1], elements<T>(level), elements<double>(x),
@@ -304,6 +392,9 @@ void moments_of(Array images, Array level, Array x, Array y, Array width, Array 
 
 void resample_arrays(Array pictures, Array maps, long long side, Array tops)
 {
+    expect(side > 1 && tops.axes == 2 && tops.shape[1] == side * side);
+    expect_alike(tops, pictures);
+    expect(pictures.size() == tops.size() && maps.holds(6 * tops.shape[0], tops));
     with_type(tops, [&](auto t) {
         using T = decltype(t);
         resample<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(tops));
@@ -313,6 +404,10 @@ void resample_arrays(Array pictures, Array maps, long long side, Array tops)
 void resample_backward_arrays(
     Array pictures, Array maps, long long side, Array dtops, Array dpictures, Array dmaps)
 {
+    expect(side > 1 && dtops.axes == 2 && dtops.shape[1] == side * side);
+    expect_alike(dtops, pictures, dpictures);
+    expect(pictures.size() == dtops.size());
+    expect(maps.holds(6 * dtops.shape[0], dtops) && dmaps.holds(6 * dtops.shape[0], dtops));
     with_type(dtops, [&](auto t) {
         using T = decltype(t);
         resample_backward<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(dtops),
@@ -345,6 +440,16 @@ void gather_rows(
     Array source, Array index, Array out, long long filled, double scale, Array table,
     unsigned long long seed, unsigned stream, unsigned long long step)
 {
+    expect(source.axes == 2 && out.axes == 2 && source.shape[1] == out.shape[1]);
+    expect(out.holds(out.size(), out) && index.holds<i64>(index.size()));
+    expect(source.stride[1] == source.itemsize || source.shape[1] == 1);
+    expect(source.stride[0] % source.itemsize == 0);
+    expect(filled >= 0 && filled + index.size() <= out.shape[0]);
+    for (i64 i = 0; i < index.size(); ++i)
+        expect(elements<i64>(index)[i] >= 0 && elements<i64>(index)[i] < source.shape[0]);
+    if (table.size())
+        expect(table.axes == 2 && table.shape[0] == 8 && table.holds<i64>(table.size())
+               && out.shape[1] % table.shape[1] == 0);
     with_type(out, [&](auto t) {
         using T = decltype(t);
         with_source_type(source, [&](auto s) {

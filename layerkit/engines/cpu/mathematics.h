@@ -30,6 +30,13 @@ LAYERKIT_INLINE std::int32_t bits_of(float number)
     return bits;
 }
 
+// a - b and a 2^23, without the bits that do not fit: those of NaN do not, and their result is unused.
+LAYERKIT_INLINE std::int32_t less(std::int32_t a, std::int32_t b)
+{
+    return std::int32_t(std::uint32_t(a) - std::uint32_t(b));
+}
+LAYERKIT_INLINE std::int32_t up(std::int32_t a) { return std::int32_t(std::uint32_t(a) << 23); }
+
 // 2^n e^r with |r| <= log(2) / 2, and e^r by seven terms of its series.
 LAYERKIT_INLINE float exp_of(float x)
 {
@@ -41,8 +48,8 @@ LAYERKIT_INLINE float exp_of(float x)
     float p = 1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))));
     float y = 1.0f + (r + r * r * p);
     // In two steps, as 2^n itself may be out of range where 2^n e^r is not.
-    std::int32_t whole = bits_of(shifted) - bits_of(rounder), half = whole >> 1;
-    return y * of_bits((half + 127) << 23) * of_bits((whole - half + 127) << 23);
+    std::int32_t whole = less(bits_of(shifted), bits_of(rounder)), half = whole >> 1;
+    return y * of_bits(up(half + 127)) * of_bits(up(whole - half + 127));
 }
 
 LAYERKIT_INLINE double exp_of(double x) { return std::exp(x); }
@@ -51,8 +58,8 @@ LAYERKIT_INLINE double exp_of(double x) { return std::exp(x); }
 LAYERKIT_INLINE float log_of(float x)
 {
     std::int32_t bits = bits_of(x);
-    std::int32_t n = (bits - 0x3F3504F3) >> 23;  // the bits of sqrt(1/2)
-    float m = of_bits(bits - (n << 23));
+    std::int32_t n = less(bits, 0x3F3504F3) >> 23;  // the bits of sqrt(1/2)
+    float m = of_bits(less(bits, up(n)));
     float f = m - 1.0f, s = f / (2.0f + f), s2 = s * s, k = static_cast<float>(n);
     // 2 artanh(s) = f - s (f - ...): the large term f is exact
     float q = s2 * (2.0f / 3 + s2 * (2.0f / 5 + s2 * (2.0f / 7 + s2 * (2.0f / 9))));

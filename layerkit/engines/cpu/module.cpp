@@ -103,6 +103,8 @@ PYBIND11_MODULE(_cpu, m)
 {
     using layerkit::Kernels;
     m.doc() = "Kernels for CPUs; see layerkit/engines/cpu.";
+    py::register_exception<layerkit::Mismatch>(
+        m, "MismatchError", py::module_::import("layerkit.blob").attr("ReboundError"));
     m.def("set_threads", [](int threads) { layerkit::pool().resize(threads); });
     m.def("threads", [] { return layerkit::pool().threads(); });
     m.def("name", [] { return chosen->name; });

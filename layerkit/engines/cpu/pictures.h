@@ -10,9 +10,12 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
-// The median of an even number of values, which are rearranged.
+// The median of an even number of values, which are rearranged; NaN where one of them is NaN, as
+// they are in no order then.
 template <class T> T middle_of(T* values, i64 size)
 {
+    for (i64 k = 0; k < size; ++k)
+        if (values[k] != values[k]) return values[k];
     T* half = values + size / 2;
     std::nth_element(values, half, values + size);
     return T(0.5) * (*std::max_element(values, half) + *half);
@@ -26,17 +29,11 @@ void levels(Matrix<T> images, i64 side, double threshold, T* level)
         const T* image = images.row(i);
         i64 size = 4 * (side - 1);
         T* frame = work_space<struct OfFrame, T>(size);
-        bool defined = true;
         for (i64 k = 0; k < side - 1; ++k) {
             frame[4 * k] = image[k];
             frame[4 * k + 1] = image[(side - 1) * side + k + 1];
             frame[4 * k + 2] = image[(k + 1) * side];
             frame[4 * k + 3] = image[k * side + side - 1];
-        }
-        for (i64 k = 0; k < size; ++k) defined = defined && frame[k] == frame[k];
-        if (!defined) {  // numbers that are not in order have no median
-            level[i] = std::numeric_limits<T>::quiet_NaN();
-            return;
         }
         T sky = middle_of(frame, size);
         for (i64 k = 0; k < size; ++k) frame[k] = std::abs(frame[k] - sky);
@@ -106,8 +103,8 @@ template <class T> struct Places {
             std::int32_t column = std::int32_t(at_x), row = std::int32_t(at_y);
             column = column < most_at ? column : most_at;
             row = row < most_at ? row : most_at;
-            right[i] = at_x - T(column) + (free_x - free_x);  // NaN stays NaN
-            down[i] = at_y - T(row) + (free_y - free_y);
+            right[i] = at_x - T(column) + (free_x == free_x ? zero : free_x);  // NaN stays NaN
+            down[i] = at_y - T(row) + (free_y == free_y ? zero : free_y);
             at[i] = row * width + column;
             inside_x[i] = at_x == free_x ? one : zero;
             inside_y[i] = at_y == free_y ? one : zero;

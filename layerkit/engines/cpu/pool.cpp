@@ -3,7 +3,9 @@
 #include <pthread.h>
 
 #include <new>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "flush.h"
 
@@ -45,8 +47,12 @@ Pool& pool()
 
 void Pool::resize(int threads)
 {
+    try {
+        for (; started_ < threads; ++started_) std::thread([this] { help(); }).detach();
+    } catch (const std::system_error&) {
+        threads = started_;
+    }
     threads_ = threads;
-    for (; started_ < threads; ++started_) std::thread([this] { help(); }).detach();
 }
 
 void Pool::restart()
@@ -68,7 +74,12 @@ bool Pool::take()
         if (ticket_.compare_exchange_weak(
                 ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
             Piece piece = piece_.load(std::memory_order_relaxed);
-            piece(arguments_.load(std::memory_order_relaxed), left - 1);
+            try {
+                piece(arguments_.load(std::memory_order_relaxed), left - 1);
+            } catch (...) {
+                std::lock_guard<std::mutex> lock(mutex_);
+                failure_ = std::current_exception();
+            }
             done_.fetch_add(1, std::memory_order_acq_rel);
             return true;
         }
@@ -92,7 +103,9 @@ void Pool::run(i64 count, Piece piece, void* arguments)
     while (take()) {
     }
     for (int turn = 0; done_.load(std::memory_order_acquire) < count; ++turn) wait(turn);
+    std::exception_ptr failure = std::exchange(failure_, nullptr);
     busy_.store(false, std::memory_order_release);
+    if (failure) std::rethrow_exception(failure);
 }
 
 void Pool::wake()

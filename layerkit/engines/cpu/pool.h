@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <type_traits>
 #include <vector>
@@ -22,9 +23,11 @@ public:
     using Piece = void (*)(void* arguments, i64 index);
 
     // Sets how many threads share the work, the calling one included; starts those that are missing.
+    // Where the system gives no more, those that there are share it.
     void resize(int threads);
 
-    // piece(arguments, i) for every i < count.  Which thread runs which is left to chance.
+    // piece(arguments, i) for every i < count.  Which thread runs which is left to chance.  If one
+    // throws (memory has run out), the last such exception is thrown when all are over.
     void run(i64 count, Piece piece, void* arguments);
 
     int threads() const { return threads_; }
@@ -45,6 +48,7 @@ private:
     std::atomic<void*> arguments_{nullptr};
     alignas(128) std::atomic<bool> sleeping_{false};
     std::uint64_t awakenings_ = 0;
+    std::exception_ptr failure_;  // of a piece of the present job
     std::mutex mutex_;
     std::condition_variable condition_;
     int threads_ = 1, started_ = 1;

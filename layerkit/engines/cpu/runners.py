@@ -277,8 +277,15 @@ class MemoryData(KernelRunner):
 
     @classmethod
     def fits(cls, layer: Any) -> bool:
-        """Return whether the arrays hold numbers of a kind that kernels read."""
-        return all(a.dtype.isnative and a.dtype not in ("e", "g") for a in layer.resident)
+        """Return whether the arrays hold numbers of a kind that kernels read, row by row.
+
+        An array that stays in its file may be any view of it: in Fortran's order, or a field.
+        """
+        return all(
+            a.dtype.isnative and a.dtype not in ("e", "g") and a.flags.aligned
+            and a[0].flags.c_contiguous and a.strides[0] % a.itemsize == 0
+            for a in layer.resident
+        )
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fill the tops with the next rows."""

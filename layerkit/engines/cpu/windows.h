@@ -96,10 +96,7 @@ void windowed_forward(
             }
             for (i64 c = 0; c < outputs; ++c) {
                 T *to = ye.row(c), bias = b[c];
-                for (i64 j = 0; j < ye.columns; ++j) {
-                    T value = to[j] + bias;
-                    to[j] = value <= 0 ? slope * value : value;
-                }
+                for (i64 j = 0; j < ye.columns; ++j) to[j] = rectified(to[j] + bias, slope);
             }
         }
     });
