@@ -188,8 +188,13 @@ def command_line() -> dict[str, Any]:
 def settings(given: dict[str, Any], saved: dict[str, Any]) -> SimpleNamespace:
     """Take the command line, or where it is silent what the resumed run had, or the defaults."""
     given = {key: value for key, value in given.items() if value is not None}
-    command = shlex.join(["python", *sys.argv])  # of a resumed run, that which began it
-    chosen: dict[str, Any] = {"command": command, **DEFAULTS, **saved, **given}
+    # Of a resumed run, the command that began it, and those that went on with other settings.
+    command = shlex.join(["python", *sys.argv])
+    if saved and not given.keys() <= {"resume", "out"}:
+        command = f"{saved['command']} && {command}"
+    elif saved:
+        command = saved["command"]
+    chosen: dict[str, Any] = {**DEFAULTS, **saved, **given, "command": command}
     chosen["set"] = {**saved.get("set", {}), **dict(given.get("set", []))}
     for length, other in (("epochs", "iterations"), ("iterations", "epochs")):
         if length in given:
@@ -243,9 +248,9 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
         if not len(rest):
             raise DataError(
-                f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left to "
-                f"train on: {count} holds out galaxies of all their ids; give --held-out a number, "
-                "or other galaxies"
+                f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left "
+                f"to train on: {count} holds out galaxies of all their ids; give --held-out a "
+                "number, or other galaxies"
             )
     else:
         others = None
@@ -521,6 +526,17 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             settled = True
         save_into(out)
 
+    def watch() -> None:
+        test_net.run.passes = solver.iteration  # the same noise, resumed or not
+        bound, kl = model.bound(validation)
+        history["iteration"].append(solver.iteration)
+        history["train_elbo"].append(-float(np.mean(recent)) if recent else math.nan)
+        history["validation_elbo"].append(float(bound.mean()))
+        history["kl"].append(float(kl.mean()))
+        recent.clear()
+        if args.keep == "best":
+            best.offer(net, history["validation_elbo"][-1], solver.iteration)
+
     every = max(1, iterations // 200)
     at_once = 1 if net.backend.name == "numpy" else every  # a GPU is asked for many steps at a time
     started = saved_at = time.perf_counter()
@@ -543,18 +559,11 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                 bar.update(count * args.batch)
                 if solver.iteration % every == 0 or solver.iteration == iterations:
                     spent += time.perf_counter() - started  # watching is not training
-                    test_net.run.passes = solver.iteration  # the same noise, resumed or not
-                    bound, kl = model.bound(validation)
-                    history["iteration"].append(solver.iteration)
-                    history["train_elbo"].append(-float(np.mean(recent)))
-                    history["validation_elbo"].append(float(bound.mean()))
-                    history["kl"].append(float(kl.mean()))
-                    if args.keep == "best":
-                        best.offer(net, history["validation_elbo"][-1], solver.iteration)
+                    watch()
                     bar.set_postfix(
-                        loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
+                        loss=f"{-history['train_elbo'][-1]:.0f}",
+                        bound=f"{history['validation_elbo'][-1]:.0f}", refresh=False,
                     )
-                    recent.clear()
                     started = time.perf_counter()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
                     spent += time.perf_counter() - started
@@ -567,6 +576,10 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                         )
                     started = saved_at = time.perf_counter()
         spent += time.perf_counter() - started
+        # A run that is resumed to end where it is may have been watched last long before, or never.
+        watched = history["iteration"][-1:] == [solver.iteration]
+        if solver.iteration >= iterations and not (history["iteration"] and (done or watched)):
+            watch()
         if solver.iteration >= iterations and not done:
             if args.keep == "best":
                 copy_parameters(best.net, net)
