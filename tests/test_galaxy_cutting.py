@@ -251,6 +251,17 @@ def test_the_largest_value_is_one_that_a_neighbour_confirms():
     assert largest_value(image[:1, :1]) == 0
 
 
+def test_marks_of_saturated_pixels_are_no_light():
+    image = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    light = largest_value(image)
+    assert 3000 < light < 4096
+    image[5:8, 3:12] = 65535  # of a camera of 12 bits
+    assert largest_value(image) == light
+    image[5:8, 12] = 40000  # a star that fades from there to the sky
+    assert largest_value(image) == 65535
+    assert largest_value(np.full((4, 4), 65535, np.uint16)) == 65535
+
+
 @pytest.mark.parametrize("noise", [1.2, 2.0, 2.3, 3.3])
 @pytest.mark.parametrize("gain", [1.0, 0.25])
 def test_whole_numbers_have_the_sky_and_noise_of_what_they_round(noise, gain):

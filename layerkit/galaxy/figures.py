@@ -65,7 +65,7 @@ CAPTIONS = {
     ),
     "samples": (
         "Galaxies from the prior",
-        "Means f_mu(z) of latents drawn from the standard normal prior, beside as many real"
+        "Means f_mu(z) of latents drawn from the standard normal prior, beside real"
         " galaxies. They should be as varied as the real ones, and none should be unlike any"
         " galaxy. The mean carries no pixel noise, so it is smoother than an image.",
     ),
@@ -498,8 +498,10 @@ def comparison(
         left.set_xscale("log")
         left.set_yscale("log")
         for axis in (left.xaxis, left.yaxis):
-            axis.set_major_locator(FixedLocator(_round_numbers(*limits, 6)))
-            axis.set_major_formatter(lambda value, _: _power(value))
+            axis.set_major_locator(FixedLocator(_round_numbers(*limits, 5)))
+            axis.set_major_formatter(
+                lambda value, _: f"{value:g}" if 1e-3 < value < 1e4 else _power(value)
+            )
             axis.set_minor_locator(NullLocator())
         advantage = np.log2(baseline / model)
         advantage_name = f"{quantity}, {name} over model"

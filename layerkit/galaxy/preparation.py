@@ -41,6 +41,7 @@ T = TypeVar("T")
 __all__ = ["Cut", "Report", "Settings", "cut_out", "cuts", "prepare", "resample"]
 
 CHUNK = 32  # pictures handed to a worker at a time
+MARK = 65535
 MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
 
 
@@ -237,7 +238,18 @@ class _Largest:
 
 
 def largest_value(image: np.ndarray) -> int:
-    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one."""
+    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one.
+
+    The largest of all, 65535, is a mark of saturated or bad pixels where nothing comes near it.
+    """
+    largest = _largest_pair(image)
+    if largest == MARK:
+        light = _largest_pair(np.where(image == MARK, 0, image))
+        return light if 0 < light < MARK // 4 else largest
+    return largest
+
+
+def _largest_pair(image: np.ndarray) -> int:
     pairs = (np.minimum(image[1:], image[:-1]), np.minimum(image[:, 1:], image[:, :-1]))
     return max(int(pair.max(initial=0)) for pair in pairs)
 
