@@ -87,6 +87,8 @@ def path(text: str) -> str:
 
 def hdu(text: str) -> int | str:
     """Make the number or the name of an extension."""
+    if not text.strip() or text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, or a name, got {text!r}")
     return int(text) if text.isdecimal() else text
 
 
@@ -142,20 +144,20 @@ def command_line() -> dict[str, Any]:
     def choose(name: str, text: str) -> None:
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=text)
 
-    add("data", "PATH", "zip, folder, FITS or prepared HDF5 (default: galaxies of the Hubble Deep "
-        "Field)")
+    add("data", "PATH", "folder, zip or file of pictures, or a prepared galaxies.h5 (default: "
+        "galaxies of the Hubble Deep Field)")
     add("held-out", "PATH|N", "another source to evaluate on, or how many galaxies training never "
         f"sees (default: {HELD_OUT}, a fifth where there are few)")
-    add("hdu", "N|NAME", "extension of FITS files to read (default: the first that is science)")
+    add("hdu", "N|NAME", "extension of FITS files to read (default: all that hold science images)")
     add("net", "FILE", "net definition file (default: nets/galaxy_gdae.py)")
     parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", type=assignment,
                         help="settings of the net file, such as hidden=256 latent=16")
     parser.add_argument("--out", metavar="DIR", type=path, default="out/galaxy",
                         help="folder for results (default: %(default)s)")
     length = parser.add_mutually_exclusive_group()
-    add("epochs", "N", "times through the data", length)
-    add("iterations", "N", f"steps (default: {EPOCHS} epochs, at least {LEAST_ITERATIONS} steps)",
-        length)
+    add("epochs", "N", f"passes through the data (default: {EPOCHS}, and at least "
+        f"{LEAST_ITERATIONS} steps)", length)
+    add("iterations", "N", "steps, instead of --epochs", length)
     add("batch", "N", "galaxies in a step (default: 64)")
     add("rate", "R", "rate of Adam (default: 0.001)")
     add("final-rate", "R", "rate at the end, to which it falls along half a cosine (default: 1%% "
@@ -169,14 +171,14 @@ def command_line() -> dict[str, Any]:
         "(default: 0)")
     add("samples", "K", "samples of z for each galaxy in a step (default: 1, the paper's)")
     choose("augment", "turn and mirror galaxies at random in training (default: dihedral)")
-    choose("keep", "the parameters of the best bound on the galaxies that training is watched "
-           "with, or the last ones (default: last)")
+    choose("keep", "which parameters to keep: those with the best bound on the galaxies that "
+           "training is watched with, or the last ones (default: last)")
     add("refine", "N", "gradient steps for each galaxy from what the net says of it, in the "
         "evaluation (default: 100)")
     add("importance-samples", "K", "samples of z for each held-out galaxy in the tighter bound "
         "(default: 1000)")
-    choose("backend", "auto, the default, takes a GPU if one answers")
-    add("seed", "N", "of everything random (default: 0)")
+    choose("backend", "where to compute; auto takes a GPU if there is one (default: auto)")
+    add("seed", "N", "seed of all random numbers (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from the snapshot in --out")
     parser.add_argument("--tiny", action="store_true", default=None,
                         help="a quick look: few galaxies, few steps")
@@ -186,8 +188,13 @@ def command_line() -> dict[str, Any]:
 def settings(given: dict[str, Any], saved: dict[str, Any]) -> SimpleNamespace:
     """Take the command line, or where it is silent what the resumed run had, or the defaults."""
     given = {key: value for key, value in given.items() if value is not None}
-    command = shlex.join(["python", *sys.argv])  # of a resumed run, that which began it
-    chosen: dict[str, Any] = {"command": command, **DEFAULTS, **saved, **given}
+    # Of a resumed run, the command that began it, and those that went on with other settings.
+    command = shlex.join(["python", *sys.argv])
+    if saved and not given.keys() <= {"resume", "out"}:
+        command = f"{saved['command']} && {command}"
+    elif saved:
+        command = saved["command"]
+    chosen: dict[str, Any] = {**DEFAULTS, **saved, **given, "command": command}
     chosen["set"] = {**saved.get("set", {}), **dict(given.get("set", []))}
     for length, other in (("epochs", "iterations"), ("iterations", "epochs")):
         if length in given:
@@ -239,6 +246,12 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         held_out, known = others.images, set(others.ids)
         fresh = galaxy.SourcePictures(count, others, np.arange(len(others)), hdu=args.hdu)
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
+        if not len(rest):
+            raise DataError(
+                f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left "
+                f"to train on: {count} holds out galaxies of all their ids; give --held-out a "
+                "number, or other galaxies"
+            )
     else:
         others = None
         few = max(1, len(everything) // 5)
@@ -513,6 +526,17 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             settled = True
         save_into(out)
 
+    def watch() -> None:
+        test_net.run.passes = solver.iteration  # the same noise, resumed or not
+        bound, kl = model.bound(validation)
+        history["iteration"].append(solver.iteration)
+        history["train_elbo"].append(-float(np.mean(recent)) if recent else math.nan)
+        history["validation_elbo"].append(float(bound.mean()))
+        history["kl"].append(float(kl.mean()))
+        recent.clear()
+        if args.keep == "best":
+            best.offer(net, history["validation_elbo"][-1], solver.iteration)
+
     every = max(1, iterations // 200)
     at_once = 1 if net.backend.name == "numpy" else every  # a GPU is asked for many steps at a time
     started = saved_at = time.perf_counter()
@@ -535,18 +559,11 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                 bar.update(count * args.batch)
                 if solver.iteration % every == 0 or solver.iteration == iterations:
                     spent += time.perf_counter() - started  # watching is not training
-                    test_net.run.passes = solver.iteration  # the same noise, resumed or not
-                    bound, kl = model.bound(validation)
-                    history["iteration"].append(solver.iteration)
-                    history["train_elbo"].append(-float(np.mean(recent)))
-                    history["validation_elbo"].append(float(bound.mean()))
-                    history["kl"].append(float(kl.mean()))
-                    if args.keep == "best":
-                        best.offer(net, history["validation_elbo"][-1], solver.iteration)
+                    watch()
                     bar.set_postfix(
-                        loss=f"{np.mean(recent):.0f}", bound=f"{bound.mean():.0f}", refresh=False
+                        loss=f"{-history['train_elbo'][-1]:.0f}",
+                        bound=f"{history['validation_elbo'][-1]:.0f}", refresh=False,
                     )
-                    recent.clear()
                     started = time.perf_counter()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
                     spent += time.perf_counter() - started
@@ -559,6 +576,10 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                         )
                     started = saved_at = time.perf_counter()
         spent += time.perf_counter() - started
+        # A run that is resumed to end where it is may have been watched last long before, or never.
+        watched = history["iteration"][-1:] == [solver.iteration]
+        if solver.iteration >= iterations and not (history["iteration"] and (done or watched)):
+            watch()
         if solver.iteration >= iterations and not done:
             if args.keep == "best":
                 copy_parameters(best.net, net)
@@ -587,7 +608,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         )
         return OUTPUT_LOST if interrupt.output_lost else INTERRUPTED
     print(f"trained and saved as {model_file}; --resume draws the rest, should it be interrupted")
-    inactive = lk.find_inactive(test_net, x=validation)
+    # A few galaxies leave most units alone, active or not.
+    inactive = lk.find_inactive(test_net, x=validation if len(validation) >= 100 else train)
     print(inactive)
 
     # 5. Evaluation on the held-out galaxies, beside the best Gaussian and Sersic profile of each

@@ -19,20 +19,28 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     timing = commands.add_parser(
         "time", help="forward and backward time of each layer of a net file",
-        description="Trains a net on inputs of ones for a moment and prints, for each layer and "
+        description="Train a net on inputs of ones for a moment and print, for each layer and "
         "for whatever else a step does, the time and its share of the whole step, and for matrix "
         "products how much they compute.",
     )
     timing.add_argument(
         "net", metavar="NET", help="net definition file, such as nets/galaxy_gdae.py"
     )
-    timing.add_argument("--batch", type=int, default=64, metavar="N", help="examples (%(default)s)")
     timing.add_argument(
-        "--iterations", type=int, default=50, metavar="N", help="steps to measure (%(default)s)"
+        "--batch", type=int, default=64, metavar="N",
+        help="examples in a batch (default: %(default)s)",
     )
-    timing.add_argument("--backend", default="numpy", help="numpy, cupy or auto (%(default)s)")
     timing.add_argument(
-        "--kernels", default="auto", help="auto, or array for the specification (%(default)s)"
+        "--iterations", type=int, default=50, metavar="N",
+        help="steps to measure (default: %(default)s)",
+    )
+    timing.add_argument(
+        "--backend", default="numpy", metavar="NAME",
+        help="where to compute: numpy, cupy or auto (default: %(default)s)",
+    )
+    timing.add_argument(
+        "--kernels", default="auto", metavar="KIND",
+        help="auto, or array for array code instead of compiled kernels (default: %(default)s)",
     )
     args = parser.parse_args()
     if args.iterations < 1:

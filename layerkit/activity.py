@@ -45,7 +45,8 @@ class Inactive:
             for name, count in self.counts.items() if count
         ]
         which = ", ".join(parts) if parts else "none"
-        return f"units never active on {self.examples} examples: {which}"
+        seen = f"{self.examples} example" + "s" * (self.examples != 1)
+        return f"units never active on {seen}: {which}"
 
 
 def find_inactive(net: Net, **given: Any) -> Inactive:

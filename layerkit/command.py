@@ -33,6 +33,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     what it says.  `Interrupt` notes a reader that went away (`| head`, a closed terminal), and the
     exit status, where it would have been 0, is 141.
     """
+    _open_standard_streams()
     streams = sys.stdout, sys.stderr
     guards = [Guard(stream) for stream in streams]
     sys.stdout, sys.stderr = guards
@@ -48,6 +49,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     if not status and any(guard.failed for guard in guards):
         status = OUTPUT_LOST
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Let no file that the program opens take the number of a standard stream that is closed."""
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
 
 
 def _status(main: Callable[[], int | None]) -> int:
@@ -161,6 +172,12 @@ class Guard:
     def flush(self) -> None:
         """Flush the stream, or note that it cannot be flushed."""
         self._attempt(lambda: self.stream.flush())  # type: ignore[union-attr]
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal; one that is closed is none."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            return self.stream.isatty()  # type: ignore[union-attr]
+        return False
 
     def __getattr__(self, name: str) -> Any:
         if name == "stream":

@@ -8,7 +8,6 @@ import importlib
 import inspect
 import io
 import os
-import reprlib
 import sys
 import threading
 import tokenize
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from layerkit.errors import LayerkitError, NetError, NetFileError
+from layerkit.errors import LayerkitError, NetError, NetFileError, brief
 from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
@@ -99,7 +98,7 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
             "has one function that does, or one named like itself"
         )
     if not good:
-        raise NetFileError(f"{path}: {name}() must return a list of layers, got {_brief(layers)}")
+        raise NetFileError(f"{path}: {name}() must return a list of layers, got {brief(layers)}")
     return layers
 
 
@@ -192,14 +191,6 @@ def _takes(function: Callable[..., Any], settings: dict[str, Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _brief(value: Any) -> str:
-    """A value in at most a line."""
-    try:
-        return " ".join(reprlib.repr(value).split())
-    except Exception:  # its own code
-        return f"an object of {type(value).__name__}"
 
 
 def _run(path: Path, action: Callable[[], Any]) -> Any:

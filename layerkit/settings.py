@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 
-from layerkit.errors import NetError, brief
+from layerkit.errors import LayerkitError, NetError, brief
 from layerkit.files import path_of
 
 LARGEST = 2**31 - 1  # of a whole number, unless a rule says otherwise; its products fit 64 bits
@@ -268,20 +268,23 @@ def whole(value: Any) -> int:
     return int(value)
 
 
-def accept(rule: Rule, value: Any, setting: str, label: str) -> Any:
+def accept(
+    rule: Rule, value: Any, setting: str, label: str, error: type[LayerkitError] = NetError
+) -> Any:
     """Return a value in plain form.
 
     Args:
         setting, label: names of the setting and of what has it, for the message.
+        error: the kind of error to raise.
 
     Raises:
-        NetError: a value that the rule does not accept.
+        error: a value that the rule does not accept.
     """
     try:
         return rule.accept(value)
-    except ValueError as error:
-        expected = str(error) or rule.expected
-        raise NetError(f"{label}: {setting} must be {expected}, got {brief(value)}") from None
+    except ValueError as reason:
+        expected = str(reason) or rule.expected
+        raise error(f"{label}: {setting} must be {expected}, got {brief(value)}") from None
 
 
 def rule_of(hint: Any) -> Rule | None:

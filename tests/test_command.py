@@ -196,3 +196,22 @@ def test_streams_that_are_not_there():
     with start(text) as child:
         assert child.communicate(timeout=60) == (b"", b"")
     assert child.returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="for shells as POSIX has them")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_terminals_and_their_numbers_no_files(closed, tmp_path):
+    text = (
+        "import sys\nfrom tqdm import tqdm\nfrom layerkit.command import run\n"
+        "def main():\n"
+        "    assert not sys.stderr.isatty() and not sys.stdout.isatty()\n"
+        "    for _ in tqdm(range(3)): print('x')\n"
+        "    with open(sys.argv[1], 'w') as file: file.write(str(file.fileno()))\n"
+        "run(main)"
+    )
+    saved = tmp_path / "saved"
+    with subprocess.Popen(["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", text, saved],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert int(saved.read_text()) > 2

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layerkit import command
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.layout import FIGURES
 from layerkit.locks import lock
+from layerkit.snapshot import read_extra
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "galaxy_gdae.py"
 SIDE = 69
@@ -392,7 +394,11 @@ def test_two_bands_one_after_the_other(bands, tmp_path, ended):
     assert ended("--resume", "--iterations", 5, "--out", out)[0] == 0
     kept = {k: v for k, v in before.items() if "/" not in k and k != "galaxies.h5"}
     assert contents(out / "before-2") == kept
-    assert json.loads((out / "metrics.json").read_text())["iterations"] == 5
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["iterations"] == 5
+    began, went_on = metrics["command"].split(" && ")
+    assert began == second["command"]
+    assert went_on.endswith(f"--resume --iterations 5 --out {out}")
     assert contents(out)["galaxies.h5"] == before["galaxies.h5"]
     assert ended("--resume", "--out", out)[0] == 0, "draws again"
     assert not (out / "before-3").exists()
@@ -613,6 +619,43 @@ def test_the_size_that_a_net_is_told_is_that_of_the_galaxies(bands, tmp_path, en
     code, _, err = ended(*options, "--set", "pixels=577", "--out", tmp_path / "c")
     assert code == 2
     assert "577" in err
+
+
+def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(
+    bands, tmp_path, ended, monkeypatch
+):
+    """A long run stopped early, and told then that this was all."""
+    class AtOnce(command.Interrupt):
+        count = 0
+
+        @property
+        def requested(self):
+            AtOnce.count += 1
+            return AtOnce.count > 5
+
+    out = tmp_path / "out"
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "Interrupt", AtOnce)
+        assert ended(*options, "--iterations", 100000, "--out", out)[0] == 130
+    stopped = read_extra(out / "model.h5")
+    assert stopped["history"]["iteration"] == []
+    assert len(stopped["recent"]) == 5
+    code, _, err = ended("--resume", "--iterations", 3, "--out", out)
+    assert code == 0, err
+    history = read_extra(out / "model.h5")["history"]
+    assert history["iteration"] == [5]
+    assert history["train_elbo"] == [pytest.approx(-np.mean(stopped["recent"]))]
+    assert np.isfinite(history["validation_elbo"] + history["kl"]).all()
+
+
+def test_all_galaxies_held_out(bands, tmp_path, ended):
+    pictures = bands / "g" / "pictures"
+    code, _, err = ended("--data", pictures, "--held-out", pictures, "--net", bands / "small.py",
+                         "--out", tmp_path / "out")
+    assert code == 2
+    assert "galaxies of " in err
+    assert "is left to train on" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")

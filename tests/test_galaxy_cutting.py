@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layerkit.galaxy import cutting
 from layerkit.galaxy.blank import no_data
 from layerkit.galaxy.cutting import Settings, cut_out
 from layerkit.galaxy.dataset import load
@@ -248,3 +249,38 @@ def test_the_largest_value_is_one_that_a_neighbour_confirms():
     image[3, 2] = 900
     assert largest_value(image) == 900
     assert largest_value(image[:1, :1]) == 0
+
+
+def test_marks_of_saturated_pixels_are_no_light():
+    image = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    light = largest_value(image)
+    assert 3000 < light < 4096
+    image[5:8, 3:12] = 65535  # of a camera of 12 bits
+    assert largest_value(image) == light
+    image[5:8, 12] = 40000  # a star that fades from there to the sky
+    assert largest_value(image) == 65535
+    assert largest_value(np.full((4, 4), 65535, np.uint16)) == 65535
+
+
+@pytest.mark.parametrize("noise", [1.2, 2.0, 2.3, 3.3])
+@pytest.mark.parametrize("gain", [1.0, 0.25])
+def test_whole_numbers_have_the_sky_and_noise_of_what_they_round(noise, gain):
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(8):
+        image = stamp(rng, sky=50 + rng.uniform(), noise=noise, peak=100 * noise)
+        exact = cut_out(image, Settings())[1]
+        counts = cut_out(gain * np.rint(image), Settings())[1]
+        found.append([counts.sky / gain - exact.sky, counts.spread / gain / exact.spread])
+        assert counts.side == pytest.approx(exact.side, rel=0.05)
+    found = np.array(found)
+    np.testing.assert_allclose(found[:, 0], 0, atol=0.2 * noise)
+    np.testing.assert_allclose(found[:, 1], 1, atol=0.2)  # of some hundred pixels each
+    assert found[:, 1].mean() == pytest.approx(1, abs=0.1)
+
+
+def test_counts_that_happen_to_be_floats_stay_as_they_are():
+    pixels = np.random.default_rng(0).normal(size=400)
+    assert cutting._off_steps(pixels) is pixels
+    spread = cutting._off_steps(np.array([5.0, 3, 5, 3, 5, 3, 5, 3]))
+    np.testing.assert_allclose(spread, [4.25, 2.25, 4.75, 2.75, 5.25, 3.25, 5.75, 3.75])

@@ -408,3 +408,48 @@ def test_square_pictures_are_drawn_square(size):
     height, width = shown.get_array().shape
     assert width == size
     assert across / width == pytest.approx(up / height, rel=1e-6)
+
+
+@pytest.mark.parametrize("decades", [0.2, 0.5, 1, 2, 6])
+def test_ticks_of_an_error_do_not_collide(rng, decades):
+    model = 3e-3 * 10 ** rng.uniform(0, decades, 60)
+    figure = figures.comparison(model, model[::-1])
+    figure.draw_without_rendering()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        boxes = shown_ticks(axis)
+        assert len(boxes) >= 1
+        for a, b in itertools.combinations(boxes, 2):
+            assert not a.overlaps(b)
+        assert not axis.get_minor_ticks()
+
+
+def test_words_beyond_a_histogram_stay_in_its_frame(rng):
+    few = figures.comparison(np.array([1.0, 1.0, 1.0]), np.array([2.0, 4.0, 30.0]))
+    both = figures.morphology(rng.normal(size=(3, 4)), rng.normal(size=(3, 4)))
+    for figure in (few, both):
+        figure.draw_without_rendering()
+        found = 0
+        for axes in figure.axes:
+            for text in axes.texts:
+                if re.search("below|above", text.get_text()):
+                    found += 1
+                    assert text.get_window_extent().y1 <= axes.bbox.y1
+        assert found
+    ticks = few.axes[1].get_yticks()
+    assert (ticks == np.round(ticks)).all()  # images come whole
+
+
+def test_calibration_writes_its_legend_off_the_lines(rng):
+    figure = figures.calibration(calibrate(rng.normal(size=(2, 30, 30)), np.zeros((2, 30, 30))))
+    figure.draw_without_rendering()
+    left, right = figure.axes
+    box = left.get_legend().get_window_extent()
+    assert box.y0 >= left.bbox.y1
+    assert box.y1 <= figure.bbox.y1
+    assert box.x0 >= 0
+    assert box.x1 < right.bbox.x0
+
+
+def test_a_few_galaxies_of_the_embedding_are_not_drawn_larger_than_life(rng):
+    width, height = figures.embedding(rng.normal(size=(3, 2)), galaxies(rng, 3)).get_size_inches()
+    assert max(width, height) <= 3 * 1.2

@@ -17,6 +17,7 @@ from PIL import Image
 from skimage.transform import resize
 
 from layerkit.errors import DataError
+from layerkit.galaxy import gather, preparation
 from layerkit.galaxy.dataset import load
 from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
@@ -407,14 +408,52 @@ def test_kill_9_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3", True, np.True_])
 def test_a_limit_that_is_none(limit, rng, tmp_path):
     good = Pictures(picture(rng, blob(212, 212, 20)))
-    with pytest.raises(DataError, match="limit must be a positive whole number"):
+    with pytest.raises(DataError, match="limit must be a whole number, at least 1"):
         prepare(good, tmp_path / "set.h5", progress=False, limit=limit)
     prepare(good, tmp_path / "set.h5", progress=False)
-    with pytest.raises(DataError, match="limit must be a positive whole number"):
+    with pytest.raises(DataError, match="limit must be a whole number, at least 1"):
         load(tmp_path / "set.h5", limit)
+    with pytest.raises(DataError, match="limit must be a whole number, at least 1"):
+        gather(tmp_path / "set.h5", tmp_path / "cache.h5", limit)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 0), ("size", True), ("size", 7.5), ("size", 10**6), ("frame", np.nan), ("frame", 0),
+     ("frame", "6"), ("overlap", np.nan), ("threshold", -1), ("background", None),
+     ("min_radius", -1), ("workers", "2"), ("workers", 1.5), ("workers", True), ("workers", -1)],
+)  # fmt: skip
+def test_settings_that_no_picture_can_be_cut_by(name, value, rng, tmp_path):
+    good = Pictures(picture(rng, blob(212, 212, 20)))
+    with pytest.raises(DataError, match=f"prepare: {name} must be"):
+        prepare(good, tmp_path / "set.h5", progress=False, **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_more_workers_start_than_there_is_work_for(monkeypatch):
+    started = []
+
+    def pooled(job, chunks, workers):
+        started.append(workers)
+        return ([job(item) for item in chunk] for chunk in chunks)
+
+    monkeypatch.setattr(preparation, "_pooled", pooled)
+    assert list(preparation._results(abs, range(-70, 0), 10**6)) == list(range(70, 0, -1))
+    assert started == [3]
+
+
+def test_no_process_to_be_had_is_no_fault_of_the_source(rng, tmp_path, monkeypatch):
+    def none(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(preparation, "_pooled", none)
+    good = Pictures(*[picture(rng, blob(212, 212, 20))] * 40)
+    with pytest.raises(DataError, match=r"stopped \(Resource temporarily unavail.*try workers=1"):
+        prepare(good, tmp_path / "set.h5", progress=False, workers=2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", None, 3, ["a"]])

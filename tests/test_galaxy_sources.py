@@ -508,3 +508,35 @@ def test_the_first_row_of_fits_pictures_is_at_the_bottom(rng, tmp_path):
         np.testing.assert_array_equal(sheet, sheets["top"][name][::-1])  # of one tile
     (shots / "b.fits").unlink()
     assert open_source(shots).row_order == "top"  # as many of either: as pictures usually are
+
+
+def test_a_link_to_itself_costs_no_other_picture(rng, tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (9, 9), np.uint8)).save(tmp_path / name)
+    (tmp_path / "around.png").symlink_to("around.png")
+    source = open_source(tmp_path)
+    assert source.ids == ["a", "around", "b"]
+    assert [source.read(i).shape for i in (0, 2)] == [(9, 9)] * 2
+    with pytest.raises(UnusableImageError, match="unreadable"):
+        source.read(1)
+
+
+@pytest.mark.parametrize("hdu", [True, -1, 1.5, b"SCI", ["SCI"]])
+def test_an_hdu_that_is_neither_number_nor_name(hdu, tmp_path):
+    with pytest.raises(DataError, match="hdu must be a whole number"):
+        open_source(tmp_path, hdu)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", 5, True, []])
+def test_a_path_that_is_none(path):
+    with pytest.raises(DataError, match="expected the path of a file"):
+        open_source(path)
+
+
+def test_a_zip_entry_above_the_archive_is_a_picture_as_others_are(rng, tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (9, 9), np.uint8)).save(file, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("../up.png", "in/.hidden.png", "\u202egnp.png"):
+            archive.writestr(name, file.getvalue())
+    assert open_source(tmp_path / "a.zip").ids == ["up", "\\u202egnp"]

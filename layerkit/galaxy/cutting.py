@@ -7,11 +7,12 @@ objects overlap it are left out; what remains is brought to 69 x 69 pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from PIL import Image
 
+from layerkit.errors import DataError
 from layerkit.galaxy.blank import NoData, no_data
 from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.detect import (
@@ -24,7 +25,9 @@ from layerkit.galaxy.detect import (
     measure_sky,
 )
 from layerkit.galaxy.scaling import stretch, stretch_units
+from layerkit.settings import Number, Whole, accept
 
+SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`
 DEEPEST = 65535.0  # the largest value of 16 bits
 CENTRED = 0.16  # of the side: two standard deviations of the Gaussian of `find_galaxy`
 FAINT = 3.0  # times the threshold: how bright a peak must be for a size to mean anything
@@ -57,6 +60,16 @@ class Settings:
     background: float = 0.2
     threshold: float = 4.0
     min_radius: float = 1.4
+
+    def __post_init__(self) -> None:
+        """Refuse what no picture can be cut by."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            rule = SIDE if field.name == "size" else FRAME if field.name == "frame" else LIMIT
+            # At infinity no picture is left out for it.
+            if rule is not LIMIT or not (isinstance(value, float) and value == np.inf):
+                value = accept(rule, value, field.name, "prepare", DataError)
+            object.__setattr__(self, field.name, value)
 
 
 @dataclass(frozen=True)
@@ -190,11 +203,27 @@ def _sky(pixels: np.ndarray) -> Sky:
     """Level and noise of pixels in physical units; the noise is above 0."""
     sky = measure_sky(pixels, quantum=0)
     if sky.noise > 0:
-        return sky
+        return measure_sky(_off_steps(pixels), quantum=0)
     # Most pixels are equal: few photons, or no noise at all.
     noise = float(pixels[pixels <= np.percentile(pixels, 90)].std())
     noise = max(noise, 1e-4 * float(pixels.max() - sky.level), 1e-7 * abs(sky.level))
     return Sky(sky.level, noise or 1.0)
+
+
+def _off_steps(pixels: np.ndarray) -> np.ndarray:
+    """The pixels, spread evenly over their step where they lie on few steps, as counts do.
+
+    Medians of whole numbers jump from one to the next: of counts with a noise of 2, the level is up
+    to half a count off, and 1.4826 times the absolute deviation is 1.5 or 3.
+    """
+    values, index, counts = np.unique(pixels.ravel(), return_inverse=True, return_counts=True)
+    if not 1 < len(values) <= pixels.size / 4:
+        return pixels
+    rank = np.empty(pixels.size)
+    rank[np.argsort(index, kind="stable")] = np.arange(pixels.size)
+    first = np.cumsum(counts) - counts
+    share = (rank - first[index] + 0.5) / counts[index] - 0.5
+    return pixels.ravel() + float(np.median(np.diff(values))) * share
 
 
 def _find(

@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 
 from layerkit import hdf5
 from layerkit.display import short_repr
-from layerkit.errors import DataError, brief
+from layerkit.errors import DataError
 from layerkit.files import open_regular, path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
+from layerkit.settings import Optional, Whole, accept
 
 VERSION = 2
 # Columns stored beside the image and id of each galaxy: float64, of this shape.
@@ -86,8 +86,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     Raises `DataError` if the file is missing, truncated, damaged, not such a set, or of another
     version of the format, or if `limit` is not a positive whole number.
     """
-    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
-        raise DataError(f"limit must be a positive whole number, got {brief(limit)}")
+    limit = accept(Optional(Whole(least=1)), limit, "limit", "load", DataError)
     path = path_of(path, DataError)
     try:
         open_regular(path).close()

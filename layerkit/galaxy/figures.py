@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import norm as normal_distribution
@@ -33,6 +33,7 @@ from layerkit.galaxy.redraws import LatentCoverage
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
 SMALL = 8
+LARGEST_CELL = 1.2  # inches that a galaxy of the embedding has on a side, where there are few
 STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 # What each figure is called in the report, and what to look for in it.
@@ -64,7 +65,7 @@ CAPTIONS = {
     ),
     "samples": (
         "Galaxies from the prior",
-        "Means f_mu(z) of latents drawn from the standard normal prior, beside as many real"
+        "Means f_mu(z) of latents drawn from the standard normal prior, beside real"
         " galaxies. They should be as varied as the real ones, and none should be unlike any"
         " galaxy. The mean carries no pixel noise, so it is smoother than an image.",
     ),
@@ -303,7 +304,8 @@ def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int =
     shape = (rows.max() + 1, columns.max() + 1)
     picture = np.full((*shape, *images.shape[1:]), np.percentile(images, 1))
     picture[rows, columns] = images
-    height, width = (8 * cells_across / max(shape) for cells_across in shape)
+    cell = min(8 / max(shape), LARGEST_CELL)
+    height, width = (cell * cells_across for cells_across in shape)
     figure = Figure((width, height))
     _draw(_axes(figure, 0, 0, width, height), _mosaic(picture, 0), INTENSITY, _bright(images))
     return figure
@@ -495,6 +497,12 @@ def comparison(
         limits = (np.min([model, baseline]) / 1.3, np.max([model, baseline]) * 1.3)
         left.set_xscale("log")
         left.set_yscale("log")
+        for axis in (left.xaxis, left.yaxis):
+            axis.set_major_locator(FixedLocator(_round_numbers(*limits, 5)))
+            axis.set_major_formatter(
+                lambda value, _: f"{value:g}" if 1e-3 < value < 1e4 else _power(value)
+            )
+            axis.set_minor_locator(NullLocator())
         advantage = np.log2(baseline / model)
         advantage_name = f"{quantity}, {name} over model"
     for chosen, colour in ((wins, MODEL), (~wins, BASELINE)):
@@ -537,6 +545,7 @@ def comparison(
     right.axvline(0.0, color="black", linewidth=0.8)
     right.set_xlabel(advantage_name, fontsize=SMALL)
     right.set_ylabel("images", fontsize=SMALL)
+    right.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (left, right):
         _plain(axes)
     figure.suptitle(
@@ -551,19 +560,22 @@ def calibration(result: Calibration) -> Figure:
     """Draw coverage by predicted brightness, and the distribution of the scores."""
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.95, bottom=0.14, wspace=0.22)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.91, bottom=0.14, wspace=0.22)
     fifths = np.arange(1, len(result.by_quintile) + 1)
     for i, colour in enumerate((MODEL, BASELINE, NEUTRAL)):
         left.axhline(NOMINAL[i], color=colour, linewidth=0.9, linestyle="--")
         left.plot(
             fifths, result.by_quintile[:, i], color=colour, marker="o", markersize=4,
-            label=f"within {i + 1} sd ({NOMINAL[i]:.1%})",
+            label=f"{i + 1} sd ({NOMINAL[i]:.1%})",
         )
     left.set_xticks(fifths)
     left.set_ylim(min(0.5, result.by_quintile.min() - 0.05), 1.02)
     left.set_xlabel("fifth of the pixels by predicted mean, darkest first", fontsize=SMALL)
-    left.set_ylabel("share of pixels", fontsize=SMALL)
-    left.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    left.set_ylabel("share of pixels within", fontsize=SMALL)
+    left.legend(
+        frameon=False, fontsize=SMALL, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1),
+        columnspacing=1, handlelength=1.5,
+    )
 
     centres = (EDGES[1:] + EDGES[:-1]) / 2
     right.stairs(result.density, EDGES, color=MODEL, linewidth=1.2, label="pixels held out")
@@ -698,6 +710,8 @@ def _beyond(
             text, (x + width / 2, max(found)), (0, 3), textcoords="offset points", rotation=90,
             fontsize=6.5, ha="center", va="bottom", color="#404448",
         )
+        # The words take a quarter of the height, and shall not leave the frame.
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.3 * max(found)))
     ticks = MaxNLocator(5, steps=STEPS).tick_values(bins[0], bins[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= bins[0]) & (ticks <= bins[-1])]))
     low, high = axes.get_xlim()

@@ -17,9 +17,10 @@ from layerkit.galaxy.layout import SHEETS
 from layerkit.galaxy.preparation import Settings, prepare
 from layerkit.galaxy.sizing import native_size
 from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
+from layerkit.settings import Optional, Whole, accept
 from layerkit.snapshot import write_atomically
 
-RECIPE = 2  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
+RECIPE = 3  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
 def gather(
@@ -45,6 +46,7 @@ def gather(
     Raises:
         DataError: the source is missing, empty, cannot be read, or holds no usable galaxy.
     """
+    limit = accept(Optional(Whole(least=1)), limit, "limit", "gather", DataError)
     if is_prepared(path):
         assert path is not None
         return load(path, limit)

@@ -18,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
-from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -29,18 +28,20 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit import hdf5
-from layerkit.errors import DataError, brief
+from layerkit.errors import DataError
 from layerkit.files import path_of
 from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
 from layerkit.galaxy.dataset import COLUMNS, VERSION
 from layerkit.galaxy.decode import TOO_LARGE, UnusableImageError
 from layerkit.galaxy.sources import PREPARED_FORMAT, Source
+from layerkit.settings import Optional, Whole, accept
 
 T = TypeVar("T")
 
 __all__ = ["Cut", "Report", "Settings", "cut_out", "cuts", "prepare", "resample"]
 
 CHUNK = 32  # pictures handed to a worker at a time
+MARK = 65535
 MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
 
 
@@ -100,14 +101,14 @@ def prepare(
     read, the settings and the origin.  It is complete, with a checksum, before it appears under its
     name.  While it is written its folder needs room for the images twice.
 
-    Raises `DataError` where no picture is usable or the file cannot be written.
+    Raises `DataError` where no picture is usable, the file cannot be written or a setting is bad.
     """
     settings = Settings(size, frame, overlap, background, threshold, min_radius)
     output = path_of(output, DataError)
     origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
-    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
-        raise DataError(f"limit must be a positive whole number, got {brief(limit)}")
-    total = len(source) if limit is None else min(int(limit), len(source))
+    limit = accept(Optional(Whole(least=1)), limit, "limit", "prepare", DataError)
+    workers = accept(Optional(Whole(least=0)), workers, "workers", "prepare", DataError)
+    total = len(source) if limit is None else min(limit, len(source))
     start = time.perf_counter()
     excluded: dict[str, str] = {}
     with _writing(output):
@@ -132,8 +133,10 @@ def prepare(
                             stretches=(cut.sky, cut.spread, cut.white),
                         )
         except OSError as error:
+            # A picture's own errors are among the results: this is no process, or no stderr.
             raise DataError(
-                f"{source.name}: cannot be read ({error.strerror or error})"
+                f"{source.name}: preparing stopped ({error.strerror or error}); try workers=1 where"
+                " no process can be started, progress=False where stderr cannot be written"
             ) from error
         except BrokenProcessPool as error:
             raise DataError(
@@ -235,7 +238,18 @@ class _Largest:
 
 
 def largest_value(image: np.ndarray) -> int:
-    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one."""
+    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one.
+
+    The largest of all, 65535, is a mark of saturated or bad pixels where nothing comes near it.
+    """
+    largest = _largest_pair(image)
+    if largest == MARK:
+        light = _largest_pair(np.where(image == MARK, 0, image))
+        return light if 0 < light < MARK // 4 else largest
+    return largest
+
+
+def _largest_pair(image: np.ndarray) -> int:
     pairs = (np.minimum(image[1:], image[:-1]), np.minimum(image[:, 1:], image[:, :-1]))
     return max(int(pair.max(initial=0)) for pair in pairs)
 
@@ -282,6 +296,7 @@ def _results(
     if workers is None:
         # Starting a process costs as much as some hundreds of pictures.
         workers = min(len(os.sched_getaffinity(0)), -(-len(items) // 500))
+    workers = min(workers, -(-len(items) // CHUNK))  # each of them is started at once
     if workers <= 1:
         yield from map(job, items)
         return

@@ -20,7 +20,7 @@ import numpy as np
 
 from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.files import open_regular
+from layerkit.files import open_regular, path_of
 from layerkit.galaxy.decode import (
     HEAD,
     MAX_BYTES,
@@ -34,10 +34,11 @@ from layerkit.galaxy.decode import (
     plain_kind,
     read_bounded,
 )
-from layerkit.galaxy.layout import without_results
+from layerkit.galaxy.layout import GALAXIES, without_results
+from layerkit.settings import Whole, accept
 
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 PREPARED_FORMAT = "layerkit galaxy set"
 NOT_REGULAR = "not a regular file"
 FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
@@ -99,16 +100,19 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     Hidden files and `__MACOSX` entries are passed over; any other file that is not a picture keeps
     its place in the source, so that it is counted, and its `read` raises `UnusableImageError`.
 
-    Raises `DataError` where the path is missing, empty, not to be read, or of another kind.
+    Raises `DataError` where the path is missing, empty, not to be read, or of another kind, and for
+    an `hdu` that is neither.
     """
+    if not isinstance(hdu, str | None):
+        hdu = accept(Whole(), hdu, "hdu", "a FITS extension, by number or name", DataError)
     if path is None:
         from layerkit.galaxy.hubble import HubbleSource
 
         return HubbleSource()
-    path = Path(path)
+    path = path_of(path, DataError)
     try:
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder; expected a zip, folder, FITS or HDF5")
+            raise DataError(f"{path}: not there; give a folder, zip or file of pictures")
         if path.is_dir():
             return FolderSource(path, hdu=hdu)
         if not path.is_file():
@@ -125,8 +129,6 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
             raise DataError(f"{path}: not a zip file, or a truncated one; fetch it again")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # a null byte
-        raise DataError(f"{str(path)!r}: not a path ({error})") from error
     raise DataError(
         f"{path}: not a zip, a picture, a FITS file or a prepared HDF5 set; give one of these, or a"
         " folder of pictures"
@@ -266,6 +268,11 @@ class FolderSource(FileSource):
         if files is None:
             found = [f for f in sorted(_walk(self.path)) if not _hidden(f)]
             files = without_results(self.path, found)
+            if found and not files:
+                raise DataError(
+                    f"{path}: only results of training runs; give one of their {GALAXIES}, or a"
+                    " folder of pictures"
+                )
         if not files:
             raise DataError(f"{path}: an empty folder; expected {FORMATS}")
         super().__init__(name or self.path.name, files, hdu)
@@ -299,7 +306,7 @@ def _walk(top: Path) -> list[str]:
             with os.scandir(top / inside) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     name = f"{inside}/{entry.name}" if inside else entry.name
-                    if not entry.is_dir():
+                    if not _is_folder(entry):
                         found.append(name)
                     elif entry.is_symlink():
                         links.append(name)
@@ -311,6 +318,13 @@ def _walk(top: Path) -> list[str]:
     return found
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
@@ -318,7 +332,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+    return "__MACOSX" in parts or any(p.startswith(".") and p != ".." for p in parts)
 
 
 def _unique_ids(names: list[str]) -> list[str]:
