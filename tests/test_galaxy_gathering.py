@@ -69,7 +69,7 @@ def test_results_folder_must_be_writable(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "broken").symlink_to("nowhere")
     for name in ("file", "broken"):
-        with pytest.raises(DataError, match="cannot write.*a file or a broken link of that name"):
+        with pytest.raises(DataError, match=r"cannot write.*a file or a broken link of that name"):
             galaxy.results_folder(tmp_path / name)
 
 
