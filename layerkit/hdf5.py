@@ -275,8 +275,8 @@ def _plain(value: Any, where: str, error: Errors) -> Any:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     raise error(
-        f"{where} is a {type(value).__name__}; only numbers, strings, None, and lists, arrays and"
-        " dicts of these can be stored"
+        f"{where} is of type {type(value).__name__}; only numbers, strings, None, and lists, arrays"
+        " and dicts of these can be stored"
     )
 
 

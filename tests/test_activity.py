@@ -21,7 +21,8 @@ def test_dead_units_are_found(neuron, rows, rng):
     found = lk.find_inactive(net, x=rng.standard_normal((rows, 3)))
     np.testing.assert_array_equal(found.units["h"], [False, True, True, False, True])
     assert found.counts == {"h": 3}
-    assert str(found) == f"units never active on {rows} examples: 3 of 5 in h"
+    examples = "1 example" if rows == 1 else f"{rows} examples"
+    assert str(found) == f"units never active on {examples}: 3 of 5 in h"
 
 
 def test_one_example_of_the_last_batch_is_enough(rng):

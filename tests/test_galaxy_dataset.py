@@ -17,6 +17,7 @@ from layerkit.errors import DataError
 from layerkit.galaxy.contact import TILE, YELLOW, contact_sheets
 from layerkit.galaxy.dataset import load, split
 from layerkit.galaxy.preparation import prepare
+from layerkit.galaxy.scaling import unstretch
 from layerkit.galaxy.sources import is_prepared, open_source
 
 
@@ -249,7 +250,7 @@ def test_split_leaves_enough_to_train_on():
     assert len(held(list("abcdefgh"), 4)) == 4
     with pytest.raises(DataError, match=r"held out 5 of 8 .* at most 4"):
         split(list("abcdefgh"), 5)
-    with pytest.raises(DataError, match="held out -1"):
+    with pytest.raises(DataError, match="held_out must be a whole number, at least 0, got -1"):
         split(list("abcdefgh"), -1)
 
 
@@ -275,3 +276,21 @@ def test_contact_sheets(prepared, tmp_path):
         contact_sheets(galaxies, tmp_path, source)
     with pytest.raises(DataError, match="cannot be written"):
         contact_sheets(galaxies, prepared / "sheets")
+
+
+@pytest.mark.parametrize("held_out", [True, 0.5, "1", None])
+def test_a_count_to_hold_out_that_is_none(held_out):
+    with pytest.raises(DataError, match="split: held_out must be a whole number"):
+        split(["a", "b", "c"], held_out)
+
+
+def test_unstretch_wants_a_stretch_for_each_image():
+    images, stretches = np.full((2, 3, 4), 0.5), np.array([[0.0, 0, 1], [0, 0, 10]])
+    np.testing.assert_array_equal(unstretch(images, stretches)[:, 0, 0], [0.5, 5])
+    np.testing.assert_array_equal(unstretch(images[1], stretches[1]), np.full((3, 4), 5.0))
+    bad = ((images, stretches[:1]), (images, [1, 2]), (images[0], stretches), (5, stretches))
+    for pair in bad:
+        with pytest.raises(DataError, match="expected images"):
+            unstretch(*pair)
+    with pytest.raises(DataError, match="arrays of numbers"):
+        unstretch(images, "none")

@@ -67,8 +67,10 @@ def test_another_extension_is_another_set(tmp_path, rng):
 def test_results_folder_must_be_writable(tmp_path):
     assert galaxy.results_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write"):
-        galaxy.results_folder(tmp_path / "file")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for name in ("file", "broken"):
+        with pytest.raises(DataError, match=r"cannot write.*a file or a broken link of that name"):
+            galaxy.results_folder(tmp_path / name)
 
 
 def folder_of(rng, path, count=3):
@@ -178,7 +180,7 @@ def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, caps
 
     monkeypatch.setattr(gathering, "contact_sheets", full)
     assert len(galaxy.gather(folder, cache)) == 3
-    assert "no contact sheets: disk full" in capsys.readouterr().out
+    assert f"no contact sheets in {sheets}: disk full" in capsys.readouterr().out
     assert not sheets.exists()
 
 
@@ -215,3 +217,10 @@ def test_json_is_whole(tmp_path):
     assert json.loads((tmp_path / "m.json").read_text()) == {
         "a": 1, "b": None, "c": {"d": [None, 2.5]}, "e": "\udcff", "f": "1j",
     }
+
+
+def test_a_folder_of_results_alone_is_no_empty_folder(rng, tmp_path):
+    pictures = folder_of(rng, tmp_path / "q")
+    galaxy.gather(pictures, tmp_path / "out" / "galaxies.h5")
+    with pytest.raises(DataError, match=r"only results of training runs; give one of their gal"):
+        galaxy.gather(tmp_path / "out", tmp_path / "again.h5")

@@ -353,7 +353,7 @@ def test_what_the_set_was_made_of(rng, tmp_path):
     assert found == {**origin, "path": str(tmp_path)}
     prepare(good, tmp_path / "set.h5", progress=False)
     assert load(tmp_path / "set.h5").origin is None
-    with pytest.raises(DataError, match=r"origin\['a'\] is a object"):
+    with pytest.raises(DataError, match=r"origin\['a'\] is of type object"):
         prepare(good, tmp_path / "set.h5", progress=False, origin={"a": object()})
 
 

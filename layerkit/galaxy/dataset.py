@@ -154,9 +154,10 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
     same but for chance.  Both arrays (int64) are in increasing order.  For a validation set, split
     the training ids again with another salt.
 
-    Raises `DataError` where `held_out` is negative or more than half of the ids.
+    Raises `DataError` where `held_out` is no whole number, negative or more than half of the ids.
     """
-    if not 0 <= held_out <= len(ids) // 2:
+    held_out = accept(Whole(), held_out, "held_out", "split", DataError)
+    if held_out > len(ids) // 2:
         raise DataError(
             f"held out {held_out} of {len(ids)} galaxies: at least half must be left to train on;"
             f" hold out at most {len(ids) // 2}, or bring more images"

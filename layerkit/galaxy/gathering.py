@@ -137,6 +137,7 @@ def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
         contact_sheets(galaxies, part, source)
         part.rename(folder)
     except (LayerkitError, OSError) as error:
-        print(f"no contact sheets: {error}")
+        reason = getattr(error, "strerror", None) or error
+        print(f"no contact sheets in {folder}: {reason}")
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -32,8 +32,8 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
             pass
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = "there is a file of that name, and results need a folder"
+        if isinstance(error, FileExistsError):
+            reason = "there is a file or a broken link of that name, and results need a folder"
         raise DataError(f"cannot write to {folder}: {reason}; choose another --out") from error
     return folder
 

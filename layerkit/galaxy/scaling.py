@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from layerkit.errors import DataError
+
 BLACK = 3.0  # spreads below the sky
 SOFTENING = 10.0  # spreads at which linear turns to logarithmic
 
@@ -38,9 +40,20 @@ def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
 
     Returns:
         float64 of the shape of `images`.
+
+    Raises:
+        DataError: other shapes, or no numbers.
     """
-    sky, spread, white = np.moveaxis(np.asarray(stretches, np.float64), -1, 0)[..., None, None]
-    images = np.asarray(images, np.float64)
+    try:
+        images, stretches = np.asarray(images, np.float64), np.asarray(stretches, np.float64)
+    except (TypeError, ValueError):
+        raise DataError("unstretch: images and stretches must be arrays of numbers") from None
+    if images.ndim not in (2, 3) or stretches.shape != (*images.shape[:-2], 3):
+        raise DataError(
+            "unstretch: expected images (n, height, width) and stretches (n, 3), or those of one"
+            f" without n, got {images.shape} and {stretches.shape}"
+        )
+    sky, spread, white = np.moveaxis(stretches, -1, 0)[..., None, None]
     linear = spread == 0
     unit = np.where(linear, 1, spread)
     black = sky - BLACK * unit

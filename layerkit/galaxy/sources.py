@@ -112,7 +112,7 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     path = path_of(path, DataError)
     try:
         if not path.exists():
-            raise DataError(f"{path}: not there; give a folder, zip or file of pictures")
+            raise DataError(f"{path}: no such file; give a folder, zip or file of pictures")
         if path.is_dir():
             return FolderSource(path, hdu=hdu)
         if not path.is_file():
