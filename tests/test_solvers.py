@@ -592,14 +592,17 @@ def test_an_iteration_that_is_assigned_later(bad, batches):
 
 
 @pytest.mark.parametrize(
-    "bad", [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", True, 1e60], ids=repr
+    "bad",
+    [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", "root", "argument", True, 1e60],
+    ids=repr,
 )
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_policy_that_fails_at_some_iteration(bad, at, batches):
     """At that step nothing changes, neither the data that come next."""
     def policy(iteration):
         if iteration == at:
-            return math.exp(1e3) if bad == "overflow" else bad
+            failing = {"overflow": lambda: math.exp(1e3), "root": lambda: math.sqrt(-1)}
+            return failing["root"](1) if bad == "argument" else failing.get(bad, lambda: bad)()
         return 0.1
 
     layers = [
