@@ -825,6 +825,9 @@ def test_the_callers_arithmetic_is_as_before():
         layer.error[where] = MemoryError("spoilt")
         with pytest.raises(NetError, match="not enough memory"):
             solver.step()
+        layer.error["forward"] = MemoryError("spoilt")
+        with pytest.raises(NetError, match="not enough memory"):
+            net.infer("y", h=np.ones((2, 5)))
         assert halve(1e-39) == small
     inner = spoilt()
     layer.act["forward"] = inner.forward  # a net that runs inside a layer of another
