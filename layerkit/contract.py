@@ -18,6 +18,8 @@ from layerkit.layers.input import Input
 # Quiet not-a-numbers whose lowest bits no arithmetic makes.
 MARKS = {4: ("uint32", 0x7FC1A57E), 8: ("uint64", 0x7FF81A57E1A57E1A)}
 
+NO_MEMORY = "there is not enough memory left to run it; take a smaller batch, or free some"
+
 Call = Callable[[list[Blob], list[Blob]], Any]
 Named = tuple[str, Array]
 

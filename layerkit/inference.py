@@ -100,6 +100,8 @@ class Inference:
                             contract.returned(layer, "forward", result)
                 except ReboundError as error:
                     layer.breaks(str(error))
+                except MemoryError:
+                    layer.fail(contract.NO_MEMORY)
         finally:
             self.mirror.exchange(layers)
             for layer, attributes in zip(layers, kept, strict=True):

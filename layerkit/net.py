@@ -653,7 +653,7 @@ class Net:
         except ReboundError as error:
             layer.breaks(str(error))
         except MemoryError:
-            layer.fail(NO_MEMORY)
+            layer.fail(contract.NO_MEMORY)
         plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
@@ -678,7 +678,7 @@ class Net:
         except ReboundError as error:
             layer.breaks(str(error))
         except MemoryError:
-            layer.fail(NO_MEMORY)
+            layer.fail(contract.NO_MEMORY)
         plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
@@ -938,7 +938,6 @@ class Net:
         return html_table(str(self))
 
 
-NO_MEMORY = "there is not enough memory left to run it; take a smaller batch, or free some"
 SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
 
 

@@ -679,6 +679,18 @@ def test_convolutions_do_not_depend_on_the_number_of_threads():
     assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
 
 
+def test_sizes_that_are_changed_in_a_net_are_refused(rng):
+    layers = [
+        L.MemoryData("x", data=rng.random((9, 5, 5))), L.Input("u", shape=(4,)),
+        L.SpatialTransform("y", "x", "u", side=5),
+    ]
+    for name, setting in [("x", "count"), ("y", "side")]:
+        net = lk.Net(layers, batch_size=2)
+        setattr(net.layers[name], setting, 50)
+        with pytest.raises(lk.LayerkitError, match=rf"layer '{name}' .* do not belong together"):
+            [net.forward(u=np.zeros((2, 4))) for _ in range(25)]
+
+
 @pytest.mark.parametrize("what", ["parameter", "blob", "type"])
 def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
     layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Dense("z", "y", units=2)]

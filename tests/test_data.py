@@ -767,6 +767,14 @@ def test_a_window_of_nothing_is_refused(bad):
     one_line(message, "'d'")
 
 
+@pytest.mark.parametrize("position", [-1, 2.5, "3", None, 2**63], ids=repr)
+def test_what_is_no_position(position):
+    net = lk.Net([L.MemoryData("d", data=np.ones((3, 2)))], 2)
+    with pytest.raises(NetError) as message:
+        net.layers["d"].position = position
+    one_line(message, "'d'", "position must be a whole number, at least 0")
+
+
 @MAKERS
 @pytest.mark.parametrize(("scale", "words"), [(1e300, "inf"), (-1e-60, "0.0")])
 def test_a_scale_that_the_floats_of_the_net_cannot_hold(make, scale, words, tmp_path):

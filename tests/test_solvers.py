@@ -592,14 +592,17 @@ def test_an_iteration_that_is_assigned_later(bad, batches):
 
 
 @pytest.mark.parametrize(
-    "bad", [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", True, 1e60], ids=repr
+    "bad",
+    [math.nan, math.inf, -0.1, None, "0.1", 1j, "overflow", "root", "argument", True, 1e60],
+    ids=repr,
 )
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_policy_that_fails_at_some_iteration(bad, at, batches):
     """At that step nothing changes, neither the data that come next."""
     def policy(iteration):
         if iteration == at:
-            return math.exp(1e3) if bad == "overflow" else bad
+            failing = {"overflow": lambda: math.exp(1e3), "root": lambda: math.sqrt(-1)}
+            return failing["root"](1) if bad == "argument" else failing.get(bad, lambda: bad)()
         return 0.1
 
     layers = [
@@ -820,8 +823,11 @@ def test_the_callers_arithmetic_is_as_before():
         assert halve(1e-39) == small
     for where in ("forward", "backward"):
         layer.error[where] = MemoryError("spoilt")
-        with pytest.raises(MemoryError):
+        with pytest.raises(NetError, match="not enough memory"):
             solver.step()
+        layer.error["forward"] = MemoryError("spoilt")
+        with pytest.raises(NetError, match="not enough memory"):
+            net.infer("y", h=np.ones((2, 5)))
         assert halve(1e-39) == small
     inner = spoilt()
     layer.act["forward"] = inner.forward  # a net that runs inside a layer of another

@@ -17,7 +17,7 @@ from layerkit.data.augment import dihedral, dihedral_table
 from layerkit.data.order import passages
 from layerkit.data.staging import Staging
 from layerkit.layer import Layer, Run, Shape, overrides
-from layerkit.settings import Choice, Flag, Number, Tops
+from layerkit.settings import Choice, Flag, Number, Tops, Whole
 
 __all__ = ["NUMBERS", "Augmentation", "Data", "Scale", "readable"]
 
@@ -47,6 +47,7 @@ class Data(Layer):
 
     is_source = True
     repeat = 1
+    position: Annotated[int, Whole(0, 2**62)]
 
     def __init__(
         self, name: str, tops: Tops | None, shuffle: Flag, augment: Augmentation, scale: Scale

@@ -133,10 +133,11 @@ def at(policy: RatePolicy, iteration: int, largest: float) -> float:
     """
     try:
         given: Any = policy(iteration)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        given = f"{type(error).__name__}: {error}"
+    try:
         rate = float(real(given))
-    except ArithmeticError as error:
-        given, rate = f"{type(error).__name__}: {error}", math.nan
-    except ValueError:
+    except (ArithmeticError, ValueError):
         rate = math.nan
     if not 0 <= rate <= largest:
         raise NetError(

@@ -58,8 +58,9 @@ inline void expect(bool fits)
 {
     if (!fits)
         throw Mismatch(
-            "it has got arrays whose shapes, strides or types do not belong together; leave those "
-            "of blobs, parameters and histories as the net has made them");
+            "it has arrays whose shapes, strides or types do not belong together; leave those of "
+            "blobs and parameters, and sizes in a layer's settings, as they were when the net was "
+            "made");
 }
 
 // Rows and columns of elements of one type.
