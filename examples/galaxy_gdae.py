@@ -407,7 +407,13 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     galaxy.finish_setting_aside(out)
     model_file = out / "model.h5"
     saved = lk.snapshot.read_extra(model_file) if given["resume"] else {}
-    args = settings(given, saved_settings(model_file, saved) if given["resume"] else {})
+    before = saved_settings(model_file, saved) if given["resume"] else {}
+    if given["seed"] is not None and given["seed"] != before.get("seed", given["seed"]):
+        raise DataError(
+            f"{model_file} was begun with --seed {before['seed']}, and a resumed run keeps its seed; "
+            "leave --seed out, or start without --resume"
+        )
+    args = settings(given, before)
 
     # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
     #    the backend, shows before any work is done.

@@ -500,6 +500,9 @@ def test_a_net_file_may_move_or_change_in_the_meantime(bands, tmp_path, ended, m
     new.write_text(text.replace("sizes.LATENT", "3"))
     assert ended("--resume", "--out", out, "--iterations", 4, "--net", new)[0] == 0
     new.write_text("nothing like it")
+    code, _, err = ended("--resume", "--out", out, "--iterations", 5, "--seed", 7)
+    assert code == 2
+    assert "keeps its seed" in err
     code, said, _ = ended("--resume", "--out", out, "--iterations", 5)
     assert code == 0
     assert "has changed since the run began" in said

@@ -42,6 +42,8 @@ def test_prepares_once_and_again_when_the_pictures_change(tmp_path, rng, capsys)
     assert len(galaxy.gather(folder, cache, limit=2)) == 2
     # A prepared file is itself a source, and a damaged one is made anew.
     assert galaxy.gather(cache, tmp_path / "other.h5").ids == ["0", "1"]
+    with pytest.raises(DataError, match="no FITS extensions"):
+        galaxy.gather(cache, tmp_path / "other.h5", hdu=1)
     assert not (tmp_path / "other.h5").exists()
     cache.write_bytes(cache.read_bytes()[:3000])
     assert len(galaxy.gather(folder, cache)) == 5

@@ -49,6 +49,10 @@ def gather(
     limit = accept(Optional(Whole(least=1)), limit, "limit", "gather", DataError)
     if is_prepared(path):
         assert path is not None
+        if hdu is not None:
+            raise DataError(
+                f"{path}: a prepared galaxy set has no FITS extensions to choose from; leave hdu out"
+            )
         return load(path, limit)
     source = open_source(path, hdu)
     if size is None:
