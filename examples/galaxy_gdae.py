@@ -410,8 +410,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     before = saved_settings(model_file, saved) if given["resume"] else {}
     if given["seed"] is not None and given["seed"] != before.get("seed", given["seed"]):
         raise DataError(
-            f"{model_file} was begun with --seed {before['seed']}, and a resumed run keeps its seed; "
-            "leave --seed out, or start without --resume"
+            f"{model_file} was begun with --seed {before['seed']}, and a resumed run keeps its "
+            "seed; leave --seed out, or start without --resume"
         )
     args = settings(given, before)
 

@@ -51,7 +51,7 @@ def gather(
         assert path is not None
         if hdu is not None:
             raise DataError(
-                f"{path}: a prepared galaxy set has no FITS extensions to choose from; leave hdu out"
+                f"{path}: a prepared galaxy set has no FITS extensions to choose; leave hdu out"
             )
         return load(path, limit)
     source = open_source(path, hdu)
