@@ -674,6 +674,8 @@ def _dtype_text(dtype: np.dtype) -> str:
         return f"arrays of {dtype.subdtype[0]}"
     if dtype.metadata and "enum" in dtype.metadata:
         return "an enumeration"
+    if dtype.metadata and dtype.metadata.get("vlen", str) not in (str, bytes):
+        return "rows of different lengths"
     return "text" if dtype.kind in "OSU" else f"dtype {dtype}"
 
 

@@ -783,3 +783,15 @@ def test_a_scale_that_the_floats_of_the_net_cannot_hold(make, scale, words, tmp_
         lk.Net([layer], 2)
     one_line(message, "'d'", "scale", "float32", words)
     assert lk.Net([layer], 2, dtype="float64").forward() == 0.0
+
+
+def test_wrong_hints_about_data_sets_and_empty_arrays(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["g/a"] = np.zeros((5, 2))
+        file.create_dataset("ragged", (5,), h5py.vlen_dtype("f4"))
+    hints = {"g": "has 'g/a'", "g/b": "has 'g/a'", "h": "has 'g', 'ragged'", "ragged": "lengths"}
+    for name, words in hints.items():
+        with pytest.raises(DataError, match=words):
+            lk.Net([L.HDF5Data("d", path=tmp_path / "a.h5", datasets=name)])
+    with pytest.raises(NetError, match=r"array 1 has no numbers: its shape is \(5, 0\)"):
+        L.MemoryData("d", data=[np.zeros((5, 2)), np.zeros((5, 0))], tops=["x", "y"])

@@ -226,3 +226,10 @@ def test_a_folder_of_results_alone_is_no_empty_folder(rng, tmp_path):
     galaxy.gather(pictures, tmp_path / "out" / "galaxies.h5")
     with pytest.raises(DataError, match=r"only results of training runs; give one of their gal"):
         galaxy.gather(tmp_path / "out", tmp_path / "again.h5")
+
+
+def test_a_cache_given_as_text(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        galaxy.gather(tmp_path / "none", str(tmp_path / "galaxies.h5"))
+    with pytest.raises(DataError, match="expected the path of a file, got None"):
+        galaxy.gather(tmp_path, None)

@@ -480,3 +480,47 @@ def test_any_program_that_reads_hdf5_can_look_inside(rng, tmp_path):
         assert file["images"].dtype == np.float32
         assert json.loads(file.attrs["ids"]) == ["g0"]
         assert file["scales"][0] == file["crops"][0, 2] / 32
+
+
+class Own:
+    """A source that somebody wrote: pictures and ids from lists."""
+
+    name = "own"
+
+    def __init__(self, pictures, ids):
+        self.pictures, self.ids = pictures, ids
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def read(self, i):
+        return self.pictures[i]
+
+
+def test_pictures_of_other_types_from_sources_of_ones_own(rng, tmp_path):
+    y, x = np.mgrid[-60:60, -60:60]
+    light = 200 * np.exp(-np.hypot(x, 2 * y) / 8) + 10 + rng.normal(size=x.shape)
+    masked = np.ma.masked_array(light, np.abs(x + 54) < 4)
+    gaps = np.where(masked.mask, np.nan, light)
+    byte, whole = light.astype(np.uint8), np.round(light * 20).astype(np.int16)
+    pictures = [
+        byte, np.float32(byte / 255), whole, whole.astype(np.float64), masked, gaps,
+        np.stack([light] * 3, axis=-1),
+    ]  # fmt: skip
+    report = prepare(Own(pictures, list("abcdefg")), tmp_path / "set.h5", progress=False)
+    assert report.excluded == {"not of two axes": 1}
+    images = load(tmp_path / "set.h5").images
+    for i in (0, 2, 4):
+        np.testing.assert_allclose(images[i], images[i + 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "a"], ["a", "b", "c"]])
+def test_a_source_whose_pictures_have_no_ids_of_their_own(ids, tmp_path):
+    with pytest.raises(DataError, match="2 pictures must have as many ids"):
+        prepare(Own([np.zeros((9, 9))] * 2, ids), tmp_path / "set.h5")
+
+
+@pytest.mark.parametrize("source", ["pictures/", None, [np.zeros((9, 9))]])
+def test_what_is_no_source(source, tmp_path):
+    with pytest.raises(DataError, match=r"expected a source of pictures.*open_source\(\)"):
+        prepare(source, tmp_path / "set.h5")

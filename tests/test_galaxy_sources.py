@@ -540,3 +540,80 @@ def test_a_zip_entry_above_the_archive_is_a_picture_as_others_are(rng, tmp_path)
         for name in ("../up.png", "in/.hidden.png", "\u202egnp.png"):
             archive.writestr(name, file.getvalue())
     assert open_source(tmp_path / "a.zip").ids == ["up", "\\u202egnp"]
+
+
+SEEN = {  # Exif orientation -> where [[1, 2, 3], [4, 5, 6]] is seen
+    1: [[1, 2, 3], [4, 5, 6]], 2: [[3, 2, 1], [6, 5, 4]], 3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]], 5: [[1, 4], [2, 5], [3, 6]], 6: [[4, 1], [5, 2], [6, 3]],
+    7: [[6, 3], [5, 2], [4, 1]], 8: [[3, 6], [2, 5], [1, 4]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", SEEN)
+def test_pictures_are_turned_as_their_orientation_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    grey = np.array(SEEN[1])
+    blocks = np.kron(30 * grey, np.ones((16, 16))).astype(np.uint8)
+    for name in ("a.png", "b.tif", "c.webp", "d.jpg"):
+        settings = {"lossless": True} if name == "c.webp" else {"quality": 100}
+        Image.fromarray(blocks).save(tmp_path / name, exif=exif, **settings)
+    Image.fromarray(blocks.astype(np.uint16) * 100).save(tmp_path / "e.png", exif=exif)
+    tag = (0x112, "H", 1, orientation, True)
+    for name, deep in (("f.tif", np.uint16), ("g.tif", np.float32)):
+        tifffile.imwrite(tmp_path / name, blocks.astype(deep), extratags=[tag])
+    source = open_source(tmp_path)
+    for i, name in enumerate(source.ids):
+        middles = source.read(i)[8::16, 8::16]
+        seen = np.round(6.0 * middles / middles.max()).astype(int)
+        np.testing.assert_array_equal(seen, SEEN[orientation], name)
+
+
+def test_an_orientation_that_cannot_be_read_costs_no_picture(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    np.testing.assert_allclose(open_source(tmp_path).read(0), grey / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize("names", [
+    ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
+])  # fmt: skip
+def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):
+    planes = rng.random((len(names), 20, 30))
+    images = [fits.ImageHDU(p, name=n) for p, n in zip(planes, names, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path)
+    assert source.ids == ["a"]
+    np.testing.assert_array_equal(source.read(0), planes[0])
+
+
+def test_bands_along_the_last_axis_are_a_picture_each(rng, tmp_path):
+    images = rng.random((3, 20, 30, 5))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = images
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["images"] = images[..., :2]
+    fits.writeto(tmp_path / "c.fits", images[0])
+    source = open_source(tmp_path)
+    assert len(source) == 3 * 5 + 3 * 2 + 5
+    expected = [*np.moveaxis(images, -1, 1).reshape(15, 20, 30)]
+    expected += [*np.moveaxis(images[..., :2], -1, 1).reshape(6, 20, 30)]
+    for i, picture in enumerate([*expected, *np.moveaxis(images[0], -1, 0)]):
+        np.testing.assert_array_equal(source.read(i), picture)
+
+
+def test_a_data_set_without_rows_is_no_image(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", (0, 20, 30), np.float32)
+    (tmp_path / "b").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "b" / "b.png")
+    assert reason(open_source(tmp_path), 0) == "not an image"
+
+
+def test_an_encrypted_entry_says_so(zipped):
+    path = zipped([("a.png", encoded(np.zeros((9, 9), np.uint8)))])
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    assert reason(open_source(path), 0) == "encrypted"

@@ -8,13 +8,14 @@ objects overlap it are left out; what remains is brought to 69 x 69 pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy.blank import NoData, no_data
-from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.decode import UnusableImageError, intensities
 from layerkit.galaxy.detect import (
     NO_PEAK,
     Galaxy,
@@ -89,6 +90,16 @@ class Cut:
     white: float = 1.0
 
 
+def _picture(image: Any) -> np.ndarray:
+    """A picture of one of the three types that say what its numbers mean; masked pixels are NaN."""
+    if isinstance(image, np.ma.MaskedArray):
+        image = np.ma.filled(image.astype(np.float64), np.nan)
+    image = np.asarray(image)
+    if image.ndim != 2:
+        raise UnusableImageError("not of two axes")
+    return image if image.dtype == np.float32 else intensities(image)
+
+
 def cut_out(
     image: np.ndarray, settings: Settings, white: float = DEEPEST
 ) -> tuple[np.ndarray, Cut]:
@@ -96,9 +107,10 @@ def cut_out(
 
     Args:
         image: (height, width), of a type that says what its numbers mean: float32 is linear light
-            in 0..1, uint16 is light in steps of 1 / white, and float64 is in physical units, which
-            are stretched by the sky and the galaxy in the square itself (see `scaling`): nothing
-            outside it changes its numbers.
+            in 0..1, and so is uint8 once divided by 255; uint16 is light in steps of 1 / white; and
+            float64, as any other type, is in physical units, which are stretched by the sky and the
+            galaxy in the square itself (see `scaling`): nothing outside it changes its numbers.
+            Masked pixels, as NaN, are no data.
         settings: see there.
         white: value of uint16 pictures that becomes 1.
 
@@ -110,7 +122,8 @@ def cut_out(
             square is too small, does not fit or has pixels without data, or where another bright
             object is in it.
     """
-    if image.ndim != 2 or image.size == 0 or image.min() == image.max():
+    image = _picture(image)
+    if image.size == 0 or image.min() == image.max():
         raise UnusableImageError("blank")
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)

@@ -7,7 +7,9 @@ The content decides what a file is, never its name.  A file holds one picture or
     FITS (also gzip, bzip2)     those of its science images, see `FitsPictures`
     HDF5                        those of its data set `images`, see `Hdf5Pictures`
 
-Pictures keep the numbers they were written with.  Their type says what the numbers mean:
+A picture is turned as its Orientation tag says it is to be seen: cameras, and programs that turn
+pictures without loss, write one.  Pictures keep the numbers they were written with.  Their type
+says what the numbers mean:
 
     float32   light in 0..1, linear: formats of 8 bits, v / 255, the mean of the colours
     uint16    light in steps of unknown size: 16-bit formats, which may hold 10, 12 or 14 bits
@@ -51,6 +53,8 @@ PLAIN = {
     b"RIFF": "WEBP",
 }  # fmt: skip
 HEAD = 32  # bytes that tell the format
+ORIENTATION = 274  # a tag of TIFF and Exif
+FEW = 16  # a last axis shorter than this, after longer ones, is bands: no galaxy is so narrow
 LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of pixel layouts
 READABLE = (1, 8, 32946)  # TIFF compressions that tifffile decodes by itself: none, deflate
 
@@ -60,7 +64,8 @@ NOT_SCIENCE = re.compile(
     r"|WHT|WGT|WT|WEIGHTS?|WEIGHTMAP|VAR|VARIANCE|IVAR|INVVAR|IVARIANCE"
     r"|DQ|BPM|BPMASK|MSK|MASKS?|MASKED|FLAGS?|QUALITY|QUAL|CTX|CON|CONTEXT"
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
-    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODEL)\d*"
+    r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
+    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODEL|RESID|RESIDUALS?)\d*"
 )
 
 # tifffile logs what is wrong with a file; a program that has not set up logging shall not print it.
@@ -163,7 +168,8 @@ class PlainPicture(Pictures):
                 _check_scans(self.file, picture.size)
             elif getattr(picture, "is_animated", False):
                 raise UnusableImageError("an animation")
-            return self._deep(picture) if self.deep else _pillow_intensities(picture)
+            values = self._deep(picture) if self.deep else _pillow_intensities(picture)
+            return upright(values, _orientation(picture))
 
     def _open(self) -> ImageFile.ImageFile:
         self.file.seek(0)
@@ -228,6 +234,9 @@ class TiffPictures(Pictures):
         eight = page.dtype == np.uint8 and page.samplesperpixel <= 4 and "Z" not in page.axes
         if eight or page.bitspersample not in (8, 16, 32, 64) or page.compression not in READABLE:
             return self._by_pillow(number, page)
+        return upright(self._values(page, plane), page.tags.valueof(ORIENTATION, 1))
+
+    def _values(self, page: tifffile.TiffPage, plane: int) -> np.ndarray:
         if page.photometric not in (0, 1, 2):
             raise UnusableImageError("a TIFF of unusual colours; use grey or RGB")
         if page.compression != 1:
@@ -247,6 +256,7 @@ class TiffPictures(Pictures):
         return intensities(values, colours=samples - alpha)
 
     def _by_pillow(self, number: int, page: tifffile.TiffPage) -> np.ndarray:
+        """A page that Pillow decodes, which turns it as its tag says."""
         self.file.seek(0)
         with Image.open(self.file, formats=["TIFF"]) as picture:
             picture.seek(number)
@@ -268,8 +278,9 @@ class FitsPictures(Pictures):
     Taken are the images named SCI, SCIENCE or IMAGE (EXTNAME) if there are any, and else all whose
     names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky or
     a PSF; or the one that `hdu` chooses.  Axes of length 1 are dropped.  Two axes are a picture;
-    of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged, and any
-    other first axis counts pictures; of four, the first counts pictures and three are as above.
+    of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged; a last
+    axis of another length below FEW, after longer ones, counts bands, each a picture; and any other
+    first axis counts pictures.  Of four, the first counts pictures and three are as above.
     """
 
     row_order = "bottom"
@@ -352,7 +363,8 @@ class Hdf5Pictures(Pictures):
 
     Shapes are (n, height, width), with colours (n, height, width, 3 or 4) or (n, 3 or 4, height,
     width), or (height, width) and (height, width, 3 or 4) for one picture.  Four colours of an
-    integer type are RGB and alpha.  Only data that lie in the file itself are read.
+    integer type are RGB and alpha.  Two, or 5 and more, along the last axis are bands, each a
+    picture.  Only data that lie in the file itself are read.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -415,9 +427,12 @@ class Layout:
             self.counted, self.colours = axes[:-3], 0
         elif len(sides) > 2 and sides[-1] in (3, 4):
             self.counted, self.colours = axes[:-3], 2
+        elif len(sides) > 2 and sides[-1] < FEW <= min(sides[-3:-1]):
+            self.counted = [*axes[:-3], axes[-1]]
         self.sizes = [shape[k] for k in self.counted]
         self.part = tuple(shape[k] for k in axes if k not in self.counted)
-        self.count = math.prod(self.sizes) if len(axes) >= 2 and len(self.counted) <= 2 else 0
+        usable = len(axes) >= 2 and len(self.counted) <= 2 and 0 not in shape
+        self.count = math.prod(self.sizes) if usable else 0
 
     def index(self, k: int) -> tuple[Any, ...]:
         """Index of picture `k` in the array."""
@@ -487,6 +502,24 @@ def only_unusable() -> Iterator[None]:
             raise UnusableImageError(TOO_LARGE) from error
         except Exception as error:
             raise UnusableImageError(UNREADABLE) from error
+
+
+def upright(values: np.ndarray, orientation: Any) -> np.ndarray:
+    """Turn a picture (height, width) as its Orientation tag, from 1 to 8, says it is to be seen."""
+    if orientation in (5, 6, 7, 8):
+        values = values.T
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def _orientation(picture: Image.Image) -> Any:
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # what a camera wrote is no reason to lose a picture
+        return 1
 
 
 def _pillow_intensities(picture: Image.Image) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
+from layerkit.files import path_of
 from layerkit.galaxy.contact import contact_sheets
 from layerkit.galaxy.dataset import GalaxySet, load
 from layerkit.galaxy.layout import SHEETS
@@ -20,11 +21,11 @@ from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.settings import Optional, Whole, accept
 from layerkit.snapshot import write_atomically
 
-RECIPE = 3  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
+RECIPE = 4  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
 def gather(
-    path: str | os.PathLike[str] | None, cache: Path, limit: int | None = None,
+    path: str | os.PathLike[str] | None, cache: str | os.PathLike[str], limit: int | None = None,
     hdu: int | str | None = None, *, size: int | None = Settings.size,
     replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
@@ -47,6 +48,7 @@ def gather(
         DataError: the source is missing, empty, cannot be read, or holds no usable galaxy.
     """
     limit = accept(Optional(Whole(least=1)), limit, "limit", "gather", DataError)
+    cache = path_of(cache, DataError)
     if is_prepared(path):
         assert path is not None
         if hdu is not None:

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit import hdf5
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.files import path_of
 from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
 from layerkit.galaxy.dataset import COLUMNS, VERSION
@@ -108,6 +108,7 @@ def prepare(
     origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
     limit = accept(Optional(Whole(least=1)), limit, "limit", "prepare", DataError)
     workers = accept(Optional(Whole(least=0)), workers, "workers", "prepare", DataError)
+    _check_source(source)
     total = len(source) if limit is None else min(limit, len(source))
     start = time.perf_counter()
     excluded: dict[str, str] = {}
@@ -190,6 +191,20 @@ class _Writer:
             hdf5.attribute(file, "about", json.dumps(about))
 
         hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
+
+
+def _check_source(source: Any) -> None:
+    """Refuse what is no source of pictures, or one whose pictures have no ids of their own."""
+    if not all(hasattr(source, name) for name in ("name", "ids", "read", "__len__")):
+        raise DataError(
+            f"prepare: expected a source of pictures, got {brief(source)}; make one of a path with "
+            "open_source()"
+        )
+    if len(source.ids) != len(source) or len(set(source.ids)) != len(source):
+        raise DataError(
+            f"{source.name}: {len(source)} pictures must have as many ids, each its own; there are "
+            f"{len(source.ids)}, and {len(set(source.ids))} different ones"
+        )
 
 
 def _is_of(source: Source, output: Path) -> bool:

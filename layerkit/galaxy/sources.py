@@ -251,6 +251,8 @@ class ZipSource(FileSource):
         entry = archive.getinfo(self.files[k])
         if entry.file_size > MAX_BYTES:
             raise UnusableImageError(TOO_LARGE)
+        if entry.flag_bits & 1:
+            raise UnusableImageError("encrypted")
         return archive.open(entry)
 
 

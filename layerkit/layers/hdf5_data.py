@@ -72,7 +72,9 @@ class HDF5Data(Data):
         """Find one of the data sets, and look at it before anything in it is read."""
         parts = [part for part in name.split("/") if part]
         if not parts or not self.file.is_dataset(*parts):
-            there = ", ".join(map(repr, self.file.names())) or "nothing"
+            group = parts[:1] if parts and self.file.is_group(parts[0]) else []
+            names = ["/".join([*group, n]) for n in self.file.names(*group)] or self.file.names()
+            there = ", ".join(map(repr, names)) or "nothing"
             raise self._error(f"{self.path} has no data set {name!r}; it has {there}")
         return self.file.dataset(*parts, kinds=NUMBERS)
 

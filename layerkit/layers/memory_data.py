@@ -51,6 +51,9 @@ class MemoryData(Data):
         lengths = {len(a) if a.ndim else 0 for a in self.arrays}
         if len(lengths) != 1 or 0 in lengths:
             self.fail(f"arrays must have equal, non-zero lengths, got {sorted(lengths)}")
+        empty = next((i for i, a in enumerate(self.arrays) if not a.size), None)
+        if empty is not None:
+            self.fail(f"array {empty} has no numbers: its shape is {self.arrays[empty].shape}")
         self.repeat = repeat
         self.count = lengths.pop() * repeat
         self.order: tuple[tuple[int, int], Array] | None = None
