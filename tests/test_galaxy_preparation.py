@@ -17,7 +17,7 @@ from PIL import Image
 from skimage.transform import resize
 
 from layerkit.errors import DataError
-from layerkit.galaxy import gather, preparation
+from layerkit.galaxy import contact_sheets, gather, preparation
 from layerkit.galaxy.dataset import load
 from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
@@ -509,7 +509,13 @@ def test_pictures_of_other_types_from_sources_of_ones_own(rng, tmp_path):
     ]  # fmt: skip
     report = prepare(Own(pictures, list("abcdefg")), tmp_path / "set.h5", progress=False)
     assert report.excluded == {"not of two axes": 1}
-    images = load(tmp_path / "set.h5").images
+    galaxies = load(tmp_path / "set.h5")
+    sheets = {p.stem for p in contact_sheets(galaxies, tmp_path, Own(pictures, list("abcdefg")))}
+    assert sheets == {"kept", "kept-crops", "excluded-not-of-two-axes"}
+    byte_alone = [Own([p] * 7, list("abcdefg")) for p in pictures[:2]]
+    one, other = (contact_sheets(galaxies, tmp_path / "x", s)[1].read_bytes() for s in byte_alone)
+    assert one == other
+    images = galaxies.images
     for i in (0, 2, 4):
         np.testing.assert_allclose(images[i], images[i + 1], atol=1e-6)
 

@@ -933,3 +933,11 @@ def test_settings_that_are_changed_are_followed_by_kernels(rng):
             net.layers["y"].neuron.slope = slope
             net.forward(x=x)
         np.testing.assert_allclose(nets[0].blobs["y"].data, nets[1].blobs["y"].data, rtol=1e-12)
+
+
+def test_a_rate_beyond_the_floats_of_the_net_is_told_where_they_end():
+    layers = [L.Input("x", shape=(2,)), L.Dense("y", "x", units=2), L.Input("t", shape=(2,)),
+              L.SquareLoss("loss", "y", "t")]  # fmt: skip
+    solver = lk.SGD(lk.Net(layers, batch_size=1, seed=0), rate=1e300)
+    with pytest.raises(NetError, match=r"gave 1e\+300; .* at most 3.4e\+38, as the net's floats"):
+        solver.step(x=np.ones((1, 2)), t=np.ones((1, 2)))

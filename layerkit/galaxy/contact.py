@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from layerkit.errors import DataError
 from layerkit.galaxy.cutting import visible
 from layerkit.galaxy.dataset import GalaxySet
-from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.decode import as_picture
 from layerkit.galaxy.sources import Source
 
 TILE = 138  # pixels on a side: twice 69
@@ -71,6 +71,7 @@ def _tile(
     image: np.ndarray, row_order: str, crop: tuple[float, float, float] | None = None
 ) -> Image.Image:
     """`image` scaled to fit a tile, its intensities as they are, with `crop` drawn on it."""
+    image = as_picture(image)
     scale = TILE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
     grey = (255 * visible(image)).astype(np.uint8)
@@ -86,7 +87,7 @@ def _tile(
 def _readable_tile(source: Source, i: int, row_order: str) -> Image.Image:
     try:
         return _tile(source.read(i), row_order)
-    except UnusableImageError:
+    except Exception:  # it was left out for what it is
         return Image.new("RGB", (TILE, TILE))
 
 

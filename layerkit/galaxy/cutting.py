@@ -8,14 +8,13 @@ objects overlap it are left out; what remains is brought to 69 x 69 pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy.blank import NoData, no_data
-from layerkit.galaxy.decode import UnusableImageError, intensities
+from layerkit.galaxy.decode import UnusableImageError, as_picture
 from layerkit.galaxy.detect import (
     NO_PEAK,
     Galaxy,
@@ -90,16 +89,6 @@ class Cut:
     white: float = 1.0
 
 
-def _picture(image: Any) -> np.ndarray:
-    """A picture of one of the three types that say what its numbers mean; masked pixels are NaN."""
-    if isinstance(image, np.ma.MaskedArray):
-        image = np.ma.filled(image.astype(np.float64), np.nan)
-    image = np.asarray(image)
-    if image.ndim != 2:
-        raise UnusableImageError("not of two axes")
-    return image if image.dtype == np.float32 else intensities(image)
-
-
 def cut_out(
     image: np.ndarray, settings: Settings, white: float = DEEPEST
 ) -> tuple[np.ndarray, Cut]:
@@ -122,7 +111,7 @@ def cut_out(
             square is too small, does not fit or has pixels without data, or where another bright
             object is in it.
     """
-    image = _picture(image)
+    image = as_picture(image)
     if image.size == 0 or image.min() == image.max():
         raise UnusableImageError("blank")
     if image.dtype == np.uint16:

@@ -469,6 +469,16 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     return values.astype(np.float64)
 
 
+def as_picture(image: Any) -> np.ndarray:
+    """A picture of one of the three types that say what its numbers mean; masked pixels are NaN."""
+    if isinstance(image, np.ma.MaskedArray):
+        image = np.ma.filled(image.astype(np.float64), np.nan)
+    image = np.asarray(image)
+    if image.ndim != 2:
+        raise UnusableImageError("not of two axes")
+    return image if image.dtype == np.float32 else intensities(image)
+
+
 def check_pixels(shape: Iterable[int]) -> None:
     """Refuse a picture of more than MAX_PIXELS pixels, or of 4 colours of so many."""
     sides = sorted((int(n) for n in shape), reverse=True)

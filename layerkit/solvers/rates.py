@@ -142,6 +142,6 @@ def at(policy: RatePolicy, iteration: int, largest: float) -> float:
     if not 0 <= rate <= largest:
         raise NetError(
             f"rate: at iteration {iteration} {policy!r} gave {brief(given)}; a rate is a finite "
-            "number, at least 0"
+            f"number, at least 0 and at most {largest:.2g}, as the net's floats end there"
         )
     return rate
