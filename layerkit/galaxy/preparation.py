@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -342,6 +342,7 @@ def _pooled(
     job: Callable[[int], T], chunks: Sequence[Sequence[int]], workers: int
 ) -> Iterator[list[T]]:
     """The results for each chunk, from worker processes."""
+    others = set(active_children())
     pool = ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),  # a fork of a process with BLAS or CUDA threads may hang
@@ -364,6 +365,11 @@ def _pooled(
         while waiting:
             yield waiting.popleft().result()
             submit()
+    except BrokenProcessPool:
+        # One that was just starting may have been overlooked; shutdown would wait for it for ever.
+        for process in set(active_children()) - others:
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
