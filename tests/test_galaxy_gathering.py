@@ -233,3 +233,39 @@ def test_a_cache_given_as_text(tmp_path):
         galaxy.gather(tmp_path / "none", str(tmp_path / "galaxies.h5"))
     with pytest.raises(DataError, match="expected the path of a file, got None"):
         galaxy.gather(tmp_path, None)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_no_picture_of_the_source_is_overwritten(folder, tmp_path, rng):
+    for name in ("a.png", "b.png"):
+        picture(rng, tmp_path / name)
+    before = (tmp_path / "b.png").read_bytes()
+    with pytest.raises(DataError, match=r"b\.png: a file of the source"):
+        galaxy.gather(tmp_path if folder else tmp_path / "b.png", tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes() == before
+
+
+def test_galaxies_kept_among_the_pictures_are_no_pictures(tmp_path, rng, capsys):
+    for name in ("a.png", "b.png"):
+        picture(rng, tmp_path / name)
+    for _ in range(2):
+        galaxies = galaxy.gather(tmp_path, tmp_path / "set.h5")
+        assert (galaxies.ids, galaxies.read) == (["a", "b"], 2)
+        assert (tmp_path / "contact_sheets" / "kept.png").exists()
+    assert "earlier" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_gone_costs_the_sheets_only(tmp_path, rng, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        picture(rng, folder / name)
+
+    def lose(galaxies):
+        (folder / "b.png").unlink()
+
+    cache = tmp_path / "out" / "galaxies.h5"
+    cache.parent.mkdir()
+    cache.touch()
+    assert galaxy.gather(folder, cache, replacing=lose).ids == ["a", "b"]
+    assert "no contact sheets" in capsys.readouterr().out

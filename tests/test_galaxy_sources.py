@@ -577,6 +577,7 @@ def test_an_orientation_that_cannot_be_read_costs_no_picture(tmp_path):
 
 @pytest.mark.parametrize("names", [
     ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
+    ("COADD", "DEPTH", "CHI2", "MASKBITS"), ("FLUX", "CONF"), ("BGSUB", "BGMOD"),
 ])  # fmt: skip
 def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):
     planes = rng.random((len(names), 20, 30))
@@ -617,3 +618,51 @@ def test_an_encrypted_entry_says_so(zipped):
     content[content.find(b"PK\1\2") + 8] |= 1
     path.write_bytes(content)
     assert reason(open_source(path), 0) == "encrypted"
+
+
+@pytest.mark.parametrize("empty", [0.0, 1.0, np.nan])
+def test_bands_without_data_are_left_out_of_the_mean(empty, rng, tmp_path):
+    bands = rng.normal(5, 1, (4, 20, 30))
+    bands[3] = empty  # no survey there, or an alpha channel in floats
+    expected = bands[:3].mean(axis=0)
+    fits.writeto(tmp_path / "a.fits", bands)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["images"] = np.moveaxis(bands, 0, -1)[None]
+    tifffile.imwrite(tmp_path / "c.tif", np.moveaxis(bands, 0, -1), photometric="rgb")
+    fits.writeto(tmp_path / "d.fits", np.full((3, 20, 30), empty))
+    bands[0, 2, 3] = np.nan  # a bad pixel of one band is one of the picture
+    fits.writeto(tmp_path / "e.fits", bands)
+    source = open_source(tmp_path)
+    for i in range(3):
+        np.testing.assert_allclose(source.read(i), expected, rtol=1e-12)
+    np.testing.assert_array_equal(source.read(3), empty)
+    expected[2, 3] = np.nan
+    np.testing.assert_allclose(source.read(4), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+def test_unsigned_tiffs_that_pillow_decodes(compression, rng, tmp_path):
+    deep = pixels_of(rng, 20, 30, dtype=np.uint16)
+    long = pixels_of(rng, 20, 30, dtype=np.uint32)
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))
+    for name, pixels, white in (
+        ("a", deep, 1), ("b", ~deep, 0), ("c", long.view(np.int32), 1),
+        ("d", (~long).view(np.int32), 0),
+    ):  # fmt: skip
+        tags = {262: white}  # PhotometricInterpretation
+        content = encoded(pixels, "TIFF", compression=compression, tiffinfo=tags)
+        assert content.count(signed) == (name in "cd")
+        (tmp_path / f"{name}.tif").write_bytes(content.replace(signed, unsigned))
+    source = open_source(tmp_path)
+    for i, expected in enumerate((deep, deep, long)):
+        np.testing.assert_array_equal(source.read(i), expected, source.ids[i])
+    assert reason(source, 3) == "a TIFF compression that is not read; save it without"
+
+
+def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):
+    pixels = rng.random((20, 30))
+    images = [fits.ImageHDU(x, name=n) for x, n in ((pixels, "SCI"), (pixels + 1, "WHT"))]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path, "2")
+    assert source.name == open_source(tmp_path, 2).name
+    np.testing.assert_array_equal(source.read(0), pixels + 1)

@@ -65,6 +65,7 @@ NOT_SCIENCE = re.compile(
     r"|DQ|BPM|BPMASK|MSK|MASKS?|MASKED|FLAGS?|QUALITY|QUAL|CTX|CON|CONTEXT"
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
     r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
+    r"|CONF|CONFIDENCE|CONFMAP|MASKBITS|DEPTH|GALDEPTH|PSFDEPTH|PSFSIZE|CHI|CHISQ|BGMOD"
     r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODEL|RESID|RESIDUALS?)\d*"
 )
 
@@ -79,6 +80,7 @@ class UnusableImageError(Exception):
 TOO_LARGE = "too large"
 UNREADABLE = "unreadable"
 NO_IMAGE = "not an image"
+NOT_DECODED = "a TIFF compression that is not read; save it without"
 
 
 class Pictures:
@@ -258,17 +260,26 @@ class TiffPictures(Pictures):
     def _by_pillow(self, number: int, page: tifffile.TiffPage) -> np.ndarray:
         """A page that Pillow decodes, which turns it as its tag says."""
         self.file.seek(0)
-        with Image.open(self.file, formats=["TIFF"]) as picture:
+        try:
+            picture = Image.open(self.file, formats=["TIFF"])
             picture.seek(number)
+        except UnidentifiedImageError as error:  # a TIFF it is, as tifffile has seen
+            raise UnusableImageError(NOT_DECODED) from error
+        with picture:
             check_pixels(picture.size)
+            bits = page.bitspersample
             if picture.mode == "F" or picture.mode == "I":
-                return np.asarray(picture).astype(np.float64)
+                values = np.asarray(picture)
+                if page.dtype == np.uint32:  # Pillow knows signed ones only
+                    values = values.view(np.uint32)
+                return values.astype(np.float64)
             if picture.mode.startswith("I;16"):
                 values = np.asarray(picture).astype(np.uint16)
-                bits = page.bitspersample
+                if page.photometric == 0:  # white is zero, which Pillow heeds in 8 bits only
+                    values = np.uint16(2**bits - 1) - values
                 return values if bits == 16 else values * np.float32(1 / (2**bits - 1))
             if page.dtype != np.uint8 and page.bitspersample != 1:
-                raise UnusableImageError("a TIFF compression that is not read; save it without")
+                raise UnusableImageError(NOT_DECODED)
             return _pillow_intensities(picture)
 
 
@@ -278,9 +289,10 @@ class FitsPictures(Pictures):
     Taken are the images named SCI, SCIENCE or IMAGE (EXTNAME) if there are any, and else all whose
     names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky or
     a PSF; or the one that `hdu` chooses.  Axes of length 1 are dropped.  Two axes are a picture;
-    of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged; a last
-    axis of another length below FEW, after longer ones, counts bands, each a picture; and any other
-    first axis counts pictures.  Of four, the first counts pictures and three are as above.
+    of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged, but for
+    those without data; a last axis of another length below FEW, after longer ones, counts bands,
+    each a picture; and any other first axis counts pictures.  Of four, the first counts pictures
+    and three are as above.
     """
 
     row_order = "bottom"
@@ -454,6 +466,7 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     """One picture as the type that says what its numbers mean (see the top of this module).
 
     colours: average over so many, the first along the last axis; None if there is no such axis.
+        Of floats, bands of one value or NaN are left out.
     """
     kind = values.dtype
     if kind.kind not in "buif":
@@ -461,12 +474,25 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     if colours is not None:
         if kind == np.uint8 and colours == 3:
             return rgb_to_intensity(values)
-        values = values[..., :colours].mean(axis=-1, dtype=np.float64)
+        values = values[..., :colours]
+        if kind.kind == "f":
+            values = _with_data(values)
+        values = values.mean(axis=-1, dtype=np.float64)
     if kind == np.uint8:
         return (values * np.float32(1 / 255)).astype(np.float32)
     if kind.kind == "u" and kind.itemsize == 2:
         return np.rint(values).astype(np.uint16)
     return values.astype(np.float64)
+
+
+def _with_data(bands: np.ndarray) -> np.ndarray:
+    """The bands (height, width, n) that hold more than one value or NaN, if any do.
+
+    Surveys fill a band in which they did not look with zeros or NaN; an alpha channel is full of 1.
+    """
+    flat = bands.reshape(-1, bands.shape[-1])
+    some = (np.fmin.reduce(flat) < np.fmax.reduce(flat)).nonzero()[0]
+    return bands if len(some) in (0, bands.shape[-1]) else bands[..., some]
 
 
 def as_picture(image: Any) -> np.ndarray:

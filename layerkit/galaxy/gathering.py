@@ -14,14 +14,15 @@ from layerkit.errors import DataError, LayerkitError
 from layerkit.files import path_of
 from layerkit.galaxy.contact import contact_sheets
 from layerkit.galaxy.dataset import GalaxySet, load
+from layerkit.galaxy.decode import UnusableImageError
 from layerkit.galaxy.layout import SHEETS
-from layerkit.galaxy.preparation import Settings, prepare
+from layerkit.galaxy.preparation import Settings, is_of, prepare
 from layerkit.galaxy.sizing import native_size
 from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.settings import Optional, Whole, accept
 from layerkit.snapshot import write_atomically
 
-RECIPE = 4  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
+RECIPE = 5  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
 def gather(
@@ -57,6 +58,8 @@ def gather(
             )
         return load(path, limit)
     source = open_source(path, hdu)
+    if is_of(source, cache) and not is_prepared(cache):
+        raise DataError(f"{cache}: a file of the source; give the name of another to write")
     if size is None:
         size = native_size(source, limit)
         if size < Settings.size:
@@ -142,7 +145,7 @@ def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
     try:
         contact_sheets(galaxies, part, source)
         part.rename(folder)
-    except (LayerkitError, OSError) as error:
+    except (LayerkitError, UnusableImageError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         print(f"no contact sheets in {folder}: {reason}")
     finally:

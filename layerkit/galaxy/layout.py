@@ -34,8 +34,14 @@ def without_results(top: Path, files: list[str]) -> list[str]:
     """Leave out of `files`, found under `top` and named from there, what runs have written.
 
     A run's folder is left out with all that is in it; of `top` itself, if it is one, only what
-    bears a result's name.
+    bears a result's name.  So are prepared galaxies under any name, and the sheets beside them.
     """
+    from layerkit.galaxy.sources import is_prepared
+
+    sets = {f for f in files if f.lower().endswith((".h5", ".hdf5")) and is_prepared(top / f)}
+    sheets = tuple(f"{f[: f.rfind('/') + 1]}{SHEETS}/" for f in sets)
+    mine = {f for f in files if f.rpartition("/")[2] == GALAXIES}
+    files = [f for f in files if f in mine or (f not in sets and not f.startswith(sheets))]
     marks = {f.rpartition("/")[0] for f in files if f.rpartition("/")[2] in (GALAXIES, REPORT)}
     runs = {folder for folder in marks if holds_results(top / folder)}
     if not runs:

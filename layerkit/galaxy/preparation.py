@@ -116,7 +116,7 @@ def prepare(
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise DataError(f"{output}: a folder; give the name of a file to write")
-        if _is_of(source, output):
+        if is_of(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
         writer = _Writer(output.parent, size)
     with writer:
@@ -207,7 +207,7 @@ def _check_source(source: Any) -> None:
         )
 
 
-def _is_of(source: Source, output: Path) -> bool:
+def is_of(source: Source, output: Path) -> bool:
     """Say whether a file is one that the source reads its pictures from."""
     path = getattr(source, "path", None)
     if path is None or not (output.exists() and Path(path).exists()):

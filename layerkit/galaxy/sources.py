@@ -103,6 +103,8 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     Raises `DataError` where the path is missing, empty, not to be read, or of another kind, and for
     an `hdu` that is neither.
     """
+    if isinstance(hdu, str) and hdu.strip().isdecimal():
+        hdu = int(hdu)
     if not isinstance(hdu, str | None):
         hdu = accept(Whole(), hdu, "hdu", "a FITS extension, by number or name", DataError)
     if path is None:
