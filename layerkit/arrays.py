@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,10 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
         raise error(
             f"{what}: got an array with masked values, which have no number; fill them "
             "(array.filled(value)) or leave those rows out"
+        )
+    if isinstance(given, Mapping):
+        raise error(
+            f"{wanted}; got {type(given).__name__}, which holds arrays by name: give one of them"
         )
     try:
         array = np.asarray(given)
@@ -73,6 +80,19 @@ def narrowed(
             f"{what}: {largest:.3g} is too large for {dtype}, which ends at "
             f"{np.finfo(dtype).max:.3g}; scale the numbers"
         ) from problem
+
+
+def keeps_axes(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Tell whether neighbouring axes of one shape, merged, give the other: flattened, or the like.
+
+    (3, 28, 28) and (2352,) or (3, 784) are so; (28, 28, 3) and (3, 28, 28) hold as many numbers,
+    but in another order.
+    """
+    if 0 in given or 0 in wanted:
+        return given == wanted
+    ends = [set(accumulate(shape, mul, initial=1)) for shape in (given, wanted)]
+    whole = [max(e) for e in ends]
+    return whole[0] == whole[1] and (ends[0] <= ends[1] or ends[1] <= ends[0])
 
 
 def check_exact(array: Array, dtype: Any, what: str, error: type[LayerkitError] = NetError) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import numpy as np
 
 from layerkit import backends, contract
-from layerkit.arrays import NUMBERS, check_exact, narrowed, numbers
+from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
@@ -522,13 +522,23 @@ class Net:
     def _fitting(self, blob: Blob, array: Any) -> Array:
         """The array of a caller, on the backend and of the shape that the blob has."""
         array = self._asarray(array, blob.name)
-        n, size = len(array) if array.ndim else 0, math.prod(blob.shape)
-        if not 0 < n <= self.run.batch_size or array.size != n * size:
-            raise NetError(
-                f"blob {blob.name!r}: expected an array of shape (n, {_shape(blob.shape)}) with n "
-                f"from 1 to {self.run.batch_size} (the batch size), got {tuple(array.shape)}"
-            )
+        n = len(array) if array.ndim else 0
+        if not 0 < n <= self.run.batch_size or not keeps_axes(array.shape[1:], blob.shape):
+            limit = f" with n from 1 to {self.run.batch_size} (the batch size)"
+            raise NetError(self._misfit(blob, array.shape, limit))
         return array.reshape(n, *blob.shape)
+
+    def _misfit(self, blob: Blob, given: Shape, limit: str = "") -> str:
+        """What to say of an array of a shape that a blob does not take."""
+        example, said = tuple(given[1:]), ""
+        if tuple(given) == blob.shape:
+            said = "; one example needs the batch axis too: array[None]"
+        elif math.prod(example) == math.prod(blob.shape) and not keeps_axes(example, blob.shape):
+            said = "; its axes are in another order: transpose it"
+        return (
+            f"blob {blob.name!r}: expected an array of shape "
+            f"{_rows(blob.shape)}{limit}, got {tuple(given)}{said}"
+        )
 
     def _asarray(self, array: Any, name: str, dtype: Any = None) -> Array:
         """What a caller gave for a blob, on the backend; an error names the blob."""
@@ -737,7 +747,12 @@ class Net:
         rows = {name: len(array) for name, array in arrays.items()}
         total = max(rows.values())
         if min(rows.values()) != total or total == 0:
-            raise NetError(f"infer: the given arrays must have the same number of rows, got {rows}")
+            raise NetError(
+                f"infer: the given arrays must have the same number of rows, at least 1, got {rows}"
+            )
+        for name, array in arrays.items():
+            if not keeps_axes(tuple(array.shape[1:]), self.blobs[name].shape):
+                raise NetError(self._misfit(self.blobs[name], array.shape))
         collected = [np.empty((total, *self.blobs[n].shape), self.dtype) for n in names]
         for start in range(0, total, self.run.batch_size):
             stop = min(start + self.run.batch_size, total)
@@ -754,8 +769,8 @@ class Net:
             array = numbers(given, f"blob {name!r}")
         if not array.shape:
             raise NetError(
-                f"blob {name!r}: expected an array of shape (n, {_shape(self.blobs[name].shape)}), "
-                f"got {brief(given)}"
+                f"blob {name!r}: expected an array of shape {_rows(self.blobs[name].shape)}, got "
+                f"{brief(given)}"
             )
         return array
 
@@ -892,6 +907,17 @@ class Net:
             layer.check_data(bottoms)
 
     @serialised
+    def non_finite_data(self) -> str | None:
+        """Where an Input or data layer's tops hold an infinity or not-a-number, or None."""
+        for layer in [*self._inputs, *self.sources()]:
+            for top in layer.tops:
+                data = self.blobs[top].data
+                bad = ~self.xp.isfinite(data.reshape(len(data), -1)).all(axis=1)
+                if bool(bad.any()):
+                    return f"row {int(bad.argmax())} of the batch in blob {top!r}"
+        return None
+
+    @serialised
     def first_non_finite(self) -> str | None:
         """The first parameter, blob or diff that holds an infinity or not-a-number, or None."""
         isfinite = self.xp.isfinite
@@ -954,3 +980,7 @@ def held_parameters(layer: Layer) -> list[Parameter]:
 
 def _shape(shape: Shape) -> str:
     return ", ".join(map(str, shape))
+
+
+def _rows(shape: Shape) -> str:
+    return str(("n", *shape)).replace("'", "")

@@ -795,3 +795,13 @@ def test_wrong_hints_about_data_sets_and_empty_arrays(tmp_path):
             lk.Net([L.HDF5Data("d", path=tmp_path / "a.h5", datasets=name)])
     with pytest.raises(NetError, match=r"array 1 has no numbers: its shape is \(5, 0\)"):
         L.MemoryData("d", data=[np.zeros((5, 2)), np.zeros((5, 0))], tops=["x", "y"])
+
+
+def test_arrays_by_name_are_not_an_array(tmp_path):
+    """A dict, or what `np.load` makes of an .npz: NumPy would take the latter for its names."""
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 2)))
+    with np.load(tmp_path / "a.npz") as file:
+        for given, kind in ((file, "NpzFile"), ({"x": np.ones((3, 2))}, "dict")):
+            with pytest.raises(NetError) as message:
+                L.MemoryData("x", data=given)
+            one_line(message, kind, "by name")

@@ -1155,3 +1155,40 @@ def test_arguments_of_another_kind(call, words):
         call(net)
     one_line(message, *words)
     assert net.state() == state
+
+
+PICTURES = np.random.default_rng(5).normal(size=(4, 6, 5, 3))
+
+
+def convolution():
+    """Of pictures with the channels first."""
+    return [L.Input("x", shape=(3, 6, 5)), L.Convolution("c", "x", channels=2, kernel=3)]
+
+
+def test_axes_in_another_order_are_refused():
+    """Pictures with the channels last have as many numbers, but in another order."""
+    net = lk.Net(convolution(), 4, phase="test")
+    right = PICTURES.transpose(0, 3, 1, 2)
+    values = net.infer("c", x=right)
+    for flat in (right.reshape(4, -1), right.reshape(4, 3, 30), right[:, None]):
+        np.testing.assert_array_equal(net.infer("c", x=flat), values)
+    for call in (
+        lambda: net.infer("c", x=PICTURES), lambda: net.forward(x=PICTURES),
+        lambda: net.infer("c", x=right.transpose(0, 1, 3, 2)),
+        lambda: lk.Net(lk.with_data(convolution(), L.MemoryData("x", data=PICTURES)), 4),
+    ):
+        with pytest.raises(NetError) as message:
+            call()
+        one_line(message, "'x'", "another order")
+
+
+def test_infer_says_what_it_was_given():
+    """The shape as given, not that of a batch of it; an example alone needs the batch axis."""
+    net = lk.Net(regression(), 2)
+    for given, words in (
+        (np.ones(5), ["(n, 5)", "(5,)", "array[None]"]), (np.ones((9, 4)), ["(9, 4)"]),
+        (np.ones((0, 5)), ["at least 1", "0"]),
+    ):
+        with pytest.raises(NetError) as message:
+            net.infer("h", x=given)
+        one_line(message, *words)

@@ -348,6 +348,17 @@ def test_a_loss_that_is_not_finite(poison, culprit, batches):
         np.testing.assert_array_equal(array, history[key])
 
 
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_data_that_are_not_finite_are_named_by_row(bad):
+    """A lower rate would not help; behind a tanh an infinity even leaves the loss finite."""
+    net, (x, t) = make(), (np.ones((ROWS, 5)), np.ones((ROWS, 3)))
+    x[3, 2] = bad
+    with pytest.raises(NotFiniteError, match="row 3 of the batch in blob 'x'") as message:
+        lk.Adam(net).step(x=x, t=t)
+    one_line(message, "iteration 0", "leave such rows out")
+    assert "rate" not in str(message.value)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_first_blob_that_is_not_finite_is_named():
     layers = [

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit.arrays import NUMBERS, check_exact, narrowed
+from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed
 from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -107,8 +107,12 @@ class Data(Layer):
                 self.fail(f"augment='dihedral' needs square images, got examples {own[0]}")
             self.table = self.backend.asarray(dihedral_table(own[0][-1]))
         for top, wanted, has in zip(self.tops, self.shapes or own, own, strict=True):
-            if math.prod(wanted) != math.prod(has):
-                self.fail(f"examples of top {top!r} have shape {has}, but the net takes {wanted}")
+            if not keeps_axes(has, wanted):
+                order = math.prod(wanted) == math.prod(has)
+                self.fail(
+                    f"examples of top {top!r} have shape {has}, but the net takes {wanted}"
+                    + ("; the axes are in another order: transpose them" if order else "")
+                )
         return self.shapes or own
 
     def check(self, arrays: Sequence[Array]) -> None:

@@ -292,6 +292,12 @@ class Solver(Checked):
         """
         if not math.isfinite(loss):
             self.net.check_data()
+        if (where := self.net.non_finite_data()) is not None:
+            wrong = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+            return (
+                f"{wrong} at iteration {self.iteration}: the data hold an infinity or "
+                f"not-a-number, first in {where}; leave such rows out, or fill them"
+            )
         where = self.net.first_non_finite()
         if not math.isfinite(loss):
             return (
