@@ -108,7 +108,10 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, signal.SIG_DFL if former is None else former)
+            # One that `_interrupt` has ignored stays so: its second must not kill the program while
+            # it ends.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.SIG_DFL if former is None else former)
 
 
 def pasteable(words: Sequence[str]) -> str:
