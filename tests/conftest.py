@@ -1,10 +1,14 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 import subprocess
 
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
