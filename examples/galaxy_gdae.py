@@ -188,7 +188,7 @@ def command_line() -> dict[str, Any]:
 def settings(given: dict[str, Any], saved: dict[str, Any]) -> SimpleNamespace:
     """Take the command line, or where it is silent what the resumed run had, or the defaults."""
     given = {key: value for key, value in given.items() if value is not None}
-    # Of a resumed run, the command that began it, and those that went on with other settings.
+    # A resumed run names the command that began it, and those that went on with other settings.
     command = shlex.join(["python", *sys.argv])
     if saved and not given.keys() <= {"resume", "out"}:
         command = f"{saved['command']} && {command}"

@@ -177,7 +177,7 @@ class Guard:
         self._attempt(lambda: self.stream.flush())  # type: ignore[union-attr]
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal; one that is closed is none."""
+        """Tell whether the stream is a terminal; one that is closed is none."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
             return self.stream.isatty()  # type: ignore[union-attr]
         return False

@@ -169,7 +169,7 @@ class _Check:
             raise NetError("nothing to check: no trainable parameter, no input with a gradient")
 
     def _differentiable(self, blob: str) -> bool:
-        """Whether any layer that reads this input claims a gradient for it."""
+        """Tell whether any layer that reads this input claims a gradient for it."""
         return any(
             b == blob and layer.differentiable(i)
             for layer in self.net.layers.values() for i, b in enumerate(layer.bottoms)

@@ -38,7 +38,7 @@ KERNELS = {
 
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
-    """Whether `cls` has this, from a class no further up than the array code it stands for."""
+    """Tell whether `cls` has this, from a class no further up than the array code it stands for."""
     def place(name: str) -> int:
         return next((i for i, c in enumerate(cls.__mro__) if name in vars(c)), len(cls.__mro__))
 
@@ -224,7 +224,7 @@ class Layer(Checked):
         """
 
     def differentiable(self, bottom: int) -> bool:
-        """Whether the layer has a gradient for bottom number `bottom`."""
+        """Tell whether the layer has a gradient for bottom number `bottom`."""
         return True
 
     def multiplications(self) -> int:
@@ -324,7 +324,7 @@ class Layer(Checked):
         return layer
 
     def can_use_kernels(self) -> bool:
-        """Whether CUDA kernels can do what this layer's settings ask for; called after `setup`."""
+        """Tell whether CUDA kernels can do what the settings ask for; called after `setup`."""
         return True
 
     def use_kernels(self) -> None:
@@ -334,7 +334,7 @@ class Layer(Checked):
                 setattr(self, name, getattr(self, f"{name}_cuda"))
 
     def can_record(self, call: Any) -> bool:
-        """Whether a method that a plan calls does the same when it is recorded and replayed."""
+        """Tell whether a method that a plan calls can be recorded and replayed."""
         name = getattr(call, "func", call).__name__
         return name.endswith("_cuda") or (
             self.recordable and overrides(type(self), "recordable", ("forward", "backward"))

@@ -153,7 +153,7 @@ def _module(path: Path) -> Iterator[ModuleType]:
 
 
 def _lies_in(module: ModuleType, folder: str) -> bool:
-    """Whether a module, or the package it is in, lies beside a net file in `folder`."""
+    """Tell whether a module, or the package it is in, lies beside a net file in `folder`."""
     package = sys.modules.get(module.__name__.partition(".")[0], module)
     file = getattr(package, "__file__", None)
     places = [os.path.dirname(file)] if file else list(getattr(package, "__path__", []))

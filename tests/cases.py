@@ -88,7 +88,7 @@ class Case:
 
     @property
     def has_kernels(self) -> bool:
-        """Whether the layer is more than its array code."""
+        """Tell whether the layer is more than its array code."""
         return type(self.layer()) in RUNNERS
 
     @property

@@ -18,7 +18,7 @@ ROWS = (1, 3, 33, 300)  # 300 is more than a block has threads
 
 
 def has_cuda(case):
-    """Whether a layer has kernels of its own for the GPU."""
+    """Tell whether a layer has kernels of its own for the GPU."""
     return any(hasattr(case.layer(), f"{name}_cuda") for name in KERNELS)
 
 

@@ -34,7 +34,7 @@ def reason(image, **settings):
 
 
 def outside(cut, side, y, x, margin):
-    """Whether a pixel lies off the square by more than `margin`."""
+    """Tell whether a pixel lies off the square by more than `margin`."""
     middle = cut.y0 + cut.side / 2, cut.x0 + cut.side / 2
     away = max(abs(y + 0.5 - middle[0]), abs(x + 0.5 - middle[1]))
     return away > cut.side / 2 + margin and min(y, x) >= 0 and max(y, x) < side

@@ -85,7 +85,7 @@ class Handle:
 
     @staticmethod
     def _layout(matrix: Array) -> tuple[int, int]:
-        """Whether a matrix is a transposed view, and how far its rows (or columns) lie apart."""
+        """Tell whether a matrix is a transposed view, and how far apart its rows or columns lie."""
         (rows, columns), item = matrix.shape, matrix.dtype.itemsize
         by_row, by_column = (s // item for s in matrix.strides)
         if by_column == 1 or columns == 1:

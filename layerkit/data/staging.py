@@ -46,7 +46,7 @@ class Staging:
             event.record()
 
     def holds(self, place: int, batch: Any) -> bool:
-        """Whether the place has been filled with this batch, by whatever name it goes."""
+        """Tell whether the place has been filled with this batch, by whatever name it goes."""
         return self._holds[place] == batch
 
     def fill(self, place: int, batch: Any, pieces: Sequence[Sequence[np.ndarray]]) -> None:

@@ -140,12 +140,12 @@ def plain_kind(head: bytes) -> str | None:
 
 
 def is_deep_png(head: bytes) -> bool:
-    """Whether a file that begins so is a PNG of 16 bits."""
+    """Tell whether a file that begins so is a PNG of 16 bits."""
     return plain_kind(head) == "PNG" and head[24:25] == b"\x10"
 
 
 def is_image_file(head: bytes) -> bool:
-    """Whether a file that begins so is of a format that is read."""
+    """Tell whether a file that begins so is of a format that is read."""
     return head.startswith((GZIP, BZIP2, FITS, HDF5, *TIFF)) or plain_kind(head) is not None
 
 
@@ -611,5 +611,5 @@ def _check_strips(page: tifffile.TiffPage) -> None:
 
 
 def _says(words: re.Pattern[str], name: str) -> bool:
-    """Whether one of the words that make up an EXTNAME is among `words`."""
+    """Tell whether one of the words that make up an EXTNAME is among `words`."""
     return any(words.fullmatch(part) for part in re.split(r"[^A-Z0-9]+", name.upper()))

@@ -207,7 +207,7 @@ def reconstructions(
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):
         left = margin + i * (cell + gap)
         picture = _mosaic(pictures[:, None])
-        # Of small pictures the lines between rows are a good part: without them a cell is square.
+        # Lines between rows are a good part of small pictures: without them a cell is square.
         width = cell * rows * pictures.shape[1] / len(picture)
         axes = _axes(figure, left, foot, width, rows * cell)
         drawn = _draw(axes, picture, colours, norm)

@@ -18,12 +18,12 @@ BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results
 
 
 def is_result(name: str) -> bool:
-    """Whether a run gives this name to a file or folder in its own folder."""
+    """Tell whether a run gives this name to a file or folder in its own folder."""
     return name in (*RESULTS, GALAXIES, SHEETS, HELD_OUT) or bool(BEFORE.fullmatch(name))
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether a run has written its results, or the galaxies it prepared, into a folder."""
+    """Tell whether a run has written its results, or the galaxies it prepared, into a folder."""
     from layerkit.galaxy.sources import is_prepared
 
     finished = (folder / METRICS).is_file() and (folder / REPORT).is_file()

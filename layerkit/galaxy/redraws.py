@@ -51,7 +51,7 @@ class LatentCoverage(NamedTuple):
 
     @property
     def tells(self) -> bool:
-        """Whether there are pictures enough to choose a temperature by."""
+        """Tell whether there are pictures enough to choose a temperature by."""
         return len(self.kept) >= FEWEST
 
     @property

@@ -69,7 +69,7 @@ class Source(Protocol):
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
-    """Whether `path` is an HDF5 file that `prepare` wrote, of this format version or another."""
+    """Tell whether `path` is an HDF5 file that `prepare` wrote, of any format version."""
     if path is None:
         return False
     path = Path(path)

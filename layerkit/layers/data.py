@@ -154,7 +154,7 @@ class Data(Layer):
     resident: list[Array] | None = None
 
     def can_use_kernels(self) -> bool:
-        """Whether batches can be brought to the GPU ahead of time."""
+        """Tell whether batches can be brought to the GPU ahead of time."""
         return overrides(type(self), "host", ("fetch",))
 
     @property

@@ -72,7 +72,7 @@ class Neuron(Layer):
         return FUNCTIONS % self.cuda()
 
     def can_use_kernels(self) -> bool:
-        """Whether the activation is written in CUDA."""
+        """Tell whether the activation is written in CUDA."""
         return self.functions() is not None
 
     def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:

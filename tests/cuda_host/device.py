@@ -109,7 +109,7 @@ class Memory:
         state.memory[self.ptr] = self
 
     def holds(self, address: int, size: int = 1) -> bool:
-        """Whether these bytes are part of it."""
+        """Tell whether these bytes are part of it."""
         return self.ptr <= address and address + size <= self.ptr + self.size
 
 
@@ -158,7 +158,7 @@ def alloc_pinned_memory(size: int) -> np.ndarray:
 
 
 def is_pinned(array: np.ndarray) -> bool:
-    """Whether an array of the host is in page-locked memory."""
+    """Tell whether an array of the host is in page-locked memory."""
     first = array.ctypes.data
     return any(
         start <= first and first + array.nbytes <= start + memory.nbytes
@@ -262,7 +262,7 @@ class Stream:
         return Graph(capture.work)
 
     def is_capturing(self) -> bool:
-        """Whether work is recorded."""
+        """Tell whether work is recorded."""
         return self.capture is not None
 
     def record(self, event: Event | None = None) -> Event:
@@ -314,7 +314,7 @@ class Event:
 
     @property
     def done(self) -> bool:
-        """Whether what came before it is done: all is done at once."""
+        """Tell whether what came before it is done: all is done at once."""
         self.synchronize()
         return True
 

@@ -245,12 +245,12 @@ def snapshot(net: lk.Net) -> dict[str, np.ndarray]:
 
 
 def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    """Whether two sets of parameters are one, bit for bit."""
+    """Tell whether two sets of parameters are one, bit for bit."""
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=True) for k in a)
 
 
 def close(a: Any, b: Any, tolerance: float) -> bool:
-    """Whether two numbers or arrays agree, relative to the largest."""
+    """Tell whether two numbers or arrays agree, relative to the largest."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return bool(np.array_equal(np.isfinite(a), np.isfinite(b)))
