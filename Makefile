@@ -42,8 +42,8 @@ test: lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-random: $(VENV)/dev
-	for run in 1 2 3; do env -u LAYERKIT_TEST_SEED LAYERKIT_FUZZ_SEED=random \
-		$(BIN)/python -m pytest -q || exit 1; done
+	for run in 1 2 3; do LAYERKIT_TEST_SEED=random LAYERKIT_FUZZ_SEED=random \
+		$(BIN)/python -m pytest -q -n auto --dist loadfile || exit 1; done
 
 FUZZ ?= 10
 SEED ?= random

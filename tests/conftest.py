@@ -13,8 +13,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
 
 @pytest.fixture
 def rng(request):
-    """Fresh random numbers in every run; LAYERKIT_TEST_SEED repeats those of a failed one."""
-    seed = int(os.environ.get("LAYERKIT_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
+    """Random numbers from a fixed seed, or from LAYERKIT_TEST_SEED, a number or "random"."""
+    seed = os.environ.get("LAYERKIT_TEST_SEED") or "0"
+    seed = np.random.SeedSequence().entropy % 2**32 if seed == "random" else int(seed)
     print(f"LAYERKIT_TEST_SEED={seed}")
     return np.random.default_rng(seed)
 
