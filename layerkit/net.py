@@ -20,7 +20,7 @@ from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
-from layerkit.blob import Arena, Blob, Parameter, ReboundError
+from layerkit.blob import Arena, Blob, Parameter
 from layerkit.display import html_table
 from layerkit.engines import cpu
 from layerkit.engines.base import ArrayEngine, Make, Runner, call_layer

@@ -73,7 +73,7 @@ def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
         top: rng.standard_normal((rows, *net.blobs[top].shape))
         for layer in net.layers.values() for top in layer.tops if net.blobs[top].diff is not None
     }
-    for weights in (weights, {}, {}):
+    for given in (weights, {}, {}):
         values = []
         for net in pair:
             for blob in net.blobs.values():
@@ -84,7 +84,7 @@ def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
                 if p.diff is not None:
                     p.diff.fill(np.nan)
             values.append(net.forward(**inputs))
-            net.backward(**weights)
+            net.backward(**given)
         assert_alike(pair, values, dtype)
     return pair
 
@@ -516,7 +516,8 @@ def test_a_step_of_the_net_files_is_calls_of_kernels_alone(file, rng):
         solver.step(x=x)
     for way, programs in solver.plan().programs.items():
         (program,) = programs.values()
-        assert len(program.parts) == 1 and len(program.parts[0]) > 1, way
+        assert len(program.parts) == 1, way
+        assert len(program.parts[0]) > 1, way
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.has_kernels], ids=lambda case: case.id)
@@ -593,10 +594,9 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
     rows, index, out = rng.random((4, 9)), np.zeros(2, np.int64), np.zeros((2, 9))
     program = cpu.Program(KERNELS)
     with program:
-        for name in ("x", "y"):
+        for name, numbers in (("x", index.copy()), ("y", index)):
             program.record(
-                True, net.layers[name], KERNELS.gather, rows, index if name == "y" else index.copy(),
-                out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0, way="forward",
+                True, net.layers[name], KERNELS.gather, rows, numbers, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0, way="forward",
             )
     out[:] = 0
     program.run()
@@ -621,7 +621,8 @@ def test_an_error_while_calls_are_recorded_leaves_nothing_behind(rng):
     assert not programs
     net.engine.repeat(programs, "key", calls)
     KERNELS.fill(np.zeros(3), np.ones(1))
-    assert len(programs["key"].parts[0]) == 0 and made == [1, 1]
+    assert len(programs["key"].parts[0]) == 0
+    assert made == [1, 1]
 
 
 # Solvers.
@@ -859,7 +860,8 @@ def test_kernels_read_nothing_beyond_their_arrays(rng):
         ("gather", f, i, f.copy(), 1, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f[:, ::-1], i, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("reparameterize", f, f[:3], f, f, 0, np.zeros(3, np.uint64)),
-        ("reparameterize", f, f, f, f, 0, np.zeros(3)), ("resample", f, f[:, :2], 3, 1.0, 1.0, 1.0, False, f[:, :6], f),
+        ("reparameterize", f, f, f, f, 0, np.zeros(3)),
+        ("resample", f, f[:, :2], 3, 1.0, 1.0, 1.0, False, f[:, :6], f),
         ("resample", f, f[:, :2].copy(), 3, 1.0, 1.0, 1.0, False, np.ones((4, 5)), f),
         ("resample", f, np.ones((4, 5)), 3, 1.0, 1.0, 1.0, False, np.ones((4, 6)), f),
         ("measure_poses", f[None], 3.0, 1.0, 1.0, 1.0, 1.0, f[:1]),

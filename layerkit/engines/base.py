@@ -40,7 +40,7 @@ class Runner:
             they are, so that an engine can make the calls again by itself.
     """
 
-    recordable: ClassVar[bool] = False
+    recordable = False
     backward_bottoms: Any = None
     gradient_bound: Any = None
     backward_update: Any = None

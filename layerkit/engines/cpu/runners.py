@@ -117,7 +117,7 @@ class Dense(KernelRunner):
         return straight(self.layer.neuron)
 
     def bound_gradient(self, bottoms: list[Blob], tops: list[Blob], bound: Array) -> None:
-        """Fill `bound`: an element of dW is a sum over n examples of x d, one of db the sum of d."""
+        """Fill `bound`: an element of dW is a sum over n examples of x d, one of db that of d."""
         slope, neuron = straight(self.layer.neuron)
         d = self.layer.before.data if neuron else tops[0].diff
         self.kernels.gradient_bound(bottoms[0].data, d, slope, bound)
