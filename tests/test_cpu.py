@@ -596,7 +596,8 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
     with program:
         for name, numbers in (("x", index.copy()), ("y", index)):
             program.record(
-                True, net.layers[name], KERNELS.gather, rows, numbers, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0, way="forward",
+                True, net.layers[name], KERNELS.gather, rows, numbers, out, 0, 1.0,
+                np.zeros((0, 0)), 0, 0, 0, way="forward",
             )
     out[:] = 0
     program.run()
