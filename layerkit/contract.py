@@ -8,10 +8,10 @@ changes no result: a call that keeps the contract overwrites all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
+from layerkit.blob import Blob, ReboundError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 
@@ -44,6 +44,23 @@ def backward(
         (f"the diff of its top {top.name!r}", top.diff) for top in tops
     ]
     _checked("backward", layer, call, bottoms, tops, fills, keeps)
+
+
+def make(layer: Layer, call: Callable[..., Any], *arguments: Any, way: str = "forward") -> None:
+    """Make a call of a layer; what goes wrong names the layer."""
+    try:
+        result = call(*arguments)
+    except (ReboundError, MemoryError) as error:
+        failed(layer, error)
+    if result is not None:
+        returned(layer, way, result)
+
+
+def failed(layer: Layer, error: Exception) -> NoReturn:
+    """Say in whose call there was no memory left, or an array had been replaced."""
+    if isinstance(error, MemoryError):
+        layer.fail(NO_MEMORY)
+    layer.breaks(str(error))
 
 
 def returned(layer: Layer, way: str, result: Any) -> None:
@@ -79,9 +96,7 @@ def _checked(
         bits, mark = _bits(array)
         bits[...] = mark
     blobs = [*bottoms, *tops]
-    result = call(bottoms, tops)
-    if result is not None:
-        returned(layer, way, result)
+    make(layer, call, bottoms, tops, way=way)
     if [*map(id, bottoms), *map(id, tops)] != [id(blob) for blob in blobs]:
         layer.breaks(f"{way} replaced a blob in its lists; write into the blob's arrays instead")
     for what, array in fills:

@@ -13,7 +13,7 @@ import numpy as np
 
 from layerkit import contract
 from layerkit.backends.base import Array
-from layerkit.blob import Blob, ReboundError
+from layerkit.blob import Blob
 from layerkit.errors import NetError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
@@ -91,17 +91,12 @@ class Inference:
                     buffer.resize(rows)
             with net.run.looking(sample):
                 net.set_clock()
-                try:
-                    for layer, bottoms, tops in self.calls:
-                        call: contract.Call = net.runners[layer.name].forward
-                        if not self.checked:
-                            contract.forward(layer, call, bottoms, tops, diffs=False)
-                        elif (result := call(bottoms, tops)) is not None:
-                            contract.returned(layer, "forward", result)
-                except ReboundError as error:
-                    layer.breaks(str(error))
-                except MemoryError:
-                    layer.fail(contract.NO_MEMORY)
+                for layer, bottoms, tops in self.calls:
+                    call: contract.Call = net.runners[layer.name].forward
+                    if self.checked:
+                        contract.make(layer, call, bottoms, tops)
+                    else:
+                        contract.forward(layer, call, bottoms, tops, diffs=False)
         finally:
             self.mirror.exchange(layers)
             for layer, attributes in zip(layers, kept, strict=True):

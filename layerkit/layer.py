@@ -79,6 +79,7 @@ class Run:
         self._passes = self._looks = 0
         self.sample = True
         self.device: Device | None = None
+        self._clock = np.zeros(3, np.uint64)
 
     @property
     def passes(self) -> int:
@@ -88,6 +89,14 @@ class Run:
     @passes.setter
     def passes(self, number: int) -> None:
         self._passes, self._looks = number, 0
+
+    def clock(self) -> Array:
+        """Bring up to date what kernels read: an array of seed, pass, and whether to sample.
+
+        It is one array for good, of which recorded calls keep hold.
+        """
+        self._clock[:] = self.seed % 2**64, self._passes, self.sample
+        return self._clock
 
     def memory(self) -> int:
         """Return how many bytes the net's arrays can have: what is free, or all of a GPU's."""

@@ -20,10 +20,10 @@ from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
-from layerkit.blob import Arena, Blob, Parameter, ReboundError
+from layerkit.blob import Arena, Blob, Parameter
 from layerkit.display import html_table
 from layerkit.engines import cpu
-from layerkit.engines.base import ArrayEngine
+from layerkit.engines.base import ArrayEngine, Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
@@ -97,6 +97,7 @@ class Forward(NamedTuple):
     call: Callable[[list[Blob], list[Blob]], None]
     bottoms: list[Blob]
     tops: list[Blob]
+    recordable: bool
 
 
 class Backward(NamedTuple):
@@ -106,6 +107,7 @@ class Backward(NamedTuple):
     call: Callable[[list[Blob], list[Blob]], None]
     bottoms: list[Blob]
     tops: list[Blob]
+    recordable: bool
     gathers: list[tuple[Blob, list[Blob]]]
 
 
@@ -119,6 +121,7 @@ class Plan:
         updated: names of these parameters.
         forward_checked, backward_checked: whether a first pass has shown that the layers keep their
             contract with the net.
+        programs: what engines keep to make these calls again; see ArrayEngine.repeat.
     """
 
     forward: list[Forward] = field(default_factory=list)
@@ -128,6 +131,9 @@ class Plan:
     updated: set[str] = field(default_factory=set)
     forward_checked: bool = False
     backward_checked: bool = False
+    programs: dict[str, dict[Any, Any]] = field(
+        default_factory=lambda: {"forward": {}, "backward": {}, "look": {}, "update": {}}
+    )
 
     def __repr__(self) -> str:
         return (
@@ -246,7 +252,12 @@ class Net:
         ]
         self._inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
         self._means = self.backend.zeros((len(self.reported),), "float64")
-        self._each_mean = [self._means[i : i + 1].reshape(()) for i in range(len(self.reported))]
+        self._each_mean = [self._means[i : i + 1] for i in range(len(self.reported))]
+        self._shares = np.zeros((len(self.reported), 1))
+        self._settings = [
+            runner.settings for runner in self.runners.values()
+            if type(runner).settings is not Runner.settings
+        ]
         self._mirror = Mirror(self)
         self._inferences: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
         self._rows = batch_size
@@ -555,8 +566,6 @@ class Net:
     def _objective(self) -> float:
         total = 0.0
         if self.reported:
-            for layer, mean in zip(self.reported, self._each_mean, strict=True):
-                self.xp.mean(self.blobs[layer.tops[0]].data, dtype="float64", out=mean)
             for layer, mean in zip(self.reported, self.backend.to_host(self._means), strict=True):
                 if layer.is_loss:
                     self.losses[layer.name] = float(mean)
@@ -628,7 +637,7 @@ class Net:
             if both and layer.name in backward and tops[0].name not in read:
                 plan.losses.add(layer.name)
                 call, (bottoms, tops) = runner.forward_backward, backward[layer.name]
-            plan.forward.append(Forward(layer, call, bottoms, tops))
+            plan.forward.append(Forward(layer, call, bottoms, tops, runner.recordable))
         for layer, bottoms, tops, gathers in self._backward:
             runner = self.runners[layer.name]
             call = runner.backward
@@ -637,10 +646,14 @@ class Net:
             if update is not None and plain and runner.backward_update is not None:
                 plan.updated.update(p.name for p in own)
                 change = functools.partial(runner.backward_update, update=update)
-                plan.updates.append(Backward(layer, change, bottoms, tops, []))
+                plan.updates.append(
+                    Backward(layer, change, bottoms, tops, runner.recordable, [])
+                )
                 call = runner.backward_bottoms
             if layer.name not in plan.losses:
-                plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
+                plan.backward.append(
+                    Backward(layer, call, bottoms, tops, runner.recordable, gathers)
+                )
         return plan
 
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
@@ -651,19 +664,20 @@ class Net:
         if self.run.device is not None:
             self.set_clock()
             self.prepare()
-        try:
-            for layer, call, bottoms, tops in plan.forward:
-                diffs = layer.name in plan.losses
-                if diffs:
-                    tops[0].diff.fill(layer.weight / self._rows)
-                if not plan.forward_checked:
-                    contract.forward(layer, call, bottoms, tops, diffs)
-                elif (result := call(bottoms, tops)) is not None:
-                    contract.returned(layer, "forward", result)
-        except ReboundError as error:
-            layer.breaks(str(error))
-        except MemoryError:
-            layer.fail(contract.NO_MEMORY)
+        for layer, _, _, tops, _ in plan.forward:
+            if layer.name in plan.losses:
+                tops[0].diff.fill(layer.weight / self._rows)
+
+        def calls(make: Make) -> None:
+            for layer, call, bottoms, tops, recordable in plan.forward:
+                make(recordable, layer, call, bottoms, tops, way="forward")
+            for layer, mean in zip(self.reported, self._each_mean, strict=True):
+                self.engine.mean(self.blobs[layer.tops[0]].data, mean)
+
+        if plan.forward_checked:
+            self.engine.repeat(plan.programs["forward"], self.program_key(), calls)
+        else:
+            calls(functools.partial(self._check_forward, plan.losses))
         plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
@@ -671,24 +685,28 @@ class Net:
 
     def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
         """A backward pass by a plan."""
-        try:
-            for layer, call, bottoms, tops, gathers in plan.backward:
+        losses = [call for call in plan.backward if call.layer.is_loss]
+        shares = self._shares[: len(losses)]
+        shares[:, 0] = [call.layer.weight / self._rows for call in losses]
+        share_of = {call.layer.name: share for call, share in zip(losses, shares, strict=True)}
+
+        def calls(make: Make) -> None:
+            for layer, call, bottoms, tops, recordable, gathers in plan.backward:
                 for top, branches in gathers:
-                    self._gather(top.diff, branches)
+                    self.engine.add_up([b.diff for b in branches], top.diff)
                 if layer.is_loss:
-                    tops[0].diff += layer.weight / self._rows
-                if diffs:
-                    for top in tops:
-                        if top.name in diffs:
-                            top.diff += diffs[top.name]
-                if not plan.backward_checked:
-                    contract.backward(layer, call, bottoms, tops, plan.updated)
-                elif (result := call(bottoms, tops)) is not None:
-                    contract.returned(layer, "backward", result)
-        except ReboundError as error:
-            layer.breaks(str(error))
-        except MemoryError:
-            layer.fail(contract.NO_MEMORY)
+                    self.engine.add_number(share_of[layer.name], tops[0].diff)
+                for top in tops:
+                    if top.name in diffs:
+                        top.diff += diffs[top.name]
+                make(recordable, layer, call, bottoms, tops, way="backward")
+
+        if not plan.backward_checked:
+            calls(functools.partial(self._check_backward, plan.updated))
+        elif diffs:
+            calls(call_layer)
+        else:
+            self.engine.repeat(plan.programs["backward"], self.program_key(), calls)
         plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
@@ -698,14 +716,24 @@ class Net:
             if p.trainable and p.l2:
                 p.diff += p.l2 * p.data
 
-    def _gather(self, diff: Array, branches: list[Blob]) -> None:
-        """diff = the sum over a blob's readers, zero where nobody reads it."""
-        if not branches:
-            diff.fill(0)
-            return
-        self.xp.add(branches[0].diff, branches[1].diff, out=diff)
-        for branch in branches[2:]:
-            diff += branch.diff
+    def program_key(self) -> tuple[Any, ...]:
+        """Return all but the plan that decides what calls of layers do: rows and settings."""
+        self.run.clock()
+        return self._rows, *[settings() for settings in self._settings]
+
+    @staticmethod
+    def _check_forward(
+        losses: set[str], recordable: bool, layer: Layer, call: Any, bottoms: list[Blob],
+        tops: list[Blob], way: str,
+    ) -> None:
+        contract.forward(layer, call, bottoms, tops, layer.name in losses)
+
+    @staticmethod
+    def _check_backward(
+        updated: set[str], recordable: bool, layer: Layer, call: Any, bottoms: list[Blob],
+        tops: list[Blob], way: str,
+    ) -> None:
+        contract.backward(layer, call, bottoms, tops, updated)
 
     @QUIET
     @serialised

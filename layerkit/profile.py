@@ -142,7 +142,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     alone = [_time(lambda: solver.step(**inputs)) for _ in range(iterations)]
     plan = solver.plan()
     parts = (("forward", plan.forward), ("backward", plan.backward), ("update", plan.updates))
-    kept = [list(part) for _, part in parts]
+    kept, programs = [list(part) for _, part in parts], plan.programs
     record, solver.record = solver.record, False  # a recorded step shows no parts
     marks: list[float] = []  # the times before and after each call of one step
 
@@ -156,7 +156,8 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
         return run
 
     for _, part in parts:
-        part[:] = [c._replace(call=timed(c.call)) for c in part]
+        part[:] = [c._replace(call=timed(c.call), recordable=False) for c in part]
+    plan.programs = {way: {} for way in programs}
     measured = []
     try:
         for _ in range(iterations):
@@ -167,6 +168,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     finally:
         for (_, part), calls_before in zip(parts, kept, strict=True):
             part[:] = calls_before
+        plan.programs = programs
         solver.record = record
 
     # Times of a step alternate: outside a layer, inside one, outside, ...

@@ -51,28 +51,46 @@ def both(layers, batch_size, seed, **settings):
 
 
 def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
-    """Forward and backward by kernels and array code, with diffs poisoned beforehand."""
+    """Forward and backward by kernels and array code, with diffs poisoned beforehand.
+
+    The first pass also checks the contract, and takes diffs; the second records what it calls,
+    and the third makes these calls again.
+    """
     rows = len(next(iter(inputs.values())))
     seed = int(rng.integers(2**31))
-    pair = both(layers, batch_size or rows, seed, dtype=dtype, **{"gradients": "all", **settings})
-    read = {b for layer in pair[0].layers.values() for b in layer.bottoms}
-    ends = [name for name in pair[0].blobs if name not in read]
-    weights = {}
-    values = []
-    for net in pair:
-        for blob in net.blobs.values():
-            blob._data.fill(np.nan)
-            if blob._diff is not None:
-                blob._diff.fill(np.nan)
-        for p in net.params.values():
-            if p.diff is not None:
-                p.diff.fill(np.nan)
-        values.append(net.forward(**inputs))
-        for name in ends:
-            blob = net.blobs[name]
-            if blob.diff is not None:
-                weights.setdefault(name, rng.standard_normal(blob.data.shape))
-        net.backward(**weights)
+    settings = {"dtype": dtype, "gradients": "all", **settings}
+    net = lk.Net(layers, batch_size=rows, **settings)
+    read = {b for layer in net.layers.values() for b in layer.bottoms}
+    ends = [x for x in net.layers.values() if not x.is_loss and read.isdisjoint(x.tops)]
+    for top in [top for layer in ends for top in layer.tops if net.gradients != "none"]:
+        layers = [
+            *layers, L.Input(f"{top} target", shape=net.blobs[top].shape),
+            L.SquareLoss(f"{top} loss", top, f"{top} target", weight=0.3),
+        ]
+        inputs[f"{top} target"] = rng.standard_normal((rows, *net.blobs[top].shape))
+    pair = both(layers, batch_size or rows, seed, **settings)
+    weights = {
+        top: rng.standard_normal((rows, *net.blobs[top].shape))
+        for layer in net.layers.values() for top in layer.tops if net.blobs[top].diff is not None
+    }
+    for given in (weights, {}, {}):
+        values = []
+        for net in pair:
+            for blob in net.blobs.values():
+                blob._data.fill(np.nan)
+                if blob._diff is not None:
+                    blob._diff.fill(np.nan)
+            for p in net.params.values():
+                if p.diff is not None:
+                    p.diff.fill(np.nan)
+            values.append(net.forward(**inputs))
+            net.backward(**given)
+        assert_alike(pair, values, dtype)
+    return pair
+
+
+def assert_alike(pair, values, dtype):
+    """All that two passes have left behind."""
     tolerance = TOLERANCE[dtype]
     assert values[0] == pytest.approx(values[1], rel=1e-5 if dtype == "float32" else 1e-12)
     for kind in ("blobs", "params"):
@@ -85,7 +103,6 @@ def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
                     np.testing.assert_allclose(
                         a / size, b / size, err_msg=f"{what} of {name}", **tolerance
                     )
-    return pair
 
 
 # The layers.
@@ -396,7 +413,8 @@ def test_philox_is_that_of_the_array_code(rng):
     seed, stream, step = (int(n) for n in rng.integers(2**62, size=3))
     stream %= 2**32
     zeros, scaled, numbers = np.zeros((3, 40))
-    KERNELS.reparameterize(zeros, zeros, scaled, numbers, True, seed, stream, step)
+    clock = np.array([seed, step, True], np.uint64)
+    KERNELS.reparameterize(zeros, zeros, scaled, numbers, stream, clock)
     np.testing.assert_allclose(numbers, philox.normal(np, (40,), seed, stream, step), rtol=1e-12)
     rows = np.arange(8.0)[None]  # each is its own place in the table of a symmetry
     table = np.array([np.roll(np.arange(8), k) for k in range(8)])
@@ -485,6 +503,127 @@ def test_a_subclass_is_run_by_its_own_array_code(rng):
 def test_kernels_is_auto_or_array():
     with pytest.raises(lk.errors.NetError, match="kernels must be one of 'auto', 'array'"):
         lk.Net([L.Input("x", shape=())], kernels="fast")
+
+
+# Programs: calls that are made again without Python in between.
+
+
+@pytest.mark.parametrize("file", sorted(GALAXY.parent.glob("*.py")), ids=lambda file: file.stem)
+def test_a_step_of_the_net_files_is_calls_of_kernels_alone(file, rng):
+    net = lk.Net(lk.load_net(file), batch_size=2)
+    solver, x = lk.Adam(net, 1e-4), rng.random((2, 4761))
+    for _ in range(3):
+        solver.step(x=x)
+    for way, programs in solver.plan().programs.items():
+        (program,) = programs.values()
+        assert len(program.parts) == 1, way
+        assert len(program.parts[0]) > 1, way
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.has_kernels], ids=lambda case: case.id)
+def test_settings_that_change_between_passes_are_obeyed(case, rng):
+    arrays = case.draw(rng, 4)
+    pair = [case.net(rng, arrays, kernels=kernels, seed=5) for kernels in ("auto", "array")]
+    top = pair[0].layers["y"].tops[0]
+    diffs = {} if pair[0].layers["y"].is_loss else {top: rng.random(pair[0].blobs[top].data.shape)}
+    for factor in (1, 1.5, 0.7):
+        for net in pair:
+            layer = net.layers["y"]
+            for thing in (layer, getattr(layer, "neuron", None)):
+                for name, value in vars(thing).items() if thing else ():
+                    if type(value) is float and name in type(thing).rules():
+                        setattr(thing, name, min(1.0, value * factor) if name == "turns" else
+                                value * factor)
+        for _ in range(3):
+            values = []
+            for net in pair:
+                values.append(net.forward(**arrays))
+                if pair[0].layers["y"].is_metric:
+                    continue
+                net.backward(**diffs)
+            assert_alike(pair, values, "float64")
+
+
+def test_weights_of_losses_rows_and_frozen_layers_change_between_steps(rng, monkeypatch):
+    monkeypatch.setattr(runners, "LARGE", 1)
+    nets = both(small_vae(), 6, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    changes = [
+        lambda net: None, lambda net: setattr(net.layers["kl"], "weight", 0.2),
+        lambda net: net.freeze("g1"), lambda net: net.unfreeze("g1"),
+        lambda net: setattr(net.params["g1/weight"], "l2", 0.3),
+        lambda net: setattr(net.run, "seed", 77),
+    ]
+    for change in changes:
+        for net in nets:
+            change(net)
+        for rows in (6, 2, 6, 6, 2):
+            x = rng.random((rows, 600))
+            losses = [solver.step(x=x) for solver in solvers]
+            np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    for name, p in nets[1].params.items():
+        np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-7, atol=1e-10)
+
+
+class Halves(L.Tanh):
+    """Array code of a user's own, in the middle of a net."""
+
+    def activate(self, xp, x, y):
+        xp.multiply(x, 0.5, out=y)
+
+    def differentiate(self, xp, y, dy, dx):
+        xp.multiply(dy, 0.5, out=dx)
+
+
+def test_array_code_between_kernels_is_called_in_its_place(rng):
+    layers = [
+        L.Input("x", shape=(5,)), L.Dense("h", "x", units=7, neuron="relu"), Halves("s", "h"),
+        L.Dense("y", "s", units=4, neuron="tanh"), L.Input("t", shape=(4,)),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    inputs = {"x": rng.standard_normal((3, 5)), "t": rng.standard_normal((3, 4))}
+    pair = compare(layers, rng, inputs, "float64")
+    solvers = [lk.Adam(net, 1e-2) for net in pair]
+    for _ in range(5):
+        losses = [solver.step(**inputs) for solver in solvers]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+
+
+def test_a_recorded_call_that_fails_names_its_layer(rng):
+    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], batch_size=1)
+    rows, index, out = rng.random((4, 9)), np.zeros(2, np.int64), np.zeros((2, 9))
+    program = cpu.Program(KERNELS)
+    with program:
+        for name, numbers in (("x", index.copy()), ("y", index)):
+            program.record(
+                True, net.layers[name], KERNELS.gather, rows, numbers, out, 0, 1.0,
+                np.zeros((0, 0)), 0, 0, 0, way="forward",
+            )
+    out[:] = 0
+    program.run()
+    np.testing.assert_array_equal(out, rows[[0, 0]])
+    index[1] = 4
+    with pytest.raises(lk.errors.ContractError, match="layer 'y'"):
+        program.run()
+
+
+def test_an_error_while_calls_are_recorded_leaves_nothing_behind(rng):
+    """The call is made again as if for the first time, and other kernels are not recorded."""
+    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], batch_size=1)
+    programs, made = {}, []
+
+    def calls(make):
+        make(True, net.layers["y"], made.append, 1, way="forward")
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        net.engine.repeat(programs, "key", calls)
+    assert not programs
+    net.engine.repeat(programs, "key", calls)
+    KERNELS.fill(np.zeros(3), np.ones(1))
+    assert len(programs["key"].parts[0]) == 0
+    assert made == [1, 1]
 
 
 # Solvers.
@@ -713,13 +852,20 @@ def test_kernels_read_nothing_beyond_their_arrays(rng):
     f, i = rng.random((4, 9)), np.zeros(4, np.int64)
     for kernel, *arrays in [
         ("multiply", f, f, f, False), ("update", 1, f, f[:3], f, f, np.ones(8)),
-        ("update", 1, f, f, f, f, np.ones(7)), ("copy", f[:3], f), ("magnitude", f.T),
+        ("update", 1, f, f, f, f, np.ones(7)), ("copy", f[:3], f), ("magnitude", f.T, f[0, :1]),
+        ("magnitude", f, f[0]), ("mean", f.T, f[0, :1]), ("fill", f, f[0]), ("add", f, f[:3], f),
+        ("add_number", f.T, f[0, :1]), ("multiply_elements", f, f.astype("f4"), f),
+        ("copy_rows", f, f[:, 1:]), ("copy_rows", f.T, f.T), ("gradient_bound", f, f, 1.0, f[0]),
         ("gather", f, i + 4, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f, i - 1, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f, i, f.copy(), 1, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f[:, ::-1], i, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
-        ("reparameterize", f, f[:3], f, f, True, 0, 0, 0), ("resample", f, f[:, :6], 3, f),
-        ("resample", f, np.ones((4, 5)), 3, f), ("levels", f[None], 3.0, f[0]),
+        ("reparameterize", f, f[:3], f, f, 0, np.zeros(3, np.uint64)),
+        ("reparameterize", f, f, f, f, 0, np.zeros(3)),
+        ("resample", f, f[:, :2], 3, 1.0, 1.0, 1.0, False, f[:, :6], f),
+        ("resample", f, f[:, :2].copy(), 3, 1.0, 1.0, 1.0, False, np.ones((4, 5)), f),
+        ("resample", f, np.ones((4, 5)), 3, 1.0, 1.0, 1.0, False, np.ones((4, 6)), f),
+        ("measure_poses", f[None], 3.0, 1.0, 1.0, 1.0, 1.0, f[:1]),
         ("dense_forward", f, f.T, f[0], 1.0, f), ("divergence", f, f, f, f, f[0]),
         ("gaussian", f, f, f.astype("f4"), 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
         ("gaussian", f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),

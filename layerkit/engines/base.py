@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.layer import Layer
+
+Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
+
+
+def call_layer(
+    recordable: bool, layer: Layer, call: Callable[..., Any], *arguments: Any, way: str
+) -> None:
+    """Make a call of a layer from Python, whether or not it could be recorded."""
+    contract.make(layer, call, *arguments, way=way)
 
 
 class Runner:
@@ -22,11 +33,14 @@ class Runner:
             that is known beforehand.  None where they are called one after the other.
         backward_update: changes the parameters by diffs that never reach memory, given bottoms,
             tops and an Update; called after `backward_bottoms`, which is like `backward` without
-            the parameters' diffs, and `gradient_bound`, which returns a number that no element of
-            those diffs exceeds in magnitude (infinity or NaN if there is none).  None where diffs
-            are filled and the solver follows them.
+            the parameters' diffs, and `gradient_bound`, which fills a float64 array of one number
+            with one that no element of those diffs exceeds in magnitude (infinity or NaN if there
+            is none).  None where diffs are filled and the solver follows them.
+        recordable: whether all that these methods do are calls of kernels on arrays that stay where
+            they are, so that an engine can make the calls again by itself.
     """
 
+    recordable = False
     backward_bottoms: Any = None
     gradient_bound: Any = None
     backward_update: Any = None
@@ -36,6 +50,10 @@ class Runner:
         self.forward: Any = layer.forward
         self.backward: Any = layer.backward
         self.forward_backward: Any = layer.forward_backward
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the settings of the layer that recorded calls hold, and that may change."""
+        return ()
 
 
 @dataclass
@@ -76,15 +94,47 @@ class ArrayEngine:
         """Return what runs this layer."""
         return Runner(layer)
 
+    def repeat(self, programs: dict[Any, Any], key: Any, calls: Callable[[Make], None]) -> None:
+        """Make calls of layers that are repeated step by step; here one by one, from Python.
+
+        Args:
+            programs: of this net or solver, a dictionary for the engine to keep what it needs.
+            key: all that decides the calls and their arguments.
+            calls: given `make`, does all that there is to do by `make(recordable, layer, call,
+                *arguments, way=)` and by methods of the engine, in an order that depends on `key`
+                alone.
+        """
+        calls(call_layer)
+
     def flushed(self) -> AbstractContextManager[None]:
         """Make a `with` block in which denormal numbers count as zero; here they stay."""
         return nullcontext()
 
+    def largest(self, array: Array, found: np.ndarray) -> None:
+        """Fill `found`, float64 of one number, with the largest |a|; NaN where there is one."""
+        found[...] = 0
+        if array.size:
+            found[...] = max(abs(float(self.xp.max(array))), abs(float(self.xp.min(array))))
+
     def magnitude(self, array: Array) -> float:
-        """Return the largest |a| of an array of any shape; NaN where it holds one."""
-        if not array.size:
-            return 0.0
-        return max(abs(float(self.xp.max(array))), abs(float(self.xp.min(array))))
+        """Return the largest |a| of an array; NaN where there is one."""
+        found = np.zeros(1)
+        self.largest(array, found)
+        return float(found[0])
+
+    def mean(self, array: Array, found: Array) -> None:
+        """Fill `found`, float64 of one number, with the mean of an array."""
+        self.xp.mean(array, dtype="float64", out=found.reshape(()))
+
+    def add_up(self, diffs: Sequence[Array], out: Array) -> None:
+        """Compute out = the sum of the diffs, zero where there are none."""
+        out.fill(0)
+        for diff in diffs:
+            out += diff
+
+    def add_number(self, number: np.ndarray, out: Array) -> None:
+        """Add number[0], float64, to every element."""
+        out += float(number[0])
 
     def formula(self, name: str | None) -> int:
         """Return the number of a solver's formula, 0 where the engine does not have it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from layerkit.backends.base import Array
@@ -67,20 +66,20 @@ class ImagePose(PoseLayer):
         """Moments, and the numbers u that stand for them."""
         image = bottoms[0].data.reshape(-1, self.side, self.side)
         light = self.xp.maximum(image - self._level(image)[:, None, None], 0)
+        self._measure(light, tops[0].data)
 
-        def moments(x: Array, y: Array, width: Array) -> Array:
-            by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
-            return self.xp.matmul(self._window(y, width), by_row)
+    def _moments(self, light: Array, x: Array, y: Array, width: Array) -> Array:
+        """Sums (n, 4, 4) of window * (Y - y)^i * (X - x)^j * light."""
+        by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
+        return self.xp.matmul(self._window(y, width), by_row)
 
-        self.measure(moments, tops[0].data)
-
-    def measure(self, moments: Callable[[Array, Array, Array], Array], u: Array) -> None:
-        """Fills u; moments(x, y, width)[:, i, j] sums window * (Y - y)^i * (X - x)^j * light."""
+    def _measure(self, light: Array, u: Array) -> None:
+        """Fills u by moments under a window that moves to the light."""
         xp = self.xp
         x = y = xp.zeros(len(u))
         size = xp.full(len(u), self.size)
         for _ in range(ITERATIONS):
-            moment = moments(x, y, WINDOW * size)
+            moment = self._moments(light, x, y, WINDOW * size)
             total = moment[:, 0, 0] + FAINT
             dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
             # About the centre of the light itself, lest how far it is from the window's count as

@@ -52,7 +52,7 @@ class SpatialTransform(PoseLayer):
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """y = sum over the four neighbours of each place of weight * pixel."""
         picture, y = rows(bottoms[0].data), rows(tops[0].data)
-        self.make_maps(bottoms[1].data)
+        self._make_maps(bottoms[1].data)
         _, _, corners = self._places(len(picture))
         y.fill(0)
         for place, weight in corners:
@@ -77,7 +77,7 @@ class SpatialTransform(PoseLayer):
                 ) * dy
                 for k, factor in enumerate((x, y, xp.ones_like(x))):
                     self.map_diffs.data[:, axis, k] = (d * factor).sum(axis=1)
-            self.pose_diff(bottoms[1].data, bottoms[1].diff)
+            self._pose_diff(bottoms[1].data, bottoms[1].diff)
 
     def _grid(self) -> tuple[Array, Array]:
         """x and y of every pixel, from the middle."""
@@ -117,7 +117,7 @@ class SpatialTransform(PoseLayer):
         shift = self.shift_spread * u[:, 2:]
         return scale * xp.cos(angle), scale * xp.sin(angle), shift[:, 0], shift[:, 1]
 
-    def make_maps(self, u: Array) -> None:
+    def _make_maps(self, u: Array) -> None:
         """Where to look for the pixels of the top."""
         a, b, x, y = self._similarity(u)
         maps = self.maps.data
@@ -128,7 +128,7 @@ class SpatialTransform(PoseLayer):
         else:
             maps[:, 0, 2], maps[:, 1, 2] = b * y - a * x, -b * x - a * y
 
-    def pose_diff(self, u: Array, du: Array) -> None:
+    def _pose_diff(self, u: Array, du: Array) -> None:
         """From the derivatives by the maps to those by the pose."""
         a, b, x, y = self._similarity(u)
         d: Any = self.map_diffs.data.astype("float64")

@@ -194,7 +194,7 @@ class Recorded:
             STEP, "begin_step", 1, len(net.sources()), net.rows, self._table,
             self.update.constants, device.clock,
         )
-        for _, call, bottoms, tops in self.plan.forward:
+        for _, call, bottoms, tops, _ in self.plan.forward:
             call(bottoms, tops)
         for i, (p, kind) in enumerate(self.terms):
             sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from layerkit.backends.base import Array
-from layerkit.engines.base import Update
+from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
 from layerkit.net import QUIET, Net, Plan, serialised
@@ -217,27 +217,52 @@ class Solver(Checked):
         """Make the backward pass and, once all gradients are known to be finite, the update."""
         net, limit = self.net, self.largest_gradient()
         net.run_backward(plan, {})
-        updates, spans = plan.updates, self._rest
-        if not all(
-            net.runners[x.layer.name].gradient_bound(x.bottoms, x.tops) <= limit for x in updates
-        ):
-            for layer, _, bottoms, tops, _ in updates:  # the bounds do not say: look at each number
+        updates, spans, planned = plan.updates, self._rest, self._update is not None
+        bounds, sizes = np.split(self._look(plan), [len(updates)])
+        if not (bounds <= limit).all():
+            for layer, _, bottoms, tops, *_ in updates:  # they do not say: look at each number
                 net.runners[layer.name].backward(bottoms, tops)
-            updates, spans = [], net.arena.trainable_spans()
-        diffs = [net.arena.diff[span] for span in spans]
-        sizes = [self.net.engine.magnitude(diff) for diff in diffs]
-        if not all(size <= limit for size in sizes):
+            updates, spans, planned = [], net.arena.trainable_spans(), False
+            sizes = np.array([net.engine.magnitude(net.arena.diff[span]) for span in spans])
+        if not (sizes <= limit).all():
             raise NotFiniteError(self.not_finite(loss))
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
         net.passed = False  # what the forward pass has left is of the parameters before the update
         if self.clip is not None:
-            self._clip(diffs, max(sizes, default=0.0))
-        for _, call, bottoms, tops, _ in updates:
-            call(bottoms, tops)
-        for span in spans:
-            self._update_span(span, rate)
+            self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
+
+        def calls(make: Make) -> None:
+            for layer, call, bottoms, tops, recordable, _ in updates:
+                make(recordable, layer, call, bottoms, tops, way="update")
+            for span in spans:
+                self._update_span(span, rate)
+
+        if planned:
+            net.engine.repeat(plan.programs["update"], net.program_key(), calls)
+        else:
+            calls(call_layer)
+
+    def _look(self, plan: Plan) -> np.ndarray:
+        """Bound what layers will update by, and measure the diffs that the solver follows itself.
+
+        Returns:
+            Magnitudes that no derivative exceeds, one for each layer of `plan.updates` and for each
+            span of the rest.
+        """
+        net, found = self.net, self._found
+
+        def calls(make: Make) -> None:
+            places = (found[i : i + 1] for i in range(len(found)))
+            for layer, _, bottoms, tops, recordable, _ in plan.updates:
+                bound = net.runners[layer.name].gradient_bound
+                make(recordable, layer, bound, bottoms, tops, next(places), way="update")
+            for span in self._rest:
+                net.engine.largest(net.arena.diff[span], next(places))
+
+        net.engine.repeat(plan.programs["look"], net.program_key(), calls)
+        return found
 
     @serialised
     def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
@@ -333,6 +358,7 @@ class Solver(Checked):
             self._planned = settings
             self._plan = net.plan(update)
             self._rest = net.arena.trainable_spans(self._plan.updated)
+            self._found = np.zeros(len(self._plan.updates) + len(self._rest))
         return self._plan
 
     @serialised

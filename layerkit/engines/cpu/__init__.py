@@ -10,17 +10,21 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from layerkit import contract
 from layerkit.backends.base import Array
-from layerkit.engines.base import ArrayEngine, Runner, Update
+from layerkit.blob import ReboundError
+from layerkit.engines.base import ArrayEngine, Make, Runner, Update
 from layerkit.engines.cpu import runners
 from layerkit.layer import Layer
 
+ZERO = np.zeros(1)
+PROGRAMS = 8  # that a net keeps for one thing, such as for batches of different sizes
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORMULAS = {"adam": 1, "momentum": 2}  # as numbered in updates.h
 MISSING = (
@@ -52,6 +56,56 @@ def extension() -> Any:
     return kernels
 
 
+class Program:
+    """Calls of layers that are made again, those of kernels without Python in between.
+
+    While a `with` block on it runs, the kernels that this thread calls become part of it.
+
+    Args:
+        kernels: the extension module.
+    """
+
+    def __init__(self, kernels: Any):
+        self.kernels = kernels
+        self.layers: list[Layer] = []  # whose calls they are, by label
+        self.parts: list[Any] = [kernels.Program()]  # of kernels, and calls of array code
+
+    def __enter__(self) -> Program:
+        """Start to record."""
+        self.kernels.record(self.parts[-1])
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop."""
+        self.kernels.record(None)
+
+    def record(
+        self, recordable: bool, layer: Layer, call: Callable[..., Any], *arguments: Any, way: str
+    ) -> None:
+        """Make a call of a layer, and keep it."""
+        if recordable:
+            self.parts[-1].label = len(self.layers)
+            self.layers.append(layer)
+            contract.make(layer, call, *arguments, way=way)
+            return
+        self.kernels.record(None)
+        part = functools.partial(contract.make, layer, call, *arguments, way=way)
+        part()
+        self.parts += [part, self.kernels.Program()]
+        self.kernels.record(self.parts[-1])
+
+    def run(self) -> None:
+        """Make all calls again."""
+        for part in self.parts:
+            if isinstance(part, functools.partial):
+                part()
+                continue
+            try:
+                part.run()
+            except (ReboundError, MemoryError) as error:
+                contract.failed(self.layers[part.at], error)
+
+
 class CpuEngine(ArrayEngine):
     """The engine that runs layers by compiled kernels where there are any, else by array code.
 
@@ -81,10 +135,40 @@ class CpuEngine(ArrayEngine):
         finally:
             self.kernels.restore(before)
 
-    def magnitude(self, array: Array) -> float:
-        """Return the largest |a| of an array of neighbouring elements; NaN where it holds one."""
-        found: float = self.kernels.magnitude(array)
-        return found
+    def repeat(self, programs: dict[Any, Any], key: Any, calls: Callable[[Make], None]) -> None:
+        """Make calls of layers: the first time from Python, then by a program that they make."""
+        program = programs.get(key)
+        if program is not None:
+            program.run()
+            return
+        if len(programs) >= PROGRAMS:
+            programs.clear()
+        program = Program(self.kernels)
+        with program:
+            calls(program.record)
+        programs[key] = program
+
+    def largest(self, array: Array, found: np.ndarray) -> None:
+        """Fill `found`, float64 of one number, with the largest |a|; NaN where there is one."""
+        self.kernels.magnitude(array, found)
+
+    def mean(self, array: Array, found: np.ndarray) -> None:
+        """Fill `found`, float64 of one number, with the mean of an array."""
+        self.kernels.mean(array, found)
+
+    def add_up(self, diffs: Sequence[Array], out: Array) -> None:
+        """Compute out = the sum of the diffs, at least two, or zero where there are none."""
+        if not diffs:
+            self.kernels.fill(out, ZERO)
+            return
+        total = diffs[0]
+        for diff in diffs[1:]:
+            self.kernels.add(total, diff, out)
+            total = out
+
+    def add_number(self, number: np.ndarray, out: Array) -> None:
+        """Add number[0], float64, to every element."""
+        self.kernels.add_number(out, number)
 
     def formula(self, name: str | None) -> int:
         """Return the number of a solver's formula, 0 where the engine does not have it."""

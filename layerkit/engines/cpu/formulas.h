@@ -11,15 +11,18 @@ namespace layerkit {
 namespace LAYERKIT_SET {
 
 using std::cos;
+using std::erfc;
 using std::exp;
 using std::expm1;
 using std::log;
+using std::pow;
 using std::sin;
 using std::sqrt;
 
 #include "../formulas/divergence.h"
 #include "../formulas/likelihoods.h"
 #include "../formulas/philox.h"
+#include "../formulas/pose.h"
 #include "../formulas/updates.h"
 
 }  // namespace LAYERKIT_SET

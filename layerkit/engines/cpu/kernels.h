@@ -5,7 +5,8 @@
 
 namespace layerkit {
 
-// An Array that is not there has no rows.
+// An Array that is not there has no rows.  A clock has the seed, the number of the pass, and whether
+// to sample.
 struct Kernels {
     const char* name;
     int vector_bytes;
@@ -13,7 +14,14 @@ struct Kernels {
     void (*multiply)(Array a, Array b, Array c, bool add);
     void (*products)(Array a, Array b, Array c);  // of as many matrices as there are
     void (*copy)(Array from, Array to);
-    double (*magnitude)(Array array);  // the largest |a|; NaN where there is one
+    void (*magnitude)(Array array, Array found);  // the largest |a|; NaN where there is one
+    void (*gradient_bound)(Array x, Array d, double slope, Array bound);
+    void (*fill)(Array array, Array number);        // a = number, of float64
+    void (*add_number)(Array array, Array number);  // a = a + number
+    void (*add)(Array a, Array b, Array sum);       // which may be one of them
+    void (*multiply_elements)(Array a, Array b, Array product);
+    void (*mean)(Array array, Array found);
+    void (*copy_rows)(Array from, Array to);  // matrices of any strides
     void (*exponential)(Array x, Array y);
     void (*logarithm)(Array x, Array y);
     void (*update)(int kind, Array w, Array g, Array first, Array second, Array constants);
@@ -35,8 +43,7 @@ struct Kernels {
         Array mean, Array log_variance, Array prior_mean, Array prior_log_variance, Array scale,
         Array dmean, Array dlog_variance, Array dprior_mean, Array dprior_log_variance);
     void (*reparameterize)(
-        Array mean, Array log_variance, Array scaled, Array z, bool sample, unsigned long long seed,
-        unsigned stream, unsigned long long step);
+        Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock);
     void (*reparameterize_backward)(Array scaled, Array dz, Array dmean, Array dlog_variance);
     // geometry: kernel, stride, pad, windows down and across.
     void (*windowed_forward)(
@@ -44,11 +51,15 @@ struct Kernels {
     void (*windowed_backward)(
         Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db,
         Array dx, Array geometry, bool transposed);
-    void (*levels)(Array images, double threshold, Array level);
-    void (*moments)(Array images, Array level, Array x, Array y, Array width, Array sums);
-    void (*resample)(Array pictures, Array maps, long long side, Array tops);
+    void (*measure_poses)(
+        Array images, double threshold, double unit, double span, double size_spread,
+        double shift_spread, Array poses);
+    void (*resample)(
+        Array pictures, Array poses, long long side, double span, double size_spread,
+        double shift_spread, bool inverse, Array maps, Array tops);
     void (*resample_backward)(
-        Array pictures, Array maps, long long side, Array dtops, Array dpictures, Array dmaps);
+        Array pictures, Array poses, long long side, double span, double size_spread,
+        double shift_spread, bool inverse, Array maps, Array dtops, Array dpictures, Array dposes);
     void (*gather)(
         Array source, Array index, Array out, long long filled, double scale, Array table,
         unsigned long long seed, unsigned stream, unsigned long long step);

@@ -91,12 +91,113 @@ template <class T, class Bits> double largest(const Array& array)
     return number;
 }
 
-double magnitude(Array array)
+double magnitude_of(const Array& array)
 {
     expect(array.dense() && array.kind == 'f');
     if (!array.size()) return 0;
     return array.itemsize == 4 ? largest<float, std::int32_t>(array)
                                : largest<double, std::int64_t>(array);
+}
+
+void magnitude(Array array, Array found)
+{
+    expect(found.holds<double>(1));
+    *elements<double>(found) = magnitude_of(array);
+}
+
+// A number that no element of dW = x^T d and db = sum of d exceeds, for d of at most `slope` times
+// what is given.  Products are of float64 numbers; 1% makes up for the rounding of sums.
+void gradient_bound(Array x, Array d, double slope, Array bound)
+{
+    expect(bound.holds<double>(1) && x.axes > 0);
+    double largest_x = magnitude_of(x), largest_d = std::max(1.0, slope) * magnitude_of(d);
+    bool finite = largest_x < std::numeric_limits<double>::infinity();
+    *elements<double>(bound) = finite
+        ? 1.01 * double(x.shape[0]) * std::max(1.0, largest_x) * largest_d
+        : std::numeric_limits<double>::infinity();
+}
+
+// function(start, stop) for pieces of `size` elements, shared among the threads.
+template <class Function> LAYERKIT_INLINE void by_pieces(i64 size, Function&& function)
+{
+    constexpr i64 piece = 16384;
+    parallel((size + piece - 1) / piece, [&](i64 i) {
+        function(i * piece, std::min((i + 1) * piece, size));
+    });
+}
+
+void fill(Array array, Array number)
+{
+    expect(array.dense() && array.kind == 'f' && number.holds<double>(1));
+    with_type(array, [&](auto t) {
+        using T = decltype(t);
+        T* to = elements<T>(array);
+        by_pieces(array.size(), [&](i64 i, i64 stop) {
+            std::fill(to + i, to + stop, T(*elements<double>(number)));
+        });
+    });
+}
+
+void add_number(Array array, Array number)
+{
+    expect(array.dense() && array.kind == 'f' && number.holds<double>(1));
+    with_type(array, [&](auto t) {
+        using T = decltype(t);
+        T *to = elements<T>(array), added = T(*elements<double>(number));
+        by_pieces(array.size(), [&](i64 i, i64 stop) {
+            for (; i < stop; ++i) to[i] += added;
+        });
+    });
+}
+
+void add(Array a, Array b, Array sum)
+{
+    expect(sum.dense() && a.holds(sum.size(), sum) && b.holds(sum.size(), sum));
+    with_type(sum, [&](auto t) {
+        using T = decltype(t);
+        const T *x = elements<T>(a), *y = elements<T>(b);
+        T* to = elements<T>(sum);
+        by_pieces(sum.size(), [&](i64 i, i64 stop) {
+            for (; i < stop; ++i) to[i] = x[i] + y[i];
+        });
+    });
+}
+
+void multiply_elements(Array a, Array b, Array product)
+{
+    expect(product.dense() && a.holds(product.size(), product) && b.holds(product.size(), product));
+    with_type(product, [&](auto t) {
+        using T = decltype(t);
+        const T *x = elements<T>(a), *y = elements<T>(b);
+        T* to = elements<T>(product);
+        by_pieces(product.size(), [&](i64 i, i64 stop) {
+            for (; i < stop; ++i) to[i] = x[i] * y[i];
+        });
+    });
+}
+
+void mean(Array array, Array found)
+{
+    expect(array.dense() && array.kind == 'f' && array.size() && found.holds<double>(1));
+    with_type(array, [&](auto t) {
+        using T = decltype(t);
+        double total = 0;
+        for (i64 i = 0; i < array.size(); ++i) total += double(elements<T>(array)[i]);
+        *elements<double>(found) = total / double(array.size());
+    });
+}
+
+void copy_rows(Array from, Array to)
+{
+    expect(from.axes == 2 && to.axes == 2 && from.kind == 'f' && to.kind == 'f');
+    expect(from.shape[0] == to.shape[0] && from.shape[1] == to.shape[1]);
+    expect(from.itemsize == to.itemsize && from.stride[1] == from.itemsize);
+    expect(to.stride[1] == to.itemsize);
+    i64 size = to.shape[1] * to.itemsize, rows = std::max<i64>(1, (1 << 16) / std::max<i64>(size, 1));
+    parallel((to.shape[0] + rows - 1) / rows, [&](i64 piece) {
+        for (i64 i = piece * rows; i < std::min((piece + 1) * rows, to.shape[0]); ++i)
+            std::memcpy(to.data + i * to.stride[0], from.data + i * from.stride[0], size_t(size));
+    });
 }
 
 void exponential(Array x, Array y)
@@ -228,15 +329,16 @@ void student(
 }
 
 void reparameterize_arrays(
-    Array mean, Array log_variance, Array scaled, Array z, bool sample, unsigned long long seed,
-    unsigned stream, unsigned long long step)
+    Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock)
 {
     expect(mean.holds(z.size(), z) && log_variance.holds(z.size(), z));
     expect(scaled.holds(z.size(), z) && z.dense());
+    expect(clock.kind == 'u' && clock.itemsize == 8 && clock.size() == 3 && clock.dense());
+    const auto* now = elements<std::uint64_t>(clock);
     with_type(z, [&](auto t) {
         using T = decltype(t);
         reparameterize<T>(z.size(), elements<T>(mean), elements<T>(log_variance),
-                          elements<T>(scaled), elements<T>(z), sample, seed, stream, step);
+                          elements<T>(scaled), elements<T>(z), now[2] != 0, now[0], stream, now[1]);
     });
 }
 
@@ -367,51 +469,56 @@ void expect_pictures(const Array& images)
     expect(images.holds(images.size(), images));
 }
 
-void levels_of(Array images, double threshold, Array level)
+// (n, 1 to 4) for n pictures
+void expect_poses(const Array& poses, const Array& pictures)
+{
+    expect(poses.axes == 2 && poses.shape[0] == pictures.shape[0] && poses.shape[1] <= 4);
+    expect(poses.holds(poses.size(), pictures) && poses.size());
+}
+
+void measure_poses_of(
+    Array images, double threshold, double unit, double span, double size_spread,
+    double shift_spread, Array poses)
 {
     expect_pictures(images);
-    expect(level.holds(images.shape[0], images));
+    expect_poses(poses, images);
     with_type(images, [&](auto t) {
         using T = decltype(t);
-        levels<T>(matrix<T>(images), images.shape[1], threshold, elements<T>(level));
+        measure_poses<T>(matrix<T>(images), images.shape[1], threshold, unit,
+                         {span, size_spread, shift_spread}, matrix<T>(poses));
     });
 }
 
-void moments_of(Array images, Array level, Array x, Array y, Array width, Array sums)
-{
-    expect_pictures(images);
-    i64 n = images.shape[0];
-    expect(level.holds(n, images) && sums.holds<double>(16 * n) && sums.axes == 3);
-    expect(x.holds<double>(n) && y.holds<double>(n) && width.holds<double>(n));
-    with_type(images, [&](auto t) {
-        using T = decltype(t);
-        moments<T>(matrix<T>(images), images.shape[1], elements<T>(level), elements<double>(x),
-                   elements<double>(y), elements<double>(width), matrix<double>(sums));
-    });
-}
-
-void resample_arrays(Array pictures, Array maps, long long side, Array tops)
+void resample_arrays(
+    Array pictures, Array poses, long long side, double span, double size_spread,
+    double shift_spread, bool inverse, Array maps, Array tops)
 {
     expect(side > 1 && tops.axes == 2 && tops.shape[1] == side * side);
     expect_alike(tops, pictures);
+    expect_poses(poses, pictures);
     expect(pictures.size() == tops.size() && maps.holds(6 * tops.shape[0], tops));
     with_type(tops, [&](auto t) {
         using T = decltype(t);
-        resample<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(tops));
+        resample<T>(matrix<T>(pictures), matrix<T>(poses), side, {span, size_spread, shift_spread},
+                    inverse, matrix<T>(maps), matrix<T>(tops));
     });
 }
 
 void resample_backward_arrays(
-    Array pictures, Array maps, long long side, Array dtops, Array dpictures, Array dmaps)
+    Array pictures, Array poses, long long side, double span, double size_spread,
+    double shift_spread, bool inverse, Array maps, Array dtops, Array dpictures, Array dposes)
 {
     expect(side > 1 && dtops.axes == 2 && dtops.shape[1] == side * side);
     expect_alike(dtops, pictures, dpictures);
-    expect(pictures.size() == dtops.size());
-    expect(maps.holds(6 * dtops.shape[0], dtops) && dmaps.holds(6 * dtops.shape[0], dtops));
+    expect_poses(poses, pictures);
+    expect(pictures.size() == dtops.size() && maps.holds(6 * dtops.shape[0], dtops));
+    expect(dposes.absent_or_holds(poses.size(), poses));
     with_type(dtops, [&](auto t) {
         using T = decltype(t);
-        resample_backward<T>(matrix<T>(pictures), matrix<T>(maps), side, matrix<T>(dtops),
-                             matrix<T>(dpictures), matrix<T>(dmaps));
+        resample_backward<T>(
+            matrix<T>(pictures), matrix<T>(poses), matrix<T>(maps), side,
+            {span, size_spread, shift_spread}, inverse, matrix<T>(dtops), matrix<T>(dpictures),
+            matrix<T>(dposes));
     });
 }
 
@@ -468,12 +575,14 @@ void gather_rows(
 extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::multiply_arrays,
     LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
+    LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
+    LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
     LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::windowed_forward_arrays,
-    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::levels_of, LAYERKIT_SET::moments_of,
+    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::measure_poses_of,
     LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,
     LAYERKIT_SET::gather_rows,
 };

@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <thread>
+#include <vector>
 
 #include "flush.h"
 #include "kernels.h"
@@ -13,9 +15,39 @@
 namespace py = pybind11;
 using layerkit::Array;
 
+namespace {
+
+// Calls of kernels, with their arguments, that are made again without Python in between.
+struct Program {
+    struct Call {
+        int label;
+        std::function<void()> make;
+    };
+    std::vector<Call> calls;
+    std::vector<py::object> arrays;  // which the calls read and write
+    int label = 0;                   // of the calls that are recorded next
+    int at = 0;                      // of the call that is being made, or has failed
+};
+
+// Where this thread's calls of kernels are noted while they are made.
+thread_local Program* recorded = nullptr;
+
+void run(Program& program)
+{
+    py::gil_scoped_release free;
+    layerkit::Flushed flushed;
+    for (const Program::Call& call : program.calls) {
+        program.at = call.label;
+        call.make();
+    }
+}
+
+}  // namespace
+
 namespace pybind11::detail {
 
-// Any object with memory of its own, such as a NumPy array; the caller keeps it alive.
+// Any object with memory of its own, such as a NumPy array; the caller keeps it alive, or else the
+// program that the call becomes part of.
 template <> struct type_caster<Array> {
     PYBIND11_TYPE_CASTER(Array, const_name("array"));
 
@@ -42,6 +74,7 @@ template <> struct type_caster<Array> {
             }
         }
         PyBuffer_Release(&view);
+        if (fits && recorded) recorded->arrays.push_back(reinterpret_borrow<object>(source));
         return fits;
     }
 };
@@ -67,12 +100,14 @@ const layerkit::Kernels& best()
 const layerkit::Kernels* chosen = &best();
 
 // Calls a kernel of the chosen table with denormals flushed to zero.
-template <class Result, class... Arguments>
-auto kernel(Result (*layerkit::Kernels::*member)(Arguments...))
+template <class... Arguments> auto kernel(void (*layerkit::Kernels::*member)(Arguments...))
 {
-    return [member](Arguments... arguments) -> Result {
+    return [member](Arguments... arguments) {
         layerkit::Flushed flushed;
-        return (chosen->*member)(arguments...);
+        (chosen->*member)(arguments...);
+        if (recorded)
+            recorded->calls.push_back(
+                {recorded->label, [=] { (chosen->*member)(arguments...); }});
     };
 }
 
@@ -127,11 +162,25 @@ PYBIND11_MODULE(_cpu, m)
         return before;
     });
     m.def("restore", layerkit::set_floating_state);
+    py::class_<Program>(m, "Program", "Calls of kernels that are made again without Python.")
+        .def(py::init<>())
+        .def("run", run)
+        .def_readwrite("label", &Program::label, "Number that the calls recorded next are given.")
+        .def_readonly("at", &Program::at, "Label of the call that is being made, or has failed.")
+        .def("__len__", [](const Program& program) { return program.calls.size(); });
+    m.def("record", [](Program* program) { recorded = program; }, py::arg().none(true));
     m.def("meet", meet);
     m.def("count", count);
     m.def("products", kernel(&Kernels::products));
     m.def("copy", kernel(&Kernels::copy));
     m.def("magnitude", kernel(&Kernels::magnitude));
+    m.def("gradient_bound", kernel(&Kernels::gradient_bound));
+    m.def("fill", kernel(&Kernels::fill));
+    m.def("add_number", kernel(&Kernels::add_number));
+    m.def("add", kernel(&Kernels::add));
+    m.def("multiply_elements", kernel(&Kernels::multiply_elements));
+    m.def("mean", kernel(&Kernels::mean));
+    m.def("copy_rows", kernel(&Kernels::copy_rows));
     m.def("multiply", kernel(&Kernels::multiply));
     m.def("exponential", kernel(&Kernels::exponential));
     m.def("logarithm", kernel(&Kernels::logarithm));
@@ -146,8 +195,7 @@ PYBIND11_MODULE(_cpu, m)
     m.def("reparameterize_backward", kernel(&Kernels::reparameterize_backward));
     m.def("windowed_forward", kernel(&Kernels::windowed_forward));
     m.def("windowed_backward", kernel(&Kernels::windowed_backward));
-    m.def("levels", kernel(&Kernels::levels));
-    m.def("moments", kernel(&Kernels::moments));
+    m.def("measure_poses", kernel(&Kernels::measure_poses));
     m.def("resample", kernel(&Kernels::resample));
     m.def("resample_backward", kernel(&Kernels::resample_backward));
     m.def("gather", kernel(&Kernels::gather));

@@ -21,65 +21,116 @@ template <class T> T middle_of(T* values, i64 size)
     return T(0.5) * (*std::max_element(values, half) + *half);
 }
 
-// ImagePose: sky, and as much of its noise as is cut off, from the outermost pixels of each picture.
+// Sky, and as much of its noise as is cut off, from the outermost pixels of a picture.
+template <class T> T level_of(const T* image, i64 side, double threshold)
+{
+    i64 size = 4 * (side - 1);
+    T* frame = work_space<struct OfFrame, T>(size);
+    for (i64 k = 0; k < side - 1; ++k) {
+        frame[4 * k] = image[k];
+        frame[4 * k + 1] = image[(side - 1) * side + k + 1];
+        frame[4 * k + 2] = image[(k + 1) * side];
+        frame[4 * k + 3] = image[k * side + side - 1];
+    }
+    T sky = middle_of(frame, size);
+    for (i64 k = 0; k < size; ++k) frame[k] = std::abs(frame[k] - sky);
+    return sky + T(threshold) * middle_of(frame, size);
+}
+
+// sums[k][l] = sum of window * (Y - y)^k * (X - x)^l * light.
 template <class T>
-void levels(Matrix<T> images, i64 side, double threshold, T* level)
+void moments(
+    const T* image, i64 side, T level, double x, double y, double width, double (*sums)[4])
+{
+    double scale = -0.5 / (width * width), middle = double(side - 1) / 2;
+    T *windows = work_space<struct OfMoments, T>(4 * side), *window[4];
+    for (int k = 0; k < 4; ++k) window[k] = windows + k * side;
+    for (i64 c = 0; c < side; ++c) {
+        double d = double(c) - middle - x, w = std::exp(scale * d * d);
+        for (int k = 0; k < 4; ++k, w *= d) window[k][c] = T(w);
+    }
+    std::fill(&sums[0][0], &sums[0][0] + 16, 0.0);
+    for (i64 r = 0; r < side; ++r) {
+        const T* row = image + r * side;
+        constexpr i64 lanes = Simd<T>::lanes;
+        Vector<T> of_row[4]{};
+        i64 c = 0;
+        for (; c + lanes <= side; c += lanes) {
+            Vector<T> light = load(row + c) - level;
+            light = light > 0 ? light : Vector<T>{} + (light != light ? light : Vector<T>{});
+            for (int k = 0; k < 4; ++k) of_row[k] += light * load(window[k] + c);
+        }
+        T s[4];
+        for (int k = 0; k < 4; ++k) s[k] = sum<T>(of_row[k]);
+        for (; c < side; ++c) {
+            T light = row[c] - level;
+            light = light < 0 ? T(0) : light;
+            for (int k = 0; k < 4; ++k) s[k] += light * window[k][c];
+        }
+        double d = double(r) - middle - y, w = std::exp(scale * d * d);
+        for (int k = 0; k < 4; ++k, w *= d)
+            for (int l = 0; l < 4; ++l) sums[k][l] += w * double(s[l]);
+    }
+}
+
+// ImagePose: constants, and the third moment along an axis about the centre of light, of
+// layers/image_pose.py.
+constexpr int pose_iterations = 5;
+constexpr double pose_window = 2, pose_round = 1e-5, no_light = 1e-12, faint = 1e-3, widest = 3;
+
+inline double third_moment(const double (*m)[4], double mass, double angle)
+{
+    double c = std::cos(angle), s = std::sin(angle), first = (c * m[0][1] + s * m[1][0]) / mass;
+    double second = c * c * m[0][2] + 2 * c * s * m[1][1] + s * s * m[2][0];
+    double third = c * c * c * m[0][3] + 3 * c * c * s * m[1][2] + 3 * c * s * s * m[2][1]
+        + s * s * s * m[3][0];
+    return third / mass - 3 * first * second / mass + 2 * first * first * first;
+}
+
+// ImagePose: poses (n, latents) of pictures (n, side * side), for an object of `unit` pixels.
+template <class T>
+void measure_poses(
+    Matrix<T> images, i64 side, double threshold, double unit, PoseScale scale, Matrix<T> poses)
 {
     parallel(images.rows, [&](i64 i) {
-        const T* image = images.row(i);
-        i64 size = 4 * (side - 1);
-        T* frame = work_space<struct OfFrame, T>(size);
-        for (i64 k = 0; k < side - 1; ++k) {
-            frame[4 * k] = image[k];
-            frame[4 * k + 1] = image[(side - 1) * side + k + 1];
-            frame[4 * k + 2] = image[(k + 1) * side];
-            frame[4 * k + 3] = image[k * side + side - 1];
+        constexpr double pi = 3.141592653589793;
+        T level = level_of(images.row(i), side, threshold);
+        double m[4][4], x = 0, y = 0, size = unit, mass = 0, total = 0, xx = 0, yy = 0, xy = 0;
+        for (int turn = 0; turn < pose_iterations; ++turn) {
+            moments(images.row(i), side, level, x, y, pose_window * size, m);
+            total = m[0][0] + faint;
+            mass = m[0][0] < no_light ? no_light : m[0][0];
+            double cx = m[0][1] / mass, cy = m[1][0] / mass, bound = double(side) / 4;
+            xx = (m[0][2] - cx * m[0][1] + faint * unit * unit) / total;
+            yy = (m[2][0] - cy * m[1][0] + faint * unit * unit) / total;
+            xy = (m[1][1] - cx * m[1][0]) / total;
+            x = clipped(x + m[0][1] / total, -bound, bound);
+            y = clipped(y + m[1][0] / total, -bound, bound);
+            double half = 0.5 * (xx + yy);
+            size = clipped(std::sqrt(half < 0 ? 0 : half), 0.5, double(side) / 3);
         }
-        T sky = middle_of(frame, size);
-        for (i64 k = 0; k < size; ++k) frame[k] = std::abs(frame[k] - sky);
-        level[i] = sky + T(threshold) * middle_of(frame, size);
+        // Rounding shall not decide which axis or which tail is the longer.
+        double spread = (m[0][2] + m[2][0]) / total;
+        bool round = std::hypot(2 * xy, xx - yy) <= pose_round * spread;
+        double angle = round ? 0 : 0.5 * std::atan2(2 * xy, xx - yy);
+        if (scale.span > 3.1416) {
+            double third = third_moment(m, mass, angle);
+            if (third < -pose_round * std::pow(spread * total / mass, 1.5)) angle += pi;
+            if (angle > pi) angle -= 2 * pi;
+        }
+        const double u[4] = {
+            normal_quantile(angle / scale.span + 0.5), std::log(size / unit) / scale.size_spread,
+            x / scale.shift_spread, y / scale.shift_spread};
+        for (i64 k = 0; k < poses.columns; ++k) poses.at(i, k) = T(clipped(u[k], -widest, widest));
     });
 }
 
-// ImagePose: sums[i, k, l] = sum of window * (Y - y)^k * (X - x)^l * light.
-template <class T>
-void moments(
-    Matrix<T> images, i64 side, const T* level, const double* x, const double* y,
-    const double* width, Matrix<double> sums)
+// SpatialTransform: the pose (n, 1 to 4) of an example, of which the numbers that are missing are 0.
+template <class T> Similarity similarity(Matrix<T> poses, i64 i, PoseScale scale, bool inverse)
 {
-    parallel(images.rows, [&](i64 i) {
-        double scale = -0.5 / (width[i] * width[i]), middle = double(side - 1) / 2;
-        T *windows = work_space<struct OfMoments, T>(4 * side), *window[4];
-        for (int k = 0; k < 4; ++k) window[k] = windows + k * side;
-        for (i64 c = 0; c < side; ++c) {
-            double d = double(c) - middle - x[i], w = std::exp(scale * d * d);
-            for (int k = 0; k < 4; ++k, w *= d) window[k][c] = T(w);
-        }
-        double* total = sums.row(i);
-        std::fill(total, total + 16, 0.0);
-        T base = level[i];
-        for (i64 r = 0; r < side; ++r) {
-            const T* row = images.row(i) + r * side;
-            constexpr i64 lanes = Simd<T>::lanes;
-            Vector<T> of_row[4]{};
-            i64 c = 0;
-            for (; c + lanes <= side; c += lanes) {
-                Vector<T> light = load(row + c) - base;
-                light = light > 0 ? light : Vector<T>{} + (light != light ? light : Vector<T>{});
-                for (int k = 0; k < 4; ++k) of_row[k] += light * load(window[k] + c);
-            }
-            T s[4];
-            for (int k = 0; k < 4; ++k) s[k] = sum<T>(of_row[k]);
-            for (; c < side; ++c) {
-                T light = row[c] - base;
-                light = light < 0 ? T(0) : light;
-                for (int k = 0; k < 4; ++k) s[k] += light * window[k][c];
-            }
-            double d = double(r) - middle - y[i], w = std::exp(scale * d * d);
-            for (int k = 0; k < 4; ++k, w *= d)
-                for (int l = 0; l < 4; ++l) total[4 * k + l] += w * double(s[l]);
-        }
-    });
+    double u[4] = {};
+    for (i64 k = 0; k < poses.columns; ++k) u[k] = double(poses.at(i, k));
+    return Similarity(u, scale, inverse);
 }
 
 // SpatialTransform: where a row of the top looks in a picture of side x side pixels.
@@ -112,11 +163,17 @@ template <class T> struct Places {
     }
 };
 
+// Fills maps (n, 2, 3), and the tops.
 template <class T>
-void resample(Matrix<T> pictures, Matrix<T> maps, i64 side, Matrix<T> tops)
+void resample(
+    Matrix<T> pictures, Matrix<T> poses, i64 side, PoseScale scale, bool inverse, Matrix<T> maps,
+    Matrix<T> tops)
 {
     parallel(pictures.rows, [&](i64 i) {
         Places<T> p;
+        double map[6];
+        similarity(poses, i, scale, inverse).map(map);
+        std::copy(map, map + 6, maps.row(i));
         const T* picture = pictures.row(i);
         for (i64 r = 0; r < side; ++r) {
             for (i64 start = 0; start < side; start += p.most) {
@@ -134,19 +191,18 @@ void resample(Matrix<T> pictures, Matrix<T> maps, i64 side, Matrix<T> tops)
     });
 }
 
-// Fills dmaps (n, 2, 3), and dpictures unless it has no rows.
+// Fills dpictures and dposes, each unless it has no rows.
 template <class T>
 void resample_backward(
-    Matrix<T> pictures, Matrix<T> maps, i64 side, Matrix<T> dtops, Matrix<T> dpictures,
-    Matrix<T> dmaps)
+    Matrix<T> pictures, Matrix<T> poses, Matrix<T> maps, i64 side, PoseScale scale, bool inverse,
+    Matrix<T> dtops, Matrix<T> dpictures, Matrix<T> dposes)
 {
     parallel(pictures.rows, [&](i64 i) {
         Places<T> p;
         const T* picture = pictures.row(i);
         T* dpicture = dpictures.rows ? dpictures.row(i) : nullptr;
-        T* dmap = dmaps.row(i);
+        T dmap[6] = {};
         if (dpicture) std::fill(dpicture, dpicture + side * side, T(0));
-        std::fill(dmap, dmap + 6, T(0));
         T middle = T(side - 1) / 2;
         for (i64 r = 0; r < side; ++r) {
             T x_sum = 0, x_moment = 0, y_sum = 0, y_moment = 0;
@@ -185,6 +241,12 @@ void resample_backward(
             dmap[4] += y_sum * y;
             dmap[5] += y_sum;
         }
+        if (!dposes.rows) return;
+        double by_map[6], by_pose[4];
+        std::copy(dmap, dmap + 6, by_map);
+        similarity(poses, i, scale, inverse)
+            .by_pose(by_map, double(poses.at(i, 0)), scale, by_pose);
+        for (i64 k = 0; k < dposes.columns; ++k) dposes.at(i, k) = T(by_pose[k]);
     });
 }
 

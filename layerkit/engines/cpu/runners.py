@@ -15,7 +15,6 @@ from layerkit.engines.base import Runner, Update
 from layerkit.layers.loss import rows
 from layerkit.layers.neuron import Neuron
 
-SIXTY_FOUR = (1 << 64) - 1  # bits of a seed
 LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
 NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
 
@@ -23,6 +22,12 @@ NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
 def flat_rows(array: Array) -> Array:
     """Return (n, ...) as (n, size)."""
     return array.reshape(len(array), -1)
+
+
+def piece(array: Array, span: slice) -> Array:
+    """Return those columns of (n, size) that a span of the first axis of each example is."""
+    inner = math.prod(array.shape[2:])
+    return flat_rows(array)[:, span.start * inner : span.stop * inner]
 
 
 def or_nothing(array: Array | None) -> Array:
@@ -56,6 +61,8 @@ class KernelRunner(Runner):
         self.forward, self.backward = self.run_forward, self.run_backward
         self.forward_backward = None
 
+    recordable = True
+
     @classmethod
     def fits(cls, layer: Any) -> bool:
         """Return whether the kernels can do what the layer's settings ask for."""
@@ -75,6 +82,7 @@ class Dense(KernelRunner):
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
+        self.recordable = straight(layer.neuron)[1] is None
         if layer.w.size >= LARGE:
             self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
             self.backward_update = self.run_update
@@ -104,17 +112,15 @@ class Dense(KernelRunner):
                 bottoms, tops, bottoms[0].diff, NOTHING, NOTHING, 0, [NOTHING] * 4, NOTHING
             )
 
-    def bound_gradient(self, bottoms: list[Blob], tops: list[Blob]) -> float:
-        """Return a bound: an element of dW is a sum over n examples of x d, one of db the sum of d.
+    def settings(self) -> tuple[Any, ...]:
+        """Return the activation's slope."""
+        return straight(self.layer.neuron)
 
-        Products are of float64 numbers; 1% makes up for the rounding of sums.
-        """
-        x, layer = bottoms[0].data, self.layer
-        slope, neuron = straight(layer.neuron)
-        largest_x = self.engine.magnitude(x)
-        d = layer.before.data if neuron else tops[0].diff
-        largest_d = max(1.0, slope) * self.engine.magnitude(d)
-        return 1.01 * len(x) * max(1.0, largest_x) * largest_d if largest_x < math.inf else math.inf
+    def bound_gradient(self, bottoms: list[Blob], tops: list[Blob], bound: Array) -> None:
+        """Fill `bound`: an element of dW is a sum over n examples of x d, one of db that of d."""
+        slope, neuron = straight(self.layer.neuron)
+        d = self.layer.before.data if neuron else tops[0].diff
+        self.kernels.gradient_bound(bottoms[0].data, d, slope, bound)
 
     def run_update(self, bottoms: list[Blob], tops: list[Blob], update: Update) -> None:
         """Change W and b block by block; db is filled, and dW never reaches memory."""
@@ -150,7 +156,12 @@ class Windowed(KernelRunner):
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
+        self.recordable = straight(layer.neuron)[1] is None
         self.geometry = np.array([layer.kernel, layer.stride, layer.pad, *layer.grid], np.int64)
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the activation's slope."""
+        return straight(self.layer.neuron)
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x * W + b), or its transpose."""
@@ -208,6 +219,11 @@ class Reconstruction(KernelRunner):
         super().__init__(layer, engine)
         self.forward_backward = self.run_backward
 
+    def settings(self) -> tuple[Any, ...]:
+        """Return the settings of either likelihood."""
+        layer = self.layer
+        return layer.floor, getattr(layer, "degrees", None), getattr(layer, "constant", None)
+
     def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         raise NotImplementedError
 
@@ -261,8 +277,8 @@ class Reparameterize(KernelRunner):
         """Compute z = mean + sd * noise."""
         layer, run = self.layer, self.layer.run
         self.kernels.reparameterize(
-            bottoms[0].data, bottoms[1].data, layer.scaled.data, tops[0].data, run.sample,
-            run.seed & SIXTY_FOUR, layer.stream, run.passes,
+            bottoms[0].data, bottoms[1].data, layer.scaled.data, tops[0].data, layer.stream,
+            run.clock(),
         )
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -274,6 +290,8 @@ class Reparameterize(KernelRunner):
 
 class MemoryData(KernelRunner):
     """Rows that are gathered, turned and scaled in one pass."""
+
+    recordable = False  # other rows in each pass
 
     @classmethod
     def fits(cls, layer: Any) -> bool:
@@ -298,7 +316,7 @@ class MemoryData(KernelRunner):
                     flat_rows(array), index, flat_rows(top.data), filled,
                     layer.scale if i == 0 else 1.0,
                     layer.table if i == 0 and layer.augment else NOTHING,
-                    run.seed & SIXTY_FOUR, layer.stream, run.passes,
+                    run.seed % 2**64, layer.stream, run.passes,
                 )
             filled += stop - start
         layer.position += rows
@@ -307,52 +325,155 @@ class MemoryData(KernelRunner):
         """Do nothing: data do not depend on anything."""
 
 
-class ImagePose(KernelRunner):
-    """Levels and moments, picture by picture."""
+class Pose(KernelRunner):
+    """A layer that knows what the numbers of a pose mean."""
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the scales of the numbers of a pose."""
+        return self.layer.span, self.layer.size_spread, self.layer.shift_spread
+
+
+class ImagePose(Pose):
+    """Sky, moments and what follows from them, picture by picture."""
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return what decides where light begins, and the scales."""
+        return self.layer.threshold, self.layer.size, *super().settings()
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Measure the poses."""
-        layer = self.layer
-        images = np.ascontiguousarray(bottoms[0].data).reshape(-1, layer.side, layer.side)
-        level = np.empty(len(images), images.dtype)
-        self.kernels.levels(images, layer.threshold, level)
-        sums = np.empty((len(images), 4, 4))
-
-        def moments(x: Array, y: Array, width: Array) -> Array:
-            self.kernels.moments(images, level, x, y, width, sums)
-            return sums
-
-        layer.measure(moments, tops[0].data)
+        side = self.layer.side
+        images = bottoms[0].data.reshape(-1, side, side)
+        self.kernels.measure_poses(images, *self.settings(), tops[0].data)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Do nothing: the bottom is not differentiable."""
 
 
-class SpatialTransform(KernelRunner):
+class SpatialTransform(Pose):
     """Pictures that are resampled pixel by pixel."""
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the scales, and the direction."""
+        return *super().settings(), self.layer.inverse
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the resampled pictures."""
-        layer = self.layer
-        layer.make_maps(bottoms[1].data)
+        layer, (picture, pose) = self.layer, bottoms
         self.kernels.resample(
-            rows(bottoms[0].data), layer.maps.data, layer.side, rows(tops[0].data)
+            rows(picture.data), pose.data, layer.side, *self.settings(), layer.maps.data,
+            rows(tops[0].data),
         )
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute both diffs in one pass over the pixels."""
         layer, (picture, pose) = self.layer, bottoms
         self.kernels.resample_backward(
-            rows(picture.data), layer.maps.data, layer.side, rows(tops[0].diff),
-            NOTHING if picture.diff is None else rows(picture.diff), layer.map_diffs.data,
+            rows(picture.data), pose.data, layer.side, *self.settings(), layer.maps.data,
+            rows(tops[0].diff), NOTHING if picture.diff is None else rows(picture.diff),
+            or_nothing(pose.diff),
         )
-        if pose.diff is not None:
-            layer.pose_diff(pose.data, pose.diff)
+
+
+class Input(KernelRunner):
+    """Nothing: the net puts the values in place before a pass."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing."""
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing."""
+
+
+class Add(KernelRunner):
+    """A sum, two blobs at a time."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = the sum."""
+        y, total = tops[0].data, bottoms[0].data
+        if len(bottoms) == 1:
+            self.engine.copy(total, y)
+        for bottom in bottoms[1:]:
+            self.kernels.add(total, bottom.data, y)
+            total = y
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy the top's diff to every bottom's."""
+        for bottom in bottoms:
+            if bottom.diff is not None:
+                self.engine.copy(tops[0].diff, bottom.diff)
+
+
+class Multiply(KernelRunner):
+    """A product, two blobs at a time."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = the product."""
+        self._product([b.data for b in bottoms], tops[0].data)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx_i = dy times the product of the others."""
+        for i, bottom in enumerate(bottoms):
+            if bottom.diff is not None:
+                others = [b.data for j, b in enumerate(bottoms) if j != i]
+                self._product([tops[0].diff, *others], bottom.diff)
+
+    def _product(self, factors: list[Array], out: Array) -> None:
+        if len(factors) == 1:
+            self.engine.copy(factors[0], out)
+        product = factors[0]
+        for factor in factors[1:]:
+            self.kernels.multiply_elements(product, factor, out)
+            product = out
+
+
+class Concat(KernelRunner):
+    """Copies of rows, piece by piece."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy the bottoms side by side."""
+        for span, bottom in zip(self.layer.spans, bottoms, strict=True):
+            self.kernels.copy_rows(flat_rows(bottom.data), piece(tops[0].data, span))
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy to each bottom's diff its piece of the top's."""
+        for span, bottom in zip(self.layer.spans, bottoms, strict=True):
+            if bottom.diff is not None:
+                self.kernels.copy_rows(piece(tops[0].diff, span), flat_rows(bottom.diff))
+
+
+class Slice(KernelRunner):
+    """Copies of rows, piece by piece."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy each piece to its top."""
+        for span, top in zip(self.layer.spans, tops, strict=True):
+            self.kernels.copy_rows(piece(bottoms[0].data, span), flat_rows(top.data))
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy the tops' diffs side by side."""
+        if bottoms[0].diff is not None:
+            for span, top in zip(self.layer.spans, tops, strict=True):
+                self.kernels.copy_rows(flat_rows(top.diff), piece(bottoms[0].diff, span))
+
+
+class Reshape(KernelRunner):
+    """A copy."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy the data."""
+        self.engine.copy(bottoms[0].data, tops[0].data)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Copy the diff back."""
+        if bottoms[0].diff is not None:
+            self.engine.copy(tops[0].diff, bottoms[0].diff)
 
 
 RUNNERS: dict[type, type[KernelRunner]] = {
-    L.Convolution: Windowed, L.Deconvolution: Deconvolution, L.Dense: Dense,
-    L.GaussianKL: GaussianKL, L.GaussianReconstruction: GaussianReconstruction,
-    L.ImagePose: ImagePose, L.MemoryData: MemoryData, L.Reparameterize: Reparameterize,
+    L.Add: Add, L.Concat: Concat, L.Convolution: Windowed, L.Deconvolution: Deconvolution,
+    L.Dense: Dense, L.GaussianKL: GaussianKL, L.GaussianReconstruction: GaussianReconstruction,
+    L.ImagePose: ImagePose, L.Input: Input, L.MemoryData: MemoryData, L.Multiply: Multiply,
+    L.Reparameterize: Reparameterize, L.Reshape: Reshape, L.Slice: Slice,
     L.SpatialTransform: SpatialTransform, L.StudentReconstruction: StudentReconstruction,
 }
