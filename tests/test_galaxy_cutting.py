@@ -310,7 +310,7 @@ def test_a_sky_that_was_cut_away_makes_the_galaxy_no_brighter(floor, peak):
         assert again.max() == pytest.approx(view.max(), abs=0.05)
 
 
-@pytest.mark.parametrize("peak", [3000, 1e6])
+@pytest.mark.parametrize("peak", [1000, 3000])
 def test_a_galaxy_without_any_noise_is_scaled_as_if_it_had_a_thousandth(peak):
     clean = np.rint(profile(128, 64, 64, 4, peak=peak))
     _, cut = cut_out(clean, Settings())
