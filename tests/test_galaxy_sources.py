@@ -732,6 +732,12 @@ def test_axes_of_uncertain_order_are_refused(shape, rng, tmp_path):
         assert reason(open_source(tmp_path / name), 0).startswith("axes of uncertain order")
 
 
+def test_few_galaxies_of_many_bands_are_no_reversed_colours(rng, tmp_path):
+    images = rng.random((3, 20, 20, 5))
+    hdf5(tmp_path / "a.h5", images=images)
+    check_all(tmp_path / "a.h5", images.transpose(0, 3, 1, 2).reshape(15, 20, 20))
+
+
 def smooth(rng, *shape):
     return rng.normal(0, 1, shape).cumsum(-1).cumsum(-2) / shape[-1]
 

@@ -61,6 +61,11 @@ OTHERS = {  # formats that are not read, and what to do about it
     b"Rar!\x1a\x07": "a rar archive; unpack it and give the folder",
     b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
     b"\x93NUMPY": "a NumPy array; save it as FITS or HDF5",
+    b"#ASDF": "an ASDF file; save it as FITS or HDF5",
+    b"CDF\1": "a netCDF file of before 4; convert it with nccopy -k nc4",
+    b"CDF\2": "a netCDF file of before 4; convert it with nccopy -k nc4",
+    b"PAR1": "a Parquet table; save its images as files",
+    b"\x1f\x9d": "a compressed file; unpack it with gunzip",
     b"MATLAB 5.0 MAT-file": "a MATLAB file of before 7.3; save it with -v7.3",
 }
 ARCHIVE = "a tar archive; unpack it and give the folder"
@@ -534,10 +539,10 @@ class Layout:
             self.counted, self.colours = axes[:-3], 2
         elif len(sides) == 4 and few[2]:
             self.counted, self.colours = axes[3:], 2
-        elif len(sides) == 4 and few[0] and sides[1] == sides[2] != sides[3]:
-            self.counted, self.colours, self.turned = axes[3:], 0, True
         elif len(sides) > 2 and sides[-1] < FEW <= min(sides[-3:-1]):
             self.counted = [*axes[:-3], axes[-1]]
+        elif len(sides) == 4 and few[0] and sides[1] == sides[2] != sides[3]:
+            self.counted, self.colours, self.turned = axes[3:], 0, True
         self.sizes = [shape[k] for k in self.counted]
         self.part = tuple(shape[k] for k in axes if k not in self.counted)
         usable = len(axes) >= 2 and len(self.counted) <= 2 and 0 not in shape
