@@ -789,7 +789,7 @@ def test_scaled_numbers_of_netcdf(rng, tmp_path):
         assert reason(open_source(path), 0).startswith("an HDF5 attribute `scale_factor`")
 
 
-BADS = [1e30, -1e30, -1.5e35, -99, -999, -9999, -32768]
+BADS = [1e30, -1e30, -1.5e35, 0, -99, -999, -9999, -32768]
 
 
 @pytest.mark.parametrize("bad", BADS)
@@ -813,9 +813,12 @@ def test_numbers_that_mark_bad_pixels_elsewhere_are_data_here(rng, tmp_path):
     tall = 1e38 * np.exp(rng.normal(0, 1, (30, 30)))  # luminosities
     counts = np.rint(rng.normal(0, 400, (30, 30))).astype("i2")
     counts[5, 6] = -999
-    for i, pixels in enumerate((noise, tall, counts)):
+    kept = [noise, tall, counts, *(rng.poisson(rate, (30, 30)) for rate in (0.01, 0.1, 1, 9, 50))]
+    kept += [np.maximum(noise, 0), np.where(noise > 60, noise, 0)]
+    for i, pixels in enumerate(kept):
         fits.writeto(tmp_path / f"{i}.fits", pixels)
-    check_all(tmp_path, [noise, tall, counts])
+    source = check_all(tmp_path, [kept[int(name)] for name in open_source(tmp_path).ids])
+    assert len(source) == 10
 
 
 @pytest.mark.parametrize("kind", ["i2", "i4", "u2"])
@@ -913,3 +916,18 @@ def test_entries_of_one_name_in_a_zip_are_counted(rng, zipped):
     np.testing.assert_allclose(source.read(0), third / 255, rtol=1e-6)
     np.testing.assert_allclose(source.read(1), second / 255, rtol=1e-6)
     assert reason(source, 2) == "an entry of a name that a later one in the zip has too"
+
+
+@pytest.mark.parametrize("fill", [0, -1, np.nan])
+def test_a_band_that_ends_within_the_picture_hides_no_gap(fill, rng, tmp_path):
+    bands = rng.normal(50, 1, (3, 30, 40))
+    expected = bands.mean(axis=0)
+    bands[1, :, :9] = fill
+    fits.writeto(tmp_path / "a.fits", bands)
+    hdf5(tmp_path / "b.h5", images=np.moveaxis(bands, 0, -1)[None].astype("f4"))
+    tifffile.imwrite(tmp_path / "c.tif", np.moveaxis(bands, 0, -1), photometric="rgb")
+    for i in range(3):
+        picture = open_source(tmp_path).read(i)
+        assert np.isnan(picture[:, :9]).all()
+        # The line beside a gap may count to it.
+        np.testing.assert_allclose(picture[:, 10:], expected[:, 10:], rtol=1e-6)

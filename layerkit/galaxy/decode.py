@@ -39,7 +39,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from layerkit.galaxy.blank import bad_pixels
+from layerkit.galaxy.blank import bad_pixels, no_data
 
 MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
@@ -585,18 +585,26 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     """One picture as the type that says what its numbers mean (see the top of this module).
 
     colours: average over so many, the first along the last axis; None if there is no such axis.
-        Bands of one value or NaN are left out.  Of floats, marks of bad pixels become NaN.
+        Bands of one value or NaN are left out.
+
+    In physical units, pixels that hold no data, of a band or of the picture, become NaN.
     """
     kind = values.dtype
     if kind.kind not in "buif":
         raise UnusableImageError(NO_IMAGE)
-    if kind.kind in "if" and (bad := bad_pixels(values)).any():
-        values = np.where(bad, np.nan, values)
-        kind = values.dtype
     if colours is not None:
         if kind == np.uint8 and colours == 3:
             return rgb_to_intensity(values)
-        values = _with_data(values[..., :colours]).mean(axis=-1, dtype=np.float64)
+        values = _with_data(values[..., :colours])
+    if kind.kind in "if" or kind.itemsize > 2:
+        values = values.astype(np.float64)
+        if colours is None:
+            values[bad_pixels(values)] = np.nan
+        for band in np.moveaxis(values, -1, 0) if colours is not None else ():
+            if (gaps := no_data(band)) is not None:  # which the mean would hide
+                band[gaps.anywhere] = np.nan
+    if colours is not None:
+        values = values.mean(axis=-1, dtype=np.float64)
     if kind == np.uint8:
         return (values * np.float32(1 / 255)).astype(np.float32)
     if kind.kind == "u" and kind.itemsize == 2:
