@@ -288,3 +288,32 @@ def test_counts_that_happen_to_be_floats_stay_as_they_are():
     assert cutting._off_steps(pixels) is pixels
     spread = cutting._off_steps(np.array([5.0, 3, 5, 3, 5, 3, 5, 3]))
     np.testing.assert_allclose(spread, [4.25, 2.25, 4.75, 2.75, 5.25, 3.25, 5.75, 3.75])
+
+
+@pytest.mark.parametrize("floor", [0, 1, 2, 3])
+@pytest.mark.parametrize("peak", [100, 500, 3000])
+def test_a_sky_that_was_cut_away_makes_the_galaxy_no_brighter(floor, peak):
+    """Noise below `floor` standard deviations is 0: half of the pixels, or nearly all of them."""
+    rng = np.random.default_rng(18)
+    for _ in range(4):
+        image = stamp(rng, sky=0, peak=peak)
+        cleaned = np.where(image > floor, image, 0)
+        view, cut = cut_out(image, Settings())
+        again, other = cut_out(cleaned, Settings())
+        assert other.side == pytest.approx(cut.side, rel=0.2)
+        assert other.white == pytest.approx(cut.white, rel=0.1)
+        # Of the crop of the whole picture, so that sizes do not matter.
+        shown = cutting.stretch(image, other.sky, other.spread, other.white)
+        expected = cutting.stretch(image, cut.sky, cut.spread, cut.white)
+        for low, high in ((0.2, 0.4), (0.4, 0.7), (0.7, 1.01)):
+            some = (expected >= low) & (expected < high)
+            assert np.median(shown[some] / expected[some]) == pytest.approx(1, abs=0.15)
+        assert again.max() == pytest.approx(view.max(), abs=0.05)
+
+
+@pytest.mark.parametrize("peak", [1000, 3000])
+def test_a_galaxy_without_any_noise_is_scaled_as_if_it_had_a_thousandth(peak):
+    clean = np.rint(profile(128, 64, 64, 4, peak=peak))
+    _, cut = cut_out(clean, Settings())
+    assert cut.sky == 0
+    assert cut.white / 2000 < cut.spread < cut.white / 1000  # of its 99th percentile

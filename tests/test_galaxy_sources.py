@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import struct
+import tarfile
 import zipfile
 import zlib
 from dataclasses import replace
@@ -360,7 +361,9 @@ def test_science_extensions_come_first(rng, tmp_path):
     check(weight, *every, hdu="wht")
     assert reason(open_source(path, hdu=7), 0) == "no image in HDU 7"
     path.write_bytes(fits_file(first, image("WHT")))
-    assert reason(open_source(path), 0) == "not an image"
+    assert reason(open_source(path), 0) == (
+        "no FITS image but weights, masks, models or the like; choose one by hdu"
+    )
 
 
 def test_names_of_any_bytes(rng, tmp_path):
@@ -666,3 +669,265 @@ def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):
     source = open_source(tmp_path, "2")
     assert source.name == open_source(tmp_path, 2).name
     np.testing.assert_array_equal(source.read(0), pixels + 1)
+
+
+def hdf5(path, matlab=False, attributes=(), **datasets):
+    block = {"userblock_size": 512} if matlab else {}
+    with h5py.File(path, "w", **block) as file:
+        for name, values in datasets.items():
+            file[name] = values
+            file[name].attrs.update(attributes)
+    if matlab:
+        with open(path, "r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+
+
+def check_all(path, expected, **close):
+    source = pickle.loads(pickle.dumps(open_source(path)))
+    assert len(source) == len(expected)
+    for i, picture in enumerate(expected):
+        np.testing.assert_allclose(source.read(i), picture, **{"rtol": 1e-6, **close})
+    return source
+
+
+@pytest.mark.parametrize("matlab", [False, True])
+def test_pictures_that_matlab_wrote(matlab, rng, tmp_path):
+    """Its arrays have their axes in reverse, as HDF5 sees them."""
+    colour = rng.random((20, 24, 24, 3))  # n, height, width
+    wide = colour[:, :, :18]
+    path = tmp_path / "a.mat"
+    hdf5(path, matlab, images=colour.T)
+    check_all(path, colour.mean(3))
+    if matlab:
+        hdf5(path, True, images=wide.transpose(1, 2, 3, 0).T)
+        check_all(path, wide.mean(3))
+        hdf5(path, True, images=wide.transpose(0, 3, 1, 2).T)
+        check_all(path, wide.mean(3))
+        hdf5(path, True, images=wide[..., 0].transpose(1, 2, 0).T)
+        check_all(path, wide[..., 0])
+        hdf5(path, True, images=wide[0].T)
+        check_all(path, [wide[0].mean(2)])
+    else:
+        hdf5(path, images=wide.T)  # 3 x 18 pictures of 24 x 20, as well
+        assert reason(open_source(path), 0).startswith("axes of uncertain order")
+    hdf5(path, matlab, images=colour[..., 0].T)
+    assert reason(open_source(path), 0).startswith("axes of uncertain order")
+
+
+def test_pictures_along_the_last_axis(rng, tmp_path):
+    colour = rng.random((20, 24, 18, 3))
+    path = tmp_path / "a.h5"
+    hdf5(path, images=colour.transpose(1, 2, 3, 0))  # height, width, 3, n
+    check_all(path, colour.mean(3))
+    fits.writeto(tmp_path / "a.fits", colour.transpose(1, 2, 3, 0))
+    check_all(tmp_path / "a.fits", colour.mean(3))
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 20), (24, 24, 5, 20), (24, 18, 5, 20), (12, 14, 2),
+                                   (1, 24, 24, 20), (3, 20, 24, 18)])  # fmt: skip
+def test_axes_of_uncertain_order_are_refused(shape, rng, tmp_path):
+    hdf5(tmp_path / "a.h5", images=rng.random(shape))
+    fits.writeto(tmp_path / "a.fits", rng.random(shape))
+    for name in ("a.h5", "a.fits"):
+        assert reason(open_source(tmp_path / name), 0).startswith("axes of uncertain order")
+
+
+def test_few_galaxies_of_many_bands_are_no_reversed_colours(rng, tmp_path):
+    images = rng.random((3, 20, 20, 5))
+    hdf5(tmp_path / "a.h5", images=images)
+    check_all(tmp_path / "a.h5", images.transpose(0, 3, 1, 2).reshape(15, 20, 20))
+
+
+def smooth(rng, *shape):
+    return rng.normal(0, 1, shape).cumsum(-1).cumsum(-2) / shape[-1]
+
+
+def test_flattened_pictures_are_refused(rng, tmp_path):
+    path = tmp_path / "a.h5"
+    for pictures in (
+        rng.random((20, 64, 64)),  # 20 x 4096, which no picture of a galaxy is
+        smooth(rng, 300, 20, 20),  # 300 x 400, which one might be
+        smooth(rng, 300, 3, 16, 16), smooth(rng, 300, 3, 16, 16).transpose(0, 2, 3, 1),
+    ):  # fmt: skip
+        hdf5(path, images=pictures.reshape(len(pictures), -1))
+        assert reason(open_source(path), 0).startswith("rows that look like flattened")
+    fits.writeto(tmp_path / "a.fits", rng.random((20, 4096)))
+    assert reason(open_source(tmp_path / "a.fits"), 0).startswith("rows that look like flattened")
+    for picture in (smooth(rng, 300, 400), smooth(rng, 400, 400), rng.random((300, 400)),
+                    smooth(rng, 200, 768)):  # fmt: skip
+        hdf5(path, images=picture)
+        np.testing.assert_array_equal(open_source(path).read(0), picture)
+
+
+def test_scaled_numbers_of_netcdf(rng, tmp_path):
+    packed = rng.integers(-900, 900, (2, 12, 14)).astype("i2")
+    packed[0, 3, 4] = -32767
+    expected = 0.25 * packed + 7
+    expected[0, 3, 4] = np.nan
+    path = tmp_path / "a.nc"
+    scale = {"scale_factor": 0.25, "add_offset": np.array([7.0])}
+    hdf5(path, attributes={**scale, "_FillValue": np.int16(-32767)}, images=packed)
+    assert check_all(path, expected).read(0).dtype == np.float64
+    holed = [[1, 99.9], [2, 3]]
+    hdf5(path, attributes={"missing_value": np.float32(99.9)}, images=np.float32([holed] * 2))
+    check_all(path, [[[1, np.nan], [2, 3]]] * 2)
+    byte = pixels_of(rng, 2, 12, 14)
+    byte[:, 0, 0], byte[byte == 255] = 255, 254
+    byte[0, 5, 6] = 255
+    light = byte / np.float32(255)
+    light[0, 5, 6] = np.nan
+    hdf5(path, attributes={"_FillValue": np.uint8(255)}, images=byte)
+    source = check_all(path, light)
+    assert {source.read(k).dtype for k in range(2)} == {np.dtype("f4")}
+    hdf5(path, attributes={"scale_factor": 0.5}, images=byte.astype("u2"))
+    source = check_all(path, 0.5 * byte)
+    assert (source.deep, source.read(0).dtype) == ([], np.float64)
+    hdf5(path, attributes={"scale_factor": 1.0, "add_offset": 0.0}, images=byte.astype("u2"))
+    assert open_source(path).deep == [0, 1]
+    for fault in ("two", [1.0, 2.0]):
+        hdf5(path, attributes={"scale_factor": fault}, images=byte)
+        assert reason(open_source(path), 0).startswith("an HDF5 attribute `scale_factor`")
+
+
+BADS = [1e30, -1e30, -1.5e35, 0, -99, -999, -9999, -32768]
+
+
+@pytest.mark.parametrize("bad", BADS)
+def test_marks_of_bad_pixels_are_no_data(bad, rng, tmp_path):
+    bands = rng.normal(50, 1, (3, 20, 30)).astype("f4")
+    bands[1, 3, 4] = bands[1, 5, 6] = bad
+    expected = bands.astype("f8").mean(axis=0)
+    expected[3, 4] = expected[5, 6] = np.nan
+    fits.writeto(tmp_path / "a.fits", bands)
+    hdf5(tmp_path / "b.h5", images=np.moveaxis(bands, 0, -1)[None])
+    fits.writeto(tmp_path / "c.fits", np.where(np.isnan(expected), bad, expected))
+    tifffile.imwrite(tmp_path / "d.tif", np.where(np.isnan(expected), bad, expected))
+    source = open_source(tmp_path)
+    for i in range(4):
+        np.testing.assert_allclose(source.read(i), expected, rtol=1e-6)
+
+
+def test_numbers_that_mark_bad_pixels_elsewhere_are_data_here(rng, tmp_path):
+    noise = rng.normal(0, 40, (30, 30))
+    noise[3, 4] = -99  # one of many such
+    tall = 1e38 * np.exp(rng.normal(0, 1, (30, 30)))  # luminosities
+    counts = np.rint(rng.normal(0, 400, (30, 30))).astype("i2")
+    counts[5, 6] = -999
+    kept = [noise, tall, counts, *(rng.poisson(rate, (30, 30)) for rate in (0.01, 0.1, 1, 9, 50))]
+    kept += [np.maximum(noise, 0), np.where(noise > 60, noise, 0)]
+    for i, pixels in enumerate(kept):
+        fits.writeto(tmp_path / f"{i}.fits", pixels)
+    source = check_all(tmp_path, [kept[int(name)] for name in open_source(tmp_path).ids])
+    assert len(source) == 10
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "u2"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_blank_of_fits_integers(kind, packed, rng, tmp_path):
+    values = rng.integers(100, 3000, (20, 30)).astype(kind)
+    values[3, 4] = 99
+    hdu = fits.CompImageHDU(values) if packed else fits.PrimaryHDU(values)
+    hdu.header["BLANK"] = 99 - (32768 if kind == "u2" else 0)
+    hdus = [fits.PrimaryHDU(), hdu] if packed else [hdu]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    expected = values.astype("f8")
+    expected[3, 4] = np.nan
+    check_all(tmp_path / "a.fits", [expected])
+
+
+def galfit(rng, **more):
+    planes = rng.random((3, 20, 30))
+    hdus = [fits.ImageHDU(plane) for plane in planes]
+    for hdu, name in zip(hdus, ("NGC 1", "model", "residual map"), strict=True):
+        hdu.header.update({"OBJECT": name, **more})
+    hdus[1].header.update({
+        "LOGFILE": "galfit.01", "FITSECT": "[1:30,1:20]", "COMP_1": "sersic", "1_XC": "15.1 +/- 0.1"
+    })  # fmt: skip
+    return planes, fits.HDUList([fits.PrimaryHDU(), *hdus])
+
+
+@pytest.mark.parametrize("more", [{}, {"EXTNAME": "SCI"}])
+def test_models_and_residuals_of_galfit_are_no_pictures(more, rng, tmp_path):
+    planes, hdus = galfit(rng, **more)
+    path = tmp_path / "imgblock.fits"
+    hdus.writeto(path)
+    check_all(path, planes[:1])
+    np.testing.assert_array_equal(open_source(path, 2).read(0), planes[1])
+    for hdu in hdus[1:]:
+        hdu.header.remove("COMP_1", ignore_missing=True)
+        hdu.header.remove("1_XC", ignore_missing=True)
+    hdus.writeto(path, overwrite=True)  # of somebody who calls galaxies so
+    assert len(open_source(path)) == 3
+
+
+def test_stacks_of_pan_starrs_are_in_asinh_magnitudes(rng, tmp_path):
+    flux = rng.normal(10, 5, (20, 30))
+    hdu = fits.PrimaryHDU(2.5 / np.log(10) * np.arcsinh((flux - 0.5) / (2 * 120)))
+    hdu.header.update({"BSOFTEN": 120.0, "BOFFSET": 0.5})
+    hdu.writeto(tmp_path / "a.fits")
+    check_all(tmp_path / "a.fits", [flux])
+
+
+def test_tables_and_archives_say_what_to_do(rng, tmp_path):
+    stamps = fits.Column("stamp", "256E", dim="(16,16)", array=rng.random((5, 16, 16)))
+    words = fits.Column("words", "12A", dim="(4,3)", array=np.array([["a", "b", "c"]] * 5))
+    for name, column in (("a", stamps), ("b", words)):
+        table = fits.BinTableHDU.from_columns([column])
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / f"{name}.fits")
+    np.save(tmp_path / "c.npy", rng.random((5, 16, 16)))
+    for name, mode in (("d.tar", "w"), ("e.tar.gz", "w:gz"), ("f.tar.bz2", "w:bz2")):
+        with tarfile.open(tmp_path / name, mode) as archive:
+            archive.add(tmp_path / "a.fits", "a.fits")
+    (tmp_path / "g.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform".ljust(300))
+    source = open_source(tmp_path)
+    says = ["a FITS table with images", "not an image", "a NumPy array; save",
+            *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save"]  # fmt: skip
+    for i, start in enumerate(says):
+        assert reason(source, i).startswith(start)
+    with pytest.raises(DataError, match=r"d\.tar: a tar archive; unpack it"):
+        open_source(tmp_path / "d.tar")
+    assert reason(open_source(tmp_path / "e.tar.gz"), 0).startswith("a tar archive")
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "i4"])
+@pytest.mark.parametrize("empty", [0, 7])
+def test_bands_of_integers_without_data_are_left_out_of_the_mean(kind, empty, rng, tmp_path):
+    bands = rng.integers(10, 250, (20, 30, 3)).astype(kind)
+    bands[..., 1] = empty
+    expected = bands[..., ::2].mean(axis=-1)
+    expected = {"u1": expected / 255, "u2": np.rint(expected), "i4": expected}[kind]
+    fits.writeto(tmp_path / "a.fits", np.moveaxis(bands, -1, 0))
+    hdf5(tmp_path / "b.h5", images=bands[None])
+    tifffile.imwrite(tmp_path / "c.tif", bands, photometric="rgb")
+    if kind == "u1":
+        Image.fromarray(bands).save(tmp_path / "d.png")
+    source = open_source(tmp_path)
+    np.testing.assert_allclose(source.read(0), bands[..., ::2].mean(axis=-1))
+    for i in range(1, len(source)):
+        np.testing.assert_allclose(source.read(i), expected, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_entries_of_one_name_in_a_zip_are_counted(rng, zipped):
+    first, second, third = pixels_of(rng, 3, 9, 9)
+    entries = [("a.png", first), ("b.png", second), ("a.png", third)]
+    source = open_source(zipped([(name, encoded(pixels)) for name, pixels in entries]))
+    assert source.ids == ["a", "b", "a~2"]
+    np.testing.assert_allclose(source.read(0), third / 255, rtol=1e-6)
+    np.testing.assert_allclose(source.read(1), second / 255, rtol=1e-6)
+    assert reason(source, 2) == "an entry of a name that a later one in the zip has too"
+
+
+@pytest.mark.parametrize("fill", [0, -1, np.nan])
+def test_a_band_that_ends_within_the_picture_hides_no_gap(fill, rng, tmp_path):
+    bands = rng.normal(50, 1, (3, 30, 40))
+    expected = bands.mean(axis=0)
+    bands[1, :, :9] = fill
+    fits.writeto(tmp_path / "a.fits", bands)
+    hdf5(tmp_path / "b.h5", images=np.moveaxis(bands, 0, -1)[None].astype("f4"))
+    tifffile.imwrite(tmp_path / "c.tif", np.moveaxis(bands, 0, -1), photometric="rgb")
+    for i in range(3):
+        picture = open_source(tmp_path).read(i)
+        assert np.isnan(picture[:, :9]).all()
+        # The line beside a gap may count to it.
+        np.testing.assert_allclose(picture[:, 10:], expected[:, 10:], rtol=1e-6)

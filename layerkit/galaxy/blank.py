@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-SENTINEL = 1e37  # values of at least this size stand for "nothing", as -3.4e38 and 1.6e38 do
+SENTINEL = 1e30  # values of at least this size stand for "nothing", as -1e30 and -3.4e38 do
+UNITS = 1e20  # unless most pixels are of at least this size, and take
+MARKS = 8  # more values of that size than so many: then such are the units
+LOW_MARKS = (0, -99, -999, -9999, -99999, -32768, -(2**31))  # likewise, far below other pixels:
+FAR = 10  # times the distance from the median of these to the darkest
 BLOCK = 4  # pixels on a side of the smallest constant block that is a blank, in floats
 LIGHT_BLOCK = 1 / 6  # of the side, the same for pictures of 8 bits, whose dark sky has such blocks
 JPEG_BLOCK = 8  # pixels by which a JPEG blurs the rim of a blank
@@ -35,8 +39,7 @@ class NoData:
 
 def no_data(image: np.ndarray) -> NoData | None:
     """Find the pixels without data; None, as nearly always, if there are none."""
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.abs(image) < SENTINEL)
+    bad = bad_pixels(image)
     if not bad.any():
         border = blank_border(image)
         return None if border is None else NoData(border, bad)
@@ -51,6 +54,29 @@ def no_data(image: np.ndarray) -> NoData | None:
     at_edge[0] = False
     outside = (large & at_edge)[labels]
     return NoData(outside if border is None else border | outside, bad & ~outside)
+
+
+def bad_pixels(image: np.ndarray) -> np.ndarray:
+    """Mask of the pixels that are not finite, or hold a number by which programs mark bad ones."""
+    with np.errstate(invalid="ignore"):
+        size = np.abs(image)
+        bad = ~(size < SENTINEL)
+    if bad.any():
+        huge = size[bad & np.isfinite(image)]
+        rest = size[np.isfinite(image) & (image != 0)]
+        if len(np.unique(huge)) > MARKS and np.median(rest) > UNITS:
+            bad = ~np.isfinite(image)
+    if image.dtype == np.float32:  # light, which has no negative numbers and may be black
+        return bad
+    lowest = image.min(initial=np.inf, where=~bad if bad.any() else True)
+    if lowest in LOW_MARKS:
+        others = image[~bad & (image > lowest)]
+        if others.size:
+            darkest, level = float(others.min()), float(np.median(others))
+            # Counts of few photons have no more than one step between 0 and most others.
+            if darkest - lowest > FAR * (level - darkest) and (lowest < 0 or darkest < level):
+                bad |= image == lowest
+    return bad
 
 
 def blank_border(image: np.ndarray) -> np.ndarray | None:

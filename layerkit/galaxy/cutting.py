@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from layerkit.errors import DataError
 from layerkit.galaxy.blank import NoData, no_data
@@ -33,7 +34,9 @@ CENTRED = 0.16  # of the side: two standard deviations of the Gaussian of `find_
 FAINT = 3.0  # times the threshold: how bright a peak must be for a size to mean anything
 INNER = 0.9  # share of the square's side in which a galaxy in physical units is measured
 PASSES = 2  # more would follow the wings of bright galaxies inwards
+CLEAN = 1000.0  # noise standard deviations to which a galaxy rises that shows no noise
 STEP = 1.15  # from one size of that square to the next
+CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
 CORNER = 1.4  # half-sides up and across, in sum, from the middle: where corners begin
 
 
@@ -129,7 +132,7 @@ def visible(image: np.ndarray, white: float = DEEPEST) -> np.ndarray:
     if image.dtype != np.float64:
         return np.nan_to_num(np.clip(image, 0, 1))
     image, missing = _filled(image, no_data(image))
-    sky = _sky(image[~missing])
+    sky = _sky(image, ~missing)
     brightest = np.percentile(image[~missing], 99.9)
     return stretch(image, sky.level, sky.noise, max(brightest, sky.level + 10 * sky.noise))
 
@@ -153,7 +156,7 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
 def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     gaps = no_data(image)
     image, missing = _filled(image, gaps)
-    far = _sky(image[~missing])
+    far = _sky(image, ~missing)
     galaxy = _find(image, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
     # Whatever lies outside the square shall not decide what is in it, not in the last bit: measure
@@ -168,7 +171,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     cut = _square(galaxy, image, gaps, settings)
     rows, columns = _pixels(cut, image.shape)
     part = image[rows, columns]
-    sky = _sky(part[_corners(part.shape)])
+    sky = _sky(part, _corners(part.shape))
     units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
     inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
     raw = _resampled(units, inside, settings.size)
@@ -201,15 +204,31 @@ def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndar
     return np.where(missing, np.median(image[~missing]), image), missing
 
 
-def _sky(pixels: np.ndarray) -> Sky:
-    """Level and noise of pixels in physical units; the noise is above 0."""
+def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
+    """Level and noise of the pixels at `where`, in physical units; the noise is above 0."""
+    pixels = image[where]
     sky = measure_sky(pixels, quantum=0)
     if sky.noise > 0:
         return measure_sky(_off_steps(pixels), quantum=0)
-    # Most pixels are equal: few photons, or no noise at all.
-    noise = float(pixels[pixels <= np.percentile(pixels, 90)].std())
-    noise = max(noise, 1e-4 * float(pixels.max() - sky.level), 1e-7 * abs(sky.level))
-    return Sky(sky.level, noise or 1.0)
+    # Most pixels are equal: few photons, no noise at all, or noise that was cut away with the sky.
+    # Then it is left in the galaxy, and in the specks that were bright enough.
+    light = image[image > sky.level]
+    if not light.size:
+        return Sky(sky.level, 1.0)
+    quiet = pixels[pixels <= sky.level + np.percentile(light - sky.level, 50)]
+    noise = max(_roughness(image, sky.level), float(quiet.std()))
+    bright = float(np.percentile(light, 99)) - sky.level
+    return Sky(sky.level, max(noise, bright / CLEAN, 1e-7 * abs(sky.level)))
+
+
+def _roughness(image: np.ndarray, level: float) -> float:
+    """The noise of a galaxy's faint half: how far pixels lie from the mean of their neighbours."""
+    inside = ndimage.minimum_filter(image, footprint=CROSS) > level
+    around = ndimage.convolve(image, CROSS / 4.0) - image / 4
+    if np.count_nonzero(inside) < CROSS.size:
+        return 0.0
+    faint = inside & (around <= np.median(around[inside]))
+    return 1.4826 * float(np.median(np.abs(image - around)[faint])) / np.sqrt(1.25)
 
 
 def _off_steps(pixels: np.ndarray) -> np.ndarray:
@@ -261,7 +280,7 @@ def _find_in(
     if no_sky.all():
         return galaxy
     try:
-        found = _find(part, _sky(part[~no_sky]), settings.threshold, no_sky, galaxy.bins)
+        found = _find(part, _sky(part, ~no_sky), settings.threshold, no_sky, galaxy.bins)
     except UnusableImageError:
         return galaxy
     return replace(found, y=found.y + window[0].start, x=found.x + window[1].start)

@@ -5,7 +5,7 @@ The content decides what a file is, never its name.  A file holds one picture or
     JPEG, PNG, BMP, GIF, WebP   one (animations are refused)
     TIFF                        one per page; thumbnails and masks between the pages are passed over
     FITS (also gzip, bzip2)     those of its science images, see `FitsPictures`
-    HDF5                        those of its data set `images`, see `Hdf5Pictures`
+    HDF5, MATLAB 7.3            those of its data set `images`, see `Hdf5Pictures`
 
 A picture is turned as its Orientation tag says it is to be seen: cameras, and programs that turn
 pictures without loss, write one.  Pictures keep the numbers they were written with.  Their type
@@ -39,6 +39,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from layerkit.galaxy.blank import bad_pixels, no_data
+
 MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
 MAX_PICTURES = 100_000  # in one file
@@ -47,14 +49,30 @@ MAX_WORK = 16 * MAX_PIXELS  # pixels times passes over them, for formats that pa
 
 GZIP, BZIP2, FITS = b"\x1f\x8b", b"BZh", b"SIMPLE  ="
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5, MATLAB = b"\x89HDF\r\n\x1a\n", b"MATLAB 7.3 MAT-file"
 PLAIN = {
     b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"GIF8": "GIF",
     b"RIFF": "WEBP",
 }  # fmt: skip
-HEAD = 32  # bytes that tell the format
+TAR, TAR_PLACE = b"ustar", 257
+OTHERS = {  # formats that are not read, and what to do about it
+    b"\xfd7zXZ\0": "an xz file; unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it and give the folder",
+    b"Rar!\x1a\x07": "a rar archive; unpack it and give the folder",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"\x93NUMPY": "a NumPy array; save it as FITS or HDF5",
+    b"#ASDF": "an ASDF file; save it as FITS or HDF5",
+    b"CDF\1": "a netCDF file of before 4; convert it with nccopy -k nc4",
+    b"CDF\2": "a netCDF file of before 4; convert it with nccopy -k nc4",
+    b"PAR1": "a Parquet table; save its images as files",
+    b"\x1f\x9d": "a compressed file; unpack it with gunzip",
+    b"MATLAB 5.0 MAT-file": "a MATLAB file of before 7.3; save it with -v7.3",
+}
+ARCHIVE = "a tar archive; unpack it and give the folder"
+HEAD = 264  # bytes that tell the format
 ORIENTATION = 274  # a tag of TIFF and Exif
 FEW = 16  # a last axis shorter than this, after longer ones, is bands: no galaxy is so narrow
+NARROW = 8  # a picture of fewer pixels on one side than on the other holds no galaxy either
 LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of pixel layouts
 READABLE = (1, 8, 32946)  # TIFF compressions that tifffile decodes by itself: none, deflate
 
@@ -66,7 +84,7 @@ NOT_SCIENCE = re.compile(
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
     r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
     r"|CONF|CONFIDENCE|CONFMAP|MASKBITS|DEPTH|GALDEPTH|PSFDEPTH|PSFSIZE|CHI|CHISQ|BGMOD"
-    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODEL|RESID|RESIDUALS?)\d*"
+    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
 )
 
 # tifffile logs what is wrong with a file; a program that has not set up logging shall not print it.
@@ -80,6 +98,8 @@ class UnusableImageError(Exception):
 TOO_LARGE = "too large"
 UNREADABLE = "unreadable"
 NO_IMAGE = "not an image"
+OTHER_AXES = "axes of uncertain order; save as (n, height, width) or (n, height, width, 3)"
+FLATTENED = "rows that look like flattened pictures; save them as (n, height, width)"
 NOT_DECODED = "a TIFF compression that is not read; save it without"
 
 
@@ -120,17 +140,16 @@ def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
         head = file.read(HEAD)
         file.seek(0)
         if head.startswith((GZIP, BZIP2)):
-            file = _decompressed(file, head)
-            head = FITS
+            file, head = _decompressed(file, head)
         if head.startswith(FITS):
             return FitsPictures(file, hdu)
         if head.startswith(TIFF):
             return TiffPictures(file)
-        if head.startswith(HDF5):
-            return Hdf5Pictures(file)
+        if head.startswith((HDF5, MATLAB)):
+            return Hdf5Pictures(file, matlab=head.startswith(MATLAB))
         if (kind := plain_kind(head)) is not None:
             return PlainPicture(file, kind, is_deep_png(head))
-    raise UnusableImageError(NO_IMAGE)
+    raise UnusableImageError(other_format(head) or NO_IMAGE)
 
 
 def plain_kind(head: bytes) -> str | None:
@@ -146,11 +165,25 @@ def is_deep_png(head: bytes) -> bool:
 
 def is_image_file(head: bytes) -> bool:
     """Tell whether a file that begins so is of a format that is read."""
-    return head.startswith((GZIP, BZIP2, FITS, HDF5, *TIFF)) or plain_kind(head) is not None
+    known = (GZIP, BZIP2, FITS, HDF5, MATLAB, *TIFF)
+    return head.startswith(known) or plain_kind(head) is not None
+
+
+def other_format(head: bytes) -> str | None:
+    """Name the format of a file that begins so and say what to do, if it is known but not read."""
+    if head[TAR_PLACE:].startswith(TAR):
+        return ARCHIVE
+    return next((says for magic, says in OTHERS.items() if head.startswith(magic)), None)
 
 
 def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
-    """Mean over the colours of a uint8 (height, width, 3) picture, as float32 in 0..1."""
+    """Mean over the colours of a uint8 (height, width, 3) picture, as float32 in 0..1.
+
+    Colours of one value hold no data, and are left out.
+    """
+    few = _with_data(rgb[::16, ::16])  # to look at every pixel would take as long as to add them
+    if few.shape[-1] < 3 and (some := _with_data(rgb)).shape[-1] < 3:
+        return some.mean(axis=-1, dtype=np.float32) * np.float32(1 / 255)
     # Sums of integers are exact, and four times as fast as a mean over the last axis.
     total = np.add(rgb[..., 0], rgb[..., 1], dtype=np.uint16)
     total += rgb[..., 2]
@@ -287,12 +320,9 @@ class FitsPictures(Pictures):
     """The science images of a FITS file.
 
     Taken are the images named SCI, SCIENCE or IMAGE (EXTNAME) if there are any, and else all whose
-    names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky or
-    a PSF; or the one that `hdu` chooses.  Axes of length 1 are dropped.  Two axes are a picture;
-    of three, a first or else a last axis of 3 or 4 is colours or bands, which are averaged, but for
-    those without data; a last axis of another length below FEW, after longer ones, counts bands,
-    each a picture; and any other first axis counts pictures.  Of four, the first counts pictures
-    and three are as above.
+    names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky, a
+    model, its residuals or a PSF; or the one that `hdu` chooses.  GALFIT's model and residuals have
+    no name, but are known by its keywords.  `Layout` says what the axes mean.
     """
 
     row_order = "bottom"
@@ -306,6 +336,7 @@ class FitsPictures(Pictures):
         self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
         found: list[tuple[str, int, Layout]] = []
+        reason, galfit = NO_IMAGE, False
         for number in itertools.count():
             try:
                 one = self.hdus[number]
@@ -316,26 +347,35 @@ class FitsPictures(Pictures):
             chosen = hdu is None or (
                 number == hdu if isinstance(hdu, int) else one.name == hdu.strip().upper()
             )
-            if not chosen or not one.is_image or not one.shape or math.prod(one.shape) == 0:
+            shapes = () if one.is_image else one.header["TDIM*"].values()
+            if chosen and any(map(_holds_stamps, shapes)):
+                reason = "a FITS table with images in its cells; save them as image extensions"
+            if not one.is_image or not one.shape or math.prod(one.shape) == 0:
+                continue
+            galfit |= "LOGFILE" in one.header and ("COMP_1" in one.header or "1_XC" in one.header)
+            if not chosen:
                 continue
             layout = Layout(one.shape)
+            reason = layout.doubt or reason
             if layout.count:
                 place = one.fileinfo()
                 packed = hasattr(one, "compressed_data")
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
-                found.append((one.name, number, layout))
+                name = f"{one.name} {one.header.get('OBJECT')}" if galfit else one.name
+                found.append((name, number, layout))
         if hdu is None:
-            found = [x for x in found if not _says(NOT_SCIENCE, x[0])]
+            if found and not (found := [x for x in found if not _says(NOT_SCIENCE, x[0])]):
+                reason = "no FITS image but weights, masks, models or the like; choose one by hdu"
             found = [x for x in found if _says(SCIENCE, x[0])] or found
-        elif not found:
+        elif not found and reason == NO_IMAGE:
             raise UnusableImageError(f"no image in HDU {hdu}")
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
         self.places = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
         self.checked: set[int] = set()
         if not self.places:
-            raise UnusableImageError(NO_IMAGE)
+            raise UnusableImageError(reason)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -347,7 +387,14 @@ class FitsPictures(Pictures):
         if hasattr(hdu, "compressed_data") and number not in self.checked:
             self._check_tiles(number)
             self.checked.add(number)
-        data = np.asarray(hdu.section[layout.index(k)], dtype=np.float64)
+        numbers = np.asarray(hdu.section[layout.index(k)])
+        data = numbers.astype(np.float64)
+        if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
+            # Astropy heeds it in signed integers only.
+            data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
+        softening, zero = (hdu.header.get(key) for key in ("BSOFTEN", "BOFFSET"))
+        if softening is not None and zero is not None:  # stacks of Pan-STARRS, in asinh magnitudes
+            data = float(zero) + 2 * float(softening) * np.sinh(data * (math.log(10) / 2.5))
         return layout.picture(data)
 
     def _check_tiles(self, number: int) -> None:
@@ -373,28 +420,40 @@ class FitsPictures(Pictures):
 class Hdf5Pictures(Pictures):
     """The pictures in an HDF5 file: its data set `images`, or the only one that may be pictures.
 
-    Shapes are (n, height, width), with colours (n, height, width, 3 or 4) or (n, 3 or 4, height,
-    width), or (height, width) and (height, width, 3 or 4) for one picture.  Four colours of an
-    integer type are RGB and alpha.  Two, or 5 and more, along the last axis are bands, each a
-    picture.  Only data that lie in the file itself are read.
+    `Layout` says what the axes mean.  Four colours of an integer type are RGB and alpha.  MATLAB
+    writes its axes in reverse, (height, width, 3, n) as (n, 3, width, height).  The attributes
+    `scale_factor`, `add_offset`, `_FillValue` and `missing_value` of netCDF are heeded; scaled
+    numbers, and those of 16 bits that may be missing, are physical.  Only data that lie in the file
+    itself are read.
     """
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: IO[bytes], matlab: bool = False):
         self.file = h5py.File(file, "r")
         self.data = self._find()
         data, shape = self.data, self.data.shape
         if data.is_virtual or data.external is not None:
             raise UnusableImageError("HDF5 images that lie in other files")
-        self.layout = Layout(shape, stack=True)
+        self.matlab = matlab or "MATLAB_class" in data.attrs
+        self.layout = Layout(shape, stack=not self.matlab)
         if not self.layout.count:
-            raise UnusableImageError(NO_IMAGE)
+            raise UnusableImageError(self.layout.doubt or NO_IMAGE)
         stored = data.id.get_storage_size()
         if self.layout.count > MAX_PICTURES or data.nbytes > 2000 * stored:
             raise UnusableImageError(TOO_LARGE)  # or nothing is there, for all it claims
         chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
         if chunk > MAX_BYTES // 4:
             raise UnusableImageError(TOO_LARGE)
-        self.deep = data.dtype.kind == "u" and data.dtype.itemsize == 2
+        self.factor = self._attribute("scale_factor", 1.0)
+        self.offset = self._attribute("add_offset", 0.0)
+        self.fills = [
+            fill for name in ("_FillValue", "missing_value")
+            if (fill := self._attribute(name, np.nan)) == fill
+        ]  # fmt: skip
+        deep = data.dtype.kind == "u" and data.dtype.itemsize == 2
+        self.physical = (self.factor, self.offset) != (1, 0) or (deep and bool(self.fills))
+        self.deep = deep and not self.physical
+        if len(shape) == 2 and self._is_flattened():
+            raise UnusableImageError(FLATTENED)
 
     def _find(self) -> h5py.Dataset:
         found = {}
@@ -409,13 +468,43 @@ class Hdf5Pictures(Pictures):
             raise UnusableImageError("an HDF5 file without a data set `images`")
         return next(iter(found.values()))
 
+    def _attribute(self, name: str, default: float) -> float:
+        """The number that an attribute of the data set holds."""
+        if name not in self.data.attrs:
+            return default
+        known = self.data.attrs.get_id(name)
+        if math.prod(known.shape) != 1 or known.dtype.kind not in "iuf":
+            raise UnusableImageError(f"an HDF5 attribute `{name}` that is not one number")
+        return float(np.ravel(self.data.attrs[name])[0])
+
+    def _is_flattened(self) -> bool:
+        """Tell whether rows are pictures: the pixel one of their sides further on is like this one.
+
+        In a picture the pixel below is more so.
+        """
+        height, width = self.data.shape
+        if (side := _flat_side(width)) is None or height == width:
+            return False
+        rows = np.asarray(self.data[: min(height, 2**22 // width)], np.float64)
+        steps = [rows[:, lag:] - rows[:, :-lag] for lag in (side, width // side)]
+        down, *along = (np.nanmean(np.abs(step)) for step in (rows[1:] - rows[:-1], *steps))
+        return bool(min(along) < 0.8 * down)
+
     def __len__(self) -> int:
         return self.layout.count
 
     def _read(self, k: int) -> np.ndarray:
         check_pixels(self.layout.part)
         data = self.data[self.layout.index(k)]
-        return self.layout.picture(data, alpha=data.dtype.kind == "u")
+        alpha, light = data.dtype.kind == "u", data.dtype == np.uint8 and not self.physical
+        if self.fills and (missing := np.isin(data, self.fills)).any():
+            data = np.where(missing, np.nan, data / 255 if light else data)
+        if self.physical:
+            data = data.astype(np.float64) * self.factor + self.offset
+        picture = self.layout.picture(data, alpha=alpha)
+        if self.matlab and not self.layout.turned:
+            picture = np.ascontiguousarray(picture.T)
+        return picture.astype(np.float32) if light else picture
 
     def close(self) -> None:
         """Close the file as HDF5 sees it."""
@@ -423,28 +512,56 @@ class Hdf5Pictures(Pictures):
 
 
 class Layout:
-    """How the pictures lie in an array of a given shape; see `FitsPictures`.
+    """How the pictures lie in an array of a given shape.
 
-    count: of pictures, 0 if the array holds none.  stack: a single further axis counts pictures
-    where it comes first, even if there are 3 or 4 of them.  part: the shape of one picture with its
-    colours.
+    Axes of length 1 are dropped.  Two axes are a picture; of three, a first or else a last axis of
+    3 or 4 is colours or bands, which are averaged, but for those without data; a last axis of
+    another length below FEW, after longer ones, counts bands, each a picture; and any other first
+    axis counts pictures.  Of four, the first counts pictures and three are as above; or else the
+    last counts pictures, and colours are the third, (height, width, 3, n), or the first, as in an
+    array (n, height, width, 3) that MATLAB wrote in reverse.
+
+    count: of pictures, 0 if the array holds none.  doubt: the reason, where its axes may mean
+    several things.  stack: a single further axis counts pictures where it comes first, even if
+    there are 3 or 4 of them.  part: the shape of one picture with its colours.
     """
 
     def __init__(self, shape: tuple[int, ...], stack: bool = False):
         axes = [k for k, n in enumerate(shape) if n > 1]
         sides = [shape[k] for k in axes]
         self.dimensions, self.counted, self.colours = len(shape), axes[:-2], None
+        self.turned = False
+        few = [n in (3, 4) for n in sides]
         stack = stack and len(sides) == 3 and axes[0] == 0
-        if len(sides) > 2 and not stack and sides[-3] in (3, 4):
+        if len(sides) > 2 and not stack and few[-3]:
             self.counted, self.colours = axes[:-3], 0
-        elif len(sides) > 2 and sides[-1] in (3, 4):
+        elif len(sides) > 2 and few[-1]:
             self.counted, self.colours = axes[:-3], 2
+        elif len(sides) == 4 and few[2]:
+            self.counted, self.colours = axes[3:], 2
         elif len(sides) > 2 and sides[-1] < FEW <= min(sides[-3:-1]):
             self.counted = [*axes[:-3], axes[-1]]
+        elif len(sides) == 4 and few[0] and sides[1] == sides[2] != sides[3]:
+            self.counted, self.colours, self.turned = axes[3:], 0, True
         self.sizes = [shape[k] for k in self.counted]
         self.part = tuple(shape[k] for k in axes if k not in self.counted)
         usable = len(axes) >= 2 and len(self.counted) <= 2 and 0 not in shape
-        self.count = math.prod(self.sizes) if usable else 0
+        self.doubt = self._doubt(axes) if usable else None
+        self.count = math.prod(self.sizes) if usable and self.doubt is None else 0
+
+    def _doubt(self, axes: list[int]) -> str | None:
+        """Why these may not be the pictures, for all that the shape says."""
+        picture = [n for k, n in enumerate(self.part) if k != self.colours]
+        least, most = sorted(picture)
+        if not self.counted and self.colours is None:
+            flat = most > 4 * least and _flat_side(picture[1]) is not None
+            return FLATTENED if flat else None
+        if least == most:
+            return None
+        # As many of so narrow a picture, or as its other side is long?  Then that is the picture.
+        several = self.counted == axes[:2] and self.sizes[0] in (3, 4, self.sizes[1])
+        first = self.counted == axes[:1] and self.colours is None and self.sizes[0] == picture[0]
+        return OTHER_AXES if least < NARROW or several or first else None
 
     def index(self, k: int) -> tuple[Any, ...]:
         """Index of picture `k` in the array."""
@@ -459,6 +576,8 @@ class Layout:
         if self.colours is None:
             return intensities(part)
         part = np.moveaxis(part, self.colours, -1)
+        if self.turned:
+            part = part.swapaxes(0, 1)
         return intensities(part, 3 if alpha else part.shape[-1])
 
 
@@ -466,7 +585,9 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     """One picture as the type that says what its numbers mean (see the top of this module).
 
     colours: average over so many, the first along the last axis; None if there is no such axis.
-        Of floats, bands of one value or NaN are left out.
+        Bands of one value or NaN are left out.
+
+    In physical units, pixels that hold no data, of a band or of the picture, become NaN.
     """
     kind = values.dtype
     if kind.kind not in "buif":
@@ -474,9 +595,15 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     if colours is not None:
         if kind == np.uint8 and colours == 3:
             return rgb_to_intensity(values)
-        values = values[..., :colours]
-        if kind.kind == "f":
-            values = _with_data(values)
+        values = _with_data(values[..., :colours])
+    if kind.kind in "if" or kind.itemsize > 2:
+        values = values.astype(np.float64)
+        if colours is None:
+            values[bad_pixels(values)] = np.nan
+        for band in np.moveaxis(values, -1, 0) if colours is not None else ():
+            if (gaps := no_data(band)) is not None:  # which the mean would hide
+                band[gaps.anywhere] = np.nan
+    if colours is not None:
         values = values.mean(axis=-1, dtype=np.float64)
     if kind == np.uint8:
         return (values * np.float32(1 / 255)).astype(np.float32)
@@ -564,13 +691,14 @@ def _pillow_intensities(picture: Image.Image) -> np.ndarray:
     return rgb_to_intensity(np.asarray(picture.convert("RGB")))
 
 
-def _decompressed(file: IO[bytes], head: bytes) -> IO[bytes]:
-    """The FITS file in a gzip or bzip2 file, in memory."""
+def _decompressed(file: IO[bytes], head: bytes) -> tuple[IO[bytes], bytes]:
+    """The FITS file in a gzip or bzip2 file, in memory, and how it begins."""
     stream = gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else bz2.BZ2File(file)
-    if stream.read(len(FITS)) != FITS:
-        raise UnusableImageError(NO_IMAGE)
+    head = stream.read(HEAD)
+    if not head.startswith(FITS):
+        raise UnusableImageError(other_format(head) or NO_IMAGE)
     stream.seek(0)
-    return read_bounded(stream)
+    return read_bounded(stream), head
 
 
 def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:
@@ -608,6 +736,21 @@ def _check_strips(page: tifffile.TiffPage) -> None:
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
         _check_inflated(file.read(min(count, 2 * limit)), limit, zlib.MAX_WBITS)
+
+
+def _flat_side(count: int) -> int | None:
+    """The side of the square pictures, grey or of three colours, that have so many numbers each."""
+    for colours in (1, 3):
+        side = math.isqrt(count // colours)
+        if side >= NARROW and colours * side**2 == count:
+            return side
+    return None
+
+
+def _holds_stamps(dimensions: object) -> bool:
+    """Tell whether the cells of a table's column, by its TDIM, are pictures."""
+    sides = [int(n) for n in re.findall(r"\d+", str(dimensions))]
+    return len(sides) >= 2 and min(sides[:2]) >= NARROW
 
 
 def _says(words: re.Pattern[str], name: str) -> bool:

@@ -7,6 +7,10 @@ With sky the level and spread the standard deviation of the empty sky, a pixel v
 cut to 0..1.  Faint wings stay linear and cores are compressed, as in the colour pictures of Lupton
 et al. (2004, PASP 116, 133), and nearly all of the noise is above black.  A spread of 0 stands for
 linear pictures: v = white times the number.
+
+Where most of the sky is one value, as where a survey cut all below it away, the spread is that of
+neighbouring pixels in the faint half of the galaxy, or of the specks left in the sky if they have
+more, or a thousandth of the galaxy's brightest hundredth: it has a spread where it has no noise.
 """
 
 from __future__ import annotations

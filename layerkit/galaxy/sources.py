@@ -31,6 +31,7 @@ from layerkit.galaxy.decode import (
     is_image_file,
     only_unusable,
     open_pictures,
+    other_format,
     plain_kind,
     read_bounded,
 )
@@ -131,6 +132,8 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
             raise DataError(f"{path}: not a zip file, or a truncated one; fetch it again")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if (other := other_format(head)) is not None:
+        raise DataError(f"{path}: {other}")
     raise DataError(
         f"{path}: not a zip, a picture, a FITS file or a prepared HDF5 set; give one of these, or a"
         " folder of pictures"
@@ -238,15 +241,20 @@ class ZipSource(FileSource):
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
-        files = [name for name in dict.fromkeys(files) if not _hidden(name)]
+        files = [name for name in files if not _hidden(name)]
         if not files:
             raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
-        super().__init__(self.path.name, files, hdu)
+        again = [name for name, count in Counter(files).items() for _ in range(count - 1)]
+        files = list(dict.fromkeys(files))
+        self.distinct = len(files)
+        super().__init__(self.path.name, files + again, hdu)
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_handle": None}
 
     def _open(self, k: int) -> Any:
+        if k >= self.distinct:
+            raise UnusableImageError("an entry of a name that a later one in the zip has too")
         if self._handle is None or self._handle[0] != os.getpid():
             self._handle = (os.getpid(), zipfile.ZipFile(self.path))
         archive = self._handle[1]
@@ -347,7 +355,9 @@ def _unique_ids(names: list[str]) -> list[str]:
     names = [_printable(name) for name in names]
     plain = [SUFFIX.sub("", name) for name in names]
     stems = [name.rsplit("/", 1)[-1] for name in plain]
-    of_stem, of_plain = Counter(stems), Counter(plain)
+    # Names that a zip holds twice are told apart by `_unique`.
+    different = dict(zip(names, zip(stems, plain, strict=True), strict=True)).values()
+    of_stem, of_plain = Counter(s for s, _ in different), Counter(p for _, p in different)
     return [
         stem if of_stem[stem] == 1 else path if of_plain[path] == 1 else name
         for stem, path, name in zip(stems, plain, names, strict=True)

@@ -118,6 +118,19 @@ def formats(x: np.ndarray) -> dict[str, tuple[str, Callable[[], bytes]]]:
         "fits.bz2": (".fits.bz2", lambda: bz2.compress(fits_file(fits.PrimaryHDU(counts)))),
         "hdf5": (".h5", lambda: hdf5(images=np.stack([colour] * 3), ans=np.arange(3))),
         "hdf5 of something": (".hdf5", lambda: hdf5(table=np.arange(9.0))),
+        "hdf5 of rows": (".h5", lambda: hdf5(images=np.stack([counts.ravel()] * 9))),
+        "hdf5 in another order": (".h5", lambda: hdf5(images=np.stack([counts] * 20, -1))),
+        "hdf5 of matlab": (".mat", lambda: hdf5(images=np.stack([colour] * 20).T)),
+        "fits of two bands": (".fits", lambda: fits_file(fits.PrimaryHDU(
+            np.stack([counts] * 2, -1)
+        ))),
+        "fits with marks": (".fits", lambda: fits_file(fits.PrimaryHDU(
+            np.where(np.arange(counts.size).reshape(counts.shape) % 97, counts, -1e30)
+        ))),
+        "clipped": (".fits", lambda: fits_file(fits.PrimaryHDU(
+            np.where(counts > 160, counts - 130, 0)
+        ))),
+        "tar": (".tar", lambda: b"a.png".ljust(257, b"\0") + b"ustar\0" + b"00".ljust(2000, b"\0")),
         "zip": (".zip", lambda: zipped([("a.png", pillow(byte, "PNG")), ("b.txt", b"b")])),
         "text": (".txt", lambda: b"ids,classes\n1,2\n"),
         "array": (".npy", lambda: npy(counts)),
