@@ -1,4 +1,4 @@
-"""The contract between layers and the net, checked in the first pass by every plan.
+"""The calls of a pass, and the contract between layers and the net, checked in the first pass.
 
 Arrays that a call must fill are filled beforehand with a not-a-number of a pattern of its own, so
 that what was not written is told from every number that could have been.  What is checked here
@@ -7,11 +7,11 @@ changes no result: a call that keeps the contract overwrites all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
+from layerkit.blob import Blob, ReboundError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 
@@ -24,10 +24,54 @@ Call = Callable[[list[Blob], list[Blob]], Any]
 Named = tuple[str, Array]
 
 
-def forward(layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob], diffs: bool) -> None:
-    """Call a forward pass and check what it did; `diffs` says that it fills the diffs as well."""
+class Step(NamedTuple):
+    """A call of a pass, with the blobs to make it with.
+
+    Attributes:
+        before: what must be done first, such as adding up the diffs of a top's readers.
+    """
+
+    layer: Layer
+    call: Call
+    bottoms: list[Blob]
+    tops: list[Blob]
+    before: Sequence[Callable[[], None]] = ()
+
+
+def follow(steps: Iterable[Step], way: str, check: Callable[..., None] | None) -> None:
+    """Make the calls of a pass one after another.
+
+    Args:
+        steps: the calls.
+        way: "forward" or "backward".
+        check: makes a call in the place of its own, and checks what it did; None from the second
+            pass on.
+
+    Raises:
+        ContractError: a layer put arrays in the place of others, or returned something.
+        NetError: a layer ran out of memory.
+    """
+    try:
+        for layer, call, bottoms, tops, before in steps:
+            for prepare in before:
+                prepare()
+            if check is not None:
+                check(layer, call, bottoms, tops)
+            elif (result := call(bottoms, tops)) is not None:
+                returned(layer, way, result)
+    except ReboundError as error:
+        layer.breaks(str(error))
+    except MemoryError:
+        layer.fail(NO_MEMORY)
+
+
+def forward(
+    layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+    with_diffs: Collection[str] = (),
+) -> None:
+    """Call a forward pass and check what it did; `with_diffs` names layers that fill diffs too."""
     fills = [] if isinstance(layer, Input) else _data("top", tops)
-    if diffs:
+    if layer.name in with_diffs:
         fills += _diffs(bottoms)
     _checked("forward", layer, call, bottoms, tops, fills, _data("bottom", bottoms))
 

@@ -31,7 +31,7 @@ class LayerkitError(Exception):
     """
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())
+        return " ".join(Exception.__str__(self).splitlines())  # KeyError's would be in quotes
 
 
 class NetError(LayerkitError):

@@ -13,11 +13,11 @@ import numpy as np
 
 from layerkit import contract
 from layerkit.backends.base import Array
-from layerkit.blob import Blob, ReboundError
+from layerkit.blob import Blob
 from layerkit.errors import NetError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
-from layerkit.wiring import closest
+from layerkit.names import closest
 
 
 class Mirror:
@@ -67,8 +67,11 @@ class Inference:
             if name not in net.blobs:
                 raise NetError(f"infer: no blob {name!r}; {closest(name, net.blobs)}")
         layers = _needed(list(net.layers.values()), self.outputs, set(self.given))
-        self.calls = [
-            (layer, [mirror.blob(b) for b in layer.bottoms], [mirror.blob(t) for t in layer.tops])
+        self.steps = [
+            contract.Step(
+                layer, net.runners[layer.name].forward, [mirror.blob(b) for b in layer.bottoms],
+                [mirror.blob(t) for t in layer.tops],
+            )
             for layer in layers
         ]
         names = {*self.outputs, *self.given}
@@ -78,7 +81,7 @@ class Inference:
 
     def run(self, rows: int, arrays: dict[str, Any], sample: bool) -> list[np.ndarray]:
         """Run all layers on `rows` rows of the given blobs; returns the outputs' values."""
-        net, layers = self.net, [layer for layer, _, _ in self.calls]
+        net, layers = self.net, [step.layer for step in self.steps]
         for blob in self.blobs:
             blob.resize(rows)
         for name, array in arrays.items():
@@ -91,17 +94,7 @@ class Inference:
                     buffer.resize(rows)
             with net.run.looking(sample):
                 net.set_clock()
-                try:
-                    for layer, bottoms, tops in self.calls:
-                        call: contract.Call = net.runners[layer.name].forward
-                        if not self.checked:
-                            contract.forward(layer, call, bottoms, tops, diffs=False)
-                        elif (result := call(bottoms, tops)) is not None:
-                            contract.returned(layer, "forward", result)
-                except ReboundError as error:
-                    layer.breaks(str(error))
-                except MemoryError:
-                    layer.fail(contract.NO_MEMORY)
+                contract.follow(self.steps, "forward", None if self.checked else contract.forward)
         finally:
             self.mirror.exchange(layers)
             for layer, attributes in zip(layers, kept, strict=True):

@@ -16,6 +16,7 @@ from layerkit.backends.base import Array, Backend
 from layerkit.backends.cuda import Device
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
+from layerkit.names import Named
 from layerkit.settings import (
     Checked,
     Name,
@@ -196,7 +197,7 @@ class Layer(Checked):
         for bottom in self.bottoms:
             accept(Name(), bottom, "the name of a bottom", self.label())
         self.weight = 1.0  # of a loss layer, in the objective
-        self.parameters: dict[str, Parameter] = {}
+        self.parameters: dict[str, Parameter] = Named("parameter")
         self.buffers: list[Blob] = []
         self.run: Run
         self.backend: Backend
@@ -320,7 +321,7 @@ class Layer(Checked):
         """A copy of this description that belongs to one net and can be set up and run."""
         layer = self.copied()
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
-        layer.parameters, layer.buffers = {}, []
+        layer.parameters, layer.buffers = Named(f"parameter of layer {self.name!r}"), []
         return layer
 
     def can_use_kernels(self) -> bool:

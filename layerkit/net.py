@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.backends.cuda import Device
-from layerkit.blob import Arena, Blob, Parameter, ReboundError
+from layerkit.blob import Arena, Blob, Parameter
+from layerkit.contract import Step
 from layerkit.display import html_table
 from layerkit.engines import cpu
 from layerkit.engines.base import ArrayEngine
@@ -28,8 +29,9 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
+from layerkit.names import Named, quoted
 from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words
-from layerkit.wiring import needing_gradients, quoted, readers_of, sort_layers
+from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -90,25 +92,6 @@ def serialised(method: Method) -> Method:
     return run  # type: ignore[return-value]
 
 
-class Forward(NamedTuple):
-    """A call of a forward pass, with the blobs to make it with."""
-
-    layer: Layer
-    call: Callable[[list[Blob], list[Blob]], None]
-    bottoms: list[Blob]
-    tops: list[Blob]
-
-
-class Backward(NamedTuple):
-    """A call of a backward pass; `gathers` are the tops whose diffs must first be added up."""
-
-    layer: Layer
-    call: Callable[[list[Blob], list[Blob]], None]
-    bottoms: list[Blob]
-    tops: list[Blob]
-    gathers: list[tuple[Blob, list[Blob]]]
-
-
 @dataclass
 class Plan:
     """What a forward and a backward pass call, in order; see Net.plan.
@@ -121,10 +104,10 @@ class Plan:
             contract with the net.
     """
 
-    forward: list[Forward] = field(default_factory=list)
-    backward: list[Backward] = field(default_factory=list)
+    forward: list[Step] = field(default_factory=list)
+    backward: list[Step] = field(default_factory=list)
     losses: set[str] = field(default_factory=set)
-    updates: list[Backward] = field(default_factory=list)
+    updates: list[Step] = field(default_factory=list)
     updated: set[str] = field(default_factory=set)
     forward_checked: bool = False
     backward_checked: bool = False
@@ -217,7 +200,10 @@ class Net:
                     "made from, or from net.descriptions"
                 )
         self.descriptions = [layer.copied() for layer in layers]
-        self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
+        self.layers: Named[Layer] = Named(
+            "layer", {layer.name: layer.attach(self.run) for layer in ordered},
+            "change net.descriptions and make another net of them",
+        )
         if kernels == "auto" and self.backend.name == "cupy":
             self.run.device = Device(self.xp, self.dtype, len(self.sources()))
             for place, source in enumerate(self.sources()):
@@ -227,10 +213,13 @@ class Net:
             for layer in self.layers.values():
                 layer.use_kernels()
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
-        self.params = self._gather_parameters()
+        self.params: Named[Parameter] = Named(
+            "parameter", self._gather_parameters(),
+            "write into its array: net.params[name].data[...] = values",
+        )
         self._check_memory(shapes, share is not None)
         self.arena = self._make_arena(share)
-        self.blobs = {
+        blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()
         }
@@ -239,7 +228,10 @@ class Net:
         if self.run.device is not None:  # side by side, so that one kernel can read them all
             self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
             for x, values in zip(self.reported, self.values, strict=True):
-                self.blobs[x.tops[0]] = Blob(x.tops[0], values)
+                blobs[x.tops[0]] = Blob(x.tops[0], values)
+        self.blobs: Named[Blob] = Named(
+            "blob", blobs, "write into its array: net.blobs[name].data[...] = values"
+        )
         self._forward = [
             (layer, [self.blobs[b] for b in layer.bottoms], [self.blobs[t] for t in layer.tops])
             for layer in self.layers.values()
@@ -253,8 +245,8 @@ class Net:
         self.passed = False
         self.version = 0
         self._plan_backward()
-        self.losses: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}
+        self.losses: Named[float] = Named("loss")  # none before the first pass
+        self.metrics: Named[float] = Named("metric")
         self.regularisation = 0.0
 
     # Building.
@@ -623,12 +615,13 @@ class Net:
         read = {b for layer in self.layers.values() for b in layer.bottoms}
         for layer, bottoms, tops in self._forward:
             runner = self.runners[layer.name]
-            call = runner.forward
+            call, before = runner.forward, []
             both = at_once and layer.is_loss and runner.forward_backward is not None
             if both and layer.name in backward and tops[0].name not in read:
                 plan.losses.add(layer.name)
                 call, (bottoms, tops) = runner.forward_backward, backward[layer.name]
-            plan.forward.append(Forward(layer, call, bottoms, tops))
+                before = [functools.partial(self._start, layer, tops[0])]
+            plan.forward.append(Step(layer, call, bottoms, tops, before))
         for layer, bottoms, tops, gathers in self._backward:
             runner = self.runners[layer.name]
             call = runner.backward
@@ -637,10 +630,13 @@ class Net:
             if update is not None and plain and runner.backward_update is not None:
                 plan.updated.update(p.name for p in own)
                 change = functools.partial(runner.backward_update, update=update)
-                plan.updates.append(Backward(layer, change, bottoms, tops, []))
+                plan.updates.append(Step(layer, change, bottoms, tops))
                 call = runner.backward_bottoms
             if layer.name not in plan.losses:
-                plan.backward.append(Backward(layer, call, bottoms, tops, gathers))
+                before = [functools.partial(self._gather, t, branches) for t, branches in gathers]
+                if layer.is_loss:
+                    before.append(functools.partial(self._start, layer, tops[0], True))
+                plan.backward.append(Step(layer, call, bottoms, tops, before))
         return plan
 
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
@@ -651,19 +647,8 @@ class Net:
         if self.run.device is not None:
             self.set_clock()
             self.prepare()
-        try:
-            for layer, call, bottoms, tops in plan.forward:
-                diffs = layer.name in plan.losses
-                if diffs:
-                    tops[0].diff.fill(layer.weight / self._rows)
-                if not plan.forward_checked:
-                    contract.forward(layer, call, bottoms, tops, diffs)
-                elif (result := call(bottoms, tops)) is not None:
-                    contract.returned(layer, "forward", result)
-        except ReboundError as error:
-            layer.breaks(str(error))
-        except MemoryError:
-            layer.fail(contract.NO_MEMORY)
+        check = functools.partial(contract.forward, with_diffs=plan.losses)
+        contract.follow(plan.forward, "forward", None if plan.forward_checked else check)
         plan.forward_checked = self.passed = True
         if self.run.device is not None:
             self.look_ahead()
@@ -671,24 +656,17 @@ class Net:
 
     def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
         """A backward pass by a plan."""
-        try:
-            for layer, call, bottoms, tops, gathers in plan.backward:
-                for top, branches in gathers:
-                    self._gather(top.diff, branches)
-                if layer.is_loss:
-                    tops[0].diff += layer.weight / self._rows
-                if diffs:
-                    for top in tops:
-                        if top.name in diffs:
-                            top.diff += diffs[top.name]
-                if not plan.backward_checked:
-                    contract.backward(layer, call, bottoms, tops, plan.updated)
-                elif (result := call(bottoms, tops)) is not None:
-                    contract.returned(layer, "backward", result)
-        except ReboundError as error:
-            layer.breaks(str(error))
-        except MemoryError:
-            layer.fail(contract.NO_MEMORY)
+        steps = plan.backward
+        if diffs:
+            steps = [
+                step._replace(before=[*step.before, *(
+                    functools.partial(self._add, top, diffs[top.name])
+                    for top in step.tops if top.name in diffs
+                )])
+                for step in steps
+            ]
+        check = functools.partial(contract.backward, updated=plan.updated)
+        contract.follow(steps, "backward", None if plan.backward_checked else check)
         plan.backward_checked = True
         for p in self._idle:
             p.diff.fill(0)
@@ -698,8 +676,22 @@ class Net:
             if p.trainable and p.l2:
                 p.diff += p.l2 * p.data
 
-    def _gather(self, diff: Array, branches: list[Blob]) -> None:
+    def _start(self, loss: Layer, top: Blob, add: bool = False) -> None:
+        """The derivative of the objective by each value of a loss, alone or beside that of others.
+
+        Weight and number of rows can change from pass to pass.
+        """
+        if add:
+            top.diff += loss.weight / self._rows
+        else:
+            top.diff.fill(loss.weight / self._rows)
+
+    def _add(self, blob: Blob, diff: Array) -> None:
+        blob.diff += diff
+
+    def _gather(self, top: Blob, branches: list[Blob]) -> None:
         """diff = the sum over a blob's readers, zero where nobody reads it."""
+        diff = top.diff
         if not branches:
             diff.fill(0)
             return
@@ -797,8 +789,8 @@ class Net:
                 f"length; there are {counts or 'none'}, and inputs "
                 f"{quoted(x.tops[0] for x in self._inputs)}"
             )
-        state, kept = self.state(), (dict(self.losses), dict(self.metrics))
-        means = {layer.name: 0.0 for layer in self.reported}
+        state, kept = self.state(), (self.losses.copy(), self.metrics.copy())
+        means = Named("loss or metric", {layer.name: 0.0 for layer in self.reported})
         count, seen = max(counts.values()), 0
         try:
             for source in self.sources():
@@ -809,7 +801,9 @@ class Net:
                 for name, value in {**self.losses, **self.metrics}.items():
                     means[name] += value * self._rows / count
         finally:
-            self.losses, self.metrics = kept
+            for mapping, values in zip((self.losses, self.metrics), kept, strict=True):
+                mapping.clear()
+                mapping.update(values)
             self.set_state(state)
         return means
 

@@ -194,8 +194,8 @@ class Recorded:
             STEP, "begin_step", 1, len(net.sources()), net.rows, self._table,
             self.update.constants, device.clock,
         )
-        for _, call, bottoms, tops in self.plan.forward:
-            call(bottoms, tops)
+        for step in self.plan.forward:
+            step.call(step.bottoms, step.tops)
         for i, (p, kind) in enumerate(self.terms):
             sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))

@@ -12,6 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Update
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
+from layerkit.names import Named
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
 from layerkit.settings import (
@@ -121,9 +122,12 @@ class Solver(Checked):
                 f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
                 f"{in_words(need)}, and {in_words(free)} are free"
             )
-        self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
+        self.history: Named[Array] = Named(
+            "history", {name: net.backend.zeros(size, net.dtype) for name in self.histories},
+            "write into its array: solver.history[name][...] = values",
+        )
         self.fuse = self.record = True
-        self.curves: dict[str, np.ndarray] = {}
+        self.curves: Named[np.ndarray] = Named("curve")
         self._update: Update | None = None
         kind = net.engine.formula(self.formula)
         if kind and overrides(type(self), "formula", ("update",)):
@@ -221,8 +225,8 @@ class Solver(Checked):
         if not all(
             net.runners[x.layer.name].gradient_bound(x.bottoms, x.tops) <= limit for x in updates
         ):
-            for layer, _, bottoms, tops, _ in updates:  # the bounds do not say: look at each number
-                net.runners[layer.name].backward(bottoms, tops)
+            for x in updates:  # the bounds do not say: look at each number
+                net.runners[x.layer.name].backward(x.bottoms, x.tops)
             updates, spans = [], net.arena.trainable_spans()
         diffs = [net.arena.diff[span] for span in spans]
         sizes = [self.net.engine.magnitude(diff) for diff in diffs]
@@ -234,8 +238,8 @@ class Solver(Checked):
         net.passed = False  # what the forward pass has left is of the parameters before the update
         if self.clip is not None:
             self._clip(diffs, max(sizes, default=0.0))
-        for _, call, bottoms, tops, _ in updates:
-            call(bottoms, tops)
+        for x in updates:
+            x.call(x.bottoms, x.tops)
         for span in spans:
             self._update_span(span, rate)
 
@@ -264,7 +268,7 @@ class Solver(Checked):
             for row in results:
                 row[0] = self.step(**inputs)
                 row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
-        self.curves = dict(zip(names, results.T[1:], strict=True))
+        self.curves = Named("curve", dict(zip(names, results.T[1:], strict=True)))
         return results[:, 0]
 
     def _recorder(self, inputs: dict[str, Any]) -> Recorded:
