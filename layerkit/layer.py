@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -80,6 +81,25 @@ class Run:
         self._passes = self._looks = 0
         self.sample = True
         self.device: Device | None = None
+        self._users: dict[int, str] = {}
+
+    def stream_of(self, user: str) -> int:
+        """Return the stream of random numbers that belongs to a name, and to no other of the net.
+
+        Args:
+            user: name of a layer, or of a parameter while it is drawn.
+
+        Raises:
+            NetError: another name of this net has the same CRC-32, and so would draw equal numbers.
+        """
+        stream = philox.stream_of(user)
+        other = self._users.setdefault(stream, user)
+        if other != user:
+            raise NetError(
+                f"{other!r} and {user!r} would draw the same random numbers, as their names have "
+                "the same CRC-32; rename one of the two layers"
+            )
+        return stream
 
     @property
     def passes(self) -> int:
@@ -272,15 +292,20 @@ class Layer(Checked):
         self.buffers.append(buffer)
         return buffer
 
+    @functools.cached_property
+    def stream(self) -> int:
+        """The stream of this layer's random numbers."""
+        return self.run.stream_of(self.name)
+
     def normal(self, shape: Shape) -> Array:
         """Standard normal numbers of this layer for the current forward pass."""
         run = self.run
-        return philox.normal(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+        return philox.normal(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
     def uniform(self, shape: Shape) -> Array:
         """Uniform numbers in (0, 1) of this layer for the current forward pass."""
         run = self.run
-        return philox.uniform(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+        return philox.uniform(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
     def fail(self, message: str) -> NoReturn:
         """Raise NetError with the layer's name and type in front."""

@@ -321,10 +321,9 @@ class Net:
         if share is None:
             arena = Arena(declared, self.backend, self.dtype, self.gradients != "none")
             for p in declared:
-                stream = philox.stream_of(p.name)
 
-                def normal(shape: Shape, stream: int = stream) -> np.ndarray:
-                    return philox.normal(np, shape, self.run.seed, stream, 0)
+                def normal(shape: Shape, name: str = p.name) -> np.ndarray:
+                    return philox.normal(np, shape, self.run.seed, self.run.stream_of(name), 0)
 
                 what = f"parameter {p.name!r}: what its initialiser draws"
                 values = narrowed(numbers(p.init.draw(p.shape, normal), what), self.dtype, what)

@@ -1,6 +1,7 @@
 """The net: wiring, sums of diffs, what needs a gradient, sharing, freezing, and what goes wrong."""
 
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -1192,3 +1193,49 @@ def test_infer_says_what_it_was_given():
         with pytest.raises(NetError) as message:
             net.infer("h", x=given)
         one_line(message, *words)
+
+
+ALIKE = "plumless", "buckeroo"  # two words with the same CRC-32
+assert zlib.crc32(ALIKE[0].encode()) == zlib.crc32(ALIKE[1].encode())
+
+
+class Jitter(lk.Layer):
+    """A layer of a user's own that draws noise."""
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+        self.stream = 7  # of no meaning to the net
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data + self.normal(bottoms[0].data.shape)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("kind", [
+    lambda name: L.Reparameterize(name, "x", "x"), lambda name: L.Dropout(name, "x"),
+    lambda name: Jitter(name, "x"),
+    lambda name: L.MemoryData(name, data=np.ones((5, 3)), tops=f"top of {name}"),
+])
+def test_layers_that_would_draw_equal_noise_are_refused(kind, kernels):
+    def layers(*names):
+        return [L.Input("x", shape=(3,)), *map(kind, names)]
+
+    x = np.ones((2, 3))
+    with pytest.raises(NetError, match="'plumless' and 'buckeroo' would draw the same random num"):
+        lk.Net(layers(*ALIKE), 2, kernels=kernels).forward(x=x)
+    for names in (ALIKE[:1], ALIKE[1:], ("plumless", "other")):  # alone each is as good as any
+        lk.Net(layers(*names), 2, kernels=kernels).forward(x=x)
+
+
+def test_parameters_that_would_be_drawn_equal_are_refused():
+    def layers(**settings):
+        return [L.Input("x", shape=(3,)), *(L.Dense(n, "x", units=3, **settings) for n in ALIKE)]
+
+    with pytest.raises(NetError, match="'plumless/weight' and 'buckeroo/weight' would draw"):
+        lk.Net(layers())
+    lk.Net(layers(weight=0.5))  # nothing is drawn
+    net = lk.Net([L.Input("x", shape=(3,)), *(L.ReLU(n, "x") for n in ALIKE)])
+    net.forward(x=np.ones((2, 3)))
