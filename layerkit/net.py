@@ -29,7 +29,7 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
-from layerkit.names import Named, quoted
+from layerkit.names import Named, closest, quoted
 from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words
 from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
@@ -73,23 +73,48 @@ def flushing(method: Method) -> Method:
 def serialised(method: Method) -> Method:
     """Let one thread at a time run such methods, of a net and of all that share its `lock`.
 
-    Inputs are given by name; one that is given by place is an error that says so.
+    A call that does not fit the method is an error that says what the net takes.
     """
-    parameters = list(inspect.signature(method).parameters.values())
-    places = [p for p in parameters[1:] if p.kind <= p.POSITIONAL_OR_KEYWORD]
-    needed = sum(p.kind == p.POSITIONAL_ONLY for p in places)
-    by_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    usage = ", ".join([*(p.name for p in places[:needed]), "x=array"])
+    signature = inspect.signature(method)
+    by_place = [p for p in signature.parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    needed = [p for p in by_place[1:] if p.default is p.empty]
+    by_name = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
 
     @functools.wraps(method)
     def run(self: Any, /, *args: Any, **settings: Any) -> Any:
-        if by_name and not needed <= len(args) <= len(places):
-            name = method.__name__
-            raise NetError(f"{name}: arrays are given by name: {name}({usage})")
+        if len(args) != len(needed) or (settings and not by_name):  # few calls, and wrong ones
+            try:
+                signature.bind(self, *args, **settings)
+            except TypeError:
+                raise NetError(_misused(self, method, args, settings)) from None
         with self.lock:
             return method(self, *args, **settings)
 
     return run  # type: ignore[return-value]
+
+
+def _misused(
+    self: Any, method: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]
+) -> str:
+    """What to say of a call that does not fit a method of a net or of one of its solvers."""
+    name, net = method.__name__, getattr(self, "net", self)
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    usage = [str(p.replace(annotation=p.empty)) for p in parameters if p.kind != p.VAR_KEYWORD]
+    inputs = net.input_names()
+    came = ", ".join([
+        *map(brief, args), *(f"{key}={brief(value)}" for key, value in settings.items())
+    ])
+    last = parameters[-1] if parameters else None
+    if last is None or last.kind != last.VAR_KEYWORD:
+        hint = "arrays are given to forward, or come from data layers (layerkit.with_data); "
+        hint += f"this net's inputs are {quoted(inputs)}"
+    elif last.name == "changes":
+        usage, hint = ["batch_size=..."], "settings of Net are given by name"
+    else:
+        names = [list(net.blobs)[-1]] if last.name == "diffs" else inputs
+        usage += [f"{i}=array" for i in names]
+        hint = f"arrays are given by name; this net's inputs are {quoted(inputs)}"
+    return f"{name}: expected {name}({', '.join(usage)}), got {came or 'nothing'}; {hint}"
 
 
 @dataclass
@@ -468,15 +493,20 @@ class Net:
         as the data layers have left in their epoch.
         """
         blobs = [self.blobs[layer.tops[0]] for layer in self._inputs]
-        names = [blob.name for blob in blobs]
-        for name in inputs:
-            if name not in names:
-                raise NetError(
-                    f"no Input layer has a blob {name!r}; this net's inputs are {quoted(names)}"
-                )
-        for name in names:
-            if name not in inputs:
-                raise NetError(f"input {name!r} is missing: call with {name}=array")
+        names = self.input_names()
+        if not isinstance(inputs, dict):
+            raise NetError(f"feed: expected a dict of arrays by name, got {brief(inputs)}")
+        if inputs.keys() != set(names):
+            unknown = next((n for n in inputs if n not in names), None)
+            missing = next((n for n in names if n not in inputs), None)
+            problem = f"input {missing!r} is missing: call with {missing}=array"
+            if unknown is not None:
+                problem = f"no Input layer has a blob {unknown!r}"
+                if any(unknown in source.tops for source in self.sources()):
+                    problem += ", which a data layer fills"
+            raise NetError(
+                f"{problem}; this net's inputs are {quoted(names)}, and {quoted(inputs)} came"
+            )
         left, rows = self._rows_left(), None
         arrays = []
         for blob in blobs:
@@ -498,6 +528,10 @@ class Net:
             self._resize(rows)
         for blob, array in zip(blobs, arrays, strict=True):
             blob.data[...] = array
+
+    def input_names(self) -> list[str]:
+        """The blobs that a caller gives to each pass."""
+        return [layer.tops[0] for layer in self._inputs]
 
     def _rows_left(self) -> int:
         """How many rows a pass without inputs has."""
@@ -588,7 +622,10 @@ class Net:
             )
         for name in diffs:
             if name not in self.blobs or self.blobs[name].diff is None:
-                raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
+                why = "has no diff" if name in self.blobs else (
+                    f"is not in the net; {closest(name, self.blobs)}"
+                )
+                raise NetError(f"backward: blob {name!r} {why}")
             diffs[name] = self._asarray(diffs[name], name, self.dtype)
             if diffs[name].shape != self.blobs[name].diff.shape:
                 raise NetError(
@@ -732,18 +769,7 @@ class Net:
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._inferences:
             self._inferences[key] = Inference(self, self._mirror, names, given)
-        if not given:
-            raise NetError("infer: give at least one blob, such as x=images")
-        arrays = {name: self._sliceable(name, array) for name, array in given.items()}
-        rows = {name: len(array) for name, array in arrays.items()}
-        total = max(rows.values())
-        if min(rows.values()) != total or total == 0:
-            raise NetError(
-                f"infer: the given arrays must have the same number of rows, at least 1, got {rows}"
-            )
-        for name, array in arrays.items():
-            if not keeps_axes(tuple(array.shape[1:]), self.blobs[name].shape):
-                raise NetError(self._misfit(self.blobs[name], array.shape))
+        arrays, total = self.examples("infer", given)
         collected = [np.empty((total, *self.blobs[n].shape), self.dtype) for n in names]
         for start in range(0, total, self.run.batch_size):
             stop = min(start + self.run.batch_size, total)
@@ -752,6 +778,34 @@ class Net:
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part
         return collected[0] if isinstance(outputs, str) else collected
+
+    def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """Return arrays for blobs, which can be sliced, and how many rows all of them have.
+
+        Args:
+            what: the name of the function that they were given to.
+            given: what a caller gave, any number of rows for each blob.
+
+        Raises:
+            NetError: nothing, an unknown blob, an array that does not fit, or of other rows.
+        """
+        if not given:
+            raise NetError(f"{what}: give at least one blob, such as x=images")
+        for name in given:
+            if name not in self.blobs:
+                raise NetError(f"{what}: no blob {name!r}; {closest(name, self.blobs)}")
+        arrays = {name: self._sliceable(name, array) for name, array in given.items()}
+        rows = {name: len(array) for name, array in arrays.items()}
+        total = max(rows.values())
+        if min(rows.values()) != total or total == 0:
+            raise NetError(
+                f"{what}: the given arrays must have the same number of rows, at least 1, got "
+                f"{rows}"
+            )
+        for name, array in arrays.items():
+            if not keeps_axes(tuple(array.shape[1:]), self.blobs[name].shape):
+                raise NetError(self._misfit(self.blobs[name], array.shape))
+        return arrays, total
 
     def _sliceable(self, name: str, array: Any) -> Any:
         """What was given for a blob as an array; a data set of HDF5 stays in its file."""
@@ -786,7 +840,7 @@ class Net:
             raise NetError(
                 "evaluate: the data must come from data layers (layerkit.with_data) of equal "
                 f"length; there are {counts or 'none'}, and inputs "
-                f"{quoted(x.tops[0] for x in self._inputs)}"
+                f"{quoted(self.input_names())}"
             )
         state, kept = self.state(), (self.losses.copy(), self.metrics.copy())
         means = Named("loss or metric", {layer.name: 0.0 for layer in self.reported})
