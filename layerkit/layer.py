@@ -20,6 +20,7 @@ from layerkit.errors import ContractError, NetError, brief
 from layerkit.names import Named
 from layerkit.settings import (
     Checked,
+    Closed,
     Name,
     Names,
     Number,
@@ -58,7 +59,7 @@ def checked_shape(shape: Any) -> Shape:
         ) from None
 
 
-class Run:
+class Run(Closed):
     """What all layers of one net share while it runs.
 
     Attributes:
@@ -82,6 +83,7 @@ class Run:
         self.sample = True
         self.device: Device | None = None
         self._users: dict[int, str] = {}
+        self.close()
 
     def stream_of(self, user: str) -> int:
         """Return the stream of random numbers that belongs to a name, and to no other of the net.
@@ -216,7 +218,8 @@ class Layer(Checked):
         self.tops = [tops] if isinstance(tops, str) else list(tops)
         for bottom in self.bottoms:
             accept(Name(), bottom, "the name of a bottom", self.label())
-        self.weight = 1.0  # of a loss layer, in the objective
+        if self.is_loss:
+            self.weight = 1.0  # in the objective
         self.parameters: dict[str, Parameter] = Named("parameter")
         self.buffers: list[Blob] = []
         self.run: Run
@@ -345,6 +348,7 @@ class Layer(Checked):
     def attach(self, run: Run) -> Layer:
         """A copy of this description that belongs to one net and can be set up and run."""
         layer = self.copied()
+        layer.open()  # until it is set up
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = Named(f"parameter of layer {self.name!r}"), []
         return layer

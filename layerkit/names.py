@@ -15,6 +15,10 @@ class UnknownNameError(NetError, KeyError):
     """A name that a mapping does not have; a KeyError too, as of any other mapping."""
 
 
+class UnknownAttributeError(NetError, AttributeError):
+    """An attribute that an object does not have; an AttributeError too, as of any other object."""
+
+
 def quoted(names: Iterable[Any]) -> str:
     """Names in a row, for messages."""
     return ", ".join(repr(n) for n in names) or "none"
@@ -48,7 +52,8 @@ class Named(dict[str, T]):
 
     def __setitem__(self, name: str, value: T) -> None:
         """Put a value in, unless it would be seen by nobody."""
-        if self.instead is not None:
+        # `history["m"] += 1` ends in putting in the very array that is there.
+        if self.instead is not None and self.get(name) is not value:
             raise NetError(
                 f"{self.kind} {brief(name)} cannot be put in or replaced; {self.instead}"
             )

@@ -30,7 +30,7 @@ from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
 from layerkit.names import Named, closest, quoted
-from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words
+from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Whole, checks, in_words
 from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
@@ -145,7 +145,7 @@ class Plan:
 
 
 @checks
-class Net:
+class Net(Closed):
     """A runnable net made from a list of layers.
 
     Args:
@@ -188,6 +188,12 @@ class Net:
         NetError: layers that cannot be wired; the message names the layer and what is wrong.
         BackendError: the backend is not there.
     """
+
+    fixed = (
+        "layers", "batch_size", "backend", "dtype", "seed", "phase", "share", "gradients",
+        "kernels", "tf32", "blobs", "params", "descriptions",
+    )
+    instead = "make another net, with net.rebuild(dtype=...), say, or Net(layers)"
 
     def __init__(
         self, layers: Sequence[Layer], batch_size: Count = 64,
@@ -287,6 +293,7 @@ class Net:
                     raise  # not NumPy's word for arrays beyond all bounds
                 layer.fail(f"its work space is too large for this computer ({error})")
             layer.declaring = False
+            layer.close()
             try:
                 if not isinstance(given, tuple | list):
                     raise ValueError
@@ -940,7 +947,8 @@ class Net:
                 net.params[name].data[...] = net.backend.asarray(self.backend.to_host(p.data))
                 net.params[name].trainable = p.trainable
         for name, layer in self.layers.items():
-            net.layers[name].weight = layer.weight
+            if layer.is_loss:
+                net.layers[name].weight = layer.weight
         net.set_state({**self.state(), "seed": net.run.seed})
         return net
 

@@ -73,8 +73,11 @@ def test_no_value_is_put_where_nobody_would_see_it(net):
             with pytest.raises(NetError, match=f"'{name}' cannot be put in.*{instead}"):
                 mapping[name] = np.ones(3)
         assert dict(mapping) == before
+    solver = lk.Adam(net)
     with pytest.raises(NetError, match="history 'm' cannot"):
-        lk.Adam(net).history["m"] = np.ones(3)
+        solver.history["m"] = np.ones(3)
+    solver.history["m"] += 2
+    assert (solver.history["m"] == 2).all()
 
 
 def test_copies_are_plain_dictionaries(net):

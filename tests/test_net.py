@@ -1084,9 +1084,13 @@ def test_layers_of_a_net_make_no_other_net():
     assert lk.Net(net.descriptions).layers.keys() == net.layers.keys()
 
 
+class Logged(L.Input):
+    """An Input of a user's own, which can have attributes of any name."""
+
+
 def test_what_cannot_be_copied_is_shared(tmp_path):
     with open(tmp_path / "log", "w") as file:
-        layer = L.Input("x", shape=(2,))
+        layer = Logged("x", shape=(2,))
         layer.file = file
         assert lk.Net([layer]).layers["x"].file is file
 

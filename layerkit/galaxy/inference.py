@@ -120,8 +120,8 @@ def _climb(
         [*made, *_upstream(_layers(model), losses, free)], BATCH, model.net.backend.name,
         model.net.dtype.name, model.net.run.seed, "test", gradients="parameters",
     )
-    for layer in net.layers.values():
-        layer.weight = 1.0
+    for layer in losses:
+        net.layers[layer.name].weight = 1.0
     with model.net.lock:  # another thread may train it
         for key, p in net.params.items():
             if key in model.net.params:

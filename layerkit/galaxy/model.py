@@ -22,6 +22,7 @@ from layerkit.layers import (
 )
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.net import Net
+from layerkit.settings import Closed
 
 FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
 
@@ -40,7 +41,7 @@ class Posterior(NamedTuple):
         return short_repr(self)
 
 
-class GalaxyModel:
+class GalaxyModel(Closed):
     """Encodes, decodes, samples and scores galaxy images with a net of phase "test".
 
     The net needs one layer that scores pixels, GaussianReconstruction or StudentReconstruction,
@@ -112,6 +113,7 @@ class GalaxyModel:
             raise NetError(
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
             ) from error
+        self.close()
 
     def __repr__(self) -> str:
         return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {self.likelihood!r})"

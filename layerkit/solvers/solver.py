@@ -92,6 +92,8 @@ class Solver(Checked):
     """
 
     histories: ClassVar[tuple[str, ...]] = ()
+    fixed = ("net", "history")
+    instead = "make another solver for another net"
 
     rate: RatePolicy
     iteration: Annotated[int, Whole(0, 2**62)]
