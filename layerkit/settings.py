@@ -412,6 +412,10 @@ class Closed:
                     )
                 if name not in vars(self) and not hasattr(type(self), name):
                     there = [n for n in vars(self) if n[0] != "_"]
+                    there += [
+                        n for cls in type(self).__mro__ for n, p in vars(cls).items()
+                        if isinstance(p, property) and p.fset
+                    ]
                     raise UnknownAttributeError(
                         f"{self.label()}: has no attribute {name!r} that could be set; "
                         f"{closest(name, dict.fromkeys([*there, *self.fixed]))}"
