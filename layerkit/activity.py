@@ -96,6 +96,11 @@ def centre_biases(net: Net, **given: Any) -> None:
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
             w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
             level = x.reshape(len(x), -1).mean(axis=0) @ w + b
+            if not np.isfinite(level).all():
+                raise NetError(
+                    f"centre_biases: what layer {layer.name!r} rectifies is not finite in the mean "
+                    "over the examples; leave out examples with infinities or not-a-numbers"
+                )
             layer.b.data[...] = net.backend.asarray((b - level).astype(net.dtype))
 
 

@@ -20,12 +20,14 @@ from layerkit.errors import ContractError, NetError, brief
 from layerkit.names import Named
 from layerkit.settings import (
     Checked,
-    Closed,
+    Flag,
     Name,
     Names,
     Number,
     Rule,
+    Seed,
     Sizes,
+    Whole,
     accept,
     checked,
     in_words,
@@ -59,7 +61,7 @@ def checked_shape(shape: Any) -> Shape:
         ) from None
 
 
-class Run(Closed):
+class Run(Checked):
     """What all layers of one net share while it runs.
 
     Attributes:
@@ -72,6 +74,17 @@ class Run(Closed):
         sample: False while sampling layers should return the mean of what they sample.
         device: what the GPU's kernels need, or None on the CPU and where layers do without them.
     """
+
+    seed: Seed
+    training: Flag
+    sample: Flag
+    fixed = ("backend", "dtype", "batch_size")
+    instead = "make another net, with net.rebuild(batch_size=...), say"
+
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return the rule of the number of a pass, which is a property."""
+        return {"passes": Whole(0, 2**63 - 1)}
 
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
         self.backend = backend
@@ -192,6 +205,16 @@ class Layer(Checked):
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
+    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops")  # from then on
+    instead = (
+        "only a net that is being made looks at it: change the description, in net.descriptions, "
+        "and make another net"
+    )
+
+    @property
+    def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What cannot be assigned any more, as nothing looks at it after `setup`."""
+        return () if self.declaring else self.decided
 
     @classmethod
     def own_rules(cls) -> dict[str, Rule]:

@@ -30,7 +30,7 @@ from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
 from layerkit.names import Named, closest, quoted
-from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Whole, checks, in_words
+from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Seed, checks, in_words
 from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
@@ -54,7 +54,6 @@ class Precision(Rule):
 
 COUNTED = 2**62  # passes, examples: the most that a state may say there have been
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
-Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -191,7 +190,7 @@ class Net(Closed):
 
     fixed = (
         "layers", "batch_size", "backend", "dtype", "seed", "phase", "share", "gradients",
-        "kernels", "tf32", "blobs", "params", "descriptions",
+        "kernels", "tf32", "blobs", "params", "descriptions", "losses", "metrics",
     )
     instead = "make another net, with net.rebuild(dtype=...), say, or Net(layers)"
 

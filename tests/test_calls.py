@@ -135,3 +135,27 @@ def test_net_files_and_data_of_the_wrong_kind(net):
 def test_a_net_in_a_message_is_no_table(net):
     with pytest.raises(NetError, match="a list of layers, got an object of type Net; put it in"):
         lk.Net(net)
+
+
+class NoUpdate(lk.Solver):
+    """A solver of a user's own that is not finished."""
+
+
+def test_a_solver_without_an_update_says_so(net):
+    with pytest.raises(NetError, match=r"^NoUpdate: its class does not define update\("):
+        NoUpdate(net, 0.1).step(x=X, t=T)
+
+
+@pytest.mark.parametrize("policy", [lambda i: [0.1][i + 1], lambda i: {}[i], lambda i: 1 / i])
+def test_a_rate_that_fails_is_named(net, policy):
+    solver = lk.Adam(net, policy)
+    with pytest.raises(NetError, match=r"^rate: at iteration 0 .* gave '\w+Error: "):
+        solver.step(x=X, t=T)
+    assert solver.iteration == 0
+
+
+def test_biases_are_not_centred_on_what_is_not_finite(net):
+    before = net.params["y/bias"].data.copy()
+    with pytest.raises(NetError, match="what layer 'y' rectifies is not finite"):
+        lk.centre_biases(net, x=np.full((2, 3), np.nan))
+    np.testing.assert_array_equal(net.params["y/bias"].data, before)

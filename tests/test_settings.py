@@ -300,6 +300,18 @@ def test_attributes_that_are_not_there(kind):
     (lambda net: setattr(net.layers["y"], "weight", 3), "layer 'y' .*has no attribute 'weight'"),
     (lambda net: setattr(net.layers["loss"], "wieght", 3), "layer 'loss' .*mean 'weight'"),
     (lambda net: setattr(lk.Adam(net), "net", net), "Adam: net cannot be changed"),
+    (lambda net: setattr(net, "losses", {}), "Net: losses cannot be changed"),
+    (lambda net: setattr(net.run, "batch_size", 9), r"Run: batch_size cannot.*net\.rebuild\("),
+    (lambda net: setattr(net.run, "seed", "a"), "Run: seed must be .* got 'a'"),
+    (lambda net: setattr(net.run, "passes", -1), "Run: passes must be .* got -1"),
+    (lambda net: setattr(net.run, "training", "no"), "Run: training must be .* got 'no'"),
+    (lambda net: setattr(net.run, "sample", 0), "Run: sample must be .* got 0"),
+    (lambda net: setattr(net.layers["y"], "units", 9), "'y' .*units cannot .*net.descriptions"),
+    (lambda net: setattr(net.layers["y"], "neuron", None), "'y' .*neuron cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "l2", 0.1), "'y' .*l2 cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "name", "z"), "'y' .*name cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "bottoms", ["t"]), "'y' .*bottoms cannot be changed"),
+    (lambda net: setattr(net.layers["x"], "shape", (9,)), "'x' .*shape cannot be changed"),
     (lambda net: setattr(net.descriptions[2], "unitz", 3), "layer 'y' .*mean 'units'"),
 ])
 def test_a_misspelt_attribute_names_the_closest(assign, says):
@@ -316,6 +328,9 @@ def test_settings_that_are_there_can_be_assigned():
     net.layers["loss"].weight = 0.5
     net.run.training, net.run.passes = False, 3
     net.params["y/weight"].trainable = False
+    net.descriptions[2].units = net.descriptions[1].shape[0] + 4  # of nets to come
+    with pytest.raises(NetError, match="loss"):
+        lk.Net(net.descriptions)
     solver.step(x=np.ones((2, 5)), t=np.ones((2, 3)))
 
 

@@ -395,7 +395,10 @@ class Solver(Checked):
 
         `self.iteration` counts this step, from 1.
         """
-        raise NotImplementedError
+        raise NetError(
+            f"{self.label()}: its class does not define update(w, g, rate, **history), which "
+            "changes the parameters w in place"
+        )
 
     def __repr__(self) -> str:
         trained = [p for p in self.net.params.values() if p.trainable]
