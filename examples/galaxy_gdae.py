@@ -60,6 +60,7 @@ def number(kind: Callable[[str], Any], least: float, most: float, what: str):
 COUNT = number(int, 1, MOST, f"from 1 to {MOST}")
 LARGEST = sys.float_info.max
 NONE_OR_MORE = number(int, 0, MOST, f"from 0 to {MOST}")
+MOST_PASSES = 1_000_000  # over the held-out galaxies: more would not end in anybody's lifetime
 
 
 def path_or_count(text: str) -> str:
@@ -114,8 +115,10 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "batch": COUNT, "rate": number(float, sys.float_info.min, LARGEST, "a number above zero"),
     "final_rate": number(float, 0, LARGEST, "a number, zero or above"), "warm_up": NONE_OR_MORE,
     "clip": number(float, sys.float_info.min, LARGEST, "a number above zero"),
-    "kl_warm_up": NONE_OR_MORE, "samples": COUNT, "refine": NONE_OR_MORE,
-    "importance_samples": COUNT, "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
+    "kl_warm_up": NONE_OR_MORE, "samples": COUNT,
+    "refine": number(int, 0, MOST_PASSES, f"from 0 to {MOST_PASSES}"),
+    "importance_samples": number(int, 1, MOST_PASSES, f"from 1 to {MOST_PASSES}"),
+    "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
     "hdu": hdu,
 }
 DEFAULTS: dict[str, Any] = {
@@ -414,6 +417,11 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "seed; leave --seed out, or start without --resume"
         )
     args = settings(given, before)
+    if args.batch * args.samples > MOST:
+        raise DataError(
+            f"--batch {args.batch} and --samples {args.samples} make {args.batch * args.samples} "
+            f"rows in a step, and a net has at most {MOST}; lower one of them"
+        )
 
     # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
     #    the backend, shows before any work is done.

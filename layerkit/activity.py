@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.errors import NetError
+from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
 from layerkit.net import Net
@@ -59,19 +59,19 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
     Raises:
         NetError: nothing is given, or it does not fit the net.
     """
-    if not given:
-        raise NetError("find_inactive: give the examples to look at, such as x=images")
+    if not isinstance(net, Net):
+        raise NetError(f"find_inactive: expected a net to look at, got {brief(net)}")
+    given, total = net.examples("find_inactive", given)
     names = {layer.name: layer.tops[0] for layer in _after(net, given) if _rectifies(layer)}
-    lengths = [len(array) for array in given.values()]
     never: dict[str, np.ndarray] = {}
     size = net.run.batch_size
-    for start in range(0, max(lengths) if names else 0, size):
+    for start in range(0, total if names else 0, size):
         piece = {name: array[start : start + size] for name, array in given.items()}
         for name, y in zip(names, net.infer(list(names.values()), **piece), strict=True):
             by_unit = y.reshape(*y.shape[:2], -1) if y.ndim == 4 else y.reshape(len(y), -1, 1)
             now = (by_unit <= 0).all(axis=(0, 2))
             never[name] = never[name] & now if name in never else now
-    return Inactive(max(lengths), never)
+    return Inactive(total, never)
 
 
 def centre_biases(net: Net, **given: Any) -> None:
@@ -88,13 +88,19 @@ def centre_biases(net: Net, **given: Any) -> None:
     Raises:
         NetError: nothing is given, or it does not fit the net.
     """
-    if not given:
-        raise NetError("centre_biases: give examples to centre on, such as x=images")
+    if not isinstance(net, Net):
+        raise NetError(f"centre_biases: expected a net to centre, got {brief(net)}")
+    given, _ = net.examples("centre_biases", given)
     for layer in _after(net, given):
         if isinstance(layer, Dense) and _rectifies(layer):
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
             w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
             level = x.reshape(len(x), -1).mean(axis=0) @ w + b
+            if not np.isfinite(level).all():
+                raise NetError(
+                    f"centre_biases: what layer {layer.name!r} rectifies is not finite in the mean "
+                    "over the examples; leave out examples with infinities or not-a-numbers"
+                )
             layer.b.data[...] = net.backend.asarray((b - level).astype(net.dtype))
 
 

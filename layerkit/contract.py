@@ -24,10 +24,13 @@ Call = Callable[[list[Blob], list[Blob]], Any]
 Named = tuple[str, Array]
 
 
-def forward(layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob], diffs: bool) -> None:
-    """Call a forward pass and check what it did; `diffs` says that it fills the diffs as well."""
+def forward(
+    layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+    with_diffs: Collection[str] = (),
+) -> None:
+    """Call a forward pass and check what it did; `with_diffs` names layers that fill diffs too."""
     fills = [] if isinstance(layer, Input) else _data("top", tops)
-    if diffs:
+    if layer.name in with_diffs:
         fills += _diffs(bottoms)
     _checked("forward", layer, call, bottoms, tops, fills, _data("bottom", bottoms))
 

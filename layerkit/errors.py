@@ -18,7 +18,10 @@ def brief(value: Any) -> str:
         axes = getattr(value, "ndim", 0)
         if isinstance(axes, int) and axes:
             return f"an array of shape {tuple(value.shape)}"
-        text = " ".join(repr(value).split())
+        text = repr(value)
+        if "\n" in text and type(value).__module__ != "builtins":  # a table, say, of a whole net
+            text = f"an object of type {type(value).__name__}"
+        text = " ".join(text.split())
     except Exception:  # somebody's own, which is not what is wrong here
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
@@ -31,7 +34,7 @@ class LayerkitError(Exception):
     """
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())
+        return " ".join(Exception.__str__(self).splitlines())  # KeyError's would be in quotes
 
 
 class NetError(LayerkitError):

@@ -17,7 +17,7 @@ from layerkit.blob import Blob
 from layerkit.errors import NetError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
-from layerkit.wiring import closest
+from layerkit.names import closest
 
 
 class Mirror:
@@ -96,7 +96,7 @@ class Inference:
                     if self.checked:
                         contract.make(layer, call, bottoms, tops)
                     else:
-                        contract.forward(layer, call, bottoms, tops, diffs=False)
+                        contract.forward(layer, call, bottoms, tops)
         finally:
             self.mirror.exchange(layers)
             for layer, attributes in zip(layers, kept, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,13 +17,17 @@ from layerkit.backends.base import Array, Backend
 from layerkit.backends.cuda import Device
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
+from layerkit.names import Named
 from layerkit.settings import (
     Checked,
+    Flag,
     Name,
     Names,
     Number,
     Rule,
+    Seed,
     Sizes,
+    Whole,
     accept,
     checked,
     in_words,
@@ -56,7 +61,7 @@ def checked_shape(shape: Any) -> Shape:
         ) from None
 
 
-class Run:
+class Run(Checked):
     """What all layers of one net share while it runs.
 
     Attributes:
@@ -70,6 +75,17 @@ class Run:
         device: what the GPU's kernels need, or None on the CPU and where layers do without them.
     """
 
+    seed: Seed
+    training: Flag
+    sample: Flag
+    fixed = ("backend", "dtype", "batch_size")
+    instead = "make another net, with net.rebuild(batch_size=...), say"
+
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return the rule of the number of a pass, which is a property."""
+        return {"passes": Whole(0, 2**63 - 1)}
+
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
         self.backend = backend
         self.dtype = dtype
@@ -80,6 +96,26 @@ class Run:
         self.sample = True
         self.device: Device | None = None
         self._clock = np.zeros(3, np.uint64)
+        self._users: dict[int, str] = {}
+        self.close()
+
+    def stream_of(self, user: str) -> int:
+        """Return the stream of random numbers that belongs to a name, and to no other of the net.
+
+        Args:
+            user: name of a layer, or of a parameter while it is drawn.
+
+        Raises:
+            NetError: another name of this net has the same CRC-32, and so would draw equal numbers.
+        """
+        stream = philox.stream_of(user)
+        other = self._users.setdefault(stream, user)
+        if other != user:
+            raise NetError(
+                f"{other!r} and {user!r} would draw the same random numbers, as their names have "
+                "the same CRC-32; rename one of the two layers"
+            )
+        return stream
 
     @property
     def passes(self) -> int:
@@ -178,6 +214,16 @@ class Layer(Checked):
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
+    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops")  # from then on
+    instead = (
+        "only a net that is being made looks at it: change the description, in net.descriptions, "
+        "and make another net"
+    )
+
+    @property
+    def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What cannot be assigned any more, as nothing looks at it after `setup`."""
+        return () if self.declaring else self.decided
 
     @classmethod
     def own_rules(cls) -> dict[str, Rule]:
@@ -204,8 +250,9 @@ class Layer(Checked):
         self.tops = [tops] if isinstance(tops, str) else list(tops)
         for bottom in self.bottoms:
             accept(Name(), bottom, "the name of a bottom", self.label())
-        self.weight = 1.0  # of a loss layer, in the objective
-        self.parameters: dict[str, Parameter] = {}
+        if self.is_loss:
+            self.weight = 1.0  # in the objective
+        self.parameters: dict[str, Parameter] = Named("parameter")
         self.buffers: list[Blob] = []
         self.run: Run
         self.backend: Backend
@@ -280,15 +327,20 @@ class Layer(Checked):
         self.buffers.append(buffer)
         return buffer
 
+    @functools.cached_property
+    def stream(self) -> int:
+        """The stream of this layer's random numbers."""
+        return self.run.stream_of(self.name)
+
     def normal(self, shape: Shape) -> Array:
         """Standard normal numbers of this layer for the current forward pass."""
         run = self.run
-        return philox.normal(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+        return philox.normal(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
     def uniform(self, shape: Shape) -> Array:
         """Uniform numbers in (0, 1) of this layer for the current forward pass."""
         run = self.run
-        return philox.uniform(self.xp, shape, run.seed, philox.stream_of(self.name), run.passes)
+        return philox.uniform(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
     def fail(self, message: str) -> NoReturn:
         """Raise NetError with the layer's name and type in front."""
@@ -328,8 +380,9 @@ class Layer(Checked):
     def attach(self, run: Run) -> Layer:
         """A copy of this description that belongs to one net and can be set up and run."""
         layer = self.copied()
+        layer.open()  # until it is set up
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
-        layer.parameters, layer.buffers = {}, []
+        layer.parameters, layer.buffers = Named(f"parameter of layer {self.name!r}"), []
         return layer
 
     def can_use_kernels(self) -> bool:

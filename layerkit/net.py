@@ -28,8 +28,9 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
-from layerkit.settings import Choice, Count, Flag, Name, Rule, Whole, checks, in_words
-from layerkit.wiring import needing_gradients, quoted, readers_of, sort_layers
+from layerkit.names import Named, closest, quoted
+from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Seed, checks, in_words
+from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -52,7 +53,6 @@ class Precision(Rule):
 
 COUNTED = 2**62  # passes, examples: the most that a state may say there have been
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
-Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -71,19 +71,20 @@ def flushing(method: Method) -> Method:
 def serialised(method: Method) -> Method:
     """Let one thread at a time run such methods, of a net and of all that share its `lock`.
 
-    Inputs are given by name; one that is given by place is an error that says so.
+    A call that does not fit the method is an error that says what the net takes.
     """
-    parameters = list(inspect.signature(method).parameters.values())
-    places = [p for p in parameters[1:] if p.kind <= p.POSITIONAL_OR_KEYWORD]
-    needed = sum(p.kind == p.POSITIONAL_ONLY for p in places)
-    by_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    usage = ", ".join([*(p.name for p in places[:needed]), "x=array"])
+    signature = inspect.signature(method)
+    by_place = [p for p in signature.parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    needed = [p for p in by_place[1:] if p.default is p.empty]
+    by_name = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
 
     @functools.wraps(method)
     def run(self: Any, /, *args: Any, **settings: Any) -> Any:
-        if by_name and not needed <= len(args) <= len(places):
-            name = method.__name__
-            raise NetError(f"{name}: arrays are given by name: {name}({usage})")
+        if len(args) != len(needed) or (settings and not by_name):  # few calls, and wrong ones
+            try:
+                signature.bind(self, *args, **settings)
+            except TypeError:
+                raise NetError(_misused(self, method, args, settings)) from None
         with self.lock:
             return method(self, *args, **settings)
 
@@ -109,6 +110,28 @@ class Backward(NamedTuple):
     tops: list[Blob]
     recordable: bool
     gathers: list[tuple[Blob, list[Blob]]]
+def _misused(
+    self: Any, method: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]
+) -> str:
+    """What to say of a call that does not fit a method of a net or of one of its solvers."""
+    name, net = method.__name__, getattr(self, "net", self)
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    usage = [str(p.replace(annotation=p.empty)) for p in parameters if p.kind != p.VAR_KEYWORD]
+    inputs = net.input_names()
+    came = ", ".join([
+        *map(brief, args), *(f"{key}={brief(value)}" for key, value in settings.items())
+    ])
+    last = parameters[-1] if parameters else None
+    if last is None or last.kind != last.VAR_KEYWORD:
+        hint = "arrays are given to forward, or come from data layers (layerkit.with_data); "
+        hint += f"this net's inputs are {quoted(inputs)}"
+    elif last.name == "changes":
+        usage, hint = ["batch_size=..."], "settings of Net are given by name"
+    else:
+        names = [list(net.blobs)[-1]] if last.name == "diffs" else inputs
+        usage += [f"{i}=array" for i in names]
+        hint = f"arrays are given by name; this net's inputs are {quoted(inputs)}"
+    return f"{name}: expected {name}({', '.join(usage)}), got {came or 'nothing'}; {hint}"
 
 
 @dataclass
@@ -143,7 +166,7 @@ class Plan:
 
 
 @checks
-class Net:
+class Net(Closed):
     """A runnable net made from a list of layers.
 
     Args:
@@ -187,6 +210,12 @@ class Net:
         BackendError: the backend is not there.
     """
 
+    fixed = (
+        "layers", "batch_size", "backend", "dtype", "seed", "phase", "share", "gradients",
+        "kernels", "tf32", "blobs", "params", "descriptions", "losses", "metrics",
+    )
+    instead = "make another net, with net.rebuild(dtype=...), say, or Net(layers)"
+
     def __init__(
         self, layers: Sequence[Layer], batch_size: Count = 64,
         backend: Annotated[str, Name()] = "numpy",
@@ -223,7 +252,10 @@ class Net:
                     "made from, or from net.descriptions"
                 )
         self.descriptions = [layer.copied() for layer in layers]
-        self.layers = {layer.name: layer.attach(self.run) for layer in ordered}
+        self.layers: Named[Layer] = Named(
+            "layer", {layer.name: layer.attach(self.run) for layer in ordered},
+            "change net.descriptions and make another net of them",
+        )
         if kernels == "auto" and self.backend.name == "cupy":
             self.run.device = Device(self.xp, self.dtype, len(self.sources()))
             for place, source in enumerate(self.sources()):
@@ -233,10 +265,13 @@ class Net:
             for layer in self.layers.values():
                 layer.use_kernels()
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
-        self.params = self._gather_parameters()
+        self.params: Named[Parameter] = Named(
+            "parameter", self._gather_parameters(),
+            "write into its array: net.params[name].data[...] = values",
+        )
         self._check_memory(shapes, share is not None)
         self.arena = self._make_arena(share)
-        self.blobs = {
+        blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()
         }
@@ -245,7 +280,10 @@ class Net:
         if self.run.device is not None:  # side by side, so that one kernel can read them all
             self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
             for x, values in zip(self.reported, self.values, strict=True):
-                self.blobs[x.tops[0]] = Blob(x.tops[0], values)
+                blobs[x.tops[0]] = Blob(x.tops[0], values)
+        self.blobs: Named[Blob] = Named(
+            "blob", blobs, "write into its array: net.blobs[name].data[...] = values"
+        )
         self._forward = [
             (layer, [self.blobs[b] for b in layer.bottoms], [self.blobs[t] for t in layer.tops])
             for layer in self.layers.values()
@@ -264,8 +302,8 @@ class Net:
         self.passed = False
         self.version = 0
         self._plan_backward()
-        self.losses: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}
+        self.losses: Named[float] = Named("loss")  # none before the first pass
+        self.metrics: Named[float] = Named("metric")
         self.regularisation = 0.0
 
     # Building.
@@ -281,6 +319,7 @@ class Net:
                     raise  # not NumPy's word for arrays beyond all bounds
                 layer.fail(f"its work space is too large for this computer ({error})")
             layer.declaring = False
+            layer.close()
             try:
                 if not isinstance(given, tuple | list):
                     raise ValueError
@@ -340,10 +379,9 @@ class Net:
         if share is None:
             arena = Arena(declared, self.backend, self.dtype, self.gradients != "none")
             for p in declared:
-                stream = philox.stream_of(p.name)
 
-                def normal(shape: Shape, stream: int = stream) -> np.ndarray:
-                    return philox.normal(np, shape, self.run.seed, stream, 0)
+                def normal(shape: Shape, name: str = p.name) -> np.ndarray:
+                    return philox.normal(np, shape, self.run.seed, self.run.stream_of(name), 0)
 
                 what = f"parameter {p.name!r}: what its initialiser draws"
                 values = narrowed(numbers(p.init.draw(p.shape, normal), what), self.dtype, what)
@@ -488,15 +526,20 @@ class Net:
         as the data layers have left in their epoch.
         """
         blobs = [self.blobs[layer.tops[0]] for layer in self._inputs]
-        names = [blob.name for blob in blobs]
-        for name in inputs:
-            if name not in names:
-                raise NetError(
-                    f"no Input layer has a blob {name!r}; this net's inputs are {quoted(names)}"
-                )
-        for name in names:
-            if name not in inputs:
-                raise NetError(f"input {name!r} is missing: call with {name}=array")
+        names = self.input_names()
+        if not isinstance(inputs, dict):
+            raise NetError(f"feed: expected a dict of arrays by name, got {brief(inputs)}")
+        if inputs.keys() != set(names):
+            unknown = next((n for n in inputs if n not in names), None)
+            missing = next((n for n in names if n not in inputs), None)
+            problem = f"input {missing!r} is missing: call with {missing}=array"
+            if unknown is not None:
+                problem = f"no Input layer has a blob {unknown!r}"
+                if any(unknown in source.tops for source in self.sources()):
+                    problem += ", which a data layer fills"
+            raise NetError(
+                f"{problem}; this net's inputs are {quoted(names)}, and {quoted(inputs)} came"
+            )
         left, rows = self._rows_left(), None
         arrays = []
         for blob in blobs:
@@ -518,6 +561,10 @@ class Net:
             self._resize(rows)
         for blob, array in zip(blobs, arrays, strict=True):
             blob.data[...] = array
+
+    def input_names(self) -> list[str]:
+        """The blobs that a caller gives to each pass."""
+        return [layer.tops[0] for layer in self._inputs]
 
     def _rows_left(self) -> int:
         """How many rows a pass without inputs has."""
@@ -606,7 +653,10 @@ class Net:
             )
         for name in diffs:
             if name not in self.blobs or self.blobs[name].diff is None:
-                raise NetError(f"backward: blob {name!r} has no diff (or is not in the net)")
+                why = "has no diff" if name in self.blobs else (
+                    f"is not in the net; {closest(name, self.blobs)}"
+                )
+                raise NetError(f"backward: blob {name!r} {why}")
             diffs[name] = self._asarray(diffs[name], name, self.dtype)
             if diffs[name].shape != self.blobs[name].diff.shape:
                 raise NetError(
@@ -726,7 +776,7 @@ class Net:
         losses: set[str], recordable: bool, layer: Layer, call: Any, bottoms: list[Blob],
         tops: list[Blob], way: str,
     ) -> None:
-        contract.forward(layer, call, bottoms, tops, layer.name in losses)
+        contract.forward(layer, call, bottoms, tops, losses)
 
     @staticmethod
     def _check_backward(
@@ -769,18 +819,7 @@ class Net:
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._inferences:
             self._inferences[key] = Inference(self, self._mirror, names, given)
-        if not given:
-            raise NetError("infer: give at least one blob, such as x=images")
-        arrays = {name: self._sliceable(name, array) for name, array in given.items()}
-        rows = {name: len(array) for name, array in arrays.items()}
-        total = max(rows.values())
-        if min(rows.values()) != total or total == 0:
-            raise NetError(
-                f"infer: the given arrays must have the same number of rows, at least 1, got {rows}"
-            )
-        for name, array in arrays.items():
-            if not keeps_axes(tuple(array.shape[1:]), self.blobs[name].shape):
-                raise NetError(self._misfit(self.blobs[name], array.shape))
+        arrays, total = self.examples("infer", given)
         collected = [np.empty((total, *self.blobs[n].shape), self.dtype) for n in names]
         for start in range(0, total, self.run.batch_size):
             stop = min(start + self.run.batch_size, total)
@@ -789,6 +828,34 @@ class Net:
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part
         return collected[0] if isinstance(outputs, str) else collected
+
+    def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """Return arrays for blobs, which can be sliced, and how many rows all of them have.
+
+        Args:
+            what: the name of the function that they were given to.
+            given: what a caller gave, any number of rows for each blob.
+
+        Raises:
+            NetError: nothing, an unknown blob, an array that does not fit, or of other rows.
+        """
+        if not given:
+            raise NetError(f"{what}: give at least one blob, such as x=images")
+        for name in given:
+            if name not in self.blobs:
+                raise NetError(f"{what}: no blob {name!r}; {closest(name, self.blobs)}")
+        arrays = {name: self._sliceable(name, array) for name, array in given.items()}
+        rows = {name: len(array) for name, array in arrays.items()}
+        total = max(rows.values())
+        if min(rows.values()) != total or total == 0:
+            raise NetError(
+                f"{what}: the given arrays must have the same number of rows, at least 1, got "
+                f"{rows}"
+            )
+        for name, array in arrays.items():
+            if not keeps_axes(tuple(array.shape[1:]), self.blobs[name].shape):
+                raise NetError(self._misfit(self.blobs[name], array.shape))
+        return arrays, total
 
     def _sliceable(self, name: str, array: Any) -> Any:
         """What was given for a blob as an array; a data set of HDF5 stays in its file."""
@@ -823,10 +890,10 @@ class Net:
             raise NetError(
                 "evaluate: the data must come from data layers (layerkit.with_data) of equal "
                 f"length; there are {counts or 'none'}, and inputs "
-                f"{quoted(x.tops[0] for x in self._inputs)}"
+                f"{quoted(self.input_names())}"
             )
-        state, kept = self.state(), (dict(self.losses), dict(self.metrics))
-        means = {layer.name: 0.0 for layer in self.reported}
+        state, kept = self.state(), (self.losses.copy(), self.metrics.copy())
+        means = Named("loss or metric", {layer.name: 0.0 for layer in self.reported})
         count, seen = max(counts.values()), 0
         try:
             for source in self.sources():
@@ -837,7 +904,9 @@ class Net:
                 for name, value in {**self.losses, **self.metrics}.items():
                     means[name] += value * self._rows / count
         finally:
-            self.losses, self.metrics = kept
+            for mapping, values in zip((self.losses, self.metrics), kept, strict=True):
+                mapping.clear()
+                mapping.update(values)
             self.set_state(state)
         return means
 
@@ -921,7 +990,8 @@ class Net:
                 net.params[name].data[...] = net.backend.asarray(self.backend.to_host(p.data))
                 net.params[name].trainable = p.trainable
         for name, layer in self.layers.items():
-            net.layers[name].weight = layer.weight
+            if layer.is_loss:
+                net.layers[name].weight = layer.weight
         net.set_state({**self.state(), "seed": net.run.seed})
         return net
 

@@ -12,12 +12,13 @@ import sys
 import threading
 import tokenize
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from layerkit.errors import LayerkitError, NetError, NetFileError, brief
+from layerkit.files import path_of
 from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
@@ -42,7 +43,7 @@ def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
         NetFileError: a file that is missing, does not run, or lacks the function; a setting that
             the function does not have; a result that is not a list of layers.
     """
-    path = Path(path)
+    path = path_of(path, NetFileError)
     return layers_of(read_net_file(path), path, settings)
 
 
@@ -52,7 +53,7 @@ def read_net_file(path: str | os.PathLike[str]) -> str:
     Raises:
         NetFileError: it is missing, no regular file, or no text.
     """
-    path = Path(path)
+    path = path_of(path, NetFileError)
     try:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "not a regular file"
@@ -108,7 +109,7 @@ def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         NetFileError: a file that is missing, does not run, or lacks the function.
     """
-    path = Path(path)
+    path = path_of(path, NetFileError)
     return settings_of(read_net_file(path), path)
 
 
@@ -228,6 +229,16 @@ def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:
     Raises:
         NetError: a top of the data layer that no Input layer has.
     """
+    if isinstance(layers, Layer | str) or not isinstance(layers, Iterable):
+        raise NetError(
+            f"with_data: expected a list of layers, such as net.descriptions, got {brief(layers)}"
+        )
+    if not isinstance(source, Layer) or not source.is_source:
+        raise NetError(
+            "with_data: expected a data layer, such as MemoryData('x', data=images), got "
+            f"{brief(source)}"
+        )
+    layers = list(layers)
     inputs = {x.tops[0]: x for x in layers if isinstance(x, Input)}
     for top in source.tops:
         if top not in inputs:

@@ -16,15 +16,16 @@ import math
 import os
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from layerkit.errors import LayerkitError, NetError, brief
 from layerkit.files import path_of
+from layerkit.names import UnknownAttributeError, closest
 
 LARGEST = 2**31 - 1  # of a whole number, unless a rule says otherwise; its products fit 64 bits
 
@@ -230,6 +231,7 @@ Count = Annotated[int, Whole(least=1)]
 NotNegative = Annotated[float, Number(least=0)]
 Positive = Annotated[float, Number(above=0)]
 Finite = Annotated[float, Number()]
+Seed = Annotated[int, Whole(-(2**63), 2**63 - 1)]
 Flag = Annotated[bool, Truth()]
 Text = Annotated[str, Name()]
 Tops = Annotated[str | list[str] | tuple[str, ...], Names()]
@@ -353,6 +355,8 @@ def checked(init: Callable[..., None], label: Callable[..., str] | None = None) 
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
         init(*given.args, **given.kwargs)
+        if isinstance(self, Closed) and type(self).__init__ is __init__:  # not that of a base
+            self.close()
 
     return __init__
 
@@ -368,7 +372,59 @@ def checks(cls: type[T]) -> type[T]:
     return cls
 
 
-class Checked:
+class Closed:
+    """Base class whose objects, once they are made, get no attribute that they do not have.
+
+    A misspelt setting would otherwise change nothing, in silence.  Only objects of the library's
+    own classes are closed: whoever derives a class may keep in its objects what they like, when
+    they like, such as a cache that `forward` makes.  Names that begin with "_" are left alone.
+
+    Attributes:
+        fixed: attributes and settings that cannot be assigned once the object is made.
+        instead: what to do rather than assign one of these.
+    """
+
+    __slots__ = ()
+    _closed: ClassVar[bool] = False
+    fixed: ClassVar[Collection[str]] = ()
+    instead: ClassVar[str] = ""
+
+    def close(self) -> None:
+        """Let no new attribute in, if the object is of one of the library's own classes."""
+        if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            setattr(self, "_closed", True)  # noqa: B010  # of the object, as of no class
+
+    def open(self) -> None:
+        """Let new attributes in again."""
+        setattr(self, "_closed", False)  # noqa: B010
+
+    def label(self) -> str:
+        """Return what messages call this object."""
+        return type(self).__name__
+
+    if not TYPE_CHECKING:  # so that a misspelt attribute still is an error
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Assign an attribute, a new one only while the object is open."""
+            if self._closed and name[0] != "_":
+                if name in self.fixed:
+                    raise NetError(
+                        f"{self.label()}: {name} cannot be changed any more; {self.instead}"
+                    )
+                if name not in vars(self) and not hasattr(type(self), name):
+                    there = [n for n in vars(self) if n[0] != "_"]
+                    there += [
+                        n for cls in type(self).__mro__ for n, p in vars(cls).items()
+                        if isinstance(p, property) and p.fset
+                    ]
+                    raise UnknownAttributeError(
+                        f"{self.label()}: has no attribute {name!r} that could be set; "
+                        f"{closest(name, dict.fromkeys([*there, *self.fixed]))}"
+                    )
+            super().__setattr__(name, value)
+
+
+class Checked(Closed):
     """Base class whose attributes stay within the rules of the settings they are called like.
 
     The rules are those of the constructor's signature and of annotations in the class body.
@@ -398,11 +454,7 @@ class Checked:
         """Return further rules, which no annotation says."""
         return {}
 
-    def label(self) -> str:
-        """Return what messages call this object."""
-        return type(self).__name__
-
-    if not TYPE_CHECKING:  # so that a misspelt attribute still is an error
+    if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
             """Assign an attribute, within its rule if it has one."""

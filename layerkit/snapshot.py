@@ -20,9 +20,9 @@ from layerkit import hdf5
 from layerkit.display import Extra
 from layerkit.errors import SnapshotError, brief
 from layerkit.files import path_of, write_atomically
+from layerkit.names import quoted
 from layerkit.net import Net
 from layerkit.solvers.solver import Solver
-from layerkit.wiring import quoted
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-
-
-def quoted(names: Iterable[str]) -> str:
-    """Names in a row, for messages."""
-    return ", ".join(repr(n) for n in names) or "none"
-
-
-def closest(name: str, names: Iterable[str]) -> str:
-    """What may have been meant by a name that is not there, for messages."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {quoted(names)}"
+from layerkit.names import closest
 
 
 def sort_layers(layers: list[Layer]) -> list[Layer]:

@@ -75,7 +75,7 @@ def test_centred_units_have_a_mean_of_zero_and_none_is_dead(rng):
         below = np.maximum(level, 0)
     for name in ("g/weight", "f/weight", "y/weight", "y/bias"):
         np.testing.assert_array_equal(net.params[name].data, before[name])
-    with pytest.raises(NetError, match="give examples"):
+    with pytest.raises(NetError, match="give at least one blob"):
         lk.centre_biases(net)
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_dead(rng):
     assert str(lk.find_inactive(net_of(L.Dense("h", "x", units=2)), x=np.ones((2, 3)))) == (
         "no layer has rectified units"
     )
-    with pytest.raises(NetError, match="give the examples"):
+    with pytest.raises(NetError, match="give at least one blob"):
         lk.find_inactive(net)
     with pytest.raises(NetError, match="blob 'x'"):
         lk.find_inactive(net, x=np.ones((2, 4)))

@@ -530,6 +530,8 @@ def test_results_among_the_pictures(bands, tmp_path, ended):
         "--iterations 99999999999", "--epochs 0", "--batch 0", "--batch 2147483647", "--seed -1",
         "--seed 99999999999999999999", "--set latent=-1", "--set hidden=x", "--set path=3",
         "--set latent={1,2}", "--backend tpu", "--backend cupy", "--samples 0", "--refine -1",
+        "--refine 1000001", "--importance-samples 0", "--importance-samples 1000001",
+        "--batch 65536 --samples 32768",
         "--net /", "--out /dev/null/x", "--data /dev/null", "--hdu 1 --data /dev/null",
     ],
 )
@@ -540,6 +542,12 @@ def test_no_words_get_a_traceback(words, bands, tmp_path, ended, monkeypatch):
     assert code == 2
     assert "error: " in err
     assert not (tmp_path / "out" / "model.h5").exists()
+
+
+def test_too_many_rows_in_a_step_are_named_by_what_makes_them(bands, tmp_path, ended):
+    code, _, err = ended("--out", tmp_path, "--batch", 65536, "--samples", 32768)
+    assert code == 2
+    assert "--batch 65536 and --samples 32768 make 2147483648 rows" in err
 
 
 @pytest.mark.parametrize("name", ["--data", "--net", "--out", "--held-out"])

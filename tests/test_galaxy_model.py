@@ -391,3 +391,45 @@ def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
     for some, other in zip(*(x if isinstance(x, tuple) else [x] for x in (found, expected)),
                            strict=True):
         np.testing.assert_array_equal(some, other)
+
+
+@pytest.mark.parametrize(("call", "error", "says"), [
+    (lambda m, x, p: galaxy.GalaxyModel(3), NetError, "expected a net, got 3"),
+    (lambda m, x, p: setattr(m, "temperatur", 2), NetError, "did you mean 'temperature'"),
+    (lambda m, x, p: m.bound(x, samples=0), NetError, "bound: samples must be .* got 0"),
+    (lambda m, x, p: m.bound(x, samples=-1), NetError, "bound: samples must be .* got -1"),
+    (lambda m, x, p: m.bound(x, samples="3"), NetError, "bound: samples must be .* got '3'"),
+    (lambda m, x, p: m.importance_bound(x, 0), NetError, "importance_bound: samples .* got 0"),
+    (lambda m, x, p: m.importance_bound(x, 2.5), NetError, "importance_bound: samples .* got 2.5"),
+    (lambda m, x, p: m.sample(-1), NetError, "sample: count must be .* got -1"),
+    (lambda m, x, p: m.sample("3"), NetError, "sample: count must be .* got '3'"),
+    (lambda m, x, p: m.sample(2**31 - 1), NetError, "2147483647 pictures would take .* in parts"),
+    (lambda m, x, p: m.sample(3, seed=-1), NetError, "sample: seed: .* got -1"),
+    (lambda m, x, p: m.sample(3, seed="a"), NetError, "sample: seed: .* got 'a'"),
+    (lambda m, x, p: m.traverse(3), NetError, "traverse: values must be a list"),
+    (lambda m, x, p: m.traverse(None), NetError, "traverse: values"),
+    (lambda m, x, p: m.traverse([[1.0], [2.0]]), NetError, "traverse: values must be a list"),
+    (lambda m, x, p: m.decode(np.zeros((2, LATENT)), rng=3), NetError, "decode: rng must be"),
+    (lambda m, x, p: m.reconstruct(x, 3), DataError, r"posterior: .*\(4, 3\), .* got 3"),
+    (lambda m, x, p: m.scores(x, p.mean), DataError, r"posterior: .* got an array of shape \(4, 3"),
+    (lambda m, x, p: m.bound(x, 1, galaxy.Posterior(p.mean[:2], p.sd[:2])), DataError,
+     r"posterior: .*\(4, 3\), got \(2, 3\)"),
+    (lambda m, x, p: m.importance_bound(x, 2, posterior=galaxy.Posterior(p.mean[:1], p.sd[:1])),
+     DataError, r"posterior: .*\(4, 3\), got \(1, 3\)"),
+    (lambda m, x, p: m.log_likelihood(x, galaxy.Posterior(p.mean, -p.sd)), DataError, "below 0"),
+    (lambda m, x, p: m.bound(x, 1, galaxy.Posterior(np.nan * p.mean, p.sd)), DataError, "finite"),
+    (lambda m, x, p: galaxy.refine(m, x, steps=-1), NetError, "refine: steps must be .* got -1"),
+    (lambda m, x, p: galaxy.refine(m, x, steps=None), NetError, "refine: steps must .* got None"),
+    (lambda m, x, p: galaxy.closest(m, x, steps=1.5), NetError, "closest: steps must .* got 1.5"),
+    (lambda m, x, p: galaxy.refine(m.net, x), NetError, "refine: expected a GalaxyModel"),
+])
+def test_calls_that_cannot_be_right(call, error, says, net, rng):
+    """A bound of -1 samples was 0, and that of none no number, in silence."""
+    model, images = galaxy.GalaxyModel(net), rng.uniform(size=(4, SIDE, SIDE))
+    posterior = model.encode(images)
+    with pytest.raises(error, match=says):
+        call(model, images, posterior)
+    pair = posterior.mean.tolist(), posterior.sd.tolist()  # what can be right, as lists
+    np.testing.assert_array_equal(
+        model.reconstruct(images, pair)[0], model.reconstruct(images, posterior)[0]
+    )

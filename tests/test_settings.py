@@ -268,6 +268,142 @@ def test_arguments_that_are_not_there(call, says):
     assert "\n" not in str(caught.value)
 
 
+# Attributes that are not there.
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_attributes_that_are_not_there(kind):
+    """Of a policy or an initialiser, which never change, no attribute can be assigned at all."""
+    made = make(kind)
+    for setting in TABLE[kind]:
+        wrong = f"{setting}z"
+        with pytest.raises(AttributeError) as caught:
+            setattr(made, wrong, 3)
+        assert not hasattr(made, wrong)
+        if not dataclasses.is_dataclass(made):
+            assert isinstance(caught.value, NetError)
+            assert f"has no attribute {wrong!r} that could be set; " in str(caught.value)
+            if setting in vars(made):
+                assert f"did you mean {setting!r}?" in str(caught.value)
+
+
+@pytest.mark.parametrize(("assign", "says"), [
+    (lambda net: setattr(lk.Adam(net), "rat", 0.1), "Adam: has no .*'rat'.*mean 'rate'"),
+    (lambda net: setattr(lk.SGD(net), "lr", 0.1), "SGD: has no .*'lr'.*there are .*'rate'"),
+    (lambda net: setattr(net, "phaze", "test"), "Net: has no .*'phaze'.*mean 'phase'"),
+    (lambda net: setattr(net, "phase", "test"), r"Net: phase cannot be changed.*net\.rebuild\("),
+    (lambda net: setattr(net, "batch_size", 9), r"Net: batch_size cannot.*net\.rebuild\("),
+    (lambda net: setattr(net, "gradients", "all"), r"Net: gradients cannot.*net\.rebuild\("),
+    (lambda net: setattr(net, "params", {}), "Net: params cannot be changed"),
+    (lambda net: setattr(net.run, "trainig", False), "Run: has no .*'trainig'.*mean 'training'"),
+    (lambda net: setattr(net.layers["y"], "unitz", 3), "layer 'y' .*'unitz'.*mean 'units'"),
+    (lambda net: setattr(net.layers["y"], "weight", 3), "layer 'y' .*has no attribute 'weight'"),
+    (lambda net: setattr(net.layers["loss"], "wieght", 3), "layer 'loss' .*mean 'weight'"),
+    (lambda net: setattr(lk.Adam(net), "net", net), "Adam: net cannot be changed"),
+    (lambda net: setattr(net, "losses", {}), "Net: losses cannot be changed"),
+    (lambda net: setattr(net.run, "batch_size", 9), r"Run: batch_size cannot.*net\.rebuild\("),
+    (lambda net: setattr(net.run, "seed", "a"), "Run: seed must be .* got 'a'"),
+    (lambda net: setattr(net.run, "passes", -1), "Run: passes must be .* got -1"),
+    (lambda net: setattr(net.run, "training", "no"), "Run: training must be .* got 'no'"),
+    (lambda net: setattr(net.run, "sample", 0), "Run: sample must be .* got 0"),
+    (lambda net: setattr(net.layers["y"], "units", 9), "'y' .*units cannot .*net.descriptions"),
+    (lambda net: setattr(net.layers["y"], "neuron", None), "'y' .*neuron cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "l2", 0.1), "'y' .*l2 cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "name", "z"), "'y' .*name cannot be changed"),
+    (lambda net: setattr(net.layers["y"], "bottoms", ["t"]), "'y' .*bottoms cannot be changed"),
+    (lambda net: setattr(net.layers["x"], "shape", (9,)), "'x' .*shape cannot be changed"),
+    (lambda net: setattr(net.descriptions[2], "unitz", 3), "layer 'y' .*mean 'units'"),
+])
+def test_a_misspelt_attribute_names_the_closest(assign, says):
+    net = lk.Net(regression())
+    with pytest.raises(NetError, match=says):
+        assign(net)
+    net.forward(x=np.ones((2, 5)), t=np.ones((2, 3)))
+
+
+def test_settings_that_are_there_can_be_assigned():
+    net = lk.Net(regression())
+    solver = lk.Adam(net)
+    solver.rate, solver.fuse, solver.clip = 0.1, False, 1.0
+    net.layers["loss"].weight = 0.5
+    net.run.training, net.run.passes = False, 3
+    net.params["y/weight"].trainable = False
+    net.descriptions[2].units = net.descriptions[1].shape[0] + 4  # of nets to come
+    with pytest.raises(NetError, match="loss"):
+        lk.Net(net.descriptions)
+    solver.step(x=np.ones((2, 5)), t=np.ones((2, 3)))
+
+
+class Late(L.Dense):
+    """A layer of a user's own that has attributes of any name, made at any time."""
+
+    def setup(self, shapes):
+        self.weights = "made in setup"
+        return super().setup(shapes)
+
+    def forward(self, bottoms, tops):
+        super().forward(bottoms, tops)
+        self.unit = float(tops[0].data.mean())  # a cache
+
+    def backward(self, bottoms, tops):
+        self.unitz = self.unit
+        super().backward(bottoms, tops)
+
+
+def test_classes_of_ones_own_keep_what_they_like():
+    class OwnNet(lk.Net):
+        """A net with notes."""
+
+    class OwnAdam(lk.Adam):
+        """A solver with notes."""
+
+        def update(self, w, g, rate, **history):
+            self.rat = rate
+            super().update(w, g, rate, **history)
+
+    layers = regression()
+    layers[2] = Late("y", "x", units=3)
+    layers[2].note = 1
+    net = OwnNet(layers)
+    solver = OwnAdam(net)
+    net.phaze = solver.note = net.layers["y"].remark = 3
+    solver.step(x=np.ones((2, 5)), t=np.ones((2, 3)))
+    assert net.layers["y"].unitz == net.layers["y"].unit
+    assert solver.rat == 1e-3
+    net.rebuild()
+
+
+class Scaled(lk.Layer):
+    """y = weight * x, by a layer whose parameter is called like the setting of losses."""
+
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom])
+
+    def setup(self, shapes):
+        self.weight = self.parameter("weight", shapes[0], 2.0)
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = self.weight.data * bottoms[0].data
+
+    def backward(self, bottoms, tops):
+        self.weight.diff[...] = (tops[0].diff * bottoms[0].data).sum(axis=0)
+        if bottoms[0].diff is not None:
+            bottoms[0].diff[...] = tops[0].diff * self.weight.data
+
+
+def test_a_parameter_called_weight_stays_with_its_net():
+    """The weight of a loss goes along with a rebuilt net, and no other attribute of that name."""
+    layers = [
+        L.Input("x", shape=(3,)), Scaled("y", "x"), L.SquareLoss("loss", "y", "x", weight=3.0)
+    ]
+    net = lk.Net(layers)
+    again = net.rebuild(dtype="float64")
+    assert again.layers["y"].weight is again.params["y/weight"]
+    assert again.layers["loss"].weight == 3.0
+    lk.check_gradients(net, x=np.ones((2, 3)))
+
+
 # Plain form.
 
 

@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.blob import Blob
+from layerkit.errors import NetError, brief
 from layerkit.galaxy.model import GalaxyModel, Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
-from layerkit.settings import Sizes, Tops
+from layerkit.settings import Sizes, Tops, Whole, accept
 from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
@@ -78,6 +79,7 @@ def refine(
 
     Source: Kim et al., "Semi-amortized variational autoencoders" (2018), section 3, in testing.
     """
+    steps = _steps(model, steps, "refine")
     start = model.encode(images, tempered=False)
     if not steps:
         return model.temper(start) if tempered else start
@@ -101,6 +103,7 @@ def closest(
         model, images, progress: as for `refine`.
         steps: of Adam.
     """
+    steps = _steps(model, steps, "closest")
     start = model.encode(images).mean
     loss = SquareLoss("squared_error", model.x_mean, model.x)
     units = {model.z: np.full_like(start, CLOSEST_UNIT)}
@@ -108,6 +111,13 @@ def closest(
         model, images, [loss], {model.z: start}, units, steps, False,
         "closest pictures" if progress else "",
     )[model.z]
+
+
+def _steps(model: GalaxyModel, steps: int, what: str) -> int:
+    """How many steps, if they and the model are what they should be."""
+    if not isinstance(model, GalaxyModel):
+        raise NetError(f"{what}: expected a GalaxyModel, got {brief(model)}")
+    return accept(Whole(), steps, "steps", what)
 
 
 def _climb(
@@ -120,8 +130,8 @@ def _climb(
         [*made, *_upstream(_layers(model), losses, free)], BATCH, model.net.backend.name,
         model.net.dtype.name, model.net.run.seed, "test", gradients="parameters",
     )
-    for layer in net.layers.values():
-        layer.weight = 1.0
+    for layer in losses:
+        net.layers[layer.name].weight = 1.0
     with model.net.lock:  # another thread may train it
         for key, p in net.params.items():
             if key in model.net.params:

@@ -22,6 +22,7 @@ from layerkit.layers import (
 )
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.net import Net
+from layerkit.settings import Closed, Whole, accept, in_words, memory
 
 FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
 
@@ -40,7 +41,7 @@ class Posterior(NamedTuple):
         return short_repr(self)
 
 
-class GalaxyModel:
+class GalaxyModel(Closed):
     """Encodes, decodes, samples and scores galaxy images with a net of phase "test".
 
     The net needs one layer that scores pixels, GaussianReconstruction or StudentReconstruction,
@@ -80,6 +81,8 @@ class GalaxyModel:
     """
 
     def __init__(self, net: Net, temperature: float | Sequence[float] | np.ndarray = 1.0):
+        if not isinstance(net, Net):
+            raise NetError(f"GalaxyModel: expected a net, got {brief(net)}")
         layers = list(net.layers.values())
         likelihoods = [x for x in layers if isinstance(x, Reconstruction)]
         samplers = [x for x in layers if isinstance(x, Reparameterize)]
@@ -112,6 +115,7 @@ class GalaxyModel:
             raise NetError(
                 f"a galaxy net must make images from its latent layers and nothing else: {error}"
             ) from error
+        self.close()
 
     def __repr__(self) -> str:
         return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {self.likelihood!r})"
@@ -212,10 +216,15 @@ class GalaxyModel:
         images = self._checked(images)
         if posterior is None:
             return {self.x: images}
-        return {
-            self.x: images, self.z_mean: posterior.mean,
-            self.z_log_variance: 2 * np.log(posterior.sd),
-        }
+        wanted = f"expected means and standard deviations of shape ({len(images)}, {self.latent})"
+        if not isinstance(posterior, tuple | list) or len(posterior) != 2:
+            raise DataError(f"posterior: {wanted}, as of encode or refine, got {brief(posterior)}")
+        mean, sd = (numbers(a, "posterior", DataError) for a in posterior)
+        if mean.shape != sd.shape or mean.shape != (len(images), self.latent):
+            raise DataError(f"posterior: {wanted}, got {mean.shape} and {sd.shape}")
+        if not np.isfinite(mean).all() or not (sd >= 0).all():
+            raise DataError(f"posterior: {wanted}, finite, and none below 0; some are not so")
+        return {self.x: images, self.z_mean: mean, self.z_log_variance: 2 * np.log(sd)}
 
     def decode(
         self, z: np.ndarray, rng: np.random.Generator | None = None
@@ -227,6 +236,8 @@ class GalaxyModel:
             rng: draws lower latent layers from p(h | z); without it they are the means of p(h | z).
                 The variances are those of an image around f_mu(h), for this one h.
         """
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise NetError(f"decode: rng must be a NumPy generator, or None, got {brief(rng)}")
         return self._decode(z, rng)[:2]
 
     def _decode(
@@ -290,6 +301,7 @@ class GalaxyModel:
             samples: of the latent layers for each image, over which the terms are averaged.
             posterior: of the images; None takes g's.
         """
+        samples = accept(Whole(least=1), samples, "samples", "bound")
         images = self._checked(images)
         totals = np.zeros((len(self.terms), len(images)))
         for _ in range(samples):
@@ -321,6 +333,7 @@ class GalaxyModel:
 
         Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
         """
+        samples = accept(Whole(least=1), samples, "samples", "importance_bound")
         images = self._checked(images)
         drawn = self._sampled()
         names = [self.terms[0], *(name for group in drawn for name in group)]
@@ -471,7 +484,17 @@ class GalaxyModel:
             noise: adds to each pixel of f_mu(z) noise of the variance f_Sigma(z), as the model says
                 pictures have; without it, the default, the means.
         """
-        rng = np.random.default_rng(seed)
+        count = accept(Whole(least=1), count, "count", "sample")
+        needed = count * self.pixels * 4 * self.net.dtype.itemsize  # means, variances, noise
+        if needed > (free := memory()):
+            raise NetError(
+                f"sample: {count} pictures would take {in_words(needed)}, and {in_words(free)} are "
+                "free; draw them in parts, each with a seed of its own"
+            )
+        try:
+            rng = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise NetError(f"sample: seed: {error}, got {brief(seed)}") from None
         mean, variance, skew = self._decode(rng.standard_normal((count, self.latent)), rng)
         if not noise:
             return mean
@@ -482,6 +505,9 @@ class GalaxyModel:
 
         Lower latent layers are at the means of p(h | z).
         """
+        values = numbers(values, "traverse: values")
+        if values.ndim != 1:
+            raise NetError(f"traverse: values must be a list of numbers, got {brief(values)}")
         z = np.zeros((self.latent, len(values), self.latent))
         for axis in range(self.latent):
             z[axis, :, axis] = values

@@ -28,6 +28,10 @@ class Windowed(Layer):
     """What Convolution and Deconvolution have in common: settings, windows, activation."""
 
     transposed: ClassVar[bool] = False
+    decided = (
+        *Layer.decided, "channels", "kernel", "stride", "pad", "shape", "neuron", "weight_init",
+        "bias_init", "l1", "l2",
+    )
 
     def __init__(
         self, name: str, bottom: str, channels: Count, kernel: Count, stride: Count, pad: Pad,

@@ -80,11 +80,6 @@ class Data(Layer):
         """How often the data set has been gone through."""
         return self.position / self.count
 
-    @functools.cached_property
-    def stream(self) -> int:
-        """The stream of this layer's random order."""
-        return philox.stream_of(self.name)
-
     def attach(self, run: Run) -> Layer:
         """A copy for one net; it starts at the beginning."""
         layer: Any = super().attach(run)

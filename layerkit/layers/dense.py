@@ -28,6 +28,8 @@ class Dense(Layer):
     Parameters: weight (inputs, units), bias (units,).
     """
 
+    decided = (*Layer.decided, "units", "neuron", "weight_init", "bias_init", "l1", "l2")
+
     def __init__(
         self, name: str, bottom: str, *, units: Count, neuron: Activation | None = None,
         weight: Init | None = None, bias: Init = 0.0, l1: NotNegative = 0.0, l2: NotNegative = 0.0,

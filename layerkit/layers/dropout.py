@@ -66,7 +66,7 @@ class Dropout(Layer):
         device.launch(
             CUDA, "dropout", device.blocks(-(-y.size // 4)), y.size, x, y,
             np.float64(self.ratio if run.training else 0), float(1 / (1 - self.ratio))
-            if run.training else 1.0, *philox.keys(run.seed, philox.stream_of(self.name)),
+            if run.training else 1.0, *philox.keys(run.seed, self.stream),
             device.clock,
         )
 

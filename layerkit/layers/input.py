@@ -24,6 +24,7 @@ class Input(Layer):
     """
 
     recordable = True
+    decided = (*Layer.decided, "shape")
 
     def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)

@@ -29,7 +29,6 @@ class Reparameterize(Layer):
         if shapes[0] != shapes[1]:
             self.fail(f"mean and log_variance must have one shape, got {shapes}")
         self.scaled = self.buffer(shapes[0])  # sd * noise
-        self.stream = philox.stream_of(self.name)
         return shapes[:1]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:

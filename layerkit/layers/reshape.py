@@ -18,6 +18,7 @@ class Reshape(Layer):
     """
 
     recordable = True
+    decided = (*Layer.decided, "shape")
 
     def __init__(
         self, name: str, bottom: str, *, shape: Annotated[Shape, Sizes(unknown=True)],

@@ -21,6 +21,7 @@ class Slice(Layer):
     """
 
     recordable = True
+    decided = (*Layer.decided, "sizes")
 
     def __init__(
         self, name: str, bottom: str, *, tops: Tops,

@@ -133,7 +133,7 @@ def at(policy: RatePolicy, iteration: int, largest: float) -> float:
     """
     try:
         given: Any = policy(iteration)
-    except (ArithmeticError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         given = f"{type(error).__name__}: {error}"
     try:
         rate = float(real(given))

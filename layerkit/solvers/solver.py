@@ -12,6 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
+from layerkit.names import Named
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
 from layerkit.settings import (
@@ -91,6 +92,8 @@ class Solver(Checked):
     """
 
     histories: ClassVar[tuple[str, ...]] = ()
+    fixed = ("net", "history")
+    instead = "make another solver for another net"
 
     rate: RatePolicy
     iteration: Annotated[int, Whole(0, 2**62)]
@@ -121,9 +124,12 @@ class Solver(Checked):
                 f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
                 f"{in_words(need)}, and {in_words(free)} are free"
             )
-        self.history = {name: net.backend.zeros(size, net.dtype) for name in self.histories}
+        self.history: Named[Array] = Named(
+            "history", {name: net.backend.zeros(size, net.dtype) for name in self.histories},
+            "write into its array: solver.history[name][...] = values",
+        )
         self.fuse = self.record = True
-        self.curves: dict[str, np.ndarray] = {}
+        self.curves: Named[np.ndarray] = Named("curve")
         self._update: Update | None = None
         kind = net.engine.formula(self.formula)
         if kind and overrides(type(self), "formula", ("update",)):
@@ -289,7 +295,7 @@ class Solver(Checked):
             for row in results:
                 row[0] = self.step(**inputs)
                 row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
-        self.curves = dict(zip(names, results.T[1:], strict=True))
+        self.curves = Named("curve", dict(zip(names, results.T[1:], strict=True)))
         return results[:, 0]
 
     def _recorder(self, inputs: dict[str, Any]) -> Recorded:
@@ -415,7 +421,10 @@ class Solver(Checked):
 
         `self.iteration` counts this step, from 1.
         """
-        raise NotImplementedError
+        raise NetError(
+            f"{self.label()}: its class does not define update(w, g, rate, **history), which "
+            "changes the parameters w in place"
+        )
 
     def __repr__(self) -> str:
         trained = [p for p in self.net.params.values() if p.trainable]

@@ -1,0 +1,63 @@
+"""Names: what messages say of those that are not there, and mappings whose errors say it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+from layerkit.errors import NetError, brief
+
+T = TypeVar("T")
+
+
+class UnknownNameError(NetError, KeyError):
+    """A name that a mapping does not have; a KeyError too, as of any other mapping."""
+
+
+class UnknownAttributeError(NetError, AttributeError):
+    """An attribute that an object does not have; an AttributeError too, as of any other object."""
+
+
+def quoted(names: Iterable[Any]) -> str:
+    """Names in a row, for messages."""
+    return ", ".join(repr(n) for n in names) or "none"
+
+
+def closest(name: Any, names: Iterable[str]) -> str:
+    """What may have been meant by a name that is not there, for messages."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []
+    return f"did you mean {close[0]!r}?" if close else f"there are {quoted(names)}"
+
+
+class Named(dict[str, T]):
+    """What a net or a solver holds by name: a dictionary that users look things up in.
+
+    Args:
+        kind: what one of the values is called in messages.
+        values: name -> value.
+        instead: what to do rather than put another value in, of which nobody else would know; None
+            where values are put in.
+    """
+
+    def __init__(
+        self, kind: str, values: Mapping[str, T] | None = None, instead: str | None = None
+    ):
+        super().__init__(values or {})
+        self.kind, self.instead = kind, instead
+
+    def __missing__(self, name: Any) -> NoReturn:
+        raise UnknownNameError(f"no {self.kind} {brief(name)}; {closest(name, self)}")
+
+    def __setitem__(self, name: str, value: T) -> None:
+        """Put a value in, unless it would be seen by nobody."""
+        # `history["m"] += 1` ends in putting in the very array that is there.
+        if self.instead is not None and self.get(name) is not value:
+            raise NetError(
+                f"{self.kind} {brief(name)} cannot be put in or replaced; {self.instead}"
+            )
+        super().__setitem__(name, value)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # a copy is anybody's
