@@ -565,6 +565,27 @@ def test_weights_of_losses_rows_and_frozen_layers_change_between_steps(rng, monk
         np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-7, atol=1e-10)
 
 
+def test_a_parameter_that_is_frozen_by_hand_and_trained_again_has_its_gradient(rng):
+    layers = [
+        L.Input("x", shape=(1, 4, 4)), L.Convolution("c", "x", channels=2, kernel=3),
+        L.Dense("h", "c", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "h", "t"),
+    ]
+    pair = both(layers, 3, 1, dtype="float64")
+    inputs = {"x": rng.random((3, 1, 4, 4)), "t": rng.random((3, 5))}
+    for trained in (False, True):
+        for net in pair:
+            for name in ("c/weight", "h/bias"):
+                net.params[name].trainable = trained
+        for _ in range(3):
+            for net in pair:
+                net.params["c/weight"].diff[...] = net.params["h/bias"].diff[...] = -7
+                net.forward(**inputs)
+                net.backward()
+            for name, p in pair[1].params.items():
+                if p.trainable:
+                    np.testing.assert_allclose(pair[0].params[name].diff, p.diff, rtol=1e-12)
+
+
 class Halves(L.Tanh):
     """Array code of a user's own, in the middle of a net."""
 
@@ -604,6 +625,13 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
     np.testing.assert_array_equal(out, rows[[0, 0]])
     index[1] = 4
     with pytest.raises(lk.errors.ContractError, match="layer 'y'"):
+        program.run()
+    program = cpu.Program(KERNELS)  # a call that is no layer's
+    index[1] = 0
+    with program:
+        KERNELS.gather(rows, index, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0)
+    index[1] = 4
+    with pytest.raises(KERNELS.MismatchError):
         program.run()
 
 

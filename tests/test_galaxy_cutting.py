@@ -303,7 +303,7 @@ def test_a_sky_that_was_cut_away_makes_the_galaxy_no_brighter(floor, peak):
         again, other = cut_out(cleaned, Settings())
         assert other.side == pytest.approx(cut.side, rel=0.2)
         assert other.white == pytest.approx(cut.white, rel=0.1)
-        # Of the crop of the whole picture, so that sizes do not matter.
+        # Both stretches are of one picture, so crops of two sizes do not matter.
         shown = cutting.stretch(image, other.sky, other.spread, other.white)
         expected = cutting.stretch(image, cut.sky, cut.spread, cut.white)
         for low, high in ((0.2, 0.4), (0.4, 0.7), (0.7, 1.01)):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-SENTINEL = 1e30  # values of at least this size stand for "nothing", as -1e30 and -3.4e38 do
-UNITS = 1e20  # unless most pixels are of at least this size, and take
-MARKS = 8  # more values of that size than so many: then such are the units
-LOW_MARKS = (0, -99, -999, -9999, -99999, -32768, -(2**31))  # likewise, far below other pixels:
-FAR = 10  # times the distance from the median of these to the darkest
+# Numbers of at least this size stand for "nothing", as -1e30 and -3.4e38 do.  A picture whose units
+# are that small has a median above UNITS, and more than MARKS different numbers beyond SENTINEL.
+SENTINEL, UNITS, MARKS = 1e30, 1e20, 8
+# The lowest number of a picture stands for "nothing" if it is one of these and lies FAR times
+# further below the darkest other pixel than that lies below the median of the others.
+LOW_MARKS, FAR = (0, -99, -999, -9999, -99999, -32768, -(2**31)), 10
 BLOCK = 4  # pixels on a side of the smallest constant block that is a blank, in floats
 LIGHT_BLOCK = 1 / 6  # of the side, the same for pictures of 8 bits, whose dark sky has such blocks
 JPEG_BLOCK = 8  # pixels by which a JPEG blurs the rim of a blank
@@ -57,7 +58,7 @@ def no_data(image: np.ndarray) -> NoData | None:
 
 
 def bad_pixels(image: np.ndarray) -> np.ndarray:
-    """Mask of the pixels that are not finite, or hold a number by which programs mark bad ones."""
+    """Find the pixels that are not finite, or hold a number by which programs mark bad ones."""
     with np.errstate(invalid="ignore"):
         size = np.abs(image)
         bad = ~(size < SENTINEL)

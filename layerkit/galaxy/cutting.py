@@ -205,7 +205,7 @@ def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndar
 
 
 def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
-    """Level and noise of the pixels at `where`, in physical units; the noise is above 0."""
+    """Measure level and noise of the pixels at `where`, in physical units; the noise is above 0."""
     pixels = image[where]
     sky = measure_sky(pixels, quantum=0)
     if sky.noise > 0:
@@ -222,7 +222,7 @@ def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
 
 
 def _roughness(image: np.ndarray, level: float) -> float:
-    """The noise of a galaxy's faint half: how far pixels lie from the mean of their neighbours."""
+    """Measure the noise of a galaxy's faint half, pixel against the mean of its neighbours."""
     inside = ndimage.minimum_filter(image, footprint=CROSS) > level
     around = ndimage.convolve(image, CROSS / 4.0) - image / 4
     if np.count_nonzero(inside) < CROSS.size:

@@ -469,7 +469,7 @@ class Hdf5Pictures(Pictures):
         return next(iter(found.values()))
 
     def _attribute(self, name: str, default: float) -> float:
-        """The number that an attribute of the data set holds."""
+        """Return the number that an attribute of the data set holds."""
         if name not in self.data.attrs:
             return default
         known = self.data.attrs.get_id(name)
@@ -550,7 +550,7 @@ class Layout:
         self.count = math.prod(self.sizes) if usable and self.doubt is None else 0
 
     def _doubt(self, axes: list[int]) -> str | None:
-        """Why these may not be the pictures, for all that the shape says."""
+        """Say why the axes may mean something else; None if they cannot."""
         picture = [n for k, n in enumerate(self.part) if k != self.colours]
         least, most = sorted(picture)
         if not self.counted and self.colours is None:
@@ -739,7 +739,7 @@ def _check_strips(page: tifffile.TiffPage) -> None:
 
 
 def _flat_side(count: int) -> int | None:
-    """The side of the square pictures, grey or of three colours, that have so many numbers each."""
+    """Return the side of square pictures, grey or of three colours, of so many numbers each."""
     for colours in (1, 3):
         side = math.isqrt(count // colours)
         if side >= NARROW and colours * side**2 == count:

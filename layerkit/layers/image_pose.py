@@ -69,12 +69,12 @@ class ImagePose(PoseLayer):
         self._measure(light, tops[0].data)
 
     def _moments(self, light: Array, x: Array, y: Array, width: Array) -> Array:
-        """Sums (n, 4, 4) of window * (Y - y)^i * (X - x)^j * light."""
+        """Sum window * (Y - y)^i * (X - x)^j * light over each picture: (n, 4, 4)."""
         by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
         return self.xp.matmul(self._window(y, width), by_row)
 
     def _measure(self, light: Array, u: Array) -> None:
-        """Fills u by moments under a window that moves to the light."""
+        """Fill u from moments under a window that moves to the light."""
         xp = self.xp
         x = y = xp.zeros(len(u))
         size = xp.full(len(u), self.size)

@@ -67,7 +67,7 @@ class Program:
 
     def __init__(self, kernels: Any):
         self.kernels = kernels
-        self.layers: list[Layer] = []  # whose calls they are, by label
+        self.layers: list[Layer] = []  # whose calls they are, by label, from 1
         self.parts: list[Any] = [kernels.Program()]  # of kernels, and calls of array code
 
     def __enter__(self) -> Program:
@@ -84,8 +84,8 @@ class Program:
     ) -> None:
         """Make a call of a layer, and keep it."""
         if recordable:
-            self.parts[-1].label = len(self.layers)
             self.layers.append(layer)
+            self.parts[-1].label = len(self.layers)
             contract.make(layer, call, *arguments, way=way)
             return
         self.kernels.record(None)
@@ -103,7 +103,9 @@ class Program:
             try:
                 part.run()
             except (ReboundError, MemoryError) as error:
-                contract.failed(self.layers[part.at], error)
+                if not part.at:  # a call of the net or the solver, before any layer's
+                    raise
+                contract.failed(self.layers[part.at - 1], error)
 
 
 class CpuEngine(ArrayEngine):

@@ -55,13 +55,13 @@ class KernelRunner(Runner):
         kernels: the extension module.
     """
 
+    recordable = True
+
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer)
         self.engine, self.kernels = engine, engine.kernels
         self.forward, self.backward = self.run_forward, self.run_backward
         self.forward_backward = None
-
-    recordable = True
 
     @classmethod
     def fits(cls, layer: Any) -> bool:
@@ -113,8 +113,9 @@ class Dense(KernelRunner):
             )
 
     def settings(self) -> tuple[Any, ...]:
-        """Return the activation's slope."""
-        return straight(self.layer.neuron)
+        """Return the activation, and which parameters get a gradient."""
+        layer = self.layer
+        return *straight(layer.neuron), layer.w.trainable, layer.b.trainable
 
     def bound_gradient(self, bottoms: list[Blob], tops: list[Blob], bound: Array) -> None:
         """Fill `bound`: an element of dW is a sum over n examples of x d, one of db that of d."""
@@ -160,8 +161,9 @@ class Windowed(KernelRunner):
         self.geometry = np.array([layer.kernel, layer.stride, layer.pad, *layer.grid], np.int64)
 
     def settings(self) -> tuple[Any, ...]:
-        """Return the activation's slope."""
-        return straight(self.layer.neuron)
+        """Return the activation, and which parameters get a gradient."""
+        layer = self.layer
+        return *straight(layer.neuron), layer.w.trainable, layer.b.trainable
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x * W + b), or its transpose."""
