@@ -20,25 +20,25 @@ class UnknownAttributeError(NetError, AttributeError):
 
 
 def quoted(names: Iterable[Any]) -> str:
-    """Names in a row, for messages."""
+    """List names for messages."""
     return ", ".join(repr(n) for n in names) or "none"
 
 
 def closest(name: Any, names: Iterable[str]) -> str:
-    """What may have been meant by a name that is not there, for messages."""
+    """Say which name may have been meant by one that is not there, for messages."""
     names = list(names)
     close = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []
     return f"did you mean {close[0]!r}?" if close else f"there are {quoted(names)}"
 
 
 class Named(dict[str, T]):
-    """What a net or a solver holds by name: a dictionary that users look things up in.
+    """A dictionary of the things that a net or a solver holds by name.
 
     Args:
-        kind: what one of the values is called in messages.
+        kind: the word for one of the values in messages.
         values: name -> value.
-        instead: what to do rather than put another value in, of which nobody else would know; None
-            where values are put in.
+        instead: advice for those who try to put in another value, which nothing else would see;
+            None where values may be put in.
     """
 
     def __init__(

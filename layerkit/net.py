@@ -110,10 +110,12 @@ class Backward(NamedTuple):
     tops: list[Blob]
     recordable: bool
     gathers: list[tuple[Blob, list[Blob]]]
+
+
 def _misused(
     self: Any, method: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]
 ) -> str:
-    """What to say of a call that does not fit a method of a net or of one of its solvers."""
+    """Return a message on a call that does not fit a method of a net or of one of its solvers."""
     name, net = method.__name__, getattr(self, "net", self)
     parameters = list(inspect.signature(method).parameters.values())[1:]
     usage = [str(p.replace(annotation=p.empty)) for p in parameters if p.kind != p.VAR_KEYWORD]

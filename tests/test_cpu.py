@@ -531,7 +531,8 @@ def test_settings_that_change_between_passes_are_obeyed(case, rng):
             layer = net.layers["y"]
             for thing in (layer, getattr(layer, "neuron", None)):
                 for name, value in vars(thing).items() if thing else ():
-                    if type(value) is float and name in type(thing).rules():
+                    known = name in type(thing).rules() and name not in thing.fixed
+                    if type(value) is float and known:
                         setattr(thing, name, min(1.0, value * factor) if name == "turns" else
                                 value * factor)
         for _ in range(3):

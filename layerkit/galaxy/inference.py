@@ -114,7 +114,7 @@ def closest(
 
 
 def _steps(model: GalaxyModel, steps: int, what: str) -> int:
-    """How many steps, if they and the model are what they should be."""
+    """Return the number of steps, once it and the model are known to be valid."""
     if not isinstance(model, GalaxyModel):
         raise NetError(f"{what}: expected a GalaxyModel, got {brief(model)}")
     return accept(Whole(), steps, "steps", what)
