@@ -222,7 +222,7 @@ class Layer(Checked):
 
     @property
     def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What cannot be assigned any more, as nothing looks at it after `setup`."""
+        """List what cannot be assigned any more, as nothing looks at it after `setup`."""
         return () if self.declaring else self.decided
 
     @classmethod
