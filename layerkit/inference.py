@@ -90,7 +90,7 @@ class Inference:
                 for buffer in layer.buffers:
                     buffer.resize(rows)
             with net.run.looking(sample):
-                net.set_clock()
+                net.engine.set_pass(net.run)
                 for layer, bottoms, tops in self.calls:
                     call: contract.Call = net.runners[layer.name].forward
                     if self.checked:
@@ -103,7 +103,7 @@ class Inference:
                 vars(layer).update(attributes)  # such as what it keeps for its backward pass
                 for buffer in layer.buffers:
                     buffer.resize(net.rows)
-            net.set_clock()
+            net.engine.set_pass(net.run)
         self.checked = True
         return [net.backend.to_host(self.mirror.blob(name).data) for name in self.outputs]
 

@@ -14,7 +14,6 @@ import numpy as np
 from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
-from layerkit.backends.cuda import Device
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
 from layerkit.names import Named
@@ -35,12 +34,6 @@ from layerkit.settings import (
 )
 
 Shape = tuple[int, ...]
-
-# What a kernel called name + "_cuda" does, in terms of array code.
-KERNELS = {
-    "forward": ("forward",), "backward": ("backward",), "forward_backward": ("forward", "backward"),
-}
-
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
     """Tell whether `cls` has this, from a class no further up than the array code it stands for."""
@@ -72,7 +65,6 @@ class Run(Checked):
             every random number that the layer draws.
         training: False in a net of phase "test", and while a net infers.
         sample: False while sampling layers should return the mean of what they sample.
-        device: what the GPU's kernels need, or None on the CPU and where layers do without them.
     """
 
     seed: Seed
@@ -94,7 +86,6 @@ class Run(Checked):
         self.training = training
         self._passes = self._looks = 0
         self.sample = True
-        self.device: Device | None = None
         self._clock = np.zeros(3, np.uint64)
         self._users: dict[int, str] = {}
         self.close()
@@ -190,11 +181,9 @@ class Layer(Checked):
     The array code of `forward` and `backward` is the specification and complete by itself.  An
     engine (layerkit.engines) may run a layer by faster code that it has for exactly this class.
 
-    **On a GPU** methods of these names that end in `_cuda` launch CUDA kernels (backends/cuda.py)
-    and stand for the array code of their own class, not for that of subclasses.  A training step is
-    recorded once and replayed, without another call of any method, where every layer says that this
-    does the same (`recordable`); otherwise layers are called in each step.  What changes from pass
-    to pass, such as its number, kernels then read from `self.run.device.clock`.
+    On a GPU a training step is recorded once and replayed, without another call of any method, if
+    every layer can be: one that the engine has kernels for, or one whose array code does the same
+    when replayed, and says so (`recordable`).  Otherwise layers are called in each step.
 
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
@@ -209,7 +198,6 @@ class Layer(Checked):
 
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
-    forward_backward: Any = None  # set by `use_kernels`
     recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
@@ -384,23 +372,6 @@ class Layer(Checked):
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = Named(f"parameter of layer {self.name!r}"), []
         return layer
-
-    def can_use_kernels(self) -> bool:
-        """Tell whether CUDA kernels can do what the settings ask for; called after `setup`."""
-        return True
-
-    def use_kernels(self) -> None:
-        """Puts CUDA kernels in the place of array code, where this class has any for it."""
-        for name, stands_for in KERNELS.items():
-            if self.can_use_kernels() and overrides(type(self), f"{name}_cuda", stands_for):
-                setattr(self, name, getattr(self, f"{name}_cuda"))
-
-    def can_record(self, call: Any) -> bool:
-        """Tell whether a method that a plan calls can be recorded and replayed."""
-        name = getattr(call, "func", call).__name__
-        return name.endswith("_cuda") or (
-            self.recordable and overrides(type(self), "recordable", ("forward", "backward"))
-        )
 
     def __repr__(self) -> str:
         bottoms = ", ".join(self.bottoms)

@@ -19,10 +19,9 @@ from layerkit import backends, contract
 from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
-from layerkit.backends.cuda import Device
 from layerkit.blob import Arena, Blob, Parameter
 from layerkit.display import html_table
-from layerkit.engines import cpu
+from layerkit.engines import cpu, cuda
 from layerkit.engines.base import ArrayEngine, Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
@@ -244,6 +243,8 @@ class Net(Closed):
         self.engine = ArrayEngine(self.xp)
         if kernels == "auto" and self.backend.name == "numpy":
             self.engine = cpu.engine() or self.engine
+        elif kernels == "auto":
+            self.engine = cuda.CudaEngine(self.backend, self.dtype)
         self.tf32 = tf32
         layers = list(layers)
         ordered = sort_layers(layers)
@@ -258,14 +259,7 @@ class Net(Closed):
             "layer", {layer.name: layer.attach(self.run) for layer in ordered},
             "change net.descriptions and make another net of them",
         )
-        if kernels == "auto" and self.backend.name == "cupy":
-            self.run.device = Device(self.xp, self.dtype, len(self.sources()))
-            for place, source in enumerate(self.sources()):
-                source.place = place
         shapes = self._set_up()
-        if self.run.device is not None:
-            for layer in self.layers.values():
-                layer.use_kernels()
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
         self.params: Named[Parameter] = Named(
             "parameter", self._gather_parameters(),
@@ -279,10 +273,10 @@ class Net(Closed):
         }
         made = list(self.layers.values())
         self.reported = [x for x in made if x.is_loss] + [x for x in made if x.is_metric]
-        if self.run.device is not None:  # side by side, so that one kernel can read them all
-            self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
-            for x, values in zip(self.reported, self.values, strict=True):
-                blobs[x.tops[0]] = Blob(x.tops[0], values)
+        # Side by side, so that one kernel can read them all.
+        self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
+        for x, values in zip(self.reported, self.values, strict=True):
+            blobs[x.tops[0]] = Blob(x.tops[0], values)
         self.blobs: Named[Blob] = Named(
             "blob", blobs, "write into its array: net.blobs[name].data[...] = values"
         )
@@ -713,9 +707,7 @@ class Net(Closed):
         self.feed(inputs)
         self.passed = False
         self.run.passes += 1
-        if self.run.device is not None:
-            self.set_clock()
-            self.prepare()
+        self.engine.begin_pass(self.run)
         for layer, _, _, tops, _ in plan.forward:
             if layer.name in plan.losses:
                 tops[0].diff.fill(layer.weight / self._rows)
@@ -731,8 +723,7 @@ class Net(Closed):
         else:
             calls(functools.partial(self._check_forward, plan.losses))
         plan.forward_checked = self.passed = True
-        if self.run.device is not None:
-            self.look_ahead()
+        self.engine.end_pass(self.run)
         return self._objective()
 
     def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
@@ -942,21 +933,6 @@ class Net(Closed):
         self.run.seed, self.run.passes = int(state["seed"]), int(state["passes"])
         for source in self.sources():
             source.position = int(state[f"position/{source.name}"])
-
-    def set_clock(self) -> None:
-        """Tells the GPU's kernels which pass this is."""
-        if self.run.device is not None:
-            self.run.device.set_clock(self.run.passes, [x.position for x in self.sources()])
-
-    def prepare(self) -> None:
-        """Before a forward pass on a GPU: the data that it takes are put in order or fetched."""
-        for source in self.sources():
-            source.prepare()
-
-    def look_ahead(self) -> None:
-        """After it: the data of the next pass, should it follow, are on their way."""
-        for source in self.sources():
-            source.look_ahead()
 
     @property
     def rows(self) -> int:

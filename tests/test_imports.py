@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
     ["layerkit.errors", "layerkit.display"],
-    ["layerkit.files", "layerkit.locks", "layerkit.names"],
+    ["layerkit.files", "layerkit.locks", "layerkit.names", "layerkit.uninterrupted"],
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],

@@ -11,7 +11,7 @@ import numpy as np
 
 from layerkit import contract
 from layerkit.backends.base import Array
-from layerkit.layer import Layer
+from layerkit.layer import Layer, Run
 
 Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
 
@@ -49,7 +49,7 @@ class Runner:
         self.layer: Any = layer
         self.forward: Any = layer.forward
         self.backward: Any = layer.backward
-        self.forward_backward: Any = layer.forward_backward
+        self.forward_backward: Any = None
 
     def settings(self) -> tuple[Any, ...]:
         """Return the settings of the layer that recorded calls hold, and that may change."""
@@ -105,6 +105,19 @@ class ArrayEngine:
                 alone.
         """
         calls(call_layer)
+
+    def set_pass(self, run: Run) -> None:
+        """Tell kernels which pass this is, where they cannot see it in `run`."""
+
+    def begin_pass(self, run: Run) -> None:
+        """Prepare for a pass of the net that is about to begin."""
+
+    def end_pass(self, run: Run) -> None:
+        """Prepare for the pass that may follow the one whose calls have been made."""
+
+    def steps(self, solver: Any, update: Update | None) -> Any:
+        """Return what makes a solver's steps in its stead, or None where it makes them itself."""
+        return None
 
     def flushed(self) -> AbstractContextManager[None]:
         """Make a `with` block in which denormal numbers count as zero; here they stay."""

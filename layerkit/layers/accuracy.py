@@ -25,8 +25,6 @@ class Accuracy(Layer):
 
     is_metric = True
 
-    recordable = True
-
     def __init__(
         self, name: str, logits: str, label: str, *, top: Count = 1,
         tops: Tops | None = None,
@@ -51,9 +49,12 @@ class Accuracy(Layer):
         check_labels(self, bottoms[1], math.prod(bottoms[0].shape))
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Counts the logits that are not below the label's, its own among them."""
-        if self.run.device is None:  # a GPU cannot be asked while it records a step
-            self.check_data(bottoms)
+        """Count the logits that are not below the label's, its own among them."""
+        self.check_data(bottoms)
+        self.count(bottoms, tops)
+
+    def count(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Count without looking at the labels first; those that are no class make NaN."""
         logits, label = rows(bottoms[0].data), rows(bottoms[1].data)
         hot = label == self.xp.arange(logits.shape[1], dtype=label.dtype)
         own = self.xp.where(hot, logits, -math.inf).max(axis=1, keepdims=True)

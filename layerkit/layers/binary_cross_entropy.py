@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerkit.blob import Blob
 from layerkit.errors import DataError
-from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.layers.loss import Loss, rows
 from layerkit.settings import NotNegative, Tops
 
 
@@ -51,19 +51,3 @@ class BinaryCrossEntropy(Loss):
             self.xp.multiply(scale, sigmoid - target, out=rows(bottoms[0].diff))
         if bottoms[1].diff is not None:
             self.xp.multiply(-scale, logit, out=rows(bottoms[1].diff))
-
-    # With CUDA.
-
-    forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
-    __device__ inline double term(real logit, real target)
-    {
-        if (target < (real)-0.01 || target > (real)1.01) return log(-1.0);  // no number
-        real positive = logit < 0 ? (real)0 : logit;
-        return positive - logit * target + log1p(exp(-fabs(logit)));
-    }
-    __device__ inline real by_first(real logit, real target)
-    {
-        return (real)0.5 * (1 + tanh((real)0.5 * logit)) - target;
-    }
-    __device__ inline real by_second(real logit, real target) { return -logit; }
-    """, factor=1.0)

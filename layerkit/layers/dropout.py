@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
-
-from layerkit.backends import cuda, philox
-from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Number, Tops
@@ -48,43 +44,3 @@ class Dropout(Layer):
         """dx = dy * mask."""
         if bottoms[0].diff is not None:
             self.xp.multiply(tops[0].diff, self.mask.data, out=bottoms[0].diff)
-
-    # With CUDA.
-
-    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = x * mask, drawn as it is needed."""
-        self._launch(bottoms[0].data, tops[0].data)
-
-    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx = dy * mask, drawn again."""
-        if bottoms[0].diff is not None:
-            self._launch(tops[0].diff, bottoms[0].diff)
-
-    def _launch(self, x: Array, y: Array) -> None:
-        run, device = self.run, self.run.device
-        assert device is not None
-        device.launch(
-            CUDA, "dropout", device.blocks(-(-y.size // 4)), y.size, x, y,
-            np.float64(self.ratio if run.training else 0), float(1 / (1 - self.ratio))
-            if run.training else 1.0, *philox.keys(run.seed, self.stream),
-            device.clock,
-        )
-
-
-# CUDA.
-
-CUDA = cuda.source(philox.CUDA + r"""
-KERNEL dropout(
-    i64 size, const real* x, real* y, double ratio, real scale, u64 seed, u32 stream,
-    const i64* clock)
-{
-    i64 block = place();
-    if (4 * block >= size) return;
-    u32 words[4];
-    philox_block((u32)block, seed, stream, (u64)clock[PASS], words);
-    for (i64 k = 0; k < 4 && 4 * block + k < size; ++k) {
-        i64 j = 4 * block + k;
-        y[j] = x[j] * (uniform_of(words[k]) >= ratio ? scale : (real)0);
-    }
-}
-""")

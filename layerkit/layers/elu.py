@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
-from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
 from layerkit.settings import Positive, Tops
 
@@ -32,8 +31,3 @@ class ELU(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy or dy * (y + alpha)."""
         dx[...] = xp.where(y > 0, dy, dy * (y + self.alpha))
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        alpha = literal(self.alpha)
-        return f"x <= 0 ? {alpha} * expm1(x) : x", f"y > 0 ? dy : dy * (y + {alpha})"

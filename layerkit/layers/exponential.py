@@ -24,7 +24,3 @@ class Exponential(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy * y."""
         xp.multiply(dy, y, out=dx)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        return "exp(x)", "dy * y"

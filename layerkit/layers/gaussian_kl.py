@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from layerkit.backends import cuda
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.layers.loss import WIDE, Loss, rows
+from layerkit.layers.loss import Loss, rows
 from layerkit.settings import NotNegative, Tops
 
 
@@ -71,62 +70,3 @@ class GaussianKL(Loss):
         for bottom, value in zip(bottoms, values, strict=True):
             if bottom.diff is not None:
                 self.xp.multiply(scale, value, out=rows(bottom.diff))
-
-    # With CUDA.
-
-    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The divergence of each example."""
-        self._launch(bottoms, tops, [])
-
-    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """All diffs at once, and the loss over again."""
-        self._launch(bottoms, tops, [b.diff for b in bottoms])
-
-    def forward_backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Loss and diffs in one pass."""
-        self._launch(bottoms, tops, [b.diff for b in bottoms])
-
-    def _launch(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
-        """Two bottoms, or four where the prior is another; what is not there is passed as None."""
-        device, mean = self.run.device, rows(bottoms[0].data)
-        assert device is not None
-        lanes = cuda.THREADS if mean.shape[1] > WIDE else 32
-        four = [*(b.data for b in bottoms), None, None][:4]
-        device.launch(
-            CUDA, "divergence", device.blocks(len(mean) * lanes), *mean.shape, lanes, *four,
-            tops[0].diff if diffs else None, tops[0].data, *[*diffs, *[None] * 4][:4],
-        )
-
-
-# CUDA.
-
-CUDA = cuda.source(r"""
-KERNEL divergence(
-    i64 rows, i64 size, i64 lanes, const real* mean, const real* log_variance,
-    const real* prior_mean, const real* prior_log_variance, const real* scale, real* loss,
-    real* dmean, real* dlog_variance, real* dprior_mean, real* dprior_log_variance)
-{
-    i64 row = place() / lanes;
-    double total = 0;
-    if (row < rows) {
-        double s = scale ? scale[row] : (real)0;
-        for (i64 j = row * size + threadIdx.x % lanes; j < (row + 1) * size; j += lanes) {
-            double m = mean[j], t = log_variance[j], precision = 1;
-            if (prior_mean) {
-                m -= prior_mean[j];
-                t -= prior_log_variance[j];
-                precision = exp(-(double)prior_log_variance[j]);
-            }
-            double v = expm1(t);
-            total += m * m * precision + (v - t);
-            if (dmean) dmean[j] = (real)(s * m * precision);
-            if (dlog_variance) dlog_variance[j] = (real)(0.5 * s * v);
-            if (dprior_mean) dprior_mean[j] = (real)(-s * m * precision);
-            if (dprior_log_variance)
-                dprior_log_variance[j] = (real)(-0.5 * s * (v + m * m * precision));
-        }
-    }
-    total = lanes_sum(total, (u32)lanes);
-    if (row < rows && threadIdx.x % lanes == 0) loss[row] = (real)(0.5 * total);
-}
-""")

@@ -6,11 +6,7 @@ import math
 
 from layerkit.blob import Blob
 from layerkit.layers.loss import rows
-from layerkit.layers.reconstruction import (
-    QUANTISATION_VARIANCE,
-    Reconstruction,
-    cuda_kernels,
-)
+from layerkit.layers.reconstruction import QUANTISATION_VARIANCE, Reconstruction
 from layerkit.settings import NotNegative, Tops
 
 
@@ -58,13 +54,3 @@ class GaussianReconstruction(Reconstruction):
             self.xp.multiply(-scale, r, out=rows(bottoms[1].diff))
         if bottoms[2].diff is not None:
             self.xp.multiply(0.5 * scale, (1 / v - r * r) * e, out=rows(bottoms[2].diff))
-
-    forward_cuda, backward_cuda, forward_backward_cuda = cuda_kernels("""
-__device__ inline void explain(
-    real d, real v, real, real, real, real* term, real* r, real* by_skew)
-{
-    *by_skew = 0;
-    *r = d / v;
-    *term = log(v) + d * *r;
-}
-""")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.backends.base import Array
-from layerkit.backends.cuda import literal
 from layerkit.layers.neuron import Neuron
 from layerkit.settings import Positive, Tops
 
@@ -32,8 +31,3 @@ class LeakyReLU(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy or slope * dy."""
         dx[...] = xp.where(y > 0, dy, self.slope * dy)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        slope = literal(self.slope)
-        return f"x <= 0 ? {slope} * x : x", f"y > 0 ? dy : {slope} * dy"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from layerkit.arrays import numbers
-from layerkit.backends import cuda, philox
 from layerkit.backends.base import Array
-from layerkit.data.order import epoch_order, passages
+from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
-from layerkit.layers.data import Augmentation, Data, Scale, readable
+from layerkit.layers.data import Augmentation, Data, Scale
 from layerkit.settings import Count, Flag, Tops
-
-SHARE = 0.5  # of the GPU's free memory, up to which a data set is kept there
 
 
 class MemoryData(Data):
@@ -56,110 +54,50 @@ class MemoryData(Data):
             self.fail(f"array {empty} has no numbers: its shape is {self.arrays[empty].shape}")
         self.repeat = repeat
         self.count = lengths.pop() * repeat
-        self.order: tuple[tuple[int, int], Array] | None = None
+        self.order: tuple[tuple[int, int], np.ndarray] | None = None
 
     def example_shapes(self) -> list[Shape]:
         """All axes but the first."""
-        if self.run.device is None:
-            self.resident = [self.backend.asarray(a) for a in self.arrays]
         return [a.shape[1:] for a in self.arrays]
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """As any data layer; moves the arrays to the GPU if they fit."""
-        if self.run.device is not None:
-            free, _ = self.xp.cuda.runtime.memGetInfo()
-            if sum(a.nbytes for a in self.arrays) <= SHARE * free and self.count < 2**32:
-                self.resident = [self.xp.asarray(a, readable(a.dtype)) for a in self.arrays]
-                slots = -(-self.run.batch_size // self.count) + 1
-                self._orders = self.xp.zeros((slots, self.count // self.repeat), "uint64")
-                self._in_order: list[Any] = [None] * slots
+        """As any data layer; checks the arrays, all at once."""
         tops = super().setup(shapes)
-        if self.resident is not None:
-            self.check(self.arrays)  # all at once
+        super().check(self.arrays)
         return tops
 
     def check(self, arrays: Sequence[Array]) -> None:
-        """As any data layer, but once; a net's resident arrays never change."""
-        if not self._checked:
-            super().check(arrays)
-            self._checked = self.resident is not None
+        """Nothing: the arrays have been checked, and nothing changes them."""
 
-    _checked = False
+    @functools.cached_property
+    def resident(self) -> list[Array]:
+        """The arrays on the backend."""
+        return [self.backend.asarray(a) for a in self.arrays]
 
-    def rows(self, epoch: int, start: int, stop: int) -> Array:
+    def rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """Numbers of the rows that make up this stretch of an epoch."""
         if self.order is None or self.order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            self.order = (self.run.seed, epoch), self.backend.asarray(order)
-        return self.order[1][self.xp.arange(start, stop) // self.repeat]
+            self.order = (self.run.seed, epoch), order
+        return self.order[1][np.arange(start, stop) // self.repeat]
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
-        """Rows gathered on the device."""
-        if self.resident is None:
-            return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
-        index = self.rows(epoch, start, stop)
+        """Rows gathered on the backend."""
+        index = self.backend.asarray(self.rows(epoch, start, stop))
         return [a[index] for a in self.resident]
 
-    # With CUDA.
-
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """Rows of the arrays."""
-        if self._host_order is None or self._host_order[0] != (self.run.seed, epoch):
-            count = self.count // self.repeat
-            order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            self._host_order = (self.run.seed, epoch), order
-        index = self._host_order[1][np.arange(start, stop) // self.repeat]
+        """Rows gathered in the computer's own memory."""
+        index = self.rows(epoch, start, stop)
         return [a[index] for a in self.arrays]
-
-    _host_order: Any = None
 
     def dtypes(self) -> list[np.dtype]:
         """Those of the arrays."""
         return [a.dtype for a in self.arrays]
-
-    def prepare(self) -> None:
-        """Sorts the orders of the epochs that the next batch touches, on the GPU."""
-        super().prepare()
-        if self.resident is None:
-            return
-        device = self.run.device
-        assert device is not None
-        for epoch, _, _ in passages(self.position, self.run.batch_size, self.count):
-            slot, known = epoch % len(self._in_order), (self.run.seed, epoch)
-            if self._in_order[slot] != known:
-                keys = self.xp.empty(self._orders.shape[1], "uint64")
-                device.launch(
-                    ORDER, "order_keys", device.blocks(-(-keys.size // 4)), keys.size,
-                    *philox.keys(self.run.seed, self.stream), epoch, int(self.shuffle), keys,
-                )
-                keys.sort()
-                self._orders[slot] = keys
-                self._in_order[slot] = known
-
-    def orders(self) -> Array:
-        """A row for each epoch that a batch can touch."""
-        return self._orders
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:
     """A copy, unless the array lies in a file that is mapped for reading only."""
     mapped = isinstance(given, np.memmap) and not given.flags.writeable
     return array if mapped and np.may_share_memory(array, given) else np.array(array, order="C")
-
-
-# CUDA.
-
-ORDER = cuda.source(philox.CUDA + r"""
-// A random word above the number of each row: sorting these puts the rows in random order, those of
-// equal words in their own.
-KERNEL order_keys(i64 count, u64 seed, u32 stream, i64 epoch, i64 shuffle, u64* keys)
-{
-    i64 block = place();
-    if (4 * block >= count) return;
-    u32 words[4];
-    philox_block((u32)block, seed, stream, (u64)epoch, words);
-    for (i64 k = 0; k < 4 && 4 * block + k < count; ++k)
-        keys[4 * block + k] = (shuffle ? (u64)words[k] << 32 : 0) | (u64)(4 * block + k);
-}
-""")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Tops
@@ -39,51 +37,3 @@ class Multiply(Layer):
             for j, other in enumerate(bottoms):
                 if j != i:
                     bottom.diff[...] *= other.data
-
-    # With CUDA.
-
-    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = the product."""
-        device, y = self.run.device, tops[0].data
-        assert device is not None
-        code, blocks = source(len(bottoms)), device.blocks(y.size)
-        device.launch(code, "multiply", blocks, y.size, y, *(b.data for b in bottoms))
-
-    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx_i = dy times the product of the others."""
-        device, dy = self.run.device, tops[0].diff
-        assert device is not None
-        code, blocks = source(len(bottoms)), device.blocks(dy.size)
-        device.launch(
-            code, "multiply_backward", blocks, dy.size, dy,
-            *(b.data for b in bottoms), *(b.diff for b in bottoms),
-        )
-
-
-# CUDA.
-
-
-@functools.cache
-def source(count: int) -> str:
-    """Kernels for so many bottoms."""
-    inputs = ", ".join(f"const real* x{i}" for i in range(count))
-    diffs = ", ".join(f"real* dx{i}" for i in range(count))
-    product = " * ".join(f"x{i}[i]" for i in range(count))
-    others = " ".join(
-        f"if (dx{i}) dx{i}[i] = "
-        + " * ".join(["dy[i]", *(f"x{j}[i]" for j in range(count) if j != i)]) + ";"
-        for i in range(count)
-    )
-    return f"""
-KERNEL multiply(i64 size, real* y, {inputs})
-{{
-    i64 i = place();
-    if (i < size) y[i] = {product};
-}}
-
-KERNEL multiply_backward(i64 size, const real* dy, {inputs}, {diffs})
-{{
-    i64 i = place();
-    if (i < size) {{ {others} }}
-}}
-"""

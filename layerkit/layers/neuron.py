@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, ClassVar
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError
-from layerkit.layer import Layer, Shape, overrides
+from layerkit.layer import Layer, Shape
 from layerkit.settings import Rule, Tops
 
 
@@ -59,43 +58,6 @@ class Neuron(Layer):
         if bottoms[0].diff is not None:
             self.differentiate(self.xp, tops[0].data, tops[0].diff, bottoms[0].diff)
 
-    # With CUDA.
-
-    def cuda(self) -> tuple[str, str]:
-        """The same two as CUDA expressions: a(x) of `x`, and dx of `y` and `dy`; all are `real`."""
-        raise NotImplementedError
-
-    def functions(self) -> str | None:
-        """The source of `activate` and `differentiate` in CUDA, or None where there is none."""
-        if not overrides(type(self), "cuda", ("activate", "differentiate")):
-            return None
-        return FUNCTIONS % self.cuda()
-
-    def can_use_kernels(self) -> bool:
-        """Tell whether the activation is written in CUDA."""
-        return self.functions() is not None
-
-    def forward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = a(x)."""
-        device, y = self.run.device, tops[0].data
-        assert device is not None
-        blocks = device.blocks(y.size)
-        device.launch(self._source, "neuron", blocks, y.size, bottoms[0].data, y)
-
-    def backward_cuda(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx = dy * a'(x)."""
-        device, y, dx = self.run.device, tops[0].data, bottoms[0].diff
-        assert device is not None
-        if dx is not None:
-            blocks = device.blocks(y.size)
-            device.launch(
-                self._source, "neuron_backward", blocks, y.size, y, tops[0].diff, dx
-            )
-
-    @property
-    def _source(self) -> str:
-        return _with_elements(self.functions())
-
 
 class NeuronName(Rule):
     """The name of an activation."""
@@ -115,31 +77,3 @@ class NeuronName(Rule):
 
 
 Activation = Annotated[str, NeuronName()]
-
-
-# CUDA.
-
-
-@functools.cache  # one object for each setting, whose hash is known
-def _with_elements(functions: str | None) -> str:
-    return f"{functions}{ELEMENTS}"
-
-
-FUNCTIONS = """
-__device__ inline real activate(real x) { return %s; }
-__device__ inline real differentiate(real y, real dy) { return %s; }
-"""
-
-ELEMENTS = """
-KERNEL neuron(i64 size, const real* x, real* y)
-{
-    i64 i = place();
-    if (i < size) y[i] = activate(x[i]);
-}
-
-KERNEL neuron_backward(i64 size, const real* y, const real* dy, real* dx)
-{
-    i64 i = place();
-    if (i < size) dx[i] = differentiate(y[i], dy[i]);
-}
-"""

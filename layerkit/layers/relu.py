@@ -20,7 +20,3 @@ class ReLU(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy where y > 0."""
         xp.multiply(dy, y > 0, out=dx)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        return "x <= 0 ? (real)0 : x", "y > 0 ? dy : (real)0"

@@ -22,7 +22,3 @@ class Sigmoid(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy * y * (1 - y)."""
         xp.multiply(dy, y * (1 - y), out=dx)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        return "(real)0.5 * (1 + tanh((real)0.5 * x))", "dy * (y * (1 - y))"

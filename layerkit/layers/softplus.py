@@ -20,7 +20,3 @@ class Softplus(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy * sigmoid(x), and sigmoid(x) = 1 - exp(-y)."""
         xp.multiply(dy, -xp.expm1(-y), out=dx)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        return "(x < 0 ? (real)0 : x) + log1p(exp(-fabs(x)))", "dy * -expm1(-y)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerkit.blob import Blob
-from layerkit.layers.loss import Loss, pair_kernels, rows
+from layerkit.layers.loss import Loss, rows
 from layerkit.settings import NotNegative, Tops
 
 
@@ -32,11 +32,3 @@ class SquareLoss(Loss):
             self.xp.multiply(scale, difference, out=rows(bottoms[0].diff))
         if bottoms[1].diff is not None:
             self.xp.multiply(-scale, difference, out=rows(bottoms[1].diff))
-
-    # With CUDA.
-
-    forward_cuda, backward_cuda, forward_backward_cuda = pair_kernels(r"""
-    __device__ inline double term(real x, real target) { return (x - target) * (x - target); }
-    __device__ inline real by_first(real x, real target) { return x - target; }
-    __device__ inline real by_second(real x, real target) { return target - x; }
-    """, factor=0.5)

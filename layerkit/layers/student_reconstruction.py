@@ -8,11 +8,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layers.loss import rows
-from layerkit.layers.reconstruction import (
-    QUANTISATION_VARIANCE,
-    Reconstruction,
-    cuda_kernels,
-)
+from layerkit.layers.reconstruction import QUANTISATION_VARIANCE, Reconstruction
 from layerkit.settings import NotNegative, Number, Tops
 
 # Kernels take log(1 + u^2 / (n - 2)) times n + 1 in float32, which rounds by n * 6e-8.
@@ -115,19 +111,3 @@ class StudentReconstruction(Reconstruction):
         y = c * (g - 1 / g) + xp.sqrt(variance) * standard
         stretch = xp.where(y >= 0, g, 1 / g)
         return v, standard, g, stretch, variance, y, y / stretch
-
-    forward_cuda, backward_cuda, forward_backward_cuda = cuda_kernels(r"""
-__device__ inline void explain(
-    real d, real v, real skew, real degrees, real fold, real* term, real* r, real* by_skew)
-{
-    real g = exp(skew), h = 1 / g, square = fold * fold, below = degrees - 2, n = degrees + 1;
-    real variance = (1 - square) * (g * g + h * h) + (2 * square - 1), s = sqrt(variance);
-    real standard = d / sqrt(v), y = fold * (g - h) + s * standard, shrink = y >= 0 ? h : g;
-    real u = y * shrink, w = u * u, p = n * u / (below + w), q = p * shrink;
-    real by_s = (1 - square) * (g * g - h * h) / s, mean = (real)0.5 * (g + h);
-    *term = log(v * (mean * mean / variance)) + n * log1p(w / below);
-    *r = q * s / sqrt(v);
-    *by_skew = (g - h) / (g + h) - by_s / s + q * (fold * (g + h) + by_s * standard)
-        - (y >= 0 ? p * u : -p * u);
-}
-""")

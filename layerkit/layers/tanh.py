@@ -20,7 +20,3 @@ class Tanh(Neuron):
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
         """dx = dy * (1 - y^2)."""
         xp.multiply(dy, 1 - y * y, out=dx)
-
-    def cuda(self) -> tuple[str, str]:
-        """y and dx."""
-        return "tanh(x)", "dy * (1 - y * y)"

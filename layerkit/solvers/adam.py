@@ -12,7 +12,7 @@ from layerkit.errors import NetError
 from layerkit.net import Net
 from layerkit.settings import Number, Positive
 from layerkit.solvers.rates import Rate
-from layerkit.solvers.solver import Solver, flush_denormals, smallest_normal
+from layerkit.solvers.solver import Solver, flush_denormals
 
 Decay = Annotated[float, Number(least=0, below=1)]
 
@@ -73,34 +73,12 @@ class Adam(Solver):
         root += self.epsilon
         w -= step * m / root
 
-    # With kernels.  `constants` serve both.
-
-    def update_cuda(self) -> str:
-        """The same for one element."""
-        return CUDA
+    # With kernels.
 
     def constants(self, rate: float) -> tuple[float, ...]:
         """What does not depend on the element."""
         return (
             self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
             rate / (1 - self.beta1**self.iteration),
-            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon,
-            smallest_normal(self.net.dtype),
+            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon, 0.0,
         )
-
-
-# CUDA.
-
-CUDA = r"""
-__device__ inline void update(real g, real* w, real* first, real* second, const double* constants)
-{
-    const double* c = constants;
-    real m = (real)c[0] * *first + (real)c[1] * g;
-    real v = (real)c[2] * *second + (real)c[3] * (g * g);
-    if (fabs(m) < (real)c[7]) m = 0;
-    if (v < (real)c[7]) v = 0;
-    *first = m;
-    *second = v;
-    *w -= (real)c[4] * m / (sqrt(v) * (real)c[5] + (real)c[6]);
-}
-"""

@@ -8,7 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.net import Net
 from layerkit.settings import Number, Positive
 from layerkit.solvers.rates import Rate
-from layerkit.solvers.solver import Solver, flush_denormals, smallest_normal
+from layerkit.solvers.solver import Solver, flush_denormals
 
 
 class SGD(Solver):
@@ -40,13 +40,9 @@ class SGD(Solver):
 
     # With kernels.
 
-    def update_cuda(self) -> str:
-        """The same for one element."""
-        return CUDA
-
     def constants(self, rate: float) -> tuple[float, ...]:
         """Momentum, and what the gradient and the velocity are multiplied by in the step."""
-        return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, smallest_normal(self.net.dtype)
+        return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, 0.0
 
 
 class Nesterov(SGD):
@@ -67,24 +63,6 @@ class Nesterov(SGD):
 
     # With kernels.
 
-    def update_cuda(self) -> str:
-        """The same for one element."""
-        return CUDA
-
     def constants(self, rate: float) -> tuple[float, ...]:
         """The gradient has a part in the step."""
-        tiny = smallest_normal(self.net.dtype)
-        return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, tiny
-
-
-# CUDA.
-
-CUDA = r"""
-__device__ inline void update(real g, real* w, real* first, real*, const double* constants)
-{
-    real velocity = (real)constants[0] * *first + g;
-    if (fabs(velocity) < (real)constants[7]) velocity = 0;
-    *first = velocity;
-    *w -= (real)constants[1] * g + (real)constants[2] * velocity;
-}
-"""
+        return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, 0.0

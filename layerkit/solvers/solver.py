@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Annotated, Any, ClassVar
 
@@ -11,7 +10,7 @@ import numpy as np
 from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
-from layerkit.layer import Layer, overrides
+from layerkit.layer import overrides
 from layerkit.names import Named
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
@@ -25,8 +24,7 @@ from layerkit.settings import (
     in_words,
 )
 from layerkit.solvers.rates import Rate, RatePolicy, at
-from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
-from layerkit.solvers.uninterrupted import Uninterrupted
+from layerkit.uninterrupted import Uninterrupted
 
 
 def smallest_normal(dtype: np.dtype) -> float:
@@ -41,31 +39,6 @@ def flush_denormals(xp: Any, array: Array) -> None:
     numbers, each of which costs many processors a hundred cycles.
     """
     array *= xp.abs(array) >= smallest_normal(array.dtype)
-
-
-def plain_settings(layer: Layer) -> tuple[Any, ...]:
-    """What of a layer's attributes can decide what its kernels do: numbers, names, truth values.
-
-    Those of an activation inside the layer belong to it.  What changes from step to step does not:
-    the position in the data, and the weight of a loss, which a recorded step reads anew.
-    """
-    found: list[Any] = []
-    for name, value in vars(layer).items():
-        if name.startswith("_") or name in ("position", "weight"):
-            continue
-        if isinstance(getattr(type(layer), name, None), functools.cached_property):
-            continue  # follows from the others
-        if isinstance(value, Layer):
-            found.append((name, plain_settings(value)))
-        elif _is_plain(value):
-            found.append((name, tuple(value) if isinstance(value, list) else value))
-    return tuple(found)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | complex | str | np.generic)
 
 
 class Solver(Checked):
@@ -87,6 +60,7 @@ class Solver(Checked):
             without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
+        spans: which stretches of the arena `update` changes, as `plan` found them last.
         record: whether a GPU replays a recorded step, which is faster; True by default, without
             effect where a layer cannot be recorded (see Layer).
     """
@@ -134,11 +108,8 @@ class Solver(Checked):
         kind = net.engine.formula(self.formula)
         if kind and overrides(type(self), "formula", ("update",)):
             self._update = Update(kind, np.zeros(8), *self._histories())
-        self._cuda: CudaUpdate | None = None
-        if net.run.device is not None and overrides(type(self), "update_cuda", ("update",)):
-            constants = net.backend.zeros((CONSTANTS,), "float64")
-            self._cuda = CudaUpdate(self.update_cuda(), constants, self._histories()[1])
-        self._recorded: dict[Any, Recorded] = {}
+        self._steps = net.engine.steps(self, self._update)
+        self.spans: list[slice] = []
         self._plan: Plan | None = None
         self._planned: Any = None
 
@@ -182,7 +153,7 @@ class Solver(Checked):
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
-        if self._cuda is not None:
+        if self._steps is not None:
             return float(self.steps(1, **inputs)[0])
         net, iteration, before, made = self.net, self.iteration, self.net.state(), False
         try:
@@ -223,7 +194,7 @@ class Solver(Checked):
         """Make the backward pass and, once all gradients are known to be finite, the update."""
         net, limit = self.net, self.largest_gradient()
         net.run_backward(plan, {})
-        updates, spans, planned = plan.updates, self._rest, self._update is not None
+        updates, spans, planned = plan.updates, self.spans, self._update is not None
         bounds, sizes = np.split(self._look(plan), [len(updates)])
         if not (bounds <= limit).all():
             for layer, _, bottoms, tops, *_ in updates:  # they do not say: look at each number
@@ -264,7 +235,7 @@ class Solver(Checked):
             for layer, _, bottoms, tops, recordable, _ in plan.updates:
                 bound = net.runners[layer.name].gradient_bound
                 make(recordable, layer, bound, bottoms, tops, next(places), way="update")
-            for span in self._rest:
+            for span in self.spans:
                 net.engine.largest(net.arena.diff[span], next(places))
 
         net.engine.repeat(plan.programs["look"], net.program_key(), calls)
@@ -284,12 +255,9 @@ class Solver(Checked):
         """
         count = accept(Whole(least=1), count, "count", "steps")
         names = [layer.name for layer in self.net.reported]
-        if self._cuda is not None:
+        if self._steps is not None:
             self.net.passed = False
-            # In phase "test" the last batch of an epoch is shorter, so each has to be looked at.
-            alike = int(count) if self.net.run.training or not self.net.sources() else 1
-            runs = [self._recorder(inputs).run(alike) for _ in range(count // alike)]
-            results = np.concatenate(runs)
+            results = self._steps.run(int(count), inputs)
         else:
             results = np.empty((count, 1 + len(names)))
             for row in results:
@@ -297,23 +265,6 @@ class Solver(Checked):
                 row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
         self.curves = Named("curve", dict(zip(names, results.T[1:], strict=True)))
         return results[:, 0]
-
-    def _recorder(self, inputs: dict[str, Any]) -> Recorded:
-        """The recorded step for what is asked now."""
-        assert self._cuda is not None
-        before, plan, net = self._plan, self.plan(), self.net
-        if plan is not before:
-            self._recorded.clear()
-        net.feed(inputs)
-        apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
-        settings = tuple(plain_settings(layer) for layer in net.layers.values())
-        run = net.run
-        key = net.rows, self.clip, tuple(apart), run.seed, run.sample, run.training, settings
-        if key not in self._recorded:
-            if len(self._recorded) > 7:  # numbers of rows, or settings, that come and go
-                self._recorded.clear()
-            self._recorded[key] = Recorded(self, self._cuda, plan, self._rest)
-        return self._recorded[key]
 
     def not_finite(self, loss: float) -> str:
         """Return a message on what is wrong, where the last pass gave this loss.
@@ -363,8 +314,8 @@ class Solver(Checked):
         if self._plan is None or self._planned != settings:
             self._planned = settings
             self._plan = net.plan(update)
-            self._rest = net.arena.trainable_spans(self._plan.updated)
-            self._found = np.zeros(len(self._plan.updates) + len(self._rest))
+            self.spans = net.arena.trainable_spans(self._plan.updated)
+            self._found = np.zeros(len(self._plan.updates) + len(self.spans))
         return self._plan
 
     @serialised
@@ -441,12 +392,3 @@ class Solver(Checked):
     def constants(self, rate: float) -> tuple[float, ...]:
         """The eight numbers that the formula of step `self.iteration` takes."""
         raise NotImplementedError
-
-    def update_cuda(self) -> str:
-        """The update of one element in CUDA.
-
-        It defines `__device__ inline void update(real g, real* w, real* first, real* second, const
-        double* constants)`, which changes one parameter and its histories given its gradient.
-        """
-        raise NotImplementedError
-

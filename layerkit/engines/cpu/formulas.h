@@ -1,6 +1,5 @@
 // The formulas, for a CPU.  A formula is what a layer or a solver does to one element: FORMULA says
-// how a function is declared, exp_of, log_of and sqrt_of are of either precision.  Nothing in them
-// is of CPUs alone; the GPU's kernels have texts of their own so far (backends/cuda.py).
+// how a function is declared, exp_of, log_of and sqrt_of are of either precision.
 #pragma once
 
 #include "mathematics.h"
@@ -10,14 +9,19 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
+using std::atan2;
 using std::cos;
 using std::erfc;
 using std::exp;
 using std::expm1;
+using std::fabs;
+using std::hypot;
 using std::log;
+using std::log1p;
 using std::pow;
 using std::sin;
 using std::sqrt;
+using std::tanh;
 
 #include "../formulas/divergence.h"
 #include "../formulas/likelihoods.h"

@@ -73,55 +73,21 @@ void moments(
     }
 }
 
-// ImagePose: constants, and the third moment along an axis about the centre of light, of
-// layers/image_pose.py.
-constexpr int pose_iterations = 5;
-constexpr double pose_window = 2, pose_round = 1e-5, no_light = 1e-12, faint = 1e-3, widest = 3;
-
-inline double third_moment(const double (*m)[4], double mass, double angle)
-{
-    double c = std::cos(angle), s = std::sin(angle), first = (c * m[0][1] + s * m[1][0]) / mass;
-    double second = c * c * m[0][2] + 2 * c * s * m[1][1] + s * s * m[2][0];
-    double third = c * c * c * m[0][3] + 3 * c * c * s * m[1][2] + 3 * c * s * s * m[2][1]
-        + s * s * s * m[3][0];
-    return third / mass - 3 * first * second / mass + 2 * first * first * first;
-}
-
 // ImagePose: poses (n, latents) of pictures (n, side * side), for an object of `unit` pixels.
 template <class T>
 void measure_poses(
     Matrix<T> images, i64 side, double threshold, double unit, PoseScale scale, Matrix<T> poses)
 {
     parallel(images.rows, [&](i64 i) {
-        constexpr double pi = 3.141592653589793;
         T level = level_of(images.row(i), side, threshold);
-        double m[4][4], x = 0, y = 0, size = unit, mass = 0, total = 0, xx = 0, yy = 0, xy = 0;
-        for (int turn = 0; turn < pose_iterations; ++turn) {
-            moments(images.row(i), side, level, x, y, pose_window * size, m);
-            total = m[0][0] + faint;
-            mass = m[0][0] < no_light ? no_light : m[0][0];
-            double cx = m[0][1] / mass, cy = m[1][0] / mass, bound = double(side) / 4;
-            xx = (m[0][2] - cx * m[0][1] + faint * unit * unit) / total;
-            yy = (m[2][0] - cy * m[1][0] + faint * unit * unit) / total;
-            xy = (m[1][1] - cx * m[1][0]) / total;
-            x = clipped(x + m[0][1] / total, -bound, bound);
-            y = clipped(y + m[1][0] / total, -bound, bound);
-            double half = 0.5 * (xx + yy);
-            size = clipped(std::sqrt(half < 0 ? 0 : half), 0.5, double(side) / 3);
+        LightMoments light(double(side), unit);
+        double m[4][4], u[4];
+        for (int turn = 0; turn < light.iterations; ++turn) {
+            moments(images.row(i), side, level, light.x, light.y, light.window * light.size, m);
+            light.move(m);
         }
-        // Rounding shall not decide which axis or which tail is the longer.
-        double spread = (m[0][2] + m[2][0]) / total;
-        bool round = std::hypot(2 * xy, xx - yy) <= pose_round * spread;
-        double angle = round ? 0 : 0.5 * std::atan2(2 * xy, xx - yy);
-        if (scale.span > 3.1416) {
-            double third = third_moment(m, mass, angle);
-            if (third < -pose_round * std::pow(spread * total / mass, 1.5)) angle += pi;
-            if (angle > pi) angle -= 2 * pi;
-        }
-        const double u[4] = {
-            normal_quantile(angle / scale.span + 0.5), std::log(size / unit) / scale.size_spread,
-            x / scale.shift_spread, y / scale.shift_spread};
-        for (i64 k = 0; k < poses.columns; ++k) poses.at(i, k) = T(clipped(u[k], -widest, widest));
+        light.pose(m, scale, u);
+        for (i64 k = 0; k < poses.columns; ++k) poses.at(i, k) = T(u[k]);
     });
 }
 
@@ -143,22 +109,15 @@ template <class T> struct Places {
     // m is the map (2, 3) from pixels of the top, from the middle, to those of the picture.
     LAYERKIT_INLINE void find(const T* m, i64 side, i64 r, i64 start, i64 count)
     {
-        T zero = 0, one = 1, last = T(side - 1), middle = T(side - 1) / 2, y = T(r) - middle;
-        std::int32_t most_at = std::int32_t(side - 2), width = std::int32_t(side);
+        T middle = T(side - 1) / 2, y = T(r) - middle;
         T x_row = m[1] * y + m[2] + middle, y_row = m[4] * y + m[5] + middle;
         for (i64 i = 0; i < count; ++i) {
-            T x = T(start + i) - middle, free_x = m[0] * x + x_row, free_y = m[3] * x + y_row;
-            T at_x = free_x > zero ? free_x : zero, at_y = free_y > zero ? free_y : zero;
-            at_x = at_x < last ? at_x : last;
-            at_y = at_y < last ? at_y : last;
-            std::int32_t column = std::int32_t(at_x), row = std::int32_t(at_y);
-            column = column < most_at ? column : most_at;
-            row = row < most_at ? row : most_at;
-            right[i] = at_x - T(column) + (free_x == free_x ? zero : free_x);  // NaN stays NaN
-            down[i] = at_y - T(row) + (free_y == free_y ? zero : free_y);
-            at[i] = row * width + column;
-            inside_x[i] = at_x == free_x ? one : zero;
-            inside_y[i] = at_y == free_y ? one : zero;
+            PlaceInPicture<T> p(m, T(start + i) - middle, x_row, y_row, int(side));
+            at[i] = p.at;
+            right[i] = p.right;
+            down[i] = p.down;
+            inside_x[i] = p.inside_x;
+            inside_y[i] = p.inside_y;
         }
     }
 };

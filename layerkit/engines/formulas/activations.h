@@ -1,0 +1,51 @@
+// Activations y = a(x) of layers/: `value` of x, and `gradient`, dy * a'(x), told from y.
+
+template <class R> struct Linear {
+    FORMULA explicit Linear(R) {}
+    FORMULA R value(R x) const { return x; }
+    FORMULA R gradient(R, R dy) const { return dy; }
+};
+
+template <class R> struct Relu {
+    FORMULA explicit Relu(R) {}
+    FORMULA R value(R x) const { return x <= 0 ? R(0) : x; }
+    FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : R(0); }
+};
+
+template <class R> struct LeakyRelu {
+    R slope;
+    FORMULA explicit LeakyRelu(R slope) : slope(slope) {}
+    FORMULA R value(R x) const { return x <= 0 ? slope * x : x; }
+    FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : slope * dy; }
+};
+
+template <class R> struct Elu {
+    R alpha;
+    FORMULA explicit Elu(R alpha) : alpha(alpha) {}
+    FORMULA R value(R x) const { return x <= 0 ? alpha * expm1(x) : x; }
+    FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : dy * (y + alpha); }
+};
+
+template <class R> struct Sigmoid {
+    FORMULA explicit Sigmoid(R) {}
+    FORMULA R value(R x) const { return R(0.5) * (1 + tanh(R(0.5) * x)); }
+    FORMULA R gradient(R y, R dy) const { return dy * (y * (1 - y)); }
+};
+
+template <class R> struct Tanh {
+    FORMULA explicit Tanh(R) {}
+    FORMULA R value(R x) const { return tanh(x); }
+    FORMULA R gradient(R y, R dy) const { return dy * (1 - y * y); }
+};
+
+template <class R> struct Softplus {
+    FORMULA explicit Softplus(R) {}
+    FORMULA R value(R x) const { return (x < 0 ? R(0) : x) + log1p(exp(-fabs(x))); }
+    FORMULA R gradient(R y, R dy) const { return dy * -expm1(-y); }
+};
+
+template <class R> struct Exponential {
+    FORMULA explicit Exponential(R) {}
+    FORMULA R value(R x) const { return exp(x); }
+    FORMULA R gradient(R y, R dy) const { return dy * y; }
+};
