@@ -22,11 +22,10 @@ from cases import CASES
 import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
-from layerkit.backends import cuda
-from layerkit.backends.cuda import Device
+from layerkit.engines.cuda import CudaEngine
+from layerkit.engines.cuda import data as cuda_data
+from layerkit.engines.cuda import runners as cuda_runners
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
-from layerkit.layer import KERNELS
-from layerkit.layers import memory_data
 
 GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
@@ -130,22 +129,20 @@ def test_layers(gpu, case, rng):
     weights = random_weights(here, inputs, rng)
     here.set_state(state)
     compare((there, here), inputs, weights, dtype)
-    layer = there.layers["y"]
-    for name in KERNELS:
-        if hasattr(layer, f"{name}_cuda") and layer.can_use_kernels():
-            used = getattr(layer, name)
-            assert used is None or used.__name__ == f"{name}_cuda", f"{name} is not used"
+    assert isinstance(there.runners["y"], HAVING_KERNELS)
 
 
-def test_every_layer_with_a_number_in_each_element_or_a_loss_has_kernels():
-    """What the paper's net is made of, every activation, every loss that sums over pixels."""
-    wanted = {
-        "Dense", "Reparameterize", "GaussianReconstruction", "StudentReconstruction", "GaussianKL",
-        "SquareLoss", "Dropout", "BinaryCrossEntropy", "MemoryData", "HDF5Data", "ReLU",
-        "LeakyReLU", "ELU", "Sigmoid", "Tanh", "Softplus", "Exponential", "Add", "Multiply",
-        "SoftmaxLoss",
-    }
-    assert {n for n in L.__all__ if hasattr(getattr(L, n), "forward_cuda")} >= wanted
+HAVING_KERNELS = (cuda_runners.KernelRunner, cuda_data.DataRunner)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GALAXY.parent.glob("*.py")))
+def test_every_layer_of_the_nets_that_ship_has_kernels(gpu, name):
+    data = L.MemoryData("x", data=np.zeros((3, 69, 69), np.float32))
+    layers = lk.with_data(lk.load_net(GALAXY.parent / name), data)
+    net = lk.Net(layers, 2, "cupy")
+    for runner in net.runners.values():
+        assert isinstance(runner, HAVING_KERNELS), runner.layer
+        assert runner.recordable
 
 
 SIZES = [(1, 1, 1), (3, 40, 7), (17, 5, 33), (16, 30, 31), (70, 9, 40), (130, 3, 2), (2, 600, 300)]
@@ -235,7 +232,7 @@ def test_a_recorded_step_is_that_of_the_array_code(gpu, rows, solver):
     losses = [s.steps(7) for s in solvers]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-11)
     assert_same_training(solvers)
-    (recorded,) = solvers[0]._recorded.values()
+    (recorded,) = solvers[0]._steps.recorded.values()
     assert recorded._replay is not None, "the step was not recorded"
 
 
@@ -269,14 +266,14 @@ def test_replaying_equals_calling_bit_for_bit(gpu, rows, dtype):
         solver.record = record
         losses = np.concatenate([solver.steps(4), [solver.step()], solver.steps(3)])
         results.append((losses, host(net, net.arena.data), host(net, solver.history["v"])))
-        assert (next(iter(solver._recorded.values()))._replay is not None) == record
+        assert (next(iter(solver._steps.recorded.values()))._replay is not None) == record
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 def test_a_rate_that_changes_and_a_table_that_is_used_up(gpu, monkeypatch):
-    monkeypatch.setattr("layerkit.solvers.recorded.STEPS", 4)
+    monkeypatch.setattr("layerkit.engines.cuda.program.STEPS", 4)
     nets = pair(with_galaxies(hidden=5, pixels=30), 3, 3, dtype="float64")
     solvers = [lk.Adam(net, lk.rates.Cosine(1e-2, 10)) for net in nets]
     np.testing.assert_allclose(*[s.steps(11) for s in solvers], rtol=1e-10)
@@ -329,7 +326,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_update(
 ):
     """The same error, parameters and state as on the CPU, though the GPU is asked for ten steps."""
     if not resident:
-        monkeypatch.setattr(memory_data, "SHARE", 0)
+        monkeypatch.setattr(cuda_data, "SHARE", 0)
     images = galaxies(6 * rows, pixels=50)
     images[rows * bad : rows * bad + rows] = np.inf
     data = L.MemoryData("x", data=images, shuffle=False)
@@ -403,7 +400,7 @@ def test_a_policy_that_fails_on_a_gpu(gpu):
 def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
     nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
     solvers, calls = [lk.Adam(net, 1e-3) for net in nets], []
-    prepare = L.MemoryData.prepare
+    prepare = cuda_data.ResidentData.prepare
 
     def interrupted(self):
         calls.append(self)
@@ -421,14 +418,14 @@ def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
-@pytest.mark.parametrize("call", ["forward_cuda", "backward_cuda"])
+@pytest.mark.parametrize("call", ["forward", "backward"])
 def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, call, after):
     """Before anything is recorded, when layers are called one by one."""
     net = lk.Net(with_galaxies(hidden=7, pixels=50), 3, "cupy", seed=3)
-    solver, calls, layer = lk.Adam(net, 1e-3), [], net.layers["f2"]
+    solver, calls, runner = lk.Adam(net, 1e-3), [], net.runners["f2"]
     solver.record = False
     solver.fuse = False
-    original = getattr(layer, call)
+    original = getattr(runner, call)
 
     def interrupted(bottoms, tops):
         calls.append(call)
@@ -436,7 +433,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
             raise KeyboardInterrupt
         original(bottoms, tops)
 
-    setattr(net.runners["f2"], call.removesuffix("_cuda"), interrupted)
+    setattr(runner, call, interrupted)
     net._plan_backward()
     with pytest.raises(KeyboardInterrupt):
         solver.steps(9)
@@ -447,7 +444,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
 def test_ctrl_c_is_heard_between_two_steps(gpu, monkeypatch):
     nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
     solvers, calls = [lk.Adam(net, 1e-3) for net in nets], []
-    prepare = L.MemoryData.prepare
+    prepare = cuda_data.ResidentData.prepare
 
     def pressed(self):
         calls.append(self)
@@ -455,7 +452,7 @@ def test_ctrl_c_is_heard_between_two_steps(gpu, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         prepare(self)
 
-    monkeypatch.setattr(L.MemoryData, "prepare", pressed)
+    monkeypatch.setattr(cuda_data.ResidentData, "prepare", pressed)
     with pytest.raises(KeyboardInterrupt):
         solvers[0].steps(9)
     assert solvers[0].iteration == 4
@@ -467,7 +464,7 @@ def test_ctrl_c_is_heard_between_two_steps(gpu, monkeypatch):
 def test_all_steps_are_made_where_ctrl_c_is_only_noted(gpu, monkeypatch):
     nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
     solvers, calls, noted = [lk.Adam(net, 1e-3) for net in nets], [], []
-    prepare = L.MemoryData.prepare
+    prepare = cuda_data.ResidentData.prepare
 
     def pressed(self):
         calls.append(self)
@@ -475,7 +472,7 @@ def test_all_steps_are_made_where_ctrl_c_is_only_noted(gpu, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         prepare(self)
 
-    monkeypatch.setattr(L.MemoryData, "prepare", pressed)
+    monkeypatch.setattr(cuda_data.ResidentData, "prepare", pressed)
     before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
     try:
         losses = solvers[0].steps(6)
@@ -574,7 +571,7 @@ def test_a_recorded_step_follows_what_is_changed(gpu, rows, what):
     np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-9)
     assert_same_training(solvers)
     # All are recorded but, in phase "test", the one step that ends the epoch with fewer rows.
-    recorded = [r._replay is not None for r in solvers[0]._recorded.values()]
+    recorded = [r._replay is not None for r in solvers[0]._steps.recorded.values()]
     assert recorded.count(False) == (what == "training")
 
 
@@ -599,7 +596,7 @@ def test_a_weight_that_rises_does_not_record_again(gpu):
     for i in range(6):
         net.layers["kl"].weight = i / 6
         solver.steps(1)
-    (recorded,) = solver._recorded.values()
+    (recorded,) = solver._steps.recorded.values()
     assert recorded._replay is not None
 
 
@@ -616,12 +613,6 @@ def test_settings_of_any_kind_of_number_compile(gpu, value, dtype, rng):
     x = {"x": rng.standard_normal((3, 5))}
     nets = pair(layers, 3, 1, dtype=dtype, gradients="all")
     compare(nets, x, random_weights(nets[1], x, rng), dtype)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, np.float64("inf")])
-def test_a_number_that_cannot_be_written_down_is_an_error(value):
-    with pytest.raises(lk.errors.NetError, match="finite"):
-        cuda.literal(value)
 
 
 class Doubled(lk.Layer):
@@ -746,7 +737,7 @@ def test_snapshots_cross_between_backends(gpu, first, tmp_path):
 @pytest.mark.parametrize("batch", [2, 5, 16])
 def test_images_are_gathered_turned_and_scaled(gpu, batch, resident, monkeypatch, rng):
     if not resident:
-        monkeypatch.setattr(memory_data, "SHARE", 0)
+        monkeypatch.setattr(cuda_data, "SHARE", 0)
     images = (rng.random((7, 2, 5, 5)) * 200).astype("uint8")
     arrays = [images, rng.integers(0, 9, 7)]
     layers = [L.MemoryData("x", data=arrays, tops=["x", "t"], augment="dihedral", scale=1 / 255)]
@@ -758,7 +749,7 @@ def test_images_are_gathered_turned_and_scaled(gpu, batch, resident, monkeypatch
             assert_alike(host(nets[0], nets[0].blobs[name].data), nets[1].blobs[name].data,
                          "float32", name)
     assert nets[0].state() == nets[1].state()
-    assert (nets[0].layers["x"].resident is not None) == resident
+    assert isinstance(nets[0].runners["x"], cuda_data.ResidentData) == resident
 
 
 TYPES = ["float64", "int8", "uint16", "int16", "uint32", "int32", "uint64", ">f4", ">i2", "float16",
@@ -776,7 +767,7 @@ def test_data_of_any_type(gpu, dtype, rng):
 
 @pytest.mark.parametrize("source", ["memory", "file"])
 def test_training_on_what_comes_in_batches(gpu, source, monkeypatch, tmp_path):
-    monkeypatch.setattr(memory_data, "SHARE", 0)
+    monkeypatch.setattr(cuda_data, "SHARE", 0)
     images = galaxies(23, pixels=49).reshape(23, 7, 7)
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["images"] = images
@@ -788,7 +779,7 @@ def test_training_on_what_comes_in_batches(gpu, source, monkeypatch, tmp_path):
     solvers = [lk.Adam(net, 1e-3) for net in nets]
     np.testing.assert_allclose(*[s.steps(15) for s in solvers], rtol=1e-10)
     assert_same_training(solvers)
-    assert next(iter(solvers[0]._recorded.values()))._replay is not None
+    assert next(iter(solvers[0]._steps.recorded.values()))._replay is not None
     state = nets[1].state()
     for net in nets:  # back, as loading a snapshot goes
         net.set_state({**state, "passes": 3, "position/x": 8})
@@ -827,15 +818,16 @@ def test_tf32_is_a_setting(gpu):
 
 
 def test_the_clock_is_written_only_when_it_is_wrong(gpu):
-    device = Device(backends.get("cupy").xp, np.dtype("float32"), 2)
+    device = CudaEngine(backends.get("cupy"), np.dtype("float32"))
+    device.sources += [None, None]
     device.set_clock(5, [7, 9])
     np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, 0, 5, 7, 9])
     device.clock.fill(1)
     device.set_clock(5, [7, 9])
     np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [1] * 5)
     device.forget_clock()
-    device.set_clock(5, [7, 9], row=-1)
-    np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, -1, 5, 7, 9])
+    device.set_clock(5, [7, 9])
+    np.testing.assert_array_equal(backends.get("cupy").to_host(device.clock), [0, 0, 5, 7, 9])
 
 
 def test_gradients(gpu, rng):
@@ -959,7 +951,7 @@ def test_an_epoch_of_a_test_net_ends_with_a_short_batch(
 ):
     values = np.arange(10 // repeat * 10, dtype="float32").reshape(-1, 10)
     if data == "in batches":
-        monkeypatch.setattr(memory_data, "SHARE", 0)
+        monkeypatch.setattr(cuda_data, "SHARE", 0)
     if data == "file":
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["images"] = np.repeat(values, repeat, axis=0)

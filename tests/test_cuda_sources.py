@@ -66,7 +66,8 @@ def test_it_compiles_without_a_warning(name, defines):
 )
 def test_what_is_wrong_is_seen(code):
     prelude = (sources.FOLDER / "device.h").read_text(encoding="utf-8")
-    success, log = compile_source(prelude.replace("#pragma once", "") + code, "float32", "sm_80", {})
+    code = prelude.replace("#pragma once", "") + code
+    success, log = compile_source(code, "float32", "sm_80", {})
     assert not success or log
 
 

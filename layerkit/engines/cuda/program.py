@@ -63,13 +63,16 @@ class Steps:
         solver: a Solver whose update is a formula.
         engine: that of its net.
         update: of this solver.
+
+    Attributes:
+        recorded: settings -> the step that was recorded with them.
     """
 
     def __init__(self, solver: Any, engine: Any, update: Update):
         self.solver, self.engine, self.update = solver, engine, update
         self._constants = engine.xp.zeros(CONSTANTS, "float64")
         self._plan: Any = None
-        self._recorded: dict[Any, Recorded] = {}
+        self.recorded: dict[Any, Recorded] = {}
 
     def run(self, count: int, inputs: dict[str, Any]) -> np.ndarray:
         """Make steps.
@@ -96,16 +99,16 @@ class Steps:
         plan, run = solver.plan(), net.run
         if plan is not self._plan:
             self._plan = plan
-            self._recorded.clear()
+            self.recorded.clear()
         net.feed(inputs)
         apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
         settings = tuple(plain_settings(layer) for layer in net.layers.values())
         key = net.rows, solver.clip, tuple(apart), run.seed, run.sample, run.training, settings
-        if key not in self._recorded:
-            if len(self._recorded) >= KEPT:
-                self._recorded.clear()
-            self._recorded[key] = Recorded(self, plan)
-        return self._recorded[key]
+        if key not in self.recorded:
+            if len(self.recorded) >= KEPT:
+                self.recorded.clear()
+            self.recorded[key] = Recorded(self, plan)
+        return self.recorded[key]
 
 
 class Recorded:
