@@ -735,8 +735,7 @@ class Net(Closed):
 
         def calls(make: Make) -> None:
             for layer, call, bottoms, tops, recordable, gathers in plan.backward:
-                for top, branches in gathers:
-                    self.engine.add_up([b.diff for b in branches], top.diff)
+                self.engine.gather(gathers)
                 if layer.is_loss:
                     self.engine.add_number(share_of[layer.name], tops[0].diff)
                 for top in tops:

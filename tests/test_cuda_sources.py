@@ -80,7 +80,7 @@ def test_headers_are_put_in_place_once():
 @pytest.mark.parametrize(
     ("constant", "value"),
     [("THREADS", runners.THREADS), ("THREADS", cuda.THREADS), ("SLICE", runners.SLICE),
-     ("CHUNK", runners.CHUNK), ("CHUNK", cuda.data.CHUNK), ("CONSTANTS", cuda.program.CONSTANTS),
+     ("CHUNK", cuda.data.CHUNK), ("CONSTANTS", cuda.program.CONSTANTS),
      ("HALTED", cuda.program.HALTED), ("STEP", cuda.program.STEP), ("PASS", cuda.program.PASS),
      ("POSITION", cuda.program.POSITION)],
 )

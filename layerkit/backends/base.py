@@ -31,7 +31,10 @@ class Backend(Protocol):
         """A NumPy copy of a backend array, safe to keep."""
 
     def gemm(self, a: Array, b: Array, out: Array) -> None:
-        """out = a @ b for matrices; `a` and `b` may be transposed views, `out` is row-major."""
+        """Compute out = a @ b for matrices.
+
+        `a` and `b` may be transposed views, `out` is row-major.
+        """
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """A callable that does what `step` does, recorded for replay where the device can."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from layerkit.backends.base import Array
@@ -60,24 +62,67 @@ class Handle:
         self._workspace = xp.zeros(WORKSPACE, "uint8")
         self._stream: int | None = None
 
-    def gemm(self, a: Array, b: Array, out: Array) -> None:
-        """out = a @ b; each of `a` and `b` may be a transposed view, `out` has contiguous rows.
+    def gemm(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        """Compute out = a @ b, or add it to `out`.
 
-        All are of one dtype, float32 or float64.
+        Each of `a` and `b` may be a transposed view, `out` has contiguous rows; all are of one
+        dtype, float32 or float64.
         """
-        self._use_current_stream()
-        single = out.dtype == "float32"
-        number = ctypes.c_float if single else ctypes.c_double
-        (left, of_a), (right, of_b) = self._layout(a), self._layout(b)
-        # cuBLAS stores by columns, so what it sees are the transposes: out' = b' a'.
-        self._check(
-            "cublasSgemm_v2" if single else "cublasDgemm_v2", self._handle,
-            ctypes.c_int(right), ctypes.c_int(left),
-            ctypes.c_int(out.shape[1]), ctypes.c_int(out.shape[0]), ctypes.c_int(a.shape[1]),
-            ctypes.byref(number(1)), ctypes.c_void_p(b.data.ptr), ctypes.c_int(of_b),
-            ctypes.c_void_p(a.data.ptr), ctypes.c_int(of_a),
-            ctypes.byref(number(0)), ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1]),
+        number = self._number(out)
+        before, of_b, of_a, of_out = self._arguments(a, b, out)
+        self._call(
+            out, "gemm_v2", *before, ctypes.byref(number(1)), *of_b, *of_a,
+            ctypes.byref(number(int(add))), *of_out,
         )
+
+    def gemms(self, a: Sequence[Array], b: Sequence[Array], out: Sequence[Array]) -> None:
+        """Compute out[i] = a[i] @ b[i] for matrices that are alike but for where they lie.
+
+        It is one call where their addresses are evenly spaced, as those of two always are.
+        """
+        steps = [self._step(arrays) for arrays in (b, a, out)]
+        if len(out) == 1 or any(step is None for step in steps):
+            for matrices in zip(a, b, out, strict=True):
+                self.gemm(*matrices)
+            return
+        number = self._number(out[0])
+        before, of_b, of_a, of_out = self._arguments(a[0], b[0], out[0])
+        by_b, by_a, by_out = (ctypes.c_longlong(step or 0) for step in steps)
+        self._call(
+            out[0], "gemmStridedBatched", *before, ctypes.byref(number(1)), *of_b, by_b, *of_a,
+            by_a, ctypes.byref(number(0)), *of_out, by_out, ctypes.c_int(len(out)),
+        )
+
+    @staticmethod
+    def _number(out: Array) -> Any:
+        return ctypes.c_float if out.dtype == "float32" else ctypes.c_double
+
+    def _arguments(self, a: Array, b: Array, out: Array) -> tuple[tuple[Any, ...], ...]:
+        """Return what cuBLAS takes: operations and sizes, and each matrix."""
+        (left, apart_a), (right, apart_b) = self._layout(a), self._layout(b)
+        # cuBLAS stores by columns, so it sees the transposes: out' = b' a'.
+        operations = ctypes.c_int(right), ctypes.c_int(left)
+        sizes = (out.shape[1], out.shape[0], a.shape[1])
+        return (
+            (*operations, *map(ctypes.c_int, sizes)),
+            (ctypes.c_void_p(b.data.ptr), ctypes.c_int(apart_b)),
+            (ctypes.c_void_p(a.data.ptr), ctypes.c_int(apart_a)),
+            (ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1])),
+        )
+
+    @staticmethod
+    def _step(arrays: Sequence[Array]) -> int | None:
+        """Return how many numbers further on each array begins than the last, or None."""
+        places = [array.data.ptr for array in arrays]
+        steps = {after - before for before, after in itertools.pairwise(places)}
+        step = steps.pop() if len(steps) == 1 else None
+        item = arrays[0].dtype.itemsize
+        return None if step is None or step % item else step // item
+
+    def _call(self, out: Array, name: str, *arguments: Any) -> None:
+        self._use_current_stream()
+        kind = "S" if out.dtype == "float32" else "D"
+        self._check(f"cublas{kind}{name}", self._handle, *arguments)
 
     def forget_stream(self) -> None:
         """Called where a stream that was in use may be gone, and its address another's."""

@@ -45,9 +45,13 @@ class CupyBackend:
         """A NumPy copy; waits for the work that produces it."""
         return cp.asnumpy(array)
 
-    def gemm(self, a: Any, b: Any, out: Any) -> None:
-        """out = a @ b by cuBLAS; can be recorded."""
-        self._cublas.gemm(a, b, out)
+    def gemm(self, a: Any, b: Any, out: Any, add: bool = False) -> None:
+        """Compute out = a @ b by cuBLAS, or add it to `out`; can be recorded."""
+        self._cublas.gemm(a, b, out, add)
+
+    def gemms(self, a: list[Any], b: list[Any], out: list[Any]) -> None:
+        """Compute out[i] = a[i] @ b[i], matrices of equal shapes, in one call where that can be."""
+        self._cublas.gemms(a, b, out)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Records what `step` hands to the GPU, as a CUDA graph, and returns what replays it.

@@ -11,6 +11,7 @@ import numpy as np
 
 from layerkit import contract
 from layerkit.backends.base import Array
+from layerkit.blob import Blob
 from layerkit.layer import Layer, Run
 
 Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
@@ -144,6 +145,11 @@ class ArrayEngine:
         out.fill(0)
         for diff in diffs:
             out += diff
+
+    def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
+        """Set the diff of each blob to the sum of those of its branches."""
+        for top, branches in gathers:
+            self.add_up([branch.diff for branch in branches], top.diff)
 
     def add_number(self, number: np.ndarray, out: Array) -> None:
         """Add number[0], float64, to every element."""

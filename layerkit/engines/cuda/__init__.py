@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from layerkit.backends.base import Array, Backend
+from layerkit.blob import Blob
 from layerkit.engines.base import ArrayEngine, Runner, Update
 from layerkit.engines.cuda import sources
 from layerkit.engines.cuda.data import DataRunner
 from layerkit.engines.cuda.program import POSITION, Steps
-from layerkit.engines.cuda.runners import make_runner
+from layerkit.engines.cuda.runners import TOGETHER, make_runner, three
 from layerkit.layer import Layer, Run
 
 THREADS = 256  # of a block
@@ -122,6 +123,23 @@ class CudaEngine(ArrayEngine):
             blocks = self.blocks(out.size)
             self.launch("elementwise", "add", blocks, out.size, total, diff, out)
             total = out
+
+    def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
+        """Set the diff of each blob to the sum of those of its branches, in few launches."""
+        pairs: dict[int, list[tuple[Blob, list[Blob]]]] = {}
+        for top, branches in gathers:
+            size = top.diff.size if len(branches) == 2 else 0
+            pairs.setdefault(size, []).append((top, branches))
+        super().gather(pairs.pop(0, []))
+        for size, some in pairs.items():
+            for start in range(0, len(some), TOGETHER):
+                part = some[start : start + TOGETHER]
+                self.launch(
+                    "elementwise", "add_each", self.blocks(size * len(part)), size, len(part),
+                    *three([branches[0].diff for _, branches in part]),
+                    *three([branches[1].diff for _, branches in part]),
+                    *three([top.diff for top, _ in part]),
+                )
 
     def formula(self, name: str | None) -> int:
         """Return the number of a solver's formula, 0 where the engine does not have it."""

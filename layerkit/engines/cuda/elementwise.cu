@@ -8,6 +8,17 @@ KERNEL add(i64 size, const real* a, const real* b, real* sum)
     if (i < size) sum[i] = a[i] + b[i];
 }
 
+// Up to three sums of as many numbers.
+KERNEL add_each(
+    i64 size, i64 sums, const real* a0, const real* a1, const real* a2, const real* b0,
+    const real* b1, const real* b2, real* sum0, real* sum1, real* sum2)
+{
+    i64 i = place() % size, which = place() / size;
+    if (which >= sums) return;
+    const real *a = which == 0 ? a0 : which == 1 ? a1 : a2, *b = which == 0 ? b0 : which == 1 ? b1 : b2;
+    (which == 0 ? sum0 : which == 1 ? sum1 : sum2)[i] = a[i] + b[i];
+}
+
 KERNEL multiply(i64 size, const real* a, const real* b, real* product)
 {
     i64 i = place();

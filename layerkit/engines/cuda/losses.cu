@@ -4,8 +4,6 @@
 #include "../formulas/likelihoods.h"
 #include "../formulas/pairs.h"
 
-#define CHUNK 1024  // pixels of an example that a block of threads goes through
-
 // An example belongs to `lanes` neighbouring threads.
 template <class Pair>
 FORMULA void sum_pairs(
@@ -66,17 +64,16 @@ KERNEL divergence(
     if (row < rows && threadIdx.x % lanes == 0) loss[row] = (real)(0.5 * total);
 }
 
-// Sums over pieces of CHUNK pixels, and the diffs.
+// A block of threads for each example.
 template <class Pixel>
 FORMULA void likelihood(
-    Pixel pixel, i64 pixels, i64 pieces, const real* x, const real* mean, const real* log_variance,
-    const real* skew, real floor, const real* scale, double* sums, real* dx, real* dmean,
-    real* dlog_variance, real* dskew)
+    Pixel pixel, i64 pixels, const real* x, const real* mean, const real* log_variance,
+    const real* skew, real floor, double constant, const real* scale, real* loss, real* dx,
+    real* dmean, real* dlog_variance, real* dskew)
 {
-    i64 row = blockIdx.x / (u32)pieces, start = (i64)(blockIdx.x % (u32)pieces) * CHUNK;
-    i64 stop = start + CHUNK < pixels ? start + CHUNK : pixels;
+    i64 row = blockIdx.x;
     real s = scale ? scale[row] : (real)0, total = 0;
-    for (i64 j = row * pixels + start + threadIdx.x; j < row * pixels + stop; j += THREADS) {
+    for (i64 j = row * pixels + threadIdx.x; j < (row + 1) * pixels; j += THREADS) {
         real e = exp_of(log_variance[j]), v = e + floor, d = x[j] - mean[j], term, r, by_skew;
         pixel(d, v, skew ? skew[j] : (real)0, term, r, by_skew);
         total += term;
@@ -86,35 +83,26 @@ FORMULA void likelihood(
         if (dskew) dskew[j] = s * by_skew;
     }
     double sum = lanes_sum(total, THREADS);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+    if (threadIdx.x == 0) loss[row] = (real)(0.5 * sum + constant);
 }
 
 KERNEL gaussian(
-    i64 pixels, i64 pieces, const real* x, const real* mean, const real* log_variance, real floor,
-    const real* scale, double* sums, real* dx, real* dmean, real* dlog_variance)
+    i64 pixels, const real* x, const real* mean, const real* log_variance, real floor,
+    double constant, const real* scale, real* loss, real* dx, real* dmean, real* dlog_variance)
 {
     likelihood(
-        GaussianPixel<real>(), pixels, pieces, x, mean, log_variance, nullptr, floor, scale, sums,
+        GaussianPixel<real>(), pixels, x, mean, log_variance, nullptr, floor, constant, scale, loss,
         dx, dmean, dlog_variance, nullptr);
 }
 
 KERNEL student(
-    i64 pixels, i64 pieces, real degrees, real fold, const real* x, const real* mean,
-    const real* log_variance, const real* skew, real floor, const real* scale, double* sums,
-    real* dx, real* dmean, real* dlog_variance, real* dskew)
+    i64 pixels, real degrees, real fold, const real* x, const real* mean, const real* log_variance,
+    const real* skew, real floor, double constant, const real* scale, real* loss, real* dx,
+    real* dmean, real* dlog_variance, real* dskew)
 {
     likelihood(
-        StudentPixel<real>{degrees - 2, fold}, pixels, pieces, x, mean, log_variance, skew, floor,
-        scale, sums, dx, dmean, dlog_variance, dskew);
-}
-
-KERNEL likelihood_sums(i64 rows, i64 pieces, double constant, const double* sums, real* loss)
-{
-    i64 row = place();
-    if (row >= rows) return;
-    double total = 0;
-    for (i64 piece = 0; piece < pieces; ++piece) total += sums[row * pieces + piece];
-    loss[row] = (real)(0.5 * total + constant);
+        StudentPixel<real>{degrees - 2, fold}, pixels, x, mean, log_variance, skew, floor, constant,
+        scale, loss, dx, dmean, dlog_variance, dskew);
 }
 
 KERNEL softmax_loss(

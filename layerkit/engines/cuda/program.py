@@ -11,6 +11,7 @@ that follow.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.engines.base import Update
+from layerkit.engines.cuda.siblings import merged_backward, merged_forward
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import Layer
 from layerkit.uninterrupted import Uninterrupted
@@ -136,6 +138,10 @@ class Recorded:
         self._beyond = xp.zeros_like(self._squares)
         self._shrink = xp.ones(1, net.dtype) if self.solver.clip is not None else None
         self.recordable = all(call.recordable for call in [*plan.forward, *plan.backward])
+        self._merged = dataclasses.replace(
+            plan, forward=merged_forward(plan.forward, net.runners),
+            backward=merged_backward(plan.backward, net.runners),
+        )
         self._called = False  # which loads all kernels; only then can they be recorded
         self._replay: Any = None
 
@@ -251,16 +257,12 @@ class Recorded:
     def _body(self) -> None:
         """Make one step, without a word from the host."""
         net, engine, launch = self.net, self.engine, self.engine.launch
-        for _, call, bottoms, tops, *_ in self.plan.forward:
+        for _, call, bottoms, tops, *_ in self._merged.forward:
             call(bottoms, tops)
         for i, (p, kind) in enumerate(self.terms):
             sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
-        launch(
-            "step", "objective", 1, net.rows, len(self.losses), *net.values.shape, len(self.terms),
-            net.values, self._term, self._factors, self._results, engine.clock,
-        )
-        net.run_backward(self.plan, {})
+        net.run_backward(self._merged, {})
         for i, span in enumerate(self.spans):
             blocks = slice(i * LOOKING, (i + 1) * LOOKING)
             diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
@@ -269,9 +271,10 @@ class Recorded:
                 self._beyond[blocks],
             )
         launch(
-            "step", "check", 1, self._squares.size, self._squares, self._beyond,
-            np.float64(self.solver.clip or 0), self._shrink, self._table, self._constants,
-            len(engine.sources), net.rows, engine.clock,
+            "step", "check", 1, net.rows, len(self.losses), *net.values.shape, len(self.terms),
+            net.values, self._term, self._factors, self._results, self._squares.size,
+            self._squares, self._beyond, np.float64(self.solver.clip or 0), self._shrink,
+            self._table, self._constants, len(engine.sources), engine.clock,
         )
         for span in self.spans:
             w, g = net.arena.data[span], net.arena.diff[span]

@@ -4,14 +4,12 @@
 
 #define CONSTANTS 8  // of a solver, in a row of its table for each step
 
-// Into a row of `results`: the objective, its terms of regularisation, and the mean of each row of
-// `values`, of which the first `losses` are part of the objective.  One block.
-KERNEL objective(
+// Into `result`: the objective, its terms of regularisation, and the mean of each row of `values`,
+// of which the first `losses` are part of the objective.  Returns whether it is finite.
+FORMULA bool objective(
     i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
-    const double* factors, double* results, i64* clock)
+    const double* factors, double* result)
 {
-    if (clock[HALTED]) return;
-    double* result = results + clock[STEP] * (2 + tops);
     double total = 0, regularisation = 0;
     for (i64 i = 0; i < tops; ++i) {
         double sum = 0;
@@ -24,8 +22,8 @@ KERNEL objective(
     if (threadIdx.x == 0) {
         result[0] = total + regularisation;
         result[1] = regularisation;
-        if (!isfinite(result[0])) clock[HALTED] = 1;
     }
+    return isfinite(total + regularisation);
 }
 
 // The sum of a gradient's squares, and how many of its numbers are none or beyond `limit`, in as
@@ -44,13 +42,19 @@ KERNEL look(i64 size, const real* g, double limit, double* squares, double* beyo
     }
 }
 
-// Halts the clock where any number was beyond the limit, else lays out the constants of the update
-// and moves the clock on to the next step; works out what the gradient must be multiplied by to have
-// at most the norm `clip`.  One block.
+// Fills the row of this step in `results`.  Halts the clock where the objective is not finite, or a
+// number of the gradient was beyond the limit; else lays out the constants of the update and moves
+// the clock on to the next step.  Works out what the gradient must be multiplied by to have at most
+// the norm `clip`.  One block.
 KERNEL check(
-    i64 parts, const double* squares, const double* beyond, double clip, real* shrink,
-    const double* table, double* constants, i64 sources, i64 rows, i64* clock)
+    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
+    const double* factors, double* results, i64 parts, const double* squares, const double* beyond,
+    double clip, real* shrink, const double* table, double* constants, i64 sources, i64* clock)
 {
+    i64 halted = clock[HALTED], step = clock[STEP];
+    if (halted) return;
+    bool finite = objective(
+        rows, losses, tops, stride, terms, values, term, factors, results + step * (2 + tops));
     double sums[2] = {};
     for (i64 i = threadIdx.x; i < parts; i += THREADS) {
         sums[0] += squares[i];
@@ -58,12 +62,14 @@ KERNEL check(
     }
     lanes_sums<2>(sums, THREADS);
     if (threadIdx.x != 0) return;
-    if (sums[1] > 0) clock[HALTED] = 1;
     double norm = sqrt(sums[0]);
     if (shrink) shrink[0] = norm > clip ? (real)(clip / norm) : (real)1;
-    if (clock[HALTED]) return;
-    for (int k = 0; k < CONSTANTS; ++k) constants[k] = table[clock[STEP] * CONSTANTS + k];
-    clock[STEP] += 1;
+    if (!finite || sums[1] > 0) {
+        clock[HALTED] = 1;
+        return;
+    }
+    for (int k = 0; k < CONSTANTS; ++k) constants[k] = table[step * CONSTANTS + k];
+    clock[STEP] = step + 1;
     clock[PASS] += 1;
     for (i64 i = 0; i < sources; ++i) clock[POSITION + i] += rows;
 }
