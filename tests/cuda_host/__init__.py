@@ -6,7 +6,8 @@
 Within the context `import cupy` finds the stand-in (module.py): arrays that cannot be mixed with
 NumPy's (array.py), streams, capture into graphs and kernel launches (device.py), cuBLAS
 (cublas.py).  Kernels are compiled by g++ (compiler.py, cuda_host.h) and run thread by thread under
-watch (runtime.cpp).  What CUDA would not forgive, or might not, is a KernelError or CUDA's error.
+watch (runtime.cpp).  Whatever CUDA would not forgive, or might not, is a KernelError or CUDA's
+error.
 
 It says whether code is right, not whether it is fast, and knows only what layerkit uses.
 """
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
+from unittest import mock
 
 from cuda_host import compiler, cublas, device, module
 from cuda_host.device import CUDADriverError, CUDARuntimeError, KernelError
@@ -44,46 +46,27 @@ def installed(seed: int = 0, races: bool = True) -> Iterator[ModuleType]:
         seed: of the order in which blocks and threads run; 0 runs them by number.
         races: whether kernels are watched for races between threads.
     """
+    from layerkit import backends
+    from layerkit.backends import cublas as ours
+
     device.state.reset(seed, races)
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
-    modules = module.make()
+    modules, library = module.make(), cublas.Library()
+    kept = _taken()
     sys.modules.update(modules)
-    undo = _use_cublas()
     try:
-        yield modules["cupy"]
+        with mock.patch.object(ours, "library", lambda: library):
+            yield modules["cupy"]
     finally:
-        for name in [name for name in sys.modules if _is_ours(name)]:
-            _forget(name)
+        _taken()
         sys.modules.update(kept)
-        for name, old in kept.items():
-            parent, _, child = name.rpartition(".")
-            if parent in sys.modules:
-                setattr(sys.modules[parent], child, old)
-        undo()
+        if "layerkit.backends.cupy" in kept:
+            backends.cupy = kept["layerkit.backends.cupy"]  # type: ignore[attr-defined]
         device.state.reset()
 
 
-def _is_ours(name: str) -> bool:
-    return name.split(".")[0] in ("cupy", "cupyx") or name == "layerkit.backends.cupy"
-
-
-def _forget(name: str) -> None:
-    del sys.modules[name]
-    parent, _, child = name.rpartition(".")
-    if parent in sys.modules:
-        vars(sys.modules[parent]).pop(child, None)
-
-
-def _use_cublas() -> Callable[[], None]:
-    """Lets layerkit find the stand-in's cuBLAS; returns what undoes it."""
-    try:
-        from layerkit.backends import cublas as ours
-    except ImportError:
-        return lambda: None
-    original, library = ours.library, cublas.Library()
-    ours.library = lambda: library
-
-    def undo() -> None:
-        ours.library = original
-
-    return undo
+def _taken() -> dict[str, ModuleType]:
+    """Takes CuPy, and the backend that was made with it, out of Python's table of modules."""
+    vars(sys.modules["layerkit.backends"]).pop("cupy", None)
+    names = [name for name in sys.modules
+             if name.split(".")[0] == "cupy" or name == "layerkit.backends.cupy"]
+    return {name: sys.modules.pop(name) for name in names}
