@@ -1,17 +1,11 @@
 """cupy.ndarray on the host: a NumPy array that cannot be mixed up with the host's own."""
 
-from __future__ import annotations
-
 import math
 import operator
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from cuda_host.device import (
-    KernelError, Memory, MemoryPointer, Needs, Stream, Use, Work, is_pinned, state, submit,
-)
+from cuda_host.device import KernelError, MemoryPointer, Use, Work, is_pinned, state, submit
 
 
 class ndarray:  # noqa: N801  # CuPy's name
@@ -24,9 +18,9 @@ class ndarray:  # noqa: N801  # CuPy's name
 
     __array_priority__ = 100
     __array_ufunc__ = None  # NumPy leaves arithmetic with its scalars to this class
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
-    def __init__(self, shape: Any, dtype: Any = float, memptr: MemoryPointer | None = None):
+    def __init__(self, shape, dtype=float, memptr=None):
         shape = (shape,) if isinstance(shape, int | np.integer) else tuple(map(int, shape))
         dtype = np.dtype(dtype)
         if dtype.kind not in "biufc":
@@ -36,57 +30,52 @@ class ndarray:  # noqa: N801  # CuPy's name
         self._memory, start = memptr.mem, memptr.ptr - memptr.mem.ptr
         self._host = self._memory.bytes[start : start + size].view(dtype).reshape(shape)
 
-    def _view(self, host: np.ndarray) -> ndarray:
+    def _view(self, host):
         array = ndarray.__new__(ndarray)
         array._host, array._memory = host, self._memory
         return array
 
-    def need(self, write: bool = False) -> Needs:
-        """What work that reads or writes this array needs."""
-        return self._memory, Use(*self.span, write)
-
     T = property(lambda self: self._view(self._host.T))
+    data = property(
+        lambda self: MemoryPointer(self._memory, self._host.ctypes.data - self._memory.ptr)
+    )
 
     @property
-    def data(self) -> MemoryPointer:
-        """Where it begins."""
-        return MemoryPointer(self._memory, self._host.ctypes.data - self._memory.ptr)
-
-    @property
-    def span(self) -> tuple[int, int]:
+    def span(self):
         """The addresses that it spans."""
         return np.lib.array_utils.byte_bounds(self._host) if self._host.size else (0, 0)
 
-    def __len__(self) -> int:
-        return len(self._host)
+    def need(self, write=False):
+        """What work that reads or writes this array needs."""
+        return self._memory, Use(*self.span, write)
+
+    def change(self, run, what, *others):
+        """Hands over what changes the array behind this one, by arrays found in `others`."""
+        host, needs = self._host, [self.need(write=True), *_needs(others)]
+        submit(Work(lambda stream: run(host), what, needs))
 
     # What the host may know of the elements, once it has waited.
 
-    def get(self, stream: Stream | None = None) -> np.ndarray:
-        """A copy on the host."""
-        stream = stream or state.stream
-        stream.forbid_capture("ndarray.get")
-        submit(Work(lambda stream: None, "ndarray.get", [self.need()]), stream)
-        stream.synchronize()
+    def get(self):
+        state.stream.forbid_capture("ndarray.get")
+        submit(Work(lambda stream: None, "ndarray.get", [self.need()]))
+        state.stream.synchronize()
         return np.array(self._host, order="C")
 
-    def set(self, arr: np.ndarray, stream: Stream | None = None) -> None:
-        """Copies an array of the host, of the same shape and dtype, into this one."""
+    def set(self, arr, stream=None):
         if not isinstance(arr, np.ndarray) or self.dtype != arr.dtype:
             raise TypeError(f"{getattr(arr, 'dtype', type(arr))} cannot be set to {self.dtype}")
-        if self.shape != arr.shape:
-            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
-        if not (self.flags.c_contiguous or self.flags.f_contiguous):
-            raise RuntimeError("Cannot set to non-contiguous array")
+        if self.shape != arr.shape or not self.flags.forc:
+            raise ValueError(f"{self.shape}, contiguous? {self.flags.forc}; set to {arr.shape}")
         stream, host, pinned = stream or state.stream, self._host, is_pinned(arr)
         if not pinned:
             stream.forbid_capture("ndarray.set from memory that is not pinned")
 
-        def run(stream: Stream) -> None:
+        def run(stream):
             sent = arr.copy()
             np.copyto(host, sent)
 
-            def check() -> None:
+            def check():
                 if sent.tobytes() != arr.tobytes():
                     raise KernelError(
                         "pinned memory was changed after ndarray.set from it, before anything "
@@ -98,153 +87,130 @@ class ndarray:  # noqa: N801  # CuPy's name
 
         submit(Work(run, "ndarray.set", [self.need(write=True)]), stream)
 
-    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct "
-            "a NumPy array explicitly."
-        )
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
 
     # Parts and forms.
 
-    def __getitem__(self, index: Any) -> ndarray:
+    def __getitem__(self, index):
         plain = _plain(index)
         if _is_advanced(index):
-            return compute(lambda a: a[plain], self, needs=_needs(index))
+            return compute(lambda a, _: a[plain], self, index)
         parts = plain if isinstance(plain, tuple) else (plain,)
-        if not any(part is Ellipsis for part in parts):
-            parts = (*parts, ...)  # or one element would come as a number, not as an array
-        return self._view(self._host[parts])
+        # With an ellipsis one element comes as an array, not as a number.
+        return self._view(self._host[parts if Ellipsis in parts else (*parts, ...)])
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(value, list | tuple):
-            value = array(value)
-        plain, given, host = _plain(index), _plain(value), self._host
-        if not _is_advanced(index):  # shapes that do not fit fail at once, also while capturing
-            np.broadcast_to(given, host[plain].shape)
+    def __setitem__(self, index, value):
+        value = array(value) if isinstance(value, list | tuple) else value
+        plain, given = _plain(index), _plain(value)
+        if _is_advanced(index):
+            return self.change(
+                lambda host: operator.setitem(host, plain, given), "ndarray.__setitem__", index,
+                value,
+            )
+        part = self[index]
+        np.broadcast_to(given, part.shape)  # fails at once, also while capturing
+        return part.change(lambda host: np.copyto(host, given, "unsafe"), "ndarray.__setitem__",
+                           value)
 
-        def run(stream: Stream) -> None:
-            host[plain] = given
-
-        target = self if _is_advanced(index) else self[index]
-        needs = [target.need(write=True), *_needs([index, value])]
-        submit(Work(run, "ndarray.__setitem__", needs))
-
-    def reshape(self, *shape: Any) -> ndarray:
-        """A view where that is possible."""
-        shape = shape[0] if len(shape) == 1 else shape
-        made = self._host.reshape(shape)
+    def reshape(self, *shape):
+        made = self._host.reshape(*shape)
         if self.size == 0 or np.may_share_memory(made, self._host):
             return self._view(made)
-        return compute(lambda a: a.reshape(shape), self)
+        return compute(lambda a: a.reshape(*shape), self)
 
-    def ravel(self) -> ndarray:
-        """One axis."""
-        return self.reshape(-1)
-
-    def astype(self, dtype: Any, copy: bool = True) -> ndarray:
-        """A copy of another dtype."""
+    def astype(self, dtype, copy=True):
         return compute(lambda a: a.astype(dtype), self) if copy or self.dtype != dtype else self
 
-    def copy(self) -> ndarray:
-        """A copy."""
+    def __len__(self):
+        return len(self._host)
+
+    def ravel(self):
+        return self.reshape(-1)
+
+    def copy(self):
         return compute(np.copy, self)
 
-    def fill(self, value: Any) -> None:
-        """Makes all elements a number."""
-        host = self._host
-        submit(Work(lambda stream: host.fill(value), "ndarray.fill", [self.need(write=True)]))
+    def fill(self, value):
+        self.change(lambda host: host.fill(value), "ndarray.fill")
 
-    def sort(self) -> None:
-        """In place; by Thrust, which cannot be captured."""
-        state.stream.forbid_capture("ndarray.sort")
-        host = self._host
-        submit(Work(lambda stream: host.sort(), "ndarray.sort", [self.need(write=True)]))
+    def sort(self):
+        state.stream.forbid_capture("ndarray.sort, which is Thrust's")
+        self.change(np.ndarray.sort, "ndarray.sort")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value):
     """Arrays of the device as those behind them; arrays of the host are refused."""
-    if isinstance(value, ndarray):
-        return value._host
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     if isinstance(value, tuple | list):
         return type(value)(map(_plain, value))
-    return value
+    return value._host if isinstance(value, ndarray) else value
 
 
-def _needs(value: Any) -> list[Needs]:
+def _needs(value):
     if isinstance(value, ndarray):
         return [value.need()]
     return [n for v in value for n in _needs(v)] if isinstance(value, tuple | list) else []
 
 
-def _is_advanced(index: Any) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(part, ndarray) and part.dtype == bool for part in parts):
+def _is_advanced(index):
+    arrays = [
+        part for part in (index if isinstance(index, tuple) else (index,))
+        if isinstance(part, ndarray | list)
+    ]
+    if any(isinstance(part, ndarray) and part.dtype == bool for part in arrays):
         state.stream.forbid_capture("indexing by a mask, whose count the host must know")
-    return any(isinstance(part, ndarray | list) for part in parts)
+    return bool(arrays)
 
 
-def compute(
-    function: Callable[..., Any], *args: Any, out: ndarray | None = None, needs: Any = (),
-    **kwargs: Any,
-) -> Any:
+def compute(function, *args, out=None, **kwargs):
     """A NumPy function's result in device memory, now or when what is recorded is replayed."""
     plain, options = _plain(args), {name: _plain(value) for name, value in kwargs.items()}
-    needs = [*needs, *_needs([*args, *kwargs.values()])]
     if not isinstance(out, ndarray | None):
         raise TypeError(f"out must be a cupy.ndarray, got {type(out)}")
-    found: list[Any] = []  # where it is needed for its shape, or errors are to come at once
-    if out is None or state.stream.capture is not None:
+    capturing, found, made = state.stream.capture is not None, [], out
+    if out is None or capturing:  # for its shape, and so that errors come at once
         scratch = {} if out is None else {"out": out._host.copy()}
         with np.errstate(all="ignore"):
-            found.append(np.asarray(function(*plain, **scratch, **options)))
-    made = ndarray(found[0].shape, found[0].dtype) if out is None else out
-    target = made._host
-    if state.stream.capture is not None:
-        found.clear()
+            found = [np.asarray(function(*plain, **scratch, **options))]
+        made = ndarray(found[0].shape, found[0].dtype) if out is None else out
+    if capturing:
+        found = []
+    is_given = out is not None
 
-    def run(stream: Stream) -> None:
-        if out_is_given:
+    def run(target):
+        if is_given:
             function(*plain, out=target, **options)
         else:
             np.copyto(target, found.pop() if found else function(*plain, **options))
 
-    out_is_given = out is not None
-    needs.append(made.need(write=True))
-    submit(Work(run, f"cupy.{getattr(function, '__name__', '?')}", needs))
+    made.change(run, f"cupy.{getattr(function, '__name__', '?')}", args, [*kwargs.values()])
     return made
 
 
-def wrapped(function: Any, error: Exception | None = None, waits: bool = False) -> Any:
-    """A function of NumPy as one of CuPy.
+def wrapped(function, status=None):
+    """A function of NumPy as one of CuPy; one of the kinds that cannot be captured has a status."""
 
-    Args:
-        error: raised while capturing.
-        waits: it must know values on the host, or uses Thrust: it cannot be captured.
-    """
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if error and state.stream.capture is not None:
-            raise error
-        if waits:
-            state.stream.forbid_capture(f"cupy.{function.__name__}")
+    def call(*args, **kwargs):
+        if status is NotImplementedError and state.stream.capture is not None:
+            raise status("calling cuBLAS API during stream capture is currently unsupported")
+        if status:
+            state.stream.forbid_capture(f"cupy.{function.__name__}", status)
         return compute(function, *args, **kwargs)
 
-    def at(a: ndarray, index: Any, value: Any) -> None:
-        """Elements that the index names several times take part as often."""
-        given, host = (_plain(index), _plain(value)), a._host
-        needs = [a.need(write=True), *_needs([index, value])]
-        submit(Work(lambda stream: function.at(host, *given), "cupy.add.at", needs))
+    if function is np.add:  # where elements that the index names several times take part as often
+        def at(a, index, value):
+            given = _plain(index), _plain(value)
+            a.change(lambda host: np.add.at(host, *given), "cupy.add.at", index, value)
 
-    if function is np.add:
-        call.at = at  # type: ignore[attr-defined]
+        call.at = at
     return call
 
 
-def _define_methods() -> None:
-    def method(function: Any, swapped: bool = False, in_place: bool = False) -> Any:
-        def call(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+def _define_methods():
+    def method(function, swapped=False, in_place=False):
+        def call(self, *args, **kwargs):
             args = (*args, self) if swapped else (self, *args)
             return function(*args, **({"out": self} if in_place else {}), **kwargs)
 
@@ -261,26 +227,20 @@ def _define_methods() -> None:
         "__index__": operator.index, "__bool__": bool, "__repr__": repr,
     }.items():
         setattr(ndarray, name, lambda self, to_host=to_host: to_host(self.get()))
-    for name in ("sum", "mean", "max", "min", "all", "any", "argmax", "argmin", "argsort"):
-        setattr(ndarray, name, method(wrapped(getattr(np, name), waits=name == "argsort")))
+    for name in ("sum", "mean", "max", "min", "all", "any", "argmax", "argmin"):
+        setattr(ndarray, name, method(wrapped(getattr(np, name))))
     for name, function in {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
         "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "and": np.bitwise_and,
-        "or": np.bitwise_or, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-        "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal, "neg": np.negative,
-        "abs": np.absolute, "invert": np.invert,
+        "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
+        "rshift": np.right_shift, "lt": np.less, "le": np.less_equal,
+        "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+        "neg": np.negative, "abs": np.absolute, "invert": np.invert,
     }.items():
-        function = wrapped(function)
-        setattr(ndarray, f"__{name}__", method(function))
-        setattr(ndarray, f"__r{name}__", method(function, swapped=True))
-        setattr(ndarray, f"__i{name}__", method(function, in_place=True))
-    ndarray.__matmul__ = method(product(np.matmul))  # type: ignore[attr-defined]
-
-
-def product(function: Any) -> Any:
-    """A function that calls cuBLAS, which CuPy refuses while capturing."""
-    reason = "calling cuBLAS API during stream capture is currently unsupported"
-    return wrapped(function, NotImplementedError(reason))
+        setattr(ndarray, f"__{name}__", method(wrapped(function)))
+        setattr(ndarray, f"__r{name}__", method(wrapped(function), swapped=True))
+        setattr(ndarray, f"__i{name}__", method(wrapped(function), in_place=True))
+    ndarray.__matmul__ = method(wrapped(np.matmul, NotImplementedError))
 
 
 _define_methods()
@@ -289,25 +249,13 @@ _define_methods()
 # Creation.
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
-    """An array of one number."""
-    made = ndarray(shape, dtype if dtype is not None else np.array(fill_value).dtype)
+def full(shape, fill_value, dtype=None):
+    made = ndarray(shape, np.array(fill_value).dtype if dtype is None else dtype)
     made.fill(fill_value)
     return made
 
 
-def zeros(shape: Any, dtype: Any = float) -> ndarray:
-    """An array of zeros."""
-    return full(shape, 0, dtype)
-
-
-def ones(shape: Any, dtype: Any = float) -> ndarray:
-    """An array of ones."""
-    return full(shape, 1, dtype)
-
-
-def array(obj: Any, dtype: Any = None) -> ndarray:
-    """A copy in device memory."""
+def array(obj, dtype=None):
     if isinstance(obj, ndarray):
         return obj.astype(dtype or obj.dtype)
     host = np.asarray(obj, dtype)
@@ -316,11 +264,11 @@ def array(obj: Any, dtype: Any = None) -> ndarray:
     return made
 
 
-def asarray(a: Any, dtype: Any = None) -> ndarray:
+def asarray(a, dtype=None):
     """`a` itself where it is one of the device's of this dtype, else a copy."""
     return a if isinstance(a, ndarray) and dtype in (None, a.dtype) else array(a, dtype)
 
 
-def strided(function: Any) -> Any:
+def strided(function):
     """A function of numpy.lib.stride_tricks, which makes views."""
     return lambda x, *args, **kwargs: x._view(function(x._host, *args, writeable=True, **kwargs))

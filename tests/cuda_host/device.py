@@ -10,13 +10,10 @@ says up to where it comes after the work of every stream, and memory knows who u
 bytes.  Work that uses what other work writes, without coming after it, is a KernelError.
 """
 
-from __future__ import annotations
-
 import ctypes
 import re
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,23 +21,20 @@ from cuda_host import compiler
 
 ALIGNMENT = 512
 TOTAL = 80 * 2**30
-MOST_THREADS, MOST_GRID = 1024, (2**31 - 1, 65535, 65535)
+MOST = (1024, 64, 2**31 - 1, 65535, 65535)  # threads, along z too, and blocks
 ERRORS = {
     101: "cudaErrorInvalidDevice: invalid device ordinal",
     401: "cudaErrorIllegalState: the operation cannot be performed in the present state",
     900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
-    901: "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during "
-         "capture",
+    901: "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error",
     905: "cudaErrorStreamCaptureIsolation: dependency created on uncaptured work in another stream",
-    906: "cudaErrorStreamCaptureImplicit: operation would make the legacy stream depend on a "
-         "capturing blocking stream",
 }
 
 
 class CUDARuntimeError(RuntimeError):
     """An error of the CUDA runtime, by its number."""
 
-    def __init__(self, status: int, what: str = ""):
+    def __init__(self, status, what=""):
         super().__init__(f"{ERRORS[status]} {what}")
         self.status = status
 
@@ -53,50 +47,38 @@ class KernelError(AssertionError):
     """Something is done that a GPU might not forgive: where, and what."""
 
 
-Clock = dict[int, int]  # a stream's address -> up to which of its works
-
-
 class State:
-    """What the process has one of; `reset` begins anew."""
+    """What the process has one of; `reset` begins anew, see `cuda_host.installed`."""
 
-    def reset(self, seed: int = 0, races: bool = True) -> None:
-        """Forgets streams and memory.
+    cells = np.zeros(0, np.uint64)  # who touched which bytes: see runtime.cpp
 
-        Args:
-            seed: of the order in which blocks and threads run; 0 runs them by number.
-            races: whether kernels are watched for races.
-        """
+    def reset(self, seed=0, races=True):
         self.seed, self.races = seed, races
-        self.launches: list[str] = []  # names of the kernels that ran
-        self.memory: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
-        self.pinned: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
-        self.created: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
-        self.clock: Clock = {}  # what the host has waited for
+        self.launches = []  # names of the kernels that ran
+        self.memory, self.created, self.pinned = (weakref.WeakValueDictionary() for _ in range(3))
+        self.clock = {}  # what the host has waited for
         # Copies from pinned memory that the host has not waited for, and what checks them then.
-        self.pending: list[tuple[int, int, Callable[[], None]]] = []
+        self.pending = []
         self.serial = 0  # the number of stretches of memory
         self.pool = MemoryPool()
-        self.allocator: Callable[[int], MemoryPointer] = self.pool.malloc
-        self.streams: list[Stream] = [Stream(null=True)]  # the last is the current one
+        self.allocator = self.pool.malloc
+        self.streams = [Stream(null=True)]  # the last is the current one
 
-    @property
-    def stream(self) -> Stream:
-        """The current stream."""
-        return self.streams[-1]
+    stream = property(lambda self: self.streams[-1])
 
 
-def _join(clock: Clock, other: Clock) -> None:
+def _join(clock, other):
+    """Makes a clock, {a stream's address: up to which of its works}, come after another, too."""
     clock.update({key: max(n, clock.get(key, 0)) for key, n in other.items()})
 
 
-def host_waits(clock: Clock) -> None:
+def host_waits(clock):
     """Makes all that is done from now on come after what a clock says."""
     _join(state.clock, clock)
-    kept, state.pending = state.pending, []
-    for entry in kept:
-        stream, number, check = entry
+    pending, state.pending = state.pending, []
+    for stream, number, check in pending:
         if number > state.clock.get(stream, 0):
-            state.pending.append(entry)
+            state.pending.append((stream, number, check))
         else:
             check()
 
@@ -105,75 +87,70 @@ def host_waits(clock: Clock) -> None:
 
 
 class Use(NamedTuple):
-    """Addresses of device memory that some work reads or writes."""
+    """Addresses of device memory that some work reads or writes; the work's number on a stream."""
 
     begin: int
     end: int
     write: bool
     stream: int = 0
-    number: int = 0  # of the work on its stream
+    number: int = 0
     what: str = ""
 
 
 class Memory:
     """A stretch of device memory: the bytes, the pool that they came from, and who used them."""
 
-    def __init__(self, size: int, pool: MemoryPool):
+    def __init__(self, size, pool):
         space = np.full(size + 2 * ALIGNMENT, 0xFF, np.uint8)
         start = -space.ctypes.data % ALIGNMENT
         self.bytes = space[start : start + size]
-        self.ptr, self.size, self.pool = self.bytes.ctypes.data, size, pool
-        self.uses: list[Use] = []
+        self.ptr, self.size, self.pool, self.uses = self.bytes.ctypes.data, size, pool, []
         state.serial += 1
         self.serial = state.serial
         state.memory[self.ptr] = self
 
-    def holds(self, address: int, size: int = 1) -> bool:
-        """Tell whether these bytes are part of it."""
+    def holds(self, address, size=1):
         return self.ptr <= address and address + size <= self.ptr + self.size
 
-    def use(self, new: Use, clock: Clock) -> None:
+    def use(self, new, clock):
         """Complains if a use does not come after earlier ones that it would disturb."""
-        kept = []
         for old in self.uses:
-            is_after = clock.get(old.stream, 0) >= old.number
-            if (old.write or new.write) and old.begin < new.end and new.begin < old.end and (
-                not is_after
-            ):
+            overlaps = old.begin < new.end and new.begin < old.end and (old.write or new.write)
+            if overlaps and clock.get(old.stream, 0) < old.number:
                 raise KernelError(
                     f"{new.what} {'writes' if new.write else 'reads'} what {old.what} "
                     f"{'writes' if old.write else 'reads'} on another stream, without waiting for "
                     "it: let it wait for an event recorded there"
                 )
-            # What is known to all, or comes before the new use anyway, needs no mention.
-            is_inside = new.begin <= old.begin and old.end <= new.end and new.write >= old.write
-            is_known = old.number <= state.clock.get(old.stream, 0)
-            if not is_known and not (is_inside and old.stream == new.stream):
-                kept.append(old)
-        self.uses = [*kept, new]
+        # What all comes after, or comes before the new use anyway, needs no mention.
+        self.uses = [new] + [
+            old for old in self.uses if old.number > state.clock.get(old.stream, 0) and not (
+                old.stream == new.stream and new.begin <= old.begin and old.end <= new.end
+                and new.write >= old.write
+            )
+        ]
 
 
 class MemoryPointer:
     """An address in device memory."""
 
-    def __init__(self, mem: Memory, offset: int):
+    def __init__(self, mem, offset):
         self.mem, self.ptr = mem, mem.ptr + offset
 
 
 class MemoryPool:
     """Memory that arrays come from, by way of `malloc`."""
 
-    def __init__(self) -> None:
-        self.blocks: weakref.WeakSet[Memory] = weakref.WeakSet()
+    def __init__(self):
+        self.blocks = weakref.WeakSet()
 
-    def malloc(self, size: int) -> MemoryPointer:
-        """Fresh memory, which holds no zeros."""
+    def malloc(self, size):
         memory = Memory(size, self)
         self.blocks.add(memory)
         return MemoryPointer(memory, 0)
 
 
-def memory_at(address: int, size: int, what: str) -> Memory:
+def memory_at(address, size, what):
     """The live memory that holds these bytes."""
     for memory in list(state.memory.values()):
         if memory.holds(address, size):
@@ -184,47 +161,43 @@ def memory_at(address: int, size: int, what: str) -> Memory:
     )
 
 
-def alloc_pinned_memory(size: int) -> np.ndarray:
+def alloc_pinned_memory(size):
     """Page-locked memory of the host: a buffer of bytes, as `numpy.frombuffer` takes it."""
     memory = np.full(size, 0xFF, np.uint8)
     state.pinned[memory.ctypes.data] = memory
     return memory
 
 
-def is_pinned(array: np.ndarray) -> bool:
-    """Tell whether an array of the host is in page-locked memory."""
+def is_pinned(array):
     first, size = array.ctypes.data, array.nbytes
     return any(a <= first and first + size <= a + m.nbytes for a, m in state.pinned.items())
 
 
 # Streams.
 
-Needs = tuple[Memory, Use]
-
 
 class Work:
     """Something to be done, and the memory that it needs, which it does not keep.
 
     Args:
-        run: does it; may return uses of that memory that were not known beforehand.
+        run: does it on a stream; may return uses of that memory that were not known beforehand.
+        needs: (Memory, Use) of each array.
     """
 
-    def __init__(
-        self, run: Callable[[Stream], list[Use] | None], what: str, needs: Iterable[Needs]
-    ):
+    def __init__(self, run, what, needs):
         self.run, self.what = run, what
         self.needs = [(weakref.ref(m), weakref.ref(m.pool), m.size, use) for m, use in needs]
 
-    def do(self, stream: Stream) -> None:
-        """Does it now."""
-        live = [(memory(), use) for memory, _, _, use in self.needs]
-        used = [use for _, use in live]
+    def do(self, stream):
+        memories = {memory() for memory, *_ in self.needs} - {None}
+        uses = [use for *_, use in self.needs]
         with np.errstate(all="ignore"):  # a GPU does not warn
-            used += self.run(stream) or []
-        for begin, end, write, *_ in used:
-            for memory in {m for m, _ in live if m and begin < end and m.holds(begin)}:
-                use = Use(begin, end, write, stream.ptr, stream.clock[stream.ptr], self.what)
-                memory.use(use, stream.clock)
+            uses += self.run(stream) or []
+        for begin, end, write, *_ in uses:
+            use = Use(begin, end, write, stream.ptr, stream.clock[stream.ptr], self.what)
+            for memory in memories:
+                if begin < end and memory.holds(begin):
+                    memory.use(use, stream.clock)
 
 
 class Stream:
@@ -232,52 +205,41 @@ class Stream:
 
     _next = 0x5000
 
-    def __init__(self, null: bool = False, non_blocking: bool = False):
-        self.non_blocking = non_blocking
-        self.capture: list[Work] | None = None
+    def __init__(self, null=False, non_blocking=False):
+        if not null and not non_blocking:
+            raise NotImplementedError("streams that wait for the default one are not known here")
+        self.capture = None  # a list of Work
         self.error = ""  # what spoilt the capture
         Stream._next += 0x10
         self.ptr = 0 if null else Stream._next
-        self.clock: Clock = {self.ptr: 0}
+        self.clock = {self.ptr: 0}
         state.created[self.ptr] = self
 
-    def __enter__(self) -> Stream:
+    def __enter__(self):
         state.streams.append(self)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error):
         state.streams.pop()
 
-    def forbid_capture(self, what: str, status: int = 900) -> None:
+    def forbid_capture(self, what, status=900):
         """For what cannot be done while capturing."""
         if self.capture is not None:
             self.error = what
             raise CUDARuntimeError(status, f"({what})")
 
-    def synchronize(self, what: str = "Stream.synchronize") -> None:
-        """Waits; not while capturing."""
+    def synchronize(self, what="Stream.synchronize"):
         self.forbid_capture(what)
         host_waits(self.clock)
 
-    def advance(self) -> None:
-        """Begins the next work."""
-        _join(self.clock, state.clock)
-        if not self.non_blocking:  # the default stream and blocking ones wait for each other
-            for other in list(state.created.values()):
-                if not other.non_blocking and 0 in (self.ptr, other.ptr):
-                    _join(self.clock, other.clock)
-        self.clock[self.ptr] += 1
-
-    def begin_capture(self) -> None:
-        """From now on work is recorded."""
+    def begin_capture(self):
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         if self.capture is not None:
             raise CUDARuntimeError(401)
         self.capture, self.error = [], ""
 
-    def end_capture(self) -> Graph:
-        """The graph of what was recorded."""
+    def end_capture(self):
         work, self.capture = self.capture, None
         if work is None:
             raise CUDARuntimeError(401)
@@ -285,32 +247,26 @@ class Stream:
             raise CUDARuntimeError(901, f"({self.error})")
         return Graph(work)
 
-    def wait_event(self, event: Event) -> None:
-        """Later work comes after the event."""
-        if event.captured or self.capture is not None:
-            if event.captured is not self:
-                self.forbid_capture("Stream.wait_event", 905)
+    def wait_event(self, event):
+        if event.captured is not self:
+            self.forbid_capture("Stream.wait_event", 905)
+            if event.captured:
                 raise NotImplementedError("other streams in a capture are not known here")
-            return
-        _join(self.clock, event.clock)
+            _join(self.clock, event.clock)
 
 
 class Event:
-    """A point in a stream."""
+    """A point in a stream, which may be one that is being captured."""
 
-    def __init__(self) -> None:
-        self.captured: Stream | None = None
-        self.clock: Clock = {}
+    def __init__(self):
+        self.captured, self.clock = None, {}
 
-    def record(self, stream: Stream | None = None) -> None:
-        """Records it on a stream, the current one by default."""
+    def record(self, stream=None):
         stream = stream or state.stream
         self.captured = None if stream.capture is None else stream
         self.clock = {**stream.clock}
-        _join(self.clock, state.clock)
 
-    def synchronize(self) -> None:
-        """Waits for it; not where it was captured."""
+    def synchronize(self):
         if self.captured:
             self.captured.forbid_capture("Event.synchronize")
         host_waits(self.clock)
@@ -319,48 +275,40 @@ class Event:
 class Graph:
     """Recorded work, to be replayed."""
 
-    def __init__(self, work: list[Work]):
-        self.work = work
-        self.serial = state.serial
+    def __init__(self, work):
+        self.work, self.serial = work, state.serial
 
-    def launch(self, stream: Stream | None = None) -> None:
-        """Replays it on a stream, the current one by default."""
-        self._check_memory()
-        for work in self.work:
-            submit(work, stream)
-
-    def _check_memory(self) -> None:
-        """Memory that was freed since must at least be kept, by a pool that nobody else uses."""
+    def launch(self, stream=None):
         for work in self.work:
             for memory, pool, size, _ in work.needs:
-                if memory() is not None:
-                    continue
-                kept = pool()
-                uses = f"Graph.launch: {work.what} uses an array of {size} bytes that "
-                if kept is None or kept is state.pool:
-                    raise KernelError(
-                        f"{uses} has been freed since it was recorded; its memory may belong to "
-                        "others. Keep it, or record with a memory pool of the graph's own, kept "
-                        "as long as the graph"
-                    )
-                if any(m.serial > self.serial for m in kept.blocks):
-                    raise KernelError(
-                        f"{uses} was freed to a memory pool from which other arrays have been made "
-                        "since"
-                    )
+                if memory() is None:
+                    self._check_freed(pool(), f"{work.what} uses an array of {size} bytes that")
+            submit(work, stream)
+
+    def _check_freed(self, pool, what):
+        """Memory that was freed must at least be kept, by a pool that nobody else uses."""
+        if pool is None or pool is state.pool:
+            raise KernelError(
+                f"Graph.launch: {what} has been freed since it was recorded; its memory may belong "
+                "to others. Keep it, or record with a memory pool of the graph's own, kept as long "
+                "as the graph"
+            )
+        if any(memory.serial > self.serial for memory in pool.blocks):
+            raise KernelError(
+                f"Graph.launch: {what} was freed to a memory pool from which other arrays have been "
+                "made since"
+            )
 
 
-def submit(work: Work, stream: Stream | None = None) -> None:
+def submit(work, stream=None):
     """Does some work now, or records it where the stream is being captured."""
     stream = stream or state.stream
-    if stream.capture is not None:
+    if stream.capture is None:
+        _join(stream.clock, state.clock)
+        stream.clock[stream.ptr] += 1
+        work.do(stream)
+    else:
         stream.capture.append(work)
-        return
-    for other in list(state.created.values()) if stream.ptr == 0 else ():
-        if not other.non_blocking:
-            other.forbid_capture(f"{work.what} on the default stream", 906)
-    stream.advance()
-    work.do(stream)
 
 
 # Kernels.
@@ -382,51 +330,43 @@ class _Launch(ctypes.Structure):
     _fields_ = (
         ("kernel", ctypes.c_void_p), ("values", ctypes.c_void_p), ("grid", _Index),
         ("block", _Index), ("seed", ctypes.c_uint64), ("ranges", ctypes.c_void_p),
-        ("count", ctypes.c_int), ("races", ctypes.c_int),
+        ("count", ctypes.c_int),
     )
 
 
 class Argument:
     """A kernel's argument as CuPy passes it: bytes, and the addresses that a pointer may reach."""
 
-    def __init__(self, value: Any, parameter: compiler.Parameter):
-        self.memory: Memory | None = None
-        self.span = 0, 0
-        kind = parameter.kind.decode()
+    def __init__(self, value, parameter):
+        kind, element = parameter.kind.decode(), parameter.element
+        self.needs, self.span = [], (0, 0)
         if hasattr(value, "_host"):
-            self.memory, self.span = value.data.mem, value.span
+            self.needs, self.span = [value.need()], value.span
             self.text = f"a {value.dtype} array of shape {value.shape}"
-            number: Any = np.uint64(value.data.ptr)
-            fits = value.dtype.kind == kind and value.dtype.itemsize == parameter.element
-        else:
-            if not isinstance(value, int | float | np.generic):
-                raise TypeError(f"Unsupported type {type(value)}")
-            # CuPy passes Python's numbers in 64 bits.
-            wide: type = np.float64 if isinstance(value, float) else np.int64
+            number = np.uint64(value.data.ptr)
+            fits = value.dtype.kind == kind and value.dtype.itemsize == element
+        elif isinstance(value, int | float | np.generic):
+            wide = np.float64 if isinstance(value, float) else np.int64  # as CuPy passes Python's
             number = value if isinstance(value, np.generic) else wide(value)
             self.text = f"{number.dtype} {value}"
-            is_whole = number.dtype.kind in "iu"
-            if parameter.element:  # an address, or null
-                fits = is_whole
-                if fits and number:
-                    self.memory = memory_at(int(number), 1, "a kernel's argument")
-                    self.span = self.memory.ptr, self.memory.ptr + self.memory.size
-            else:
-                fits = number.dtype.kind == kind or (
-                    is_whole and kind in "iu" and 0 <= number < 2 ** (8 * parameter.size - 1)
-                )
-            fits = fits and number.dtype.itemsize == parameter.size
+            fits = number.dtype.kind == kind and not element
+            if number.dtype.kind in "iu" and (element or kind in "iu"):  # of an address, too
+                fits |= 0 <= number < 2 ** (8 * parameter.size - 1)
+            fits &= number.dtype.itemsize == parameter.size
+            if fits and element and number:
+                memory = memory_at(int(number), 1, "an address")
+                self.span = memory.ptr, memory.ptr + memory.size
+                self.needs = [(memory, Use(*self.span, False))]
+        else:
+            raise TypeError(f"Unsupported type {type(value)}")
         if not fits:
-            raise TypeError(
-                f"{self.text} is given, but the kernel takes {parameter}; pass an array, or a "
-                "NumPy scalar, of its type"
-            )
-        if parameter.element and int(number) % parameter.element:
+            raise TypeError(f"{self.text}, but the kernel takes {parameter}")
+        if element and int(number) % element:
             raise KernelError(f"{self.text} at {int(number):#x} is not aligned for {parameter}")
         self.bytes = number.tobytes()
 
 
-def launch(kernel: compiler.Kernel, grid: Any, block: Any, args: Any) -> None:
+def launch(kernel, grid, block, args):
     """Runs or records a kernel as cupy.RawKernel does."""
     what = f"kernel {kernel.name}"
     for size in (grid, block):
@@ -434,54 +374,57 @@ def launch(kernel: compiler.Kernel, grid: Any, block: Any, args: Any) -> None:
             raise TypeError(f"{what}: grid and block are tuples of whole numbers, got {size!r}")
     # CuPy makes at least one of each, so a kernel must itself see that there is nothing to do.
     grid, block = (tuple(max(1, int(n)) for n in (*t, 1, 1)[:3]) for t in (grid, block))
-    most = zip((int(np.prod(block)), block[2], *grid), (MOST_THREADS, 64, *MOST_GRID), strict=True)
-    if any(n > limit for n, limit in most):
+    if any(n > m for n, m in zip((int(np.prod(block)), block[2], *grid), MOST, strict=True)):
         raise CUDADriverError(
             f"CUDA_ERROR_INVALID_VALUE: invalid argument ({what}: grid {grid}, block {block})"
         )
     if len(args) != len(kernel.parameters):
         raise TypeError(f"{what} takes {len(kernel.parameters)} arguments, got {len(args)}")
-    arguments = []
+    arguments, needs = [], []
     for i, (value, parameter) in enumerate(zip(args, kernel.parameters, strict=True)):
         try:
-            arguments.append(Argument(value, parameter))
+            argument = Argument(value, parameter)
         except (TypeError, KernelError) as error:
             raise type(error)(f"{what}: argument {i}: {error}") from None
-    needs = [(a.memory, Use(a.span[0], a.span[0], False)) for a in arguments if a.memory]
-    for a in arguments:
-        a.memory = None  # which a graph does not keep
+        # Which of it is read or written turns out when the kernel runs.
+        needs += [(memory, Use(0, 0, False)) for memory, _ in argument.needs]
+        del argument.needs  # as a graph keeps no memory
+        arguments.append(argument)
     submit(Work(lambda stream: _run(kernel, grid, block, arguments), what, needs))
 
 
-def _run(
-    kernel: compiler.Kernel, grid: tuple[int, ...], block: tuple[int, ...],
-    arguments: list[Argument],
-) -> list[Use]:
+def _run(kernel, grid, block, arguments):
     """Returns what the kernel used."""
     values = [ctypes.create_string_buffer(a.bytes, len(a.bytes)) for a in arguments]
     pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-    merged: list[list[int]] = []  # as one array may be several arguments
+    merged = []  # as one array may be several arguments
     for span in sorted(
         [*a.span, p.element, i, p.constant]
         for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True)) if any(a.span)
     ):
-        if merged and span[0] < merged[-1][1]:
-            merged[-1][1] = max(span[1], merged[-1][1])
-            merged[-1][2] = min(span[2], merged[-1][2])
-            merged[-1][4] &= span[4]
+        last = merged[-1] if merged else None
+        if last and span[0] < last[1]:
+            last[1:] = max(span[1], last[1]), min(span[2], last[2]), last[3], span[4] & last[4]
         else:
             merged.append(span)
     merged.append([*kernel.module.shared, 4, -1, 0])
-    ranges = (_Range * len(merged))(*(_Range(*span) for span in merged))
+    places = np.cumsum([0, *((end - begin) // grain + 1 for begin, end, grain, *_ in merged)]) * 4
+    if len(state.cells) < places[-1]:
+        State.cells = np.zeros(places[-1], np.uint64)
+    first, nowhere = state.cells.ctypes.data, ((2**64 - 1, 0), (2**64 - 1, 0))
+    ranges = (_Range * len(merged))(*(
+        _Range(*span, first + 8 * int(place) if state.races else None, nowhere)
+        for span, place in zip(merged, places, strict=False)
+    ))
     if state.seed:
         state.seed = (state.seed * 6364136223846793005 + 1442695040888963407) % 2**64 or 1
     launching = _Launch(
         kernel.address, ctypes.addressof(pointers), _Index(*grid), _Index(*block), state.seed,
-        ctypes.addressof(ranges), len(merged), int(state.races),
+        ctypes.addressof(ranges), len(merged),
     )
     instruction = ctypes.c_int64(-1)
     state.launches.append(kernel.name)
-    reason = compiler.library_of_runtime().cuda_host_launch(
+    reason = compiler.runtime().cuda_host_launch(
         ctypes.byref(launching), ctypes.byref(instruction)
     )
     if reason:

@@ -42,7 +42,7 @@ struct Range {
     int grain;     // bytes for each cell
     int argument;  // its number, or -1: shared memory
     int constant;
-    Cell* cells;
+    Cell* cells;  // or null: not watched for races
     uintptr_t touched[2][2];  // where reads begin and end, and writes
 };
 
@@ -53,7 +53,6 @@ struct Launch {
     uint64_t seed;  // 0: in order
     Range* ranges;  // the last one is shared memory
     int count;
-    int races;  // whether to look for them
 };
 
 Fiber fibers[MOST_THREADS];
@@ -209,50 +208,19 @@ void touch(Range& range, uintptr_t address, size_t size, bool write, void* pc) {
 void access(void* pointer, size_t size, bool write, void* pc) {
     uintptr_t address = (uintptr_t)pointer;
     if (!launch || address - (uintptr_t)stacks < MOST_THREADS * STACK) return;
-    Range* nearest = last_range;
-    int64_t distance = INT64_MAX;
-    if (address >= last_range->begin && address + size <= last_range->end)
-        return touch(*last_range, address, size, write, pc);
-    for (Range* range = launch->ranges; range < launch->ranges + launch->count; ++range) {
-        if (address >= range->begin && address + size <= range->end) {
-            last_range = range;
-            return touch(*range, address, size, write, pc);
-        }
-        int64_t off = address >= range->begin ? (int64_t)(address + size - range->end)
-                                              : (int64_t)(address - range->begin);
-        if (range->begin == range->end || llabs(off) >= llabs(distance)) continue;
-        nearest = range;
-        distance = off;
-    }
+    Range *range = last_range, *nearest = range, *end = launch->ranges + launch->count;
+    auto holds = [&] { return address >= range->begin && address + size <= range->end; };
+    auto beyond = [&](Range* r) {  // how far it is past the end, or before the beginning
+        return (long long)(address - (address < r->begin ? r->begin : r->end - size));
+    };
+    if (!holds()) for (range = launch->ranges; range < end && !holds(); ++range)
+        if (llabs(beyond(range)) < llabs(beyond(nearest))) nearest = range;
+    if (range < end) return touch(*(last_range = range), address, size, write, pc);
     Dl_info info;
     if (dladdr(pointer, &info)) return;  // constants of the module
     FAIL(pc, "%s out of bounds: %lld bytes %s %s", write ? "writes" : "reads",
-         (long long)llabs(distance), distance > 0 ? "past the end of" : "before the start of",
+         llabs(beyond(nearest)), beyond(nearest) > 0 ? "past the end of" : "before the start of",
          name(*nearest));
-}
-
-// Gives each range its cells, from memory that is kept from launch to launch.
-void prepare_ranges() {
-    static Cell* cells;
-    static size_t room;
-    size_t needed = 0;
-    for (int i = 0; i < launch->count; ++i) {
-        Range& range = launch->ranges[i];
-        range.touched[0][0] = range.touched[1][0] = UINTPTR_MAX;
-        needed += (range.end - range.begin) / range.grain + 1;
-    }
-    if (needed > room) {
-        free(cells);
-        cells = (Cell*)calloc(needed, sizeof(Cell));
-        if (!cells) abort();
-        room = needed;
-    }
-    Cell* next = cells;
-    for (int i = 0; i < launch->count && launch->races; ++i) {
-        Range& range = launch->ranges[i];
-        range.cells = next;
-        next += (range.end - range.begin) / range.grain + 1;
-    }
 }
 
 }  // namespace
@@ -310,7 +278,6 @@ const char* cuda_host_launch(Launch* given, int64_t* instruction) {
     state = launch->seed;
     failed = false;
     launch_phase = ++phase;
-    prepare_ranges();
     int blocks = gridDim.x * gridDim.y * gridDim.z;
     int* order = (int*)malloc(blocks * sizeof(int));
     shuffle(order, blocks);
