@@ -12,61 +12,58 @@ error.
 It says whether code is right, not whether it is fast, and knows only what layerkit uses.
 """
 
-from __future__ import annotations
-
 import contextlib
+import re
 import sys
-from collections.abc import Iterator
-from types import ModuleType
 from unittest import mock
 
 from cuda_host import compiler, cublas, device, module
 from cuda_host.device import CUDADriverError, CUDARuntimeError, KernelError
+from layerkit import backends
+from layerkit.backends import cublas as ours
 
 __all__ = [
     "CUDADriverError", "CUDARuntimeError", "KernelError", "installed", "launches", "missing",
 ]
 
 
-def missing() -> str | None:
+def missing():
     """Why CUDA code cannot be tested on this machine, or None."""
     return None if compiler.compiler() else "CUDA code is tested on the host by g++ on Linux"
 
 
-def launches() -> list[str]:
+def launches():
     """Names of the kernels that have run since the stand-in was installed."""
     return device.state.launches
 
 
 @contextlib.contextmanager
-def installed(seed: int = 0, races: bool = True) -> Iterator[ModuleType]:
+def installed(seed=0, races=True):
     """Puts the stand-in in CuPy's place, with a device that has done nothing yet.
 
     Args:
         seed: of the order in which blocks and threads run; 0 runs them by number.
         races: whether kernels are watched for races between threads.
     """
-    from layerkit import backends
-    from layerkit.backends import cublas as ours
-
     device.state.reset(seed, races)
-    modules, library = module.make(), cublas.Library()
+    modules = module.make()
     kept = _taken()
     sys.modules.update(modules)
     try:
-        with mock.patch.object(ours, "library", lambda: library):
+        with mock.patch.object(ours, "library", return_value=cublas.Library()):
             yield modules["cupy"]
     finally:
         _taken()
         sys.modules.update(kept)
         if "layerkit.backends.cupy" in kept:
-            backends.cupy = kept["layerkit.backends.cupy"]  # type: ignore[attr-defined]
+            backends.cupy = kept["layerkit.backends.cupy"]
         device.state.reset()
 
 
-def _taken() -> dict[str, ModuleType]:
+def _taken():
     """Takes CuPy, and the backend that was made with it, out of Python's table of modules."""
-    vars(sys.modules["layerkit.backends"]).pop("cupy", None)
-    names = [name for name in sys.modules
-             if name.split(".")[0] == "cupy" or name == "layerkit.backends.cupy"]
+    vars(backends).pop("cupy", None)
+    names = [
+        name for name in sys.modules if re.match(r"cupy(\.|$)|layerkit\.backends\.cupy$", name)
+    ]
     return {name: sys.modules.pop(name) for name in names}

@@ -58,7 +58,7 @@ class Kernel(NamedTuple):
 
 
 class Module:
-    """The kernels of a source, by name, in the library at `path`; `shared` memory of all of them."""
+    """The kernels of a source, in the library at `path`, and where their shared memory lies."""
 
     def __init__(self, code, options):
         runtime()

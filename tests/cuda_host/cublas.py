@@ -1,22 +1,23 @@
-"""libcublas on the host: what layerkit calls of it, with its C signatures, computed by NumPy.
+"""libcublas on the host: what layerkit calls of it, computed by NumPy.
 
-The functions are real C functions behind ctypes, without declared arguments, as those of a library
-that has just been loaded: a Python int is passed as a C int there, and a pointer loses its upper
-half.
+Nothing says to ctypes what the functions of a library that has just been loaded take: a Python int
+would be passed as a C int, and a pointer lose its upper half.  So arguments must be of its types.
 """
 
 import ctypes
 import functools
 import itertools
+import re
 
 import numpy as np
 
 from cuda_host.device import KernelError, Use, Work, memory_at, state, submit
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE = 0, 1, 7
-P, I, N = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-GEMM = (P, I, I, I, I, I, P, P, I, P, I, P, P, I)
-BATCHED = (P, I, I, I, I, I, P, P, I, N, P, I, N, P, P, I, N, I)
+C = {
+    "p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong, "z": ctypes.c_size_t,
+    "h": ctypes.c_void_p, "f": ctypes.c_float, "d": ctypes.c_double,
+}
 
 
 class Library:
@@ -24,50 +25,45 @@ class Library:
 
     def __init__(self):
         self._handles = {}  # a handle's stream and work space, by its address
-        self._addresses = itertools.count(0x7000_0000_1000, 0x100)  # of more than 32 bits
-        self._error = None
-        self._kept = []
-        self.cublasCreate_v2 = self._function(self._create, P)
-        self.cublasDestroy_v2 = self._function(lambda handle: self._handles.pop(handle) and 0, P)
+        self._addresses = itertools.count(0x7000_0000_1000, 0x100)
+        self.cublasCreate_v2 = self._function("&h", self._create)
+        self.cublasDestroy_v2 = self._function("p", lambda handle: self._handles.pop(handle) and 0)
         self.cublasSetMathMode = self._function(
-            lambda handle, mode: SUCCESS if mode in (0, 3) else INVALID_VALUE, P, I
+            "pi", lambda handle, mode: SUCCESS if mode in (0, 3) else INVALID_VALUE
         )
-        self.cublasSetStream_v2 = self._function(self._set_stream, P, P)
-        self.cublasSetWorkspace_v2 = self._function(self._set_workspace, P, P, ctypes.c_size_t)
-        for letter, dtype in ("S", np.dtype("float32")), ("D", np.dtype("float64")):
-            gemm, batched = (functools.partial(f, dtype) for f in (self._gemm, self._batched))
-            setattr(self, f"cublas{letter}gemm_v2", self._function(gemm, *GEMM))
-            setattr(self, f"cublas{letter}gemmStridedBatched", self._function(batched, *BATCHED))
+        self.cublasSetStream_v2 = self._function("pp", self._set_stream)
+        self.cublasSetWorkspace_v2 = self._function("ppz", self._set_workspace)
+        for c in "fd":
+            name = f"cublas{'S' if c == 'f' else 'D'}gemm"
+            gemm, batched = (
+                functools.partial(method, np.dtype(c)) for method in (self._gemm, self._batched)
+            )
+            setattr(self, f"{name}_v2", self._function(f"piiiii&{c}pipi&{c}pi", gemm))
+            batched = self._function(f"piiiii&{c}pilpil&{c}pili", batched)
+            setattr(self, f"{name}StridedBatched", batched)
 
-    def _function(self, method, *arguments):
-        def called(handle, *values):
-            try:
-                known = handle in self._handles or method == self._create
-                return method(handle, *values) if known else NOT_INITIALIZED
-            except BaseException as error:
-                self._error = error
-                return 14
-
-        callback = ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(called)
-        # Takes whatever it is given, as C does.
-        raw = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.cast(callback, P).value)
-        self._kept += [callback, raw]
+    def _function(self, signature, method):
+        """A function of C, whose arguments are given by letters of `C`, behind & by reference."""
+        kinds = re.findall("&?.", signature)
 
         def function(*values):
-            if len(values) != len(arguments):
-                raise TypeError(f"{len(arguments)} arguments are needed, got {len(values)}")
-            status = raw(*values)
-            error, self._error = self._error, None
-            if error is not None:
-                raise error
-            return status
+            if len(values) != len(kinds):
+                raise TypeError(f"{len(kinds)} arguments are needed, got {len(values)}")
+            plain = []
+            for value, kind in zip(values, kinds, strict=True):
+                value = getattr(value, "_obj", None) if kind[0] == "&" else value
+                if not isinstance(value, C[kind[-1]]):
+                    raise TypeError(f"{values} do not have the types of ctypes that are needed")
+                plain.append(value if kind == "&h" else value.value)
+            if kinds[0] == "p" and plain[0] not in self._handles:
+                return NOT_INITIALIZED
+            return method(*plain)
 
         return function
 
     def _create(self, pointer):
-        address = next(self._addresses)
-        self._handles[address] = 0, None
-        ctypes.cast(pointer, ctypes.POINTER(P))[0] = address
+        pointer.value = next(self._addresses)
+        self._handles[pointer.value] = 0, None
         return SUCCESS
 
     def _set_stream(self, handle, stream):
@@ -89,7 +85,7 @@ class Library:
     ):
         """C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), op(B) (k, n), C (m, n)."""
         of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
-        if min(m, n, k, count) < 0 or not {trans_a, trans_b} <= {0, 1} or not (alpha and beta) or (
+        if min(m, n, k, count) < 0 or not {trans_a, trans_b} <= {0, 1} or (
             lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
         ):
             return INVALID_VALUE
@@ -97,9 +93,6 @@ class Library:
             return SUCCESS
         if count > 1 and to_c < ldc * (n - 1) + m:
             raise KernelError("gemm: one result shares memory with the next")
-        scalar = ctypes.POINTER(ctypes.c_float if dtype == np.float32 else ctypes.c_double)
-        # By value: in host pointer mode they are read when the call is made.
-        factor, keep = (ctypes.cast(p, scalar)[0] for p in (alpha, beta))
         needs = []
 
         def view(name, address, shape, ld, step):
@@ -134,8 +127,8 @@ class Library:
         right = right.swapaxes(1, 2) if trans_b else right
 
         def run(stream):
-            value = factor * (left @ right)
-            out[...] = value if keep == 0 else value + keep * out  # what is there may be NaN
+            value = alpha * (left @ right)
+            out[...] = value if beta == 0 else value + beta * out  # what is there may be NaN
 
         submit(Work(run, "gemm", needs), stream)
         return SUCCESS

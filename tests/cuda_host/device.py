@@ -295,8 +295,8 @@ class Graph:
             )
         if any(memory.serial > self.serial for memory in pool.blocks):
             raise KernelError(
-                f"Graph.launch: {what} was freed to a memory pool from which other arrays have been "
-                "made since"
+                f"Graph.launch: {what} was freed to a memory pool from which other arrays have "
+                "been made since"
             )
 
 

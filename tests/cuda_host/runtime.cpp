@@ -17,14 +17,20 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+struct Index { unsigned x, y, z; };
+extern "C" Index threadIdx, blockIdx, blockDim, gridDim;
+Index threadIdx, blockIdx, blockDim, gridDim;
+
 namespace {
 
 const int MOST_THREADS = 1024;
 const size_t STACK = 1 << 17;
 const size_t GUARD = 1 << 14;  // below each stack: an overflow ends the process, not another thread
 const int READY = 0, DONE = -1, MANY = -1;
-
-struct Index { unsigned x, y, z; };
 
 struct Fiber {
     jmp_buf place;
@@ -66,30 +72,12 @@ bool failed;
 char message[2048];
 void* fault;  // the instruction
 
-uint64_t state;
-uint64_t draw(uint64_t below) {  // splitmix64
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % below;
-}
+std::minstd_rand random_numbers;
 
 void shuffle(int* order, int count) {
-    for (int i = 0; i < count; ++i) order[i] = i;
-    for (int i = launch->seed ? count - 1 : 0; i > 0; --i) {
-        int j = (int)draw(i + 1), other = order[i];
-        order[i] = order[j];
-        order[j] = other;
-    }
+    std::iota(order, order + count, 0);
+    if (launch->seed) std::shuffle(order, order + count, random_numbers);
 }
-
-}  // namespace
-
-extern "C" {
-Index threadIdx, blockIdx, blockDim, gridDim;
-}
-
-namespace {
 
 Index index_of(unsigned number, Index size) {
     return {number % size.x, number / size.x % size.y, number / (size.x * size.y)};
@@ -275,7 +263,7 @@ const char* cuda_host_launch(Launch* given, int64_t* instruction) {
     gridDim = launch->grid;
     blockDim = launch->block;
     threads = blockDim.x * blockDim.y * blockDim.z;
-    state = launch->seed;
+    random_numbers.seed(launch->seed);
     failed = false;
     launch_phase = ++phase;
     int blocks = gridDim.x * gridDim.y * gridDim.z;
