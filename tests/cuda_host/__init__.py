@@ -6,38 +6,39 @@
 Within the context `import cupy` finds the stand-in (module.py): arrays that cannot be mixed with
 NumPy's (array.py), streams, capture into graphs and kernel launches (device.py), cuBLAS
 (cublas.py).  Kernels are compiled by g++ (compiler.py, cuda_host.h) and run thread by thread under
-watch (runtime.cpp).  What CUDA would not forgive, or might not, is a KernelError or CUDA's error.
+watch (runtime.cpp).  Whatever CUDA would not forgive, or might not, is a KernelError or CUDA's
+error.
 
 It says whether code is right, not whether it is fast, and knows only what layerkit uses.
 """
 
-from __future__ import annotations
-
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from unittest import mock
 
 from cuda_host import compiler, cublas, device, module
 from cuda_host.device import CUDADriverError, CUDARuntimeError, KernelError
+from layerkit import backends
+from layerkit.backends import cublas as ours
 
 __all__ = [
     "CUDADriverError", "CUDARuntimeError", "KernelError", "installed", "launches", "missing",
 ]
 
 
-def missing() -> str | None:
+def missing():
     """Why CUDA code cannot be tested on this machine, or None."""
     return None if compiler.compiler() else "CUDA code is tested on the host by g++ on Linux"
 
 
-def launches() -> list[str]:
+def launches():
     """Names of the kernels that have run since the stand-in was installed."""
     return device.state.launches
 
 
 @contextlib.contextmanager
-def installed(seed: int = 0, races: bool = True) -> Iterator[ModuleType]:
+def installed(seed=0, races=True):
     """Puts the stand-in in CuPy's place, with a device that has done nothing yet.
 
     Args:
@@ -45,45 +46,24 @@ def installed(seed: int = 0, races: bool = True) -> Iterator[ModuleType]:
         races: whether kernels are watched for races between threads.
     """
     device.state.reset(seed, races)
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
     modules = module.make()
+    kept = _taken()
     sys.modules.update(modules)
-    undo = _use_cublas()
     try:
-        yield modules["cupy"]
+        with mock.patch.object(ours, "library", return_value=cublas.Library()):
+            yield modules["cupy"]
     finally:
-        for name in [name for name in sys.modules if _is_ours(name)]:
-            _forget(name)
+        _taken()
         sys.modules.update(kept)
-        for name, old in kept.items():
-            parent, _, child = name.rpartition(".")
-            if parent in sys.modules:
-                setattr(sys.modules[parent], child, old)
-        undo()
+        if "layerkit.backends.cupy" in kept:
+            backends.cupy = kept["layerkit.backends.cupy"]
         device.state.reset()
 
 
-def _is_ours(name: str) -> bool:
-    return name.split(".")[0] in ("cupy", "cupyx") or name == "layerkit.backends.cupy"
-
-
-def _forget(name: str) -> None:
-    del sys.modules[name]
-    parent, _, child = name.rpartition(".")
-    if parent in sys.modules:
-        vars(sys.modules[parent]).pop(child, None)
-
-
-def _use_cublas() -> Callable[[], None]:
-    """Lets layerkit find the stand-in's cuBLAS; returns what undoes it."""
-    try:
-        from layerkit.backends import cublas as ours
-    except ImportError:
-        return lambda: None
-    original, library = ours.library, cublas.Library()
-    ours.library = lambda: library
-
-    def undo() -> None:
-        ours.library = original
-
-    return undo
+def _taken():
+    """Takes CuPy, and the backend that was made with it, out of Python's table of modules."""
+    vars(backends).pop("cupy", None)
+    names = [
+        name for name in sys.modules if re.match(r"cupy(\.|$)|layerkit\.backends\.cupy$", name)
+    ]
+    return {name: sys.modules.pop(name) for name in names}

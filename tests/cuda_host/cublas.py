@@ -1,170 +1,134 @@
-"""libcublas on the host: what layerkit calls of it, with its C signatures, computed by NumPy.
+"""libcublas on the host: what layerkit calls of it, computed by NumPy.
 
-The functions are real C functions behind ctypes, without declared arguments, as those of a library
-that has just been loaded: a Python int is passed as a C int there, and a pointer loses its upper
-half.
+Nothing says to ctypes what the functions of a library that has just been loaded take: a Python int
+would be passed as a C int, and a pointer lose its upper half.  So arguments must be of its types.
 """
 
-from __future__ import annotations
-
 import ctypes
+import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+import re
 
 import numpy as np
 
-from cuda_host.device import KernelError, Stream, memory_at, state, submit
+from cuda_host.device import KernelError, Use, Work, memory_at, state, submit
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE = 0, 1, 7
-P, I = ctypes.c_void_p, ctypes.c_int  # noqa: E741
-GEMM = (P, I, I, I, I, I, P, P, I, P, I, P, P, I)
-SIGNATURES = {
-    "cublasCreate_v2": (P,), "cublasDestroy_v2": (P,), "cublasSetStream_v2": (P, P),
-    "cublasSetWorkspace_v2": (P, P, ctypes.c_size_t), "cublasSetMathMode": (P, I),
-    "cublasSgemm_v2": GEMM, "cublasDgemm_v2": GEMM,
+C = {
+    "p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong, "z": ctypes.c_size_t,
+    "h": ctypes.c_void_p, "f": ctypes.c_float, "d": ctypes.c_double,
 }
-
-
-class Handle:
-    """What a cublasHandle_t points to."""
-
-    def __init__(self) -> None:
-        self.stream = 0
-        self.workspace: tuple[int, int] | None = None
 
 
 class Library:
     """Stands for the ctypes.CDLL of libcublas."""
 
-    def __init__(self) -> None:
-        self._handles: dict[int, Handle] = {}
-        self._numbers = itertools.count(0x7000_0000_1000, 0x100)  # more than 32 bits
-        self._error: BaseException | None = None
-        self._kept: list[Any] = []
-        for name, arguments in SIGNATURES.items():
-            setattr(self, name, self._function(name, arguments))
+    def __init__(self):
+        self._handles = {}  # a handle's stream and work space, by its address
+        self._addresses = itertools.count(0x7000_0000_1000, 0x100)
+        self.cublasCreate_v2 = self._function("&h", self._create)
+        self.cublasDestroy_v2 = self._function("p", lambda handle: self._handles.pop(handle) and 0)
+        self.cublasSetMathMode = self._function(
+            "pi", lambda handle, mode: SUCCESS if mode in (0, 3) else INVALID_VALUE
+        )
+        self.cublasSetStream_v2 = self._function("pp", self._set_stream)
+        self.cublasSetWorkspace_v2 = self._function("ppz", self._set_workspace)
+        for c in "fd":
+            name = f"cublas{'S' if c == 'f' else 'D'}gemm"
+            gemm, batched = (
+                functools.partial(method, np.dtype(c)) for method in (self._gemm, self._batched)
+            )
+            setattr(self, f"{name}_v2", self._function(f"piiiii&{c}pipi&{c}pi", gemm))
+            batched = self._function(f"piiiii&{c}pilpil&{c}pili", batched)
+            setattr(self, f"{name}StridedBatched", batched)
 
-    def _function(self, name: str, arguments: tuple[Any, ...]) -> Callable[..., int]:
-        method = getattr(self, "_" + name.removesuffix("_v2").removeprefix("cublas").lower())
+    def _function(self, signature, method):
+        """A function of C, whose arguments are given by letters of `C`, behind & by reference."""
+        kinds = re.findall("&?.", signature)
 
-        def called(*values: Any) -> int:
-            try:
-                return method(*values)
-            except BaseException as error:
-                self._error = error
-                return 14
-
-        callback = ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(called)
-        address = ctypes.cast(callback, ctypes.c_void_p).value
-        raw = ctypes.CFUNCTYPE(ctypes.c_int)(address)  # takes whatever it is given, as C does
-        self._kept += [callback, raw]
-
-        def function(*values: Any) -> int:
-            if len(values) != len(arguments):
-                raise TypeError(f"{name} takes {len(arguments)} arguments, got {len(values)}")
-            status = raw(*values)
-            error, self._error = self._error, None
-            if error is not None:
-                raise error
-            return status
+        def function(*values):
+            if len(values) != len(kinds):
+                raise TypeError(f"{len(kinds)} arguments are needed, got {len(values)}")
+            plain = []
+            for value, kind in zip(values, kinds, strict=True):
+                value = getattr(value, "_obj", None) if kind[0] == "&" else value
+                if not isinstance(value, C[kind[-1]]):
+                    raise TypeError(f"{values} do not have the types of ctypes that are needed")
+                plain.append(value if kind == "&h" else value.value)
+            if kinds[0] == "p" and plain[0] not in self._handles:
+                return NOT_INITIALIZED
+            return method(*plain)
 
         return function
 
-    def _create(self, pointer: int) -> int:
-        number = next(self._numbers)
-        self._handles[number] = Handle()
-        ctypes.cast(pointer, ctypes.POINTER(ctypes.c_void_p))[0] = number
+    def _create(self, pointer):
+        pointer.value = next(self._addresses)
+        self._handles[pointer.value] = 0, None
         return SUCCESS
 
-    def _destroy(self, handle: int) -> int:
-        return SUCCESS if self._handles.pop(handle, None) else NOT_INITIALIZED
-
-    def _setstream(self, handle: int, stream: int | None) -> int:
-        if handle not in self._handles:
-            return NOT_INITIALIZED
-        self._handles[handle].stream = stream or 0
-        self._handles[handle].workspace = None  # back to cuBLAS's own
+    def _set_stream(self, handle, stream):
+        self._handles[handle] = stream or 0, None  # back to cuBLAS's own work space
         return SUCCESS
 
-    def _setworkspace(self, handle: int, pointer: int, size: int) -> int:
-        if handle not in self._handles:
-            return NOT_INITIALIZED
+    def _set_workspace(self, handle, pointer, size):
         memory_at(pointer, size, "cublasSetWorkspace")
-        if pointer % 256:
-            return INVALID_VALUE
-        self._handles[handle].workspace = (pointer, size)
-        return SUCCESS
+        self._handles[handle] = self._handles[handle][0], (pointer, size)
+        return INVALID_VALUE if pointer % 256 else SUCCESS
 
-    def _setmathmode(self, handle: int, mode: int) -> int:
-        if handle not in self._handles:
-            return NOT_INITIALIZED
-        return SUCCESS if mode in (0, 2, 3, 16) else INVALID_VALUE
+    def _gemm(self, dtype, *args):
+        *before, a, lda, b, ldb, beta, c, ldc = args
+        return self._batched(dtype, *before, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
 
-    def _sgemm(self, *args: Any) -> int:
-        return self._gemm(np.dtype("float32"), *args)
-
-    def _dgemm(self, *args: Any) -> int:
-        return self._gemm(np.dtype("float64"), *args)
-
-    def _gemm(
-        self, dtype: np.dtype, handle: int, trans_a: int, trans_b: int, m: int, n: int, k: int,
-        alpha: int, a: int, lda: int, b: int, ldb: int, beta: int, c: int, ldc: int,
-    ) -> int:
+    def _batched(
+        self, dtype, handle, trans_a, trans_b, m, n, k, alpha, a, lda, to_a, b, ldb, to_b, beta, c,
+        ldc, to_c, count,
+    ):
         """C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), op(B) (k, n), C (m, n)."""
-        if handle not in self._handles:
-            return NOT_INITIALIZED
-        rows_a, columns_a = (k, m) if trans_a else (m, k)
-        rows_b, columns_b = (n, k) if trans_b else (k, n)
-        if min(m, n, k) < 0 or not {trans_a, trans_b} <= {0, 1, 2} or not (alpha and beta):
-            return INVALID_VALUE
-        if lda < max(1, rows_a) or ldb < max(1, rows_b) or ldc < max(1, m):
-            return INVALID_VALUE
-        if m == 0 or n == 0:
-            return SUCCESS
-        scalar = ctypes.c_float if dtype == np.float32 else ctypes.c_double
-        # By value: in host pointer mode they are read when the call is made.
-        factor, keep = (ctypes.cast(p, ctypes.POINTER(scalar))[0] for p in (alpha, beta))
-        views, memories = [], []
-        for name, address, rows, columns, ld in (
-            ("A", a, rows_a, columns_a, lda), ("B", b, rows_b, columns_b, ldb), ("C", c, m, n, ldc)
+        of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
+        if min(m, n, k, count) < 0 or not {trans_a, trans_b} <= {0, 1} or (
+            lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
         ):
-            size = ((columns - 1) * ld + rows) * dtype.itemsize if rows * columns else 0
-            memory = memory_at(address or 0, size, f"cublas{dtype.char.upper()}gemm, matrix {name}")
+            return INVALID_VALUE
+        if m == 0 or n == 0 or count == 0:
+            return SUCCESS
+        if count > 1 and to_c < ldc * (n - 1) + m:
+            raise KernelError("gemm: one result shares memory with the next")
+        needs = []
+
+        def view(name, address, shape, ld, step):
+            """The matrices, as (count, rows, columns)."""
+            strides = [size * dtype.itemsize for size in (step, 1, ld)]
+            sizes = [(n - 1) * stride for n, stride in zip((count, *shape), strides, strict=True)]
+            size = sum(sizes) + dtype.itemsize if min(shape) else 0
+            memory = memory_at(address or 0, size, f"gemm: matrix {name}")
             start = (address or 0) - memory.ptr
-            if start % dtype.itemsize:
-                raise KernelError(f"gemm: matrix {name} at {address:#x} is not aligned")
+            if start % dtype.itemsize or step < 0:
+                raise KernelError(f"gemm: matrix {name} is not aligned, or has a negative stride")
+            needs.append((memory, Use(address, address + size, name == "C")))
             flat = memory.bytes[start : start + size].view(dtype)
-            strides = dtype.itemsize, ld * dtype.itemsize
-            views.append(np.lib.stride_tricks.as_strided(flat, (rows, columns), strides))
-            memories.append(memory)
-        left, right, out = views
+            return np.lib.stride_tricks.as_strided(flat, (count, *shape), strides)
+
+        left, right = view("A", a, of_a, lda, to_a), view("B", b, of_b, ldb, to_b)
+        out = view("C", c, (m, n), ldc, to_c)
         if any(np.shares_memory(out, other) for other in (left, right)):
             raise KernelError("gemm: the result shares memory with a factor")
-        stream = self._stream(self._handles[handle])
-        workspace = self._handles[handle].workspace
-        if stream.capture is not None:
-            if workspace is None:
-                stream.capture.error = "cuBLAS without a work space of its own"
-                raise KernelError(
-                    "gemm during capture needs cublasSetWorkspace, after cublasSetStream"
-                )
-            memories.append(memory_at(*workspace, "cuBLAS's work space"))
+        number, workspace = self._handles[handle]
+        stream = state.created.get(number)
+        if stream is None:
+            raise KernelError("gemm: cuBLAS's stream has been destroyed")
+        if workspace:
+            begin, size = workspace
+            memory = memory_at(begin, size, "cuBLAS's work space")
+            needs.append((memory, Use(begin, begin + size, True)))
+        elif stream.capture is not None:
+            stream.error = "cuBLAS without a work space of its own"
+            raise KernelError("gemm during capture needs cublasSetWorkspace, after cublasSetStream")
+        left = left.swapaxes(1, 2) if trans_a else left
+        right = right.swapaxes(1, 2) if trans_b else right
 
-        def run() -> None:
-            value = factor * ((left.T if trans_a else left) @ (right.T if trans_b else right))
-            out[...] = value if keep == 0 else value + keep * out  # what is there may be NaN
+        def run(stream):
+            value = alpha * (left @ right)
+            out[...] = value if beta == 0 else value + beta * out  # what is there may be NaN
 
-        submit(run, memories, "gemm", stream)
+        submit(Work(run, "gemm", needs), stream)
         return SUCCESS
-
-    @staticmethod
-    def _stream(handle: Handle) -> Stream:
-        """The handle's stream, which must still be there."""
-        if handle.stream == 0:
-            return state.streams[0]
-        for reference in state.created:
-            stream = reference()
-            if stream is not None and stream.ptr == handle.stream:
-                return stream
-        raise KernelError("cuBLAS's stream has been destroyed")
