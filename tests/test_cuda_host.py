@@ -496,19 +496,23 @@ def blas(cupy_on_host):
 
 
 def gemm(blas, transposed, sizes, a, b, c, alpha=1.0, beta=0.0, lds=None):
-    """A product; of matrices one after another where the arrays have three axes."""
+    """A product; of many matrices, whose addresses are on the device, for arrays of three axes."""
     library, handle = blas
+    import cupy
+
     number = ctypes.c_float if a.dtype == np.float32 else ctypes.c_double
     name = f"cublas{'S' if a.dtype == np.float32 else 'D'}gemm"
     lds, factors = lds or [x.shape[-1] for x in (a, b, c)], [number(alpha), number(beta)]
+    lists = [  # of addresses
+        cupy.asarray(np.array([one.data.ptr for one in x], np.uint64)) if x.ndim == 3 else x
+        for x in (a, b, c)
+    ]
     (pa, la), (pb, lb), (pc, lc) = (
-        (ctypes.c_void_p(x.data.ptr),
-         [ctypes.c_int(ld), *([ctypes.c_longlong(x[0].size)] if x.ndim == 3 else [])])
-        for x, ld in zip((a, b, c), lds, strict=True)
+        (ctypes.c_void_p(x.data.ptr), ctypes.c_int(ld)) for x, ld in zip(lists, lds, strict=True)
     )
-    return getattr(library, f"{name}StridedBatched" if a.ndim == 3 else f"{name}_v2")(
-        handle, *map(ctypes.c_int, (*transposed, *sizes)), ctypes.byref(factors[0]), pa, *la, pb,
-        *lb, ctypes.byref(factors[1]), pc, *lc, *([ctypes.c_int(len(a))] if a.ndim == 3 else []),
+    return getattr(library, f"{name}Batched" if a.ndim == 3 else f"{name}_v2")(
+        handle, *map(ctypes.c_int, (*transposed, *sizes)), ctypes.byref(factors[0]), pa, la, pb,
+        lb, ctypes.byref(factors[1]), pc, lc, *([ctypes.c_int(len(a))] if a.ndim == 3 else []),
     )
 
 

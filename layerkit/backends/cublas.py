@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,22 +74,20 @@ class Handle:
             ctypes.byref(number(int(add))), *of_out,
         )
 
-    def gemms(self, a: Sequence[Array], b: Sequence[Array], out: Sequence[Array]) -> None:
-        """Compute out[i] = a[i] @ b[i] for matrices that are alike but for where they lie.
+    def gemms(
+        self, a: Sequence[Array], b: Sequence[Array], out: Sequence[Array], places: Sequence[Array]
+    ) -> None:
+        """Compute out[i] = a[i] @ b[i], matrices alike but for where they lie, in one call.
 
-        It is one call where their addresses are evenly spaced, as those of two always are.
+        Args:
+            places: the addresses of `a`, of `b` and of `out`, as arrays of uint64 on the GPU.
         """
-        steps = [self._step(arrays) for arrays in (b, a, out)]
-        if len(out) == 1 or any(step is None for step in steps):
-            for matrices in zip(a, b, out, strict=True):
-                self.gemm(*matrices)
-            return
         number = self._number(out[0])
-        before, of_b, of_a, of_out = self._arguments(a[0], b[0], out[0])
-        by_b, by_a, by_out = (ctypes.c_longlong(step or 0) for step in steps)
+        before, (_, apart_b), (_, apart_a), (_, apart_out) = self._arguments(a[0], b[0], out[0])
+        of_a, of_b, of_out = (ctypes.c_void_p(place.data.ptr) for place in places)
         self._call(
-            out[0], "gemmStridedBatched", *before, ctypes.byref(number(1)), *of_b, by_b, *of_a,
-            by_a, ctypes.byref(number(0)), *of_out, by_out, ctypes.c_int(len(out)),
+            out[0], "gemmBatched", *before, ctypes.byref(number(1)), of_b, apart_b, of_a, apart_a,
+            ctypes.byref(number(0)), of_out, apart_out, ctypes.c_int(len(out)),
         )
 
     @staticmethod
@@ -109,15 +106,6 @@ class Handle:
             (ctypes.c_void_p(a.data.ptr), ctypes.c_int(apart_a)),
             (ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1])),
         )
-
-    @staticmethod
-    def _step(arrays: Sequence[Array]) -> int | None:
-        """Return how many numbers further on each array begins than the last, or None."""
-        places = [array.data.ptr for array in arrays]
-        steps = {after - before for before, after in itertools.pairwise(places)}
-        step = steps.pop() if len(steps) == 1 else None
-        item = arrays[0].dtype.itemsize
-        return None if step is None or step % item else step // item
 
     def _call(self, out: Array, name: str, *arguments: Any) -> None:
         self._use_current_stream()

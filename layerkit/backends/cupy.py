@@ -49,9 +49,20 @@ class CupyBackend:
         """Compute out = a @ b by cuBLAS, or add it to `out`; can be recorded."""
         self._cublas.gemm(a, b, out, add)
 
-    def gemms(self, a: list[Any], b: list[Any], out: list[Any]) -> None:
-        """Compute out[i] = a[i] @ b[i], matrices of equal shapes, in one call where that can be."""
-        self._cublas.gemms(a, b, out)
+    def gemms(self, a: list[Any], b: list[Any], out: list[Any], places: dict[Any, Any]) -> None:
+        """Compute out[i] = a[i] @ b[i], matrices of equal shapes and strides; can be recorded.
+
+        Args:
+            places: where the caller keeps the addresses, which must be on the GPU, from call to
+                call; a call with others than before cannot be recorded.
+        """
+        if len(out) == 1:
+            self.gemm(a[0], b[0], out[0])
+            return
+        key = tuple(tuple(array.data.ptr for array in arrays) for arrays in (a, b, out))
+        if key not in places:
+            places[key] = [cp.asarray(np.array(addresses, np.uint64)) for addresses in key]
+        self._cublas.gemms(a, b, out, places[key])
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Records what `step` hands to the GPU, as a CUDA graph, and returns what replays it.

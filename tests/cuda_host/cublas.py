@@ -39,8 +39,8 @@ class Library:
                 functools.partial(method, np.dtype(c)) for method in (self._gemm, self._batched)
             )
             setattr(self, f"{name}_v2", self._function(f"piiiii&{c}pipi&{c}pi", gemm))
-            batched = self._function(f"piiiii&{c}pilpil&{c}pili", batched)
-            setattr(self, f"{name}StridedBatched", batched)
+            batched = self._function(f"piiiii&{c}pipi&{c}pii", batched)
+            setattr(self, f"{name}Batched", batched)
 
     def _function(self, signature, method):
         """A function of C, whose arguments are given by letters of `C`, behind & by reference."""
@@ -75,41 +75,69 @@ class Library:
         self._handles[handle] = self._handles[handle][0], (pointer, size)
         return INVALID_VALUE if pointer % 256 else SUCCESS
 
-    def _gemm(self, dtype, *args):
-        *before, a, lda, b, ldb, beta, c, ldc = args
-        return self._batched(dtype, *before, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
+    def _gemm(self, dtype, handle, *args):
+        status, run, needs, stream = self._product(dtype, handle, *args)
+        if run:
+            submit(Work(run, "gemm", needs), stream)
+        return status
 
-    def _batched(
-        self, dtype, handle, trans_a, trans_b, m, n, k, alpha, a, lda, to_a, b, ldb, to_b, beta, c,
-        ldc, to_c, count,
+    def _batched(self, dtype, handle, *args):
+        """As many products as there are addresses in arrays on the device."""
+        *before, a, lda, b, ldb, beta, c, ldc, count = args
+        lists = []
+        for pointer in (a, b, c):
+            memory = memory_at(pointer, 8 * count, "gemmBatched: addresses")
+            start = pointer - memory.ptr
+            addresses = memory.bytes[start : start + 8 * count].view(np.uint64).tolist()
+            lists.append((addresses, (memory, Use(pointer, pointer + 8 * count, False))))
+        products, stream = [], None
+        for a, b, c in zip(*(addresses for addresses, _ in lists), strict=True):
+            status, run, needs, stream = self._product(
+                dtype, handle, *before, a, lda, b, ldb, beta, c, ldc
+            )
+            if status:
+                return status
+            products.append((run, needs))
+        written = sorted((u.begin, u.end) for _, needs in products for _, u in needs if u.write)
+        if any(end > begin for (_, end), (begin, _) in itertools.pairwise(written)):
+            raise KernelError("gemm: one result shares memory with another")
+
+        def run_all(stream):
+            for run, _ in products:
+                run(stream)
+
+        needs = [need for _, needs in products for need in needs] + [need for _, need in lists]
+        submit(Work(run_all, "gemm", needs), stream)
+        return SUCCESS
+
+    def _product(
+        self, dtype, handle, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc
     ):
         """C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), op(B) (k, n), C (m, n)."""
         of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
-        if min(m, n, k, count) < 0 or not {trans_a, trans_b} <= {0, 1} or (
+        if min(m, n, k) < 0 or not {trans_a, trans_b} <= {0, 1} or (
             lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
         ):
-            return INVALID_VALUE
-        if m == 0 or n == 0 or count == 0:
-            return SUCCESS
-        if count > 1 and to_c < ldc * (n - 1) + m:
-            raise KernelError("gemm: one result shares memory with the next")
+            return INVALID_VALUE, None, [], None
+        if m == 0 or n == 0:
+            return SUCCESS, None, [], None
         needs = []
 
-        def view(name, address, shape, ld, step):
-            """The matrices, as (count, rows, columns)."""
-            strides = [size * dtype.itemsize for size in (step, 1, ld)]
-            sizes = [(n - 1) * stride for n, stride in zip((count, *shape), strides, strict=True)]
+        def view(name, address, shape, ld):
+            """A matrix, as (rows, columns)."""
+            strides = dtype.itemsize, ld * dtype.itemsize
+            sizes = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
             size = sum(sizes) + dtype.itemsize if min(shape) else 0
             memory = memory_at(address or 0, size, f"gemm: matrix {name}")
             start = (address or 0) - memory.ptr
-            if start % dtype.itemsize or step < 0:
-                raise KernelError(f"gemm: matrix {name} is not aligned, or has a negative stride")
+            if start % dtype.itemsize:
+                raise KernelError(f"gemm: matrix {name} is not aligned")
             needs.append((memory, Use(address, address + size, name == "C")))
             flat = memory.bytes[start : start + size].view(dtype)
-            return np.lib.stride_tricks.as_strided(flat, (count, *shape), strides)
+            return np.lib.stride_tricks.as_strided(flat, shape, strides)
 
-        left, right = view("A", a, of_a, lda, to_a), view("B", b, of_b, ldb, to_b)
-        out = view("C", c, (m, n), ldc, to_c)
+        left, right = view("A", a, of_a, lda), view("B", b, of_b, ldb)
+        out = view("C", c, (m, n), ldc)
         if any(np.shares_memory(out, other) for other in (left, right)):
             raise KernelError("gemm: the result shares memory with a factor")
         number, workspace = self._handles[handle]
@@ -119,16 +147,14 @@ class Library:
         if workspace:
             begin, size = workspace
             memory = memory_at(begin, size, "cuBLAS's work space")
-            needs.append((memory, Use(begin, begin + size, True)))
+            needs.append((memory, Use(begin, begin + size, False)))  # each product, by itself
         elif stream.capture is not None:
             stream.error = "cuBLAS without a work space of its own"
             raise KernelError("gemm during capture needs cublasSetWorkspace, after cublasSetStream")
-        left = left.swapaxes(1, 2) if trans_a else left
-        right = right.swapaxes(1, 2) if trans_b else right
+        left, right = left.T if trans_a else left, right.T if trans_b else right
 
         def run(stream):
             value = alpha * (left @ right)
             out[...] = value if beta == 0 else value + beta * out  # what is there may be NaN
 
-        submit(Work(run, "gemm", needs), stream)
-        return SUCCESS
+        return SUCCESS, run, needs, stream

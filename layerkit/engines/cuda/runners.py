@@ -136,6 +136,7 @@ class Dense(Activated):
         self.few, self.inputs = capacity <= FEW, layer.w.size // units
         slices = -(-capacity // SLICE)
         self.sums = self.zeros(slices if slices > 1 else 0, units)
+        self.places: dict[Any, Any] = {}  # of the matrices of products made together
         self.spans = -(-units // SPAN) if self.few else 1
         self.dx_sums = self.zeros(self.spans if self.spans > 1 else 0, capacity * self.inputs)
 
@@ -167,7 +168,7 @@ class Dense(Activated):
                 setting, x, *three(ws), *three(bs), *three(ys), **self.defines(width),
             )
             return
-        self.engine.backend.gemms([rows(x)] * len(layers), ws, ys)
+        self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
         self.launch(
             "dense", "bias_activation", self.blocks(len(layers) * ys[0].size), ys[0].size,
             len(layers), units, setting, *three(bs), *three(ys), **defines,
@@ -190,8 +191,8 @@ class Dense(Activated):
         trained = [(layer.w.diff, d) for layer, d in zip(layers, ds, strict=True)
                    if layer.w.trainable]
         if trained:
-            backend.gemms([rows(x).T] * len(trained), [d for _, d in trained],
-                          [dw for dw, _ in trained])
+            dws, before = [dw for dw, _ in trained], [d for _, d in trained]
+            backend.gemms([rows(x).T] * len(trained), before, dws, self.places)
         if dx is not None:
             for i, (layer, d) in enumerate(zip(layers, ds, strict=True)):
                 backend.gemm(d, layer.w.data.T, out=rows(dx), add=i > 0)
