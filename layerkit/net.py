@@ -28,28 +28,13 @@ from layerkit.errors import NetError, brief
 from layerkit.inference import Inference, Mirror
 from layerkit.layer import Layer, Run, Shape, checked_shape
 from layerkit.layers.input import Input
+from layerkit.memory import in_words
 from layerkit.names import Named, closest, quoted
-from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Seed, checks, in_words
+from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks
 from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-
-class Precision(Rule):
-    """A dtype that a net can have, by name or as NumPy has it."""
-
-    expected = "'float32' or 'float64'"
-
-    def accept(self, value: Any) -> str:
-        """Return the name; the order of bytes is this computer's."""
-        try:
-            name = np.dtype(value).name if value is not None else ""
-        except (TypeError, ValueError):
-            name = ""
-        if name not in ("float32", "float64"):
-            raise ValueError
-        return name
-
 
 COUNTED = 2**62  # passes, examples: the most that a state may say there have been
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does

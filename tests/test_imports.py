@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
-    ["layerkit.errors", "layerkit.display"],
+    ["layerkit.errors", "layerkit.display", "layerkit.memory"],
     ["layerkit.files", "layerkit.locks", "layerkit.names"],
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],

@@ -12,6 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
+from layerkit.memory import in_words
 from layerkit.names import Named
 from layerkit.net import QUIET, Net, Plan, serialised
 from layerkit.profile import Profile, profile
@@ -22,7 +23,6 @@ from layerkit.settings import (
     Whole,
     accept,
     checked,
-    in_words,
 )
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.solvers.recorded import CONSTANTS, CudaUpdate, Recorded
