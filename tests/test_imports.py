@@ -17,8 +17,12 @@ RANKS = [
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
+    ["layerkit.profile", "layerkit.wiring", "layerkit.contract", "layerkit.methods"],
     ["layerkit.inference", "layerkit.engines"],
+    [
+        "layerkit.building", "layerkit.feeding", "layerkit.finite", "layerkit.objective",
+        "layerkit.parameters", "layerkit.plan", "layerkit.states", "layerkit.summary",
+    ],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
@@ -43,9 +47,21 @@ SOURCES = {
 }
 
 
+def for_annotations(tree):
+    """ids of the nodes below `if TYPE_CHECKING:`, which never run."""
+    return {
+        id(node) for check in ast.walk(tree)
+        if isinstance(check, ast.If) and getattr(check.test, "id", None) == "TYPE_CHECKING"
+        for statement in check.body for node in ast.walk(statement)
+    }
+
+
 def imports_of(tree):
-    """(module, node) for each import statement of our own or other modules."""
+    """(module, node) for each import statement of our own or other modules that can run."""
+    never = for_annotations(tree)
     for node in ast.walk(tree):
+        if id(node) in never:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node

@@ -13,8 +13,10 @@ from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import Layer, overrides
 from layerkit.memory import in_words
+from layerkit.methods import QUIET, serialised
 from layerkit.names import Named
-from layerkit.net import QUIET, Net, Plan, serialised
+from layerkit.net import Net
+from layerkit.plan import Plan
 from layerkit.profile import Profile, profile
 from layerkit.settings import (
     Checked,
