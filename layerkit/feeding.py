@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 def feed(net: Net, inputs: Any) -> None:
-    """Put the values of Input layers in place, and with them the number of rows; see Net.feed."""
+    """Put the values of Input layers in place, and with them the number of rows.
+
+    Without inputs a pass has as many rows as the net's batch size; in phase "test" only as many as
+    the data layers have left in their epoch.
+
+    Raises:
+        NetError: a missing or unknown input, or an array that does not fit.
+    """
     names = net.input_names()
     if not isinstance(inputs, dict):
         raise NetError(f"feed: expected a dict of arrays by name, got {brief(inputs)}")
@@ -101,7 +108,12 @@ def check_diffs(net: Net, diffs: dict[str, Any]) -> dict[str, Array]:
 
 
 def examples(net: Net, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return arrays for blobs, which can be sliced, and how many rows each has; see Net.examples.
+    """Return arrays for blobs, which can be sliced, and how many rows each has.
+
+    Args:
+        net: the net.
+        what: the name of the function that they were given to.
+        given: what a caller gave, any number of rows for each blob.
 
     Raises:
         NetError: nothing, an unknown blob, an array that does not fit, or of other rows.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def non_finite_data(net: Net) -> str | None:
-    """Find the first such number in the data that came into the net; None if there is none."""
+    """Say where data that came into the net are not finite; None if they are."""
     for layer in [*net.inputs, *net.sources()]:
         for top in layer.tops:
             data = net.blobs[top].data
@@ -20,7 +20,7 @@ def non_finite_data(net: Net) -> str | None:
 
 
 def first_non_finite(net: Net) -> str | None:
-    """Find the first such number in parameters, blobs and diffs; None if there is none."""
+    """Name the first parameter, blob or diff that is not finite; None if all are."""
     isfinite = net.xp.isfinite
     for name, p in net.params.items():
         if not bool(isfinite(p.data).all()):

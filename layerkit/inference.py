@@ -113,7 +113,7 @@ class Inference:
 
 
 class Inferences:
-    """All that has been asked of a net: the calls for each question are found out once.
+    """The inferences of a net, each made up when it is first asked for.
 
     Args:
         net: the net.

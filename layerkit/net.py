@@ -55,7 +55,7 @@ class Net(Closed):
         params: "layer/parameter" -> Parameter.
         arena: the flat arrays behind the parameters.
         losses: name -> mean over the examples of each loss layer, unweighted, of the last pass.
-        metrics: the same for metric layers such as Accuracy.
+        metrics: name -> mean of each metric layer, such as Accuracy, of the last pass.
         reported: the layers that losses and metrics come from, losses first.
         inputs: the Input layers.
         regularisation: the L1 and L2 terms of the last pass.
@@ -224,11 +224,7 @@ class Net(Closed):
 
     @serialised
     def feed(self, inputs: dict[str, Any]) -> None:
-        """Put the values of Input layers in place, and with them the number of rows.
-
-        Without inputs a pass has as many rows as the net's batch size; in phase "test" only as many
-        as the data layers have left in their epoch.
-        """
+        """Put the values of Input layers in place, and with them the number of rows."""
         feeding.feed(self, inputs)
 
     def input_names(self) -> list[str]:
@@ -259,17 +255,7 @@ class Net(Closed):
         self.run_backward(self._plan, feeding.check_diffs(self, diffs))
 
     def plan(self, update: Any = None, at_once: bool = True) -> Plan:
-        """Plan the calls of a training step, in which layers do at once what they can; for solvers.
-
-        A loss whose top nothing else reads computes its diffs together with its value: what they
-        are multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all
-        trained, and none regularised, changes them without filling their diffs.  It does so when
-        the backward pass is over, and all gradients are known to be finite.
-
-        Args:
-            update: an engines.base.Update for layers that can update their parameters, or None.
-            at_once: False for the calls of `forward` and `backward`, each on its own.
-        """
+        """Plan the calls of a training step, for solvers; see layerkit.plan.make_plan."""
         return make_plan(self.wires, self.runners, update, at_once)
 
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
@@ -326,7 +312,7 @@ class Net(Closed):
         self._objective.add_regularisation()
 
     def program_key(self) -> tuple[Any, ...]:
-        """Return all but the plan that decides what calls of layers do: rows and settings."""
+        """Return what decides, with the plan, the calls of a pass: rows and layers' settings."""
         self.run.clock()
         return self._rows, *[settings() for settings in self._settings]
 
@@ -343,7 +329,7 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
-            given: arrays of any number of rows, the same for all; they pass in batches.
+            given: arrays of equally many rows, however many; they pass in batches.
 
         Returns:
             A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
@@ -354,15 +340,7 @@ class Net(Closed):
         return self._inferences.infer(outputs, sample, given)
 
     def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """Return arrays for blobs, which can be sliced, and how many rows all of them have.
-
-        Args:
-            what: the name of the function that they were given to.
-            given: what a caller gave, any number of rows for each blob.
-
-        Raises:
-            NetError: nothing, an unknown blob, an array that does not fit, or of other rows.
-        """
+        """Return arrays for blobs, and how many rows each has; see layerkit.feeding.examples."""
         return feeding.examples(self, what, given)
 
     @serialised
@@ -385,7 +363,7 @@ class Net(Closed):
 
     @serialised
     def state(self) -> dict[str, int]:
-        """Return all but the parameters that decides the next pass: seed, pass, data positions."""
+        """Return what decides the next pass, but for the parameters: seed, pass, data positions."""
         return states.get_state(self)
 
     @serialised

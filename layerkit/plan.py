@@ -39,7 +39,7 @@ class Backward(NamedTuple):
 
 @dataclass
 class Plan:
-    """The calls of a forward and a backward pass, in order; see Net.plan.
+    """The calls of a forward and a backward pass, in order.
 
     Attributes:
         losses: names of the layers whose backward pass is part of the forward pass.
@@ -83,12 +83,18 @@ class Plan:
 
 
 def make_plan(wires: Wires, runners: Mapping[str, Runner], update: Any, at_once: bool) -> Plan:
-    """Plan the calls of a step.
+    """Plan the calls of a training step, in which layers do at once what they can.
+
+    A loss whose top nothing else reads computes its diffs together with its value: what they are
+    multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all trained,
+    and none regularised, changes them without filling their diffs.  It does so when the backward
+    pass is over, and all gradients are known to be finite.
 
     Args:
         wires: the blobs of each layer.
-        runners: name of each layer -> what runs it.
-        update, at_once: see Net.plan.
+        runners: name of each layer -> the object that runs it.
+        update: an engines.base.Update for layers that can update their parameters, or None.
+        at_once: False for the calls of `Net.forward` and `Net.backward`, each on its own.
     """
     plan = Plan()
     backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in wires.backward}

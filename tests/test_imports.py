@@ -1,6 +1,7 @@
 """Imports run one way: from what is built upon to what is built, and never back."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,16 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
         ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
     ]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_module_takes_what_is_private_to_a_net(module):
+    found = [
+        node.attr for node in ast.walk(SOURCES[module])
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)
+        and "net" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
+    ]
+    assert not found
 
 
 @pytest.mark.parametrize("module", SOURCES)

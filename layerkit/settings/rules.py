@@ -16,7 +16,7 @@ LARGEST = 2**31 - 1  # of a whole number, unless a rule says otherwise; its prod
 
 
 class Rule:
-    """Which values a setting accepts.
+    """The values that a setting accepts.
 
     Attributes:
         expected: the values in words, as in "units must be <expected>".
@@ -200,7 +200,7 @@ class Precision(Rule):
 
 
 class FilePath(Rule):
-    """Where a file is: text, bytes or a path object, not empty, without NUL."""
+    """The path of a file: text, bytes or a path object, not empty, without NUL."""
 
     expected = "the path of a file: text, bytes or a path object, not empty, without NUL"
 
