@@ -190,7 +190,7 @@ class _Check:
         """Its derivatives, into diffs of which nothing may remain."""
         for p in self.net.params.values():
             p.diff.fill(np.nan)
-        for _, bottoms, tops, _ in self.net._backward:
+        for _, bottoms, tops, _ in self.net.wires.backward:
             for blob in (*bottoms, *tops):
                 if blob.diff is not None:
                     blob.diff.fill(np.nan)

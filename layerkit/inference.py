@@ -7,29 +7,32 @@ finds what the forward pass before it has left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.errors import NetError
+from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.names import closest
+
+if TYPE_CHECKING:
+    from layerkit.net import Net
 
 
 class Mirror:
     """The second set of blobs and buffers of a net, in which it infers; made as it is needed."""
 
-    def __init__(self, net: Any):
+    def __init__(self, net: Net):
         self.net = net
         self.blobs: dict[str, Blob] = {}
         self._memory: dict[int, Array] = {}
 
     def blob(self, name: str) -> Blob:
-        """The blob that stands for the net's blob of this name."""
+        """Return the blob that stands for the net's blob of this name, made when needed."""
         net = self.net
         if name not in self.blobs:
             self.blobs[name] = Blob.allocate(
@@ -53,6 +56,7 @@ class Inference:
 
     Args:
         net: the net.
+        mirror: its second set of blobs.
         outputs: names of the blobs that are wanted.
         given: names of those that are given.
 
@@ -60,7 +64,7 @@ class Inference:
         NetError: an unknown blob, or one that is needed and not given.
     """
 
-    def __init__(self, net: Any, mirror: Mirror, outputs: Sequence[str], given: Iterable[str]):
+    def __init__(self, net: Net, mirror: Mirror, outputs: Sequence[str], given: Iterable[str]):
         self.net, self.mirror = net, mirror
         self.outputs, self.given = list(outputs), list(given)
         for name in (*self.outputs, *self.given):
@@ -77,7 +81,7 @@ class Inference:
         self.checked = False
 
     def run(self, rows: int, arrays: dict[str, Any], sample: bool) -> list[np.ndarray]:
-        """Run all layers on `rows` rows of the given blobs; returns the outputs' values."""
+        """Run all layers on `rows` rows of the given blobs; return the outputs' values."""
         net, layers = self.net, [layer for layer, _, _ in self.calls]
         for blob in self.blobs:
             blob.resize(rows)
@@ -108,8 +112,47 @@ class Inference:
         return [net.backend.to_host(self.mirror.blob(name).data) for name in self.outputs]
 
 
+class Inferences:
+    """The inferences of a net, each made up when it is first asked for.
+
+    Args:
+        net: the net.
+    """
+
+    def __init__(self, net: Net):
+        self.net = net
+        self._mirror = Mirror(net)
+        self._found: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
+
+    def infer(self, outputs: str | Sequence[str], sample: bool, given: dict[str, Any]) -> Any:
+        """Return the values of some blobs given those of others; see Net.infer."""
+        net = self.net
+        if not isinstance(sample, bool | np.bool_):
+            raise NetError(
+                f"infer: sample= must be True or False, got {brief(sample)}; a blob of that name "
+                "cannot be given"
+            )
+        names = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise NetError(
+                f"infer: expected the name of a blob, or a list of names, got {brief(names)}"
+            )
+        key = (tuple(names), tuple(sorted(given)))
+        if key not in self._found:
+            self._found[key] = Inference(net, self._mirror, names, given)
+        arrays, total = net.examples("infer", given)
+        collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
+        for start in range(0, total, net.run.batch_size):
+            stop = min(start + net.run.batch_size, total)
+            batch = {name: array[start:stop] for name, array in arrays.items()}
+            values = self._found[key].run(stop - start, batch, bool(sample))
+            for whole, part in zip(collected, values, strict=True):
+                whole[start:stop] = part
+        return collected[0] if isinstance(outputs, str) else collected
+
+
 def _needed(layers: list[Layer], outputs: list[str], known: set[str]) -> list[Layer]:
-    """The layers that make the outputs from what is known, in the order in which they run."""
+    """Find the layers that make the outputs from what is known, in the order in which they run."""
     needed, found = set(outputs), []
     for layer in reversed(layers):
         wanted = [t for t in layer.tops if t in needed and t not in known]

@@ -16,6 +16,7 @@ from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import ContractError, NetError, brief
+from layerkit.memory import in_words, memory
 from layerkit.names import Named
 from layerkit.settings import (
     Checked,
@@ -29,8 +30,6 @@ from layerkit.settings import (
     Whole,
     accept,
     checked,
-    in_words,
-    memory,
 )
 
 Shape = tuple[int, ...]

@@ -1,23 +1,31 @@
-"""Wiring: in which order layers run, and which of them need gradients, from blob names alone."""
+"""Wiring: the order of layers, and the blobs that each reads and writes, from names alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from layerkit.backends.base import Array
+from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import closest
 
 
-def sort_layers(layers: list[Layer]) -> list[Layer]:
-    """The layers in an order in which every blob is made before it is read.
+def checked_layers(layers: Any) -> list[Layer]:
+    """Make a list of the layers that a net is to be made from.
 
-    Layers keep the order of the list as far as that allows.
+    Raises:
+        NetError: no list, or something in it is no layer, not made in full, or in a net already.
     """
+    if isinstance(layers, Layer | str) or not isinstance(layers, Iterable):
+        raise NetError(
+            f"a net is made from a list of layers, got {brief(layers)}; put it in a list"
+        )
+    layers = list(layers)
     if not layers:
         raise NetError("the list of layers is empty")
-    producers: dict[str, Layer] = {}
-    names: set[str] = set()
     for layer in layers:
         if not isinstance(layer, Layer):
             raise NetError(f"the list of layers holds {brief(layer)}, which is not a Layer")
@@ -26,6 +34,22 @@ def sort_layers(layers: list[Layer]) -> list[Layer]:
                 f"a layer of class {type(layer).__name__} has not called "
                 "super().__init__(name, bottoms)"
             )
+        if "run" in vars(layer):
+            layer.fail(
+                "belongs to a net already; make another from the list of layers that it was made "
+                "from, or from net.descriptions"
+            )
+    return layers
+
+
+def sort_layers(layers: list[Layer]) -> list[Layer]:
+    """Return the layers in an order in which every blob is made before it is read.
+
+    Layers keep the order of the list as far as that allows.
+    """
+    producers: dict[str, Layer] = {}
+    names: set[str] = set()
+    for layer in layers:
         if layer.name in names:
             raise NetError(f"two layers are called {layer.name!r}; give each its own name")
         names.add(layer.name)
@@ -54,7 +78,7 @@ def sort_layers(layers: list[Layer]) -> list[Layer]:
 
 
 def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
-    """Says which layers feed each other in a circle, by walking upstream until one repeats."""
+    """Say which layers feed each other in a circle, by walking upstream until one repeats."""
     path = [waiting[0]]
     while True:
         upstream = next(producers[b] for b in path[-1].bottoms if producers[b] in waiting)
@@ -67,7 +91,7 @@ def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
 
 
 def needing_gradients(layers: list[Layer], gradients: str) -> list[Layer]:
-    """The layers that take part in the backward pass, in the order of `layers`.
+    """Return the layers that take part in the backward pass, in the order of `layers`.
 
     A layer does if something trainable lies in it or before it, and a loss behind it; see the
     argument `gradients` of Net.
@@ -96,10 +120,90 @@ def needing_gradients(layers: list[Layer], gradients: str) -> list[Layer]:
 
 
 def readers_of(active: list[Layer], blobs: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
-    """blob -> (layer, number of the bottom) of every active layer that has a gradient for it."""
+    """Map each blob to (layer, bottom number) of the active layers with a gradient for it."""
     readers: dict[str, list[tuple[str, int]]] = {name: [] for name in blobs}
     for layer in active:
         for i, bottom in enumerate(layer.bottoms):
             if bottom in readers and layer.differentiable(i):
                 readers[bottom].append((layer.name, i))
     return readers
+
+
+class ForwardWires(NamedTuple):
+    """The blobs of a layer in the forward pass."""
+
+    layer: Layer
+    bottoms: list[Blob]
+    tops: list[Blob]
+
+
+class BackwardWires(NamedTuple):
+    """The blobs of a layer in the backward pass; `gathers` are tops with diffs to be added up."""
+
+    layer: Layer
+    bottoms: list[Blob]
+    tops: list[Blob]
+    gathers: list[tuple[Blob, list[Blob]]]
+
+
+@dataclass
+class Wires:
+    """The blobs that the layers of a net read and write, in the order in which they run.
+
+    Attributes:
+        forward, backward: by layer; in the backward pass a bottom is the blob itself, or a branch
+            of it where other layers read it too, or where this one must not write its diff.
+        branches: the blobs that only the backward pass knows.
+        idle: parameters whose diffs no layer fills.
+    """
+
+    forward: list[ForwardWires] = field(default_factory=list)
+    backward: list[BackwardWires] = field(default_factory=list)
+    branches: list[Blob] = field(default_factory=list)
+    idle: list[Parameter] = field(default_factory=list)
+
+
+def connect(
+    layers: list[Layer], blobs: Mapping[str, Blob], gradients: str,
+    zeros: Callable[[Blob], Array],
+) -> Wires:
+    """Decide which blobs get a diff, give it to them, and connect them to the layers.
+
+    Args:
+        layers: in the order in which they run.
+        blobs: name -> Blob, all of a whole batch.
+        gradients: see Net.
+        zeros: makes a diff for a blob.
+    """
+    wires = Wires()
+    for layer in layers:
+        bottoms, tops = [blobs[b] for b in layer.bottoms], [blobs[t] for t in layer.tops]
+        wires.forward.append(ForwardWires(layer, bottoms, tops))
+    active = needing_gradients(layers, gradients)
+    wires.idle = [p for x in layers if x not in active for p in x.parameters.values()]
+    with_diff = {top for layer in active for top in layer.tops}
+    for name, blob in blobs.items():
+        blob.set_diff(zeros(blob) if name in with_diff else None)
+    views: dict[tuple[str, int], Blob] = {}
+    branches: dict[str, list[Blob]] = {}
+    for name, places in readers_of(active, with_diff).items():
+        blob = blobs[name]
+        if len(places) == 1:
+            views[places[0]] = blob  # the only reader writes the blob's own diff
+        else:
+            # Added up by name: the list's order must not decide how the sum is rounded.
+            places = sorted(places)
+            branches[name] = [blob.branch(zeros(blob)) for _ in places]
+            views.update(zip(places, branches[name], strict=True))
+            wires.branches += branches[name]
+    for layer in reversed(active):
+        bottoms = []
+        for i, name in enumerate(layer.bottoms):
+            if (layer.name, i) not in views:  # its diff must not be written
+                views[layer.name, i] = blobs[name].branch(None)
+                wires.branches.append(views[layer.name, i])
+            bottoms.append(views[layer.name, i])
+        tops = [blobs[t] for t in layer.tops]
+        gathers = [(t, branches[t.name]) for t in tops if t.name in branches]
+        wires.backward.append(BackwardWires(layer, bottoms, tops, gathers))
+    return wires

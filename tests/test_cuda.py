@@ -434,7 +434,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
         original(bottoms, tops)
 
     setattr(runner, call, interrupted)
-    net._plan_backward()
+    net.rewire()
     with pytest.raises(KeyboardInterrupt):
         solver.steps(9)
     assert solver.iteration == after

@@ -12,14 +12,15 @@ import pytest
 
 from layerkit import hdf5
 from layerkit.errors import DataError
+from layerkit.hdf5.draft import PAGE, Draft
 
 
 def test_a_draft_is_a_file(rng):
-    draft, real = hdf5._Draft(), io.BytesIO()
+    draft, real = Draft(), io.BytesIO()
     for _ in range(300):
-        place = int(rng.integers(0, 5 * hdf5.PAGE))
+        place = int(rng.integers(0, 5 * PAGE))
         assert draft.seek(place) == real.seek(place)
-        length = int(rng.choice([0, 1, 100, hdf5.PAGE, 2 * hdf5.PAGE + 3]))
+        length = int(rng.choice([0, 1, 100, PAGE, 2 * PAGE + 3]))
         if rng.random() < 0.6:
             data = rng.bytes(length)
             assert draft.write(data) == real.write(data)

@@ -1,6 +1,7 @@
 """Imports run one way: from what is built upon to what is built, and never back."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
-    ["layerkit.errors", "layerkit.display"],
-    ["layerkit.files", "layerkit.locks", "layerkit.names", "layerkit.uninterrupted"],
+    ["layerkit.errors", "layerkit.display", "layerkit.memory", "layerkit.uninterrupted"],
+    ["layerkit.files", "layerkit.locks", "layerkit.names"],
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile", "layerkit.wiring", "layerkit.contract"],
+    ["layerkit.profile", "layerkit.wiring", "layerkit.contract", "layerkit.methods"],
     ["layerkit.inference", "layerkit.engines"],
+    [
+        "layerkit.building", "layerkit.feeding", "layerkit.finite", "layerkit.objective",
+        "layerkit.parameters", "layerkit.plan", "layerkit.states", "layerkit.summary",
+    ],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
@@ -43,9 +48,21 @@ SOURCES = {
 }
 
 
+def for_annotations(tree):
+    """ids of the nodes below `if TYPE_CHECKING:`, which never run."""
+    return {
+        id(node) for check in ast.walk(tree)
+        if isinstance(check, ast.If) and getattr(check.test, "id", None) == "TYPE_CHECKING"
+        for statement in check.body for node in ast.walk(statement)
+    }
+
+
 def imports_of(tree):
-    """(module, node) for each import statement of our own or other modules."""
+    """(module, node) for each import statement of our own or other modules that can run."""
+    never = for_annotations(tree)
     for node in ast.walk(tree):
+        if id(node) in never:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node
@@ -142,6 +159,16 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
         ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
     ]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_module_takes_what_is_private_to_a_net(module):
+    found = [
+        node.attr for node in ast.walk(SOURCES[module])
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)
+        and "net" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
+    ]
+    assert not found
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -120,7 +120,7 @@ def test_no_layer_loses_what_it_keeps_for_its_backward_pass(case, rng):
     """A backward pass after inference on other rows gives the diffs of the forward pass before."""
     arrays = case.draw(rng, 3)
     nets = [case.net(np.random.default_rng(1), arrays) for _ in range(2)]
-    inputs = {b: arrays[b] for b in arrays if any(x.tops == [b] for x in nets[0]._inputs)}
+    inputs = {b: arrays[b] for b in arrays if any(x.tops == [b] for x in nets[0].inputs)}
     other = {name: array[[2, 0]] for name, array in inputs.items()}
     for net in nets:
         net.forward(**inputs)

@@ -13,6 +13,7 @@ from layerkit import initializers, rates, settings
 from layerkit import layers as L
 from layerkit.errors import DataError, LayerkitError, NetError
 from layerkit.galaxy.inference import Free
+from layerkit.memory import in_words
 
 NAN, INF = math.nan, math.inf
 NO_NUMBERS = [NAN, INF, -INF, True, np.True_, "1", [1.0], 1j, np.array([1.0, 2.0]), 10**400, object]
@@ -467,10 +468,10 @@ def test_nets_that_no_computer_can_hold(layers, batch, culprit):
 
 
 def test_memory_in_words():
-    assert settings.in_words(1000) == "1,000 bytes"
-    assert settings.in_words(1536) == "1.5 KiB"
-    assert settings.in_words(40 * 2**30) == "40 GiB"
-    assert settings.in_words(2**71) == "2,097,152 PiB"
+    assert in_words(1000) == "1,000 bytes"
+    assert in_words(1536) == "1.5 KiB"
+    assert in_words(40 * 2**30) == "40 GiB"
+    assert in_words(2**71) == "2,097,152 PiB"
 
 
 # Names.

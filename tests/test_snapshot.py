@@ -367,7 +367,7 @@ def test_training_goes_on_in_another_process(tmp_path, images):
 
 SAVE_AND_HANG = """
 import os, sys, time, layerkit as lk
-from layerkit import hdf5
+from layerkit.hdf5.draft import Draft
 sys.path.insert(0, {tests!r})
 from test_snapshot import autoencoder, from_input, make
 
@@ -380,7 +380,7 @@ def half_and_hang(self, start, stop):
     hang()
 
 if {where!r} == "write":
-    hdf5._Draft.content = half_and_hang
+    Draft.content = half_and_hang
 else:
     setattr(os, {where!r}, hang)
 net, solver = make(autoencoder(from_input()), seed=6)

@@ -21,8 +21,9 @@ from layerkit.layers import (
     Slice,
 )
 from layerkit.layers.reconstruction import Reconstruction
+from layerkit.memory import in_words, memory
 from layerkit.net import Net
-from layerkit.settings import Closed, Whole, accept, in_words, memory
+from layerkit.settings import Closed, Whole, accept
 
 FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
 

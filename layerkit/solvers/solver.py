@@ -11,18 +11,13 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import overrides
+from layerkit.memory import in_words
+from layerkit.methods import QUIET, serialised
 from layerkit.names import Named
-from layerkit.net import QUIET, Net, Plan, serialised
+from layerkit.net import Net
+from layerkit.plan import Plan
 from layerkit.profile import Profile, profile
-from layerkit.settings import (
-    Checked,
-    Flag,
-    Positive,
-    Whole,
-    accept,
-    checked,
-    in_words,
-)
+from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
 from layerkit.solvers.rates import Rate, RatePolicy, at
 from layerkit.uninterrupted import Uninterrupted
 

@@ -1,43 +1,27 @@
-"""HDF5 from anybody: written so that damage shows, and read so that a file can do no harm.
-
-HDF5 believes its files.  A damaged one makes it crash, loop for ever, or return other numbers; a
-hostile one makes it read other files, or fill the memory with what the file only claims to hold.
-So what layerkit writes is *sealed*: behind the HDF5 data, where HDF5 does not look, stands their
-SHA-256, which is compared before HDF5 sees a byte.  And whatever is read, sealed or not, goes
-through a `Reader`, which looks at the kind, shape, size and storage of a thing before it reads it.
-"""
+"""Reader: looks at the kind, shape, size and storage of a thing in a file before it reads it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import io
 import json
 import math
 import mmap
 import os
 import reprlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from layerkit.errors import LayerkitError, brief
-from layerkit.files import Errors, open_regular, path_of, write_atomically
+from layerkit.files import Errors, open_regular, path_of
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py
 
-HEADER = 512  # bytes in front of the HDF5 data, where HDF5 does not look either
-CHECKSUM = hashlib.sha256().digest_size
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL\1"
-PAGE = 1 << 16
-BLOCK = 1 << 22  # bytes read from a file at once
 
 # Numbers of the filters that come with HDF5 or h5py: gzip, shuffle, fletcher32, szip, nbit,
 # scaleoffset, lzf.  Others are code from elsewhere.
@@ -50,237 +34,6 @@ TROUBLE = (
     OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError,
     ArithmeticError, MemoryError, NotImplementedError, AssertionError,
 )  # fmt: skip
-
-
-# Writing.
-
-
-class Rows:
-    """Rows of a big data set that wait in a file without a name, and so take no memory.
-
-    Args:
-        folder: where the file is; it needs as much room as the data set.
-        shape: shape of a row.
-        dtype: what a row holds.
-    """
-
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str):
-        self.file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self.count = 0
-        self.offset = 0
-
-    def __enter__(self) -> Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk has been told of; nobody wants the rest
-            self.file.close()
-
-    def append(self, row: np.ndarray) -> None:
-        """Add a row."""
-        if row.shape != self.shape:
-            raise ValueError(f"expected a row of shape {self.shape}, got {row.shape}")
-        self.file.write(np.ascontiguousarray(row, self.dtype).data.cast("B"))
-        self.count += 1
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows together."""
-        return self.count * math.prod(self.shape) * self.dtype.itemsize
-
-    def reserve(self, file: h5py.File, name: str) -> None:
-        """Make a data set of as many rows, and leave the place of its numbers open."""
-        from h5py import h5d, h5p, h5s, h5t
-
-        plan = h5p.create(h5p.DATASET_CREATE)
-        plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
-        plan.set_fill_time(h5d.FILL_TIME_NEVER)
-        plan.set_obj_track_times(False)  # equal sets are equal files
-        space = h5s.create_simple((self.count, *self.shape))
-        made = h5d.create(file.id, name.encode(), h5t.py_create(self.dtype), space, dcpl=plan)
-        self.offset = made.get_offset()
-
-    def content(self) -> Iterator[bytes]:
-        """Yield all that was added, from the beginning."""
-        self.file.seek(0)
-        while block := self.file.read(BLOCK):
-            yield block
-
-
-def write_sealed(
-    path: str | os.PathLike[str], kind: str, fill: Callable[[h5py.File], object],
-    rows: Rows | None = None,
-) -> None:
-    """Write an HDF5 file, with its checksum, in one move.
-
-    HDF5 writes into memory only, as it crashes where it cannot finish a file, on a full disk say.
-
-    Args:
-        path: the file, replaced if it is there.
-        kind: what it is, in a few words; it stands at the beginning of the file.
-        fill: makes everything in the file.
-        rows: the numbers of a data set that `fill` reserved, or none.
-
-    Raises:
-        OSError: the file cannot be written; what was there is as it was.
-    """
-    import h5py
-
-    draft = _Draft()
-    # The format of HDF5 1.10, unlike older ones, has checksums in all its own structures.
-    with h5py.File(draft, "w", libver=("v110", "v110"), userblock_size=HEADER) as file:
-        fill(file)
-    draft.seek(0)
-    draft.write(_header(kind))
-
-    def content() -> Iterator[bytes | bytearray]:
-        if rows is None or not rows.nbytes:
-            yield from draft.content(0, draft.length)
-        else:
-            yield from draft.content(0, rows.offset)
-            yield from rows.content()
-            yield from draft.content(rows.offset + rows.nbytes, draft.length)
-
-    def write(temporary: Path) -> None:
-        checksum = hashlib.sha256()
-        with open(temporary, "xb") as target:
-            for piece in content():
-                checksum.update(piece)
-                target.write(piece)
-            target.write(checksum.digest())
-
-    write_atomically(path, write)
-
-
-def attribute(file: h5py.File, name: str, value: str | int) -> None:
-    """Set an attribute to a number or a text; `Reader.text` and `Reader.integer` read it."""
-    # Texts of fixed length, as those of any length lie in a heap that has no checksum.
-    if isinstance(value, str):
-        file.attrs[name] = np.bytes_(value.encode(errors="backslashreplace"))
-    else:
-        file.attrs[name] = value
-
-
-class _Draft(io.RawIOBase):
-    """A file in memory that has pages only where something was written, and zeros elsewhere."""
-
-    def __init__(self) -> None:
-        self.pages: dict[int, bytearray] = {}
-        self.place = 0
-        self.length = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.length}[whence]
-        self.place = start + offset
-        return self.place
-
-    def tell(self) -> int:
-        return self.place
-
-    def truncate(self, size: int | None = None) -> int:
-        self.length = self.place if size is None else size
-        return self.length
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            number, inside = divmod(self.place, PAGE)
-            piece = view[done : done + PAGE - inside]
-            page = self.pages.setdefault(number, bytearray(PAGE))
-            page[inside : inside + len(piece)] = piece
-            done += len(piece)
-            self.place += len(piece)
-        if done:
-            self.length = max(self.length, self.place)
-        return done
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target).cast("B")
-        stop = min(self.place + len(view), max(self.length, self.place))
-        done = 0
-        for piece in self.content(self.place, stop):
-            view[done : done + len(piece)] = piece
-            done += len(piece)
-        self.place += done
-        return done
-
-    def content(self, start: int, stop: int) -> Iterator[bytes | bytearray]:
-        """Yield the bytes from `start` to `stop`, in pieces."""
-        while start < stop:
-            number, inside = divmod(start, PAGE)
-            end = min(inside + stop - start, PAGE)
-            yield self.pages.get(number, bytes(PAGE))[inside:end]
-            start += end - inside
-
-
-def _header(kind: str) -> bytes:
-    return f"{kind}\n".encode().ljust(HEADER, b"\0")
-
-
-def plain(value: Any, where: str, error: Errors) -> Any:
-    """Return a copy of `value` that JSON can hold and give back.
-
-    NumPy's numbers become Python's, arrays and tuples become lists, and paths strings.  Floats may
-    be infinite or NaN.
-
-    Args:
-        where: what `value` is called in the message.
-        error: makes the error that is raised.
-
-    Raises:
-        error: something else is in it, a dict whose keys are not strings, say, or it holds itself.
-    """
-    try:
-        return _plain(value, where, error)
-    except RecursionError:
-        raise error(f"{where} is nested too deeply, or holds itself") from None
-
-
-def _plain(value: Any, where: str, error: Errors) -> Any:
-    if value is None or isinstance(value, bool | np.bool_):
-        return value if value is None else bool(value)
-    if isinstance(value, str):
-        return str.__str__(value)  # of an Enum, too, its value
-    if isinstance(value, Integral):
-        try:
-            str(int(value))  # Python bounds the digits of what it writes
-        except ValueError as trouble:
-            raise error(f"{where} is a whole number of too many digits") from trouble
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
-        if isinstance(value, np.ma.MaskedArray):
-            raise error(f"{where} is a masked array, whose mask would be lost; fill it first")
-        return _plain(value.tolist(), where, error)
-    if isinstance(value, list | tuple):
-        return [_plain(each, f"{where}[{i}]", error) for i, each in enumerate(value)]
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise error(f"{where} has the key {brief(key)}; keys must be strings")
-        return {str(k): _plain(v, f"{where}[{k!r}]", error) for k, v in value.items()}
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    raise error(
-        f"{where} is of type {type(value).__name__}; only numbers, strings, None, and lists, arrays"
-        " and dicts of these can be stored"
-    )
-
-
-# Reading.
 
 
 class Reader:
@@ -534,49 +287,6 @@ class Reader:
         return value
 
 
-@contextlib.contextmanager
-def open_sealed(
-    path: str | os.PathLike[str], kind: str, what: str, error: Errors, hint: str = "",
-    unmarked: bool = False,
-) -> Iterator[Reader]:
-    """Open a file that `write_sealed` wrote, once its checksum has been found right.
-
-    Args:
-        path: the file.
-        kind: as it was given to `write_sealed`.
-        what: what messages call such a file, such as "a snapshot".
-        error: makes the errors that are raised.
-        hint: ends each message: what to do about it.
-        unmarked: whether one that does not begin with its kind may do, as older versions wrote.
-
-    Raises:
-        error: the file is missing, no regular file, of another kind, truncated or damaged.
-    """
-    path = path_of(path, error)
-    try:
-        handle = open_regular(path)
-    except FileNotFoundError as missing:
-        raise error(f"no {what.split(' ', 1)[1]} at {path}") from missing
-    except OSError as trouble:
-        raise error(f"cannot read {path}: {trouble.strerror}") from trouble
-    with handle:
-        try:
-            size = os.fstat(handle.fileno()).st_size
-            head = handle.read(HEADER)
-            marked = head == _header(kind)
-            if not marked and not (unmarked and head.startswith(SIGNATURE)):
-                raise error(f"{path} is not {what}, or a truncated one{hint}")
-            if not _checksum_holds(handle, size - CHECKSUM):
-                maybe = "" if marked else f"not {what}, or "
-                raise error(f"{path} is {maybe}truncated or damaged{hint}")
-        except OSError as trouble:
-            raise error(f"cannot read {path}: {trouble.strerror}") from trouble
-        # HDF5 reads through this handle: the file that was checked, whatever its name means now.
-        file = _hdf5(handle, path, error)
-        with Reader(file, str(path), error, size - CHECKSUM, handle, hint) as reader:
-            yield reader
-
-
 def open_unsealed(path: str | os.PathLike[str], error: Errors) -> Reader:
     """Open an HDF5 file of whatever origin; the reader closes it at the end of a `with` block.
 
@@ -589,10 +299,15 @@ def open_unsealed(path: str | os.PathLike[str], error: Errors) -> Reader:
             size = os.fstat(handle.fileno()).st_size
     except OSError as trouble:
         raise error(f"cannot open {path}: {trouble.strerror}") from trouble
-    return Reader(_hdf5(path, path, error), str(path), error, size, path)
+    return Reader(open_hdf5(path, path, error), str(path), error, size, path)
 
 
-def _hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
+def open_hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
+    """Open a path, or a handle that is open, with h5py; `path` is for messages.
+
+    Raises:
+        error: it is not HDF5, or open for writing elsewhere.
+    """
     import h5py
 
     try:
@@ -604,28 +319,6 @@ def _hdf5(source: Any, path: Path, error: Errors) -> h5py.File:
                 f"cannot open {path}: another program has it open for writing; close it there"
             ) from trouble
         raise error(f"cannot open {path} as HDF5 ({_line(trouble)})") from trouble
-
-
-def is_sealed(path: Path, kind: str) -> bool:
-    """Say whether a file claims to be of this kind, damaged or not."""
-    try:
-        with open_regular(path) as handle:
-            return handle.read(HEADER) == _header(kind)
-    except (OSError, ValueError):  # ValueError: a null byte in the name
-        return False
-
-
-def _checksum_holds(handle: BinaryIO, length: int) -> bool:
-    """Compare `length` bytes from the beginning with the checksum that follows them."""
-    checksum = hashlib.sha256()
-    handle.seek(0)
-    while length > 0:
-        block = handle.read(min(BLOCK, length))
-        if not block:
-            return False
-        checksum.update(block)
-        length -= len(block)
-    return length == 0 and handle.read() == checksum.digest()
 
 
 def _heap_ends(content: mmap.mmap, start: int) -> bool:

@@ -1,0 +1,73 @@
+"""Building: layers learn their shapes one after the other, before memory is made for a net."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from layerkit.errors import brief
+from layerkit.layer import Layer, Run, Shape, checked_shape
+from layerkit.memory import in_words
+
+DRAWING = 64  # bytes for each number that an initialiser draws, while it does
+
+
+def set_up(layers: Iterable[Layer]) -> dict[str, Shape]:
+    """Set every layer up in order; return the shape of every blob."""
+    shapes: dict[str, Shape] = {}
+    for layer in layers:
+        try:
+            given = layer.setup([shapes[b] for b in layer.bottoms])
+        except (MemoryError, OverflowError, ValueError) as error:
+            if isinstance(error, ValueError) and "dimension exceeded" not in str(error):
+                raise  # not NumPy's word for arrays beyond all bounds
+            layer.fail(f"its work space is too large for this computer ({error})")
+        layer.declaring = False
+        layer.close()
+        try:
+            if not isinstance(given, tuple | list):
+                raise ValueError
+            tops = [checked_shape(shape) for shape in given]
+        except ValueError:
+            layer.fail(
+                "setup must return a list of shapes, one for each top, without the batch axis "
+                f"and of sizes below 2^31, such as [(3,)], got {brief(given)}"
+            )
+        if len(tops) != len(layer.tops):
+            layer.fail(f"has {len(tops)} tops, but tops= names {len(layer.tops)}: {layer.tops}")
+        if (layer.is_loss or layer.is_metric) and tops != [()]:
+            layer.fail(f"must have one top of one value per example, got shapes {tops}")
+        shapes.update(zip(layer.tops, tops, strict=True))
+    return shapes
+
+
+def check_memory(
+    layers: Iterable[Layer], shapes: dict[str, Shape], run: Run, gradients: bool, shared: bool
+) -> None:
+    """Fail where parameters and blobs cannot be held, before any of them is made.
+
+    Args:
+        layers: of the net, set up.
+        shapes: name of each blob -> its shape.
+        run: of the net.
+        gradients: whether blobs and parameters may have diffs.
+        shared: whether the parameters are another net's.
+    """
+    layers = list(layers)
+    rows, size = run.batch_size, run.dtype.itemsize * (1 + gradients)
+    needs = {
+        layer: size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
+        + sum(p.size for p in layer.parameters.values()) * (0 if shared else size)
+        for layer in layers
+    }
+    need, free = sum(needs.values()), run.memory()
+    if run.backend.name == "numpy" and not shared:
+        sizes = (p.size for layer in layers for p in layer.parameters.values())
+        need += DRAWING * max(sizes, default=0)
+    if need > free:
+        largest = max(needs, key=lambda layer: needs[layer])
+        largest.fail(
+            f"its parameters and tops would take {in_words(needs[largest])} for a batch of "
+            f"{rows}; to be made the net needs {in_words(need)} in all, and {in_words(free)} are "
+            "free"
+        )

@@ -1,0 +1,127 @@
+"""Parameters of a net: gathered from its layers, given memory and values, found by pattern."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerkit.arrays import narrowed, numbers
+from layerkit.backends import philox
+from layerkit.blob import Arena, Parameter
+from layerkit.errors import NetError, brief
+from layerkit.layer import Layer, Run, Shape
+from layerkit.names import quoted
+
+if TYPE_CHECKING:
+    from layerkit.net import Net
+
+SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
+
+
+def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
+    """Return all parameters by name, each of one layer only, which declared it."""
+    layers = list(layers)
+    found: dict[str, Parameter] = {}
+    owners: dict[str, Layer] = {}
+    for layer in layers:
+        for p in layer.parameters.values():
+            if p.name in found:
+                own = found[p.name] is p
+                layer.fail(
+                    f"its parameter {p.name!r} is one of layer {owners[p.name].name!r} too; "
+                    + (SHARING if own else "rename one of the layers")
+                )
+            found[p.name], owners[p.name] = p, layer
+    for layer in layers:
+        for p in _held(layer):
+            if p not in layer.parameters.values():
+                layer.fail(f"holds parameter {p.name!r}, which it has not declared; {SHARING}")
+    return found
+
+
+def _held(layer: Layer) -> list[Parameter]:
+    """List the parameters among a layer's attributes, or in lists and dictionaries there."""
+    found = []
+    for name, value in vars(layer).items():
+        if name != "parameters":
+            inside = value.values() if isinstance(value, dict) else value
+            values = inside if isinstance(value, list | tuple | dict) else [value]
+            found += [p for p in values if isinstance(p, Parameter)]
+    return found
+
+
+def place(parameters: list[Parameter], run: Run, gradients: bool, share: Net | None) -> Arena:
+    """Give the parameters of a net their memory and values.
+
+    Args:
+        parameters: of all layers, in order.
+        run: of the net.
+        gradients: whether there are diffs.
+        share: another net that has them already, or None.
+    """
+    if share is None:
+        return _initialised(parameters, run, gradients)
+    return _shared(parameters, run, gradients, share)
+
+
+def _initialised(parameters: list[Parameter], run: Run, gradients: bool) -> Arena:
+    """Make an arena, and let the initialisers draw the parameters."""
+    arena = Arena(parameters, run.backend, run.dtype, gradients)
+    for p in parameters:
+
+        def normal(shape: Shape, name: str = p.name) -> np.ndarray:
+            return philox.normal(np, shape, run.seed, run.stream_of(name), 0)
+
+        what = f"parameter {p.name!r}: what its initialiser draws"
+        values = narrowed(numbers(p.init.draw(p.shape, normal), what), run.dtype, what)
+        if values.shape != p.shape:
+            raise NetError(f"{what} must have shape {p.shape}, got {values.shape}")
+        if not np.isfinite(values).all():
+            raise NetError(f"{what} must be finite numbers, also in {run.dtype}")
+        p.data[...] = run.backend.asarray(values, run.dtype)
+    return arena
+
+
+def _shared(parameters: list[Parameter], run: Run, gradients: bool, other: Net) -> Arena:
+    """Make the parameters stand for those of another net; return an arena of its arrays."""
+    if (other.backend.name, other.dtype) != (run.backend.name, run.dtype):
+        raise NetError(
+            f"share: the other net is {other.dtype} on {other.backend.name}, this one is "
+            f"{run.dtype} on {run.backend.name}; they must be alike"
+        )
+    if gradients and other.arena.diff is None:
+        raise NetError("share: the other net has no gradients; share from the training net")
+    for p in parameters:
+        its = other.params.get(p.name)
+        if its is None or its.shape != p.shape:
+            had = f"has shape {its.shape} there" if its else "is not in the other net"
+            raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
+        p.bind(its.data, its.diff, its.offset)
+    arena = copy.copy(other.arena)  # the same arrays, but this net freezes for itself
+    arena.parameters = {p.name: p for p in parameters}
+    return arena
+
+
+def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> list[Parameter]:
+    """Find the parameters whose names, or whose layers' names, match patterns such as "g*".
+
+    Raises:
+        NetError: a pattern that is no string, or matches no parameter.
+    """
+    matches: list[Parameter] = []
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
+        found = [
+            p for p in parameters.values()
+            if fnmatch.fnmatchcase(p.name, pattern)
+            or fnmatch.fnmatchcase(p.name.rpartition("/")[0], pattern)
+        ]
+        if not found:
+            raise NetError(f"no parameter matches {pattern!r}; there are {quoted(parameters)}")
+        matches += found
+    return matches

@@ -1,0 +1,194 @@
+"""Classes that keep the rules of their settings, when an object is made and afterwards."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from layerkit.errors import NetError
+from layerkit.names import UnknownAttributeError, closest
+from layerkit.settings.rules import Optional, Rule, accept
+
+T = TypeVar("T")
+
+
+def rule_of(hint: Any) -> Rule | None:
+    """Return the rule in an annotation, or None where it has none."""
+    if typing.get_origin(hint) is Annotated:
+        return next((m for m in hint.__metadata__ if isinstance(m, Rule)), None)
+    found = [rule for rule in map(rule_of, typing.get_args(hint)) if rule is not None]
+    if not found:
+        return None
+    return Optional(found[0]) if type(None) in typing.get_args(hint) else found[0]
+
+
+def rules_of(annotated: Any, scope: dict[str, Any]) -> dict[str, Rule]:
+    """Return the rules in the annotations of a function or class, by name.
+
+    Args:
+        scope: in which annotations that are text are looked up; what is not found has no rule.
+    """
+    rules: dict[str, Rule] = {}
+    for name, hint in inspect.get_annotations(annotated).items():
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, scope)
+            except Exception:  # a name of somebody's own that is not there yet, or never
+                continue
+        rule = rule_of(hint)
+        if rule is not None:
+            rules[name] = rule
+    return rules
+
+
+def checked(init: Callable[..., None], label: Callable[..., str] | None = None) -> Any:
+    """Make a constructor apply the rules of its signature, with errors that name their owner.
+
+    Args:
+        init: an `__init__`.
+        label: names the owner for messages, given the object and the constructor's arguments; the
+            name of its class by default.
+    """
+    signature = inspect.signature(init)
+    rules: dict[str, Rule] = {}
+    ready = False
+
+    @functools.wraps(init)
+    def __init__(self: Any, /, *args: Any, **settings: Any) -> None:  # noqa: N807
+        nonlocal ready
+        if not ready:  # when first called, as annotations may name what follows in the file
+            rules.update(rules_of(init, getattr(init, "__globals__", {})))
+            ready = True
+        owner = (label or _kind)(self, *args, **settings)
+        try:
+            given = signature.bind(self, *args, **settings)
+        except TypeError as error:
+            taken = signature.parameters
+            unknown = [name for name in settings if name not in taken]  # mostly misspelt
+            if unknown and all(p.kind != p.VAR_KEYWORD for p in taken.values()):
+                problem = f"got an unexpected keyword argument {unknown[0]!r}"
+            else:
+                problem = str(error)
+            usage = ", ".join(
+                # Without the annotations, which say to people less than the defaults.
+                str(p.replace(annotation=p.empty)) for p in list(taken.values())[1:]
+            )
+            raise NetError(f"{owner}: {problem}; it takes ({usage})") from None
+        for name, value in given.arguments.items():
+            if name in rules:
+                given.arguments[name] = accept(rules[name], value, name, owner)
+        init(*given.args, **given.kwargs)
+        if isinstance(self, Closed) and type(self).__init__ is __init__:  # not that of a base
+            self.close()
+
+    return __init__
+
+
+def _kind(self: Any, /, *args: Any, **settings: Any) -> str:
+    return type(self).__name__
+
+
+def checks(cls: type[T]) -> type[T]:
+    """Make a class apply the rules of its constructor's signature; a decorator."""
+    init: Any = checked(cls.__init__)
+    setattr(cls, "__init__", init)  # noqa: B010  # in words that type checkers let pass
+    return cls
+
+
+class Closed:
+    """Base class whose objects, once they are made, get no attribute that they do not have.
+
+    A misspelt setting would otherwise change nothing, in silence.  Only objects of the library's
+    own classes are closed: whoever derives a class may keep in its objects what they like, when
+    they like, such as a cache that `forward` makes.  Names that begin with "_" are left alone.
+
+    Attributes:
+        fixed: attributes and settings that cannot be assigned once the object is made.
+        instead: what to do rather than assign one of these.
+    """
+
+    __slots__ = ()
+    _closed: ClassVar[bool] = False
+    fixed: ClassVar[Collection[str]] = ()
+    instead: ClassVar[str] = ""
+
+    def close(self) -> None:
+        """Let no new attribute in, if the object is of one of the library's own classes."""
+        if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            setattr(self, "_closed", True)  # noqa: B010  # of the object, as of no class
+
+    def open(self) -> None:
+        """Let new attributes in again."""
+        setattr(self, "_closed", False)  # noqa: B010
+
+    def label(self) -> str:
+        """Return what messages call this object."""
+        return type(self).__name__
+
+    if not TYPE_CHECKING:  # so that a misspelt attribute still is an error
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Assign an attribute, a new one only while the object is open."""
+            if self._closed and name[0] != "_":
+                if name in self.fixed:
+                    raise NetError(
+                        f"{self.label()}: {name} cannot be changed any more; {self.instead}"
+                    )
+                if name not in vars(self) and not hasattr(type(self), name):
+                    there = [n for n in vars(self) if n[0] != "_"]
+                    there += [
+                        n for cls in type(self).__mro__ for n, p in vars(cls).items()
+                        if isinstance(p, property) and p.fset
+                    ]
+                    raise UnknownAttributeError(
+                        f"{self.label()}: has no attribute {name!r} that could be set; "
+                        f"{closest(name, dict.fromkeys([*there, *self.fixed]))}"
+                    )
+            super().__setattr__(name, value)
+
+
+class Checked(Closed):
+    """Base class whose attributes stay within the rules of the settings they are called like.
+
+    The rules are those of the constructor's signature and of annotations in the class body.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Return the rule of each attribute that has one."""
+        found = _rules.get(cls)
+        if found is None:
+            found = {}
+            for base in reversed(cls.__mro__):
+                module = sys.modules.get(base.__module__)
+                scope = vars(module) if module else {}
+                found.update(rules_of(base, scope))
+                init = inspect.unwrap(vars(base)["__init__"]) if "__init__" in vars(base) else None
+                if inspect.isfunction(init):
+                    found.update(rules_of(init, init.__globals__))
+            found = {**cls.own_rules(), **found}
+            found = _rules[cls] = {name: rule for name, rule in found.items() if rule.kept}
+        return found
+
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return further rules, which no annotation says."""
+        return {}
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Assign an attribute, within its rule if it has one."""
+            rule = self.rules().get(name)
+            if rule is not None:
+                value = accept(rule, value, name, self.label())
+            super().__setattr__(name, value)
+
+
+_rules: dict[type, dict[str, Rule]] = {}
