@@ -57,9 +57,8 @@ class ndarray:  # noqa: N801  # CuPy's name
     # What the host may know of the elements, once it has waited.
 
     def get(self):
-        state.stream.forbid_capture("ndarray.get")
         submit(Work(lambda stream: None, "ndarray.get", [self.need()]))
-        state.stream.synchronize()
+        state.stream.synchronize("ndarray.get")
         return np.array(self._host, order="C")
 
     def set(self, arr, stream=None):
