@@ -19,6 +19,7 @@ so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -142,7 +143,8 @@ def save_images(data: str | None, folder: Path) -> Path:
     from layerkit import galaxy
     from layerkit.data.augment import dihedral, dihedral_table
 
-    images = galaxy.gather(data, folder / "galaxies.h5").images
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the tables
+        images = galaxy.gather(data, folder / "galaxies.h5").images
     rows = np.arange(IMAGES)
     turned = dihedral(
         np, images[rows % len(images)], dihedral_table(images.shape[-1]), rows // len(images) % 8

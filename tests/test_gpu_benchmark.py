@@ -11,6 +11,7 @@ from pathlib import Path
 import cuda_host
 import numpy as np
 import pytest
+from PIL import Image
 
 import layerkit as lk
 from layerkit import layers as L
@@ -151,6 +152,23 @@ def test_what_there_is_no_time_for_is_left_out_and_named(gpu, cupy_on_host, monk
     assert row.endswith("| 30.0 | 2000 | 0.2500 | 50% |")
     assert "nan" not in out
     assert "TF32" not in out
+
+
+def test_the_data_say_nothing_on_standard_output(gpu, tmp_path, monkeypatch, capsys):
+    """It is for the tables, and may go to a file."""
+    import cpu
+
+    monkeypatch.setattr(cpu, "IMAGES", 3)
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:90, :90] - 45
+    for i in range(4):
+        light = 200 * np.exp(-np.hypot(x, (1.2 + 0.1 * i) * y) / 5) + rng.normal(9, 1, x.shape)
+        Image.fromarray(light.clip(0, 255).astype("uint8")).save(tmp_path / f"{i}.png")
+    path = cpu.save_images(str(tmp_path), tmp_path)
+    assert len(np.load(path)) == 3
+    out, err = capsys.readouterr()
+    assert not out
+    assert "images read" in err
 
 
 def test_a_table_without_layerkit(gpu):
