@@ -368,17 +368,17 @@ class Nets:
 def recorded_against_called(nets: Nets, name: str, batch: int) -> str:
     """Losses and parameters of recorded steps are those of steps called one by one."""
     recorded = nets.trained(name, batch)
-    was_recorded(recorded)
+    was_recorded(name, recorded)
     return equal(recorded, nets.trained(name, batch, record=False))
 
 
-def was_recorded(found: Trained) -> None:
-    """Skipped if nothing was recorded; Wrong if that failed."""
+def was_recorded(name: str, found: Trained) -> None:
+    """Skipped if nothing was recorded; Wrong if that failed, or the net is the paper's."""
     failed = [graph for graph in found.graphs if graph.failed]
     if failed:
         raise Wrong(f"a step cannot be recorded: {failed[0].why}")
     if not found.graphs:
-        raise Skipped("no step of this net is recorded")
+        raise (Wrong if name == PAPER else Skipped)("no step of this net is recorded")
 
 
 def equal(one: Trained, other: Trained) -> str:
@@ -397,7 +397,7 @@ def equal(one: Trained, other: Trained) -> str:
 def nodes(nets: Nets, name: str, batch: int) -> str:
     """How many nodes a recorded step has."""
     found = nets.trained(name, batch)
-    was_recorded(found)
+    was_recorded(name, found)
     unknown = [graph.why for graph in found.graphs if graph.nodes is None]
     if unknown:
         raise Skipped(unknown[0])

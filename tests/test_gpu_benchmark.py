@@ -246,6 +246,14 @@ def test_a_step_that_cannot_be_recorded_is_found(smoke, monkeypatch):
         smoke.recorded_against_called(smoke.Nets(), smoke.PAPER, 2)
 
 
+def test_the_papers_net_must_be_recorded(smoke):
+    nothing = smoke.Trained(np.zeros(3), {}, [])
+    with pytest.raises(smoke.Wrong, match="no step"):
+        smoke.was_recorded(smoke.PAPER, nothing)
+    with pytest.raises(smoke.Skipped, match="no step"):
+        smoke.was_recorded("galaxy_conv", nothing)
+
+
 def test_a_gpu_that_is_lost_is_said_once(smoke, monkeypatch, capsys):
     """After an illegal access, say, every call fails with its error."""
     def lost(self, *args):
