@@ -1,7 +1,6 @@
 # Everything sets itself up: `make galaxy` and `make test` on a fresh clone need only Python 3.11+.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
@@ -16,66 +15,77 @@ help:
 	@echo "make sanitize tests of the C++ kernels with every read and write checked (GCC on Linux)"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
 	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
+	@echo "              VENV=none PYTHON=python3: with the packages of this Python, nothing installed"
 	@echo "make clean    remove the virtual environment and caches; what was trained stays"
+
+# With VENV=none, $(PYTHON) runs what is here with the packages it has: nothing is installed.
+ifeq ($(VENV),none)
+RUN := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON)
+else
+RUN := $(VENV)/bin/python
+HAS_RUN := $(VENV)/run
+HAS_DEV := $(VENV)/dev
+HAS_GPU := $(VENV)/gpu
+endif
 
 SOURCES := $(wildcard layerkit/engines/*/*.h layerkit/engines/*/*.inl layerkit/engines/*/*.cpp)
 
 $(VENV)/run: pyproject.toml setup.py $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-galaxy: $(VENV)/run
-	$(BIN)/python examples/galaxy_gdae.py --out $(OUT)
+galaxy: $(HAS_RUN)
+	$(RUN) examples/galaxy_gdae.py --out $(OUT)
 
-lint: $(VENV)/dev
-	$(BIN)/ruff check .
+lint: $(HAS_DEV)
+	$(RUN) -m ruff check .
 
-types: $(VENV)/dev
-	$(BIN)/mypy
+types: $(HAS_DEV)
+	$(RUN) -m mypy
 
 test: lint types
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n auto --dist loadfile
 
-test-random: $(VENV)/dev
+test-random: $(HAS_DEV)
 	for run in 1 2 3; do LAYERKIT_TEST_SEED=random LAYERKIT_FUZZ_SEED=random \
-		$(BIN)/python -m pytest -q -n auto --dist loadfile || exit 1; done
+		$(RUN) -m pytest -q -n auto --dist loadfile || exit 1; done
 
 FUZZ ?= 10
 SEED ?= random
-fuzz: $(VENV)/dev
+fuzz: $(HAS_DEV)
 	@seed=$(SEED); [ "$$seed" != random ] || \
-		seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); \
+		seed=$$($(RUN) -c 'import secrets; print(secrets.randbelow(2**32))'); \
 	echo "seed $$seed; again: make fuzz SEED=$$seed FUZZ=$(FUZZ)"; \
 	LAYERKIT_FUZZ=$(FUZZ) LAYERKIT_FUZZ_SEED=$$seed LAYERKIT_TEST_SEED=$$seed \
-		$(BIN)/python -m pytest -s tests/test_fuzz_*.py
+		$(RUN) -m pytest -s tests/test_fuzz_*.py
 
 CHECKED := build/sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/dev
-	CFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build \
+	CFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" $(RUN) setup.py -q build \
 		--build-base $(CHECKED) --build-lib $(CHECKED)
 	LD_PRELOAD="$$(echo $$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done))" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/$(CHECKED) \
-		$(BIN)/pytest tests/test_cpu.py -k 'not runs_out'  # where the checks end the process
+		$(VENV)/bin/pytest tests/test_cpu.py -k 'not runs_out'  # where the checks end the process
 
-bench: $(VENV)/dev
-	$(BIN)/python benchmarks/cpu.py $(BENCH)
+bench: $(HAS_DEV)
+	$(RUN) benchmarks/cpu.py $(BENCH)
 
 $(VENV)/gpu: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
 	@touch $@
 
-gpu-test: $(VENV)/gpu
-	LAYERKIT_GPU=required $(BIN)/python -m pytest tests/test_cuda.py tests/test_backends.py -k 'not stand-in'
+gpu-test: $(HAS_GPU)
+	LAYERKIT_GPU=required $(RUN) -m pytest tests/test_cuda.py tests/test_backends.py -k 'not stand-in'
 
-gpu-bench: $(VENV)/gpu
-	$(BIN)/python benchmarks/gpu.py $(BENCH)
+gpu-bench: $(HAS_GPU)
+	$(RUN) benchmarks/gpu.py $(BENCH)
 
 clean:
 	find layerkit nets examples tests benchmarks -name __pycache__ -exec rm -rf {} +
-	rm -rf $(VENV) build *.egg-info layerkit/engines/cpu/*.so .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(filter-out none,$(VENV)) build *.egg-info layerkit/engines/cpu/*.so .pytest_cache .ruff_cache .mypy_cache

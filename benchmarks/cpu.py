@@ -19,6 +19,7 @@ so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -33,7 +34,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 8192
@@ -46,33 +47,82 @@ PEERS = {  # name -> program, package, arguments
 
 def main() -> None:
     """Runs everything and prints a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser, "1,16,128,512", 5)
+    parser = Parser(__doc__)
+    add_arguments(parser, [1, 16, 128, 512], 5)
     args = parser.parse_args()
     if args.worker:
         worker(args.worker, args.images, args.warm_up, args.seconds)
         return
+    from layerkit.command import run  # not at the top: a worker times how long this takes
 
-    batches = [int(b) for b in args.batches.split(",")]
+    run(lambda: benchmark(args))
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Measures all programs and prints the tables."""
     programs = find_programs(Path(__file__), PEERS, args)
     with tempfile.TemporaryDirectory() as folder:
         images = save_images(args.data, Path(folder))
-        results = measure(programs, batches, images, args)
-    print(report(programs, batches, results))
+        results = measure(programs, args.batches, images, args)
+    print(report(programs, args.batches, results))
 
 
-def add_arguments(parser: argparse.ArgumentParser, batches: str, rounds: int) -> None:
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors are one line."""
+
+    def __init__(self, description: str | None):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
+
+
+def number(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def steps(text: str) -> int:
+    """A whole number from 0 on."""
+    return 0 if text.isdecimal() and not int(text) else number(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def batch_sizes(text: str) -> list[int]:
+    """Numbers of examples, each once, of which there are no more than IMAGES."""
+    sizes = list(dict.fromkeys(number(part.strip()) for part in text.split(",")))
+    if max(sizes) > IMAGES:
+        raise argparse.ArgumentTypeError(f"a batch of {max(sizes)} is more than all {IMAGES}")
+    return sizes
+
+
+def add_arguments(parser: argparse.ArgumentParser, batches: list[int], rounds: int) -> None:
     """Add the options of this benchmark and of the GPU's."""
     add = parser.add_argument
     add("--data", help="pictures to train on, as for the example (default: the Hubble Deep Field)")
     add("--torch-python", default=sys.executable, help="has PyTorch")
     add("--jax-python", default=sys.executable, help="has JAX")
-    add("--batches", default=batches)
-    add("--rounds", type=int, default=rounds)
-    add("--seconds", type=float, default=0.5, help="per measurement, five of them")
-    add("--warm-up", type=int, metavar="STEPS",
+    add("--batches", type=batch_sizes, metavar="SIZES",
+        help=f"default: {','.join(map(str, batches))}")
+    parser.set_defaults(batches=batches)
+    add("--rounds", type=number, default=rounds)
+    add("--seconds", type=positive, default=0.5, help="per measurement, five of them")
+    add("--warm-up", type=steps, metavar="STEPS",
         help="before measuring (default: 2000 up to 128 examples, 800 above)")
     add("--worker", type=int, help=argparse.SUPPRESS)
     add("--images", help=argparse.SUPPRESS)
@@ -93,7 +143,8 @@ def save_images(data: str | None, folder: Path) -> Path:
     from layerkit import galaxy
     from layerkit.data.augment import dihedral, dihedral_table
 
-    images = galaxy.gather(data, folder / "galaxies.h5").images
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the tables
+        images = galaxy.gather(data, folder / "galaxies.h5").images
     rows = np.arange(IMAGES)
     turned = dihedral(
         np, images[rows % len(images)], dihedral_table(images.shape[-1]), rows // len(images) % 8

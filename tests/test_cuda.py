@@ -8,8 +8,6 @@ does.
 import math
 import os
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -887,15 +885,6 @@ def test_steps_on_numpy_are_steps():
     np.testing.assert_array_equal(solvers[0].curves["reconstruction"], reconstruction)
     with pytest.raises(lk.errors.NetError, match=r"steps: count must be .* at least 1, got 0"):
         solvers[0].steps(0)
-
-
-def test_the_benchmark_says_that_there_is_no_gpu():
-    if not NO_GPU:
-        pytest.skip("there is one")
-    program = GALAXY.parent.parent / "benchmarks" / "gpu.py"
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: this benchmark needs a GPU: backend cupy: ")
 
 
 def test_no_warning_where_all_is_recorded(gpu):
