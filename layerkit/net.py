@@ -33,7 +33,7 @@ from layerkit.settings import Choice, Closed, Count, Flag, Name, Rule, Seed, che
 from layerkit.wiring import needing_gradients, readers_of, sort_layers
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
-QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+QUIET = np.errstate(all="ignore")
 
 class Precision(Rule):
     """A dtype that a net can have, by name or as NumPy has it."""
@@ -551,7 +551,9 @@ class Net(Closed):
                     f"blob {blob.name!r}: got {len(array)} rows, but the other inputs have {rows}"
                 )
             rows = len(array)
-            arrays.append(array)
+            # What another input of this net holds is overwritten before it is read.
+            shared = any(self.xp.may_share_memory(array, b.data) for b in blobs)
+            arrays.append(array.copy() if shared else array)
         if rows is None:
             rows = left
         elif not self.run.training and rows > left:
@@ -659,7 +661,8 @@ class Net(Closed):
                     f"is not in the net; {closest(name, self.blobs)}"
                 )
                 raise NetError(f"backward: blob {name!r} {why}")
-            diffs[name] = self._asarray(diffs[name], name, self.dtype)
+            # A copy, as it may be a diff of this net, which the pass overwrites.
+            diffs[name] = self._asarray(diffs[name], name, self.dtype).copy()
             if diffs[name].shape != self.blobs[name].diff.shape:
                 raise NetError(
                     f"backward: the diff of blob {name!r} has shape "
