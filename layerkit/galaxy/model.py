@@ -410,6 +410,10 @@ class GalaxyModel(Closed):
         Returns:
             Whether any axis was free to move: g must end there, and what reads z begin, with Dense
             layers, and z be made by one sampling layer only.
+
+        Raises:
+            NetError: a moment is no number that can be divided by, as after training that diverged;
+                these axes are as they were.
         """
         means, log_variances = self._pieces(self.z_mean), self._pieces(self.z_log_variance)
         done = False
@@ -455,9 +459,20 @@ class GalaxyModel(Closed):
             return False
         if any(x.neuron for x in linear if x in makers):
             return False
-        mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
-        shift = mean.mean(axis=0, dtype="float64")
-        scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
+        with np.errstate(all="ignore"):
+            mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
+            shift = mean.mean(axis=0, dtype="float64")
+            variance = mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64")
+            scale = np.sqrt(variance)
+        limit = math.sqrt(np.finfo(self.net.dtype).max)
+        usable = (np.abs(shift) < limit) & (1 / limit < scale) & (scale < limit)
+        if not usable.all():
+            axis = int(np.argmin(usable))
+            raise NetError(
+                f"standardise: over these images axis {span[0] + axis + 1} of z has mean "
+                f"{shift[axis]:.3g} and standard deviation {scale[axis]:.3g}, so training has "
+                "diverged; lower the rate, or clip the gradient"
+            )
 
         def array(values: np.ndarray) -> Any:
             return self.net.backend.asarray(values, self.net.dtype)

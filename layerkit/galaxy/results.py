@@ -203,12 +203,23 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         runs: what `read_metrics` returned.
+
+    Raises:
+        DataError: metrics of another kind than a run writes.
     """
     runs = list(runs)
     rows = [list(COLUMNS), ["---:" if name in NUMBERS else "---" for name in COLUMNS]]
     for run in runs:
         other = run.get("galaxies") != runs[0].get("galaxies")
-        cells = [show(run) for show in COLUMNS.values()]
+        cells = []
+        for name, show in COLUMNS.items():
+            try:
+                cells.append(show(run))
+            except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"metrics of {run.get('data', 'a run')}: what belongs under {name!r} is of "
+                    f"another kind than a run writes ({error!r}); give what a run wrote"
+                ) from error
         cells[list(COLUMNS).index("held out")] += " *" if other else ""
         rows.append([cell.replace("|", "\\|") for cell in cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -216,7 +227,7 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
 
 def _net(run: Mapping[str, Any]) -> str:
     settings = run.get("net_settings") or {}
-    return " ".join([str(run["net"]), *(f"{k}={v}" for k, v in settings.items())])
+    return " ".join([str(run.get("net", DASH)), *(f"{k}={v}" for k, v in settings.items())])
 
 
 def _value(key: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
@@ -268,4 +279,6 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "gap, %": _value("bound_gap_percent", ".2f"),
     "minutes": _value("seconds", ".1f", 1 / 60),
 }
-COLUMNS = WORDS | NUMBERS | {"command": lambda run: f"`{run['command']}`"}
+COLUMNS = WORDS | NUMBERS | {
+    "command": lambda run: f"`{run['command']}`" if run.get("command") else DASH
+}
