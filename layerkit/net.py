@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from layerkit import backends, contract
+from layerkit import backends, contract, settings
 from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
 from layerkit.backends import philox
 from layerkit.backends.base import Array
@@ -466,6 +466,7 @@ class Net(Closed):
 
     # Parameters.
 
+    @settings.fitting(NetError)
     def freeze(self, *patterns: str) -> None:
         """Stops training the parameters whose names match, such as "g1/weight" or "g*".
 
@@ -476,6 +477,7 @@ class Net(Closed):
         """
         self._set_trainable(patterns, False)
 
+    @settings.fitting(NetError)
     def unfreeze(self, *patterns: str) -> None:
         """Trains the parameters whose names match again."""
         self._set_trainable(patterns, True)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from layerkit.errors import DataError, LayerkitError
 from layerkit.galaxy.layout import MODEL, RESULTS
+from layerkit.settings import fitting
 from layerkit.snapshot import write_atomically
 
 WAITING = ".before"  # a folder of earlier results until it holds them all
@@ -178,6 +179,7 @@ def summary(metrics: dict[str, Any]) -> str:
     ])
 
 
+@fitting(DataError)
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metrics.json of a run, from the file or from the folder it is in.
 
@@ -195,6 +197,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+@fitting(DataError)
 def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
     """A Markdown table with a row for each run, made of nothing but their metrics.
 
