@@ -15,6 +15,7 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
 from layerkit.net import Net
+from layerkit.settings import fitting
 
 RECTIFIERS = (ReLU, LeakyReLU, ELU)
 
@@ -49,6 +50,7 @@ class Inactive:
         return f"units never active on {seen}: {which}"
 
 
+@fitting(NetError)
 def find_inactive(net: Net, **given: Any) -> Inactive:
     """Find the rectified units that are not above zero for a single example.
 
@@ -74,6 +76,7 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
     return Inactive(total, never)
 
 
+@fitting(NetError)
 def centre_biases(net: Net, **given: Any) -> None:
     """Set the biases of rectified Dense layers so that each unit is active for some examples.
 

@@ -51,7 +51,9 @@ def feed(net: Net, inputs: Any) -> None:
                 f"blob {blob.name!r}: got {len(array)} rows, but the other inputs have {rows}"
             )
         rows = len(array)
-        arrays.append(array)
+        # What another input of this net holds is overwritten before it is read.
+        shared = any(net.xp.may_share_memory(array, b.data) for b in blobs)
+        arrays.append(array.copy() if shared else array)
     if rows is None:
         rows = left
     elif not net.run.training and rows > left:
@@ -98,7 +100,8 @@ def check_diffs(net: Net, diffs: dict[str, Any]) -> dict[str, Array]:
                 f"is not in the net; {closest(name, net.blobs)}"
             )
             raise NetError(f"backward: blob {name!r} {why}")
-        found[name] = _as_array(net, diff, name, net.dtype)
+        # A copy, as it may be a diff of this net, which the pass overwrites.
+        found[name] = _as_array(net, diff, name, net.dtype).copy()
         if found[name].shape != net.blobs[name].diff.shape:
             raise NetError(
                 f"backward: the diff of blob {name!r} has shape "

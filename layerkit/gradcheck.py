@@ -29,6 +29,7 @@ from layerkit.errors import ContractError, GradientError, NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.net import Net
+from layerkit.settings import fitting
 
 STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most exact, the others come closer to kinks
 TOLERANCE = 1e-6
@@ -59,6 +60,7 @@ class GradientReport:
         )
 
 
+@fitting(NetError)
 def check_gradients(
     net: Net | Layer | Sequence[Layer], /, *, tolerance: float = TOLERANCE, directions: int = 4,
     elements: int = 64, seed: int = 0, **inputs: Any,

@@ -13,7 +13,7 @@ from layerkit.errors import NetError, brief
 from layerkit.names import quoted
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
-QUIET = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+QUIET = np.errstate(all="ignore")
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -38,7 +38,7 @@ class Named(dict[str, T]):
         kind: the word for one of the values in messages.
         values: name -> value.
         instead: advice for those who try to put in another value, which nothing else would see;
-            None where values may be put in.
+            None where values may be put in and taken out.
     """
 
     def __init__(
@@ -58,6 +58,48 @@ class Named(dict[str, T]):
                 f"{self.kind} {brief(name)} cannot be put in or replaced; {self.instead}"
             )
         super().__setitem__(name, value)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Put values in, each as by itself."""
+        for name, value in dict(*others, **more).items():
+            self[name] = value
+
+    def __ior__(self, others: Any) -> Any:  # type: ignore[misc]
+        self.update(others)
+        return self
+
+    def setdefault(self, name: str, value: Any = None) -> Any:
+        """Return the value, put in if there is none."""
+        if name not in self:
+            self[name] = value
+        return self[name]
+
+    def __delitem__(self, name: str) -> None:
+        """Take a value out, unless others go on with it."""
+        self._keep(name)
+        super().__delitem__(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take a value out and return it, unless others go on with it."""
+        if name in self:
+            self._keep(name)
+        return super().pop(name, *default)
+
+    def popitem(self) -> tuple[str, T]:
+        """Take the last value out, unless others go on with it."""
+        self._keep(next(reversed(self), None))
+        return super().popitem()
+
+    def clear(self) -> None:
+        """Take all values out, unless others go on with them."""
+        self._keep(next(iter(self), None))
+        super().clear()
+
+    def _keep(self, name: Any) -> None:
+        if self.instead is not None:
+            raise NetError(
+                f"{self.kind} {brief(name)} cannot be taken out: its owner goes on with it"
+            )
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)  # a copy is anybody's

@@ -23,7 +23,7 @@ from layerkit.methods import QUIET, flushing, serialised
 from layerkit.names import Named
 from layerkit.objective import Objective
 from layerkit.plan import Plan, make_plan
-from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks
+from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
 from layerkit.summary import summarise
 from layerkit.wiring import Wires, checked_layers, connect, sort_layers
 
@@ -174,6 +174,7 @@ class Net(Closed):
 
     # Parameters.
 
+    @fitting(NetError)
     def freeze(self, *patterns: str) -> None:
         """Stop training the parameters whose names match, such as "g1/weight" or "g*".
 
@@ -184,6 +185,7 @@ class Net(Closed):
         """
         self._set_trainable(patterns, False)
 
+    @fitting(NetError)
     def unfreeze(self, *patterns: str) -> None:
         """Train the parameters whose names match again."""
         self._set_trainable(patterns, True)

@@ -22,12 +22,14 @@ from layerkit.files import path_of
 from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
+from layerkit.settings import fitting
 
 LONGEST = 400  # letters of an error of the file's own
 
 _importing = threading.RLock()  # sys.path and sys.modules are everybody's
 
 
+@fitting(NetFileError)
 def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
     """Return the list of layers that a net definition file describes.
 
@@ -103,6 +105,7 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
     return layers
 
 
+@fitting(NetFileError)
 def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings of a net definition file and their defaults, in its function's order.
 
@@ -220,6 +223,7 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
         raise NetFileError(f"{where}: {kind}: {reason}".rstrip(": ")) from error
 
 
+@fitting(NetError)
 def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:
     """The same list with Input layers replaced by a data layer.
 

@@ -22,6 +22,7 @@ from layerkit.errors import SnapshotError, brief
 from layerkit.files import path_of, write_atomically
 from layerkit.names import quoted
 from layerkit.net import Net
+from layerkit.settings import fitting
 from layerkit.solvers.solver import Solver
 
 if TYPE_CHECKING:  # it takes long to import
@@ -36,6 +37,7 @@ LARGEST = 2**62  # of a pass number or position
 DEEPEST = 32  # slashes in the name of a parameter of format 1
 
 
+@fitting(SnapshotError)
 def save(
     path: str | os.PathLike[str], net: Net, solver: Solver | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -84,6 +86,7 @@ def save(
         raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
 
 
+@fitting(SnapshotError)
 def load(
     path: str | os.PathLike[str], net: Net, solver: Solver | None = None
 ) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def load(
     return loaded.extra
 
 
+@fitting(SnapshotError)
 def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the `extra` that `save` was given, without a net to load into.
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import layerkit as lk
+from layerkit import galaxy
 from layerkit import layers as L
-from layerkit.errors import NetError, NetFileError
+from layerkit.errors import DataError, NetError, NetFileError, SnapshotError
 
 X, T = np.ones((2, 3)), np.ones((2, 4))
 
@@ -159,3 +160,39 @@ def test_biases_are_not_centred_on_what_is_not_finite(net):
     with pytest.raises(NetError, match="what layer 'y' rectifies is not finite"):
         lk.centre_biases(net, x=np.full((2, 3), np.nan))
     np.testing.assert_array_equal(net.params["y/bias"].data, before)
+
+
+PLAIN = [  # function, arguments, kind of error, what it says
+    (lk.check_gradients, (None, X), {}, NetError, r"as NAME=value; it takes \(net,"),
+    (lk.find_inactive, (None, X), {}, NetError, "by name, as NAME=value"),
+    (lk.centre_biases, (), {}, NetError, "missing a required argument: 'net'"),
+    (lk.save, ("file.h5",), {}, SnapshotError,
+     r"missing a required argument: 'net'; it takes \(path, net, solver=None, extra=None\)"),
+    (lk.save, ("file.h5", None), {"iteration": 3}, SnapshotError, "argument 'iteration'"),
+    (lk.load, ("file.h5",), {}, SnapshotError, "missing a required argument: 'net'"),
+    (lk.snapshot.read_extra, (), {}, SnapshotError, "missing a required argument: 'path'"),
+    (lk.load_net, ("net.py", 3), {}, NetFileError, "by name, as NAME=value"),
+    (lk.net_settings, (), {}, NetFileError, "'path'"),
+    (lk.with_data, ([],), {}, NetError, "missing a required argument: 'source'"),
+    (lk.Net.freeze, (None,), {"pattern": "y*"}, NetError,
+     r"^Net.freeze: .* argument 'pattern'; it takes \(\*patterns\)"),
+    (lk.Net.unfreeze, (None,), {"pattern": "y*"}, NetError, "argument 'pattern'"),
+    (galaxy.prepare, ("a", "b"), {"sizes": 3}, DataError, "argument 'sizes'; it takes"),
+    (galaxy.gather, ("a",), {}, DataError, "missing a required argument: 'cache'"),
+    (galaxy.load, (), {}, DataError, "missing a required argument: 'path'"),
+    (galaxy.open_source, (), {}, DataError, "missing a required argument: 'path'"),
+    (galaxy.split, (["a"],), {}, DataError, "missing a required argument: 'held_out'"),
+    (galaxy.unstretch, (X,), {}, DataError, "missing a required argument: 'stretches'"),
+    (galaxy.GalaxyModel, (), {}, NetError, "^GalaxyModel: missing .* 'net'; it takes"),
+    (galaxy.GalaxyModel.sample, (None,), {"n": 3}, NetError,
+     r"^GalaxyModel.sample: .* argument 'n'; it takes \(count, seed=0, noise=False\)"),
+    (galaxy.evaluate, (), {"model": 3}, DataError, "missing a required argument: 'train'"),
+    (galaxy.refine, (), {}, NetError, "missing a required argument"),
+    (galaxy.fit_gaussian, (X, X, X), {}, DataError, "too many positional arguments"),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "given", "kind", "says"), PLAIN)
+def test_plain_functions_say_what_they_take(function, args, given, kind, says):
+    with pytest.raises(kind, match=says):
+        function(*args, **given)

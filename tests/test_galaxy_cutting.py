@@ -318,3 +318,16 @@ def test_a_galaxy_without_any_noise_is_scaled_as_if_it_had_a_thousandth(peak):
     _, cut = cut_out(clean, Settings())
     assert cut.sky == 0
     assert cut.white / 2000 < cut.spread < cut.white / 1000  # of its 99th percentile
+
+
+@pytest.mark.parametrize("kind", ["f4", "u2", "f8", "i4"])
+def test_the_order_of_bytes_says_nothing_of_what_numbers_mean(kind, rng):
+    y, x = np.mgrid[-60:60, -60:60]
+    light = 200 * np.exp(-np.hypot(x, 2 * y) / 8) + 10 + rng.normal(size=x.shape)
+    picture = (light / 255 if kind == "f4" else 50 * light).astype(kind)
+    settings = Settings(size=32)
+    (view, cut), (other, its_cut) = (
+        cut_out(picture.astype(order + kind), settings, white=2**14 - 1) for order in "<>"
+    )
+    assert cut == its_cut
+    np.testing.assert_array_equal(view, other)

@@ -111,6 +111,25 @@ def test_standardising_changes_no_reconstruction_and_makes_the_kl_least(net, rng
                 net.params["z_mean/bias"].data /= np.exp(step / 2)
 
 
+@pytest.mark.parametrize("level", [200.0, -400.0, np.nan])
+def test_a_model_that_has_diverged_is_not_standardised(level, rng):
+    """Dividing by deviations of e^100 or 0 would leave weights that are no numbers."""
+    net = lk.Net([
+        L.Input("x", shape=(9,)), L.Dense("z_mean", "x", units=2),
+        L.Dense("z_log_variance", "x", units=2), L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dense("x_mean", "z", units=9), L.Dense("x_log_variance", "z", units=9),
+        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+        L.GaussianKL("kl", "z_mean", "z_log_variance"),
+    ], phase="test")
+    net.params["z_mean/weight"].data[:, 1] = 0
+    net.params["z_log_variance/weight"].data[...] = 0
+    net.params["z_log_variance/bias"].data[...] = [0, level]
+    before = net.arena.data.copy()
+    with pytest.raises(NetError, match=r"axis 2 of z .* diverged; lower the rate"):
+        galaxy.GalaxyModel(net).standardise(rng.uniform(size=(5, 9)))
+    np.testing.assert_array_equal(net.arena.data, before)
+
+
 def test_standardising_leaves_other_nets_alone(rng):
     layers = [
         L.Input("x", shape=(9,)),

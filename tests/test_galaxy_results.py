@@ -51,6 +51,15 @@ def test_what_was_not_measured_is_a_dash_and_other_galaxies_are_marked():
     assert cells(second).count("\N{EM DASH}") == 4
 
 
+def test_runs_that_lack_everything_are_dashes_and_other_kinds_are_refused():
+    *_, row = galaxy.results_table([{"held_out": 10}]).splitlines()
+    assert cells(row).count("\N{EM DASH}") == len(cells(row)) - 1
+    for bad in ({"held_out": 0}, {"held_out": "ten"}, {"seed": 1.5}, {"net_settings": [1]},
+                {"seconds": "1"}, {"mse_wins": {}}):
+        with pytest.raises(DataError, match="another kind than a run writes"):
+            galaxy.results_table([METRICS, METRICS | bad])
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
 def test_files_without_metrics_are_refused(text, tmp_path):
     if text is not None:

@@ -879,9 +879,15 @@ def test_tables_and_archives_say_what_to_do(rng, tmp_path):
         with tarfile.open(tmp_path / name, mode) as archive:
             archive.add(tmp_path / "a.fits", "a.fits")
     (tmp_path / "g.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform".ljust(300))
+    with zipfile.ZipFile(tmp_path / "h.zip", "w") as archive:
+        archive.write(tmp_path / "a.fits", "a.fits")
+    hdf5(tmp_path / "i.h5", images=rng.random((5, 16, 16)) + 1j)
+    hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, labels=np.arange(5))
     source = open_source(tmp_path)
     says = ["a FITS table with images", "not an image", "a NumPy array; save",
-            *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save"]  # fmt: skip
+            *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save",
+            "a zip archive in a folder or another; give it by itself",
+            *["an HDF5 file whose `images` are no array of real numbers"] * 2]  # fmt: skip
     for i, start in enumerate(says):
         assert reason(source, i).startswith(start)
     with pytest.raises(DataError, match=r"d\.tar: a tar archive; unpack it"):
@@ -931,3 +937,47 @@ def test_a_band_that_ends_within_the_picture_hides_no_gap(fill, rng, tmp_path):
         assert np.isnan(picture[:, :9]).all()
         # The line beside a gap may count to it.
         np.testing.assert_allclose(picture[:, 10:], expected[:, 10:], rtol=1e-6)
+
+
+def float_predicted(pixels):
+    """A deflated TIFF with the predictor of floats, after Adobe's Photoshop TIFF Technical Note 3.
+
+    Of each row first the highest bytes of all numbers, then the next, as differences.
+    """
+    rows = np.ascontiguousarray(pixels, ">f4").view("u1").reshape(*pixels.shape, 4)
+    rows = rows.transpose(0, 2, 1).reshape(len(pixels), -1)
+    rows[:, 1:] -= rows[:, :-1].copy()
+    strip = zlib.compress(rows.tobytes())
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: 32, 259: 8, 262: 1, 273: 146, 277: 1, 278: height,
+            279: len(strip), 317: 3, 339: 3}  # fmt: skip
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + bytes(4) + strip
+
+
+def test_floats_that_a_tiff_predicts(rng, tmp_path):
+    pixels = rng.normal(0, 1e3, (20, 30)).astype("f4")
+    (tmp_path / "a.tif").write_bytes(float_predicted(pixels))
+    np.testing.assert_array_equal(open_source(tmp_path).read(0), pixels)
+
+
+def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):
+    """Plugins mark their filters as optional: one that is missing may have been passed over."""
+    pixels = rng.random((4, 20, 30))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=pixels, chunks=(1, 20, 30), compression="gzip")
+    content = (tmp_path / "a.h5").read_bytes()
+    gzip_filter = struct.pack("<HHHH", 1, 8, 1, 1) + b"deflate\0"
+    assert content.count(gzip_filter) == 1
+    blosc = struct.pack("<HHHH", 32001, 8, 1, 1) + b"deflate\0"
+    (tmp_path / "a.h5").write_bytes(content.replace(gzip_filter, blosc))
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((1, 20, 30))
+    plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, ())
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        space = h5py.h5s.create_simple(pixels.shape)
+        data = h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_DOUBLE, space, plan)
+        data.write(h5py.h5s.ALL, h5py.h5s.ALL, pixels)
+    source = open_source(tmp_path)
+    assert reason(source, 0) == "an HDF5 compression that is not read; save it with gzip"
+    np.testing.assert_array_equal(source.read(4), pixels[0])

@@ -73,7 +73,28 @@ def test_no_value_is_put_where_nobody_would_see_it(net):
             with pytest.raises(NetError, match=f"'{name}' cannot be put in.*{instead}"):
                 mapping[name] = np.ones(3)
         assert dict(mapping) == before
+        name, value = next(iter(before.items()))
+        for way, args in (
+            ("update", [{name: 3}]), ("update", [[("new", 3)]]), ("__ior__", [{name: 3}]),
+            ("setdefault", ["new", 3]),
+        ):
+            with pytest.raises(NetError, match=f"cannot be put in.*{instead}"):
+                getattr(mapping, way)(*args)
+        assert mapping.setdefault(name, 3) is value
+        mapping.update({name: value})
+        for way, args in (("pop", [name]), ("popitem", []), ("clear", []), ("__delitem__", [name])):
+            with pytest.raises(NetError, match="cannot be taken out"):
+                getattr(mapping, way)(*args)
+        assert mapping.pop("nothing", 5) == 5
+        assert list(mapping) == list(before)
+        assert dict(mapping) == before
     solver = lk.Adam(net)
+    for change in (
+        lambda: solver.history.update(m=0), lambda: solver.history.clear(),
+        lambda: solver.history.pop("v"),
+    ):
+        with pytest.raises(NetError, match=r"history '[mv]' cannot"):
+            change()
     with pytest.raises(NetError, match="history 'm' cannot"):
         solver.history["m"] = np.ones(3)
     solver.history["m"] += 2

@@ -380,6 +380,43 @@ def test_seeding_a_blob_with_several_readers(rng):
     np.testing.assert_allclose(net.params["h/weight"].diff, x.T @ seed, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_blobs_of_a_net_can_be_given_to_it(kernels, rng):
+    """What a pass overwrites is read before, as if the caller had given copies."""
+    net = double(
+        [L.Input("x", shape=(4,)), L.Input("y", shape=(4,)), L.Dense("a", "x", units=4),
+         L.Dense("b", "y", units=4)], gradients="all", kernels=kernels,
+    )
+    x, y, seed = rng.standard_normal((3, ROWS, 4))
+    net.forward(x=x, y=y)
+    net.backward(a=seed, b=2 * seed)
+    expected = diffs(net)
+    net.forward(x=x, y=y)
+    net.blobs["a"].diff[...], net.blobs["b"].diff[...] = 2 * seed, seed
+    net.backward(a=net.blobs["b"].diff, b=net.blobs["a"].diff)
+    assert_same(diffs(net), expected)
+    net.forward(x=net.blobs["y"].data, y=net.blobs["x"].data)
+    np.testing.assert_array_equal(net.blobs["x"].data, y)
+    np.testing.assert_array_equal(net.blobs["y"].data, x)
+    net.forward(x=net.blobs["y"].data[::-1], y=net.blobs["y"].data)
+    np.testing.assert_array_equal(net.blobs["x"].data, x[::-1])
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_numpy_may_be_told_to_raise(kernels, xt):
+    """Tiny numbers whose products underflow are no errors, whatever NumPy's settings say of them.
+    """
+    net = lk.Net(regression(), ROWS, kernels=kernels)
+    tiny = {name: 1e-30 * array for name, array in xt.items()}
+    with np.errstate(all="raise"):
+        solver = lk.Adam(net)
+        for _ in range(3):
+            solver.step(**tiny)
+        net.forward(**tiny)
+        net.backward(y=np.full((ROWS, 3), 1e-38))
+        net.infer("y", x=tiny["x"])
+
+
 @pytest.mark.parametrize(
     ("diff", "words"),
     [

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
+from layerkit.settings import fitting
 
 # The line search may try any step, so the objective holds its parameters inside these limits, in
 # half image widths: a standard deviation exp(12) is a constant over the image, exp(-12) lies
@@ -137,6 +138,7 @@ class GaussianObjective:
         return squared_error, gradient
 
 
+@fitting(DataError)
 def fit_gaussian(image: np.ndarray) -> GaussianFit:
     """The scaled bivariate Gaussian with the least squared error to an image.
 
@@ -233,6 +235,7 @@ def moments(weights: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.nd
     return np.array([m_column, m_row, math.log(l11), math.log(l22), c, 0.0])
 
 
+@fitting(DataError)
 def fit_gaussians(
     images: np.ndarray, workers: int | None = None, progress: bool = False
 ) -> GaussianFits:

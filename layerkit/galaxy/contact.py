@@ -11,12 +11,14 @@ from layerkit.galaxy.cutting import visible
 from layerkit.galaxy.dataset import GalaxySet
 from layerkit.galaxy.decode import as_picture
 from layerkit.galaxy.sources import Source
+from layerkit.settings import fitting
 
 TILE = 138  # pixels on a side: twice 69
 GAP = 4
 YELLOW = (255, 200, 0)
 
 
+@fitting(DataError)
 def contact_sheets(
     galaxies: GalaxySet,
     folder: str | os.PathLike,

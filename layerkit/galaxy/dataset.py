@@ -16,7 +16,7 @@ from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.files import open_regular, path_of
 from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
-from layerkit.settings import Optional, Whole, accept
+from layerkit.settings import Optional, Whole, accept, fitting
 
 VERSION = 2
 # Columns stored beside the image and id of each galaxy: float64, of this shape.
@@ -80,6 +80,7 @@ class GalaxySet:
         return total.hexdigest()
 
 
+@fitting(DataError)
 def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     """Read a set that `prepare` wrote; with `limit`, its first `limit` galaxies only.
 
@@ -146,6 +147,7 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
     )
 
 
+@fitting(DataError)
 def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.ndarray, np.ndarray]:
     """Divide a set in two by the ids alone: training indices, and `held_out` held-out indices.
 

@@ -64,6 +64,7 @@ OTHERS = {  # formats that are not read, and what to do about it
     b"#ASDF": "an ASDF file; save it as FITS or HDF5",
     b"CDF\1": "a netCDF file of before 4; convert it with nccopy -k nc4",
     b"CDF\2": "a netCDF file of before 4; convert it with nccopy -k nc4",
+    b"PK\3\4": "a zip archive in a folder or another; give it by itself, or unpack it",
     b"PAR1": "a Parquet table; save its images as files",
     b"\x1f\x9d": "a compressed file; unpack it with gunzip",
     b"MATLAB 5.0 MAT-file": "a MATLAB file of before 7.3; save it with -v7.3",
@@ -101,6 +102,7 @@ NO_IMAGE = "not an image"
 OTHER_AXES = "axes of uncertain order; save as (n, height, width) or (n, height, width, 3)"
 FLATTENED = "rows that look like flattened pictures; save them as (n, height, width)"
 NOT_DECODED = "a TIFF compression that is not read; save it without"
+NOT_UNPACKED = "an HDF5 compression that is not read; save it with gzip"
 
 
 class Pictures:
@@ -267,7 +269,8 @@ class TiffPictures(Pictures):
         page = self._page(number)
         check_pixels(page.shape)
         eight = page.dtype == np.uint8 and page.samplesperpixel <= 4 and "Z" not in page.axes
-        if eight or page.bitspersample not in (8, 16, 32, 64) or page.compression not in READABLE:
+        own = page.compression in READABLE and page.predictor in (1, 2)  # none, differences
+        if eight or page.bitspersample not in (8, 16, 32, 64) or not own:
             return self._by_pillow(number, page)
         return upright(self._values(page, plane), page.tags.valueof(ORIENTATION, 1))
 
@@ -433,6 +436,9 @@ class Hdf5Pictures(Pictures):
         data, shape = self.data, self.data.shape
         if data.is_virtual or data.external is not None:
             raise UnusableImageError("HDF5 images that lie in other files")
+        plan = data.id.get_create_plist()
+        filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+        self.known = all(h5py.h5z.filter_avail(number) for number in filters)
         self.matlab = matlab or "MATLAB_class" in data.attrs
         self.layout = Layout(shape, stack=not self.matlab)
         if not self.layout.count:
@@ -464,6 +470,8 @@ class Hdf5Pictures(Pictures):
                     found[name] = item
         if "images" in found:
             return found["images"]
+        if "images" in self.file and not found:
+            raise UnusableImageError("an HDF5 file whose `images` are no array of real numbers")
         if len(found) != 1:
             raise UnusableImageError("an HDF5 file without a data set `images`")
         return next(iter(found.values()))
@@ -485,17 +493,26 @@ class Hdf5Pictures(Pictures):
         height, width = self.data.shape
         if (side := _flat_side(width)) is None or height == width:
             return False
-        rows = np.asarray(self.data[: min(height, 2**22 // width)], np.float64)
+        rows = np.asarray(self._part(slice(min(height, 2**22 // width))), np.float64)
         steps = [rows[:, lag:] - rows[:, :-lag] for lag in (side, width // side)]
         down, *along = (np.nanmean(np.abs(step)) for step in (rows[1:] - rows[:-1], *steps))
         return bool(min(along) < 0.8 * down)
+
+    def _part(self, index: Any) -> np.ndarray:
+        """Read a part of the data set; a filter that is not known may not have been used."""
+        try:
+            return self.data[index]
+        except OSError as error:
+            if self.known:
+                raise
+            raise UnusableImageError(NOT_UNPACKED) from error
 
     def __len__(self) -> int:
         return self.layout.count
 
     def _read(self, k: int) -> np.ndarray:
         check_pixels(self.layout.part)
-        data = self.data[self.layout.index(k)]
+        data = self._part(self.layout.index(k))
         alpha, light = data.dtype.kind == "u", data.dtype == np.uint8 and not self.physical
         if self.fills and (missing := np.isin(data, self.fills)).any():
             data = np.where(missing, np.nan, data / 255 if light else data)
@@ -629,6 +646,8 @@ def as_picture(image: Any) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 2:
         raise UnusableImageError("not of two axes")
+    if not image.dtype.isnative:  # the order of bytes says nothing of what the numbers mean
+        image = image.astype(image.dtype.newbyteorder("="))
     return image if image.dtype == np.float32 else intensities(image)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from layerkit.display import short_repr
+from layerkit.errors import DataError
 from layerkit.galaxy.baselines import (
     PCABaseline,
     fit_gaussians,
@@ -20,6 +21,7 @@ from layerkit.galaxy.inference import closest, refine
 from layerkit.galaxy.model import GalaxyModel
 from layerkit.galaxy.morphology import STATISTICS, morphology
 from layerkit.galaxy.sersic import fit_sersics
+from layerkit.settings import fitting
 
 BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat
 IMPORTANCE_SAMPLES = 1000
@@ -63,6 +65,7 @@ class Evaluation:
     __repr__ = short_repr
 
 
+@fitting(DataError)
 def evaluate(
     model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
     importance_samples: int = IMPORTANCE_SAMPLES, refine_steps: int = REFINE_STEPS,

@@ -19,12 +19,13 @@ from layerkit.galaxy.layout import SHEETS
 from layerkit.galaxy.preparation import Settings, is_of, prepare
 from layerkit.galaxy.sizing import native_size
 from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
-from layerkit.settings import Optional, Whole, accept
+from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically
 
 RECIPE = 6  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
+@fitting(DataError)
 def gather(
     path: str | os.PathLike[str] | None, cache: str | os.PathLike[str], limit: int | None = None,
     hdu: int | str | None = None, *, size: int | None = Settings.size,

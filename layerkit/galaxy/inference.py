@@ -19,7 +19,7 @@ from layerkit.galaxy.model import GalaxyModel, Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
-from layerkit.settings import Sizes, Tops, Whole, accept
+from layerkit.settings import Sizes, Tops, Whole, accept, fitting
 from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
@@ -60,6 +60,7 @@ class Free(Layer):
         self.xp.multiply(self.unit.data, diff, out=self.values.diff[: len(diff)])
 
 
+@fitting(NetError)
 def refine(
     model: GalaxyModel, images: np.ndarray, steps: int = 100, progress: bool = False,
     tempered: bool = True,
@@ -91,6 +92,7 @@ def refine(
     return model.temper(q) if tempered else q
 
 
+@fitting(NetError)
 def closest(
     model: GalaxyModel, images: np.ndarray, steps: int = 200, progress: bool = False
 ) -> np.ndarray:

@@ -23,7 +23,7 @@ from layerkit.layers import (
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.memory import in_words, memory
 from layerkit.net import Net
-from layerkit.settings import Closed, Whole, accept
+from layerkit.settings import Closed, Whole, accept, fitting
 
 FAR_OUT = 10.0  # intensities beyond this, either way, are counts or bytes and not of 0..1
 
@@ -81,6 +81,7 @@ class GalaxyModel(Closed):
             from more than its latent layers; or the temperature has another shape or is below 1.
     """
 
+    @fitting(NetError)
     def __init__(self, net: Net, temperature: float | Sequence[float] | np.ndarray = 1.0):
         if not isinstance(net, Net):
             raise NetError(f"GalaxyModel: expected a net, got {brief(net)}")
@@ -151,6 +152,7 @@ class GalaxyModel(Closed):
             )
         self._temperature = found
 
+    @fitting(NetError)
     def encode(self, images: np.ndarray, tempered: bool = True) -> Posterior:
         """Return what g says of z: means g_mu(x) and standard deviations, each (n, latent).
 
@@ -170,6 +172,7 @@ class GalaxyModel(Closed):
         )
         return self.temper(found) if tempered else found
 
+    @fitting(NetError)
     def temper(self, posterior: Posterior) -> Posterior:
         """Widen the standard deviations of q(z | x) to those at the model's temperature.
 
@@ -227,6 +230,7 @@ class GalaxyModel(Closed):
             raise DataError(f"posterior: {wanted}, finite, and none below 0; some are not so")
         return {self.x: images, self.z_mean: mean, self.z_log_variance: 2 * np.log(sd)}
 
+    @fitting(NetError)
     def decode(
         self, z: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +261,7 @@ class GalaxyModel(Closed):
             given[h] = mean
         return self._pixels(**given)
 
+    @fitting(NetError)
     def reconstruct(
         self, images: np.ndarray, posterior: Posterior | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -268,6 +273,7 @@ class GalaxyModel(Closed):
         mean, variance, _ = self._pixels(**self._given(images, posterior))
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
+    @fitting(NetError)
     def scores(self, images: np.ndarray, posterior: Posterior | None = None) -> np.ndarray:
         """How far pixels lie from where the mean of q(z | x) puts them, as for a normal noise.
 
@@ -286,12 +292,14 @@ class GalaxyModel(Closed):
         )
         return mean, np.exp(log_variance) + self.likelihood.floor, skew[0] if skew else 0.0
 
+    @fitting(NetError)
     def log_likelihood(
         self, images: np.ndarray, posterior: Posterior | None = None
     ) -> np.ndarray:
         """log p(x | z) of each image at the mean of q(z | x), (n,), in nats."""
         return -self.net.infer(self.terms[0], False, **self._given(images, posterior))
 
+    @fitting(NetError)
     def bound(
         self, images: np.ndarray, samples: int = 1, posterior: Posterior | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -312,6 +320,7 @@ class GalaxyModel(Closed):
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
+    @fitting(NetError)
     def importance_bound(
         self, images: np.ndarray, samples: int = 1000, progress: bool = False,
         posterior: Posterior | None = None,
@@ -394,6 +403,7 @@ class GalaxyModel(Closed):
                 decided.update(layer.tops)
         return list(read)
 
+    @fitting(NetError)
     def standardise(self, images: np.ndarray) -> bool:
         """Moves and scales axes of z so that over these images they have the prior's moments.
 
@@ -411,6 +421,10 @@ class GalaxyModel(Closed):
         Returns:
             Whether any axis was free to move: g must end there, and what reads z begin, with Dense
             layers, and z be made by one sampling layer only.
+
+        Raises:
+            NetError: a moment is no number that can be divided by, as after training that diverged;
+                these axes are as they were.
         """
         means, log_variances = self._pieces(self.z_mean), self._pieces(self.z_log_variance)
         done = False
@@ -456,9 +470,20 @@ class GalaxyModel(Closed):
             return False
         if any(x.neuron for x in linear if x in makers):
             return False
-        mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
-        shift = mean.mean(axis=0, dtype="float64")
-        scale = np.sqrt(mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64"))
+        with np.errstate(all="ignore"):
+            mean, sd = (array[:, slice(*span)] for array in self.encode(images, tempered=False))
+            shift = mean.mean(axis=0, dtype="float64")
+            variance = mean.var(axis=0, dtype="float64") + (sd**2).mean(axis=0, dtype="float64")
+            scale = np.sqrt(variance)
+        limit = math.sqrt(np.finfo(self.net.dtype).max)
+        usable = (np.abs(shift) < limit) & (1 / limit < scale) & (scale < limit)
+        if not usable.all():
+            axis = int(np.argmin(usable))
+            raise NetError(
+                f"standardise: over these images axis {span[0] + axis + 1} of z has mean "
+                f"{shift[axis]:.3g} and standard deviation {scale[axis]:.3g}, so training has "
+                "diverged; lower the rate, or clip the gradient"
+            )
 
         def array(values: np.ndarray) -> Any:
             return self.net.backend.asarray(values, self.net.dtype)
@@ -476,6 +501,7 @@ class GalaxyModel(Closed):
                 b -= array(2 * np.log(scale))
         return True
 
+    @fitting(NetError)
     def sample(self, count: int, seed: int = 0, noise: bool = False) -> np.ndarray:
         """Galaxies drawn from the prior, layer by layer, (count, pixels).
 
@@ -501,6 +527,7 @@ class GalaxyModel(Closed):
             return mean
         return pixel_noise.draw(self.likelihood, rng, mean, variance, skew)
 
+    @fitting(NetError)
     def traverse(self, values: np.ndarray) -> np.ndarray:
         """Mean images along each axis of z, the others at zero: (latent, len(values), pixels).
 

@@ -34,7 +34,7 @@ from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
 from layerkit.galaxy.dataset import COLUMNS, VERSION
 from layerkit.galaxy.decode import TOO_LARGE, UnusableImageError
 from layerkit.galaxy.sources import PREPARED_FORMAT, Source
-from layerkit.settings import Optional, Whole, accept
+from layerkit.settings import Optional, Whole, accept, fitting
 
 T = TypeVar("T")
 
@@ -69,6 +69,7 @@ class Report:
         return "\n".join(lines)
 
 
+@fitting(DataError)
 def prepare(
     source: Source,
     output: str | os.PathLike,

@@ -24,6 +24,7 @@ from layerkit.galaxy.dataset import GalaxySet
 from layerkit.galaxy.inference import refine
 from layerkit.galaxy.model import GalaxyModel
 from layerkit.galaxy.sources import UnusableImageError, is_prepared, open_source
+from layerkit.settings import fitting
 
 DRAWS = 8
 SHARE = 0.5  # of its noise that a picture gets again, where it has noise already
@@ -103,6 +104,7 @@ class LatentCoverage(NamedTuple):
         }
 
 
+@fitting(DataError)
 def latent_coverage(
     model: GalaxyModel, pictures: Iterable[np.ndarray],
     noise: float | Sequence[float] | np.ndarray | None = None, draws: int = DRAWS, *,
@@ -193,6 +195,7 @@ class SourcePictures:
             raise UnusableImageError(f"fails with {type(error).__name__}") from error
 
 
+@fitting(DataError)
 def redrawn_coverage(
     model: GalaxyModel, pictures: SourcePictures, refine_steps: int = 100, progress: bool = False,
     tempered: bool = True,

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from layerkit.errors import DataError, LayerkitError
 from layerkit.galaxy.layout import MODEL, RESULTS
+from layerkit.settings import fitting
 from layerkit.snapshot import write_atomically
 
 WAITING = ".before"  # a folder of earlier results until it holds them all
@@ -178,6 +179,7 @@ def summary(metrics: dict[str, Any]) -> str:
     ])
 
 
+@fitting(DataError)
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metrics.json of a run, from the file or from the folder it is in.
 
@@ -195,6 +197,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+@fitting(DataError)
 def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
     """A Markdown table with a row for each run, made of nothing but their metrics.
 
@@ -203,12 +206,23 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         runs: what `read_metrics` returned.
+
+    Raises:
+        DataError: metrics of another kind than a run writes.
     """
     runs = list(runs)
     rows = [list(COLUMNS), ["---:" if name in NUMBERS else "---" for name in COLUMNS]]
     for run in runs:
         other = run.get("galaxies") != runs[0].get("galaxies")
-        cells = [show(run) for show in COLUMNS.values()]
+        cells = []
+        for name, show in COLUMNS.items():
+            try:
+                cells.append(show(run))
+            except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"metrics of {run.get('data', 'a run')}: what belongs under {name!r} is of "
+                    f"another kind than a run writes ({error!r}); give what a run wrote"
+                ) from error
         cells[list(COLUMNS).index("held out")] += " *" if other else ""
         rows.append([cell.replace("|", "\\|") for cell in cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -216,7 +230,7 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
 
 def _net(run: Mapping[str, Any]) -> str:
     settings = run.get("net_settings") or {}
-    return " ".join([str(run["net"]), *(f"{k}={v}" for k, v in settings.items())])
+    return " ".join([str(run.get("net", DASH)), *(f"{k}={v}" for k, v in settings.items())])
 
 
 def _value(key: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
@@ -268,4 +282,6 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "gap, %": _value("bound_gap_percent", ".2f"),
     "minutes": _value("seconds", ".1f", 1 / 60),
 }
-COLUMNS = WORDS | NUMBERS | {"command": lambda run: f"`{run['command']}`"}
+COLUMNS = WORDS | NUMBERS | {
+    "command": lambda run: f"`{run['command']}`" if run.get("command") else DASH
+}

@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.settings import fitting
 
 BLACK = 3.0  # spreads below the sky
 SOFTENING = 10.0  # spreads at which linear turns to logarithmic
@@ -35,6 +36,7 @@ def stretch_units(units: np.ndarray, white: float) -> np.ndarray:
     return np.clip(scaled / np.arcsinh((white + BLACK) / SOFTENING), 0, 1).astype(np.float32)
 
 
+@fitting(DataError)
 def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
     """Turn prepared galaxies back to the units of their pictures, but for what was cut to 0 or 1.
 

@@ -27,6 +27,7 @@ from scipy.special import expit, gammaincinv
 from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines import fit_gaussian, fit_in_processes, moments
+from layerkit.settings import fitting
 
 LEAST_INDEX, MOST_INDEX = 0.3, 8.0
 STARTING_INDICES = (0.5, 1.0, 2.5)
@@ -183,6 +184,7 @@ class SersicObjective:
         return np.concatenate([shape, linear])
 
 
+@fitting(DataError)
 def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicFit:
     """The Sersic profile with a constant sky that has the least squared error to an image.
 
@@ -258,6 +260,7 @@ def _starts(objective: SersicObjective, gaussian: np.ndarray, half: float) -> li
     return [objective.with_best_scale(np.clip(s, -LIMITS[:6], LIMITS[:6])) for s in shapes]
 
 
+@fitting(DataError)
 def fit_sersics(
     images: np.ndarray, gaussians: np.ndarray, workers: int | None = None, progress: bool = False
 ) -> SersicFits:

@@ -36,7 +36,7 @@ from layerkit.galaxy.decode import (
     read_bounded,
 )
 from layerkit.galaxy.layout import GALAXIES, without_results
-from layerkit.settings import Whole, accept
+from layerkit.settings import Whole, accept, fitting
 
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -86,6 +86,7 @@ def is_prepared(path: str | os.PathLike | None) -> bool:
         return False
 
 
+@fitting(DataError)
 def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) -> Source:
     """Open a set of pictures of whatever kind `path` is.
 

@@ -8,7 +8,7 @@ are made, and again when an attribute that is called like a setting is assigned 
 turns a value into its plain Python form: `np.uint8(7)` into 7, a list of sizes into a tuple.
 """
 
-from layerkit.settings.classes import Checked, Closed, checked, checks, rule_of, rules_of
+from layerkit.settings.classes import Checked, Closed, checked, checks, fitting, rule_of, rules_of
 from layerkit.settings.rules import (
     LARGEST,
     Choice,
@@ -38,6 +38,6 @@ from layerkit.settings.rules import (
 __all__ = [
     "LARGEST", "Checked", "Choice", "Closed", "Count", "FilePath", "Finite", "Flag", "Name",
     "Names", "NotNegative", "Number", "Optional", "Positive", "Precision", "Rule", "Seed", "Sizes",
-    "Text", "Tops", "Truth", "Whole", "accept", "checked", "checks", "real", "rule_of", "rules_of",
-    "whole",
+    "Text", "Tops", "Truth", "Whole", "accept", "checked", "checks", "fitting", "real", "rule_of",
+    "rules_of", "whole",
 ]

@@ -9,11 +9,12 @@ import typing
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from layerkit.errors import NetError
+from layerkit.errors import LayerkitError, NetError
 from layerkit.names import UnknownAttributeError, closest
 from layerkit.settings.rules import Optional, Rule, accept
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def rule_of(hint: Any) -> Rule | None:
@@ -67,17 +68,7 @@ def checked(init: Callable[..., None], label: Callable[..., str] | None = None) 
         try:
             given = signature.bind(self, *args, **settings)
         except TypeError as error:
-            taken = signature.parameters
-            unknown = [name for name in settings if name not in taken]  # mostly misspelt
-            if unknown and all(p.kind != p.VAR_KEYWORD for p in taken.values()):
-                problem = f"got an unexpected keyword argument {unknown[0]!r}"
-            else:
-                problem = str(error)
-            usage = ", ".join(
-                # Without the annotations, which say to people less than the defaults.
-                str(p.replace(annotation=p.empty)) for p in list(taken.values())[1:]
-            )
-            raise NetError(f"{owner}: {problem}; it takes ({usage})") from None
+            raise NetError(f"{owner}: {_misfit(signature, settings, error)}") from None
         for name, value in given.arguments.items():
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
@@ -86,6 +77,45 @@ def checked(init: Callable[..., None], label: Callable[..., str] | None = None) 
             self.close()
 
     return __init__
+
+
+def fitting(error: type[LayerkitError]) -> Callable[[Function], Function]:
+    """Make calls that do not fit a function an error that says what it takes; a decorator.
+
+    Args:
+        error: the kind of error to raise.
+    """
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def run(*args: Any, **settings: Any) -> Any:
+            try:
+                signature.bind(*args, **settings)
+            except TypeError as reason:
+                name = function.__qualname__.removesuffix(".__init__")
+                raise error(f"{name}: {_misfit(signature, settings, reason)}") from None
+            return function(*args, **settings)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _misfit(signature: inspect.Signature, settings: dict[str, Any], error: TypeError) -> str:
+    """Say what is wrong with a call, for which binding its arguments gave `error`."""
+    taken = [p for name, p in signature.parameters.items() if name != "self"]
+    unknown = [name for name in settings if name not in signature.parameters]  # mostly misspelt
+    problem = str(error)
+    if unknown and all(p.kind != p.VAR_KEYWORD for p in taken):
+        problem = f"got an unexpected keyword argument {unknown[0]!r}"
+    elif "too many" in problem and taken and taken[-1].kind == taken[-1].VAR_KEYWORD:
+        problem += ", the rest is given by name, as NAME=value"
+    usage = [  # without the annotations, which say to people less than the defaults
+        f"{p.name}=..." if p.kind == p.KEYWORD_ONLY and p.default is p.empty
+        else str(p.replace(annotation=p.empty)) for p in taken
+    ]
+    return f"{problem}; it takes ({', '.join(usage)})"
 
 
 def _kind(self: Any, /, *args: Any, **settings: Any) -> str:
