@@ -21,8 +21,8 @@ import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
 from layerkit.engines.cuda import CudaEngine
-from layerkit.engines.cuda import data as cuda_data
 from layerkit.engines.cuda import runners as cuda_runners
+from layerkit.engines.cuda.runners import data as cuda_data
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
 GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from layerkit.engines import cuda
-from layerkit.engines.cuda import runners, sources
+from layerkit.engines.cuda import sources
+from layerkit.engines.cuda.runners import base, data, dense, losses
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
 NAMES = [path.stem for path in sorted(sources.FOLDER.glob("*.cu"))]
-ACTIVATIONS = [name for name, _ in runners.ACTIVATIONS.values()]
-FEW = {"ROWS": f"{runners.FEW}u", "SPAN": f"{runners.SPAN}u"}
+ACTIVATIONS = [name for name, _ in base.ACTIVATIONS.values()]
+FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
     "activation": [{"ACTIVATION": name} for name in ACTIVATIONS],
     "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
-        {"ACTIVATION": "Relu"}, {"ACTIVATION": "Relu", **FEW, "ROWS": "1u"},
+        {"ACTIVATION": "Relu"}, {"ACTIVATION": "Relu", **FEW, "ROWS": "1u", "LANES": "4u"},
     ],
     "step": [{"UPDATE": name} for name in cuda.UPDATES.values()],
     "windows": [{"ACTIVATION": "LeakyRelu"}],
@@ -79,8 +80,8 @@ def test_headers_are_put_in_place_once():
 
 @pytest.mark.parametrize(
     ("constant", "value"),
-    [("THREADS", runners.THREADS), ("THREADS", cuda.THREADS), ("SLICE", runners.SLICE),
-     ("CHUNK", cuda.data.CHUNK), ("CONSTANTS", cuda.program.CONSTANTS),
+    [("THREADS", losses.THREADS), ("THREADS", cuda.THREADS), ("SLICE", dense.SLICE),
+     ("CHUNK", data.CHUNK), ("CONSTANTS", cuda.program.CONSTANTS),
      ("HALTED", cuda.program.HALTED), ("STEP", cuda.program.STEP), ("PASS", cuda.program.PASS),
      ("POSITION", cuda.program.POSITION)],
 )

@@ -27,7 +27,7 @@ def memory(path, arrays, **settings):
 def without_kernels(path, arrays, **settings):
     """The array code of MemoryData, where compiled kernels could do its work."""
     layer = memory(path, arrays, **settings)
-    layer.can_use_kernels = lambda: False
+
     return layer
 
 

@@ -16,9 +16,10 @@ from layerkit.backends.base import Array, Backend
 from layerkit.blob import Blob
 from layerkit.engines.base import ArrayEngine, Runner, Update
 from layerkit.engines.cuda import sources
-from layerkit.engines.cuda.data import DataRunner
 from layerkit.engines.cuda.program import POSITION, Steps
-from layerkit.engines.cuda.runners import TOGETHER, make_runner, three
+from layerkit.engines.cuda.runners import make_runner
+from layerkit.engines.cuda.runners.data import DataRunner
+from layerkit.engines.cuda.runners.dense import TOGETHER, three
 from layerkit.layer import Layer, Run
 
 THREADS = 256  # of a block

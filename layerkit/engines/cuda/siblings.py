@@ -6,7 +6,7 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cuda.runners import TOGETHER, Dense
+from layerkit.engines.cuda.runners.dense import TOGETHER, Dense
 
 
 class Family:

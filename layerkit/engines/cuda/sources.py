@@ -1,4 +1,4 @@
-"""The CUDA sources of this folder, compiled by CuPy when one of their kernels is first launched.
+"""The CUDA sources in `kernels`, compiled by CuPy when one of their kernels is first launched.
 
 A source names its headers by `#include`, as for any compiler.  Their text is put in its place here,
 since CuPy keeps compiled code under a hash of the text that it is given, and would not see that a
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "kernels"
 INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
 NUMBERS = {
     "bool": "bool", "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short",
@@ -28,7 +28,7 @@ def text(name: str) -> str:
     """Return a source with its headers, each once.
 
     Args:
-        name: of a file in this folder, without ".cu".
+        name: of a file in `kernels`, without ".cu".
     """
     seen: set[Path] = set()
 

@@ -1,6 +1,6 @@
 // Layers and sums that work element by element.
 #include "device.h"
-#include "../formulas/philox.h"
+#include "../../formulas/philox.h"
 
 KERNEL add(i64 size, const real* a, const real* b, real* sum)
 {

@@ -2,7 +2,7 @@
 // after the products.  Pictures are (n, channels, height, width); windows lie in rows, one for each
 // of the places of a grid, (n * down * across, kernel * kernel * channels).
 #include "device.h"
-#include "../formulas/activations.h"
+#include "../../formulas/activations.h"
 
 struct Windows {
     i64 channels, height, width, kernel, stride, pad, down, across;

@@ -2,7 +2,7 @@
 // whose division is fast.  Layers of as many units that read one blob, up to three, can share a
 // launch: their arrays are numbered 0 to 2.
 #include "device.h"
-#include "../formulas/activations.h"
+#include "../../formulas/activations.h"
 
 #define EACH(type, name) type name##0, type name##1, type name##2
 #define CHOSEN(name, layer) (layer == 0 ? name##0 : layer == 1 ? name##1 : name##2)

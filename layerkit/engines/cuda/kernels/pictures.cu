@@ -1,6 +1,6 @@
 // ImagePose and SpatialTransform: what is done to whole pictures.
 #include "device.h"
-#include "../formulas/pose.h"
+#include "../../formulas/pose.h"
 
 // Pixel k of the frame, the outermost pixels of a picture.
 FORMULA real frame_pixel(const real* image, i64 side, i64 k)

@@ -1,6 +1,6 @@
 // Data layers.  NUMBER is the type of what an array holds.
 #include "device.h"
-#include "../formulas/philox.h"
+#include "../../formulas/philox.h"
 
 // A random word above the number of each row: sorting these puts the rows in random order, those of
 // equal words in their own.

@@ -1,6 +1,6 @@
 // Activations on their own.  ACTIVATION is one of formulas/activations.h, `setting` its number.
 #include "device.h"
-#include "../formulas/activations.h"
+#include "../../formulas/activations.h"
 
 KERNEL activate(i64 size, real setting, const real* x, real* y)
 {

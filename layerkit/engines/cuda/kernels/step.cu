@@ -1,6 +1,6 @@
 // What surrounds the layers in a training step.
 #include "device.h"
-#include "../formulas/updates.h"
+#include "../../formulas/updates.h"
 
 #define CONSTANTS 8  // of a solver, in a row of its table for each step
 

@@ -1,0 +1,45 @@
+"""Runners: which kernels are launched with which arrays, and which layer has which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerkit import layers as L
+from layerkit.engines.base import Runner
+from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, windows
+from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner, KernelRunner
+from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
+from layerkit.layer import Layer, overrides
+from layerkit.layers.data import Data
+
+RUNNERS: dict[type, type[KernelRunner]] = {
+    **dict.fromkeys(
+        (kind for kind in ACTIVATIONS if kind is not type(None)), elementwise.Elementwise
+    ),
+    L.Accuracy: losses.Accuracy, L.Add: elementwise.Add,
+    L.BinaryCrossEntropy: losses.BinaryCrossEntropy, L.Concat: elementwise.Concat,
+    L.Convolution: windows.Convolution, L.Deconvolution: windows.Deconvolution,
+    L.Dense: dense.Dense, L.Dropout: elementwise.Dropout, L.GaussianKL: losses.GaussianKL,
+    L.GaussianReconstruction: losses.GaussianReconstruction, L.ImagePose: pictures.ImagePose,
+    L.Input: elementwise.Input, L.Multiply: elementwise.Multiply,
+    L.Reparameterize: elementwise.Reparameterize, L.Reshape: elementwise.Reshape,
+    L.Slice: elementwise.Slice, L.SoftmaxLoss: losses.SoftmaxLoss,
+    L.SpatialTransform: pictures.SpatialTransform, L.SquareLoss: losses.SquareLoss,
+    L.StudentReconstruction: losses.StudentReconstruction,
+}
+
+
+def make_runner(layer: Layer, engine: Any) -> Runner:
+    """Return the runner registered for exactly this class, or the layer with its array code.
+
+    Data layers of a user's own class are fed batch by batch where they can be: where `forward` is
+    that of Data, and `host` gives in the computer's own memory what `fetch` gives on the backend.
+    """
+    own = type(layer)
+    if isinstance(layer, Data):
+        if own is L.MemoryData and ResidentData.fits(layer, engine):
+            return ResidentData(layer, engine)
+        fed = own.forward is Data.forward and overrides(own, "host", ("fetch",))
+        return DataRunner(layer, engine) if fed else ArrayRunner(layer)
+    make = RUNNERS.get(own)
+    return make(layer, engine) if make and make.fits(layer, engine) else ArrayRunner(layer)

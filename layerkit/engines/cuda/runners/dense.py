@@ -1,0 +1,145 @@
+"""Dense layers, alone or several that read one blob; see kernels/dense.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
+from layerkit.layers.loss import rows
+
+SLICE = 256  # rows of which a block adds up the gradients of the biases
+FEW = 16  # examples up to which one kernel for all is faster than several by cuBLAS
+SPAN = 256  # units whose weights a block then reads
+NEAR = 1024  # inputs up to which eight threads then add up a unit
+TOGETHER = 3  # layers that can be run together
+
+
+def three(arrays: list[Any]) -> list[Any]:
+    """Return arrays with None for those that are missing to TOGETHER."""
+    return [*arrays, *[None] * TOGETHER][:TOGETHER]
+
+
+class Dense(Activated):
+    """Products by cuBLAS, and the rest in one pass; for few examples, all of it in one.
+
+    Layers of equal units that read one blob can be run together; see engines/cuda/siblings.py.
+    """
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        capacity, units = layer.run.batch_size, layer.units
+        self.few, self.inputs = capacity <= FEW, layer.w.size // units
+        slices = -(-capacity // SLICE)
+        self.sums = self.zeros(slices if slices > 1 else 0, units)
+        self.places: dict[Any, Any] = {}  # of the matrices of products made together
+        self.spans = -(-units // SPAN) if self.few else 1
+        self.dx_sums = self.zeros(self.spans if self.spans > 1 else 0, capacity * self.inputs)
+
+    @classmethod
+    def fits(cls, layer: Any, engine: Any) -> bool:
+        """Return whether the activation has a formula, and elements can be counted with 32 bits."""
+        most = max(layer.run.batch_size * layer.units, layer.w.size + layer.units)
+        return type(layer.neuron) in ACTIVATIONS and TOGETHER * most < 2**32
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x W + b)."""
+        self.forward_together([self], bottoms[0].data, tops)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        self.backward_together([self], bottoms[0].data, tops, bottoms[0].diff, self.dx_sums)
+
+    def forward_together(self, runners: list[Dense], x: Array, tops: list[Blob]) -> None:
+        """Compute the tops of layers that read x, each of which has one."""
+        layers, ys, (setting, defines) = [r.layer for r in runners], [], self.activation()
+        ys = [top.data for top in tops]
+        ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
+        units, count = self.layer.units, len(x)
+        if self.few:
+            # Where there are many inputs, more blocks and more threads share them.
+            width = 4 if self.inputs > NEAR else 32
+            self.launch(
+                "dense", "few_forward", -(-units // width) * len(layers), count, self.inputs, units,
+                setting, x, *three(ws), *three(bs), *three(ys), **self.defines(width),
+            )
+            return
+        self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
+        self.launch(
+            "dense", "bias_activation", self.blocks(len(layers) * ys[0].size), ys[0].size,
+            len(layers), units, setting, *three(bs), *three(ys), **defines,
+        )
+
+    def backward_together(
+        self, runners: list[Dense], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array
+    ) -> None:
+        """Compute all gradients of layers that read x.
+
+        Args:
+            dx: where the sum of their derivatives by x is wanted, or None.
+            dx_sums: work space for it, for few examples: a slice for each span of each layer.
+        """
+        layers, backend = [r.layer for r in runners], self.engine.backend
+        if self.few:
+            self._backward_few(layers, x, tops, dx, dx_sums)
+            return
+        ds = self._before(runners, tops)
+        trained = [(layer.w.diff, d) for layer, d in zip(layers, ds, strict=True)
+                   if layer.w.trainable]
+        if trained:
+            dws, before = [dw for dw, _ in trained], [d for _, d in trained]
+            backend.gemms([rows(x).T] * len(trained), before, dws, self.places)
+        if dx is not None:
+            for i, (layer, d) in enumerate(zip(layers, ds, strict=True)):
+                backend.gemm(d, layer.w.data.T, out=rows(dx), add=i > 0)
+
+    def defines(self, width: int = 32) -> dict[str, str]:
+        """Return the macros of kernels for few examples."""
+        rows = self.layer.run.batch_size
+        return {
+            **self.activation()[1], "ROWS": f"{rows}u", "SPAN": f"{SPAN}u", "LANES": f"{width}u",
+        }
+
+    def _backward_few(
+        self, layers: list[Any], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array
+    ) -> None:
+        slices = self.spans * len(layers)
+        self.launch(
+            "dense", "few_backward", -(-(self.inputs + 1) // 8) * slices, len(x), self.inputs,
+            self.layer.units, len(layers), self.activation()[0], x,
+            dx if dx is None or slices == 1 else dx_sums,
+            *three([top.data for top in tops]), *three([top.diff for top in tops]),
+            *three([layer.w.data for layer in layers]),
+            *three([layer.w.diff if layer.w.trainable else None for layer in layers]),
+            *three([layer.b.diff if layer.b.trainable else None for layer in layers]),
+            **self.defines(),
+        )
+        if dx is not None and slices > 1:
+            self.launch(
+                "dense", "sum_slices", self.blocks(dx.size), slices, dx.size, dx_sums, dx,
+                ACTIVATION="Linear",
+            )
+
+    def _before(self, runners: list[Dense], tops: list[Blob]) -> list[Array]:
+        """Return d loss / d (x W + b) of layers, and fill their db."""
+        layers, count, units = [r.layer for r in runners], len(tops[0].data), self.layer.units
+        slices, (setting, defines) = -(-count // SLICE), self.activation()
+        ds = [layer.before.data if layer.neuron else None for layer in layers]
+        sums = [
+            None if not r.layer.b.trainable else r.layer.b.diff if slices == 1 else r.sums
+            for r in runners
+        ]
+        if any(to is not None for to in [*ds, *sums]):
+            self.launch(
+                "dense", "columns", -(-units // 32) * slices * len(layers), count, units, setting,
+                *three([top.data for top in tops]), *three([top.diff for top in tops]), *three(ds),
+                *three(sums), **defines,
+            )
+        for runner in runners if slices > 1 else []:
+            if runner.layer.b.trainable:
+                self.launch(
+                    "dense", "sum_slices", self.blocks(units), slices, units, runner.sums,
+                    runner.layer.b.diff, **defines,
+                )
+        return [top.diff if d is None else d for top, d in zip(tops, ds, strict=True)]

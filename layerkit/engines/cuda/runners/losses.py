@@ -1,0 +1,136 @@
+"""Losses and metrics; see kernels/losses.cu."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.engines.cuda.runners.base import KernelRunner
+from layerkit.layers.loss import rows
+
+THREADS = 256  # of a block
+WIDE = 128  # numbers of an example beyond which it has a block of threads for itself
+
+
+def lanes(size: int) -> int:
+    """Return how many threads share an example of so many numbers."""
+    return THREADS if size > WIDE else 32
+
+
+class Loss(KernelRunner):
+    """A loss whose diffs come in the pass that computes its value; defines `run`."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.forward_backward = self.run_backward
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the loss of each example."""
+        self.run(bottoms, tops, [None] * len(bottoms))
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the diffs, and the loss over again."""
+        self.run(bottoms, tops, [b.diff for b in bottoms])
+
+    def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
+        """Compute the loss, and the diffs that are wanted."""
+        raise NotImplementedError
+
+
+class Pairs(Loss):
+    """A sum over pairs of numbers."""
+
+    kernel: ClassVar[str]
+
+    def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
+        """Compute the sum of each example, and both diffs."""
+        (count, size), top = rows(bottoms[0].data).shape, tops[0]
+        self.launch(
+            "losses", self.kernel, self.blocks(count * lanes(size)), count, size, lanes(size),
+            *(b.data for b in bottoms), top.diff, top.data, *diffs,
+        )
+
+
+class SquareLoss(Pairs):
+    """Half the squared distance."""
+
+    kernel = "squared_distance"
+
+
+class BinaryCrossEntropy(Pairs):
+    """The cross entropy of Bernoulli variables."""
+
+    kernel = "bernoulli_entropy"
+
+
+class SoftmaxLoss(Loss):
+    """The cross entropy of a class."""
+
+    def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
+        """Compute the cross entropy of each example, and the diff of the logits."""
+        (count, classes), top = rows(bottoms[0].data).shape, tops[0]
+        self.launch(
+            "losses", "softmax_loss", self.blocks(count * lanes(classes)), count, classes,
+            lanes(classes), bottoms[0].data, bottoms[1].data, top.diff, top.data, diffs[0],
+        )
+
+
+class GaussianKL(Loss):
+    """The divergence of two normal distributions."""
+
+    def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
+        """Compute the divergence of each example, and all diffs."""
+        (count, size), top = rows(bottoms[0].data).shape, tops[0]
+        four = [*(b.data for b in bottoms), None, None][:4]
+        self.launch(
+            "losses", "divergence", self.blocks(count * lanes(size)), count, size, lanes(size),
+            *four, top.diff, top.data, *[*diffs, None, None][:4],
+        )
+
+
+class Reconstruction(Loss):
+    """A likelihood, summed over the pixels."""
+
+    def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
+        """Compute the negative log likelihood of each example, and the diffs."""
+        layer, top, (count, pixels) = self.layer, tops[0], rows(bottoms[0].data).shape
+        kernel, settings, most = self.formula()
+        self.launch(
+            "losses", kernel, count, pixels, *settings, *[*(b.data for b in bottoms), None][:most],
+            float(layer.floor), np.float64(pixels * layer.constant), top.diff, top.data,
+            *[*diffs, None][:most],
+        )
+
+    def formula(self) -> tuple[str, tuple[float, ...], int]:
+        """Return the kernel, its settings, and how many bottoms it takes."""
+        raise NotImplementedError
+
+
+class GaussianReconstruction(Reconstruction):
+    """The likelihood of a normal distribution."""
+
+    def formula(self) -> tuple[str, tuple[float, ...], int]:
+        """Return the kernel, without settings."""
+        return "gaussian", (), 3
+
+
+class StudentReconstruction(Reconstruction):
+    """The likelihood of a skewed Student's t."""
+
+    def formula(self) -> tuple[str, tuple[float, ...], int]:
+        """Return the kernel, degrees of freedom and E|T|."""
+        return "student", (float(self.layer.degrees), float(self.layer.fold)), 4
+
+
+class Accuracy(KernelRunner):
+    """Array code that does not look at the labels first: no GPU answers while it records."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Count the logits that are not below the label's."""
+        self.layer.count(bottoms, tops)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: no bottom is differentiable."""
