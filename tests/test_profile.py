@@ -90,7 +90,7 @@ def test_the_middle_half_leaves_out_the_fastest_and_the_slowest():
 
 def test_an_update_reads_and_writes_parameters_and_histories(inputs, monkeypatch):
     pytest.importorskip("layerkit.engines.cpu._cpu", reason="array code makes no updates")
-    monkeypatch.setattr("layerkit.engines.cpu.runners.LARGE", 1)
+    monkeypatch.setattr("layerkit.engines.cpu.runners.dense.LARGE", 1)
     net = small("auto")
     report = lk.Adam(net).profile(2, **inputs)
     row = next(r for r in report.backward if r.layer == "y")

@@ -1,0 +1,85 @@
+"""Dense layers, and their updates in the same pass; see dense.h."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
+from layerkit.engines.base import Update
+from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, flat_rows, straight
+
+LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
+
+
+class Dense(KernelRunner):
+    """Products with bias, activation and a solver's update, piece by piece."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.recordable = straight(layer.neuron)[1] is None
+        if layer.w.size >= LARGE:
+            self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
+            self.backward_update = self.run_update
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x W + b)."""
+        layer, y = self.layer, tops[0].data
+        slope, neuron = straight(layer.neuron)
+        self.kernels.dense_forward(flat_rows(bottoms[0].data), layer.w.data, layer.b.data, slope, y)
+        if neuron:
+            neuron.activate(layer.xp, y, y)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        w, b = self.layer.w, self.layer.b
+        self._differentiate(tops)
+        self._run(
+            bottoms, tops, bottoms[0].diff, w.diff if w.trainable else NOTHING,
+            b.diff if b.trainable else NOTHING, 0, [NOTHING] * 4, NOTHING,
+        )
+
+    def run_bottoms(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx alone."""
+        self._differentiate(tops)
+        if bottoms[0].diff is not None:
+            self._run(
+                bottoms, tops, bottoms[0].diff, NOTHING, NOTHING, 0, [NOTHING] * 4, NOTHING
+            )
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the activation, and which parameters get a gradient."""
+        layer = self.layer
+        return *straight(layer.neuron), layer.w.trainable, layer.b.trainable
+
+    def bound_gradient(self, bottoms: list[Blob], tops: list[Blob], bound: Array) -> None:
+        """Fill `bound`: an element of dW is a sum over n examples of x d, one of db that of d."""
+        slope, neuron = straight(self.layer.neuron)
+        d = self.layer.before.data if neuron else tops[0].diff
+        self.kernels.gradient_bound(bottoms[0].data, d, slope, bound)
+
+    def run_update(self, bottoms: list[Blob], tops: list[Blob], update: Update) -> None:
+        """Change W and b block by block; db is filled, and dW never reaches memory."""
+        w, b = self.layer.w, self.layer.b
+        histories = [*update.histories[w.name], *update.histories[b.name]]
+        self._run(bottoms, tops, None, NOTHING, b.diff, update.kind, histories, update.constants)
+
+    def _differentiate(self, tops: list[Blob]) -> None:
+        """Compute d loss / d (x W + b) where the activation is not part of the kernel."""
+        neuron = straight(self.layer.neuron)[1]
+        if neuron:
+            before = self.layer.before.data
+            neuron.differentiate(self.layer.xp, tops[0].data, tops[0].diff, before)
+
+    def _run(
+        self, bottoms: list[Blob], tops: list[Blob], dx: Array | None, dw: Array, db: Array,
+        kind: int, histories: list[Array], constants: Array,
+    ) -> None:
+        layer, y, d = self.layer, tops[0].data, tops[0].diff
+        slope, neuron = straight(layer.neuron)
+        before = layer.before.data if layer.neuron else d
+        self.kernels.dense_backward(
+            flat_rows(bottoms[0].data), y, before if neuron else d, slope, before, layer.w.data,
+            layer.b.data, dw, db, NOTHING if dx is None else flat_rows(dx), kind, *histories,
+            constants,
+        )
