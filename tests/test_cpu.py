@@ -18,7 +18,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import cpu
-from layerkit.engines.cpu import runners
+from layerkit.engines.cpu.runners import dense as runners
 
 KERNELS = cpu.extension()
 if KERNELS is None:

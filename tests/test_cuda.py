@@ -253,6 +253,21 @@ def test_the_loss_curve_of_a_long_run(gpu):
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "most"), [(1, 15), (32, 40)])  # as at 128
+def test_how_many_nodes_a_recorded_step_of_the_papers_net_has(cupy_on_host, rows, most, monkeypatch):
+    counts, made = [], cuda_host.device.Graph.__init__
+
+    def counting(self, work, *others):
+        counts.append(len(work))
+        made(self, work, *others)
+
+    monkeypatch.setattr(cuda_host.device.Graph, "__init__", counting)
+    data = L.MemoryData("x", data=galaxies(2 * rows, pixels=4761).reshape(-1, 69, 69))
+    lk.Adam(lk.Net(lk.with_data(lk.load_net(GALAXY), data), rows, "cupy")).steps(2)
+    assert len(counts) == 1
+    assert counts[0] <= most
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [2, 20])
 def test_replaying_equals_calling_bit_for_bit(gpu, rows, dtype):

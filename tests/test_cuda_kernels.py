@@ -21,7 +21,9 @@ ROWS = (1, 3, 33, 300)  # 300 is more than a block has threads
 def has_cuda(case):
     """Tell whether a layer has kernels of its own for the GPU."""
     layer = case.layer()
-    return layer.is_source or (type(layer) in RUNNERS and not isinstance(layer, WITHOUT))
+    copies = isinstance(layer, L.Add | L.Multiply) and len(layer.bottoms) == 1
+    own = type(layer) in RUNNERS and not isinstance(layer, WITHOUT)
+    return layer.is_source or (own and not copies)
 
 
 def wide(case):

@@ -46,12 +46,13 @@ CUDA_HOST_TEST(isfinite) CUDA_HOST_TEST(isinf) CUDA_HOST_TEST(isnan)
 // Launching: a kernel's parameters, and a call with pointers to their values.
 
 struct cuda_host_parameter {
-    char kind, constant;  // 'i', 'u', 'f' or 'b' of the value or of what is pointed to; to const?
+    char kind, constant;  // 'i', 'u', 'f', 'b' or 'V' of the value or what is pointed to; to const?
     short element, size;  // bytes of what is pointed to, or 0, and of the parameter
 };
 
-template <class T> constexpr char cuda_host_kind =
+template <class T, bool = __is_class(T)> constexpr char cuda_host_kind =
     T(0.5) != T(0) ? (T(2) == T(1) ? 'b' : 'f') : T(-1) < T(0) ? 'i' : 'u';
+template <class T> constexpr char cuda_host_kind<T, true> = 'V';
 template <class T> struct cuda_host_describe {
     static constexpr cuda_host_parameter value = {cuda_host_kind<T>, 0, 0, sizeof(T)};
 };

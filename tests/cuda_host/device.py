@@ -359,6 +359,9 @@ class Argument:
                 self.needs = [(memory, Use(*self.span, False))]
         else:
             raise TypeError(f"Unsupported type {type(value)}")
+        # A table of structs is an array of uint64, some of which are addresses.
+        self.table = kind == "V" and getattr(value, "dtype", None) == np.uint64
+        fits |= self.table and value.nbytes % element == 0
         if not fits:
             raise TypeError(f"{self.text}, but the kernel takes {parameter}")
         if element and int(number) % element:
@@ -393,15 +396,29 @@ def launch(kernel, grid, block, args):
     submit(Work(lambda stream: _run(kernel, grid, block, arguments), what, needs))
 
 
+def _addressed(begin, end):
+    """The arrays whose addresses are among the numbers of a table."""
+    memory = memory_at(begin, end - begin, "a table")
+    numbers = memory.bytes[begin - memory.ptr : end - memory.ptr].view(np.uint64).tolist()
+    return {
+        (m.ptr, m.ptr + m.size) for m in list(state.memory.values()) for n in numbers
+        if m.ptr <= n < m.ptr + m.size and m is not memory
+    }
+
+
 def _run(kernel, grid, block, arguments):
     """Returns what the kernel used."""
     values = [ctypes.create_string_buffer(a.bytes, len(a.bytes)) for a in arguments]
     pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-    merged = []  # as one array may be several arguments
-    for span in sorted(
-        [*a.span, p.element, i, p.constant]
+    spans = [
+        [*a.span, 8 if a.table else p.element, i, p.constant]
         for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True)) if any(a.span)
-    ):
+    ]
+    for i, argument in enumerate(arguments):
+        if argument.table:
+            spans += [[*span, 4, i, 0] for span in _addressed(*argument.span)]
+    merged = []  # as one array may be several arguments
+    for span in sorted(spans):
         last = merged[-1] if merged else None
         if last and span[0] < last[1]:
             last[1:] = max(span[1], last[1]), min(span[2], last[2]), last[3], span[4] & last[4]

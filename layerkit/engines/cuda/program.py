@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.engines.base import Update
+from layerkit.engines.cuda.chain import chained
 from layerkit.engines.cuda.siblings import merged_backward, merged_forward
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import Layer
@@ -139,8 +140,8 @@ class Recorded:
         self._shrink = xp.ones(1, net.dtype) if self.solver.clip is not None else None
         self.recordable = all(call.recordable for call in [*plan.forward, *plan.backward])
         self._merged = dataclasses.replace(
-            plan, forward=merged_forward(plan.forward, net.runners),
-            backward=merged_backward(plan.backward, net.runners),
+            plan, forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
+            backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
         )
         self._called = False  # which loads all kernels; only then can they be recorded
         self._replay: Any = None
