@@ -74,7 +74,7 @@ def call(cupy_on_host):
     return launch
 
 
-# What is right comes out right.
+# Right kernels have right results.
 
 
 @pytest.mark.parametrize("block", [1, 7, 33, 256, 1024])
@@ -124,7 +124,7 @@ def test_the_order_of_threads_is_random_and_repeatable():
     assert sorted(order(5)) == order(0)
 
 
-# What is wrong is seen.
+# Mistakes are seen.
 
 GUARDED = r"""
 extern "C" __global__ void add(const float* x, float* y, long long count)
@@ -454,7 +454,7 @@ def test_work_on_two_streams_has_no_order_unless_it_is_made(cupy_on_host, call, 
         x[:3] + 1
 
 
-# What a Staging may forget, as a method of it, and how that is seen.
+# A method of Staging, the wait that it forgets, and how that is seen.
 FORGOTTEN = {
     "to wait for the copy": ("begin", "wait_event", "reads what ndarray.set writes"),
     "to wait for the readers": ("fill", "wait_event", "set writes what kernel block_sums reads"),

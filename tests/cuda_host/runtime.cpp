@@ -220,7 +220,7 @@ void cuda_host_syncthreads(int line) {
     yield();
 }
 
-// What -fsanitize=thread calls.
+// Functions that -fsanitize=thread calls.
 
 #define HERE __builtin_return_address(0)
 #define ACCESS(size) \
@@ -235,7 +235,7 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
-// What -fsanitize=undefined calls: its data begin with a file's name and a line.
+// Functions that -fsanitize=undefined calls: their data begin with a file's name and a line.
 
 struct Source { const char* file; unsigned line; };
 #define UNDEFINED(name, what) \
