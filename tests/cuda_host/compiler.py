@@ -85,7 +85,7 @@ class Module:
             self.kernels[name] = Kernel(name, address, found[:count], self)
 
     def line(self, instruction):
-        """Return ", line 7" for an instruction's place in the library, or "" where that is not known."""
+        """Return ", line 7" for an instruction's place in the library, or "" if that is unknown."""
         tool = shutil.which("addr2line")
         if instruction < 0 or not tool:
             return ""

@@ -43,7 +43,7 @@ class Library:
             setattr(self, f"{name}StridedBatched", batched)
 
     def _function(self, signature, method):
-        """Make a function of C, whose arguments are given by letters of `C`, behind & by reference."""
+        """Make a function of C; letters of `C` are its arguments, behind & those by reference."""
         kinds = re.findall("&?.", signature)
 
         def function(*values):
@@ -83,7 +83,7 @@ class Library:
         self, dtype, handle, trans_a, trans_b, m, n, k, alpha, a, lda, to_a, b, ldb, to_b, beta, c,
         ldc, to_c, count,
     ):
-        """Compute C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), op(B) (k, n), C (m, n)."""
+        """Compute C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), C (m, n)."""
         of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
         if min(m, n, k, count) < 0 or not {trans_a, trans_b} <= {0, 1} or (
             lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
