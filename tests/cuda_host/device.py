@@ -322,14 +322,6 @@ class _Range(ctypes.Structure):
     )
 
 
-class _Launch(ctypes.Structure):
-    _fields_ = (
-        ("kernel", ctypes.c_void_p), ("values", ctypes.c_void_p), ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3), ("seed", ctypes.c_uint64), ("ranges", ctypes.c_void_p),
-        ("count", ctypes.c_int),
-    )
-
-
 class Argument:
     """A kernel's argument as CuPy passes it: bytes, and the addresses that a pointer may reach."""
 
@@ -414,14 +406,11 @@ def _run(kernel, grid, block, arguments):
     ))
     if state.seed:
         state.seed = (state.seed * 6364136223846793005 + 1442695040888963407) % 2**64 or 1
-    launching = _Launch(
-        kernel.address, ctypes.addressof(pointers), grid, block, state.seed,
-        ctypes.addressof(ranges), len(merged),
-    )
-    instruction = ctypes.c_int64(-1)
+    instruction, index = ctypes.c_int64(-1), ctypes.c_uint * 3
     state.launches.append(kernel.name)
     reason = compiler.runtime().cuda_host_launch(
-        ctypes.byref(launching), ctypes.byref(instruction)
+        ctypes.c_void_p(kernel.address), pointers, index(*grid), index(*block),
+        ctypes.c_uint64(state.seed), ranges, len(ranges), ctypes.byref(instruction),
     )
     if reason:
         message = re.sub(
