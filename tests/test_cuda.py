@@ -254,7 +254,7 @@ def test_the_loss_curve_of_a_long_run(gpu):
 
 
 @pytest.mark.parametrize(("rows", "most"), [(1, 15), (32, 40)])  # as at 128
-def test_how_many_nodes_a_recorded_step_of_the_papers_net_has(cupy_on_host, rows, most, monkeypatch):
+def test_nodes_of_a_recorded_step_of_the_papers_net(cupy_on_host, rows, most, monkeypatch):
     counts, made = [], cuda_host.device.Graph.__init__
 
     def counting(self, work, *others):

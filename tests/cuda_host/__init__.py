@@ -28,18 +28,18 @@ __all__ = [
 
 
 def missing():
-    """Why CUDA code cannot be tested on this machine, or None."""
+    """Say why CUDA code cannot be tested on this machine, or return None."""
     return None if compiler.compiler() else "CUDA code is tested on the host by g++ on Linux"
 
 
 def launches():
-    """Names of the kernels that have run since the stand-in was installed."""
+    """Return the names of the kernels that have run since the stand-in was installed."""
     return device.state.launches
 
 
 @contextlib.contextmanager
 def installed(seed=0, races=True):
-    """Puts the stand-in in CuPy's place, with a device that has done nothing yet.
+    """Put the stand-in in CuPy's place, with a device that has done nothing yet.
 
     Args:
         seed: of the order in which blocks and threads run; 0 runs them by number.
@@ -61,7 +61,7 @@ def installed(seed=0, races=True):
 
 
 def _taken():
-    """Takes CuPy, and the backend that was made with it, out of Python's table of modules."""
+    """Take CuPy, and the backend that was made with it, out of Python's table of modules."""
     vars(backends).pop("cupy", None)
     names = [
         name for name in sys.modules if re.match(r"cupy(\.|$)|layerkit\.backends\.cupy$", name)

@@ -42,19 +42,19 @@ class ndarray:  # noqa: N801  # CuPy's name
 
     @property
     def span(self):
-        """The addresses that it spans."""
+        """Return the addresses that it spans."""
         return np.lib.array_utils.byte_bounds(self._host) if self._host.size else (0, 0)
 
     def need(self, write=False):
-        """What work that reads or writes this array needs."""
+        """Return the needs of work that reads or writes this array."""
         return self._memory, Use(*self.span, write)
 
     def change(self, run, what, *others):
-        """Hands over what changes the array behind this one, by arrays found in `others`."""
+        """Hand over what changes the array behind this one, by arrays found in `others`."""
         host, needs = self._host, [self.need(write=True), *_needs(others)]
         submit(Work(lambda stream: run(host), what, needs))
 
-    # What the host may know of the elements, once it has waited.
+    # Copies, which are all that the host may know of the elements.
 
     def get(self):
         submit(Work(lambda stream: None, "ndarray.get", [self.need()]))
@@ -139,7 +139,7 @@ class ndarray:  # noqa: N801  # CuPy's name
 
 
 def _plain(value):
-    """Arrays of the device as those behind them; arrays of the host are refused."""
+    """Put the arrays behind those of the device in their place; refuse arrays of the host."""
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     if isinstance(value, tuple | list):
@@ -164,7 +164,7 @@ def _is_advanced(index):
 
 
 def compute(function, *args, out=None, **kwargs):
-    """A NumPy function's result in device memory, now or when what is recorded is replayed."""
+    """Put a NumPy function's result in device memory, now or when a recording is replayed."""
     plain, options = _plain(args), {name: _plain(value) for name, value in kwargs.items()}
     if not isinstance(out, ndarray | None):
         raise TypeError(f"out must be a cupy.ndarray, got {type(out)}")
@@ -189,7 +189,7 @@ def compute(function, *args, out=None, **kwargs):
 
 
 def wrapped(function, status=None):
-    """A function of NumPy as one of CuPy; one of the kinds that cannot be captured has a status."""
+    """Make a function of CuPy from NumPy's; those that cannot be captured have a status."""
 
     def call(*args, **kwargs):
         if status is NotImplementedError and state.stream.capture is not None:
@@ -264,10 +264,10 @@ def array(obj, dtype=None):
 
 
 def asarray(a, dtype=None):
-    """`a` itself where it is one of the device's of this dtype, else a copy."""
+    """Return `a` where it is one of the device's of this dtype, else a copy."""
     return a if isinstance(a, ndarray) and dtype in (None, a.dtype) else array(a, dtype)
 
 
 def strided(function):
-    """A function of numpy.lib.stride_tricks, which makes views."""
+    """Make a function of views from one of numpy.lib.stride_tricks."""
     return lambda x, *args, **kwargs: x._view(function(x._host, *args, writeable=True, **kwargs))

@@ -85,7 +85,7 @@ class Module:
             self.kernels[name] = Kernel(name, address, found[:count], self)
 
     def line(self, instruction):
-        """", line 7" for an instruction's place in the library, or "" where that is not known."""
+        """Return ", line 7" for an instruction's place in the library, or "" if that is unknown."""
         tool = shutil.which("addr2line")
         if instruction < 0 or not tool:
             return ""
@@ -99,13 +99,13 @@ module = functools.cache(Module)
 
 
 def compiler():
-    """The host's C++ compiler, or None: without it there is no testing of CUDA code on the host."""
+    """Return the path of g++, or None: without it CUDA code cannot be tested on the host."""
     return shutil.which("g++") if platform.system() == "Linux" else None
 
 
 @functools.cache
 def runtime():
-    """The library of runtime.cpp, in which kernels find what they call."""
+    """Load the library of runtime.cpp, in which kernels find what they call."""
     source = (HERE / "runtime.cpp").read_text(encoding="utf-8")
     library = ctypes.CDLL(str(_build(source, RUNTIME_FLAGS)), mode=ctypes.RTLD_GLOBAL)
     library.cuda_host_launch.restype = ctypes.c_char_p
@@ -118,7 +118,7 @@ def _version():
 
 
 def _run(*arguments, source=""):
-    """What g++ says on standard output."""
+    """Run g++ and return its output."""
     done = subprocess.run(
         [compiler(), *arguments], input=source, capture_output=True, text=True, check=False
     )
@@ -128,7 +128,7 @@ def _run(*arguments, source=""):
 
 
 def _build(source, flags):
-    """The library made from a source; compiled and linked apart, without sanitizers' libraries."""
+    """Make a library from a source; compiled and linked apart, without sanitizers' libraries."""
     folder, key = HERE / "__pycache__", "\n".join([source, *flags, _version()])
     folder.mkdir(exist_ok=True)
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"

@@ -43,7 +43,7 @@ class Library:
             setattr(self, f"{name}Batched", batched)
 
     def _function(self, signature, method):
-        """A function of C, whose arguments are given by letters of `C`, behind & by reference."""
+        """Make a function of C; letters of `C` are its arguments, behind & those by reference."""
         kinds = re.findall("&?.", signature)
 
         def function(*values):
@@ -82,7 +82,7 @@ class Library:
         return status
 
     def _batched(self, dtype, handle, *args):
-        """As many products as there are addresses in arrays on the device."""
+        """Make as many products as there are addresses in arrays on the device."""
         *before, a, lda, b, ldb, beta, c, ldc, count = args
         lists = []
         for pointer in (a, b, c):
@@ -113,7 +113,7 @@ class Library:
     def _product(
         self, dtype, handle, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc
     ):
-        """C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), op(B) (k, n), C (m, n)."""
+        """Compute C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), C (m, n)."""
         of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
         if min(m, n, k) < 0 or not {trans_a, trans_b} <= {0, 1} or (
             lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
@@ -124,7 +124,7 @@ class Library:
         needs = []
 
         def view(name, address, shape, ld):
-            """A matrix, as (rows, columns)."""
+            """Return a matrix, as (rows, columns)."""
             strides = dtype.itemsize, ld * dtype.itemsize
             sizes = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
             size = sum(sizes) + dtype.itemsize if min(shape) else 0

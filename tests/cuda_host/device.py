@@ -48,7 +48,7 @@ class KernelError(AssertionError):
 
 
 class State:
-    """What the process has one of; `reset` begins anew, see `cuda_host.installed`."""
+    """All that the process has one of; `reset` begins anew, see `cuda_host.installed`."""
 
     cells = np.zeros(0, np.uint64)  # who touched which bytes: see runtime.cpp
 
@@ -68,12 +68,12 @@ class State:
 
 
 def _join(clock, other):
-    """Makes a clock, {a stream's address: up to which of its works}, come after another, too."""
+    """Make a clock, {a stream's address: up to which of its works}, come after another, too."""
     clock.update({key: max(n, clock.get(key, 0)) for key, n in other.items()})
 
 
 def host_waits(clock):
-    """Makes all that is done from now on come after what a clock says."""
+    """Make all that is done from now on come after what a clock says."""
     _join(state.clock, clock)
     pending, state.pending = state.pending, []
     for stream, number, check in pending:
@@ -113,7 +113,7 @@ class Memory:
         return self.ptr <= address and address + size <= self.ptr + self.size
 
     def use(self, new, clock):
-        """Complains if a use does not come after earlier ones that it would disturb."""
+        """Complain if a use does not come after earlier ones that it would disturb."""
         for old in self.uses:
             overlaps = old.begin < new.end and new.begin < old.end and (old.write or new.write)
             if overlaps and clock.get(old.stream, 0) < old.number:
@@ -122,7 +122,7 @@ class Memory:
                     f"{'writes' if old.write else 'reads'} on another stream, without waiting for "
                     "it: let it wait for an event recorded there"
                 )
-        # What all comes after, or comes before the new use anyway, needs no mention.
+        # Uses that the host has waited for, or that the new one hides, can be forgotten.
         self.uses = [new] + [
             old for old in self.uses if old.number > state.clock.get(old.stream, 0) and not (
                 old.stream == new.stream and new.begin <= old.begin and old.end <= new.end
@@ -151,7 +151,7 @@ class MemoryPool:
 
 
 def memory_at(address, size, what):
-    """The live memory that holds these bytes."""
+    """Find the live memory that holds these bytes."""
     for memory in list(state.memory.values()):
         if memory.holds(address, size):
             return memory
@@ -162,7 +162,7 @@ def memory_at(address, size, what):
 
 
 def alloc_pinned_memory(size):
-    """Page-locked memory of the host: a buffer of bytes, as `numpy.frombuffer` takes it."""
+    """Make page-locked memory of the host: a buffer of bytes, as `numpy.frombuffer` takes it."""
     memory = np.full(size, 0xFF, np.uint8)
     state.pinned[memory.ctypes.data] = memory
     return memory
@@ -223,7 +223,7 @@ class Stream:
         state.streams.pop()
 
     def forbid_capture(self, what, status=900):
-        """For what cannot be done while capturing."""
+        """Complain while capturing."""
         if self.capture is not None:
             self.error = what
             raise CUDARuntimeError(status, f"({what})")
@@ -286,7 +286,7 @@ class Graph:
             submit(work, stream)
 
     def _check_freed(self, pool, what):
-        """Memory that was freed must at least be kept, by a pool that nobody else uses."""
+        """Complain unless a pool that nobody else uses keeps memory that was freed."""
         if pool is None or pool is state.pool:
             raise KernelError(
                 f"Graph.launch: {what} has been freed since it was recorded; its memory may belong "
@@ -301,7 +301,7 @@ class Graph:
 
 
 def submit(work, stream=None):
-    """Does some work now, or records it where the stream is being captured."""
+    """Do some work now, or records it where the stream is being captured."""
     stream = stream or state.stream
     if stream.capture is None:
         _join(stream.clock, state.clock)
@@ -314,23 +314,11 @@ def submit(work, stream=None):
 # Kernels.
 
 
-class _Index(ctypes.Structure):
-    _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
-
-
 class _Range(ctypes.Structure):
     _fields_ = (
         ("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("grain", ctypes.c_int),
         ("argument", ctypes.c_int), ("constant", ctypes.c_int), ("cells", ctypes.c_void_p),
         ("touched", ctypes.c_size_t * 2 * 2),
-    )
-
-
-class _Launch(ctypes.Structure):
-    _fields_ = (
-        ("kernel", ctypes.c_void_p), ("values", ctypes.c_void_p), ("grid", _Index),
-        ("block", _Index), ("seed", ctypes.c_uint64), ("ranges", ctypes.c_void_p),
-        ("count", ctypes.c_int),
     )
 
 
@@ -370,7 +358,7 @@ class Argument:
 
 
 def launch(kernel, grid, block, args):
-    """Runs or records a kernel as cupy.RawKernel does."""
+    """Run or record a kernel as cupy.RawKernel does."""
     what = f"kernel {kernel.name}"
     for size in (grid, block):
         if type(size) is not tuple or not all(isinstance(n, int | np.integer) for n in size):
@@ -407,7 +395,7 @@ def _addressed(begin, end):
 
 
 def _run(kernel, grid, block, arguments):
-    """Returns what the kernel used."""
+    """Run a kernel; return what it used."""
     values = [ctypes.create_string_buffer(a.bytes, len(a.bytes)) for a in arguments]
     pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
     spans = [
@@ -435,14 +423,11 @@ def _run(kernel, grid, block, arguments):
     ))
     if state.seed:
         state.seed = (state.seed * 6364136223846793005 + 1442695040888963407) % 2**64 or 1
-    launching = _Launch(
-        kernel.address, ctypes.addressof(pointers), _Index(*grid), _Index(*block), state.seed,
-        ctypes.addressof(ranges), len(merged),
-    )
-    instruction = ctypes.c_int64(-1)
+    instruction, index = ctypes.c_int64(-1), ctypes.c_uint * 3
     state.launches.append(kernel.name)
     reason = compiler.runtime().cuda_host_launch(
-        ctypes.byref(launching), ctypes.byref(instruction)
+        ctypes.c_void_p(kernel.address), pointers, index(*grid), index(*block),
+        ctypes.c_uint64(state.seed), ranges, len(ranges), ctypes.byref(instruction),
     )
     if reason:
         message = re.sub(

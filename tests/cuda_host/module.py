@@ -56,7 +56,7 @@ class Device:
 
 @contextlib.contextmanager
 def using_allocator(allocator=None):
-    """New arrays come from `allocator` within the context."""
+    """Take the memory of new arrays from `allocator` within the context."""
     before, state.allocator = state.allocator, allocator or state.pool.malloc
     try:
         yield
@@ -70,7 +70,7 @@ def sliding_window_view(*args, **kwargs):
 
 
 def make():
-    """Name -> module, of a device that has just been reset."""
+    """Make the modules, by name, of a device that has just been reset."""
     cupy, cuda, runtime = map(ModuleType, ("cupy", "cupy.cuda", "cupy.cuda.runtime"))
     vars(runtime).update(
         CUDARuntimeError=device.CUDARuntimeError, getDeviceCount=lambda: 1, getDevice=lambda: 0,

@@ -52,20 +52,14 @@ struct Range {
     uintptr_t touched[2][2];  // where reads begin and end, and writes
 };
 
-struct Launch {
-    void (*kernel)(void**);
-    void** values;
-    Index grid, block;
-    uint64_t seed;  // 0: in order
-    Range* ranges;  // the last one is shared memory
-    int count;
-};
-
 Fiber fibers[MOST_THREADS];
 char* stacks;
 jmp_buf scheduler;
-Launch* launch;
-Range* last_range;
+void (*kernel)(void**);
+void** values;
+Range *ranges, *shared;  // shared memory is the last of the ranges
+Range* last_range;  // that was found; null while no kernel runs
+bool random_order;
 int current, threads;
 uint64_t phase, block_phase, launch_phase;  // now, and when the block and the launch began
 bool failed;
@@ -76,7 +70,7 @@ std::minstd_rand random_numbers;
 
 void shuffle(int* order, int count) {
     std::iota(order, order + count, 0);
-    if (launch->seed) std::shuffle(order, order + count, random_numbers);
+    if (random_order) std::shuffle(order, order + count, random_numbers);
 }
 
 Index index_of(unsigned number, Index size) {
@@ -106,7 +100,7 @@ void yield() {
 
 void live() {
     for (;;) {
-        launch->kernel(launch->values);
+        kernel(values);
         fibers[current].line = DONE;
         yield();
     }
@@ -131,8 +125,7 @@ void resume(int thread) {
 
 void run_block() {
     static int order[MOST_THREADS];
-    Range& shared = launch->ranges[launch->count - 1];
-    memset((void*)shared.begin, 0xff, shared.end - shared.begin);
+    memset((void*)shared->begin, 0xff, shared->end - shared->begin);
     block_phase = ++phase;
     for (int t = 0; t < threads; ++t) fibers[t].line = READY;
     for (;; ++phase) {
@@ -195,13 +188,13 @@ void touch(Range& range, uintptr_t address, size_t size, bool write, void* pc) {
 
 void access(void* pointer, size_t size, bool write, void* pc) {
     uintptr_t address = (uintptr_t)pointer;
-    if (!launch || address - (uintptr_t)stacks < MOST_THREADS * STACK) return;
-    Range *range = last_range, *nearest = range, *end = launch->ranges + launch->count;
+    if (!last_range || address - (uintptr_t)stacks < MOST_THREADS * STACK) return;
+    Range *range = last_range, *nearest = range, *end = shared + 1;
     auto holds = [&] { return address >= range->begin && address + size <= range->end; };
     auto beyond = [&](Range* r) {  // how far it is past the end, or before the beginning
         return (long long)(address - (address < r->begin ? r->begin : r->end - size));
     };
-    if (!holds()) for (range = launch->ranges; range < end && !holds(); ++range)
+    if (!holds()) for (range = ranges; range < end && !holds(); ++range)
         if (llabs(beyond(range)) < llabs(beyond(nearest))) nearest = range;
     if (range < end) return touch(*(last_range = range), address, size, write, pc);
     Dl_info info;
@@ -220,7 +213,7 @@ void cuda_host_syncthreads(int line) {
     yield();
 }
 
-// What -fsanitize=thread calls.
+// Functions that -fsanitize=thread calls.
 
 #define HERE __builtin_return_address(0)
 #define ACCESS(size) \
@@ -235,7 +228,7 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
-// What -fsanitize=undefined calls: its data begin with a file's name and a line.
+// Functions that -fsanitize=undefined calls: their data begin with a file's name and a line.
 
 struct Source { const char* file; unsigned line; };
 #define UNDEFINED(name, what) \
@@ -250,7 +243,9 @@ UNDEFINED(divrem_overflow, "divides by zero")
 
 // Runs a kernel.  Returns null, or the reason why it failed; `instruction` is then the offender's
 // place in its module's file, or -1.
-const char* cuda_host_launch(Launch* given, int64_t* instruction) {
+const char* cuda_host_launch(
+    void (*given_kernel)(void**), void** given_values, const Index* grid, const Index* block,
+    uint64_t seed, Range* given_ranges, int count, int64_t* instruction) {
     if (!stacks) {
         stacks = (char*)mmap(
             nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE,
@@ -258,12 +253,15 @@ const char* cuda_host_launch(Launch* given, int64_t* instruction) {
         if (stacks == MAP_FAILED) abort();
         for (int t = 0; t < MOST_THREADS; ++t) mprotect(stacks + t * STACK, GUARD, PROT_NONE);
     }
-    launch = given;
-    last_range = launch->ranges;
-    gridDim = launch->grid;
-    blockDim = launch->block;
+    kernel = given_kernel;
+    values = given_values;
+    ranges = last_range = given_ranges;
+    shared = ranges + count - 1;
+    gridDim = *grid;
+    blockDim = *block;
     threads = blockDim.x * blockDim.y * blockDim.z;
-    random_numbers.seed(launch->seed);
+    random_order = seed != 0;
+    random_numbers.seed(seed);
     failed = false;
     launch_phase = ++phase;
     int blocks = gridDim.x * gridDim.y * gridDim.z;
@@ -274,7 +272,7 @@ const char* cuda_host_launch(Launch* given, int64_t* instruction) {
         run_block();
     }
     free(order);
-    launch = nullptr;
+    last_range = nullptr;
     *instruction = -1;
     if (!failed) return nullptr;
     for (Fiber& fiber : fibers) fiber.alive = false;  // in the middle of a kernel that has ended
