@@ -415,11 +415,17 @@ def test_linked_folders_are_followed_once(rng, tmp_path):
     (folder / "up").symlink_to("/")
     (other / "back").symlink_to(folder)
     (folder / "3.png").symlink_to(other / "2.png")
-    assert open_source(folder).files == ["1.png", "3.png", "a-link/2.png"]
+    (folder / "4.png").symlink_to(folder / "1.png")
+    assert open_source(folder).files == ["1.png", "a-link/2.png"]  # 3 and 4 are other names of them
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "link").symlink_to(other)
-    assert sorted(open_source(empty).ids) == ["1", "2", "3"]  # two of them by way of `back`
+    assert sorted(open_source(empty).ids) == ["1", "2"]  # one of them by way of `back`
+    farm = tmp_path / "farm"
+    farm.mkdir()
+    for name, target in (("a", folder / "1.png"), ("b", other / "2.png"), ("c", other / "2.png")):
+        (farm / f"{name}.png").symlink_to(target)
+    assert open_source(farm).ids == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -981,3 +987,22 @@ def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):
     source = open_source(tmp_path)
     assert reason(source, 0) == "an HDF5 compression that is not read; save it with gzip"
     np.testing.assert_array_equal(source.read(4), pixels[0])
+
+
+def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_path):
+    """As SExtractor, SWarp, drizzle and GALFIT's users name weights, masks, errors and models."""
+    light = ["a.fits", "b_sci.fits", "coadd.fits", "d.jpg", "mask.png", "e_mask.png", "deep/a.fits",
+             "a_r.fits", "a_exp1.fits"]
+    others = ["a_mask.png", "a_sigma.fits", "b_wht.fits", "coadd.weight.fits.fz", "d-model.png",
+              "deep/a_psf.fits", "a_r_INVVAR.fits"]
+    (tmp_path / "deep").mkdir()
+    for name in (*light, *others):
+        (tmp_path / name).write_bytes(encoded(pixels_of(rng, 9, 9)))
+    source = open_source(tmp_path)
+    assert set(source.files) == {*light, *others}
+    for i, name in enumerate(source.files):
+        if name in light:
+            assert source.read(i).shape == (9, 9)
+        else:
+            assert reason(source, i).startswith("weights, a mask, a model or the like of another")
+    assert open_source(tmp_path / "a_mask.png").read(0).shape == (9, 9)  # asked for by name

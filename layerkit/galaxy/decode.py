@@ -772,6 +772,16 @@ def _holds_stamps(dimensions: object) -> bool:
     return len(sides) >= 2 and min(sides[:2]) >= NARROW
 
 
+def is_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names a science image."""
+    return SCIENCE.fullmatch(word.upper()) is not None
+
+
+def is_no_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names errors, weights, a mask or the like."""
+    return NOT_SCIENCE.fullmatch(word.upper()) is not None
+
+
 def _says(words: re.Pattern[str], name: str) -> bool:
     """Tell whether one of the words that make up an EXTNAME is among `words`."""
     return any(words.fullmatch(part) for part in re.split(r"[^A-Z0-9]+", name.upper()))

@@ -29,6 +29,8 @@ from layerkit.galaxy.decode import (
     UnusableImageError,
     is_deep_png,
     is_image_file,
+    is_no_science,
+    is_science,
     only_unusable,
     open_pictures,
     other_format,
@@ -39,9 +41,11 @@ from layerkit.galaxy.layout import GALAXIES, without_results
 from layerkit.settings import Whole, accept, fitting
 
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
+LAST_WORD = re.compile(r"(.*[^/])[-_.]([A-Za-z]+)", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 PREPARED_FORMAT = "layerkit galaxy set"
 NOT_REGULAR = "not a regular file"
+OF_ANOTHER = "weights, a mask, a model or the like of another picture, by its name"
 FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
 
 
@@ -159,8 +163,11 @@ class FileSource:
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
         orders: Counter[str] = Counter()
+        beside = _companions(files)
         for k, plain in enumerate(_unique_ids(files)):
-            count, deep, order = self._look_into(k)
+            if k in beside:
+                self.reasons[k] = OF_ANOTHER
+            count, deep, order = (1, False, "") if k in beside else self._look_into(k)
             orders[order] += count
             width = max(4, len(str(count - 1)))
             new = range(len(self.places), len(self.places) + count)
@@ -298,7 +305,10 @@ class FolderSource(FileSource):
 
 
 def _walk(top: Path) -> list[str]:
-    """Files under `top`, relative to it; a folder with several names is entered by one of them.
+    """Files under `top`, relative to it; what has several names goes by one of them.
+
+    Links to a folder or file that is there by another name would make its pictures count twice, and
+    training see what is held out.
 
     Raises OSError where `top` cannot be read; folders below that cannot are passed over.
     """
@@ -306,6 +316,7 @@ def _walk(top: Path) -> list[str]:
     # A link upwards would make the whole of the disk a part of this folder.
     seen = {_identity(folder) for folder in (real, *real.parents)}
     found: list[str] = []
+    linked: list[str] = []
     folders, links = [""], list[str]()
     while folders or links:
         # Real folders first: what they hold goes by their own names.
@@ -320,7 +331,7 @@ def _walk(top: Path) -> list[str]:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     name = f"{inside}/{entry.name}" if inside else entry.name
                     if not _is_folder(entry):
-                        found.append(name)
+                        (linked if entry.is_symlink() else found).append(name)
                     elif entry.is_symlink():
                         links.append(name)
                     else:
@@ -328,6 +339,11 @@ def _walk(top: Path) -> list[str]:
         except OSError:
             if not inside:
                 raise
+    files = {os.path.realpath(top / name) for name in found} if linked else set()
+    for name in linked:
+        if (target := os.path.realpath(top / name)) not in files:
+            files.add(target)
+            found.append(name)
     return found
 
 
@@ -363,6 +379,21 @@ def _unique_ids(names: list[str]) -> list[str]:
         stem if of_stem[stem] == 1 else path if of_plain[path] == 1 else name
         for stem, path, name in zip(stems, plain, names, strict=True)
     ]
+
+
+def _companions(names: list[str]) -> set[int]:
+    """Find the files that say by their names to hold no light but what belongs to another file.
+
+    Such are `ngc1_mask.png` or `ngc1.weight.fits` where there is an `ngc1.fits` or an
+    `ngc1_sci.fits`.  The words are those for the extensions of FITS files, without numbers.
+    """
+    plain = [SUFFIX.sub("", name) for name in names]
+    there = set(plain)
+    there |= {m[1] for name in plain if (m := LAST_WORD.fullmatch(name)) and is_science(m[2])}
+    return {
+        k for k, name in enumerate(plain)
+        if (m := LAST_WORD.fullmatch(name)) and is_no_science(m[2]) and m[1] in there
+    }
 
 
 def _printable(name: str) -> str:
