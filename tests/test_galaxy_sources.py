@@ -888,7 +888,7 @@ def test_tables_and_archives_say_what_to_do(rng, tmp_path):
     with zipfile.ZipFile(tmp_path / "h.zip", "w") as archive:
         archive.write(tmp_path / "a.fits", "a.fits")
     hdf5(tmp_path / "i.h5", images=rng.random((5, 16, 16)) + 1j)
-    hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, labels=np.arange(5))
+    hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, psf=rng.random((9, 9)))
     source = open_source(tmp_path)
     says = ["a FITS table with images", "not an image", "a NumPy array; save",
             *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save",

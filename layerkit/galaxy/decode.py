@@ -468,10 +468,12 @@ class Hdf5Pictures(Pictures):
                 item = self.file[name]
                 if isinstance(item, h5py.Dataset) and item.dtype.kind in "uif" and item.ndim > 1:
                     found[name] = item
+                elif name == "images" and isinstance(item, h5py.Dataset):
+                    raise UnusableImageError(
+                        "an HDF5 file whose `images` are no array of real numbers"
+                    )
         if "images" in found:
             return found["images"]
-        if "images" in self.file and not found:
-            raise UnusableImageError("an HDF5 file whose `images` are no array of real numbers")
         if len(found) != 1:
             raise UnusableImageError("an HDF5 file without a data set `images`")
         return next(iter(found.values()))
