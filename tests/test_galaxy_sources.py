@@ -1006,3 +1006,27 @@ def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_pa
         else:
             assert reason(source, i).startswith("weights, a mask, a model or the like of another")
     assert open_source(tmp_path / "a_mask.png").read(0).shape == (9, 9)  # asked for by name
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("fill", [0, 9])
+def test_a_band_of_light_that_ends_within_the_picture_hides_no_gap(kind, fill, rng, tmp_path):
+    """The mean of the others and of nothing would be a galaxy with a dark half."""
+    y, x = np.mgrid[-64:64, -64:64]
+    light = 12 + 200 * np.exp(-np.hypot(x, y / 0.6) / 8)
+    bands = light[..., None] + rng.normal(0, 3, (128, 128, 3))
+    bands = np.clip(np.rint(bands * (1 if kind == "u1" else 200)), 0, None)
+    bands = np.clip(bands, 0, 255 if kind == "u1" else 65535).astype(kind)
+    tifffile.imwrite(tmp_path / "whole.tif", bands, photometric="rgb")
+    ends = bands.copy()
+    ends[:, :50, 1] = fill
+    tifffile.imwrite(tmp_path / "ends.tif", ends, photometric="rgb")
+    ends, whole = (open_source(tmp_path).read(i) for i in range(2))
+    unit = 255 if kind == "u1" else 1
+    np.testing.assert_allclose(whole * unit, bands.mean(axis=-1), atol=0.5)
+    assert (ends[:, :50] == 0).all()
+    # A blank is taken to be wider than it is by what a JPEG blurs.
+    np.testing.assert_array_equal(ends[:, 60:], whole[:, 60:])
+    report = prepare(open_source(tmp_path), tmp_path / "set.h5", size=32, progress=False)
+    assert report.excluded == {"reaches into blank border": 1}
+    assert load(tmp_path / "set.h5").ids == ["whole"]
