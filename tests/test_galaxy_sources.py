@@ -1030,3 +1030,14 @@ def test_a_band_of_light_that_ends_within_the_picture_hides_no_gap(kind, fill, r
     report = prepare(open_source(tmp_path), tmp_path / "set.h5", size=32, progress=False)
     assert report.excluded == {"reaches into blank border": 1}
     assert load(tmp_path / "set.h5").ids == ["whole"]
+
+
+def test_a_zip_whose_folders_are_named_as_on_windows(rng, zipped):
+    pixels = pixels_of(rng, 3, 9, 9)
+    names = ["train\\1.png", "train\\deep\\2.png", "train\\2_mask.png"]
+    entries = list(zip(names, map(encoded, pixels), strict=True))
+    hidden = [("__MACOSX\\._1.png", b"x"), ("train\\.thumbs", b"x")]
+    source = open_source(zipped([*entries, *hidden]))
+    assert source.ids == ["1", "2", "2_mask"]
+    for i in range(3):
+        np.testing.assert_allclose(source.read(i), pixels[i] / 255, rtol=1e-6)

@@ -152,6 +152,7 @@ class FileSource:
     """
 
     in_memory = False
+    windows = False  # whether "\\" in names may stand between folders
 
     def __init__(self, name: str, files: list[str], hdu: int | str | None):
         # The pictures of another extension are another set.
@@ -163,8 +164,9 @@ class FileSource:
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
         orders: Counter[str] = Counter()
-        beside = _companions(files)
-        for k, plain in enumerate(_unique_ids(files)):
+        names = [name.replace("\\", "/") for name in files] if self.windows else files
+        beside = _companions(names)
+        for k, plain in enumerate(_unique_ids(names)):
             if k in beside:
                 self.reasons[k] = OF_ANOTHER
             count, deep, order = (1, False, "") if k in beside else self._look_into(k)
@@ -240,6 +242,7 @@ class ZipSource(FileSource):
     """The pictures in a zip file, read in place, in the order of their names in the archive."""
 
     in_memory = True  # going back in a compressed entry is to start it again
+    windows = True
 
     def __init__(self, path: str | os.PathLike, hdu: int | str | None = None):
         self.path = Path(path).absolute()
@@ -249,7 +252,8 @@ class ZipSource(FileSource):
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
-        files = [name for name in files if not _hidden(name)]
+        # Some programs on Windows write "\\" between folders, which zip files do not have.
+        files = [name for name in files if not _hidden(name.replace("\\", "/"))]
         if not files:
             raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
         again = [name for name, count in Counter(files).items() for _ in range(count - 1)]
