@@ -103,8 +103,10 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     `name[0001]` and so on, in the order of the file.  hdu: the extension of FITS files to read, by
     number or EXTNAME, where it is not to be chosen by their names.
 
-    Hidden files and `__MACOSX` entries are passed over; any other file that is not a picture keeps
-    its place in the source, so that it is counted, and its `read` raises `UnusableImageError`.
+    Hidden files, `__MACOSX` entries, and links to a file that is there already are passed over.
+    Files that by their names hold weights, a mask, a model or the like of another, `ngc1_mask.png`
+    beside `ngc1.fits`, and any other files that are not pictures, keep their place in the source,
+    so that they are counted, and their `read` raises `UnusableImageError`.
 
     Raises `DataError` where the path is missing, empty, not to be read, or of another kind, and for
     an `hdu` that is neither.
