@@ -261,6 +261,15 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         rest, chosen = galaxy.split(everything.ids, int(count) if count else min(HELD_OUT, few))
         held_out = everything.images[chosen]
         fresh = galaxy.SourcePictures(args.data, everything, chosen, hdu=args.hdu)
+    own = without_copies(everything.images, rest, held_out)
+    if copies := len(rest) - len(own):
+        print(f"{copies} of the galaxies are copies of held-out ones, and not trained on")
+    if not len(own):
+        raise DataError(
+            f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left to "
+            "train on: all others are copies of those held out; hold out other galaxies"
+        )
+    rest = own
     watched = min(500, len(rest) // 10)
     train, watch = galaxy.split([everything.ids[i] for i in rest], watched, salt="validation")
     if not len(train) or not len(watch) or not len(held_out):
@@ -289,6 +298,16 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         "row_order": (everything if others is None else others).row_order,
     }
     return train, watch, held_out, counts, prepared, unused, drawing, pictures
+
+
+def without_copies(images: np.ndarray, rest: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Return those of the indices `rest` whose images are not among the held-out ones.
+
+    A picture that lies in a folder twice, under two names, would be trained and evaluated on.
+    """
+    seen = {hashlib.sha256(image.tobytes()).digest() for image in held_out}
+    new = [hashlib.sha256(images[i].tobytes()).digest() not in seen for i in rest]
+    return rest[np.array(new, bool)]
 
 
 def read_net(args: SimpleNamespace, saved: dict[str, Any], given: bool) -> tuple[list, str]:

@@ -50,7 +50,7 @@ def main() -> None:
     )
     # Ones, because they are pictures, labels and probabilities alike.
     inputs: dict[str, Any] = {
-        layer.name: net.xp.ones((args.batch, *layer.shape), net.dtype)
+        layer.tops[0]: net.xp.ones((args.batch, *layer.shape), net.dtype)
         for layer in net.layers.values() if isinstance(layer, Input)
     }
     print(Adam(net).profile(args.iterations, **inputs))

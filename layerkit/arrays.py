@@ -32,7 +32,11 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
             shapes, or has masked values.
     """
     wanted = f"{what}: expected an array of numbers, all rows of one shape"
-    if _masked(given):
+    try:
+        masked = _masked(given)
+    except RecursionError:  # NumPy could take for ever over a list in itself
+        raise error(f"{wanted}; the list is nested too deeply, or holds itself") from None
+    if masked:
         raise error(
             f"{what}: got an array with masked values, which have no number; fill them "
             "(array.filled(value)) or leave those rows out"

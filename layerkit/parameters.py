@@ -116,10 +116,10 @@ def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> li
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
-        found = [
-            p for p in parameters.values()
-            if fnmatch.fnmatchcase(p.name, pattern)
-            or fnmatch.fnmatchcase(p.name.rpartition("/")[0], pattern)
+        names = [(p, (p.name, p.name.rpartition("/")[0])) for p in parameters.values()]
+        # A name is that very name, though it may hold what patterns do: "block[1]".
+        found = [p for p, own in names if pattern in own] or [
+            p for p, own in names if any(fnmatch.fnmatchcase(name, pattern) for name in own)
         ]
         if not found:
             raise NetError(f"no parameter matches {pattern!r}; there are {quoted(parameters)}")

@@ -576,8 +576,8 @@ def test_products_with_wrong_arguments(cupy_on_host, blas, batch):
         with pytest.raises(KernelError, match=words):
             gemm(blas, (0, 0), (4, n, 4), *arrays)
     if batch:
+        wide = cupy_on_host.ones((4, 4, 4))[:2]
         with pytest.raises(KernelError, match="one result shares memory"):
-            wide = cupy_on_host.ones((4, 4, 4))[:2]
             gemm(blas, (0, 0), (4, 4, 4), a, b, wide, lds=(4, 4, 8))
     with pytest.raises(TypeError, match="types of ctypes"):
         library.cublasSetStream_v2(handle, 7)  # which ctypes would cut off to an int

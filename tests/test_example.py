@@ -669,6 +669,28 @@ def test_all_galaxies_held_out(bands, tmp_path, ended):
     assert "is left to train on" in err
 
 
+def test_copies_of_held_out_galaxies_are_not_trained_on(bands, tmp_path, ended):
+    """Under other names in another folder, or in the very folder."""
+    pictures, copies = bands / "g" / "pictures", tmp_path / "copies"
+    copies.mkdir()
+    for path in pictures.iterdir():
+        shutil.copy(path, copies / f"copy of {path.name}")
+    options = ["--net", bands / "small.py", "--iterations", 2, *QUICK[2:]]
+    given = "--data", pictures, "--held-out", copies
+    code, _, err = ended(*given, *options, "--out", tmp_path / "a")
+    assert code == 2
+    assert "is left to train on: all others are copies" in err
+    for path in pictures.iterdir():
+        shutil.copy(path, copies)
+    code, said, err = ended("--data", copies, "--held-out", 6, *options, "--out", tmp_path / "b")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    left_out = int(re.search(r"(\d+) of the galaxies are copies", said)[1])
+    used = metrics["train"] + metrics["validation"] + metrics["held_out"]
+    assert 1 <= left_out <= 6
+    assert metrics["images_kept"] - used == left_out
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")
 def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp_path):
     out = tmp_path / "out of 'reach' \udcff"

@@ -135,7 +135,7 @@ HOSTILE = {
         hdf5(shape=(3, 20, 20), dtype="u1", external=[("/etc/passwd", 0, 1200)]), ELSEWHERE
     ),
     "records.h5": (hdf5(data=np.zeros((3, 9, 9), [("a", "f4")])),
-                   "an HDF5 file without a data set `images`"),
+                   "an HDF5 file whose `images` are no array of real numbers"),
     "moving.gif": (animation("GIF"), "an animation"),
     "moving.png": (animation("PNG"), "an animation"),
     "ghost.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),

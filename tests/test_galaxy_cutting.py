@@ -331,3 +331,11 @@ def test_the_order_of_bytes_says_nothing_of_what_numbers_mean(kind, rng):
     )
     assert cut == its_cut
     np.testing.assert_array_equal(view, other)
+
+
+@pytest.mark.parametrize("kind", ["f4", "u2", "f8"])
+def test_a_mask_is_no_galaxy(kind):
+    y, x = np.mgrid[-60:60, -60:60]
+    mask = np.where(np.hypot(x, 2 * y) < 20, 200, 0)
+    picture = (mask / 255 if kind == "f4" else mask).astype(kind)
+    assert reason(picture) == "a mask: of two values only"

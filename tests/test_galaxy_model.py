@@ -452,3 +452,21 @@ def test_calls_that_cannot_be_right(call, error, says, net, rng):
     np.testing.assert_array_equal(
         model.reconstruct(images, pair)[0], model.reconstruct(images, posterior)[0]
     )
+
+
+def test_numpy_may_be_told_to_raise(net, rng):
+    """Weights and wings of profiles that underflow are no errors, whatever NumPy is told."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    images = np.exp(-np.hypot(x, y) / rng.uniform(0.2, 0.6, (12, 1, 1)) ** 2)
+    net.params["x_log_variance/bias"].data -= 9  # importance weights far apart
+
+    def results():
+        model = galaxy.GalaxyModel(net)
+        found = galaxy.evaluate(model, images[:6], images[6:], False, 20, 3)
+        return found.metrics, galaxy.fit_gaussian(images[0]).model
+
+    expected = results()
+    with np.errstate(all="raise"):
+        metrics, model = results()
+    assert metrics == expected[0]
+    np.testing.assert_array_equal(model, expected[1])

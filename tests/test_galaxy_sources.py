@@ -415,11 +415,17 @@ def test_linked_folders_are_followed_once(rng, tmp_path):
     (folder / "up").symlink_to("/")
     (other / "back").symlink_to(folder)
     (folder / "3.png").symlink_to(other / "2.png")
-    assert open_source(folder).files == ["1.png", "3.png", "a-link/2.png"]
+    (folder / "4.png").symlink_to(folder / "1.png")
+    assert open_source(folder).files == ["1.png", "a-link/2.png"]  # 3 and 4 are other names of them
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "link").symlink_to(other)
-    assert sorted(open_source(empty).ids) == ["1", "2", "3"]  # two of them by way of `back`
+    assert sorted(open_source(empty).ids) == ["1", "2"]  # one of them by way of `back`
+    farm = tmp_path / "farm"
+    farm.mkdir()
+    for name, target in (("a", folder / "1.png"), ("b", other / "2.png"), ("c", other / "2.png")):
+        (farm / f"{name}.png").symlink_to(target)
+    assert open_source(farm).ids == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -882,7 +888,7 @@ def test_tables_and_archives_say_what_to_do(rng, tmp_path):
     with zipfile.ZipFile(tmp_path / "h.zip", "w") as archive:
         archive.write(tmp_path / "a.fits", "a.fits")
     hdf5(tmp_path / "i.h5", images=rng.random((5, 16, 16)) + 1j)
-    hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, labels=np.arange(5))
+    hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, psf=rng.random((9, 9)))
     source = open_source(tmp_path)
     says = ["a FITS table with images", "not an image", "a NumPy array; save",
             *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save",
@@ -981,3 +987,57 @@ def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):
     source = open_source(tmp_path)
     assert reason(source, 0) == "an HDF5 compression that is not read; save it with gzip"
     np.testing.assert_array_equal(source.read(4), pixels[0])
+
+
+def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_path):
+    """As SExtractor, SWarp, drizzle and GALFIT's users name weights, masks, errors and models."""
+    light = ["a.fits", "b_sci.fits", "coadd.fits", "d.jpg", "mask.png", "e_mask.png", "deep/a.fits",
+             "a_r.fits", "a_exp1.fits"]
+    others = ["a_mask.png", "a_sigma.fits", "b_wht.fits", "coadd.weight.fits.fz", "d-model.png",
+              "deep/a_psf.fits", "a_r_INVVAR.fits"]
+    (tmp_path / "deep").mkdir()
+    for name in (*light, *others):
+        (tmp_path / name).write_bytes(encoded(pixels_of(rng, 9, 9)))
+    source = open_source(tmp_path)
+    assert set(source.files) == {*light, *others}
+    for i, name in enumerate(source.files):
+        if name in light:
+            assert source.read(i).shape == (9, 9)
+        else:
+            assert reason(source, i).startswith("weights, a mask, a model or the like of another")
+    assert open_source(tmp_path / "a_mask.png").read(0).shape == (9, 9)  # asked for by name
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("fill", [0, 9])
+def test_a_band_of_light_that_ends_within_the_picture_hides_no_gap(kind, fill, rng, tmp_path):
+    """The mean of the others and of nothing would be a galaxy with a dark half."""
+    y, x = np.mgrid[-64:64, -64:64]
+    light = 12 + 200 * np.exp(-np.hypot(x, y / 0.6) / 8)
+    bands = light[..., None] + rng.normal(0, 3, (128, 128, 3))
+    bands = np.clip(np.rint(bands * (1 if kind == "u1" else 200)), 0, None)
+    bands = np.clip(bands, 0, 255 if kind == "u1" else 65535).astype(kind)
+    tifffile.imwrite(tmp_path / "whole.tif", bands, photometric="rgb")
+    ends = bands.copy()
+    ends[:, :50, 1] = fill
+    tifffile.imwrite(tmp_path / "ends.tif", ends, photometric="rgb")
+    ends, whole = (open_source(tmp_path).read(i) for i in range(2))
+    unit = 255 if kind == "u1" else 1
+    np.testing.assert_allclose(whole * unit, bands.mean(axis=-1), atol=0.5)
+    assert (ends[:, :50] == 0).all()
+    # A blank is taken to be wider than it is by what a JPEG blurs.
+    np.testing.assert_array_equal(ends[:, 60:], whole[:, 60:])
+    report = prepare(open_source(tmp_path), tmp_path / "set.h5", size=32, progress=False)
+    assert report.excluded == {"reaches into blank border": 1}
+    assert load(tmp_path / "set.h5").ids == ["whole"]
+
+
+def test_a_zip_whose_folders_are_named_as_on_windows(rng, zipped):
+    pixels = pixels_of(rng, 3, 9, 9)
+    names = ["train\\1.png", "train\\deep\\2.png", "train\\2_mask.png"]
+    entries = list(zip(names, map(encoded, pixels), strict=True))
+    hidden = [("__MACOSX\\._1.png", b"x"), ("train\\.thumbs", b"x")]
+    source = open_source(zipped([*entries, *hidden]))
+    assert source.ids == ["1", "2", "2_mask"]
+    for i in range(3):
+        np.testing.assert_allclose(source.read(i), pixels[i] / 255, rtol=1e-6)

@@ -637,6 +637,18 @@ def test_a_layer_named_like_a_path_is_frozen_by_its_name():
     assert not any(p.trainable for p in net.params.values())
 
 
+def test_a_layer_named_like_a_pattern_is_frozen_by_its_name():
+    """As a pattern, "a[1]" would be a1 and not itself."""
+    names = ["a[1]", "a1", "a*"]
+    net = lk.Net([L.Input("x", shape=(2,)), *(L.Dense(name, "x", units=2) for name in names)])
+    net.freeze("a[1]", "a*/bias")
+    frozen = {name for name, p in net.params.items() if not p.trainable}
+    assert frozen == {"a[1]/weight", "a[1]/bias", "a*/bias"}
+    net.unfreeze("a?")
+    net.freeze("*/weight")
+    assert all(not p.trainable for name, p in net.params.items() if name.endswith("weight"))
+
+
 def test_freezing_between_passes_of_fewer_rows(xt):
     net, free = double(regression()), double(regression())
     few = {name: a[:2] for name, a in xt.items()}
@@ -766,7 +778,13 @@ def test_inferences_that_cannot_be_made(outputs, given, words, rng):
     assert net.run.sample
 
 
-@pytest.mark.parametrize("x", [[[1.0] * 9, [1.0]], [["a"] * 9], None, [[1j] * 9]], ids=repr)
+ITSELF: list = []
+ITSELF += [ITSELF, ITSELF]
+
+
+@pytest.mark.parametrize(
+    "x", [[[1.0] * 9, [1.0]], [["a"] * 9], None, [[1j] * 9], ITSELF], ids=repr
+)
 def test_inputs_that_are_no_array_of_numbers(x):
     net = lk.Net(galaxy_net())
     with pytest.raises(NetError, match="'x'") as message:

@@ -173,3 +173,15 @@ def test_bad_arguments_are_one_line(arguments, message):
     assert "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]
     assert done.stdout == ""
+
+
+def test_inputs_may_have_tops_of_another_name(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from layerkit import layers as L\n"
+        "def net():\n"
+        "    return [L.Input('first', tops='x', shape=(3,)), L.Dense('y', 'x', units=3),\n"
+        "            L.SquareLoss('loss', 'y', 'x')]\n"
+    )
+    done = run("time", tmp_path / "net.py", "--iterations", 1)
+    assert done.returncode == 0, done.stderr
+    assert "first" in done.stdout

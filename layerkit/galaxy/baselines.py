@@ -139,6 +139,7 @@ class GaussianObjective:
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def fit_gaussian(image: np.ndarray) -> GaussianFit:
     """The scaled bivariate Gaussian with the least squared error to an image.
 
@@ -236,6 +237,7 @@ def moments(weights: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.nd
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def fit_gaussians(
     images: np.ndarray, workers: int | None = None, progress: bool = False
 ) -> GaussianFits:

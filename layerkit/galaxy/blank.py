@@ -88,13 +88,35 @@ def blank_border(image: np.ndarray) -> np.ndarray | None:
     A region that the picture fades into, as noise-free pictures do into their sky, is not blank.
     """
     light = image.dtype == np.float32
-    size = max(32, round(LIGHT_BLOCK * min(image.shape))) if light else BLOCK
+    size = _light_block(image) if light else BLOCK
     if min(image.shape) < 3 or not _suspicious(image, size):
         return None
     blank = _repeated_lines(image) | _blocks(image, size, light)
     if light and blank.any():
         blank = ndimage.binary_dilation(blank, np.ones((2 * JPEG_BLOCK + 1,) * 2))
     return blank if blank.any() else None
+
+
+def partly_blank(bands: np.ndarray) -> np.ndarray | None:
+    """Mask of where some bands of a picture in light, (height, width, n), are blank, but not all.
+
+    A mean over the bands would hide it, as where a survey ends in one of them.  None without any.
+    """
+    found = [
+        blank_border(band.astype(np.float32)) if _suspicious(band, _light_block(band)) else None
+        for band in np.moveaxis(bands, -1, 0) if min(band.shape) >= 3
+    ]
+    blank = [mask for mask in found if mask is not None]
+    if not blank:
+        return None
+    partly: np.ndarray = np.any(blank, axis=0)
+    if len(blank) == len(found):
+        partly &= ~np.all(blank, axis=0)
+    return partly if partly.any() else None
+
+
+def _light_block(image: np.ndarray) -> int:
+    return max(32, round(LIGHT_BLOCK * min(image.shape)))
 
 
 def _edges(image: np.ndarray) -> list[np.ndarray]:

@@ -115,8 +115,10 @@ def cut_out(
             object is in it.
     """
     image = as_picture(image)
-    if image.size == 0 or image.min() == image.max():
+    if image.size == 0 or (low := image.min()) == (high := image.max()):
         raise UnusableImageError("blank")
+    if ((image == low) | (image == high)).all():
+        raise UnusableImageError("a mask: of two values only")
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
         return view, replace(cut, white=white)

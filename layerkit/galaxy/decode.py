@@ -39,7 +39,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from layerkit.galaxy.blank import bad_pixels, no_data
+from layerkit.galaxy.blank import bad_pixels, no_data, partly_blank
 
 MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
@@ -181,7 +181,8 @@ def other_format(head: bytes) -> str | None:
 def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
     """Mean over the colours of a uint8 (height, width, 3) picture, as float32 in 0..1.
 
-    Colours of one value hold no data, and are left out.
+    Colours of one value hold no data, and are left out.  Where one of them ends within the picture
+    it is black, as a blank border is.
     """
     few = _with_data(rgb[::16, ::16])  # to look at every pixel would take as long as to add them
     if few.shape[-1] < 3 and (some := _with_data(rgb)).shape[-1] < 3:
@@ -189,6 +190,8 @@ def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
     # Sums of integers are exact, and four times as fast as a mean over the last axis.
     total = np.add(rgb[..., 0], rgb[..., 1], dtype=np.uint16)
     total += rgb[..., 2]
+    if (gaps := partly_blank(rgb)) is not None:
+        total[gaps] = 0
     return total * np.float32(1 / 765)
 
 
@@ -468,10 +471,12 @@ class Hdf5Pictures(Pictures):
                 item = self.file[name]
                 if isinstance(item, h5py.Dataset) and item.dtype.kind in "uif" and item.ndim > 1:
                     found[name] = item
+                elif name == "images" and isinstance(item, h5py.Dataset):
+                    raise UnusableImageError(
+                        "an HDF5 file whose `images` are no array of real numbers"
+                    )
         if "images" in found:
             return found["images"]
-        if "images" in self.file and not found:
-            raise UnusableImageError("an HDF5 file whose `images` are no array of real numbers")
         if len(found) != 1:
             raise UnusableImageError("an HDF5 file without a data set `images`")
         return next(iter(found.values()))
@@ -604,7 +609,8 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
     colours: average over so many, the first along the last axis; None if there is no such axis.
         Bands of one value or NaN are left out.
 
-    In physical units, pixels that hold no data, of a band or of the picture, become NaN.
+    In physical units, pixels that hold no data, of a band or of the picture, become NaN; in light,
+    where a band ends within the picture, 0, which at the border is no data.
     """
     kind = values.dtype
     if kind.kind not in "buif":
@@ -621,7 +627,11 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
             if (gaps := no_data(band)) is not None:  # which the mean would hide
                 band[gaps.anywhere] = np.nan
     if colours is not None:
+        # Light has no number for "nothing", but a constant region at the border is none.
+        ended = partly_blank(values) if kind.kind == "u" and kind.itemsize <= 2 else None
         values = values.mean(axis=-1, dtype=np.float64)
+        if ended is not None:
+            values[ended] = 0
     if kind == np.uint8:
         return (values * np.float32(1 / 255)).astype(np.float32)
     if kind.kind == "u" and kind.itemsize == 2:
@@ -770,6 +780,16 @@ def _holds_stamps(dimensions: object) -> bool:
     """Tell whether the cells of a table's column, by its TDIM, are pictures."""
     sides = [int(n) for n in re.findall(r"\d+", str(dimensions))]
     return len(sides) >= 2 and min(sides[:2]) >= NARROW
+
+
+def is_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names a science image."""
+    return SCIENCE.fullmatch(word.upper()) is not None
+
+
+def is_no_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names errors, weights, a mask or the like."""
+    return NOT_SCIENCE.fullmatch(word.upper()) is not None
 
 
 def _says(words: re.Pattern[str], name: str) -> bool:

@@ -66,6 +66,7 @@ class Evaluation:
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def evaluate(
     model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
     importance_samples: int = IMPORTANCE_SAMPLES, refine_steps: int = REFINE_STEPS,

@@ -22,7 +22,7 @@ from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically
 
-RECIPE = 6  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
+RECIPE = 7  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
 
 
 @fitting(DataError)

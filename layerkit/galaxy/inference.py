@@ -61,6 +61,7 @@ class Free(Layer):
 
 
 @fitting(NetError)
+@np.errstate(under="ignore")
 def refine(
     model: GalaxyModel, images: np.ndarray, steps: int = 100, progress: bool = False,
     tempered: bool = True,
@@ -93,6 +94,7 @@ def refine(
 
 
 @fitting(NetError)
+@np.errstate(under="ignore")
 def closest(
     model: GalaxyModel, images: np.ndarray, steps: int = 200, progress: bool = False
 ) -> np.ndarray:

@@ -153,6 +153,7 @@ class GalaxyModel(Closed):
         self._temperature = found
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def encode(self, images: np.ndarray, tempered: bool = True) -> Posterior:
         """Return what g says of z: means g_mu(x) and standard deviations, each (n, latent).
 
@@ -231,6 +232,7 @@ class GalaxyModel(Closed):
         return {self.x: images, self.z_mean: mean, self.z_log_variance: 2 * np.log(sd)}
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def decode(
         self, z: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -274,6 +276,7 @@ class GalaxyModel(Closed):
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def scores(self, images: np.ndarray, posterior: Posterior | None = None) -> np.ndarray:
         """How far pixels lie from where the mean of q(z | x) puts them, as for a normal noise.
 
@@ -293,6 +296,7 @@ class GalaxyModel(Closed):
         return mean, np.exp(log_variance) + self.likelihood.floor, skew[0] if skew else 0.0
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def log_likelihood(
         self, images: np.ndarray, posterior: Posterior | None = None
     ) -> np.ndarray:
@@ -300,6 +304,7 @@ class GalaxyModel(Closed):
         return -self.net.infer(self.terms[0], False, **self._given(images, posterior))
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def bound(
         self, images: np.ndarray, samples: int = 1, posterior: Posterior | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -321,6 +326,7 @@ class GalaxyModel(Closed):
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def importance_bound(
         self, images: np.ndarray, samples: int = 1000, progress: bool = False,
         posterior: Posterior | None = None,
@@ -502,6 +508,7 @@ class GalaxyModel(Closed):
         return True
 
     @fitting(NetError)
+    @np.errstate(under="ignore")
     def sample(self, count: int, seed: int = 0, noise: bool = False) -> np.ndarray:
         """Galaxies drawn from the prior, layer by layer, (count, pixels).
 

@@ -70,6 +70,7 @@ class Report:
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def prepare(
     source: Source,
     output: str | os.PathLike,

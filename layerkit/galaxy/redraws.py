@@ -105,6 +105,7 @@ class LatentCoverage(NamedTuple):
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def latent_coverage(
     model: GalaxyModel, pictures: Iterable[np.ndarray],
     noise: float | Sequence[float] | np.ndarray | None = None, draws: int = DRAWS, *,
@@ -196,6 +197,7 @@ class SourcePictures:
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def redrawn_coverage(
     model: GalaxyModel, pictures: SourcePictures, refine_steps: int = 100, progress: bool = False,
     tempered: bool = True,

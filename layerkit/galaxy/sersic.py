@@ -185,6 +185,7 @@ class SersicObjective:
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicFit:
     """The Sersic profile with a constant sky that has the least squared error to an image.
 
@@ -261,6 +262,7 @@ def _starts(objective: SersicObjective, gaussian: np.ndarray, half: float) -> li
 
 
 @fitting(DataError)
+@np.errstate(under="ignore")
 def fit_sersics(
     images: np.ndarray, gaussians: np.ndarray, workers: int | None = None, progress: bool = False
 ) -> SersicFits:

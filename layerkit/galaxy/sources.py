@@ -29,6 +29,8 @@ from layerkit.galaxy.decode import (
     UnusableImageError,
     is_deep_png,
     is_image_file,
+    is_no_science,
+    is_science,
     only_unusable,
     open_pictures,
     other_format,
@@ -39,9 +41,11 @@ from layerkit.galaxy.layout import GALAXIES, without_results
 from layerkit.settings import Whole, accept, fitting
 
 SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
+LAST_WORD = re.compile(r"(.*[^/])[-_.]([A-Za-z]+)", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 PREPARED_FORMAT = "layerkit galaxy set"
 NOT_REGULAR = "not a regular file"
+OF_ANOTHER = "weights, a mask, a model or the like of another picture, by its name"
 FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
 
 
@@ -99,8 +103,10 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     `name[0001]` and so on, in the order of the file.  hdu: the extension of FITS files to read, by
     number or EXTNAME, where it is not to be chosen by their names.
 
-    Hidden files and `__MACOSX` entries are passed over; any other file that is not a picture keeps
-    its place in the source, so that it is counted, and its `read` raises `UnusableImageError`.
+    Hidden files, `__MACOSX` entries, and links to a file that is there already are passed over.
+    Files that by their names hold weights, a mask, a model or the like of another, `ngc1_mask.png`
+    beside `ngc1.fits`, and any other files that are not pictures, keep their place in the source,
+    so that they are counted, and their `read` raises `UnusableImageError`.
 
     Raises `DataError` where the path is missing, empty, not to be read, or of another kind, and for
     an `hdu` that is neither.
@@ -148,6 +154,7 @@ class FileSource:
     """
 
     in_memory = False
+    windows = False  # whether "\\" in names may stand between folders
 
     def __init__(self, name: str, files: list[str], hdu: int | str | None):
         # The pictures of another extension are another set.
@@ -159,8 +166,12 @@ class FileSource:
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
         orders: Counter[str] = Counter()
-        for k, plain in enumerate(_unique_ids(files)):
-            count, deep, order = self._look_into(k)
+        names = [name.replace("\\", "/") for name in files] if self.windows else files
+        beside = _companions(names)
+        for k, plain in enumerate(_unique_ids(names)):
+            if k in beside:
+                self.reasons[k] = OF_ANOTHER
+            count, deep, order = (1, False, "") if k in beside else self._look_into(k)
             orders[order] += count
             width = max(4, len(str(count - 1)))
             new = range(len(self.places), len(self.places) + count)
@@ -233,6 +244,7 @@ class ZipSource(FileSource):
     """The pictures in a zip file, read in place, in the order of their names in the archive."""
 
     in_memory = True  # going back in a compressed entry is to start it again
+    windows = True
 
     def __init__(self, path: str | os.PathLike, hdu: int | str | None = None):
         self.path = Path(path).absolute()
@@ -242,7 +254,8 @@ class ZipSource(FileSource):
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
-        files = [name for name in files if not _hidden(name)]
+        # Some programs on Windows write "\\" between folders, which zip files do not have.
+        files = [name for name in files if not _hidden(name.replace("\\", "/"))]
         if not files:
             raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
         again = [name for name, count in Counter(files).items() for _ in range(count - 1)]
@@ -298,7 +311,10 @@ class FolderSource(FileSource):
 
 
 def _walk(top: Path) -> list[str]:
-    """Files under `top`, relative to it; a folder with several names is entered by one of them.
+    """Files under `top`, relative to it; what has several names goes by one of them.
+
+    Links to a folder or file that is there by another name would make its pictures count twice, and
+    training see what is held out.
 
     Raises OSError where `top` cannot be read; folders below that cannot are passed over.
     """
@@ -306,6 +322,7 @@ def _walk(top: Path) -> list[str]:
     # A link upwards would make the whole of the disk a part of this folder.
     seen = {_identity(folder) for folder in (real, *real.parents)}
     found: list[str] = []
+    linked: list[str] = []
     folders, links = [""], list[str]()
     while folders or links:
         # Real folders first: what they hold goes by their own names.
@@ -320,7 +337,7 @@ def _walk(top: Path) -> list[str]:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     name = f"{inside}/{entry.name}" if inside else entry.name
                     if not _is_folder(entry):
-                        found.append(name)
+                        (linked if entry.is_symlink() else found).append(name)
                     elif entry.is_symlink():
                         links.append(name)
                     else:
@@ -328,6 +345,11 @@ def _walk(top: Path) -> list[str]:
         except OSError:
             if not inside:
                 raise
+    files = {os.path.realpath(top / name) for name in found} if linked else set()
+    for name in linked:
+        if (target := os.path.realpath(top / name)) not in files:
+            files.add(target)
+            found.append(name)
     return found
 
 
@@ -363,6 +385,21 @@ def _unique_ids(names: list[str]) -> list[str]:
         stem if of_stem[stem] == 1 else path if of_plain[path] == 1 else name
         for stem, path, name in zip(stems, plain, names, strict=True)
     ]
+
+
+def _companions(names: list[str]) -> set[int]:
+    """Find the files that say by their names to hold no light but what belongs to another file.
+
+    Such are `ngc1_mask.png` or `ngc1.weight.fits` where there is an `ngc1.fits` or an
+    `ngc1_sci.fits`.  The words are those for the extensions of FITS files, without numbers.
+    """
+    plain = [SUFFIX.sub("", name) for name in names]
+    there = set(plain)
+    there |= {m[1] for name in plain if (m := LAST_WORD.fullmatch(name)) and is_science(m[2])}
+    return {
+        k for k, name in enumerate(plain)
+        if (m := LAST_WORD.fullmatch(name)) and is_no_science(m[2]) and m[1] in there
+    }
 
 
 def _printable(name: str) -> str:
