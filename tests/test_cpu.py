@@ -1051,3 +1051,26 @@ def test_the_number_of_threads_can_be_limited(monkeypatch):
             monkeypatch.setenv(name, value)
             assert cpu.thread_count() == expected
         monkeypatch.delenv(name)
+
+
+def test_a_program_may_end_while_other_threads_run_a_net():
+    """Python ends such threads when they ask for its lock; the process must not abort then."""
+    code = """
+import threading, time
+import numpy as np
+import layerkit as lk
+from layerkit import layers as L
+
+def loop():
+    net = lk.Net([L.Input("x", shape=(300,)), L.Dense("y", "x", units=300)], 256)
+    x = np.ones((256, 300), "float32")
+    while True:
+        net.forward(x=x)
+
+for _ in range(3):
+    threading.Thread(target=loop, daemon=True).start()
+time.sleep(0.3)
+"""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

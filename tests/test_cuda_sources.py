@@ -1,6 +1,7 @@
 """Every CUDA source compiles, without a GPU and without a warning, for GPUs old and new."""
 
 import re
+import tomllib
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ ACTIVATIONS = [name for name, _ in base.ACTIVATIONS.values()]
 FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
     "activation": [{"ACTIVATION": name} for name in ACTIVATIONS],
+    "chain": [{"ROWS": "1u"}, {"ROWS": FEW["ROWS"]}],
     "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
@@ -70,6 +72,17 @@ def test_what_is_wrong_is_seen(code):
     code = prelude.replace("#pragma once", "") + code
     success, log = compile_source(code, "float32", "sm_80", {})
     assert not success or log
+
+
+def test_all_sources_are_part_of_the_package():
+    text = (sources.FOLDER.parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    globs = tomllib.loads(text)["tool"]["setuptools"]["package-data"]["layerkit"]
+    package = sources.FOLDER.parents[2]
+    packed = {path for glob in globs for path in package.glob(glob)}
+    read = {path for path in sources.FOLDER.iterdir()} | {
+        path for path in (package / "engines" / "formulas").iterdir() if path.suffix == ".h"
+    }
+    assert packed == read
 
 
 def test_headers_are_put_in_place_once():

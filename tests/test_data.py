@@ -807,3 +807,15 @@ def test_arrays_by_name_are_not_an_array(tmp_path):
             with pytest.raises(NetError) as message:
                 L.MemoryData("x", data=given)
             one_line(message, kind, "by name")
+
+
+def test_a_relative_path_is_that_of_when_the_layer_was_made(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["images"] = np.arange(6, dtype="float32").reshape(3, 2)
+    monkeypatch.chdir(tmp_path)
+    net = lk.Net([L.HDF5Data("x", path="data.h5", shuffle=False)], 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = net.rebuild()
+    again.forward()
+    np.testing.assert_array_equal(again.blobs["x"].data, [[0, 1], [2, 3], [4, 5]])

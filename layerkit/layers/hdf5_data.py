@@ -51,7 +51,7 @@ class HDF5Data(Data):
         scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the program goes before it is opened
         self.block, self.mixed = block, mixed
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 

@@ -32,9 +32,16 @@ struct Program {
 // Where this thread's calls of kernels are noted while they are made.
 thread_local Program* recorded = nullptr;
 
+// Runs without Python's lock.  Taking it back ends the thread where the interpreter is being closed,
+// by an exception of its own kind, which pybind11's gil_scoped_release would turn into an abort.
+struct WithoutLock {
+    PyThreadState* state = PyEval_SaveThread();
+    ~WithoutLock() noexcept(false) { PyEval_RestoreThread(state); }
+};
+
 void run(Program& program)
 {
-    py::gil_scoped_release free;
+    WithoutLock free;
     layerkit::Flushed flushed;
     for (const Program::Call& call : program.calls) {
         program.at = call.label;
