@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, feeding, finite, parameters, states
+from layerkit import backends, engines, feeding, finite, parameters, states
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.building import check_memory, set_up
 from layerkit.display import html_table
-from layerkit.engines import cpu, cuda
-from layerkit.engines.base import ArrayEngine, Make, Runner, call_layer
+from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
 from layerkit.layer import Layer, Run
@@ -101,11 +100,7 @@ class Net(Closed):
         self.gradients = gradients
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
-        self.engine = ArrayEngine(self.xp)
-        if kernels == "auto" and self.backend.name == "numpy":
-            self.engine = cpu.engine() or self.engine
-        elif kernels == "auto":
-            self.engine = cuda.CudaEngine(self.backend, self.dtype)
+        self.engine = engines.choose(self.backend, self.dtype, kernels)
         self.tf32 = tf32
         self.descriptions = [layer.copied() for layer in layers]
         self.layers: Named[Layer] = Named(

@@ -770,7 +770,8 @@ TYPES = ["float64", "int8", "uint16", "int16", "uint32", "int32", "uint64", ">f4
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_data_of_any_type(gpu, dtype, rng):
+def test_data_of_any_type(gpu, dtype, rng, monkeypatch):
+    monkeypatch.setattr(cuda_data, "UPLOADED", 100)  # so that it is copied in slices
     layers = [L.MemoryData("x", data=(rng.random((7, 9)) * 100).astype(dtype))]
     nets = pair(layers, 3, 5, dtype="float64")
     for net in nets:

@@ -668,6 +668,11 @@ def test_unsigned_tiffs_that_pillow_decodes(compression, rng, tmp_path):
     assert reason(source, 3) == "a TIFF compression that is not read; save it without"
 
 
+def test_the_built_in_pictures_have_no_extensions():
+    with pytest.raises(DataError, match=r"built-in .* no FITS extensions"):
+        open_source(None, hdu=1)
+
+
 def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):
     pixels = rng.random((20, 30))
     images = [fits.ImageHDU(x, name=n) for x, n in ((pixels, "SCI"), (pixels + 1, "WHT"))]

@@ -116,6 +116,11 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     if not isinstance(hdu, str | None):
         hdu = accept(Whole(), hdu, "hdu", "a FITS extension, by number or name", DataError)
     if path is None:
+        if hdu is not None:
+            raise DataError(
+                "hdu: the built-in Hubble Deep Field has no FITS extensions to choose; leave hdu "
+                "out, or give FITS files"
+            )
         from layerkit.galaxy.hubble import HubbleSource
 
         return HubbleSource()

@@ -16,6 +16,7 @@ from layerkit.engines.base import Runner
 from layerkit.engines.cuda.sources import NUMBERS
 
 CHUNK = 1024  # numbers of an example that a block of threads goes through
+UPLOADED = 64 << 20  # bytes that are copied to the GPU at once
 SHARE = 0.5  # of the GPU's free memory, up to which a data set is kept there
 
 
@@ -96,11 +97,22 @@ class ResidentData(DataRunner):
         self.engine, self.xp = engine, engine.xp
         self.forward, self.backward = self.run_forward, self.run_backward
         layer.check(layer.arrays)
-        self.arrays = [self.xp.asarray(a, readable(a.dtype)) for a in layer.arrays]
+        self.arrays = [self._upload(a) for a in layer.arrays]
         # The orders of the few epochs that a batch can touch, as numbers in sorted keys.
         slots = -(-layer.run.batch_size // layer.count) + 1
         self._keys = self.xp.zeros((slots, layer.count // layer.repeat), "uint64")
         self._in_order: list[Any] = [None] * slots
+
+    def _upload(self, array: np.ndarray) -> Array:
+        """Return an array on the GPU, copied in slices: CuPy pins as much memory as it copies."""
+        dtype = readable(array.dtype)
+        found = self.xp.empty(array.shape, dtype)
+        rows = max(1, UPLOADED // (dtype.itemsize * math.prod(array.shape[1:])))
+        for start in range(0, len(array), rows):
+            part = np.ascontiguousarray(array[start : start + rows], dtype)
+            found[start : start + rows].set(part)
+            self.engine.backend.synchronize()  # until then `part` is being read
+        return found
 
     @staticmethod
     def fits(layer: Any, engine: Any) -> bool:
