@@ -31,11 +31,20 @@ FORMULA double sqrt_of(double x) { return sqrt(x); }
 // The element that belongs to a thread, where each has one.
 FORMULA i64 place() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// Replaces each of `Count` values by its sum over groups of `lanes` neighbouring threads, a power of
-// two.  Every thread of the block must call it; all of a group get the sums.
+// Room for sums over the threads of a block.  Not within the template, where shared memory is one
+// array more for each number of sums.
+typedef double LanesSpace[6][THREADS];
+FORMULA LanesSpace& lanes_space()
+{
+    __shared__ LanesSpace space;
+    return space;
+}
+
+// Replaces each of `Count` values, at most 6, by its sum over groups of `lanes` neighbouring threads,
+// a power of two.  Every thread of the block must call it; all of a group get the sums.
 template <int Count> FORMULA void lanes_sums(double* values, u32 lanes)
 {
-    __shared__ double sums[Count][THREADS];
+    LanesSpace& sums = lanes_space();
     u32 lane = threadIdx.x % lanes;
     for (int k = 0; k < Count; ++k) sums[k][threadIdx.x] = values[k];
     __syncthreads();

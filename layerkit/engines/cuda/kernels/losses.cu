@@ -73,7 +73,8 @@ FORMULA void likelihood(
 {
     i64 row = blockIdx.x;
     real s = scale ? scale[row] : (real)0, total = 0;
-    for (i64 j = row * pixels + threadIdx.x; j < (row + 1) * pixels; j += THREADS) {
+    for (i64 k = threadIdx.x; k < pixels; k += THREADS) {
+        i64 j = row * pixels + k;
         real e = exp_of(log_variance[j]), v = e + floor, d = x[j] - mean[j], term, r, by_skew;
         pixel(d, v, skew ? skew[j] : (real)0, term, r, by_skew);
         total += term;
