@@ -20,7 +20,7 @@ from cases import CASES
 import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
-from layerkit.engines.cuda import CudaEngine
+from layerkit.engines.cuda import CudaEngine, program
 from layerkit.engines.cuda import runners as cuda_runners
 from layerkit.engines.cuda.runners import data as cuda_data
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
@@ -871,8 +871,16 @@ def test_gradients(gpu, rng):
         assert float((diff * direction).sum()) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
 
 
-def test_posteriors_and_closest_pictures(gpu, rng):
-    """Found for each image by gradient steps, in batches, with the same noise."""
+def test_posteriors_and_closest_pictures(gpu, rng, monkeypatch):
+    """Found for each image by gradient steps, in batches, with the same noise; all are recorded."""
+    made, original = [], program.Recorded.__init__
+
+    def noted(self, *args):
+        original(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr(program.Recorded, "__init__", noted)
+    monkeypatch.setattr("layerkit.galaxy.inference.BATCH", 3)
     layers = lk.load_net(GALAXY, pixels=30, hidden=7, latent=2)
     nets = [
         lk.Net(layers, 4, backend, seed=5, phase="test", dtype="float64")
@@ -887,6 +895,8 @@ def test_posteriors_and_closest_pictures(gpu, rng):
         np.testing.assert_allclose(there, here, rtol=1e-6)
     there, here = (galaxy.closest(m, images, 9) for m in models)
     np.testing.assert_allclose(there, here, rtol=1e-6)
+    assert len(made) == 2  # one for each, though both have two batches
+    assert all(recorded._replay is not None for recorded in made)
 
 
 def test_steps_on_numpy_are_steps():

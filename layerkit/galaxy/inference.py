@@ -31,30 +31,32 @@ CLOSEST_UNIT = 0.15  # of z, whose prior has a standard deviation of 1
 class Free(Layer):
     """Learned numbers of each example in the place of computed ones: start + unit * values."""
 
+    recordable = True
+
     def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
         super().__init__(name, [], tops)
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """A parameter of the size of a batch."""
+        """Declare a parameter of the size of a batch."""
         self.values = self.parameter("values", (self.run.batch_size, *self.shape), 0.0)
         self.start, self.unit = self.buffer(self.shape), self.buffer(self.shape)
         return [self.shape]
 
     def place(self, start: np.ndarray, unit: np.ndarray) -> None:
-        """Begins anew from other numbers, (n, *shape)."""
+        """Begin anew from other numbers, (n, *shape)."""
         self.values.data.fill(0)
         for buffer, value in ((self.start, start), (self.unit, unit)):
             buffer.resize(len(start))
             buffer.data[...] = self.backend.asarray(value, self.run.dtype)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """start + unit * values."""
+        """Compute start + unit * values."""
         top = tops[0].data
         top[...] = self.start.data + self.unit.data * self.values.data[: len(top)]
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d values = unit * d top, 0 for rows that a batch does not have."""
+        """Compute d values = unit * d top, 0 for rows that a batch does not have."""
         diff = tops[0].diff
         self.values.diff.fill(0)
         self.xp.multiply(self.unit.data, diff, out=self.values.diff[: len(diff)])
@@ -141,6 +143,10 @@ def _climb(
             if key in model.net.params:
                 p.data[...] = model.net.params[key].data
     net.freeze(*(key for key in net.params if key in model.net.params))
+    # Not the default memory of squares, of a thousand steps, for a hundred.  One solver for all
+    # batches, as a GPU records its step once.
+    solver = Adam(net, rates.Cosine(RATE, steps), beta2=0.99)
+    net.run.sample = sample
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
     with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:
         for first in range(0, len(images), BATCH):
@@ -149,11 +155,11 @@ def _climb(
                 if isinstance(layer, Free):
                     start, unit = free[layer.tops[0]], units[layer.tops[0]]
                     layer.place(start[first : first + BATCH], unit[first : first + BATCH])
-            # Not the default memory of squares, of a thousand steps, for a hundred.
-            solver = Adam(net, rates.Cosine(RATE, steps), beta2=0.99)
-            net.run.sample = sample
-            for _ in range(steps):
-                solver.step(**{model.x: batch})
+            solver.iteration = 0
+            for history in solver.history.values():
+                history.fill(0)
+            if steps:
+                solver.steps(steps, **{model.x: batch})
             net.forward(**{model.x: batch})
             for blob in free:
                 found[blob].append(net.backend.to_host(net.blobs[blob].data).copy())
