@@ -421,7 +421,7 @@ def test_training_goes_on_after_an_interruption(gpu, after, monkeypatch):
             raise KeyboardInterrupt
         prepare(self)
 
-    monkeypatch.setattr(L.MemoryData, "prepare", interrupted)
+    monkeypatch.setattr(cuda_data.ResidentData, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         solvers[0].steps(9)
     assert solvers[0].iteration == after
