@@ -14,7 +14,7 @@ from layerkit.solvers import Adam
 
 
 def main() -> None:
-    """Reads the command line and does what it says."""
+    """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m layerkit", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     timing = commands.add_parser(

@@ -1,7 +1,7 @@
-"""Activity: which units of a net never do anything, and how to start with none of them.
+"""Activity: the units of a net that are never active, and biases to start with none of them.
 
 A rectified linear unit whose input is negative for every example passes nothing on and gets no
-gradient: training cannot bring it back, and the net is smaller than it looks.
+gradient: training cannot revive it, and the net is smaller than it looks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ RECTIFIERS = (ReLU, LeakyReLU, ELU)
 
 @dataclass(frozen=True)
 class Inactive:
-    """Which units of each layer with a rectifier are never above zero; print it.
+    """Units of each layer with a rectifier that are never above zero; print it.
 
     Attributes:
-        examples: how many examples were looked at.
+        examples: number of examples looked at.
         units: name of each layer with a ReLU, LeakyReLU or ELU -> bool (units,), true for a unit
             that is never above zero.  A unit of a layer of pictures is a channel.
     """
@@ -35,7 +35,7 @@ class Inactive:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Name of each layer -> how many of its units are never above zero."""
+        """The number of units never above zero, by name of their layer."""
         return {name: int(never.sum()) for name, never in self.units.items()}
 
     def __str__(self) -> str:
@@ -80,9 +80,9 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
 def centre_biases(net: Net, **given: Any) -> None:
     """Set the biases of rectified Dense layers so that each unit is active for some examples.
 
-    The mean over the examples of what a unit rectifies becomes zero, layer by layer.  Where inputs
-    are positive, as pictures are, the sign of a unit is otherwise nearly the same for all of them.
-    To be called before training.
+    The mean of each unit's input over the examples becomes zero, layer by layer.  With positive
+    inputs, such as pictures, that input would otherwise have nearly one sign for all of them.
+    Call this before training.
 
     Args:
         net: any net; its parameters change.
@@ -112,7 +112,7 @@ def _rectifies(layer: Layer) -> bool:
 
 
 def _after(net: Net, given: dict[str, Any]) -> list[Layer]:
-    """The layers that can be run from what is given, and are not themselves given."""
+    """Return the layers that can be run from what is given, and are not themselves given."""
     known, found = set(given), []
     for layer in net.layers.values():
         if layer.bottoms and known.issuperset(layer.bottoms) and known.isdisjoint(layer.tops):

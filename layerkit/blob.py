@@ -1,4 +1,4 @@
-"""Blobs hold what flows between layers, Parameters what is learned; an Arena holds Parameters."""
+"""Blobs, the arrays between layers; Parameters, the learned arrays; and an Arena of Parameters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of 
 
 
 class ReboundError(ContractError):
-    """An array was to be put in the place of a blob's or a parameter's."""
+    """An attempt to replace an array of a blob or a parameter by another."""
 
 
 class _Bound:
     """An object whose arrays `data` and `diff` are written into, and never replaced.
 
-    Other objects hold views of the same memory (the next layer, the arena, a solver), so an array
-    put in its place would be seen by nobody else.
+    Other objects (the next layer, the arena, a solver) hold views of its memory, so none of them
+    would see an array put in its place.
     """
 
     __slots__ = ()
@@ -43,14 +43,14 @@ class _Bound:
 
 
 class Blob(_Bound):
-    """A named array that flows between layers and, where it is needed, its gradient.
+    """A named array that flows between layers and, if needed, its gradient.
 
     Attributes:
         name: the name by which layers refer to it.
         shape: shape of one example, without the batch axis.
         data: backend array of shape (n, *shape), row-major; n is the number of rows of the last
             forward pass, at most the net's batch size.
-        diff: d loss / d data, of the same shape, or None where no gradient is needed.
+        diff: d loss / d data, of the shape of data, or None if no gradient is needed.
 
     Memory for a whole batch is allocated once; `resize` only moves the views.  Write into the
     arrays: assigning another array to `data` or `diff` raises a ContractError.
@@ -63,7 +63,7 @@ class Blob(_Bound):
         self.shape: tuple[int, ...] = tuple(data.shape[1:])
         self._data, self._diff = data, diff
         self.data: Array
-        self.diff: Array  # typed loosely, so that a layer need not ask twice about None
+        self.diff: Array  # typed loosely, so that layers need not check for None twice
         self._bind(data, diff)
 
     @classmethod
@@ -71,23 +71,23 @@ class Blob(_Bound):
         cls, name: str, batch_size: int, shape: tuple[int, ...], backend: Backend, dtype: Any,
         gradient: bool = False,
     ) -> Blob:
-        """A zero-filled blob of `batch_size` rows, with a diff where `gradient` is true."""
+        """Allocate a zero-filled blob of `batch_size` rows, with a diff if `gradient` is true."""
         full = (batch_size, *shape)
         return cls(
             name, backend.zeros(full, dtype), backend.zeros(full, dtype) if gradient else None
         )
 
     def set_diff(self, diff: Array | None) -> None:
-        """Gives the blob a diff, of as many rows as it was allocated, or takes it away."""
+        """Give the blob a diff for all the rows it was allocated with, or take it away."""
         self._diff = diff
         self._bind(self.data, diff)
 
     def branch(self, diff: Array | None) -> Blob:
-        """The same data under the same name with a diff of its own, for one of several readers."""
+        """Return a blob of this name and data with its own diff, for one of several readers."""
         return Blob(self.name, self._data, diff)
 
     def resize(self, rows: int) -> None:
-        """Makes `data` and `diff` views of the first `rows` rows."""
+        """Make `data` and `diff` views of the first `rows` rows."""
         self._bind(self._data[:rows], None if self._diff is None else self._diff[:rows])
 
     @property
@@ -96,7 +96,7 @@ class Blob(_Bound):
         return self._data
 
     def exchange(self, memory: Array) -> Array:
-        """Moves to other memory for a whole batch; returns what it had until now."""
+        """Move to other memory for a whole batch; return the old memory."""
         memory, self._data = self._data, memory
         self._bind(self._data[: len(self.data)], self.diff)
         return memory
@@ -135,17 +135,17 @@ class Parameter(Checked, _Bound):
         self._bind(None, None)
 
     def bind(self, data: Array, diff: Array | None, offset: int) -> None:
-        """Makes the parameter stand for these arrays, which start at `offset` in an arena."""
+        """Bind the parameter to these arrays, which start at `offset` in an arena."""
         self.offset = offset
         self._bind(data, diff)
 
     def label(self) -> str:
-        """Return what messages call it."""
+        """Return the parameter's name for messages."""
         return f"parameter {self.name!r}"
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     def __repr__(self) -> str:
@@ -179,7 +179,7 @@ class Arena:
             p.bind(data, diff, offset)
 
     def trainable_spans(self, but: Container[str] = ()) -> list[slice]:
-        """The stretches of the flat arrays that are not frozen, neighbours merged.
+        """Return the spans of the flat arrays that are not frozen, neighbours merged.
 
         Args:
             but: names of parameters to leave out.

@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt for every signal that asks to end, so that `finally` blocks run."""
+    """Raise KeyboardInterrupt for every signal that asks to end, so that `finally` blocks run."""
     if number != signal.SIGINT:  # a terminal that closes may send SIGHUP twice
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -98,7 +98,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handles the signals in ENDING while the block runs, but for a SIGHUP that nohup ignores."""
+    """Handle the signals in ENDING while the block runs, but for a SIGHUP that nohup ignores."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
         for number in ENDING:
@@ -213,13 +213,13 @@ class Interrupt:
         )
 
     def __enter__(self) -> Interrupt:
-        """Starts to listen."""
+        """Start to listen."""
         self._block = _handling(self._note)
         self._block.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the former handlers back."""
+        """Put the former handlers back."""
         self._block.__exit__(None, None, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """The contract between layers and the net, checked in the first pass by every plan.
 
-Arrays that a call must fill are filled beforehand with a not-a-number of a pattern of its own, so
-that what was not written is told from every number that could have been.  What is checked here
-changes no result: a call that keeps the contract overwrites all of it.
+Arrays that a call must fill are filled beforehand with a NaN of its own bit pattern, which tells
+what was not written from any number that a call could write.  The check changes no result: a call
+that keeps the contract overwrites all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from layerkit.blob import Blob, ReboundError
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 
-# Quiet not-a-numbers whose lowest bits no arithmetic makes.
+# Quiet NaNs whose lowest bits no arithmetic makes.
 MARKS = {4: ("uint32", 0x7FC1A57E), 8: ("uint64", 0x7FF81A57E1A57E1A)}
 
 NO_MEMORY = "there is not enough memory left to run it; take a smaller batch, or free some"
@@ -28,7 +28,7 @@ def forward(
     layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
     with_diffs: Collection[str] = (),
 ) -> None:
-    """Call a forward pass and check what it did; `with_diffs` names layers that fill diffs too."""
+    """Call a forward pass and check the result; `with_diffs` names layers that fill diffs too."""
     fills = [] if isinstance(layer, Input) else _data("top", tops)
     if layer.name in with_diffs:
         fills += _diffs(bottoms)
@@ -38,19 +38,19 @@ def forward(
 def backward(
     layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob], updated: Collection[str]
 ) -> None:
-    """Call a backward pass and check what it did; `updated` names parameters without a diff."""
+    """Call a backward pass and check the result; `updated` names parameters without a diff."""
     fills = _diffs(bottoms) + [
         (f"the diff of its parameter {name!r}", p.diff) for name, p in layer.parameters.items()
         if p.trainable and p.name not in updated
     ]
-    keeps = _data("bottom", bottoms) + [  # its tops' data are its own, to compute over again
+    keeps = _data("bottom", bottoms) + [  # it may recompute its tops' data, which are its own
         (f"the diff of its top {top.name!r}", top.diff) for top in tops
     ]
     _checked("backward", layer, call, bottoms, tops, fills, keeps)
 
 
 def make(layer: Layer, call: Callable[..., Any], *arguments: Any, way: str = "forward") -> None:
-    """Make a call of a layer; what goes wrong names the layer."""
+    """Make a call of a layer, in which an error names the layer."""
     try:
         result = call(*arguments)
     except (ReboundError, MemoryError) as error:
@@ -60,14 +60,14 @@ def make(layer: Layer, call: Callable[..., Any], *arguments: Any, way: str = "fo
 
 
 def failed(layer: Layer, error: Exception) -> NoReturn:
-    """Say in whose call there was no memory left, or an array had been replaced."""
+    """Raise an error that names the layer that had no memory left or replaced an array."""
     if isinstance(error, MemoryError):
         layer.fail(NO_MEMORY)
     layer.breaks(str(error))
 
 
 def returned(layer: Layer, way: str, result: Any) -> None:
-    """Refuse what a forward or backward pass returned, where that is anything."""
+    """Refuse the result of a forward or backward pass, which must return nothing."""
     layer.breaks(
         f"{way} returned {type(result).__name__}, but what it computes must be written into the "
         "arrays of its blobs (tops[0].data[...] = values), and nothing returned"

@@ -49,5 +49,5 @@ class Extra(dict[str, Any]):
 
 
 def html_table(text: str) -> str:
-    """A table in plain text as HTML for notebooks, which would else break its lines."""
+    """Return a plain-text table as HTML for notebooks, which would else break its lines."""
     return f'<pre style="white-space: pre; overflow-x: auto; line-height: 1.3">{escape(text)}</pre>'

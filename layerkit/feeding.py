@@ -51,7 +51,7 @@ def feed(net: Net, inputs: Any) -> None:
                 f"blob {blob.name!r}: got {len(array)} rows, but the other inputs have {rows}"
             )
         rows = len(array)
-        # What another input of this net holds is overwritten before it is read.
+        # A copy, if filling another input of this net would overwrite the array before it is read.
         shared = any(net.xp.may_share_memory(array, b.data) for b in blobs)
         arrays.append(array.copy() if shared else array)
     if rows is None:

@@ -63,7 +63,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     """Call `write` with a temporary path beside `path`, flush that to disk, and rename it.
 
     The file is thus always the old one or the new one, also where several threads or processes
-    write it.  Where `path` is a symbolic link, the file that it points to is replaced.  Temporary
+    write it.  If `path` is a symbolic link, the file that it points to is replaced.  Temporary
     files for `path` of this computer's processes that are no more, as after kill -9, are removed.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Gradient checks: does a backward pass agree with finite differences of its forward pass?
+"""Gradient checks: a backward pass compared with finite differences of its forward pass.
 
 Rules, after Caffe's checker and those of Chainer and JAX: float64; central differences, refined by
 Richardson extrapolation; noise held fixed, so that the forward pass is a function; seeded random
 directions through whole arrays, and element by element where arrays are small; diffs filled with
-not-a-number before the backward pass, so that a `+=` or a gap shows.
+NaN before the backward pass, so that a `+=` or a gap shows.
 
 Errors are relative to the derivatives themselves, or to the typical element of the array's
-gradient where that is larger: Caffe's max(1, ...) would miss a factor 1.001 in a gradient of 1e-4,
+gradient if that is larger: Caffe's max(1, ...) would miss a factor 1.001 in a gradient of 1e-4,
 which is what a mean over a batch leaves.  Rounding of the forward pass, which grows with its value,
 is allowed for.
 
@@ -31,19 +31,19 @@ from layerkit.layers.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
 
-STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most exact, the others come closer to kinks
+STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most accurate, the others work closer to kinks
 TOLERANCE = 1e-6
 ROUNDING = 1e-14  # of a difference of two forward passes, relative to their value; measured 1e-15
 
 
 @dataclass
 class GradientReport:
-    """What a gradient check found.
+    """Result of a gradient check; print it.
 
     Attributes:
         errors: name of each parameter and blob checked -> its largest relative error.
-        checked: how many derivatives were compared.
-        kinks: how many were left out because the function has a kink there.
+        checked: number of derivatives compared.
+        kinks: number of derivatives left out because the function has a kink there.
         failures: a line for each disagreement.
     """
 
@@ -65,9 +65,9 @@ def check_gradients(
     net: Net | Layer | Sequence[Layer], /, *, tolerance: float = TOLERANCE, directions: int = 4,
     elements: int = 64, seed: int = 0, **inputs: Any,
 ) -> GradientReport:
-    """Checks every parameter and every differentiable input of a net, or of a layer of your own.
+    """Check every parameter and every differentiable input of a net, or of a layer of your own.
 
-    The net is rebuilt in float64 on NumPy, with the same parameter values.  The function that is
+    The net is rebuilt in float64 on NumPy, with its parameter values.  The function that is
     differentiated is the net's objective plus a random weighting of every top that nothing reads:
     so layers without a loss can be checked too, and a loss layer must scale each example by itself.
 
@@ -78,20 +78,20 @@ def check_gradients(
         net: a Net, a list of layers, or one layer, whose bottoms are then the inputs.
         tolerance: largest allowed |analytic - numeric|, relative to the larger of the two or to the
             root mean square of the array's gradient.
-        directions: random directions through each array.
+        directions: number of random directions through each array.
         elements: arrays of at most this many elements are also checked one by one, larger ones at
             this many random places.
-        seed: of the directions and places.
+        seed: seed of the directions and places.
         inputs: an array for each input blob: `check_gradients(MyLayer("y", "x"), x=array)`.
 
     Returns:
         A report; print it.
 
     Raises:
-        GradientError: the two disagree; lists where, both numbers and the error.  Or they cannot be
-            compared: a forward pass that changes from call to call, is not finite, or is nowhere
-            smooth.  Or a layer breaks its contract with the net: returns or replaces an array
-            instead of writing into it, leaves a gap, changes what is not its own.
+        GradientError: the two disagree; it lists the places, both numbers and the error.  Or they
+            cannot be compared: a forward pass that changes from call to call, is not finite, or is
+            nowhere smooth.  Or a layer breaks its contract with the net: returns or replaces an
+            array instead of writing into it, leaves a gap, changes what is not its own.
         NetError: inputs that do not fit, or nothing that has a gradient.
     """
     if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
@@ -135,7 +135,7 @@ def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, np.ndarray]) -
 
 
 class _Check:
-    """One net, held still: the same data, noise and weights in every forward pass."""
+    """Check of one net whose data, noise and weights are fixed in every forward pass."""
 
     def __init__(self, net: Net, inputs: dict[str, np.ndarray], tolerance: float, seed: int):
         self.net, self.tolerance = net, tolerance
@@ -178,7 +178,7 @@ class _Check:
         )
 
     def value(self) -> float:
-        """The function that is differentiated, at the present values of all arrays."""
+        """Return the function that is differentiated, at the current values of all arrays."""
         self.net.set_state(self.state)
         total = self.net.forward(**self.inputs)
         self.magnitude = max(1.0, abs(total))
@@ -189,7 +189,7 @@ class _Check:
         return total
 
     def backward(self) -> None:
-        """Its derivatives, into diffs of which nothing may remain."""
+        """Compute its derivatives, into diffs filled with NaN, none of which may remain."""
         for p in self.net.params.values():
             p.diff.fill(np.nan)
         for _, bottoms, tops, _ in self.net.wires.backward:
@@ -201,7 +201,7 @@ class _Check:
     def array(
         self, name: str, array: np.ndarray, diff: np.ndarray, directions: int, elements: int
     ) -> None:
-        """Compares the derivative of one array along random directions and single elements."""
+        """Compare the derivative of one array along random directions and single elements."""
         self.report.errors[name] = 0.0
         typical = float(np.sqrt(np.mean(diff * diff)))
         settled = []
@@ -228,7 +228,7 @@ class _Check:
         self, label: str, name: str, array: np.ndarray, diff: np.ndarray, direction: np.ndarray,
         typical: float,
     ) -> bool:
-        """One derivative, by the backward pass and by differences; False if these do not settle."""
+        """Compare one derivative with differences; return False if these do not converge."""
         analytic = float((diff * direction).sum())
         difference = self.difference(array, direction, typical)
         if difference is None:
@@ -250,7 +250,7 @@ class _Check:
     def difference(
         self, array: np.ndarray, direction: np.ndarray, typical: float
     ) -> tuple[float, float] | None:
-        """The derivative along a direction and its rounding error, or None at a kink."""
+        """Return the derivative along a direction and its rounding error, or None at a kink."""
         kept = array.copy()
 
         def at(distance: float) -> float:
@@ -258,7 +258,7 @@ class _Check:
             return self.value()
 
         try:
-            with np.errstate(all="ignore"):  # a step may leave the domain, as that of log at 0
+            with np.errstate(all="ignore"):  # a step may leave the domain, as of log near 0
                 return settled_difference(
                     at, self.middle, self.magnitude, typical, self.tolerance
                 )
@@ -269,29 +269,29 @@ class _Check:
 def settled_difference(
     at: Callable[[float], float], middle: float, magnitude: float, typical: float, tolerance: float
 ) -> tuple[float, float] | None:
-    """d at(t) / dt at t = 0 from values at three distances to either side, extrapolated to none.
+    """Return d at(t) / dt at 0 from values at three distances on each side, extrapolated to 0.
 
     Args:
         at: the function.
         middle: at(0).
-        magnitude: of the numbers that were added up to get it, for the size of their rounding.
+        magnitude: sum of the magnitudes added up in `middle`, which bounds their rounding.
         typical: size of a derivative below which its error need not be relative to itself.
-        tolerance: relative error that is to be told from none.
+        tolerance: relative error that has to be detected.
 
     Returns:
-        The derivative and what rounding can have done to it; None if it does not settle however
-        short the step, which means a kink (or a function that is not smooth at all).
+        The derivative and its largest rounding error; None if it converges at no step, which means
+        a kink (or a function that is not smooth at all).
     """
     for step in STEPS:
         distances = step / np.array([1.0, 2.0, 4.0])
         right = np.array([at(t) for t in distances])
         left = np.array([at(-t) for t in distances])
-        slopes = (right - left) / (2 * distances)  # in error by even powers of the distance
+        slopes = (right - left) / (2 * distances)  # errors in even powers of the distance
         bends = (right - 2 * middle + left) / distances  # slope to the right minus to the left
         coarse, fine = (4 * slopes[1:] - slopes[:-1]) / 3
         jump = 2 * bends[2] - bends[1]
         rounding = ROUNDING * magnitude / step
-        # What passes here as smooth keeps `fine` within the tolerance, wherever a kink may lie.
+        # A function that passes as smooth here has `fine` within the tolerance despite any kink.
         allowed = tolerance / 2 * max(abs(coarse), abs(fine), typical) + rounding
         inside = math.isfinite(allowed)  # else a step has led out of the domain, as to log(0)
         if inside and abs(fine - coarse) <= allowed and abs(jump) <= 2 * allowed:

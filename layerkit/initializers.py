@@ -1,6 +1,6 @@
-"""Initialisers: what a parameter holds before training.
+"""Initialisers: values of parameters before training.
 
-`draw` gives a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs)
+`draw` returns a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs)
 the fan-in is the product of all axes but the last, the fan-out is the last.
 """
 
@@ -25,35 +25,35 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class Initializer:
-    """Base class; `draw` is the whole of it."""
+    """Base class of initialisers, which define `draw`."""
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """Values for a parameter of this shape, given a source of standard normal numbers."""
+        """Return values for a parameter of this shape; `normal` gives standard normal numbers."""
         raise NotImplementedError
 
 
 @checks
 @dataclass(frozen=True)
 class Constant(Initializer):
-    """Every element is `value`."""
+    """Constant `value` in every element."""
 
     value: Finite = 0.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """An array full of `value`."""
+        """Return an array full of `value`."""
         return np.full(shape, float(self.value))
 
 
 @checks
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """Independent normal numbers of this mean and standard deviation."""
+    """Independent normal numbers of the given mean and standard deviation."""
 
     sd: NotNegative = 0.01
     mean: Finite = 0.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """mean + sd * noise."""
+        """Return mean + sd * noise."""
         return self.mean + self.sd * normal(shape)
 
 
@@ -65,7 +65,7 @@ class Xavier(Initializer):
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """gain * sqrt(2 / (fan_in + fan_out)) * noise."""
+        """Return gain * sqrt(2 / (fan_in + fan_out)) * noise."""
         return self.gain * math.sqrt(2.0 / sum(_fans(shape))) * normal(shape)
 
 
@@ -77,19 +77,19 @@ class He(Initializer):
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """gain * sqrt(2 / fan_in) * noise."""
+        """Return gain * sqrt(2 / fan_in) * noise."""
         return self.gain * math.sqrt(2.0 / _fans(shape)[0]) * normal(shape)
 
 
 @checks
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """Orthonormal columns, or rows where there are fewer rows, times `gain`: Saxe et al. (2014)."""
+    """Orthonormal columns, or rows if there are fewer rows, times `gain`: Saxe et al. (2014)."""
 
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
-        """The Q of a QR decomposition, with the signs of R's diagonal so that it is uniform."""
+        """Return Q of a QR decomposition, times the signs of R's diagonal to make it uniform."""
         rows, columns = _fans(shape) if len(shape) > 1 else (shape[0], 1)
         tall = normal((max(rows, columns), min(rows, columns)))
         q, r = np.linalg.qr(tall)
@@ -103,7 +103,7 @@ NAMED: dict[str, type[Initializer]] = {
 
 
 class Initial(Rule):
-    """An initialiser, its name ("he"), or a constant."""
+    """Rule for an initialiser, its name ("he"), or a constant."""
 
     expected = (
         f"an initialiser: one of layerkit.initializers, a name ({', '.join(NAMED)}) or a finite "

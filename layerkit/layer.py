@@ -35,7 +35,7 @@ from layerkit.settings import (
 Shape = tuple[int, ...]
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
-    """Tell whether `cls` has this, from a class no further up than the array code it stands for."""
+    """Tell whether `cls` has `kernel`, from no further up than the array code it replaces."""
     def place(name: str) -> int:
         return next((i for i, c in enumerate(cls.__mro__) if name in vars(c)), len(cls.__mro__))
 
@@ -43,7 +43,7 @@ def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
 
 
 def checked_shape(shape: Any) -> Shape:
-    """Make a tuple of whole numbers of a shape, or raise a ValueError that says what is wrong."""
+    """Return a shape as a tuple of whole numbers, or raise a ValueError that says what is wrong."""
     try:
         return Sizes().accept(shape)
     except ValueError:
@@ -54,12 +54,12 @@ def checked_shape(shape: Any) -> Shape:
 
 
 class Run(Checked):
-    """What all layers of one net share while it runs.
+    """Shared state of all layers of one net while it runs.
 
     Attributes:
         backend, dtype: where arrays live and what they hold.
-        batch_size: the most rows a forward pass can have; buffers are made for that many.
-        seed: of the net.
+        batch_size: the most rows a forward pass can have; buffers are allocated for that many.
+        seed: seed of the net.
         passes: number of the current forward pass; with the seed and a layer's name it determines
             every random number that the layer draws.
         training: False in a net of phase "test", and while a net infers.
@@ -74,7 +74,7 @@ class Run(Checked):
 
     @classmethod
     def own_rules(cls) -> dict[str, Rule]:
-        """Return the rule of the number of a pass, which is a property."""
+        """Return the rule for the number of a pass, which is a property."""
         return {"passes": Whole(0, 2**63 - 1)}
 
     def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
@@ -117,15 +117,15 @@ class Run(Checked):
         self._passes, self._looks = number, 0
 
     def clock(self) -> Array:
-        """Bring up to date what kernels read: an array of seed, pass, and whether to sample.
+        """Update and return the array that kernels read: seed, pass, and whether to sample.
 
-        It is one array for good, of which recorded calls keep hold.
+        It is always one array, which recorded calls keep a reference to.
         """
         self._clock[:] = self.seed % 2**64, self._passes, self.sample
         return self._clock
 
     def memory(self) -> int:
-        """Return how many bytes the net's arrays can have: what is free, or all of a GPU's."""
+        """Return how many bytes the net's arrays can take: the free memory, or all of a GPU's."""
         if self.backend.name == "numpy":
             return memory()
         return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
@@ -134,9 +134,9 @@ class Run(Checked):
     def looking(self, sample: bool) -> Iterator[None]:
         """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
 
-        The pass has a number that no other has: that of the last forward pass, and above its 32
-        bits how many looks there have been since.  So noise differs from look to look, and is
-        repeated where the number of the pass is set again.
+        The pass has a number of its own: that of the last forward pass, with the number of looks
+        since then above its 32 bits.  So noise differs from look to look, and repeats when the
+        number of the pass is set again.
         """
         kept = self._passes, self.training, self.sample
         self._looks += 1
@@ -149,7 +149,7 @@ class Run(Checked):
 
 
 class Layer(Checked):
-    """One step of a net: reads bottom blobs, writes top blobs, and knows its own derivative.
+    """One step of a net, which reads bottom blobs, writes top blobs, and knows its derivative.
 
     A layer in a list is a description: `Net` copies it and runs the copy, so one list can make
     several nets.  To write a new layer, subclass, and define
@@ -164,14 +164,14 @@ class Layer(Checked):
 
     **The contract.**  The net allocates every blob, parameter, diff and buffer before the first
     pass.  `forward` overwrites `top.data` in full; `backward` overwrites in full the diff of each
-    parameter and each bottom.  Always `=`, never `+=`: where several layers read one blob, the net
+    parameter and each bottom.  Always `=`, never `+=`: if several layers read one blob, the net
     gives each a diff of its own and adds them up.  `bottom.diff` is None where no gradient is
     needed: then skip it.  Write *into* the arrays (`top.data[...] = `, `out=`), never rebind them.
     A layer changes nothing else: not the data of its bottoms, not the diff of its tops.  The number
     of rows can change from pass to pass, up to the net's batch size: take it from the arrays.
-    A buffer holds what `forward` leaves to `backward`, and nothing longer than that: inference has
-    buffers of its own.  `forward` and `backward` return nothing.  The first pass that a net makes
-    checks all this, and raises a ContractError that names the layer.
+    A buffer keeps what `forward` leaves for `backward`, and no longer: inference has buffers of its
+    own.  `forward` and `backward` return nothing.  The first pass that a net makes checks all this,
+    and raises a ContractError that names the layer.
 
     **Descriptions.**  A net copies the layers that it is made from, with their lists, dictionaries
     and arrays, so nets made from one list have nothing in common; `shared` names the attributes
@@ -181,8 +181,8 @@ class Layer(Checked):
     engine (layerkit.engines) may run a layer by faster code that it has for exactly this class.
 
     On a GPU a training step is recorded once and replayed, without another call of any method, if
-    every layer can be: one that the engine has kernels for, or one whose array code does the same
-    when replayed, and says so (`recordable`).  Otherwise layers are called in each step.
+    every layer can be: one that the engine has kernels for, or one that declares that its array
+    code can be replayed (`recordable`).  Otherwise layers are called in each step.
 
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
@@ -191,13 +191,13 @@ class Layer(Checked):
         name, bottoms, tops: the layer's own name and those of its blobs.
         xp: the array module (numpy or cupy); array code written with it runs on both.
         backend: the backend, for `gemm`.
-        run: what the layers of a net share; see `Run`.
+        run: the state that the layers of a net share; see `Run`.
         parameters: name -> Parameter ("weight" -> ...), in the order declared.
     """
 
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
-    recordable: ClassVar[bool] = False  # whether the array code does the same when replayed
+    recordable: ClassVar[bool] = False  # its array code can be replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
@@ -209,12 +209,12 @@ class Layer(Checked):
 
     @property
     def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """List what cannot be assigned any more, as nothing looks at it after `setup`."""
+        """The attributes that cannot be assigned any more, as nothing reads them after `setup`."""
         return () if self.declaring else self.decided
 
     @classmethod
     def own_rules(cls) -> dict[str, Rule]:
-        """Return the rule of a loss layer's weight."""
+        """Return the rule for a loss layer's weight."""
         return {"weight": Number(least=0)} if cls.is_loss else {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -226,7 +226,7 @@ class Layer(Checked):
     def __init__(
         self, name: str, bottoms: Sequence[str] = (), tops: Sequence[str] | str | None = None
     ):
-        """A layer called `name`; a single top carries that name unless `tops` says otherwise."""
+        """Name the layer `name`, and its single top too unless `tops` says otherwise."""
         self.name = name
         self.name = accept(Name(), name, "its name", self.label())
         for what, value in (("bottoms", bottoms), ("tops", tops)):
@@ -245,25 +245,25 @@ class Layer(Checked):
         self.backend: Backend
         self.xp: Any
 
-    # What a subclass defines.
+    # For a subclass to define.
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declares parameters and buffers; returns the tops' shapes, without the batch axis."""
+        """Declare parameters and buffers; return the tops' shapes, without the batch axis."""
         self.breaks("its class does not define setup(shapes)")
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Computes the data of every top."""
+        """Compute the data of every top."""
         self.breaks("its class does not define forward(bottoms, tops)")
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Computes the diff of every parameter, and of every bottom that has one."""
+        """Compute the diff of every parameter, and of every bottom that has one."""
         self.breaks("its class does not define backward(bottoms, tops), which its gradient needs")
 
     def check_data(self, bottoms: list[Blob]) -> None:
-        """Fail where the bottoms hold what the layer cannot work on, such as labels of no class.
+        """Fail if the bottoms hold what the layer cannot work on, such as labels of no class.
 
-        `forward` calls this on the CPU.  On a GPU it is called where a loss has come out as no
-        finite number, to say why.
+        `forward` calls this on the CPU.  On a GPU it is called when a loss is not finite, to say
+        why.
         """
 
     def differentiable(self, bottom: int) -> bool:
@@ -271,16 +271,16 @@ class Layer(Checked):
         return True
 
     def multiplications(self) -> int:
-        """How many products of numbers the layer's matrix products sum for each example."""
+        """Return the number of multiplications in the layer's matrix products, per example."""
         return 0
 
-    # What a subclass calls.
+    # For a subclass to call.
 
     def parameter(
         self, name: str, shape: Shape, init: initializers.Initializer | str | float,
         l1: float = 0.0, l2: float = 0.0,
     ) -> Parameter:
-        """Declares a learned array; `init` is an initialiser, its name, or a constant."""
+        """Declare a learned array; `init` is an initialiser, its name, or a constant."""
         if not self.declaring:
             self.fail(f"{name}: parameters are declared in setup, when a net is built")
         if not isinstance(name, str) or not name:
@@ -296,7 +296,7 @@ class Layer(Checked):
         return parameter
 
     def buffer(self, shape: Shape, dtype: Any = None) -> Blob:
-        """Work space of shape (n, *shape) in `.data`, resized with the batch."""
+        """Declare work space of shape (n, *shape) in `.data`, resized with the batch."""
         run = self.run
         if not self.declaring:
             self.fail("buffers are declared in setup, when a net is built")
@@ -320,12 +320,12 @@ class Layer(Checked):
         return self.run.stream_of(self.name)
 
     def normal(self, shape: Shape) -> Array:
-        """Standard normal numbers of this layer for the current forward pass."""
+        """Draw standard normal numbers of this layer for the current forward pass."""
         run = self.run
         return philox.normal(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
     def uniform(self, shape: Shape) -> Array:
-        """Uniform numbers in (0, 1) of this layer for the current forward pass."""
+        """Draw uniform numbers in (0, 1) of this layer for the current forward pass."""
         run = self.run
         return philox.uniform(self.xp, shape, run.seed, run.stream_of(self.name), run.passes)
 
@@ -349,12 +349,12 @@ class Layer(Checked):
             )
         return super().__reduce_ex__(protocol)
 
-    # What the net calls.
+    # For the net to call.
 
     def copied(self) -> Layer:
-        """Copy the description, with all that could be changed in one copy and show in another.
+        """Copy the description, with every list, dictionary and array that could be changed.
 
-        What cannot be copied, such as an open file, is shared.
+        Anything that cannot be copied, such as an open file, is shared.
         """
         layer = copy.copy(self)
         memo: dict[int, Any] = {id(self): layer}
@@ -365,7 +365,7 @@ class Layer(Checked):
         return layer
 
     def attach(self, run: Run) -> Layer:
-        """A copy of this description that belongs to one net and can be set up and run."""
+        """Return a copy of this description that belongs to one net and can be set up and run."""
         layer = self.copied()
         layer.open()  # until it is set up
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp

@@ -24,9 +24,9 @@ from layerkit.layers.data import Data
 from layerkit.layers.input import Input
 from layerkit.settings import fitting
 
-LONGEST = 400  # letters of an error of the file's own
+LONGEST = 400  # characters shown of an error that the file raised
 
-_importing = threading.RLock()  # sys.path and sys.modules are everybody's
+_importing = threading.RLock()  # all threads share sys.path and sys.modules
 
 
 @fitting(NetFileError)
@@ -53,7 +53,7 @@ def read_net_file(path: str | os.PathLike[str]) -> str:
     """Return the text of a net definition file, in UTF-8 or the encoding that it declares.
 
     Raises:
-        NetFileError: it is missing, no regular file, or no text.
+        NetFileError: the file is missing, no regular file, or no text.
     """
     path = path_of(path, NetFileError)
     try:
@@ -73,11 +73,11 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
 
     Args:
         text: what `read_net_file` returned, now or earlier: the file need not exist any more.
-        path: where the file is, or was: for its name, its neighbours and messages.
+        path: path of the file, now or then: for its name, its neighbours and messages.
         settings: as for `load_net`.
 
     Raises:
-        NetFileError: as `load_net`.
+        NetFileError: see `load_net`.
     """
     with _module(path) as module:
         function = _function(text, path, module, settings)
@@ -95,7 +95,7 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
             layers.close()  # or Python warns that nobody awaited it
     name = getattr(function, "__name__", path.stem)
     good = isinstance(layers, list) and all(isinstance(x, Layer) for x in layers)
-    if name != path.stem and not (good and layers):  # it was a guess
+    if name != path.stem and not (good and layers):  # the function was a guess
         raise NetFileError(
             f"{path} defines no function {path.stem}(), and {name}() returns no layers; a net file "
             "has one function that does, or one named like itself"
@@ -121,7 +121,7 @@ def settings_of(text: str, path: Path, given: dict[str, Any] | None = None) -> d
 
     Args:
         text, path: see `layers_of`.
-        given: settings that its function is to be called with, by which it is told from others.
+        given: settings to call its function with, which tell it from other functions.
     """
     with _module(path) as module:
         function = _function(text, path, module, given or {})
@@ -131,10 +131,10 @@ def settings_of(text: str, path: Path, given: dict[str, Any] | None = None) -> d
 
 @contextlib.contextmanager
 def _module(path: Path) -> Iterator[ModuleType]:
-    """An empty module named like the file, known to Python while the block runs.
+    """Provide an empty module named like the file, known to Python while the block runs.
 
     Data classes look their module up by its name.  Modules beside the file can be imported, and
-    are forgotten afterwards, so that another file gets its own neighbours and not these.
+    are forgotten afterwards, so that another file gets its own neighbours.
     """
     folder = os.path.abspath(path.parent)
     with _importing:
@@ -167,7 +167,7 @@ def _lies_in(module: ModuleType, folder: str) -> bool:
 def _function(
     text: str, path: Path, module: ModuleType, settings: dict[str, Any]
 ) -> Callable[..., list[Layer]]:
-    """The function named like the file, or else the only one that could be meant."""
+    """Return the function named like the file, or else the only one that could be meant."""
     scope = module.__dict__
     _run(path, lambda: exec(compile(text, str(path), "exec", dont_inherit=True), scope))
     function = scope.get(path.stem)
@@ -177,7 +177,7 @@ def _function(
         name: value for name, value in scope.items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
-    # Helpers that take what no setting gives are not meant.
+    # Helpers that need an argument that no setting gives are not meant.
     able = {name: value for name, value in own.items() if _takes(value, settings)}
     for found in (own, able):
         if len(found) == 1:
@@ -198,19 +198,19 @@ def _takes(function: Callable[..., Any], settings: dict[str, Any]) -> bool:
 
 
 def _run(path: Path, action: Callable[[], Any]) -> Any:
-    """Runs code from a net file; its errors come back as one line with the file and line."""
+    """Run code from a net file; its errors become one line with the file and line number."""
     try:
         return action()
     except KeyboardInterrupt:
         raise
     except LayerkitError as error:
         raise NetFileError(f"{path}: {error}") from error
-    except BaseException as error:  # sys.exit() too: the file is to describe a net and no more
+    except BaseException as error:  # sys.exit() too: the file must only describe a net
         frames = traceback.extract_tb(error.__traceback__)
         numbers = [f.lineno for f in frames if f.filename == str(path)]
         try:
             reason = str(error)
-        except Exception:  # its own code
+        except Exception:  # from the error's own __str__
             reason = ""
         if isinstance(error, SyntaxError) and error.filename == str(path):
             numbers, reason = [error.lineno], error.msg
@@ -225,7 +225,7 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
 
 @fitting(NetError)
 def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:
-    """The same list with Input layers replaced by a data layer.
+    """Return the list with Input layers replaced by a data layer.
 
     Every top of `source` takes the place, and the shape, of the Input layer with that top:
     `with_data(layers, L.MemoryData("x", data=images))`.

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: a table whose rows add up to the step, like `caffe time`.
+"""Profile: a table of the times in a training step, which add up to the step, as in `caffe time`.
 
-The clock is read before and after every layer's call, so nothing of a step falls between two rows:
-what is before the first layer (inputs are checked and copied), between the passes (means of the
+The clock is read before and after every layer's call, so no part of a step falls between two rows:
+the times before the first layer (inputs are checked and copied), between the passes (means of the
 losses, regularisation), after the last layer (clipping, updates that layers do not make themselves)
-and between any two layers (sums of diffs, Python) has rows of its own.
+and between any two layers (sums of diffs, Python) have rows of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from layerkit.display import html_table
 from layerkit.layers.input import Input
 
-# What a step does outside of its layers, and where in the table it stands.
+# Rows for the work of a step outside its layers, and their remarks in the table.
 BEFORE, BETWEEN, AFTER, PYTHON = "(inputs)", "(losses)", "(update)", "(between layers)"
 REMARKS = {
     BEFORE: "before the first layer: inputs checked and copied",
@@ -26,7 +26,7 @@ REMARKS = {
     AFTER: "after the last layer: clipping, updates not made in a backward pass",
     PYTHON: "between any two layers: sums of diffs, Python",
 }
-WARM_UP = 3  # steps before anything is measured
+WARM_UP = 3  # steps before measurement starts
 
 
 @dataclass
@@ -34,11 +34,11 @@ class Row:
     """One layer in one direction, or one part of a step that is no layer.
 
     Attributes:
-        layer, type: the layer's name and class; of another part its name and "".
+        layer, type: the layer's name and class; for another part its name and "".
         milliseconds: in one step.
-        share: `milliseconds` over those of the whole step, 0 to 1.
-        flops: floating-point operations of the layer's matrix products; 0 where it has none.
-        bytes: size of the arrays that the layer reads or writes, each counted once for either.
+        share: `milliseconds` as a fraction of the whole step's, 0 to 1.
+        flops: floating-point operations of the layer's matrix products; 0 if it has none.
+        bytes: size of the arrays that the layer reads or writes, once for each of the two.
     """
 
     layer: str
@@ -51,21 +51,21 @@ class Row:
 
 @dataclass
 class Profile:
-    """Where the time of a training step goes; print it.
+    """Table of the times in a training step; print it.
 
-    Times are means over the middle half of the steps measured, those neither among the fastest nor
-    among the slowest quarter, so that the rows add up to `total`.
+    Times are means over the middle half of the steps measured, without the fastest and the slowest
+    quarter, so that the rows add up to `total`.
 
     Attributes:
         forward, backward: a Row for each layer, in the order in which they run.
         rest: a Row for each part of a step that is no layer; see REMARKS.
         total: milliseconds of a step while every layer is timed, the sum of all rows.
-        milliseconds: of a step by itself, median.
+        milliseconds: milliseconds of a step that is not timed layer by layer, median.
         batch: examples in a step.
         gemm: operations per second of a large matrix product, for comparison.
         copy: bytes per second, read and written, of a copy as large as the net's parameters and
             histories.
-        threads: how many threads share the work; 0 on a GPU.
+        threads: number of threads that share the work; 0 on a GPU.
     """
 
     forward: list[Row]
@@ -80,7 +80,7 @@ class Profile:
 
     @property
     def bound(self) -> float:
-        """Milliseconds that the layers of a step need at least, with every array in memory."""
+        """The least milliseconds that the layers of a step need, with every array in memory."""
         rows = (*self.forward, *self.backward)
         return 1e3 * sum(max(r.flops / self.gemm, r.bytes / self.copy) for r in rows)
 
@@ -127,7 +127,7 @@ def _workers(threads: int) -> str:
 
 
 def _short(number: float) -> str:
-    """12,345,678 as 12.3M; nothing for 0."""
+    """Return a number in short, 12,345,678 as 12.3M, and an empty text for 0."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.1f}{letter}"
@@ -143,7 +143,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     plan = solver.plan()
     parts = (("forward", plan.forward), ("backward", plan.backward), ("update", plan.updates))
     kept, programs = [list(part) for _, part in parts], plan.programs
-    record, solver.record = solver.record, False  # a recorded step shows no parts
+    record, solver.record = solver.record, False  # a recorded step cannot be timed in parts
     marks: list[float] = []  # the times before and after each call of one step
 
     def timed(call: Callable[..., None]) -> Callable[..., None]:
@@ -212,7 +212,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
 
 
 def _middle_half(measured: np.ndarray) -> np.ndarray:
-    """Mean over the steps, (steps, parts), that took neither least nor most time."""
+    """Return the mean of (steps, parts) over the middle half of the steps by time."""
     order = np.argsort(measured.sum(axis=1))
     quarter = len(order) // 4
     return measured[order[quarter : len(order) - quarter]].mean(axis=0)
@@ -231,7 +231,7 @@ def _work(call: Any, forward: bool, updates: bool, histories: int) -> tuple[int,
         return products, data + weights
     diffs = _bytes(b.diff for b in (*call.bottoms, *call.tops))
     needs_weights = any(b.diff is not None for b in call.bottoms)
-    if updates:  # parameters and histories are read and written, gradients neither
+    if updates:  # reads and writes parameters and histories, no gradients
         traffic = (2 * (1 + histories) + needs_weights) * weights
     else:
         traffic = weights + (weights if needs_weights else 0)
@@ -249,24 +249,24 @@ def _time(call: Callable[[], Any]) -> float:
 
 
 def gemm_peak(engine: Any, dtype: Any = "float32") -> float:
-    """Return operations per second of products of side 512, one on each thread, at best.
+    """Return the best operations per second of products of side 512, one on each thread.
 
     Args:
         engine: a net's `engine`, on the CPU.
-        dtype: of the matrices.
+        dtype: dtype of the matrices.
     """
     a, b, out = np.ones((3, engine.threads, 512, 512), dtype)
     return 2 * engine.threads * 512**3 / _best(lambda: engine.products(a, b, out))
 
 
 def copy_peak(engine: Any, size: int) -> float:
-    """Return bytes per second, read and written, of copies that touch `size` bytes, at best."""
+    """Return the best bytes per second, read and written, of copies that touch `size` bytes."""
     source, target = np.ones((2, max(size // 128, 1) * 16), np.float32)
     return 2 * source.nbytes / _best(lambda: engine.copy(source, target))
 
 
 def device_peaks(backend: Any, dtype: Any = "float32", side: int = 4096) -> tuple[float, float]:
-    """Operations and bytes per second of a GPU, by products of this side and copies of 256 MB."""
+    """Measure operations and bytes per second of a GPU: products of `side`, copies of 256 MB."""
     xp = backend.xp
     a, b, out = (xp.ones((side, side), dtype) for _ in range(3))
     source, target = (xp.zeros(128 << 20, "uint8") for _ in range(2))

@@ -25,7 +25,7 @@ from layerkit.net import Net
 from layerkit.settings import fitting
 from layerkit.solvers.solver import Solver
 
-if TYPE_CHECKING:  # it takes long to import
+if TYPE_CHECKING:  # slow to import
     import h5py
 
 __all__ = ["load", "read_extra", "save", "write_atomically"]
@@ -33,7 +33,7 @@ __all__ = ["load", "read_extra", "save", "write_atomically"]
 FORMAT = 2
 KIND = "layerkit snapshot"
 SAFE = " !#$&'()*+,:;<=>?@[]^`{|}"  # stands for itself in the name of a data set
-LARGEST = 2**62  # of a pass number or position
+LARGEST = 2**62  # largest pass number or position
 DEEPEST = 32  # slashes in the name of a parameter of format 1
 
 
@@ -48,12 +48,12 @@ def save(
         path: the file, replaced in one move if it is there.
         net: the net.
         solver: the solver that trains it.
-        extra: a dict of what JSON can hold, to be returned by `load`; NumPy's numbers come back as
+        extra: a dict that JSON can hold, to be returned by `load`; NumPy's numbers come back as
             Python's, arrays and tuples as lists, and paths as strings.
 
     Raises:
-        SnapshotError: the file cannot be written, or `extra` holds something else; the file that
-            was there is as it was.
+        SnapshotError: the file cannot be written, or JSON cannot hold `extra`; a file that was
+            there is unchanged.
     """
     path = path_of(path, SnapshotError)
     _check_arguments(net, solver)
@@ -90,17 +90,17 @@ def save(
 def load(
     path: str | os.PathLike[str], net: Net, solver: Solver | None = None
 ) -> dict[str, Any]:
-    """Read a snapshot into a net and, if given, its solver; all of it or nothing.
+    """Read a snapshot into a net and, if given, its solver: all of it or nothing.
 
-    Training that goes on from here equals training that never stopped, bit for bit on NumPy.
-    Without a solver the net may have other data layers than the one that was saved, or none.
+    Training that resumes here equals training that never stopped, bit for bit on NumPy.  Without a
+    solver the net may have other data layers than the one that was saved, or none.
 
     Returns:
         The `extra` that `save` was given.
 
     Raises:
         SnapshotError: the file is missing, truncated, damaged, of a newer format, or of another net
-            or solver; the message says which, and net and solver are as they were.
+            or solver; the message says which, and net and solver are unchanged.
     """
     _check_arguments(net, solver)
     with net.lock, _opened(path) as snapshot:
@@ -162,7 +162,7 @@ def _unescape(name: str) -> str:
 
 
 class _Contents:
-    """Everything in a snapshot, checked against the net and solver that it is for."""
+    """Contents of a snapshot, checked against the net and solver that it is for."""
 
     def __init__(self, file: hdf5.Reader, net: Net, solver: Solver | None):
         self.old = file.integer("format") < 2  # names of parameters as they are
@@ -189,7 +189,7 @@ class _Contents:
                 self.histories[key] = to_device(values)
 
     def apply(self, net: Net, solver: Solver | None) -> None:
-        """Put the contents into a net and its solver, or the old ones back on an interrupt."""
+        """Put the contents into a net and its solver; on an interrupt put the old ones back."""
         pairs = [(p.data, self.values[name]) for name, p in net.params.items()]
         if solver is not None:
             pairs += [(flat, self.histories[key]) for key, flat in solver.history.items()]
@@ -255,7 +255,7 @@ class _Contents:
     def _walk(self, *group: str) -> Iterator[str]:
         """Yield paths of the data sets in a group of an old snapshot, and in the groups in it."""
         self.groups += 1
-        if len(group) > DEEPEST or self.groups > self.most_groups:  # they may hold each other
+        if len(group) > DEEPEST or self.groups > self.most_groups:  # groups may contain each other
             raise self.file.fail(repr(group[0]), "holds groups in groups without end")
         for name in self.file.names(*group):
             if self.file.is_group(*group, name):

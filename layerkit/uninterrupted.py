@@ -23,7 +23,7 @@ class Uninterrupted:
         self._frame: FrameType | None = None
 
     def __enter__(self) -> Uninterrupted:
-        """Starts to hold Ctrl-C back."""
+        """Start to hold Ctrl-C back."""
         handler = signal.getsignal(signal.SIGINT)
         if callable(handler) and threading.current_thread() is threading.main_thread():
             self._handler = handler
@@ -34,7 +34,7 @@ class Uninterrupted:
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Puts the former handler back, and tells it what has come."""
+        """Put the former handler back, and tell it what has come."""
         if callable(self._handler):
             signal.signal(signal.SIGINT, self._handler)
             if self.requested:

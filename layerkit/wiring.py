@@ -1,4 +1,4 @@
-"""Wiring: the order of layers, and the blobs that each reads and writes, from names alone."""
+"""Wiring: the order of layers and the blobs each reads and writes, found from names alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from layerkit.names import closest
 
 
 def checked_layers(layers: Any) -> list[Layer]:
-    """Make a list of the layers that a net is to be made from.
+    """Return the layers that a net is to be made from as a list.
 
     Raises:
-        NetError: no list, or something in it is no layer, not made in full, or in a net already.
+        NetError: no list, or something in it is no layer, not fully made, or in a net already.
     """
     if isinstance(layers, Layer | str) or not isinstance(layers, Iterable):
         raise NetError(
@@ -93,7 +93,7 @@ def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
 def needing_gradients(layers: list[Layer], gradients: str) -> list[Layer]:
     """Return the layers that take part in the backward pass, in the order of `layers`.
 
-    A layer does if something trainable lies in it or before it, and a loss behind it; see the
+    A layer does if something trainable is in it or upstream, and a loss downstream; see the
     argument `gradients` of Net.
     """
     if gradients == "none":
@@ -130,7 +130,7 @@ def readers_of(active: list[Layer], blobs: Iterable[str]) -> dict[str, list[tupl
 
 
 class ForwardWires(NamedTuple):
-    """The blobs of a layer in the forward pass."""
+    """Blobs of a layer in the forward pass."""
 
     layer: Layer
     bottoms: list[Blob]
@@ -138,7 +138,7 @@ class ForwardWires(NamedTuple):
 
 
 class BackwardWires(NamedTuple):
-    """The blobs of a layer in the backward pass; `gathers` are tops with diffs to be added up."""
+    """Blobs of a layer in the backward pass; `gathers` are tops with diffs to be added up."""
 
     layer: Layer
     bottoms: list[Blob]
@@ -148,11 +148,11 @@ class BackwardWires(NamedTuple):
 
 @dataclass
 class Wires:
-    """The blobs that the layers of a net read and write, in the order in which they run.
+    """Blobs that the layers of a net read and write, in the order in which the layers run.
 
     Attributes:
         forward, backward: by layer; in the backward pass a bottom is the blob itself, or a branch
-            of it where other layers read it too, or where this one must not write its diff.
+            of it if other layers read it too, or if this one must not write its diff.
         branches: the blobs that only the backward pass knows.
         idle: parameters whose diffs no layer fills.
     """
@@ -170,8 +170,8 @@ def connect(
     """Decide which blobs get a diff, give it to them, and connect them to the layers.
 
     Args:
-        layers: in the order in which they run.
-        blobs: name -> Blob, all of a whole batch.
+        layers: the layers, in the order in which they run.
+        blobs: name -> Blob, each of a whole batch.
         gradients: see Net.
         zeros: makes a diff for a blob.
     """

@@ -1,4 +1,4 @@
-"""Backends: where arrays live and who multiplies them.  `get` finds one by name."""
+"""Backends: arrays and matrix products of one kind of device.  `get` finds one by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NAMES = ("numpy", "cupy", "auto")
 
 
 def get(name: str = "numpy", tf32: bool = False) -> Backend:
-    """The backend called `name`.
+    """Return the backend called `name`.
 
-    "numpy" runs everywhere; "cupy" needs CuPy and an NVIDIA GPU that answers; "auto" is "cupy" if
-    that is so and "numpy" otherwise.  `tf32` lets "cupy" round the factors of matrix products.
+    "numpy" runs everywhere; "cupy" needs CuPy and an NVIDIA GPU that responds; "auto" is "cupy" if
+    both are there and "numpy" otherwise.  `tf32` lets "cupy" round the factors of matrix products.
 
     Raises:
-        BackendError: an unknown name, or "cupy" without CuPy or without a GPU; says which.
+        BackendError: an unknown name, or "cupy" without CuPy or without a GPU; it says which.
     """
     if name == "numpy":
         return NumpyBackend()
@@ -54,6 +54,6 @@ def _cupy(tf32: bool) -> Backend:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line: CuPy's own are banners, with what went wrong in their last words."""
+    """Return an error in one line: CuPy's own are banners that end with what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a backend must offer.  Layers are written against this and the array module `xp`."""
+"""The interface of a backend, which layers use along with the array module `xp`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-Array = Any  # numpy.ndarray or cupy.ndarray: the same array code runs on both
+Array = Any  # numpy.ndarray or cupy.ndarray: array code runs on both
 
 
 class Backend(Protocol):
-    """Arrays, matrix products and step capture of one kind of device.
+    """Arrays, matrix products and step capture on one kind of device.
 
     Attributes:
         name: "numpy" or "cupy".
@@ -22,13 +22,13 @@ class Backend(Protocol):
     xp: Any
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A new array filled with zeros."""
+        """Return a new array filled with zeros."""
 
     def asarray(self, array: Any, dtype: Any = None) -> Array:
-        """`array` on this device, copied only if it is not there or not of this dtype."""
+        """Return `array` on this device, copied only if it is not there or not of this dtype."""
 
     def to_host(self, array: Array) -> np.ndarray:
-        """A NumPy copy of a backend array, safe to keep."""
+        """Return a NumPy copy of a backend array, safe to keep."""
 
     def gemm(self, a: Array, b: Array, out: Array) -> None:
         """Compute out = a @ b for matrices.
@@ -37,7 +37,7 @@ class Backend(Protocol):
         """
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """A callable that does what `step` does, recorded for replay where the device can."""
+        """Return a callable that does what `step` does, recorded for replay if the device can."""
 
     def synchronize(self) -> None:
-        """Waits until all work handed to the device is done."""
+        """Wait until all work given to the device is done."""

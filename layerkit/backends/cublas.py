@@ -1,8 +1,8 @@
-"""Matrix products on the GPU by a cuBLAS handle of our own, called through ctypes.
+"""Matrix products on the GPU with our own cuBLAS handle, called through ctypes.
 
 CuPy does not call cuBLAS while a stream is being captured ("currently unsupported", CuPy issue
-6290), though cuBLAS itself allows it to a handle that has been given its work space beforehand.
-This one has; the library is the one that CuPy loads.
+6290), though cuBLAS itself allows it if a handle was given its work space beforehand, as this one
+is.  The library is the one that CuPy loads.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STATUS = {  # cublasStatus_t
 
 @functools.cache
 def library() -> Any:
-    """The libcublas that CuPy uses."""
+    """Return the libcublas that CuPy uses."""
     import cupy
 
     try:
-        cupy.cuda.cublas  # noqa: B018  # makes CuPy load it, from wherever it finds it
+        cupy.cuda.cublas  # noqa: B018  # makes CuPy load it, wherever it is
         version = cupy.cuda.runtime.runtimeGetVersion() // 1000
         return ctypes.CDLL(f"libcublas.so.{version}")  # a library that is loaded is found by name
     except (ImportError, AttributeError, OSError) as error:
@@ -47,7 +47,7 @@ class Handle:
 
     Args:
         xp: cupy.
-        tf32: whether products of float32 matrices may round their factors to 10 bits (TF32).
+        tf32: True if products of float32 matrices may round their factors to 10 bits (TF32).
     """
 
     def __init__(self, xp: Any, tf32: bool = False):
@@ -64,7 +64,7 @@ class Handle:
     def gemm(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
         """Compute out = a @ b, or add it to `out`.
 
-        Each of `a` and `b` may be a transposed view, `out` has contiguous rows; all are of one
+        Either of `a` and `b` may be a transposed view; `out` has contiguous rows.  All are of one
         dtype, float32 or float64.
         """
         number = self._number(out)
@@ -77,7 +77,7 @@ class Handle:
     def gemms(
         self, a: Sequence[Array], b: Sequence[Array], out: Sequence[Array], places: Sequence[Array]
     ) -> None:
-        """Compute out[i] = a[i] @ b[i], matrices alike but for where they lie, in one call.
+        """Compute out[i] = a[i] @ b[i], matrices that differ only in address, in one call.
 
         Args:
             places: the addresses of `a`, of `b` and of `out`, as arrays of uint64 on the GPU.
@@ -95,7 +95,7 @@ class Handle:
         return ctypes.c_float if out.dtype == "float32" else ctypes.c_double
 
     def _arguments(self, a: Array, b: Array, out: Array) -> tuple[tuple[Any, ...], ...]:
-        """Return what cuBLAS takes: operations and sizes, and each matrix."""
+        """Return the arguments that cuBLAS takes: operations and sizes, and each matrix."""
         (left, apart_a), (right, apart_b) = self._layout(a), self._layout(b)
         # cuBLAS stores by columns, so it sees the transposes: out' = b' a'.
         operations = ctypes.c_int(right), ctypes.c_int(left)
@@ -113,12 +113,12 @@ class Handle:
         self._check(f"cublas{kind}{name}", self._handle, *arguments)
 
     def forget_stream(self) -> None:
-        """Called where a stream that was in use may be gone, and its address another's."""
+        """Forget the stream in use, which may be gone and its address another's."""
         self._stream = None
 
     @staticmethod
     def _layout(matrix: Array) -> tuple[int, int]:
-        """Tell whether a matrix is a transposed view, and how far apart its rows or columns lie."""
+        """Return the operation for a matrix and its leading dimension."""
         (rows, columns), item = matrix.shape, matrix.dtype.itemsize
         by_row, by_column = (s // item for s in matrix.strides)
         if by_column == 1 or columns == 1:

@@ -1,6 +1,6 @@
 """The GPU backend: CuPy arrays in the memory of an NVIDIA GPU.
 
-This module imports CuPy, so it is itself imported only when the backend is asked for.
+This module imports CuPy, so it is imported only when the backend is asked for.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from layerkit.backends.cublas import Handle
 
 
 class CupyBackend:
-    """Arrays are cupy.ndarray on the current device; calls return before the work is done.
+    """Backend of cupy.ndarray on the current device; calls return before the work is done.
 
     Args:
-        tf32: whether matrix products may round float32 to 10 bits, which is several times faster.
+        tf32: True if matrix products may round float32 to 10 bits, which is several times faster.
     """
 
     name = "cupy"
@@ -34,27 +34,27 @@ class CupyBackend:
         return Handle(cp, self.tf32)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A new array filled with zeros."""
+        """Return a new array filled with zeros."""
         return cp.zeros(shape, dtype)
 
     def asarray(self, array: Any, dtype: Any = None) -> Any:
-        """`array` on the GPU, copied only if need be."""
+        """Return `array` on the GPU, copied only if need be."""
         return cp.asarray(array, dtype)
 
     def to_host(self, array: Any) -> np.ndarray:
-        """A NumPy copy; waits for the work that produces it."""
+        """Return a NumPy copy, after the work that produces the array."""
         return cp.asnumpy(array)
 
     def gemm(self, a: Any, b: Any, out: Any, add: bool = False) -> None:
-        """Compute out = a @ b by cuBLAS, or add it to `out`; can be recorded."""
+        """Compute out = a @ b with cuBLAS, or add it to `out`; can be recorded."""
         self._cublas.gemm(a, b, out, add)
 
     def gemms(self, a: list[Any], b: list[Any], out: list[Any], places: dict[Any, Any]) -> None:
         """Compute out[i] = a[i] @ b[i], matrices of equal shapes and strides; can be recorded.
 
         Args:
-            places: where the caller keeps the addresses, which must be on the GPU, from call to
-                call; a call with others than before cannot be recorded.
+            places: a dictionary in which the caller keeps the addresses, which must be on the GPU,
+                from call to call; a call with new addresses cannot be recorded.
         """
         if len(out) == 1:
             self.gemm(a[0], b[0], out[0])
@@ -65,15 +65,15 @@ class CupyBackend:
         self._cublas.gemms(a, b, out, places[key])
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Records what `step` hands to the GPU, as a CUDA graph, and returns what replays it.
+        """Record the work that `step` gives the GPU as a CUDA graph; return a call that replays it.
 
-        `step` is called once, to be recorded, which does none of its work.  It must have been
-        called before, so that all kernels are loaded, and it must not wait for the GPU.  Temporary
-        arrays that it makes belong to the graph.
+        `step` is called once to be recorded, which does none of its work.  It must have been called
+        before, so that all kernels are loaded, and it must not wait for the GPU.  Temporary arrays
+        that it makes belong to the graph.
         """
         pool = cp.cuda.MemoryPool()
         stream = cp.cuda.Stream(non_blocking=True)
-        gc.collect()  # what is freed by chance while recording would spoil it
+        gc.collect()  # memory freed while recording would spoil it
         enabled = gc.isenabled()
         gc.disable()
         try:
@@ -94,5 +94,5 @@ class CupyBackend:
         return replay
 
     def synchronize(self) -> None:
-        """Waits for the current stream."""
+        """Wait for the current stream."""
         cp.cuda.get_current_stream().synchronize()

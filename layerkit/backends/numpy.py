@@ -1,4 +1,4 @@
-"""The default backend: NumPy arrays in the computer's own memory."""
+"""The default backend: NumPy arrays in main memory."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 
 
 class NumpyBackend:
-    """Arrays are numpy.ndarray; work is done when a call returns."""
+    """Backend of numpy.ndarray; work is done when a call returns."""
 
     name = "numpy"
     xp: Any = np
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """A new array filled with zeros, which starts on a cache line (64 bytes)."""
+        """Return a new array filled with zeros, which starts on a cache line (64 bytes)."""
         dtype = np.dtype(dtype)
         space = np.zeros(math.prod(shape) * dtype.itemsize + 64, np.uint8)
         start = -space.ctypes.data % 64
         return space[start : start + space.size - 64].view(dtype).reshape(shape)
 
     def asarray(self, array: Any, dtype: Any = None) -> np.ndarray:
-        """`array` as a numpy.ndarray, copied only if need be."""
+        """Return `array` as a numpy.ndarray, copied only if need be."""
         return np.asarray(array, dtype)
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
-        """A copy, safe to keep."""
+        """Return a copy, safe to keep."""
         return np.array(array)
 
     def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        """out = a @ b; BLAS takes transposed views as they are."""
+        """Compute out = a @ b; BLAS takes transposed views as they are."""
         np.matmul(a, b, out=out)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """`step` itself: there is nothing to record."""
+        """Return `step` itself: there is nothing to record."""
         return step
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: there is no work to wait for."""

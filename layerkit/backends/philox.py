@@ -25,12 +25,12 @@ MASK = 0xFFFFFFFF
 
 
 def stream_of(name: str) -> int:
-    """The stream that belongs to a name: its CRC-32, the same in every process and version."""
+    """Return the stream of a name: its CRC-32, equal in every process and version."""
     return zlib.crc32(name.encode())
 
 
 def philox4x32(xp: Any, counter: tuple[Array, ...], key: tuple[int, int]) -> tuple[Array, ...]:
-    """Ten rounds over four uint64 arrays that each hold a 32-bit word; returns four such words."""
+    """Apply ten rounds to four uint64 arrays of 32-bit words; return four such arrays."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     mask, shift = xp.uint64(MASK), xp.uint64(32)
@@ -47,7 +47,7 @@ def philox4x32(xp: Any, counter: tuple[Array, ...], key: tuple[int, int]) -> tup
 
 
 def bits(xp: Any, count: int, seed: int, stream: int, step: int) -> Array:
-    """`count` uniform 32-bit integers as a uint64 array of shape (count,)."""
+    """Return `count` uniform 32-bit integers as a uint64 array of shape (count,)."""
     blocks = -(-count // 4)
     index = xp.arange(blocks, dtype=xp.uint64)
     words = (xp.full(blocks, w & MASK, dtype=xp.uint64) for w in (stream, step, step >> 32))
@@ -56,12 +56,12 @@ def bits(xp: Any, count: int, seed: int, stream: int, step: int) -> Array:
 
 
 def uniform(xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int) -> Array:
-    """Uniform float64 numbers in the open interval (0, 1)."""
+    """Return uniform float64 numbers in the open interval (0, 1)."""
     return (bits(xp, math.prod(shape), seed, stream, step).reshape(shape) + 0.5) * 2.0**-32
 
 
 def normal(xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int) -> Array:
-    """Standard normal float64 numbers, by the Box-Muller transform of neighbouring uniforms."""
+    """Return standard normal float64 numbers, the Box-Muller transform of adjacent uniforms."""
     count = math.prod(shape)
     u = uniform(xp, (-(-count // 2), 2), seed, stream, step)
     radius, angle = xp.sqrt(-2.0 * xp.log(u[:, 0])), (2.0 * math.pi) * u[:, 1]
@@ -70,10 +70,10 @@ def normal(xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int) -
 
 
 def permutation(xp: Any, count: int, seed: int, stream: int, step: int) -> Array:
-    """A random order of range(count), as int64, by sorting random keys."""
+    """Return a random permutation of range(count), int64, by sorting random keys."""
     return xp.argsort(bits(xp, count, seed, stream, step), kind="stable")
 
 
 def keys(seed: int, stream: int) -> tuple[np.uint64, np.uint32]:
-    """Seed and stream as CUDA kernels take them."""
+    """Return seed and stream as CUDA kernels take them."""
     return np.uint64(seed & (1 << 64) - 1), np.uint32(stream & MASK)

@@ -1,1 +1,1 @@
-"""How data sets are put in order and augmented; the data layers are in layerkit.layers."""
+"""Order, augmentation and staging of data sets; the data layers are in layerkit.layers."""

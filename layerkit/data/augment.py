@@ -10,10 +10,10 @@ from layerkit.backends.base import Array
 
 
 def dihedral_table(side: int) -> np.ndarray:
-    """Pixel numbers of the eight rotations and mirror images, int64 of shape (8, side * side).
+    """Return the pixel numbers of eight rotations and mirror images, int64 (8, side * side).
 
-    Row g lists, for each pixel of the transformed image, which pixel of the original it shows:
-    g % 4 quarter turns anticlockwise, mirrored left to right first where g >= 4.
+    Row g lists, for each pixel of the transformed image, the pixel of the original that it shows:
+    g % 4 quarter turns anticlockwise, mirrored left to right first if g >= 4.
     """
     pixels = np.arange(side * side).reshape(side, side)
     return np.stack([
@@ -22,7 +22,7 @@ def dihedral_table(side: int) -> np.ndarray:
 
 
 def dihedral(xp: Any, images: Array, table: Array, which: Array) -> Array:
-    """Image i turned by symmetry `which[i]`.
+    """Return the images, image i transformed by symmetry `which[i]`.
 
     Shapes: images (n, ..., side, side), table from `dihedral_table`, which (n,) in 0..7.
     """

@@ -1,4 +1,4 @@
-"""The order in which a data set is read: shuffled anew each epoch, the same on every machine."""
+"""The order in which a data set is read: shuffled anew each epoch, equally on every machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from layerkit.backends import philox
 
 
 def epoch_order(count: int, seed: int, stream: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """Row numbers of one epoch, int64 of shape (count,); a pure function of its arguments."""
+    """Return the row numbers of one epoch, int64 (count,): a pure function of the arguments."""
     if not shuffle:
         return np.arange(count)
     return philox.permutation(np, count, seed, stream, epoch)
 
 
 def passages(position: int, rows: int, count: int) -> list[tuple[int, int, int]]:
-    """Where `rows` examples lie that follow the first `position` of an endless run of epochs.
+    """Find the `rows` examples that follow the first `position` of an endless run of epochs.
 
     Returns:
         (epoch, start, stop) for each epoch touched, with start and stop inside the epoch.

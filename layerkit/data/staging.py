@@ -13,13 +13,13 @@ from layerkit.backends.base import Array
 class Staging:
     """Two places for a batch in the GPU's memory, each with a pinned one on the host to fill it.
 
-    While the GPU works on the batch in one place the next is copied to the other, on a stream of
-    its own.
+    While the GPU works on the batch in one place, the next is copied to the other on a separate
+    stream.
 
     Args:
         xp: cupy.
-        rows: of a batch.
-        shapes, dtypes: of an example of each array.
+        rows: rows of a batch.
+        shapes, dtypes: shape and dtype of an example of each array.
 
     Attributes:
         arrays: for each array, (2, rows, size) in the GPU's memory.
@@ -46,12 +46,12 @@ class Staging:
             event.record()
 
     def holds(self, place: int, batch: Any) -> bool:
-        """Tell whether the place has been filled with this batch, by whatever name it goes."""
+        """Tell whether the place holds this batch, identified by any value, as in `fill`."""
         return self._holds[place] == batch
 
     def fill(self, place: int, batch: Any, pieces: Sequence[Sequence[np.ndarray]]) -> None:
-        """Copies a batch, given in pieces one after another, to a place; does not wait for it."""
-        self._arrived[place].synchronize()  # until then the pinned memory is being read
+        """Copy a batch, given in consecutive pieces, to a place, without waiting for the copy."""
+        self._arrived[place].synchronize()  # until then the pinned memory is read
         self._stream.wait_event(self._used[place])
         start = 0
         for arrays in pieces:
@@ -65,9 +65,9 @@ class Staging:
         self._holds[place] = batch
 
     def begin(self, place: int) -> None:
-        """Makes what the current stream is given from now on wait for the batch at a place."""
+        """Make later work on the current stream wait for the batch at a place."""
         self.xp.cuda.get_current_stream().wait_event(self._arrived[place])
 
     def end(self, place: int) -> None:
-        """Says that what the current stream was given so far is all that reads the place."""
+        """Mark the end of the work on the current stream that reads the place."""
         self._used[place].record()

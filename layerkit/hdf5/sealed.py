@@ -58,7 +58,7 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows together."""
+        """The bytes of all rows together."""
         return self.count * math.prod(self.shape) * self.dtype.itemsize
 
     def reserve(self, file: h5py.File, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The layers, one file each.  A name first, then the bottoms, then keyword settings."""
+"""Layers, one file each: a layer takes its name, its bottoms, and settings by keyword."""
 
 from layerkit.layers.accuracy import Accuracy
 from layerkit.layers.add import Add

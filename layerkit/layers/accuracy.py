@@ -11,13 +11,13 @@ from layerkit.settings import Count, Tops
 
 
 class Accuracy(Layer):
-    """1 where the label is among the `top` largest logits, else 0; the net reports the mean.
+    """Top-k accuracy: 1 if the label is among the `top` largest logits, else 0.
 
-    A tie counts against: a net whose logits are all equal, or not numbers, has accuracy 0.
+    Ties count as errors: a net whose logits are all equal, or not numbers, has accuracy 0.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1); top (n,).  It has no gradient.
-    The mean is in `net.metrics`.  A label that is no class is a DataError, but in steps that a GPU
-    replays it makes the mean NaN.
+    The mean is in `net.metrics`.  A label that is no class raises a DataError, but makes the mean
+    NaN in steps that a GPU replays.
 
     Args:
         top: how many guesses are allowed, default 1.
@@ -33,11 +33,11 @@ class Accuracy(Layer):
         self.top = top
 
     def differentiable(self, bottom: int) -> bool:
-        """It is a step function."""
+        """Return False: accuracy is a step function."""
         return False
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that there is one label per example."""
+        """Check that there is one label per example; declare no parameters."""
         if math.prod(shapes[1]) != 1 or not shapes[0]:
             self.fail(f"expected logits (classes,) and one label per example, got {shapes}")
         if not 1 <= self.top <= math.prod(shapes[0]):
@@ -45,16 +45,16 @@ class Accuracy(Layer):
         return [()]
 
     def check_data(self, bottoms: list[Blob]) -> None:
-        """Fail where a label is no class."""
+        """Fail if a label is no class."""
         check_labels(self, bottoms[1], math.prod(bottoms[0].shape))
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Count the logits that are not below the label's, its own among them."""
+        """Compare `top` with the number of logits not below the label's, its own included."""
         self.check_data(bottoms)
         self.count(bottoms, tops)
 
     def count(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Count without looking at the labels first; those that are no class make NaN."""
+        """Do what `forward` does without checking the labels; one that is no class gives NaN."""
         logits, label = rows(bottoms[0].data), rows(bottoms[1].data)
         hot = label == self.xp.arange(logits.shape[1], dtype=label.dtype)
         own = self.xp.where(hot, logits, -math.inf).max(axis=1, keepdims=True)
@@ -62,4 +62,4 @@ class Accuracy(Layer):
         tops[0].data[...] = self.xp.where(hot.any(axis=1), guessed, math.nan)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Nothing: no bottom is differentiable."""
+        """Do nothing: no bottom is differentiable."""

@@ -1,4 +1,4 @@
-"""BinaryCrossEntropy: of Bernoulli variables, from their logits."""
+"""BinaryCrossEntropy: the cross entropy of Bernoulli variables, from their logits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from layerkit.settings import NotNegative, Tops
 
 
 class BinaryCrossEntropy(Loss):
-    """-[t log p + (1 - t) log(1 - p)] with p = sigmoid(logit), summed over each example, in nats.
+    """Sum of -[t log p + (1 - t) log(1 - p)] over each example, p = sigmoid(logit), in nats.
 
-    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  A target beyond
-    0..1 is a DataError, unless it gets a gradient: rounding may lead a computed one out of 0..1.
+    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  A target outside
+    0..1 raises a DataError, unless it gets a gradient: rounding may push a computed target out.
 
-    Computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
+    It is computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class BinaryCrossEntropy(Loss):
         super().__init__(name, [logit, target], weight, tops)
 
     def check_data(self, bottoms: list[Blob]) -> None:
-        """Fail where a target is no probability."""
+        """Fail if a target is no probability."""
         target = rows(bottoms[1].data)
         good = (target >= 0) & (target <= 1)
         if bottoms[1].diff is None and not bool(good.all()):
@@ -35,7 +35,7 @@ class BinaryCrossEntropy(Loss):
             )
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The cross entropy of each example."""
+        """Compute the cross entropy of each example."""
         self.check_data(bottoms)
         logit, target = (rows(b.data) for b in bottoms)
         xp = self.xp
@@ -43,7 +43,7 @@ class BinaryCrossEntropy(Loss):
         xp.sum(terms, axis=1, out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d logit = sigmoid(logit) - t; d target = -logit; times the top's diff."""
+        """Compute d logit = sigmoid(logit) - t and d target = -logit, times the top's diff."""
         logit, target = (rows(b.data) for b in bottoms)
         scale = tops[0].diff[:, None]
         if bottoms[0].diff is not None:

@@ -1,4 +1,4 @@
-"""Concat: joins blobs end to end."""
+"""Concat: blobs joined end to end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerkit.settings import Tops
 
 
 class Concat(Layer):
-    """Joins the first axes of its bottoms: the inverse of Slice.
+    """Concatenation of the bottoms along the first axis of an example: the inverse of Slice.
 
     Shapes: bottoms (n, d1, ...), (n, d2, ...), ...; top (n, d1 + d2 + ..., ...).
     """
@@ -21,7 +21,7 @@ class Concat(Layer):
             self.fail("needs at least one bottom")
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that all axes but the first agree; no parameters."""
+        """Check that all axes but the first agree; declare no parameters."""
         if any(not s or s[1:] != shapes[0][1:] for s in shapes):
             self.fail(f"bottoms must agree in all axes but the first, got {shapes}")
         starts = [sum(s[0] for s in shapes[:i]) for i in range(len(shapes))]
@@ -29,12 +29,12 @@ class Concat(Layer):
         return [(sum(s[0] for s in shapes), *shapes[0][1:])]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The top is the bottoms side by side."""
+        """Copy each bottom to its piece of the top."""
         for span, bottom in zip(self.spans, bottoms, strict=True):
             tops[0].data[:, span] = bottom.data
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Each bottom's diff is its piece of the top's."""
+        """Copy each piece of the top's diff to its bottom's."""
         for span, bottom in zip(self.spans, bottoms, strict=True):
             if bottom.diff is not None:
                 bottom.diff[...] = tops[0].diff[:, span]

@@ -1,10 +1,10 @@
-"""Convolution, and Deconvolution, its transpose: layers of pictures, (n, channels, height, width).
+"""Convolution and its transpose, Deconvolution: layers of pictures, (n, channels, height, width).
 
-Both cut a picture into windows: one of kernel x kernel pixels, of all channels, for each place of a
-grid.  Written as the rows of a matrix the windows turn a convolution into a matrix product
-(im2col), and adding windows to where they were cut from (col2im) is the transpose of cutting
-(Chellapilla, Puri and Simard, 2006; Jia, 2014).  One layer's backward pass is made of the other's
-forward pass, so both are in this file.
+Both cut a picture into windows, one of kernel x kernel pixels and all channels for each place of a
+grid.  With the windows as the rows of a matrix (im2col), a convolution is a matrix product; adding
+windows back to the places they were cut from (col2im) is the transpose of cutting (Chellapilla,
+Puri and Simard, 2006; Jia, 2014).  Each layer's backward pass is built from the other's forward
+pass, so both are in this file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from layerkit.layer import Layer, Shape
 from layerkit.layers.neuron import Activation, Neuron
 from layerkit.settings import Count, NotNegative, Sizes, Tops, Whole
 
-PIECES = 8  # into which kernels cut a batch; the same whatever the number of threads
+PIECES = 8  # that kernels cut a batch into, whatever the number of threads
 
 Pad = Annotated[int, Whole(least=0)]
 
 
 class Windowed(Layer):
-    """What Convolution and Deconvolution have in common: settings, windows, activation."""
+    """Base class of Convolution and Deconvolution: settings, windows, activation."""
 
     transposed: ClassVar[bool] = False
     decided = (
@@ -41,8 +41,7 @@ class Windowed(Layer):
         super().__init__(name, [bottom], tops)
         self.channels, self.kernel, self.stride, self.pad = channels, kernel, stride, pad
         self.neuron = Neuron.named(neuron) if neuron else None
-        # Where windows overlap each number of a Deconvolution's top is a sum over that many fewer
-        # of its weights.
+        # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights.
         gain = float(stride) if self.transposed else 1.0
         rectifies = neuron in ("relu", "leaky_relu")
         default = He(gain) if rectifies else Xavier(gain)
@@ -61,7 +60,7 @@ class Windowed(Layer):
         return shape
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """How many windows a picture of this size has, down and across."""
+        """Return how many windows a picture of this size has, down and across."""
         down, across = (
             (size + 2 * self.pad - self.kernel) // self.stride + 1 for size in (height, width)
         )
@@ -70,10 +69,10 @@ class Windowed(Layer):
     def _set_up(
         self, picture: Shape, grid: tuple[int, int], small: int, weight: Shape, top: Shape
     ) -> None:
-        """Declares parameters and work space.
+        """Declare parameters and buffers.
 
         Args:
-            picture: (channels, height, width) of what is cut into windows.
+            picture: (channels, height, width) of the picture that is cut into windows.
             grid: how many windows there are, down and across.
             small: channels of the blob that has one place for each window.
             weight: shape of W.
@@ -84,21 +83,21 @@ class Windowed(Layer):
         self.b = self.parameter("bias", (self.channels,), self.bias_init)
         self.places, self.window = grid[0] * grid[1], self.kernel**2 * picture[0]
         border = 2 * self.pad
-        # Array code uses these; NumPy gives memory that is never touched no place in RAM.
+        # Only array code uses these; memory that is never touched takes no RAM.
         self.padded = self.buffer((picture[0], picture[1] + border, picture[2] + border))
         self.columns = self.buffer((self.places, self.window))
         self.rows = self.buffer((self.places, small))
         if self.neuron:
-            self.before = self.buffer(top)  # d loss / d what is activated
+            self.before = self.buffer(top)  # d loss / d input of a
 
     def multiplications(self) -> int:
-        """As many as there are weights, at each place of the grid."""
+        """Return the number of weights times the number of places."""
         return self.w.size * self.places
 
     # Windows, in array code.
 
     def _cut(self, picture: Array) -> Array:
-        """im2col: the windows of pictures (n, c, h, w), as rows (n * places, window)."""
+        """Return the windows of pictures (n, c, h, w) as rows (n * places, window): im2col."""
         n, pad, step = len(picture), self.pad, self.stride
         height, width = picture.shape[2:]
         padded, columns = self.padded.data, self.columns.data
@@ -112,7 +111,7 @@ class Windowed(Layer):
         return columns.reshape(n * self.places, self.window)
 
     def _add_up(self, picture: Array) -> None:
-        """col2im: sets pictures to the sums of the windows in `self.columns`."""
+        """Set pictures to the sums of the windows in `self.columns`: col2im."""
         n, pad, step = len(picture), self.pad, self.stride
         height, width = picture.shape[2:]
         padded = self.padded.data
@@ -126,28 +125,28 @@ class Windowed(Layer):
         picture[...] = padded[:, :, pad : pad + height, pad : pad + width]
 
     def _places_first(self, small: Array) -> Array:
-        """(n, channels, down, across) as rows (n * places, channels)."""
+        """Return (n, channels, down, across) as rows (n * places, channels)."""
         n, channels = small.shape[:2]
         self.rows.data.reshape(n, *self.grid, channels)[...] = small.transpose(0, 2, 3, 1)
         return self.rows.data.reshape(n * self.places, channels)
 
     def _channels_first(self, small: Array) -> None:
-        """Fills (n, channels, down, across) with the rows in `self.rows`."""
+        """Fill (n, channels, down, across) from the rows in `self.rows`."""
         n, channels = small.shape[:2]
         small[...] = self.rows.data.reshape(n, *self.grid, channels).transpose(0, 3, 1, 2)
 
     def _flat(self, buffer: Blob) -> Array:
-        """A buffer (n, places, ...) as a matrix (n * places, ...)."""
+        """Return a buffer (n, places, ...) as a matrix (n * places, ...)."""
         return buffer.data.reshape(-1, buffer.shape[1])
 
     def _activate(self, y: Array) -> None:
-        """y = a(y + b)."""
+        """Compute y = a(y + b), in place."""
         y += self.b.data[:, None, None]
         if self.neuron:
             self.neuron.activate(self.xp, y, y)
 
     def _through_activation(self, y: Array, dy: Array) -> Array:
-        """d loss / d what was activated, whose sum is db."""
+        """Return d loss / d input of a, and set db to its sum."""
         if self.neuron:
             self.neuron.differentiate(self.xp, y, dy, self.before.data)
             dy = self.before.data
@@ -157,19 +156,20 @@ class Windowed(Layer):
 
 
 class Convolution(Windowed):
-    """y = a(x * W + b): each channel of y is a sum of products over windows of all channels of x.
+    """Convolution y = a(x * W + b) over windows of all channels of x.
 
     y[o, i, j] = a(b[o] + sum over u, v, c of W[u, v, c, o] x[c, i s + u - p, j s + v - p])
 
-    with stride s and pad p, where x is zero outside the picture: like Caffe's and Mocha's, a
-    correlation (W is not turned round).
+    with stride s and pad p, and x zero outside the picture.  As in Caffe and Mocha this is a
+    cross-correlation (W is not flipped).
 
-    Shapes: bottom (n, c, h, w); top (n, channels, (h + 2 p - kernel) // s + 1, the same of w).
+    Shapes: bottom (n, c, h, w); top (n, channels, out(h), out(w)) with
+    out(size) = (size + 2 p - kernel) // s + 1.
 
     Args:
-        channels: of the top.
+        channels: channels of the top.
         kernel: height and width of a window, in pixels.
-        stride: how far apart windows are, default 1.
+        stride: distance between windows, in pixels, default 1.
         pad: rows and columns of zeros on each side of the picture, default 0.
         neuron: activation a, by name ("relu", "tanh", ...); None for a linear layer.
         weight: initialiser of W, by default "he" before a (leaky) ReLU and "xavier" otherwise.
@@ -189,7 +189,7 @@ class Convolution(Windowed):
         )
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declares W and b; works out the top's size."""
+        """Declare W and b; return the top's shape."""
         inputs, height, width = self._check_bottom(shapes[0])
         grid = self._grid(height, width)
         if min(height, width) + 2 * self.pad < self.kernel:
@@ -203,14 +203,14 @@ class Convolution(Windowed):
         return [top]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Windows times W."""
+        """Compute y = a(windows W + b)."""
         w = self.w.data.reshape(self.window, -1)
         self.backend.gemm(self._cut(bottoms[0].data), w, out=self._flat(self.rows))
         self._channels_first(tops[0].data)
         self._activate(tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With d = dy * a': dW = windows^T d, the windows of dx = d W^T."""
+        """Compute dW = windows^T d, the windows of dx = d W^T, and db, with d = dy * a'."""
         d = self._places_first(self._through_activation(tops[0].data, tops[0].diff))
         if self.w.trainable:
             windows = self._cut(bottoms[0].data)
@@ -224,23 +224,23 @@ class Convolution(Windowed):
 
 
 class Deconvolution(Windowed):
-    """y = a(x *^T W + b), the transpose of Convolution: each number of x paints a window of y.
+    """Transposed convolution y = a(x *^T W + b): each number of x adds a window to y.
 
-    y is a(b + what Convolution's backward pass makes of x), for a Convolution that takes pictures
-    of y's size to pictures of x's size with the same kernel, stride and pad:
+    Before b and a, y is what the backward pass of a Convolution with this kernel, stride and pad,
+    from pictures of y's size to pictures of x's size, makes of a diff x:
 
     y[o, k, l] = a(b[o] + sum over i, j, c of W[c, k + p - i s, l + p - j s, o] x[c, i, j])
 
     Shapes: bottom (n, c, h, w); top (n, channels, height, width) of `shape`.
 
     Args:
-        channels: of the top.
-        kernel, stride, pad: of the Convolution.
-        shape: (height, width) of the top.  With a stride several sizes fit, of which the default is
-            the least, (h - 1) stride + kernel - 2 pad and the same of w; up to stride - 1 more are
-            possible.
-        neuron, bias, l1, l2: as of Convolution.
-        weight: initialiser of W.  By default as of Convolution, times the stride: only one in
+        channels: channels of the top.
+        kernel, stride, pad: those of the Convolution.
+        shape: (height, width) of the top.  With a stride several sizes fit; the default is the
+            least, (h - 1) stride + kernel - 2 pad by (w - 1) stride + kernel - 2 pad, and up to
+            stride - 1 more are possible.
+        neuron, bias, l1, l2: see Convolution.
+        weight: initialiser of W, by default that of Convolution times the stride: only one in
             stride^2 of the weights of a window meets any one pixel of y.
 
     Parameters: weight (c, kernel, kernel, channels), bias (channels,).
@@ -263,7 +263,7 @@ class Deconvolution(Windowed):
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declares W and b; works out the top's size, or checks `shape`."""
+        """Declare W and b; check `shape`, or work it out; return the top's shape."""
         inputs, *grid = self._check_bottom(shapes[0])
         least = [(size - 1) * self.stride + self.kernel - 2 * self.pad for size in grid]
         if min(least) < 1 and self.shape is None:
@@ -281,14 +281,14 @@ class Deconvolution(Windowed):
         return [top]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The windows of y = x W."""
+        """Compute the windows x W, add them up, and activate."""
         x, w = self._places_first(bottoms[0].data), self.w.data.reshape(-1, self.window)
         self.backend.gemm(x, w, out=self._flat(self.columns))
         self._add_up(tops[0].data)
         self._activate(tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With d = dy * a': dW = x^T windows of d, dx = windows of d times W^T."""
+        """Compute dW = x^T windows, dx = windows W^T, and db, of the windows of d = dy * a'."""
         d = self._cut(self._through_activation(tops[0].data, tops[0].diff))
         w = self.w.data.reshape(-1, self.window)
         if self.w.trainable:

@@ -1,4 +1,4 @@
-"""Data: what the layers that bring their own data have in common."""
+"""Data: the base class of layers that bring their own data."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Scale = Annotated[float, Number(zero=False)]
 
 
 class Data(Layer):
-    """Serves examples from arrays of equal length, one top for each array, epoch after epoch.
+    """Source of examples from arrays of equal length, one top for each array, epoch after epoch.
 
-    In training batches are always full: one that reaches the end of an epoch goes on in the next.
+    In training batches are always full: one that reaches the end of an epoch continues in the next.
     In a net of phase "test" the order is that of the arrays, nothing is augmented, and a batch ends
-    with the epoch: the last has fewer rows, so an epoch serves each example once (`repeat` times,
-    where that is set).  `Net.evaluate` goes through one.
+    with the epoch: the last may have fewer rows, so an epoch serves each example once (or `repeat`
+    times).  `Net.evaluate` runs through one epoch.
 
-    Integers must keep their values in the net's floats, where they are not scaled: float32 is exact
-    up to 2^24, float64 up to 2^53.
+    Integers that are not scaled must keep their values in the net's floats: float32 is exact up to
+    2^24, float64 up to 2^53.
 
     A subclass defines `example_shapes` and `fetch`; one that also defines `host` and `dtypes` can
     feed a training step that a GPU replays.
 
     Attributes:
-        position: how many examples have been served; a snapshot stores it.
-        count: how many there are, each of them `repeat` times.
-        shapes: shape of one example of each top; None takes that of the array.
+        position: number of examples served so far; a snapshot stores it.
+        count: number of examples in an epoch, each counted `repeat` times.
+        shapes: shape of one example of each top; None stands for those of the arrays.
         own_shapes: shape of one example of each array, known after `setup`.
     """
 
@@ -59,28 +59,28 @@ class Data(Layer):
         self.own_shapes: list[Shape] = []
 
     def example_shapes(self) -> list[Shape]:
-        """Shape of one example of each array."""
+        """Return the shape of one example of each array."""
         raise NotImplementedError
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
-        """Examples start..stop of an epoch's order, from each array, on the backend."""
+        """Return examples start..stop of an epoch's order, from each array, on the backend."""
         raise NotImplementedError
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """The same in the computer's own memory."""
+        """Return the examples of `fetch` as NumPy arrays."""
         raise NotImplementedError
 
     def dtypes(self) -> list[np.dtype]:
-        """What each array holds."""
+        """Return the dtype of each array."""
         raise NotImplementedError
 
     @property
     def epoch(self) -> float:
-        """How often the data set has been gone through."""
+        """The number of epochs served so far, with a fraction for the current one."""
         return self.position / self.count
 
     def attach(self, run: Run) -> Layer:
-        """A copy for one net; it starts at the beginning."""
+        """Return a copy for one net, which starts at the first example."""
         layer: Any = super().attach(run)
         layer.position = 0
         layer.shuffle = self.shuffle and run.training
@@ -88,7 +88,7 @@ class Data(Layer):
         return layer
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """The tops have the shapes of the arrays' examples; no parameters."""
+        """Check scale, arrays and shapes; return the shapes of the tops."""
         own = self.own_shapes = self.example_shapes()
         with np.errstate(over="ignore", under="ignore"):
             scale = self.run.dtype.type(self.scale)
@@ -110,7 +110,7 @@ class Data(Layer):
         return self.shapes or own
 
     def check(self, arrays: Sequence[Array]) -> None:
-        """Refuse what the net's floats cannot hold: large numbers, and integers unless scaled."""
+        """Refuse numbers too large for the net's floats, and unscaled integers they cannot hold."""
         for i, (top, array) in enumerate(zip(self.tops, arrays, strict=True)):
             what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
             if i or self.scale == 1:
@@ -120,7 +120,7 @@ class Data(Layer):
                     narrowed(array[start : start + 1024], self.run.dtype, what)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Fills the tops with the next examples."""
+        """Fill the tops with the next examples."""
         rows = len(tops[0].data)
         if self.augment:
             bits = philox.bits(self.xp, rows, self.run.seed, self.stream, self.run.passes)
@@ -140,4 +140,4 @@ class Data(Layer):
         self.position += rows
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Nothing: data do not depend on anything."""
+        """Do nothing: data depend on nothing."""

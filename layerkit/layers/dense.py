@@ -12,7 +12,7 @@ from layerkit.settings import Count, NotNegative, Tops
 
 
 class Dense(Layer):
-    """y = a(x W + b), the inner product layer of Caffe and Mocha.
+    """Fully connected layer y = a(x W + b): the inner product layer of Caffe and Mocha.
 
     Shapes: bottom (n, ...), flattened to (n, inputs); top (n, units).
 
@@ -42,7 +42,7 @@ class Dense(Layer):
         self.l1, self.l2 = l1, l2
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declares W and b; the top has shape (units,)."""
+        """Declare W and b; return the top's shape, (units,)."""
         inputs = math.prod(shapes[0])
         self.w = self.parameter("weight", (inputs, self.units), self.weight_init, self.l1, self.l2)
         self.b = self.parameter("bias", (self.units,), self.bias_init)
@@ -51,7 +51,7 @@ class Dense(Layer):
         return [(self.units,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = a(x W + b)."""
+        """Compute y = a(x W + b)."""
         x, y = bottoms[0].data, tops[0].data
         self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
         y += self.b.data
@@ -59,7 +59,7 @@ class Dense(Layer):
             self.neuron.activate(self.xp, y, y)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With d = dy * a': dW = x^T d, db = sum of d over the batch, dx = d W^T."""
+        """Compute dW = x^T d, db = sum of d over the batch and dx = d W^T, with d = dy * a'."""
         x, y, d = bottoms[0].data, tops[0].data, tops[0].diff
         if self.neuron:
             self.neuron.differentiate(self.xp, y, d, self.before.data)
@@ -73,5 +73,5 @@ class Dense(Layer):
             self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(x), -1))
 
     def multiplications(self) -> int:
-        """As many as there are weights."""
+        """Return the number of weights."""
         return self.w.size

@@ -1,4 +1,4 @@
-"""Dropout: leaves units out at random."""
+"""Dropout: units left out at random."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from layerkit.settings import Number, Tops
 
 
 class Dropout(Layer):
-    """y = x * mask / (1 - ratio) while training; y = x in a net of phase "test" and in `infer`.
+    """Dropout y = x * mask / (1 - ratio) in training; y = x in phase "test" and in `infer`.
 
     Args:
-        ratio: share of elements set to zero, in [0, 1), default 0.5.
+        ratio: fraction of elements set to zero, in [0, 1), default 0.5.
 
     Source: Srivastava et al. (2014), scaled while training ("inverted dropout").
     """
@@ -26,12 +26,12 @@ class Dropout(Layer):
         self.ratio = ratio
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """The top has the bottom's shape; no parameters."""
+        """Return the bottom's shape for the top; declare no parameters."""
         self.mask = self.buffer(shapes[0])
         return shapes
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = x * mask, with a mask of 0 and 1 / (1 - ratio)."""
+        """Compute y = x * mask, with a mask of 0 and 1 / (1 - ratio)."""
         mask = self.mask.data
         if self.run.training:
             mask[...] = self.uniform(mask.shape) >= self.ratio
@@ -41,6 +41,6 @@ class Dropout(Layer):
         self.xp.multiply(bottoms[0].data, mask, out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx = dy * mask."""
+        """Compute dx = dy * mask."""
         if bottoms[0].diff is not None:
             self.xp.multiply(tops[0].diff, self.mask.data, out=bottoms[0].diff)

@@ -10,7 +10,7 @@ from layerkit.settings import Positive, Tops
 
 
 class ELU(Neuron):
-    """y = x where x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016).
+    """Activation y = x for x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016).
 
     Args:
         alpha: minus the limit for very negative x, default 1; positive.
@@ -25,9 +25,9 @@ class ELU(Neuron):
         self.alpha = alpha
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = x or alpha * expm1(x)."""
+        """Compute y = x for x > 0, else alpha * expm1(x)."""
         y[...] = xp.where(x > 0, x, self.alpha * xp.expm1(xp.minimum(x, 0)))
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy or dy * (y + alpha)."""
+        """Compute dx = dy for y > 0, else dy * (y + alpha)."""
         dx[...] = xp.where(y > 0, dy, dy * (y + self.alpha))

@@ -1,4 +1,4 @@
-"""Exponential: makes a positive number of any."""
+"""Exponential: an activation that maps any number to a positive one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerkit.layers.neuron import Neuron
 
 
 class Exponential(Neuron):
-    """y = exp(x): the nonlinearity by which the paper makes variances positive.
+    """Activation y = exp(x): the nonlinearity that makes variances positive in the paper.
 
     It overflows float32 beyond x = 88.  Losses that take a log-variance and exponentiate it
     themselves (GaussianReconstruction, GaussianKL) are safer.
@@ -18,9 +18,9 @@ class Exponential(Neuron):
     neuron_name = "exponential"
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = exp(x)."""
+        """Compute y = exp(x)."""
         xp.exp(x, out=y)
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy * y."""
+        """Compute dx = dy * y."""
         xp.multiply(dy, y, out=dx)

@@ -9,7 +9,7 @@ from layerkit.settings import NotNegative, Tops
 
 
 class GaussianKL(Loss):
-    """KL(N(mean, diag exp(log_variance)) || prior), summed over each example, in nats.
+    """Divergence KL(N(mean, diag exp(log_variance)) || prior) of each example, in nats.
 
     Against the standard normal,
 
@@ -24,8 +24,8 @@ class GaussianKL(Loss):
     Shapes: bottoms (n, ...), all of one shape; top (n,).
 
     Args:
-        mean, log_variance: of the Gaussian.
-        prior_mean, prior_log_variance: of the prior; both, or neither for N(0, I).
+        mean, log_variance: those of the Gaussian.
+        prior_mean, prior_log_variance: those of the prior; both, or neither for N(0, I).
         weight: see Loss.
 
     Source: Kingma and Welling (2014), appendix B; KL(q, p) of Regier et al. (2015).  Two Gaussians:
@@ -43,20 +43,20 @@ class GaussianKL(Loss):
             self.fail("a prior needs both prior_mean and prior_log_variance")
 
     def _deviations(self, bottoms: list[Blob]) -> tuple[Array, Array, Array | float]:
-        """mean - prior mean, log_variance - prior log-variance, 1 / prior variance."""
+        """Return mean - prior mean, log_variance - prior log-variance, 1 / prior variance."""
         mean, log_variance, *prior = (rows(b.data) for b in bottoms)
         if not prior:
             return mean, log_variance, 1.0
         return mean - prior[0], log_variance - prior[1], self.xp.exp(-prior[1])
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The divergence of each example; expm1 keeps it exact near zero."""
+        """Compute the divergence of each example; expm1 keeps it exact near zero."""
         mean, t, precision = self._deviations(bottoms)
         terms = mean * mean * precision + (self.xp.expm1(t) - t)
         tops[0].data[...] = 0.5 * terms.sum(axis=1)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With m = (mean - prior_mean) / prior variance, all times the top's diff:
+        """Compute, with m = (mean - prior_mean) / prior variance and all times the top's diff:
 
         d mean = m, d log_variance = (exp(t) - 1) / 2, d prior_mean = -m,
         d prior_log_variance = -[exp(t) - 1 + (mean - prior_mean) m] / 2.

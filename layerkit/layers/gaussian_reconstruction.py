@@ -11,7 +11,7 @@ from layerkit.settings import NotNegative, Tops
 
 
 class GaussianReconstruction(Reconstruction):
-    """-log N(x; mean, diag v) with v = exp(log_variance) + floor, summed over each example.
+    """Loss -log N(x; mean, diag v) of each example, with v = exp(log_variance) + floor.
 
     loss = sum over pixels of [log(2 pi v) + (x - mean)^2 / v] / 2, in nats.
 
@@ -31,7 +31,7 @@ class GaussianReconstruction(Reconstruction):
         super().__init__(name, [x, mean, log_variance], floor, weight, tops)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The negative log likelihood of each example."""
+        """Compute the negative log likelihood of each example."""
         x, mean, log_variance = (rows(b.data) for b in bottoms)
         v = self.xp.exp(log_variance) + self.floor
         terms = self.xp.log(v) + (x - mean) ** 2 / v
@@ -39,9 +39,9 @@ class GaussianReconstruction(Reconstruction):
         tops[0].data[...] = 0.5 * (tops[0].data + x.shape[1] * math.log(2 * math.pi))
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With r = (x - mean) / v: dx = r, d mean = -r, d log_variance = (1/v - r^2) e / 2.
+        """Compute dx = r, d mean = -r, d log_variance = (1/v - r^2) e / 2, times the top's diff.
 
-        Here e = exp(log_variance) is the derivative of v; each is times the top's diff.
+        Here r = (x - mean) / v, and e = exp(log_variance) is the derivative of v.
         """
         x, mean, log_variance = (rows(b.data) for b in bottoms)
         scale = tops[0].diff[:, None]

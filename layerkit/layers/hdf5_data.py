@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class HDF5Data(Data):
-    """Serves examples from data sets of an HDF5 file, one for each top.
+    """Source of examples from data sets of an HDF5 file, one for each top.
 
     The file is read in blocks of neighbouring rows, which is fast on any disk.  Shuffling takes the
-    blocks in random order and mixes the rows of a few of them in memory, so an epoch is close to,
-    but not quite, a random permutation; `block * mixed` rows are in memory at a time.
+    blocks in random order and mixes the rows of `mixed` of them in memory, so an epoch is close
+    to, but not quite, a random permutation; `block * mixed` rows are in memory at a time.
 
     The data sets must hold plain numbers and lie in the file itself, reached without links:
     contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
@@ -34,8 +34,8 @@ class HDF5Data(Data):
         path: the file.
         datasets: name of a data set (count, ...), or a list of names, of equal length.
         tops: names of the tops, by default the layer's name.
-        shuffle: a new order in each epoch, default True.
-        augment, scale: as in MemoryData, for the first data set.
+        shuffle: True, the default, for a new order in each epoch.
+        augment, scale: for the first data set; see MemoryData.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
 
@@ -51,7 +51,7 @@ class HDF5Data(Data):
         scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
-        self.path = Path(path).absolute()  # wherever the program goes before it is opened
+        self.path = Path(path).absolute()  # it is opened later, perhaps from elsewhere
         self.block, self.mixed = block, mixed
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
@@ -69,7 +69,7 @@ class HDF5Data(Data):
         return [s.shape[1:] for s in self.sets]
 
     def _open(self, name: str) -> h5py.Dataset:
-        """Find one of the data sets, and look at it before anything in it is read."""
+        """Find one of the data sets, and check it before anything in it is read."""
         parts = [part for part in name.split("/") if part]
         if not parts or not self.file.is_dataset(*parts):
             group = parts[:1] if parts and self.file.is_group(parts[0]) else []
@@ -79,15 +79,15 @@ class HDF5Data(Data):
         return self.file.dataset(*parts, kinds=NUMBERS)
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
-        """Rows from the groups of blocks that hold this stretch of the epoch."""
+        """Return the rows of this stretch of the epoch, on the backend."""
         return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
 
     def dtypes(self) -> list[np.dtype]:
-        """Those of the data sets."""
+        """Return the dtypes of the data sets."""
         return [s.dtype for s in self.sets]
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """The same in the computer's own memory."""
+        """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""
         key = (self.run.seed, epoch)
         if self.plan is None or self.plan[0] != key:
             blocks = -(-self.count // self.block)
@@ -106,7 +106,7 @@ class HDF5Data(Data):
         return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
-        """The mixed rows of one group of blocks, read once."""
+        """Return the mixed rows of one group of blocks, read once."""
         key = (self.run.seed, epoch, group)
         if self.loaded is None or self.loaded[0] != key:
             assert self.plan is not None

@@ -1,4 +1,4 @@
-"""ImagePose: where an object is, which way it lies and how large it is, from moments of light."""
+"""ImagePose: position, orientation and size of an object, measured from moments of its light."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from layerkit.settings import NotNegative, Positive, Tops, Whole
 
 ITERATIONS = 5
 WINDOW = 2.0  # width of the window, in sizes
-ROUND = 1e-5  # by which moments, over their size, may differ by rounding
-TINY = 1e-12  # light of which there is none
-FAINT = 1e-3  # light, in all, next to which an object counts as faint
+ROUND = 1e-5  # rounding that moments may have, relative to their size
+TINY = 1e-12  # light that counts as none
+FAINT = 1e-3  # total light below which an object counts as faint
 
 
 class ImagePose(PoseLayer):
-    """The pose of the object in the middle of a picture, measured; no parameters, no gradient.
+    """Measured pose of the object in the middle of a picture; no parameters, no gradient.
 
     The object is what exceeds the sky, the median of the outermost pixels, by more than
     `threshold` times their median absolute deviation; what exceeds that is its light.  Its moments
@@ -26,19 +26,19 @@ class ImagePose(PoseLayer):
     their size, ITERATIONS times over, so that neighbours count little.
 
         shift: the centre of light
-        angle: of the major axis; where `turns` is above 1/2, of the end of it with the longer
+        angle: that of the major axis; with `turns` above 1/2, that of its end with the longer
             tail, by the sign of the third moment
         size: sqrt of half the trace of the second moments, in pixels, over `size`
 
-    Each number u is cut to -3..3.  A round object, such as a single pixel, has angle 0.  A picture
-    without light has u = 0, a faint one is drawn there.
+    Each number u is clipped to -3..3.  A round object, such as a single pixel, has angle 0.  A
+    picture without light has u = 0, and a faint one is drawn towards it.
 
     Shapes: bottom (n, ...) of side * side numbers; top (n, latents).
 
     Args:
-        latents: how many numbers of angle, size, x, y to give, the first ones, 1 to 4.
-        size: of an object in the canonical picture, in pixels.
-        threshold: see above.
+        latents: how many of angle, size, x and y to give, from the first on, 1 to 4.
+        size: size of an object in the canonical picture, in pixels.
+        threshold: see above, default 3.
         side, turns, size_spread, shift_spread: see PoseLayer.
 
     Source: Bernstein and Jarvis (2002), section 3, for windows that adapt (theirs are elliptical).
@@ -54,22 +54,22 @@ class ImagePose(PoseLayer):
         self.size, self.threshold, self.latents = size, threshold, latents
 
     def differentiable(self, bottom: int) -> bool:
-        """The pose is a measurement, of the data."""
+        """Return False: the pose is a measurement."""
         return False
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks the shape; no parameters."""
+        """Check the shape; declare no parameters."""
         self.check_picture(shapes[0])
         return [(self.latents,)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Moments, and the numbers u that stand for them."""
+        """Subtract the sky, and measure the pose of the light that is left."""
         image = bottoms[0].data.reshape(-1, self.side, self.side)
         light = self.xp.maximum(image - self._level(image)[:, None, None], 0)
         self._measure(light, tops[0].data)
 
     def _moments(self, light: Array, x: Array, y: Array, width: Array) -> Array:
-        """Sum window * (Y - y)^i * (X - x)^j * light over each picture: (n, 4, 4)."""
+        """Sum window * (Y - y)^i * (X - x)^j * light over each picture, for (n, 4, 4)."""
         by_row = self.xp.matmul(light, self._window(x, width).transpose(0, 2, 1))
         return self.xp.matmul(self._window(y, width), by_row)
 
@@ -82,8 +82,8 @@ class ImagePose(PoseLayer):
             moment = self._moments(light, x, y, WINDOW * size)
             total = moment[:, 0, 0] + FAINT
             dx, dy = moment[:, 0, 1] / total, moment[:, 1, 0] / total
-            # About the centre of the light itself, lest how far it is from the window's count as
-            # its shape; what stands for light where there is none is round.
+            # Second moments about the centre of the light itself, lest its distance from the
+            # window's count as its shape; the FAINT light added to each picture is round.
             mass = xp.maximum(moment[:, 0, 0], TINY)
             cx, cy = moment[:, 0, 1] / mass, moment[:, 1, 0] / mass
             xx = (moment[:, 0, 2] - cx * moment[:, 0, 1] + FAINT * self.size**2) / total
@@ -91,7 +91,7 @@ class ImagePose(PoseLayer):
             xy = (moment[:, 1, 1] - cx * moment[:, 1, 0]) / total
             x, y = xp.clip(x + dx, *self._bounds()), xp.clip(y + dy, *self._bounds())
             size = xp.clip(xp.sqrt(xp.maximum(0.5 * (xx + yy), 0)), 0.5, self.side / 3)
-        # Rounding shall not decide which axis or which tail is the longer.
+        # Rounding must not decide which axis or which tail is the longer.
         spread = (moment[:, 0, 2] + moment[:, 2, 0]) / total
         is_round = xp.hypot(2 * xy, xx - yy) <= ROUND * spread
         angle = 0.5 * xp.arctan2(xp.where(is_round, 0, 2 * xy), xp.where(is_round, 1, xx - yy))
@@ -106,13 +106,13 @@ class ImagePose(PoseLayer):
             u[:, k] = xp.clip(every[k], -WIDEST, WIDEST)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Nothing: the bottom is not differentiable."""
+        """Do nothing: the bottom is not differentiable."""
 
     def _bounds(self) -> tuple[float, float]:
         return -self.side / 4, self.side / 4
 
     def _level(self, image: Array) -> Array:
-        """The sky and as much of its noise as is cut off, (n,)."""
+        """Return the level that light is counted from, sky plus threshold * noise, (n,)."""
         xp = self.xp
         frame = xp.concatenate(
             [image[:, 0], image[:, -1], image[:, 1:-1, 0], image[:, 1:-1, -1]], axis=1
@@ -121,7 +121,7 @@ class ImagePose(PoseLayer):
         return sky + self.threshold * xp.median(xp.abs(frame - sky[:, None]), axis=1)
 
     def _window(self, centre: Array, width: Array) -> Array:
-        """Window times d^k, with d = distance from the centre, k = 0..3: (n, 4, side).
+        """Return window * d^k, with d = distance from the centre, k = 0..3: (n, 4, side).
 
         A round Gaussian window is the product of one along x and one along y.
         """
@@ -131,7 +131,7 @@ class ImagePose(PoseLayer):
         return xp.stack([window, window * d, window * d**2, window * d**3], axis=1)
 
     def _third(self, moment: Array, mass: Array, angle: Array) -> Array:
-        """Give the third moment along the axis, about the centre of light, (n,)."""
+        """Return the third moment along the axis, about the centre of light, (n,)."""
         xp = self.xp
         c, s = xp.cos(angle), xp.sin(angle)
         first = (c * moment[:, 0, 1] + s * moment[:, 1, 0]) / mass

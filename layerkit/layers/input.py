@@ -1,4 +1,4 @@
-"""Input: a blob whose values the caller gives to every pass."""
+"""Input: a blob whose values the caller gives in every pass."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Sizes, Tops
 
-# What stands beside the inputs in a call: `infer(..., sample=)`, `profile(iterations=)`, and the
-# settings of `check_gradients`.
+# Keywords that stand beside the inputs in a call: `infer(..., sample=)`, `profile(iterations=)`,
+# and the settings of `check_gradients`.
 RESERVED = ("sample", "iterations", "tolerance", "directions", "elements", "seed")
 
 
 class Input(Layer):
     """Values given by the caller: `net.forward(x=array)` for `Input("x", shape=(4761,))`.
 
-    They go by the name of the blob, wherever they are given: `tops` if there is one.  A few names
-    that calls use otherwise (`RESERVED`) are refused.
+    They are given by the name of the blob, which is `tops` if that is set.  The names in
+    `RESERVED`, which calls use otherwise, are refused.
 
     Args:
         shape: shape of one example, without the batch axis; () for one number per example.
@@ -37,11 +37,11 @@ class Input(Layer):
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """The shape given; no parameters."""
+        """Return the shape given; declare no parameters."""
         return [self.shape]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The net has put the values in place."""
+        """Do nothing: the net has put the values in place."""
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The diff of the input stays where the caller can read it."""
+        """Do nothing: the diff of the input stays for the caller to read."""

@@ -1,4 +1,4 @@
-"""LeakyReLU: a rectifier that lets a little through."""
+"""LeakyReLU: a rectifier with a small slope below zero."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from layerkit.settings import Positive, Tops
 
 
 class LeakyReLU(Neuron):
-    """y = x where x > 0, else slope * x (Maas et al., 2013).
+    """Activation y = x for x > 0, else slope * x (Maas et al., 2013).
 
     Args:
-        slope: for negative x, default 0.01; positive, so that y tells the sign of x.
+        slope: dy/dx for negative x, default 0.01; positive, so that y has the sign of x.
     """
 
     neuron_name = "leaky_relu"
@@ -25,9 +25,9 @@ class LeakyReLU(Neuron):
         self.slope = slope
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = x or slope * x."""
+        """Compute y = x for x > 0, else slope * x."""
         y[...] = xp.where(x > 0, x, self.slope * x)
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy or slope * dy."""
+        """Compute dx = dy for y > 0, else slope * dy."""
         dx[...] = xp.where(y > 0, dy, self.slope * dy)

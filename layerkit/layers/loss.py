@@ -1,4 +1,4 @@
-"""Loss: what the loss layers have in common."""
+"""Loss: the base class of loss layers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Loss(Layer):
         self.weight = weight
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that all bottoms have one shape; the top is one number per example."""
+        """Check that all bottoms have one shape; return (), one number per example."""
         if len(set(shapes)) != 1:
             self.fail(f"bottoms {', '.join(self.bottoms)} must have one shape, got {shapes}")
         return [()]
 
 
 def check_labels(layer: Layer, label: Blob, classes: int) -> None:
-    """Fail where a label, shape (n,) or (n, 1), is no whole number from 0 to classes - 1.
+    """Fail if a label, shape (n,) or (n, 1), is no whole number from 0 to classes - 1.
 
     Raises:
         DataError: names the layer, the row, its label and the number of classes.
@@ -51,5 +51,5 @@ def check_labels(layer: Layer, label: Blob, classes: int) -> None:
 
 
 def rows(array: Array) -> Array:
-    """(n, ...) as (n, size): what a loss sums over is the second axis."""
+    """Return (n, ...) as (n, size): losses sum over the second axis."""
     return array.reshape(len(array), -1)

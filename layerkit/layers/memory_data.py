@@ -17,26 +17,26 @@ from layerkit.settings import Count, Flag, Tops
 
 
 class MemoryData(Data):
-    """Serves examples from arrays in memory; on a GPU they are resident there.
+    """Source of examples from arrays in memory; in a net on a GPU they are resident there.
 
-    The layer keeps a copy of what it is given; only an array that is a file on disk, mapped to
-    memory for reading (`np.load(path, mmap_mode="r")`), stays there.
+    The layer copies the arrays it is given, except one that is a file on disk, mapped to memory for
+    reading (`np.load(path, mmap_mode="r")`), which stays there.
 
     Args:
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
         tops: names of the tops, by default the layer's name.
-        shuffle: a new order in each epoch, default True.
+        shuffle: True, the default, for a new order in each epoch.
         augment: "dihedral" turns and mirrors each image of the first array at random, by one of
             the eight symmetries of the square.
         scale: factor for the first array, for example 1/255 for uint8 images.
-        repeat: how often each example is served before the next, default 1.  Each time it is
-            turned anew and gets noise of its own: the objective averages over so many samples.
+        repeat: how many times each example is served before the next, default 1.  Each time it
+            is augmented anew and gets its own noise: the objective averages that many samples.
 
     Attributes:
-        count: how many rows an epoch has, repeated ones too.
+        count: number of rows in an epoch, repeated ones included.
     """
 
-    shared = ("arrays",)  # which nothing changes
+    shared = ("arrays",)  # nothing changes them
 
     def __init__(
         self, name: str, *, data: Any, tops: Tops | None = None, shuffle: Flag = True,
@@ -57,17 +57,17 @@ class MemoryData(Data):
         self.order: tuple[tuple[int, int], np.ndarray] | None = None
 
     def example_shapes(self) -> list[Shape]:
-        """All axes but the first."""
+        """Return all axes but the first."""
         return [a.shape[1:] for a in self.arrays]
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """As any data layer; checks the arrays, all at once."""
+        """Set up as any data layer does, and check the arrays, all at once."""
         tops = super().setup(shapes)
         super().check(self.arrays)
         return tops
 
     def check(self, arrays: Sequence[Array]) -> None:
-        """Nothing: the arrays have been checked, and nothing changes them."""
+        """Do nothing: the arrays have been checked, and nothing changes them."""
 
     @functools.cached_property
     def resident(self) -> list[Array]:
@@ -75,7 +75,7 @@ class MemoryData(Data):
         return [self.backend.asarray(a) for a in self.arrays]
 
     def rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """Numbers of the rows that make up this stretch of an epoch."""
+        """Return the numbers of the rows in this stretch of an epoch."""
         if self.order is None or self.order[0] != (self.run.seed, epoch):
             count = self.count // self.repeat
             order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
@@ -83,21 +83,21 @@ class MemoryData(Data):
         return self.order[1][np.arange(start, stop) // self.repeat]
 
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
-        """Rows gathered on the backend."""
+        """Return rows gathered on the backend."""
         index = self.backend.asarray(self.rows(epoch, start, stop))
         return [a[index] for a in self.resident]
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """Rows gathered in the computer's own memory."""
+        """Return rows gathered as NumPy arrays."""
         index = self.rows(epoch, start, stop)
         return [a[index] for a in self.arrays]
 
     def dtypes(self) -> list[np.dtype]:
-        """Those of the arrays."""
+        """Return the dtypes of the arrays."""
         return [a.dtype for a in self.arrays]
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:
-    """A copy, unless the array lies in a file that is mapped for reading only."""
+    """Return a copy, or the array itself if it is a file mapped for reading only."""
     mapped = isinstance(given, np.memmap) and not given.flags.writeable
     return array if mapped and np.may_share_memory(array, given) else np.array(array, order="C")

@@ -12,9 +12,9 @@ from layerkit.settings import Rule, Tops
 
 
 class Neuron(Layer):
-    """y = a(x), element by element, where a'(x) can be told from y alone.
+    """Elementwise activation y = a(x) whose derivative a'(x) can be computed from y alone.
 
-    That lets Dense activate in place and keep only y.  A subclass defines `activate` and
+    So Dense can activate in place and keep only y.  A subclass defines `activate` and
     `differentiate`, and is found by its `neuron_name` if it has one.
     """
 
@@ -22,9 +22,9 @@ class Neuron(Layer):
     registry: ClassVar[dict[str, type[Neuron]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Registers the activation under its name."""
+        """Register the activation under its name."""
         super().__init_subclass__(**kwargs)
-        if "neuron_name" in vars(cls):  # not one inherited, which is its parent's
+        if "neuron_name" in vars(cls):  # not an inherited one, which is its parent's
             cls.registry[cls.neuron_name] = cls
 
     def __init__(self, name: str, bottom: str, *, tops: Tops | None = None):
@@ -32,41 +32,41 @@ class Neuron(Layer):
 
     @classmethod
     def named(cls, name: str) -> Neuron:
-        """The activation of this name with its default settings, for use inside another layer."""
+        """Return the activation of this name, with default settings, for use in another layer."""
         if name not in cls.registry:
             raise NetError(f"unknown neuron {name!r}: choose one of {', '.join(cls.registry)}")
         return cls.registry[name](name, name)
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = a(x); `y` may be `x` itself."""
+        """Compute y = a(x); `y` may be `x` itself."""
         raise NotImplementedError
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy * a'(x), with a'(x) computed from y."""
+        """Compute dx = dy * a'(x), with a'(x) computed from y."""
         raise NotImplementedError
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """The top has the bottom's shape; no parameters."""
+        """Return the bottom's shape for the top; declare no parameters."""
         return shapes
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = a(x)."""
+        """Compute y = a(x)."""
         self.activate(self.xp, bottoms[0].data, tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx = dy * a'(x)."""
+        """Compute dx = dy * a'(x)."""
         if bottoms[0].diff is not None:
             self.differentiate(self.xp, tops[0].data, tops[0].diff, bottoms[0].diff)
 
 
 class NeuronName(Rule):
-    """The name of an activation."""
+    """Rule for the name of an activation."""
 
     kept = False
 
     @property
     def expected(self) -> str:  # type: ignore[override]
-        """All names."""
+        """The names of all activations, in words."""
         return f"one of {', '.join(map(repr, Neuron.registry))}"
 
     def accept(self, value: Any) -> str:

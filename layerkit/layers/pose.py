@@ -1,4 +1,4 @@
-"""Pose: where, how large and which way round an object lies, as four standard normal numbers."""
+"""Pose: orientation, size and position of an object, as four standard normal numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Turns = Annotated[float, Number(above=0, most=1)]
 
 
 class PoseLayer(Layer):
-    """A layer that knows what a pose means: numbers u that are N(0, 1) under the prior.
+    """Base class of layers with a pose: numbers u that are N(0, 1) under the prior.
 
     The pose moves a canonical picture, in which an object lies along the x axis in the middle, to
     where the object is seen.  In pixels from the middle, x to the right and y down,
@@ -30,13 +30,13 @@ class PoseLayer(Layer):
         s = exp(size_spread u1)
         shift = shift_spread (u2, u3)
 
-    with Phi the normal distribution function, so that all angles are equally likely beforehand.  A
-    pose may have only the first of these numbers; the others are then 0.
+    with Phi the normal distribution function, so that all angles are equally likely under the
+    prior.  A pose may have only the first few of these numbers; the others are then 0.
 
     Args:
-        side: pixels of a side of the square pictures.
-        turns: how much of a full turn the angle spans, default 1; 1/2 is for objects whose two ends
-            look the same.
+        side: side of the square pictures, in pixels.
+        turns: fraction of a full turn that the angle spans, default 1; 1/2 is for objects whose
+            two ends look alike.
         size_spread: standard deviation of log size.
         shift_spread: standard deviation of the position along either axis, in pixels.
     """
@@ -50,20 +50,20 @@ class PoseLayer(Layer):
         self.size_spread, self.shift_spread = size_spread, shift_spread
 
     def check_picture(self, shape: Shape) -> None:
-        """Fails unless an example of this shape has as many pixels as a picture."""
+        """Fail unless an example of this shape has as many pixels as a picture."""
         if math.prod(shape) != self.side**2:
             self.fail(f"expected pictures of {self.side} x {self.side} pixels (side), got {shape}")
 
 
 def normal_density(xp: Any, u: Array) -> Array:
-    """The standard normal density."""
+    """Return the standard normal density at u."""
     return xp.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
 
 
 def normal_cdf(xp: Any, u: Array) -> Array:
-    """Phi(u) for float64 u (n,), to rounding: Gauss-Legendre quadrature of the density over 0..u.
+    """Return Phi(u) for float64 u (n,), to rounding, by Gauss-Legendre quadrature over 0..u.
 
-    CuPy's and SciPy's own are in other modules than xp.
+    The functions of CuPy and SciPy are in other modules than xp.
     """
     half = 0.5 * xp.clip(u, -8, 8)
     nodes, weights = xp.asarray(NODES), xp.asarray(WEIGHTS)
@@ -71,9 +71,9 @@ def normal_cdf(xp: Any, u: Array) -> Array:
 
 
 def normal_quantile(xp: Any, p: Array) -> Array:
-    """u with Phi(u) = p for float64 p (n,), cut to -WIDEST..WIDEST.
+    """Return u with Phi(u) = p for float64 p (n,), clipped to -WIDEST..WIDEST.
 
-    Newton's method, from Tukey's lambda distribution, which is close to the normal there.
+    Newton's method starts from Tukey's lambda distribution, which is close to the normal there.
     """
     p = xp.clip(p, 1e-4, 1 - 1e-4)
     u = (p**0.1349 - (1 - p) ** 0.1349) / 0.1975

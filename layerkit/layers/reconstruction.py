@@ -1,4 +1,4 @@
-"""Reconstruction: what the layers that score a picture pixel by pixel have in common."""
+"""Reconstruction: the base class of losses that score a picture pixel by pixel."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ QUANTISATION_VARIANCE = (1 / 255) ** 2 / 12
 
 
 class Reconstruction(Loss):
-    """-log p(x | mean, variance) with variance = exp(log_variance) + floor, summed over pixels.
+    """Loss -log p(x | mean, variance), variance = exp(log_variance) + floor, summed over pixels.
 
     Shapes: bottoms x, mean and log_variance (n, ...), of one shape; top (n,).
 
     Args:
-        floor: variance that is always there.  The default is that of rounding x to 8 bits, for x
-            in 0..1: without it the likelihood of a constant pixel has no bound.
+        floor: variance added to every pixel's.  The default is that of rounding x in 0..1 to 8
+            bits: without it the likelihood of a constant pixel is unbounded.
         weight: see Loss.
 
     Attributes:
-        degrees: of freedom of Student's t; a Gaussian has infinitely many.
+        degrees: degrees of freedom of Student's t; infinity for a Gaussian.
         fold: E|T| of that distribution with mean 0 and variance 1.
-        constant: of the loss, for each pixel.
+        constant: constant term of the loss of each pixel.
     """
 
     degrees = math.inf

@@ -9,14 +9,14 @@ from layerkit.layers.neuron import Neuron
 
 
 class ReLU(Neuron):
-    """y = max(x, 0), with derivative 0 at x = 0 (Nair and Hinton, 2010)."""
+    """Activation y = max(x, 0), with derivative 0 at x = 0 (Nair and Hinton, 2010)."""
 
     neuron_name = "relu"
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = max(x, 0)."""
+        """Compute y = max(x, 0)."""
         xp.maximum(x, 0, out=y)
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy where y > 0."""
+        """Compute dx = dy for y > 0, else 0."""
         xp.multiply(dy, y > 0, out=dx)

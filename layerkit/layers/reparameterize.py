@@ -1,4 +1,4 @@
-"""Reparameterize: samples a Gaussian so that gradients flow through the sample."""
+"""Reparameterize: a sample of a Gaussian that gradients flow through."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from layerkit.settings import Tops
 
 
 class Reparameterize(Layer):
-    """z = mean + sd * noise with noise ~ N(0, I) and sd = exp(log_variance / 2).
+    """Sample z = mean + sd * noise with noise ~ N(0, I) and sd = exp(log_variance / 2).
 
     Shapes: bottoms mean and log_variance (n, ...), of one shape; top z (n, ...).
 
-    The noise depends on the net's seed, the layer's name and the number of the pass only.  Where
-    the net is asked not to sample (`infer(..., sample=False)`), z = mean.
+    The noise depends only on the net's seed, the layer's name and the number of the pass.  If the
+    net is asked not to sample (`infer(..., sample=False)`), z = mean.
 
     Source: Kingma and Welling (2014), section 2.4; the sampling layer of Regier et al. (2015).
     """
@@ -22,14 +22,14 @@ class Reparameterize(Layer):
         super().__init__(name, [mean, log_variance], tops)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that the shapes are equal; no parameters."""
+        """Check that the shapes are equal; declare no parameters."""
         if shapes[0] != shapes[1]:
             self.fail(f"mean and log_variance must have one shape, got {shapes}")
         self.scaled = self.buffer(shapes[0])  # sd * noise
         return shapes[:1]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """z = mean + exp(log_variance / 2) * noise."""
+        """Compute z = mean + exp(log_variance / 2) * noise."""
         mean, log_variance, scaled = bottoms[0].data, bottoms[1].data, self.scaled.data
         if self.run.sample:
             scaled[...] = self.normal(scaled.shape)
@@ -39,7 +39,7 @@ class Reparameterize(Layer):
         self.xp.add(mean, scaled, out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d mean = dz; d log_variance = dz * sd * noise / 2."""
+        """Compute d mean = dz and d log_variance = dz * sd * noise / 2."""
         dz = tops[0].diff
         if bottoms[0].diff is not None:
             bottoms[0].diff[...] = dz

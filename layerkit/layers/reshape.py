@@ -1,4 +1,4 @@
-"""Reshape: the same numbers in another shape."""
+"""Reshape: the bottom's numbers in another shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerkit.settings import Sizes, Tops
 
 
 class Reshape(Layer):
-    """Gives each example another shape with the same number of elements, in row-major order.
+    """Change of each example's shape that keeps its elements, in row-major order.
 
     Args:
         shape: the new shape of one example; one axis may be -1, to be worked out.
@@ -28,7 +28,7 @@ class Reshape(Layer):
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Works out -1 and checks the number of elements; no parameters."""
+        """Work out -1, and check the number of elements; declare no parameters."""
         size, known = math.prod(shapes[0]), math.prod(s for s in self.shape if s != -1)
         unknown = self.shape.count(-1)
         fits = size % known == 0 if unknown else size == known
@@ -37,10 +37,10 @@ class Reshape(Layer):
         return [tuple(size // known if s == -1 else s for s in self.shape)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Copies the data."""
+        """Copy the data."""
         tops[0].data[...] = bottoms[0].data.reshape(tops[0].data.shape)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Copies the diff back."""
+        """Copy the diff back."""
         if bottoms[0].diff is not None:
             bottoms[0].diff[...] = tops[0].diff.reshape(bottoms[0].data.shape)

@@ -1,4 +1,4 @@
-"""Slice: cuts a blob into pieces."""
+"""Slice: a blob cut into pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerkit.settings import Sizes, Tops
 
 
 class Slice(Layer):
-    """Cuts the first axis of each example into as many pieces as there are tops.
+    """Pieces of the bottom along the first axis of an example, one for each top.
 
     Shapes: bottom (n, d, ...); tops (n, sizes[0], ...), (n, sizes[1], ...), ...
 
@@ -31,7 +31,7 @@ class Slice(Layer):
         self.sizes = sizes
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that the sizes add up; no parameters."""
+        """Check that the sizes add up; declare no parameters."""
         if not shapes[0]:
             self.fail("its bottom has one number per example: there is nothing to slice")
         length, pieces = shapes[0][0], len(self.tops)
@@ -43,12 +43,12 @@ class Slice(Layer):
         return [(size, *shapes[0][1:]) for size in sizes]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Each top is its piece."""
+        """Copy each piece of the bottom to its top."""
         for span, top in zip(self.spans, tops, strict=True):
             top.data[...] = bottoms[0].data[:, span]
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The bottom's diff is the tops' diffs side by side."""
+        """Copy each top's diff to its piece of the bottom's."""
         if bottoms[0].diff is not None:
             for span, top in zip(self.spans, tops, strict=True):
                 bottoms[0].diff[:, span] = top.diff

@@ -12,7 +12,7 @@ from layerkit.settings import NotNegative, Tops
 
 
 class SoftmaxLoss(Loss):
-    """loss = -log softmax(logits)[label], in nats.
+    """Cross entropy -log softmax(logits)[label], in nats.
 
     Shapes: bottoms logits (n, classes) and label (n,) or (n, 1), whole numbers from 0 to
     classes - 1; top (n,).  The label has no gradient.
@@ -25,27 +25,27 @@ class SoftmaxLoss(Loss):
         super().__init__(name, [logits, label], weight, tops)
 
     def differentiable(self, bottom: int) -> bool:
-        """Only the logits."""
+        """Return True for the logits, False for the label."""
         return bottom == 0
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks that there is one label per example."""
+        """Check that there is one label per example; declare no parameters."""
         if math.prod(shapes[1]) != 1 or not shapes[0]:
             self.fail(f"expected logits (classes,) and one label per example, got {shapes}")
         self.probability = self.buffer((math.prod(shapes[0]),))
         return [()]
 
     def check_data(self, bottoms: list[Blob]) -> None:
-        """Fail where a label is no class."""
+        """Fail if a label is no class."""
         check_labels(self, bottoms[1], self.probability.shape[0])
 
     def _hot(self, bottoms: list[Blob]) -> Array:
-        """One-hot labels, (n, classes)."""
+        """Return one-hot labels, (n, classes)."""
         label = rows(bottoms[1].data)
         return label == self.xp.arange(self.probability.shape[0], dtype=label.dtype)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The cross entropy of each example; the largest logit is taken out first."""
+        """Compute the cross entropy of each example, of logits less the largest of them."""
         self.check_data(bottoms)
         xp, logits, probability = self.xp, rows(bottoms[0].data), self.probability.data
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -56,7 +56,7 @@ class SoftmaxLoss(Loss):
         xp.subtract(xp.log(total[:, 0]), chosen, out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d logits = (softmax - one-hot label) times the top's diff."""
+        """Compute d logits = (softmax - one-hot label) times the top's diff."""
         if bottoms[0].diff is not None:
             difference = self.probability.data - self._hot(bottoms)
             self.xp.multiply(tops[0].diff[:, None], difference, out=rows(bottoms[0].diff))

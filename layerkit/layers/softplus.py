@@ -9,14 +9,14 @@ from layerkit.layers.neuron import Neuron
 
 
 class Softplus(Neuron):
-    """y = log(1 + exp(x)), in a form that cannot overflow (Dugas et al., 2001)."""
+    """Activation y = log(1 + exp(x)), in a form that cannot overflow (Dugas et al., 2001)."""
 
     neuron_name = "softplus"
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = max(x, 0) + log1p(exp(-|x|))."""
+        """Compute y = max(x, 0) + log1p(exp(-|x|))."""
         xp.add(xp.maximum(x, 0), xp.log1p(xp.exp(-xp.abs(x))), out=y)
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy * sigmoid(x), and sigmoid(x) = 1 - exp(-y)."""
+        """Compute dx = dy * sigmoid(x), with sigmoid(x) = 1 - exp(-y)."""
         xp.multiply(dy, -xp.expm1(-y), out=dx)

@@ -1,4 +1,4 @@
-"""SpatialTransform: turns, scales and shifts a picture, with gradients for picture and pose."""
+"""SpatialTransform: a picture turned, scaled and shifted, with gradients for picture and pose."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from layerkit.settings import Flag, Positive, Tops
 
 
 class SpatialTransform(PoseLayer):
-    """The picture of an object in the given pose, from its canonical picture; or the inverse.
+    """Picture of an object in a given pose, from its canonical picture; or the inverse.
 
     Each pixel takes the value of the bottom picture at the place that the pose maps to it, by
-    bilinear interpolation; outside the picture its border goes on.  Values are kept, so an object
-    that is made larger has more light in all.  The gradient for the pose jumps where places cross
-    the rows and columns of pixels.
+    bilinear interpolation; beyond the picture its border values continue.  Values are kept, so an
+    object that is enlarged has more light in total.  The gradient for the pose jumps where places
+    cross the rows and columns of pixels.
 
-    Shapes: bottoms picture (n, ...) of side * side numbers and pose (n, 1 to 4); top like the
-    picture.
+    Shapes: bottoms picture (n, ...) of side * side numbers and pose (n, 1 to 4); top of the
+    picture's shape.
 
     Args:
-        inverse: whether to make the canonical picture from that of an object in this pose.
+        inverse: True to make the canonical picture from that of an object in this pose, default
+            False.
         side, turns, size_spread, shift_spread: see PoseLayer.
 
     Source: Jaderberg et al. (2015), "Spatial transformer networks", section 3.
@@ -41,7 +42,7 @@ class SpatialTransform(PoseLayer):
         self.inverse = inverse
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Checks the shapes; no parameters."""
+        """Check the shapes; declare buffers, but no parameters."""
         self.check_picture(shapes[0])
         if len(shapes[1]) != 1 or shapes[1][0] > LATENTS:
             self.fail(f"expected a pose (n, 1 to {LATENTS}): angle, size, x, y; got {shapes[1]}")
@@ -50,7 +51,7 @@ class SpatialTransform(PoseLayer):
         return shapes[:1]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """y = sum over the four neighbours of each place of weight * pixel."""
+        """Compute y = sum of weight * pixel over the four neighbours of each place."""
         picture, y = rows(bottoms[0].data), rows(tops[0].data)
         self._make_maps(bottoms[1].data)
         _, _, corners = self._places(len(picture))
@@ -59,7 +60,7 @@ class SpatialTransform(PoseLayer):
             y += weight * self.xp.take_along_axis(picture, place, axis=1)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """d picture: dy scattered by the same weights; d pose: through the slopes at each place."""
+        """Scatter dy by the weights of `forward`, and take it through the slopes to the pose."""
         xp, picture, dy = self.xp, rows(bottoms[0].data), rows(tops[0].diff)
         slope_x, slope_y, corners = self._places(len(picture))
         if bottoms[0].diff is not None:
@@ -80,13 +81,13 @@ class SpatialTransform(PoseLayer):
             self._pose_diff(bottoms[1].data, bottoms[1].diff)
 
     def _grid(self) -> tuple[Array, Array]:
-        """x and y of every pixel, from the middle."""
+        """Return x and y of every pixel, from the middle."""
         line = self.xp.arange(self.side, dtype=self.run.dtype) - (self.side - 1) / 2
         return self.xp.tile(line, self.side), self.xp.repeat(line, self.side)
 
     def _places(self, n: int) -> tuple[list[Array], list[Array], list[tuple[Array, Array]]]:
-        """For the four neighbours of each place: derivatives of their weights by x and by y, and
-        (number of the pixel, weight)."""
+        """Return, for the four neighbours of each place, the derivatives of their weights by x and
+        by y, and (number of the pixel, weight)."""
         xp, last, maps = self.xp, self.side - 1, self.maps.data[:n, :, :, None]
         x, y = self._grid()
         corner, part, inside = [], [], []
@@ -106,8 +107,8 @@ class SpatialTransform(PoseLayer):
         return slope_x, slope_y, list(zip(places, weights, strict=True))
 
     def _similarity(self, u: Array) -> tuple[Array, Array, Array, Array]:
-        """The rotation and scaling [[a, -b], [b, a]] that a pose, or its inverse, is, and the
-        shift in pixels; in float64."""
+        """Return a, b of the rotation and scaling [[a, -b], [b, a]] by a pose or its inverse, and
+        the shift in pixels; in float64."""
         xp = self.xp
         u = xp.concatenate([u, xp.zeros((len(u), LATENTS - u.shape[1]))], axis=1, dtype="float64")
         angle = self.span * (normal_cdf(xp, u[:, 0]) - 0.5)
@@ -118,7 +119,7 @@ class SpatialTransform(PoseLayer):
         return scale * xp.cos(angle), scale * xp.sin(angle), shift[:, 0], shift[:, 1]
 
     def _make_maps(self, u: Array) -> None:
-        """Where to look for the pixels of the top."""
+        """Set the maps from pixels of the top to places in the bottom."""
         a, b, x, y = self._similarity(u)
         maps = self.maps.data
         maps[:, 0, 0], maps[:, 0, 1] = a, -b
@@ -129,7 +130,7 @@ class SpatialTransform(PoseLayer):
             maps[:, 0, 2], maps[:, 1, 2] = b * y - a * x, -b * x - a * y
 
     def _pose_diff(self, u: Array, du: Array) -> None:
-        """From the derivatives by the maps to those by the pose."""
+        """Compute the derivatives by the pose from those by the maps."""
         a, b, x, y = self._similarity(u)
         d: Any = self.map_diffs.data.astype("float64")
         da, db, dx, dy = d[:, 0, 0] + d[:, 1, 1], d[:, 1, 0] - d[:, 0, 1], d[:, 0, 2], d[:, 1, 2]

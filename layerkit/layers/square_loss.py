@@ -8,7 +8,7 @@ from layerkit.settings import NotNegative, Tops
 
 
 class SquareLoss(Loss):
-    """loss = sum of (x - target)^2 / 2 over each example.
+    """Sum of (x - target)^2 / 2 over each example.
 
     Shapes: bottoms x and target (n, ...), of one shape; top (n,).
     """
@@ -20,12 +20,12 @@ class SquareLoss(Loss):
         super().__init__(name, [x, target], weight, tops)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Half the squared distance of each example."""
+        """Compute half the squared distance of each example."""
         difference = rows(bottoms[0].data) - rows(bottoms[1].data)
         tops[0].data[...] = 0.5 * (difference * difference).sum(axis=1)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """dx = x - target; d target = target - x; times the top's diff."""
+        """Compute dx = x - target and d target = target - x, times the top's diff."""
         difference = rows(bottoms[0].data) - rows(bottoms[1].data)
         scale = tops[0].diff[:, None]
         if bottoms[0].diff is not None:

@@ -19,19 +19,19 @@ Degrees = Annotated[
 
 
 class StudentReconstruction(Reconstruction):
-    """-log p(x) of a skewed Student's t of given mean and variance, summed over each example.
+    """Loss -log p(x) of a skewed Student's t of given mean and variance, for each example.
 
-    Its tails are longer than a Gaussian's, so that pixels nothing predicts, such as those of
-    another object, cost little and do not widen the variance of all others; and they may differ, as
-    for sky, which no picture shows darker than black.
+    Its tails are heavier than a Gaussian's, so that pixels nothing predicts, such as those of
+    another object, cost little and do not widen the variance of all others; and the two tails may
+    differ, as for sky, which no picture shows darker than black.
 
-    T, Student's t with n degrees of freedom scaled to variance 1, is made skew by a factor g: its
-    positive side is stretched by g, its negative side shrunk by it.  With c = E|T|, the result has
+    T, Student's t with n degrees of freedom scaled to variance 1, is skewed by a factor g: its
+    positive side is stretched by g, its negative side shrunk by g.  With c = E|T|, the result has
     mean mu = c (g - 1/g) and variance s^2 = (1 - c^2) (g^2 + 1/g^2) + 2 c^2 - 1, so that
 
     x = mean + (y - mu) / s * sqrt(v),   v = exp(log_variance) + floor,   g = exp(skew)
 
-    has the mean and variance that the bottoms say.  With u = y / g where y > 0, else y g,
+    has the mean and variance that the bottoms give.  With u = y / g where y > 0, else y g,
 
     loss = sum over pixels of [log(v / s^2) + (n + 1) log(1 + u^2 / (n - 2))] / 2
            + log((g + 1/g) / 2) + constant, in nats.
@@ -39,9 +39,9 @@ class StudentReconstruction(Reconstruction):
     Shapes: bottoms x, mean, log_variance and skew (n, ...), of one shape; top (n,).
 
     Args:
-        skew: the bottom with the log of g; without one the distribution is symmetric.
-        degrees: n, of freedom; more than 2, without which there is no variance, and at most 1000,
-            beyond which it is a Gaussian but for rounding: take GaussianReconstruction.
+        skew: the bottom that holds log g; without it the distribution is symmetric.
+        degrees: n, the degrees of freedom, default 6; above 2, else there is no variance, and
+            at most 1000: beyond, it is a Gaussian up to rounding; take GaussianReconstruction.
         floor, weight: see Reconstruction.
 
     Source: Fernandez and Steel, "On Bayesian modeling of fat tails and skewness" (1998).
@@ -64,7 +64,7 @@ class StudentReconstruction(Reconstruction):
         )
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """The negative log likelihood of each example."""
+        """Compute the negative log likelihood of each example."""
         xp, n = self.xp, self.degrees
         v, _, g, _, variance, _, u = self._standardised(bottoms)
         terms = xp.log(v * (0.5 * (g + 1 / g)) ** 2 / variance)
@@ -73,13 +73,14 @@ class StudentReconstruction(Reconstruction):
         tops[0].data[...] = 0.5 * tops[0].data + v.shape[1] * self.constant
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """With d = x - mean, p = (n + 1) u / (n - 2 + u^2) = d loss / d u and q = p du/dy:
+        """Compute, each times the top's diff:
 
-        r = q s / sqrt(v), dx = r, d mean = -r, d log_variance = (1 - d r) e / 2v, and
+        dx = r, d mean = -r, d log_variance = (1 - d r) e / 2v, and
         d skew = (g - 1/g) / (g + 1/g) - s'/s + q (mu' + s' d / sqrt(v)) - p u sign(y).
 
-        Here e = exp(log_variance) is the derivative of v, and mu' and s' are those by the skew;
-        each is times the top's diff.
+        Here d = x - mean, p = (n + 1) u / (n - 2 + u^2) = d loss / d u, q = p du/dy and
+        r = q s / sqrt(v); e = exp(log_variance) is the derivative of v, and mu' and s' are those
+        of mu and s by the skew.
         """
         xp, n, c = self.xp, self.degrees, self.fold
         v, standard, g, stretch, variance, y, u = self._standardised(bottoms)
@@ -101,7 +102,7 @@ class StudentReconstruction(Reconstruction):
                 xp.multiply(scale, value, out=rows(bottom.diff))
 
     def _standardised(self, bottoms: list[Blob]) -> tuple[Array, ...]:
-        """v, (x - mean) / sqrt(v), g, by what y is stretched to be u times that, s^2, y, u."""
+        """Return v, (x - mean) / sqrt(v), g, the factor y / u, s^2, y and u."""
         xp, c = self.xp, self.fold
         x, mean, log_variance = (rows(b.data) for b in bottoms[:3])
         g = xp.exp(rows(bottoms[3].data)) if len(bottoms) == 4 else xp.ones_like(x)

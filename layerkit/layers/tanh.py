@@ -9,14 +9,14 @@ from layerkit.layers.neuron import Neuron
 
 
 class Tanh(Neuron):
-    """y = tanh(x)."""
+    """Activation y = tanh(x)."""
 
     neuron_name = "tanh"
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
-        """y = tanh(x)."""
+        """Compute y = tanh(x)."""
         xp.tanh(x, out=y)
 
     def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy * (1 - y^2)."""
+        """Compute dx = dy * (1 - y^2)."""
         xp.multiply(dy, 1 - y * y, out=dx)

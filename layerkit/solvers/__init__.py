@@ -1,4 +1,4 @@
-"""Solvers: how parameters follow their gradients."""
+"""Solvers: rules that update parameters by their gradients."""
 
 from layerkit.solvers import rates
 from layerkit.solvers.adam import Adam

@@ -26,7 +26,7 @@ class Adam(Solver):
     Moments below the smallest normal number become zero; see `flush_denormals`.
 
     Args:
-        rate: default 1e-3.
+        rate: learning rate, default 1e-3.
         beta1, beta2: decay of the two moments, in [0, 1), default 0.9 and 0.999.
         epsilon: above 0, default 1e-8.
     """
@@ -42,7 +42,7 @@ class Adam(Solver):
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 
     def check(self) -> None:
-        """Fail unless epsilon keeps 0 / 0 away: where a weight has no gradient both moments are 0.
+        """Fail unless epsilon prevents 0 / 0: a weight without gradient has moments of 0.
 
         Raises:
             NetError: the net's dtype rounds epsilon to 0.
@@ -59,7 +59,7 @@ class Adam(Solver):
         return math.sqrt(super().largest_gradient())
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
-        """One step of Adam; the bias corrections are folded into the rate and the root."""
+        """Make one step of Adam, with the bias corrections folded into the rate and the root."""
         m, v = history["m"], history["v"]
         m *= self.beta1
         m += (1 - self.beta1) * g
@@ -76,7 +76,7 @@ class Adam(Solver):
     # With kernels.
 
     def constants(self, rate: float) -> tuple[float, ...]:
-        """What does not depend on the element."""
+        """Return the numbers of the step that do not depend on the element."""
         return (
             self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
             rate / (1 - self.beta1**self.iteration),

@@ -11,10 +11,10 @@ from layerkit.settings import Count, NotNegative, Rule, Whole, checks, real
 
 
 class RatePolicy(Protocol):
-    """Anything that turns an iteration into a learning rate."""
+    """A callable that turns an iteration into a learning rate."""
 
     def __call__(self, iteration: int) -> float:
-        """The rate at this iteration."""
+        """Return the rate at this iteration."""
 
 
 class RateOrPolicy(Rule):
@@ -39,60 +39,60 @@ Iterations = Annotated[int, Whole(least=0)]
 @checks
 @dataclass(frozen=True)
 class Fixed:
-    """Always `rate`."""
+    """Constant `rate`."""
 
     rate: NotNegative
 
     def __call__(self, iteration: int) -> float:
-        """`rate`."""
+        """Return `rate`."""
         return self.rate
 
 
 @checks
 @dataclass(frozen=True)
 class Step:
-    """`rate`, times `gamma` after every `every` iterations."""
+    """Step decay: `rate`, multiplied by `gamma` every `every` iterations."""
 
     rate: NotNegative
     gamma: NotNegative
     every: Count
 
     def __call__(self, iteration: int) -> float:
-        """rate * gamma^floor(iteration / every)."""
+        """Return rate * gamma^floor(iteration / every)."""
         return self.rate * self.gamma ** (iteration // self.every)
 
 
 @checks
 @dataclass(frozen=True)
 class Exponential:
-    """`rate`, times `gamma` after each iteration."""
+    """Exponential decay: `rate`, multiplied by `gamma` after each iteration."""
 
     rate: NotNegative
     gamma: NotNegative
 
     def __call__(self, iteration: int) -> float:
-        """rate * gamma^iteration."""
+        """Return rate * gamma^iteration."""
         return self.rate * self.gamma**iteration
 
 
 @checks
 @dataclass(frozen=True)
 class Inverse:
-    """Falls as a power of the iteration, Caffe's "inv"."""
+    """Decay by a power of the iteration, Caffe's "inv"."""
 
     rate: NotNegative
     gamma: NotNegative
     power: NotNegative
 
     def __call__(self, iteration: int) -> float:
-        """rate * (1 + gamma * iteration)^-power."""
+        """Return rate * (1 + gamma * iteration)^-power."""
         return self.rate * (1 + self.gamma * iteration) ** -self.power
 
 
 @checks
 @dataclass(frozen=True)
 class Cosine:
-    """From `rate` to `final` along half a cosine in `iterations`, then `final`.
+    """Cosine decay from `rate` to `final` in `iterations`, then `final`.
 
     Source: Loshchilov and Hutter (2017), without restarts.
     """
@@ -102,7 +102,7 @@ class Cosine:
     final: NotNegative = 0.0
 
     def __call__(self, iteration: int) -> float:
-        """final + (rate - final) * (1 + cos(pi * iteration / iterations)) / 2."""
+        """Return final + (rate - final) * (1 + cos(pi * iteration / iterations)) / 2."""
         done = min(iteration / max(self.iterations, 1), 1.0)
         return self.final + (self.rate - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -110,13 +110,13 @@ class Cosine:
 @checks
 @dataclass(frozen=True)
 class WarmUp:
-    """Rises in a straight line to another policy over `iterations`, then is that policy."""
+    """Linear warm-up to another policy over `iterations`, then that policy."""
 
     policy: Annotated[RatePolicy, RateOrPolicy()]
     iterations: Iterations
 
     def __call__(self, iteration: int) -> float:
-        """policy(iteration) * min(1, (iteration + 1) / iterations)."""
+        """Return policy(iteration) * min(1, (iteration + 1) / iterations)."""
         return self.policy(iteration) * min(1.0, (iteration + 1) / max(self.iterations, 1))
 
 
@@ -126,7 +126,7 @@ def at(policy: RatePolicy, iteration: int, largest: float) -> float:
     Args:
         policy: a rate policy.
         iteration: counted from 0.
-        largest: number that the parameters can hold.
+        largest: the largest number that the parameters can hold.
 
     Raises:
         NetError: the rate is no finite number of at least 0 and at most `largest`.

@@ -12,12 +12,12 @@ from layerkit.solvers.solver import Solver, flush_denormals
 
 
 class SGD(Solver):
-    """v = momentum * v + g; w = w - rate * v.
+    """Gradient descent with momentum: v = momentum * v + g; w = w - rate * v.
 
     Velocities below the smallest normal number become zero; see `flush_denormals`.
 
     Args:
-        momentum: in [0, 1), default 0.9.
+        momentum: decay of the velocity v, in [0, 1), default 0.9.
     """
 
     histories = ("velocity",)
@@ -31,7 +31,7 @@ class SGD(Solver):
         self.momentum = momentum
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
-        """One step down the velocity."""
+        """Make one step along the velocity."""
         velocity = history["velocity"]
         velocity *= self.momentum
         velocity += g
@@ -41,20 +41,20 @@ class SGD(Solver):
     # With kernels.
 
     def constants(self, rate: float) -> tuple[float, ...]:
-        """Momentum, and what the gradient and the velocity are multiplied by in the step."""
+        """Return the momentum, and the factors of the gradient and the velocity in the step."""
         return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, 0.0
 
 
 class Nesterov(SGD):
-    """v = momentum * v + g; w = w - rate * (g + momentum * v): Nesterov's accelerated gradient.
+    """Nesterov's accelerated gradient: v = momentum * v + g; w = w - rate * (g + momentum * v).
 
-    In the form of Sutskever et al. (2013) that needs the gradient only where the parameters are.
+    This is the form of Sutskever et al. (2013), which needs the gradient only at the parameters.
     """
 
     formula = "momentum"
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
-        """One step down the gradient and the velocity to come."""
+        """Make one step along the gradient and the velocity to come."""
         velocity = history["velocity"]
         velocity *= self.momentum
         velocity += g
@@ -64,5 +64,5 @@ class Nesterov(SGD):
     # With kernels.
 
     def constants(self, rate: float) -> tuple[float, ...]:
-        """The gradient has a part in the step."""
+        """Return the momentum, and the factors of the gradient and the velocity in the step."""
         return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Solver: one training step, and what all solvers have in common."""
+"""Solver: one training step, and the base class of solvers."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from layerkit.uninterrupted import Uninterrupted
 
 
 def smallest_normal(dtype: np.dtype) -> float:
-    """The smallest positive number of a dtype that keeps its full precision."""
+    """Return the smallest positive number of a dtype that has its full precision."""
     return 2.0**-126 if dtype == np.float32 else 2.0**-1022
 
 
 def flush_denormals(xp: Any, array: Array) -> None:
-    """Sets what is below the smallest normal number to zero, in place.
+    """Set numbers below the smallest normal one to zero, in place.
 
-    The history of a weight without a gradient decays for ever.  It would soon be made of denormal
-    numbers, each of which costs many processors a hundred cycles.
+    The history of a weight without a gradient decays for ever.  It would soon be denormal, and
+    each denormal number costs many processors a hundred cycles.
     """
     array *= xp.abs(array) >= smallest_normal(array.dtype)
 
 
 class Solver(Checked):
-    """Minimises a net's objective; a subclass defines `update`.
+    """Base class of solvers, which minimise a net's objective; a subclass defines `update`.
 
     Args:
         net: the net to train; it needs at least one loss layer.
         rate: learning rate, a number or a policy from layerkit.rates.
-        clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger one is scaled
-            down to it (a GPU scales it while it is used, and leaves the diffs as they were).  None,
+        clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger gradient is
+            scaled down to it (on a GPU as it is used, which leaves the diffs as they were).  None,
             the default, does not clip.
 
     Attributes:
-        iteration: how many steps have been made.
+        iteration: number of steps made.
         history: name -> flat array beside the net's arena, such as Adam's moments.
-        fuse: whether `step` lets layers with many parameters change these without filling their
-            diffs, which is faster and leaves the diffs as they were.  True by default; without
-            effect where the gradient is clipped, a parameter regularised or frozen, on a GPU, and
+        fuse: True, the default, lets `step` have layers with many parameters update them without
+            filling their diffs, which is faster and leaves the diffs as they were.  It has no
+            effect if the gradient is clipped, a parameter is regularised or frozen, on a GPU, or
             without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
-        spans: which stretches of the arena `update` changes, as `plan` found them last.
-        record: whether a GPU replays a recorded step, which is faster; True by default, without
-            effect where a layer cannot be recorded (see Layer).
+        spans: the spans of the arena that `update` changes, as `plan` last found them.
+        record: True, the default, lets a GPU replay a recorded step, which is faster; it has no
+            effect if a layer cannot be recorded (see Layer).
     """
 
     histories: ClassVar[tuple[str, ...]] = ()
@@ -109,7 +109,7 @@ class Solver(Checked):
         self._planned: Any = None
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
-        """Two histories of each parameter, and of the whole arena."""
+        """Return two histories of each parameter, and two of the whole arena."""
         arrays = [self.history[name] for name in self.histories]
         pair = [arrays[0], arrays[-1]]
         of_each = {
@@ -120,7 +120,7 @@ class Solver(Checked):
 
     @property
     def lock(self) -> Any:
-        """The net's: one thread at a time runs a step, all of it."""
+        """The lock of the net, so that one thread at a time runs a whole step."""
         return self.net.lock
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -132,7 +132,7 @@ class Solver(Checked):
     @serialised
     @QUIET
     def step(self, /, **inputs: Any) -> float:
-        """Forward, backward, update; returns the objective before the update.
+        """Run forward, backward and update; return the objective before the update.
 
         Args:
             inputs: one array for each Input layer of the net; see Net.forward.
@@ -142,9 +142,9 @@ class Solver(Checked):
                 for this solver; neither a parameter nor a history has changed.
             NetError: a rate policy gave something that is no rate; nothing has changed.
 
-        Where anything else goes wrong the step counts as not made: iteration, pass and position in
-        the data are those of before, so that the same step can be tried again.  Ctrl-C interrupts
-        before parameters change or when all have.
+        If anything else goes wrong the step counts as not made: iteration, pass and position in the
+        data are as before, so that the step can be tried again.  Ctrl-C interrupts before any
+        parameter changes or after all have.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
@@ -179,10 +179,10 @@ class Solver(Checked):
         return at(self.rate, self.iteration, float(np.finfo(self.net.dtype).max))
 
     def check(self) -> None:
-        """Fail where settings do not go with the net; before each step, as they may change."""
+        """Fail if settings do not suit the net; called before each step, as they may change."""
 
     def largest_gradient(self) -> float:
-        """Return the largest derivative by a weight that an update can take: here any number."""
+        """Return the largest derivative by a weight that an update can take; here any number."""
         return float(np.finfo(self.net.dtype).max)
 
     def _follow(self, plan: Plan, rate: float, loss: float) -> None:
@@ -192,7 +192,7 @@ class Solver(Checked):
         updates, spans, planned = plan.updates, self.spans, self._update is not None
         bounds, sizes = np.split(self._look(plan), [len(updates)])
         if not (bounds <= limit).all():
-            for layer, _, bottoms, tops, *_ in updates:  # they do not say: look at each number
+            for layer, _, bottoms, tops, *_ in updates:  # bounds do not tell: look at each
                 net.runners[layer.name].backward(bottoms, tops)
             updates, spans, planned = [], net.arena.trainable_spans(), False
             sizes = np.array([net.engine.magnitude(net.arena.diff[span]) for span in spans])
@@ -201,7 +201,7 @@ class Solver(Checked):
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
-        net.passed = False  # what the forward pass has left is of the parameters before the update
+        net.passed = False  # blobs still belong to the parameters before the update
         if self.clip is not None:
             self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
 
@@ -217,11 +217,11 @@ class Solver(Checked):
             calls(call_layer)
 
     def _look(self, plan: Plan) -> np.ndarray:
-        """Bound what layers will update by, and measure the diffs that the solver follows itself.
+        """Bound the diffs that layers update by, and measure those that the solver itself applies.
 
         Returns:
-            Magnitudes that no derivative exceeds, one for each layer of `plan.updates` and for each
-            span of the rest.
+            Magnitudes that no derivative exceeds, one for each layer of `plan.updates` and one for
+            each span of the rest.
         """
         net, found = self.net, self._found
 
@@ -238,12 +238,12 @@ class Solver(Checked):
 
     @serialised
     def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
-        """Makes `count` steps; returns the objective before each, float64 of shape (count,).
+        """Make `count` steps; return the objective before each, float64 of shape (count,).
 
-        On a GPU this is the fast way to train, as nothing is waited for between the steps.
+        On a GPU this is the fast way to train, as it does not wait between the steps.
 
         Args:
-            inputs: as for `step`, the same for all steps.
+            inputs: as for `step`; every step gets these arrays.
 
         Raises:
             NotFiniteError: as `step`; the steps before the one that failed have been made.
@@ -262,10 +262,10 @@ class Solver(Checked):
         return results[:, 0]
 
     def not_finite(self, loss: float) -> str:
-        """Return a message on what is wrong, where the last pass gave this loss.
+        """Return a message that says what is wrong, if the last pass gave this loss.
 
         Raises:
-            DataError: a layer can say what is wrong with its data.
+            DataError: a layer finds what is wrong with its data.
         """
         if not math.isfinite(loss):
             self.net.check_data()
@@ -300,7 +300,7 @@ class Solver(Checked):
         )
 
     def plan(self) -> Plan:
-        """What `step` calls, decided anew whenever a setting on which that depends changes."""
+        """Return the calls that `step` makes, planned anew if a setting they depend on changes."""
         net = self.net
         update = self._update if self.fuse and self.clip is None else None
         settings = (
@@ -315,9 +315,9 @@ class Solver(Checked):
 
     @serialised
     def profile(self, /, iterations: int = 50, **inputs: Any) -> Profile:
-        """Measures where the time of a step goes, by training for 2 * iterations + 3 steps.
+        """Measure where the time of a step goes, by training for 2 * iterations + 3 steps.
 
-        Parameters, histories and all that decides the next step are then put back as they were.
+        Parameters, histories and everything else that decides the next step are then restored.
 
         Args:
             iterations: steps to take the median of.
@@ -341,7 +341,7 @@ class Solver(Checked):
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
         if self._update is None:
-            update: Any = self.update  # which may be a user's own
+            update: Any = self.update  # perhaps a user's own
             if update(w, g, rate, **{k: a[span] for k, a in self.history.items()}) is not None:
                 raise NetError(
                     f"{type(self).__name__}.update returned something, but must change the "
@@ -363,7 +363,7 @@ class Solver(Checked):
                 diff *= self.clip / norm
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
-        """Changes the parameters `w` given their gradient `g`; all arrays are flat.
+        """Change the parameters `w` given their gradient `g`; all arrays are flat.
 
         `self.iteration` counts this step, from 1.
         """
@@ -380,10 +380,10 @@ class Solver(Checked):
             f"{len(trained)} parameters)"
         )
 
-    # By kernels.
+    # With kernels.
 
-    formula: ClassVar[str | None] = None  # in engines/formulas/updates.h, of what `update` does
+    formula: ClassVar[str | None] = None  # name in engines/formulas/updates.h of what `update` does
 
     def constants(self, rate: float) -> tuple[float, ...]:
-        """The eight numbers that the formula of step `self.iteration` takes."""
+        """Return the eight numbers that the formula takes in step `self.iteration`."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """The compiled engine for CPUs: which runner belongs to which layer.
 
 The C++ sources in this folder are built into the extension module `_cpu` when layerkit is
-installed.  Where that failed, for want of a compiler, nets run on array code.
+installed.  If that failed, for want of a compiler, nets run on array code.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Training steps that a GPU makes by itself, replaying one recorded step.
 
 Reading the next minibatch, noise, forward, backward, clipping, update and the means of the losses
-are one CUDA graph.  What changes from step to step is in the GPU's memory: the number of the pass
-and the position in the data on the clock, which a kernel of each step advances; the solver's
+are one CUDA graph.  All that changes from step to step is in the GPU's memory: the number of the
+pass and the position in the data on the clock, which a kernel of each step advances; the solver's
 constants in a table with a row for each of the next steps, filled by the code that the CPU uses;
-losses in another such table, read when all steps are made.  Where a loss or a gradient is not
-finite the clock is halted, and kernels that change parameters leave them as they are, in all steps
+losses in another such table, read when all steps are made.  If a loss or a gradient is not finite
+the clock is halted, and kernels that change parameters leave them as they are, in all steps
 that follow.
 """
 

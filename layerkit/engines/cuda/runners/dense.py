@@ -58,7 +58,7 @@ class Dense(Activated):
         ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
         units, count = self.layer.units, len(x)
         if self.few:
-            # Where there are many inputs, more blocks and more threads share them.
+            # If there are many inputs, more blocks and more threads share them.
             width = 4 if self.inputs > NEAR else 32
             self.launch(
                 "dense", "few_forward", -(-units // width) * len(layers), count, self.inputs, units,

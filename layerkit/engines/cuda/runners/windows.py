@@ -13,7 +13,7 @@ SLICES = 32  # of a batch, of which the gradients of biases are added up apart
 
 
 class Windowed(Activated):
-    """What Convolution and Deconvolution have in common: windows, and gradients of biases."""
+    """Base class of Convolution and Deconvolution: windows, and gradients of biases."""
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
