@@ -277,7 +277,8 @@ class Driver:
     def info(stream, status, number, graph, *more):
         from cuda_host.device import state
 
-        (capturing,) = [s for s in state.capturing() if s.ptr == stream.value]
+        capturing = state.created[stream.value]
+        assert capturing.capture is not None
         status._obj.value, number._obj.value, graph._obj.value = 1, 1, capturing.ptr
         assert all(place.value is None for place in more)
         return 0
@@ -286,9 +287,8 @@ class Driver:
     def nodes(graph, places, count):
         from cuda_host.device import state
 
-        (capturing,) = [s for s in state.capturing() if s.ptr == graph.value]
         assert places.value is None
-        count._obj.value = len(capturing.capture.work)
+        count._obj.value = len(state.created[graph.value].capture)
         return 0
 
 
@@ -307,7 +307,7 @@ def test_nodes_are_counted_while_a_step_is_recorded(smoke, name, monkeypatch):
     replay()
     assert [graph.nodes for graph in graphs] == [7]
     np.testing.assert_array_equal(net.backend.to_host(x), 1)
-    assert int(smoke.nodes(smoke.Nets(), smoke.PAPER, 2)) > 10
+    assert 5 < int(smoke.nodes(smoke.Nets(), smoke.PAPER, 2)) <= 15
 
 
 @pytest.mark.parametrize(("driver", "why"), [

@@ -75,6 +75,10 @@ def make():
     vars(runtime).update(
         CUDARuntimeError=device.CUDARuntimeError, getDeviceCount=lambda: 1, getDevice=lambda: 0,
         deviceSynchronize=lambda: Device().synchronize(), runtimeGetVersion=lambda: 12040,
+        driverGetVersion=lambda: 12040, getDeviceProperties=lambda number: {
+            "name": b"CUDA on the host", "major": 8, "minor": 0, "multiProcessorCount": 4,
+            "totalGlobalMem": device.TOTAL,
+        },
         memGetInfo=lambda: (
             device.TOTAL - sum(m.size for m in list(state.memory.values())), device.TOTAL
         ),
