@@ -5,7 +5,9 @@ from __future__ import annotations
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from layerkit.arrays import narrowed
 from layerkit.errors import NetError, brief
+from layerkit.layer import Layer
 from layerkit.names import Named, quoted
 
 if TYPE_CHECKING:
@@ -53,15 +55,35 @@ def settings_of(net: Net) -> dict[str, Any]:
 
 
 def copy_values(source: Net, target: Net) -> None:
-    """Copy parameters, weights of losses and the state, but for the seed, from net to net."""
+    """Copy parameters, settings of layers and the state, but for the seed, from net to net.
+
+    Raises:
+        NetError: a parameter that the target's dtype cannot hold.
+    """
     for name, p in source.params.items():
         if name in target.params:
-            target.params[name].data[...] = target.backend.asarray(source.backend.to_host(p.data))
-            target.params[name].trainable = p.trainable
-    for name, layer in source.layers.items():
-        if layer.is_loss:
-            target.layers[name].weight = layer.weight
+            own, values = target.params[name], source.backend.to_host(p.data)
+            values = narrowed(values, target.dtype, f"parameter {name!r}")
+            own.data[...] = target.backend.asarray(values)
+            own.trainable, own.l1, own.l2 = p.trainable, p.l1, p.l2
+    for layer in source.descriptions:
+        copy_settings(layer, source.layers[layer.name], target.layers[layer.name])
     target.set_state({**source.state(), "seed": target.run.seed})
+
+
+def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
+    """Give a layer the settings that another has been given since its description was written.
+
+    A net's phase decides some settings of data layers, which are left alone.
+    """
+    for name, before in vars(described).items():
+        now = vars(source).get(name, before)
+        if isinstance(before, Layer) and isinstance(now, Layer):  # such as an activation
+            copy_settings(before, now, vars(target)[name])
+        elif name in target.fixed or name.startswith("_") or described.is_source:
+            continue
+        elif isinstance(now, bool | int | float | str) and now != before:
+            setattr(target, name, now)
 
 
 def evaluate(net: Net) -> dict[str, float]:

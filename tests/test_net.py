@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -1291,3 +1292,76 @@ def test_parameters_that_would_be_drawn_equal_are_refused():
     lk.Net(layers(weight=0.5))  # nothing is drawn
     net = lk.Net([L.Input("x", shape=(3,)), *(L.ReLU(n, "x") for n in ALIKE)])
     net.forward(x=np.ones((2, 3)))
+
+
+def test_a_rebuilt_net_has_the_settings_that_its_layers_were_given(rng):
+    layers = [
+        L.Input("x", shape=(6,)), L.Dense("h", "x", units=5, neuron="leaky_relu"),
+        L.ELU("e", "h"), L.Dense("m", "e", units=6), L.Dense("v", "e", units=6),
+        L.Dropout("d", "e", ratio=0.9), L.Dense("s", "d", units=6),
+        L.StudentReconstruction("loss", "x", "m", "v", "s"),
+    ]
+    net = lk.Net(layers, 4, dtype="float64")
+    net.layers["h"].neuron.slope = 0.3
+    net.layers["e"].alpha, net.layers["d"].ratio = 2.5, 0.0
+    net.layers["loss"].degrees, net.layers["loss"].floor = 3.5, 0.7
+    net.layers["loss"].weight = 0.4
+    net.params["m/weight"].l2 = 0.6
+    net.params["h/bias"].trainable = False
+    again, x = net.rebuild(), rng.standard_normal((4, 6))
+    assert again.forward(x=x) == net.forward(x=x)
+    assert not again.params["h/bias"].trainable
+
+
+def test_a_weight_that_float32_cannot_hold_is_not_rebuilt():
+    net = lk.Net([L.Input("x", shape=(1,)), L.Dense("y", "x", units=1)], 1, dtype="float64")
+    net.params["y/weight"].data[...] = 1e39
+    with pytest.raises(lk.errors.NetError, match="parameter 'y/weight'"):
+        net.rebuild(dtype="float32")
+    net.params["y/weight"].data[...] = 1e-50
+    with np.errstate(all="raise"):
+        assert net.rebuild(dtype="float32").params["y/weight"].data[0, 0] == 0
+
+
+DECIDED = [
+    (L.MemoryData("x", data=np.zeros((3, 2))), "repeat", 2),
+    (L.MemoryData("x", data=np.zeros((3, 2))), "arrays", (np.ones((3, 2)),)),
+    (L.MemoryData("x", data=np.zeros((3, 2))), "count", 2),
+    (L.ImagePose("y", "x", side=3, size=1.0), "side", 4),
+    (L.ImagePose("y", "x", side=3, size=1.0), "latents", 2),
+    (L.SpatialTransform("y", "x", "p", side=3), "side", 4),
+    (L.Accuracy("y", "x", "p"), "top", 2),
+]
+
+
+@pytest.mark.parametrize(("layer", "name", "value"), DECIDED, ids=lambda v: str(v)[:30])
+def test_settings_that_only_the_making_of_a_net_looks_at(layer, name, value):
+    inputs = [L.Input("x", shape=(9,)), L.Input("p", shape=() if name == "top" else (4,))]
+    net = lk.Net([layer, *(i for i in inputs if i.name in layer.bottoms)], 2)
+    with pytest.raises(lk.errors.LayerkitError, match=name):
+        setattr(net.layers[layer.name], name, value)
+
+
+def test_images_that_are_not_square_cannot_be_turned_later_either():
+    net = lk.Net([L.MemoryData("x", data=np.zeros((3, 2, 4)))], 2)
+    net.layers["x"].augment = "dihedral"
+    with pytest.raises(lk.errors.NetError, match="square images"):
+        net.forward()
+    net = lk.Net([L.MemoryData("x", data=np.arange(12.0).reshape(3, 2, 2), shuffle=False)], 3)
+    net.layers["x"].augment = "dihedral"
+    net.forward()
+    assert sorted(net.blobs["x"].data[1].ravel()) == [4, 5, 6, 7]
+
+
+def test_the_likelihood_follows_its_degrees_of_freedom(rng):
+    net = lk.Net(
+        [*(L.Input(n, shape=(3,)) for n in "xmv"),
+         L.StudentReconstruction("loss", "x", "m", "v", degrees=6.0, floor=0.0)], 2,
+        dtype="float64",
+    )
+    x, m, v = rng.standard_normal((3, 2, 3))
+    for degrees in (6.0, 3.0, 50.0):
+        net.layers["loss"].degrees = degrees
+        scale = np.sqrt(np.exp(v) * (degrees - 2) / degrees)
+        expected = -stats.t.logpdf(x, degrees, m, scale).sum(axis=1).mean()
+        assert net.forward(x=x, m=m, v=v) == pytest.approx(expected, rel=1e-9)

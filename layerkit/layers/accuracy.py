@@ -24,6 +24,7 @@ class Accuracy(Layer):
     """
 
     is_metric = True
+    decided = (*Layer.decided, "top")
 
     def __init__(
         self, name: str, logits: str, label: str, *, top: Count = 1,

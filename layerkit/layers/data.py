@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -45,6 +46,7 @@ class Data(Layer):
     """
 
     is_source = True
+    decided = (*Layer.decided, "shapes", "own_shapes", "count", "repeat")
     repeat = 1
     position: Annotated[int, Whole(0, 2**62)]
 
@@ -97,9 +99,7 @@ class Data(Layer):
         if len(own) != len(self.tops):
             self.fail(f"has {len(own)} arrays for {len(self.tops)} tops {self.tops}; name them all")
         if self.augment:
-            if len(own[0]) < 2 or own[0][-1] != own[0][-2]:
-                self.fail(f"augment='dihedral' needs square images, got examples {own[0]}")
-            self.table = self.backend.asarray(dihedral_table(own[0][-1]))
+            self.table  # noqa: B018  # fails where there can be none
         for top, wanted, has in zip(self.tops, self.shapes or own, own, strict=True):
             if not keeps_axes(has, wanted):
                 order = math.prod(wanted) == math.prod(has)
@@ -108,6 +108,14 @@ class Data(Layer):
                     + ("; the axes are in another order: transpose them" if order else "")
                 )
         return self.shapes or own
+
+    @functools.cached_property
+    def table(self) -> Array:
+        """The pixels of the eight symmetries of the first array's images, on the backend."""
+        shape = self.own_shapes[0]
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            self.fail(f"augment='dihedral' needs square images, got examples {shape}")
+        return self.backend.asarray(dihedral_table(shape[-1]))
 
     def check(self, arrays: Sequence[Array]) -> None:
         """Refuse numbers too large for the net's floats, and unscaled integers they cannot hold."""

@@ -44,6 +44,8 @@ class HDF5Data(Data):
             can hold, or lies in other files.
     """
 
+    decided = (*Data.decided, "path", "datasets", "block", "mixed")
+
     def __init__(
         self, name: str, *, path: Annotated[str | os.PathLike[str], FilePath()],
         datasets: Annotated[str | list[str] | tuple[str, ...], Names()] = "images",

@@ -44,6 +44,8 @@ class ImagePose(PoseLayer):
     Source: Bernstein and Jarvis (2002), section 3, for windows that adapt (theirs are elliptical).
     """
 
+    decided = (*PoseLayer.decided, "latents")
+
     def __init__(
         self, name: str, image: str, *, side: Side, size: Positive,
         latents: Annotated[int, Whole(1, LATENTS)] = LATENTS, threshold: NotNegative = 3.0,

@@ -36,6 +36,7 @@ class MemoryData(Data):
         count: number of rows in an epoch, repeated ones included.
     """
 
+    decided = (*Data.decided, "arrays")
     shared = ("arrays",)  # nothing changes them
 
     def __init__(

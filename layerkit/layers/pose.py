@@ -41,6 +41,8 @@ class PoseLayer(Layer):
         shift_spread: standard deviation of the position along either axis, in pixels.
     """
 
+    decided = (*Layer.decided, "side")
+
     def __init__(
         self, name: str, bottoms: list[str], side: Side, turns: Turns, size_spread: Positive,
         shift_spread: Positive, tops: Tops | None,

@@ -55,13 +55,19 @@ class StudentReconstruction(Reconstruction):
     ):
         bottoms = [x, mean, log_variance, *([] if skew is None else [skew])]
         super().__init__(name, bottoms, floor, weight, tops)
-        n = self.degrees = degrees
-        self.constant = (
-            math.lgamma(n / 2) - math.lgamma((n + 1) / 2) + 0.5 * math.log(math.pi * (n - 2))
-        )
-        self.fold = (  # c = E|T|
-            math.sqrt((n - 2) / math.pi) * math.exp(math.lgamma((n - 1) / 2) - math.lgamma(n / 2))
-        )
+        self.degrees = degrees
+
+    @property
+    def constant(self) -> float:  # type: ignore[override]
+        """The constant of the loss, for each pixel."""
+        n = self.degrees
+        return math.lgamma(n / 2) - math.lgamma((n + 1) / 2) + 0.5 * math.log(math.pi * (n - 2))
+
+    @property
+    def fold(self) -> float:  # type: ignore[override]
+        """The mean c = E|T|."""
+        n, ratio = self.degrees, math.lgamma((self.degrees - 1) / 2) - math.lgamma(self.degrees / 2)
+        return math.sqrt((n - 2) / math.pi) * math.exp(ratio)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the negative log likelihood of each example."""
