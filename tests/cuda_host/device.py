@@ -142,11 +142,13 @@ class MemoryPool:
     """Memory that arrays come from, by way of `malloc`."""
 
     def __init__(self):
-        self.blocks = weakref.WeakSet()
+        self.blocks, self.kept = weakref.WeakSet(), []
 
     def malloc(self, size):
         memory = Memory(size, self)
         self.blocks.add(memory)
+        if self is not state.pool:  # whose graph may use what arrays have freed
+            self.kept.append(memory.bytes)
         return MemoryPointer(memory, 0)
 
 
