@@ -249,6 +249,11 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         held_out, known = others.images, set(others.ids)
         fresh = galaxy.SourcePictures(count, others, np.arange(len(others)), hdu=args.hdu)
         rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
+        if left_out := len(everything) - len(rest):
+            print(
+                f"{left_out} of the galaxies have ids (file names) of held-out ones, and are not "
+                "trained on; rename their files if they are other galaxies"
+            )
         if not len(rest):
             raise DataError(
                 f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left "

@@ -265,7 +265,7 @@ class _Contents:
 
     def _read(self, place: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         values = self.file.array(*place, kinds="f", shape=shape)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             cast = values.astype(dtype)
         if np.count_nonzero(np.isinf(cast)) > np.count_nonzero(np.isinf(values)):
             raise self.file.fail(repr("/".join(place)), f"holds numbers too large for {dtype}")

@@ -954,3 +954,22 @@ def test_parts_that_are_missing_or_wrong(damage, word, saved):
     with edited(path) as file:
         damage(file)
     assert_refused(path, autoencoder(from_input()), word)
+
+
+def test_small_histories_become_zero_whatever_numpy_is_told_to_raise(tmp_path):
+    def made(dtype):
+        layers = [
+            L.Input("x", shape=(1,)), L.Input("t", shape=(1,)), L.Dense("y", "x", units=1),
+            L.SquareLoss("l", "y", "t"),
+        ]
+        net = lk.Net(layers, 1, dtype=dtype)
+        return net, lk.Adam(net)
+
+    net, solver = made("float64")
+    solver.history["m"][...] = 1e-50
+    lk.save(tmp_path / "a.h5", net, solver)
+    net, solver = made("float32")
+    with np.errstate(all="raise"):
+        lk.load(tmp_path / "a.h5", net, solver)
+    assert not solver.history["m"].any()
+
