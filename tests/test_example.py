@@ -691,6 +691,21 @@ def test_copies_of_held_out_galaxies_are_not_trained_on(bands, tmp_path, ended):
     assert metrics["images_kept"] - used == left_out
 
 
+def test_galaxies_with_the_ids_of_held_out_ones_are_counted_aloud(bands, tmp_path, ended):
+    pictures, others = bands / "g" / "pictures", tmp_path / "others"
+    others.mkdir()
+    for path in sorted(pictures.iterdir())[:3]:
+        shutil.copy(path, others)
+    options = ["--net", bands / "small.py", "--iterations", 2, *QUICK[2:]]
+    given = "--data", pictures, "--held-out", others
+    code, said, err = ended(*given, *options, "--out", tmp_path / "a")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    left_out = int(re.search(r"(\d+) of the galaxies have ids", said)[1])
+    assert left_out == metrics["held_out"]
+    assert metrics["images_kept"] - metrics["train"] - metrics["validation"] == left_out
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")
 def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp_path):
     out = tmp_path / "out of 'reach' \udcff"
