@@ -112,7 +112,7 @@ def short(name: str) -> str:
 
 
 def choice_of(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """What turns a list of names, separated by commas, into those of `names` that are meant."""
+    """Return a function that finds the `names` meant by a list separated by commas."""
     known = {short(name): name for name in names}
 
     def choose(text: str) -> list[str]:

@@ -121,7 +121,7 @@ def check_net(check: Callable[..., None], nets: Nets, name: str, batch: int) -> 
     check(f"{label}, against NumPy", against_numpy, nets, name, batch, "float32")
 
 
-# What runs.
+# Nets and their settings.
 
 
 def a_net(**settings: Any) -> lk.Net:
@@ -219,7 +219,7 @@ def capture() -> str:
 
 @dataclass
 class Graph:
-    """What is known of a recorded graph.
+    """A recorded graph, as far as it is known.
 
     Attributes:
         nodes: how many, or None.
@@ -301,7 +301,7 @@ def driver() -> Any:
 
 @dataclass
 class Trained:
-    """What came of some steps of training.
+    """The results of some steps of training.
 
     Attributes:
         losses: of each step.

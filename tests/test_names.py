@@ -1,4 +1,4 @@
-"""What is held by name: lookups of names that are not there, and values put where none belongs."""
+"""Mappings by name: lookups of names that are not there, and values put where none belongs."""
 
 import copy
 import pickle

@@ -383,7 +383,7 @@ def test_seeding_a_blob_with_several_readers(rng):
 
 @pytest.mark.parametrize("kernels", ["auto", "array"])
 def test_blobs_of_a_net_can_be_given_to_it(kernels, rng):
-    """What a pass overwrites is read before, as if the caller had given copies."""
+    """The pass reads them before it overwrites them, as if the caller had given copies."""
     net = double(
         [L.Input("x", shape=(4,)), L.Input("y", shape=(4,)), L.Dense("a", "x", units=4),
          L.Dense("b", "y", units=4)], gradients="all", kernels=kernels,

@@ -274,7 +274,7 @@ def test_arguments_that_are_not_there(call, says):
 
 @pytest.mark.parametrize("kind", TABLE)
 def test_attributes_that_are_not_there(kind):
-    """Of a policy or an initialiser, which never change, no attribute can be assigned at all."""
+    """Policies and initialisers never change: none of their attributes can be assigned."""
     made = make(kind)
     for setting in TABLE[kind]:
         wrong = f"{setting}z"
