@@ -20,8 +20,8 @@ from cases import CASES
 import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
+from layerkit.engines.base import EngineRunner
 from layerkit.engines.cuda import CudaEngine, program
-from layerkit.engines.cuda import runners as cuda_runners
 from layerkit.engines.cuda.runners import data as cuda_data
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
@@ -130,7 +130,7 @@ def test_layers(gpu, case, rng):
     assert isinstance(there.runners["y"], HAVING_KERNELS)
 
 
-HAVING_KERNELS = (cuda_runners.KernelRunner, cuda_data.DataRunner)
+HAVING_KERNELS = (EngineRunner, cuda_data.DataRunner)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in GALAXY.parent.glob("*.py")))

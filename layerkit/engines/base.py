@@ -57,6 +57,34 @@ class Runner:
         return ()
 
 
+class EngineRunner(Runner):
+    """A layer that is run by kernels of an engine; defines `run_forward` and `run_backward`.
+
+    Attributes:
+        engine: the engine.
+    """
+
+    recordable = True
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer)
+        self.engine = engine
+        self.forward, self.backward = self.run_forward, self.run_backward
+
+    @classmethod
+    def fits(cls, layer: Any, engine: Any) -> bool:
+        """Return whether the kernels can do what the layer's settings ask for."""
+        return True
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the data of every top; see Layer.forward."""
+        raise NotImplementedError
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute the diffs of parameters and bottoms; see Layer.backward."""
+        raise NotImplementedError
+
+
 @dataclass
 class Update:
     """All that a runner needs to change parameters as a solver does.

@@ -126,7 +126,7 @@ class CpuEngine(ArrayEngine):
     def bind(self, layer: Layer) -> Runner:
         """Return the runner registered for exactly this class, or the layer with its array code."""
         make = runners.RUNNERS.get(type(layer))
-        return make(layer, self) if make and make.fits(layer) else Runner(layer)
+        return make(layer, self) if make and make.fits(layer, self) else Runner(layer)
 
     @contextmanager
     def flushed(self) -> Iterator[None]:
@@ -179,6 +179,10 @@ class CpuEngine(ArrayEngine):
     def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
         self.kernels.update(update.kind, w, g, *(a[span] for a in update.flat), update.constants)
+
+    def multiply(self, a: Array, b: Array, out: Array) -> None:
+        """Compute out = a * b, element by element."""
+        self.kernels.multiply_elements(a, b, out)
 
     def products(self, a: Array, b: Array, out: Array) -> None:
         """Compute out[i] = a[i] @ b[i], each by one thread."""

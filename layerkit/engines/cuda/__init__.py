@@ -142,6 +142,10 @@ class CudaEngine(ArrayEngine):
                     *three([top.diff for top, _ in part]),
                 )
 
+    def multiply(self, a: Array, b: Array, out: Array) -> None:
+        """Compute out = a * b, element by element."""
+        self.launch("elementwise", "multiply", self.blocks(out.size), out.size, a, b, out)
+
     def formula(self, name: str | None) -> int:
         """Return the number of a solver's formula, 0 where the engine does not have it."""
         return FORMULAS.get(name or "", 0)

@@ -9,8 +9,7 @@ import numpy as np
 
 from layerkit import layers as L
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
-from layerkit.engines.base import Runner
+from layerkit.engines.base import EngineRunner
 from layerkit.layers.neuron import Neuron
 
 NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
@@ -44,31 +43,13 @@ def straight(neuron: Neuron | None) -> tuple[float, Neuron | None]:
     return 1.0, neuron
 
 
-class KernelRunner(Runner):
-    """A layer that is run by kernels of the extension module; defines `run_forward` and the like.
+class KernelRunner(EngineRunner):
+    """A layer that is run by kernels of the extension module.
 
     Attributes:
-        engine: the engine.
         kernels: the extension module.
     """
 
-    recordable = True
-
     def __init__(self, layer: Any, engine: Any):
-        super().__init__(layer)
-        self.engine, self.kernels = engine, engine.kernels
-        self.forward, self.backward = self.run_forward, self.run_backward
-        self.forward_backward = None
-
-    @classmethod
-    def fits(cls, layer: Any) -> bool:
-        """Return whether the kernels can do what the layer's settings ask for."""
-        return True
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute the data of every top; see Layer.forward."""
-        raise NotImplementedError
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute the diffs of parameters and bottoms; see Layer.backward."""
-        raise NotImplementedError
+        super().__init__(layer, engine)
+        self.kernels = engine.kernels

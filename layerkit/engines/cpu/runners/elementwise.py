@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import KernelRunner, flat_rows, or_nothing, piece
 
@@ -23,58 +22,6 @@ class Reparameterize(KernelRunner):
         self.kernels.reparameterize_backward(
             self.layer.scaled.data, tops[0].diff, *(or_nothing(b.diff) for b in bottoms)
         )
-
-
-class Input(KernelRunner):
-    """Nothing: the net puts the values in place before a pass."""
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Do nothing."""
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Do nothing."""
-
-
-class Add(KernelRunner):
-    """A sum, two blobs at a time."""
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute y = the sum."""
-        y, total = tops[0].data, bottoms[0].data
-        if len(bottoms) == 1:
-            self.engine.copy(total, y)
-        for bottom in bottoms[1:]:
-            self.kernels.add(total, bottom.data, y)
-            total = y
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Copy the top's diff to every bottom's."""
-        for bottom in bottoms:
-            if bottom.diff is not None:
-                self.engine.copy(tops[0].diff, bottom.diff)
-
-
-class Multiply(KernelRunner):
-    """A product, two blobs at a time."""
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute y = the product."""
-        self._product([b.data for b in bottoms], tops[0].data)
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute dx_i = dy times the product of the others."""
-        for i, bottom in enumerate(bottoms):
-            if bottom.diff is not None:
-                others = [b.data for j, b in enumerate(bottoms) if j != i]
-                self._product([tops[0].diff, *others], bottom.diff)
-
-    def _product(self, factors: list[Array], out: Array) -> None:
-        if len(factors) == 1:
-            self.engine.copy(factors[0], out)
-        product = factors[0]
-        for factor in factors[1:]:
-            self.kernels.multiply_elements(product, factor, out)
-            product = out
 
 
 class Concat(KernelRunner):
@@ -105,16 +52,3 @@ class Slice(KernelRunner):
         if bottoms[0].diff is not None:
             for span, top in zip(self.layer.spans, tops, strict=True):
                 self.kernels.copy_rows(flat_rows(top.diff), piece(bottoms[0].diff, span))
-
-
-class Reshape(KernelRunner):
-    """A copy."""
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Copy the data."""
-        self.engine.copy(bottoms[0].data, tops[0].data)
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Copy the diff back."""
-        if bottoms[0].diff is not None:
-            self.engine.copy(tops[0].diff, bottoms[0].diff)

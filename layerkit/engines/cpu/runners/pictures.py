@@ -16,7 +16,7 @@ class MemoryData(KernelRunner):
     recordable = False  # other rows in each pass
 
     @classmethod
-    def fits(cls, layer: Any) -> bool:
+    def fits(cls, layer: Any, engine: Any) -> bool:
         """Return whether the arrays hold numbers of a kind that kernels read, row by row.
 
         An array that stays in its file may be any view of it: in Fortran's order, or a field.

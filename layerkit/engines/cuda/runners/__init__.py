@@ -5,24 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit import layers as L
-from layerkit.engines.base import Runner
+from layerkit.engines import common
+from layerkit.engines.base import EngineRunner, Runner
 from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, windows
-from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner, KernelRunner
+from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
 from layerkit.layer import Layer, overrides
 from layerkit.layers.data import Data
 
-RUNNERS: dict[type, type[KernelRunner]] = {
+RUNNERS: dict[type, type[EngineRunner]] = {
     **dict.fromkeys(
         (kind for kind in ACTIVATIONS if kind is not type(None)), elementwise.Elementwise
     ),
-    L.Accuracy: losses.Accuracy, L.Add: elementwise.Add,
+    L.Accuracy: losses.Accuracy, L.Add: common.Add,
     L.BinaryCrossEntropy: losses.BinaryCrossEntropy, L.Concat: elementwise.Concat,
     L.Convolution: windows.Convolution, L.Deconvolution: windows.Deconvolution,
     L.Dense: dense.Dense, L.Dropout: elementwise.Dropout, L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction, L.ImagePose: pictures.ImagePose,
-    L.Input: elementwise.Input, L.Multiply: elementwise.Multiply,
-    L.Reparameterize: elementwise.Reparameterize, L.Reshape: elementwise.Reshape,
+    L.Input: common.Input, L.Multiply: common.Multiply,
+    L.Reparameterize: elementwise.Reparameterize, L.Reshape: common.Reshape,
     L.Slice: elementwise.Slice, L.SoftmaxLoss: losses.SoftmaxLoss,
     L.SpatialTransform: pictures.SpatialTransform, L.SquareLoss: losses.SquareLoss,
     L.StudentReconstruction: losses.StudentReconstruction,

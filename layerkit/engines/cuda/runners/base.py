@@ -7,8 +7,7 @@ from typing import Any
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
-from layerkit.engines.base import Runner
+from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
 from layerkit.layers.neuron import Neuron
 
@@ -29,34 +28,16 @@ class ArrayRunner(Runner):
         )
 
 
-class KernelRunner(Runner):
-    """A layer that is run by CUDA kernels; defines `run_forward` and `run_backward`.
+class KernelRunner(EngineRunner):
+    """A layer that is run by CUDA kernels.
 
     Attributes:
-        engine: the engine.
-        launch, blocks: its methods.
+        launch, blocks: methods of the engine.
     """
 
-    recordable = True
-
     def __init__(self, layer: Any, engine: Any):
-        super().__init__(layer)
-        self.engine, self.launch, self.blocks = engine, engine.launch, engine.blocks
-        self.forward, self.backward = self.run_forward, self.run_backward
-        self.forward_backward = None
-
-    @classmethod
-    def fits(cls, layer: Any, engine: Any) -> bool:
-        """Return whether the kernels can do what the layer's settings ask for."""
-        return True
-
-    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute the data of every top; see Layer.forward."""
-        raise NotImplementedError
-
-    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute the diffs of parameters and bottoms; see Layer.backward."""
-        raise NotImplementedError
+        super().__init__(layer, engine)
+        self.launch, self.blocks = engine.launch, engine.blocks
 
     def zeros(self, *shape: int) -> Array:
         """Return work space of the net's dtype."""
