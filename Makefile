@@ -44,6 +44,7 @@ galaxy: $(HAS_RUN)
 
 lint: $(HAS_DEV)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 types: $(HAS_DEV)
 	$(RUN) -m mypy

@@ -117,13 +117,21 @@ def add_arguments(parser: argparse.ArgumentParser, batches: list[int], rounds: i
     add("--data", help="pictures to train on, as for the example (default: the Hubble Deep Field)")
     add("--torch-python", default=sys.executable, help="has PyTorch")
     add("--jax-python", default=sys.executable, help="has JAX")
-    add("--batches", type=batch_sizes, metavar="SIZES",
-        help=f"default: {','.join(map(str, batches))}")
+    add(
+        "--batches",
+        type=batch_sizes,
+        metavar="SIZES",
+        help=f"default: {','.join(map(str, batches))}",
+    )
     parser.set_defaults(batches=batches)
     add("--rounds", type=number, default=rounds)
     add("--seconds", type=positive, default=0.5, help="per measurement, five of them")
-    add("--warm-up", type=steps, metavar="STEPS",
-        help="before measuring (default: 2000 up to 128 examples, 800 above)")
+    add(
+        "--warm-up",
+        type=steps,
+        metavar="STEPS",
+        help="before measuring (default: 2000 up to 128 examples, 800 above)",
+    )
     add("--worker", type=int, help=argparse.SUPPRESS)
     add("--images", help=argparse.SUPPRESS)
 
@@ -175,9 +183,15 @@ def command_of(
     """One measurement of one program."""
     own = name == "layerkit"
     return [
-        *programs[name], "--worker" if own else "--batch", str(batch),
-        "--images" if own else "--data", str(images), "--seconds", str(args.seconds),
-        "--warm-up", str(steps_before(batch, args.warm_up)),
+        *programs[name],
+        "--worker" if own else "--batch",
+        str(batch),
+        "--images" if own else "--data",
+        str(images),
+        "--seconds",
+        str(args.seconds),
+        "--warm-up",
+        str(steps_before(batch, args.warm_up)),
     ]
 
 
@@ -197,8 +211,11 @@ def measure(
                     print(f"{name}, batch {batch}: failed", file=sys.stderr)
                 else:
                     results.setdefault((name, batch), []).append(found)
-                    print(f"round {turn + 1} {name} {batch}: {found['ms_per_iteration']:.3f} ms",
-                          file=sys.stderr, flush=True)
+                    print(
+                        f"round {turn + 1} {name} {batch}: {found['ms_per_iteration']:.3f} ms",
+                        file=sys.stderr,
+                        flush=True,
+                    )
     return results
 
 
@@ -253,14 +270,26 @@ def worker(batch: int, images: str, warm_up: int, seconds: float) -> None:
     others = sum(r.bytes for r in (*table.forward, *table.backward) if r.type != "Dense")
     updated = 2 * net.arena.data.nbytes * (1 + len(solver.history))  # read and written
     update = update_alone(solver)
-    print(json.dumps({
-        "ms_per_iteration": 1e3 * spent, "memory": memory,
-        "import": imported, "built": built, "first": first,
-        "gemm": table.gemm, "copy": table.copy, "bound": table.bound, "threads": table.threads,
-        "update": update, "copy_memory": copy_memory,
-        "passes": 1e3 * (updated + others) / copy_memory, "products": products_alone(net),
-        "idle": float((solver.history["m"] == 0).mean()),
-    }))
+    print(
+        json.dumps(
+            {
+                "ms_per_iteration": 1e3 * spent,
+                "memory": memory,
+                "import": imported,
+                "built": built,
+                "first": first,
+                "gemm": table.gemm,
+                "copy": table.copy,
+                "bound": table.bound,
+                "threads": table.threads,
+                "update": update,
+                "copy_memory": copy_memory,
+                "passes": 1e3 * (updated + others) / copy_memory,
+                "products": products_alone(net),
+                "idle": float((solver.history["m"] == 0).mean()),
+            }
+        )
+    )
 
 
 def update_alone(solver: Any) -> float:
@@ -307,15 +336,18 @@ def products_alone(net: Any) -> float:
 
 
 def report(
-    programs: dict[str, list[str]], batches: list[int],
+    programs: dict[str, list[str]],
+    batches: list[int],
     results: dict[tuple[str, int], list[dict[str, float]]],
 ) -> str:
     """The tables, in Markdown."""
+
     def median(name: str, batch: int, key: str = "ms_per_iteration") -> float:
         found = [r[key] for r in results.get((name, batch), ())]
         return statistics.median(found) if found else float("nan")
 
     peers = [name for name in programs if name != "layerkit"]
+
     def row(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
@@ -324,8 +356,10 @@ def report(
         head.append("fastest peer / layerkit")
     lines = [
         f"{machine()}, {median('layerkit', batches[0], 'threads'):.0f} threads, "
-        f"Python {platform.python_version()}. Milliseconds per iteration.", "",
-        row(head), row("---" for _ in head),
+        f"Python {platform.python_version()}. Milliseconds per iteration.",
+        "",
+        row(head),
+        row("---" for _ in head),
     ]
     ratios = []
     for batch in batches:
@@ -337,27 +371,47 @@ def report(
         lines.append(row(cells))
     if peers:
         lines += ["", f"Geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}."]
-    head = ["batch", "peak memory, MB: layerkit", *peers, "GEMM peak, GF/s", "copy peak, GB/s",
-            "bound, ms", "share of the bound", "products alone, ms", "traffic, ms", "sum's share"]
+    head = [
+        "batch",
+        "peak memory, MB: layerkit",
+        *peers,
+        "GEMM peak, GF/s",
+        "copy peak, GB/s",
+        "bound, ms",
+        "share of the bound",
+        "products alone, ms",
+        "traffic, ms",
+        "sum's share",
+    ]
     lines += ["", row(head), row("---" for _ in head)]
     for batch in batches:
         of = functools.partial(median, "layerkit", batch)
-        lines.append(row([
-            str(batch), *(f"{median(n, batch, 'memory'):.0f}" for n in ("layerkit", *peers)),
-            f"{of('gemm') / 1e9:.0f}", f"{of('copy') / 1e9:.0f}", f"{of('bound'):.3f}",
-            f"{of('bound') / of('ms_per_iteration'):.0%}", f"{of('products'):.3f}",
-            f"{of('passes'):.3f}",
-            f"{(of('products') + of('passes')) / of('ms_per_iteration'):.0%}",
-        ]))
+        lines.append(
+            row(
+                [
+                    str(batch),
+                    *(f"{median(n, batch, 'memory'):.0f}" for n in ("layerkit", *peers)),
+                    f"{of('gemm') / 1e9:.0f}",
+                    f"{of('copy') / 1e9:.0f}",
+                    f"{of('bound'):.3f}",
+                    f"{of('bound') / of('ms_per_iteration'):.0%}",
+                    f"{of('products'):.3f}",
+                    f"{of('passes'):.3f}",
+                    f"{(of('products') + of('passes')) / of('ms_per_iteration'):.0%}",
+                ]
+            )
+        )
     first = batches[0]
     lines += [
-        "", f"`import layerkit`: {median('layerkit', first, 'import'):.2f} s. In a fresh process "
+        "",
+        f"`import layerkit`: {median('layerkit', first, 'import'):.2f} s. In a fresh process "
         f"with a warm cache, building the net takes {median('layerkit', first, 'built'):.2f} s "
         f"and the first step {median('layerkit', first, 'first'):.2f} s.",
         "Adam's update alone, of all parameters in flat arrays: "
         f"{median('layerkit', first, 'update'):.2f} ms.",
         "Parameters without a gradient when measured (their moment is zero): "
-        + ", ".join(f"{median('layerkit', b, 'idle'):.0%} at {b}" for b in batches) + ".",
+        + ", ".join(f"{median('layerkit', b, 'idle'):.0%} at {b}" for b in batches)
+        + ".",
         f"Copying from memory rather than cache: "
         f"{median('layerkit', first, 'copy_memory') / 1e9:.0f} GB/s.",
     ]

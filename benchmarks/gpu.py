@@ -30,15 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cpu import (
-    ROOT,
-    Parser,
-    add_arguments,
-    command_of,
-    find_programs,
-    positive,
-    save_images,
-)
+from cpu import ROOT, Parser, add_arguments, command_of, find_programs, positive, save_images
 
 PEERS = {  # name -> program, package, arguments
     "PyTorch eager": ("torch_gdae.py", "torch", ["--device", "cuda", "--mode", "eager"]),
@@ -61,12 +53,26 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     add_arguments(parser, [1, 16, 128, 1024, 8192], 3)
     names = ["layerkit", *PEERS]
-    parser.add_argument("--programs", type=choice_of(names), default=names, metavar="NAMES",
-                        help=f"default: {','.join(map(short, names))}")
-    parser.add_argument("--precisions", type=choice_of(PRECISIONS), default=list(PRECISIONS),
-                        metavar="NAMES", help=f"default: {','.join(PRECISIONS)}")
-    parser.add_argument("--minutes", type=positive, metavar="M",
-                        help="after which the rest is left out (default: all is measured)")
+    parser.add_argument(
+        "--programs",
+        type=choice_of(names),
+        default=names,
+        metavar="NAMES",
+        help=f"default: {','.join(map(short, names))}",
+    )
+    parser.add_argument(
+        "--precisions",
+        type=choice_of(PRECISIONS),
+        default=list(PRECISIONS),
+        metavar="NAMES",
+        help=f"default: {','.join(PRECISIONS)}",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive,
+        metavar="M",
+        help="after which the rest is left out (default: all is measured)",
+    )
     parser.add_argument("--smoke", action="store_true", help="check the GPU, measure nothing")
     parser.add_argument("--tf32", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
@@ -85,8 +91,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.smoke:
         import smoke
 
-        return smoke.run(smoke.BATCHES if args.batches is parser.get_default("batches")
-                         else args.batches)
+        return smoke.run(
+            smoke.BATCHES if args.batches is parser.get_default("batches") else args.batches
+        )
     peers = {name: peer for name, peer in PEERS.items() if name in args.programs}
     programs = find_programs(Path(__file__), peers, args)
     if "layerkit" not in args.programs:
@@ -147,8 +154,11 @@ def measure(
                         print(f"{label}: failed, or not on the GPU", file=sys.stderr, flush=True)
                     else:
                         results.setdefault((name, tf32, batch), []).append(found)
-                        print(f"round {turn + 1} {label}: {found['ms_per_iteration']:.4f} ms",
-                              file=sys.stderr, flush=True)
+                        print(
+                            f"round {turn + 1} {label}: {found['ms_per_iteration']:.4f} ms",
+                            file=sys.stderr,
+                            flush=True,
+                        )
     return results, [
         f"{label} ({'round' if len(turns) == 1 else 'rounds'} {', '.join(map(str, turns))})"
         for label, turns in left.items()
@@ -203,9 +213,7 @@ def run(command: list[str], tf32: bool, deadline: float) -> dict[str, float] | N
     return {"memory": max(seen), **json.loads(lines[-1])}
 
 
-def worker(
-    batch: int, images: str, warm_up: int, seconds: float, tf32: bool
-) -> dict[str, float]:
+def worker(batch: int, images: str, warm_up: int, seconds: float, tf32: bool) -> dict[str, float]:
     """layerkit at one batch size, in the way of the peers."""
     import numpy as np
 
@@ -232,16 +240,18 @@ def worker(
     apart = sum(p.data.nbytes for n, p in net.params.items() if n not in solver.plan().updated)
     update = apart * (2 * (1 + len(solver.history)) + 1) / table.copy
     return {
-        "ms_per_iteration": 1e3 * spent, "gemm": table.gemm, "copy": table.copy,
+        "ms_per_iteration": 1e3 * spent,
+        "gemm": table.gemm,
+        "copy": table.copy,
         "bound": table.bound + 1e3 * update,
     }
 
 
 def report(
-    programs: list[str], batches: list[int], tf32: bool,
-    results: dict[Cell, list[dict[str, float]]],
+    programs: list[str], batches: list[int], tf32: bool, results: dict[Cell, list[dict[str, float]]]
 ) -> str:
     """The table of one precision, in Markdown."""
+
     def median(name: str, batch: int, key: str = "ms_per_iteration") -> float:
         found = [r[key] for r in results.get((name, tf32, batch), ())]
         return statistics.median(found) if found else float("nan")
@@ -260,8 +270,12 @@ def report(
     head += [f"{name}, MiB" for name in programs]
     if own:
         head += ["GEMM peak, TF/s", "copy peak, GB/s", "bound, ms", "share of the bound"]
-    lines = [f"{'TF32' if tf32 else 'Float32'}, milliseconds per iteration:", "", row(head),
-             row("---" for _ in head)]
+    lines = [
+        f"{'TF32' if tf32 else 'Float32'}, milliseconds per iteration:",
+        "",
+        row(head),
+        row("---" for _ in head),
+    ]
     for batch in batches:
         mine, others = median("layerkit", batch), [median(p, batch) for p in peers]
         cells = [str(batch)]
@@ -274,9 +288,12 @@ def report(
         cells += [cell(median(p, batch, "memory"), ".0f") for p in programs]
         if own:
             bound = median("layerkit", batch, "bound")
-            cells += [cell(median("layerkit", batch, "gemm") / 1e12, ".1f"),
-                      cell(median("layerkit", batch, "copy") / 1e9, ".0f"), cell(bound, ".4f"),
-                      cell(bound / mine, ".0%")]
+            cells += [
+                cell(median("layerkit", batch, "gemm") / 1e12, ".1f"),
+                cell(median("layerkit", batch, "copy") / 1e9, ".0f"),
+                cell(bound, ".4f"),
+                cell(bound / mine, ".0%"),
+            ]
         lines.append(row(cells))
     return "\n".join(lines)
 
@@ -285,8 +302,10 @@ if __name__ == "__main__":
     try:
         from layerkit import command
     except ImportError as error:
-        print(f"error: {sys.executable} cannot import layerkit ({error}); take a Python that has "
-              f"NumPy and h5py, with PYTHONPATH={ROOT} where layerkit is not installed",
-              file=sys.stderr)
+        print(
+            f"error: {sys.executable} cannot import layerkit ({error}); take a Python that has "
+            f"NumPy and h5py, with PYTHONPATH={ROOT} where layerkit is not installed",
+            file=sys.stderr,
+        )
         sys.exit(2)
     command.run(main)

@@ -330,7 +330,11 @@ def pictures(dtype: str = "float32") -> np.ndarray:
 
 
 def train(
-    layers: list[Any], data: Any, batch: int, backend: str = "cupy", record: bool = True,
+    layers: list[Any],
+    data: Any,
+    batch: int,
+    backend: str = "cupy",
+    record: bool = True,
     precision: str = "float32",
 ) -> Trained:
     """Train for STEPS steps."""
@@ -389,8 +393,10 @@ def equal(one: Trained, other: Trained) -> str:
         if not np.isfinite(a).all():
             raise Wrong(f"{label}: not all are finite")
         if a.tobytes() != b.tobytes():
-            raise Wrong(f"{label}: {np.count_nonzero(a != b)} of {a.size} differ, the most by "
-                        f"{np.abs(a - b).max():.1e}")
+            raise Wrong(
+                f"{label}: {np.count_nonzero(a != b)} of {a.size} differ, the most by "
+                f"{np.abs(a - b).max():.1e}"
+            )
     return f"{sum(a.size for a, _, _ in arrays):,} numbers equal bit for bit"
 
 

@@ -47,6 +47,7 @@ SNAPSHOT_SECONDS = 20
 
 def number(kind: Callable[[str], Any], least: float, most: float, what: str):
     """Make an argument type: a number from `least` to `most`."""
+
     def convert(text: str):
         value = kind(text)
         if not least <= value <= most:
@@ -111,34 +112,57 @@ def literal(text: str) -> Any:
 
 # name -> how its text is read; of a resumed run's settings, too
 OPTIONS: dict[str, Callable[[str], Any]] = {
-    "data": path, "held_out": path_or_count, "net": path, "epochs": COUNT, "iterations": COUNT,
-    "batch": COUNT, "rate": number(float, sys.float_info.min, LARGEST, "a number above zero"),
-    "final_rate": number(float, 0, LARGEST, "a number, zero or above"), "warm_up": NONE_OR_MORE,
+    "data": path,
+    "held_out": path_or_count,
+    "net": path,
+    "epochs": COUNT,
+    "iterations": COUNT,
+    "batch": COUNT,
+    "rate": number(float, sys.float_info.min, LARGEST, "a number above zero"),
+    "final_rate": number(float, 0, LARGEST, "a number, zero or above"),
+    "warm_up": NONE_OR_MORE,
     "clip": number(float, sys.float_info.min, LARGEST, "a number above zero"),
-    "kl_warm_up": NONE_OR_MORE, "samples": COUNT,
+    "kl_warm_up": NONE_OR_MORE,
+    "samples": COUNT,
     "refine": number(int, 0, MOST_PASSES, f"from 0 to {MOST_PASSES}"),
     "importance_samples": number(int, 1, MOST_PASSES, f"from 1 to {MOST_PASSES}"),
     "seed": number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1"),
     "hdu": hdu,
 }
 DEFAULTS: dict[str, Any] = {
-    "data": None, "held_out": None, "hdu": None, "net": str(PAPERS_NET), "epochs": None,
-    "iterations": None, "set": {}, "batch": 64, "rate": 1e-3, "final_rate": None, "warm_up": 0,
-    "clip": None, "centre": False, "kl_warm_up": 0, "samples": 1, "augment": "dihedral",
-    "keep": "last", "refine": None, "importance_samples": None, "backend": "auto", "seed": 0,
+    "data": None,
+    "held_out": None,
+    "hdu": None,
+    "net": str(PAPERS_NET),
+    "epochs": None,
+    "iterations": None,
+    "set": {},
+    "batch": 64,
+    "rate": 1e-3,
+    "final_rate": None,
+    "warm_up": 0,
+    "clip": None,
+    "centre": False,
+    "kl_warm_up": 0,
+    "samples": 1,
+    "augment": "dihedral",
+    "keep": "last",
+    "refine": None,
+    "importance_samples": None,
+    "backend": "auto",
+    "seed": 0,
     "tiny": False,
 }
 CHOICES: dict[str, list[Any]] = {
-    "augment": ["dihedral", "none"], "keep": ["best", "last"],
+    "augment": ["dihedral", "none"],
+    "keep": ["best", "last"],
     "backend": ["auto", "numpy", "cupy"],
 }
 
 
 def command_line() -> dict[str, Any]:
     """Read the command line; what it does not say is None."""
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def add(name: str, metavar: str, text: str, to: Any = parser) -> None:
         key = name.replace("-", "_")
@@ -147,44 +171,91 @@ def command_line() -> dict[str, Any]:
     def choose(name: str, text: str) -> None:
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=text)
 
-    add("data", "PATH", "folder, zip or file of pictures, or a prepared galaxies.h5 (default: "
-        "galaxies of the Hubble Deep Field)")
-    add("held-out", "PATH|N", "another source to evaluate on, or how many galaxies training never "
-        f"sees (default: {HELD_OUT}, a fifth where there are few)")
+    add(
+        "data",
+        "PATH",
+        "folder, zip or file of pictures, or a prepared galaxies.h5 (default: "
+        "galaxies of the Hubble Deep Field)",
+    )
+    add(
+        "held-out",
+        "PATH|N",
+        "another source to evaluate on, or how many galaxies training never "
+        f"sees (default: {HELD_OUT}, a fifth where there are few)",
+    )
     add("hdu", "N|NAME", "extension of FITS files to read (default: all that hold science images)")
     add("net", "FILE", "net definition file (default: nets/galaxy_gdae.py)")
-    parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", action="extend", type=assignment,
-                        help="settings of the net file, such as hidden=256 latent=16")
-    parser.add_argument("--out", metavar="DIR", type=path, default="out/galaxy",
-                        help="folder for results (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        nargs="+",
+        action="extend",
+        type=assignment,
+        help="settings of the net file, such as hidden=256 latent=16",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=path,
+        default="out/galaxy",
+        help="folder for results (default: %(default)s)",
+    )
     length = parser.add_mutually_exclusive_group()
-    add("epochs", "N", f"passes through the data (default: {EPOCHS}, and at least "
-        f"{LEAST_ITERATIONS} steps)", length)
+    add(
+        "epochs",
+        "N",
+        f"passes through the data (default: {EPOCHS}, and at least {LEAST_ITERATIONS} steps)",
+        length,
+    )
     add("iterations", "N", "steps, instead of --epochs", length)
     add("batch", "N", "galaxies in a step (default: 64)")
     add("rate", "R", "rate of Adam (default: 0.001)")
-    add("final-rate", "R", "rate at the end, to which it falls along half a cosine (default: 1%% "
-        "of --rate)")
+    add(
+        "final-rate",
+        "R",
+        "rate at the end, to which it falls along half a cosine (default: 1%% of --rate)",
+    )
     add("warm-up", "N", "steps over which the rate rises to --rate (default: 0)")
-    add("clip", "NORM", "largest norm of a gradient, to which longer ones are scaled down "
-        "(default: none)")
-    parser.add_argument("--centre", action="store_true", default=None, help="start with biases for "
-                        "which every unit is active for some galaxies")
-    add("kl-warm-up", "N", "steps over which the weight of the KL terms rises to its full value "
-        "(default: 0)")
+    add(
+        "clip",
+        "NORM",
+        "largest norm of a gradient, to which longer ones are scaled down (default: none)",
+    )
+    parser.add_argument(
+        "--centre",
+        action="store_true",
+        default=None,
+        help="start with biases for which every unit is active for some galaxies",
+    )
+    add(
+        "kl-warm-up",
+        "N",
+        "steps over which the weight of the KL terms rises to its full value (default: 0)",
+    )
     add("samples", "K", "samples of z for each galaxy in a step (default: 1, the paper's)")
     choose("augment", "turn and mirror galaxies at random in training (default: dihedral)")
-    choose("keep", "which parameters to keep: those with the best bound on the galaxies that "
-           "training is watched with, or the last ones (default: last)")
-    add("refine", "N", "gradient steps for each galaxy from what the net says of it, in the "
-        "evaluation (default: 100)")
-    add("importance-samples", "K", "samples of z for each held-out galaxy in the tighter bound "
-        "(default: 1000)")
+    choose(
+        "keep",
+        "which parameters to keep: those with the best bound on the galaxies that "
+        "training is watched with, or the last ones (default: last)",
+    )
+    add(
+        "refine",
+        "N",
+        "gradient steps for each galaxy from what the net says of it, in the "
+        "evaluation (default: 100)",
+    )
+    add(
+        "importance-samples",
+        "K",
+        "samples of z for each held-out galaxy in the tighter bound (default: 1000)",
+    )
     choose("backend", "where to compute; auto takes a GPU if there is one (default: auto)")
     add("seed", "N", "seed of all random numbers (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from the snapshot in --out")
-    parser.add_argument("--tiny", action="store_true", default=None,
-                        help="a quick look: few galaxies, few steps")
+    parser.add_argument(
+        "--tiny", action="store_true", default=None, help="a quick look: few galaxies, few steps"
+    )
     return vars(parser.parse_args())
 
 
@@ -217,7 +288,11 @@ def saved_settings(model_file: Path, saved: dict[str, Any]) -> dict[str, Any]:
         found["set"] = {str(name): str(value) for name, value in found["set"].items()}
         found["command"] = str(found["command"])
     except (
-        LookupError, TypeError, ValueError, AttributeError, argparse.ArgumentTypeError
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        argparse.ArgumentTypeError,
     ) as error:
         raise SnapshotError(
             f"{model_file} holds no run of this script that could be resumed ({error!r}); start "
@@ -231,14 +306,22 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
     """Images to train on, to watch training with, and held out; and what became of the pictures."""
     limit = TINY if args.tiny else None
     everything = galaxy.gather(
-        args.data, out / "galaxies.h5", limit, hdu=args.hdu, size=size,
+        args.data,
+        out / "galaxies.h5",
+        limit,
+        hdu=args.hdu,
+        size=size,
         replacing=lambda new: replacing("prepared", new),
     )
     count = str(args.held_out or "")
     if count and not count.isdecimal():
         others = galaxy.gather(
-            count, out / "held_out" / "galaxies.h5", limit, hdu=args.hdu,
-            size=everything.size, replacing=lambda new: replacing("prepared_held_out", new),
+            count,
+            out / "held_out" / "galaxies.h5",
+            limit,
+            hdu=args.hdu,
+            size=everything.size,
+            replacing=lambda new: replacing("prepared_held_out", new),
         )
         if others.size != everything.size:
             raise DataError(
@@ -285,8 +368,10 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
     for images in (everything.images[rest], held_out):
         digest.update(np.ascontiguousarray(images).tobytes())
     counts = {
-        "images_read": everything.read, "images_kept": len(everything),
-        "excluded": everything.excluded_counts, "galaxies": digest.hexdigest(),
+        "images_read": everything.read,
+        "images_kept": len(everything),
+        "excluded": everything.excluded_counts,
+        "galaxies": digest.hexdigest(),
     }
     prepared, unused = {"prepared": everything.digest}, []
     if others is not None:
@@ -368,7 +453,8 @@ def size_settings(args: SimpleNamespace, known: dict[str, Any], side: int) -> di
     """Return what tells the net the size of pictures, where it is not its default nor given."""
     names = {"side": side, "pixels": side * side}
     return {
-        name: value for name, value in names.items()
+        name: value
+        for name, value in names.items()
         if name in known and name not in args.set and known[name] != value
     }
 
@@ -414,9 +500,7 @@ def copy_parameters(source: lk.Net, target: lk.Net) -> None:
 
 def go_on_with(out: Path) -> str:
     """Return the command that resumes the run, to be pasted into a shell in any folder."""
-    return pasteable([
-        sys.executable, os.path.abspath(sys.argv[0]), "--resume", "--out", str(out),
-    ])
+    return pasteable([sys.executable, os.path.abspath(sys.argv[0]), "--resume", "--out", str(out)])
 
 
 def main() -> int:
@@ -510,12 +594,14 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     solver = lk.Adam(net, rate, clip=args.clip)
     kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
     bound_terms = [  # each at its full weight, whatever training gives it
-        x.name for x in net.layers.values()
-        if isinstance(x, Reconstruction | L.GaussianKL)
+        x.name for x in net.layers.values() if isinstance(x, Reconstruction | L.GaussianKL)
     ]
     best = Best(layers, args.backend)
     history: dict[str, list[float]] = {
-        "iteration": [], "train_elbo": [], "validation_elbo": [], "kl": [],
+        "iteration": [],
+        "train_elbo": [],
+        "validation_elbo": [],
+        "kl": [],
     }
     recent: list[float] = []
     spent, done = 0.0, False
@@ -546,8 +632,13 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     def save_into(folder: Path) -> None:
         extra = {
             "settings": {key: vars(args)[key] for key in [*DEFAULTS, "command"]},
-            "net_text": net_text, "galaxies": counts["galaxies"], **prepared, "history": history,
-            "recent": recent, "seconds": spent, "done": done,
+            "net_text": net_text,
+            "galaxies": counts["galaxies"],
+            **prepared,
+            "history": history,
+            "recent": recent,
+            "seconds": spent,
+            "done": done,
             "latent_temperature": model.temperature.tolist(),
         }
         best.save(folder / "best.h5")
@@ -579,8 +670,11 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     at_once = 1 if net.backend.name == "numpy" else every  # a GPU is asked for many steps at a time
     started = saved_at = time.perf_counter()
     progress = {
-        "total": iterations * args.batch, "initial": solver.iteration * args.batch,
-        "desc": "training", "unit": " images", "unit_scale": True,
+        "total": iterations * args.batch,
+        "initial": solver.iteration * args.batch,
+        "desc": "training",
+        "unit": " images",
+        "unit_scale": True,
         "mininterval": 0.5 if sys.stderr.isatty() else 10,
     }
     with Interrupt() as interrupt:
@@ -600,7 +694,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                     watch()
                     bar.set_postfix(
                         loss=f"{-history['train_elbo'][-1]:.0f}",
-                        bound=f"{history['validation_elbo'][-1]:.0f}", refresh=False,
+                        bound=f"{history['validation_elbo'][-1]:.0f}",
+                        refresh=False,
                     )
                     started = time.perf_counter()
                 if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
@@ -610,7 +705,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                     except (LayerkitError, OSError) as error:  # a full disk, say
                         print(
                             f"\nwarning: {error}; training goes on, and tries again in "
-                            f"{SNAPSHOT_SECONDS} s", file=sys.stderr,
+                            f"{SNAPSHOT_SECONDS} s",
+                            file=sys.stderr,
                         )
                     started = saved_at = time.perf_counter()
         spent += time.perf_counter() - started
@@ -658,22 +754,35 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     result = galaxy.evaluate(model, train, held_out, True, importance_samples, refine_steps)
     metrics = {
         **counts,
-        "train": len(train), "validation": len(validation), "held_out": len(held_out),
-        "latent": model.latent, "pixels": " x ".join(map(str, held_out.shape[1:])),
-        "iterations": solver.iteration, "epochs": solver.iteration * args.batch / len(train),
-        "batch": args.batch, "samples": args.samples, "augment": args.augment,
-        "warm_up": args.warm_up, "clip": args.clip, "centre": args.centre,
+        "train": len(train),
+        "validation": len(validation),
+        "held_out": len(held_out),
+        "latent": model.latent,
+        "pixels": " x ".join(map(str, held_out.shape[1:])),
+        "iterations": solver.iteration,
+        "epochs": solver.iteration * args.batch / len(train),
+        "batch": args.batch,
+        "samples": args.samples,
+        "augment": args.augment,
+        "warm_up": args.warm_up,
+        "clip": args.clip,
+        "centre": args.centre,
         "never_active": inactive.counts,
-        "kl_warm_up": args.kl_warm_up, "keep": args.keep,
+        "kl_warm_up": args.kl_warm_up,
+        "keep": args.keep,
         "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": solver.iteration * args.batch / spent,
         "seconds": spent,
-        **result.metrics, **(coverage.metrics() if coverage else {}),
-        "backend": net.backend.name, "seed": args.seed, "rate": args.rate,
+        **result.metrics,
+        **(coverage.metrics() if coverage else {}),
+        "backend": net.backend.name,
+        "seed": args.seed,
+        "rate": args.rate,
         "final_rate": final_rate,
         "net_settings": net_values(args),
-        "data": args.data or "Hubble Deep Field", "net": Path(args.net).name,
+        "data": args.data or "Hubble Deep Field",
+        "net": Path(args.net).name,
         "command": args.command,
     }
 

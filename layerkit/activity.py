@@ -43,7 +43,8 @@ class Inactive:
             return "no layer has rectified units"
         parts = [
             f"{count} of {len(self.units[name])} in {name}"
-            for name, count in self.counts.items() if count
+            for name, count in self.counts.items()
+            if count
         ]
         which = ", ".join(parts) if parts else "none"
         seen = f"{self.examples} example" + "s" * (self.examples != 1)

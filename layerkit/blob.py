@@ -68,7 +68,12 @@ class Blob(_Bound):
 
     @classmethod
     def allocate(
-        cls, name: str, batch_size: int, shape: tuple[int, ...], backend: Backend, dtype: Any,
+        cls,
+        name: str,
+        batch_size: int,
+        shape: tuple[int, ...],
+        backend: Backend,
+        dtype: Any,
         gradient: bool = False,
     ) -> Blob:
         """Allocate a zero-filled blob of `batch_size` rows, with a diff if `gradient` is true."""

@@ -117,10 +117,14 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
 def pasteable(words: Sequence[str]) -> str:
     """Return a command that a shell takes apart into these words, whatever is in them."""
     return " ".join(
-        shlex.quote(word) if word.isprintable() else "$'" + "".join(
+        shlex.quote(word)
+        if word.isprintable()
+        else "$'"
+        + "".join(
             chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}"
             for b in os.fsencode(word)
-        ) + "'"
+        )
+        + "'"
         for word in words
     )
 

@@ -25,7 +25,10 @@ Named = tuple[str, Array]
 
 
 def forward(
-    layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+    layer: Layer,
+    call: Call,
+    bottoms: list[Blob],
+    tops: list[Blob],
     with_diffs: Collection[str] = (),
 ) -> None:
     """Call a forward pass and check the result; `with_diffs` names layers that fill diffs too."""
@@ -40,7 +43,8 @@ def backward(
 ) -> None:
     """Call a backward pass and check the result; `updated` names parameters without a diff."""
     fills = _diffs(bottoms) + [
-        (f"the diff of its parameter {name!r}", p.diff) for name, p in layer.parameters.items()
+        (f"the diff of its parameter {name!r}", p.diff)
+        for name, p in layer.parameters.items()
         if p.trainable and p.name not in updated
     ]
     keeps = _data("bottom", bottoms) + [  # it may recompute its tops' data, which are its own
@@ -80,7 +84,8 @@ def _data(kind: str, blobs: Iterable[Blob]) -> list[Named]:
 
 def _diffs(bottoms: Iterable[Blob]) -> list[Named]:
     return [
-        (f"the diff of its bottom {blob.name!r}", blob.diff) for blob in bottoms
+        (f"the diff of its bottom {blob.name!r}", blob.diff)
+        for blob in bottoms
         if blob.diff is not None
     ]
 
@@ -91,8 +96,13 @@ def _bits(array: Array) -> tuple[Array, int]:
 
 
 def _checked(
-    way: str, layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
-    fills: list[Named], keeps: list[Named],
+    way: str,
+    layer: Layer,
+    call: Call,
+    bottoms: list[Blob],
+    tops: list[Blob],
+    fills: list[Named],
+    keeps: list[Named],
 ) -> None:
     before = [array.copy() for _, array in keeps]
     for _, array in fills:

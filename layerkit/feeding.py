@@ -96,8 +96,10 @@ def check_diffs(net: Net, diffs: dict[str, Any]) -> dict[str, Array]:
     found = {}
     for name, diff in diffs.items():
         if name not in net.blobs or net.blobs[name].diff is None:
-            why = "has no diff" if name in net.blobs else (
-                f"is not in the net; {closest(name, net.blobs)}"
+            why = (
+                "has no diff"
+                if name in net.blobs
+                else (f"is not in the net; {closest(name, net.blobs)}")
             )
             raise NetError(f"backward: blob {name!r} {why}")
         # A copy, as it may be a diff of this net, which the pass overwrites.

@@ -80,7 +80,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     host = re.sub(r"\W", "_", socket.gethostname())
     start = f".{os.fsdecode(os.fsencode(path.name)[:CLIPPED])}.{host[:CLIPPED]}-"
     for left in path.parent.glob(f"{glob.escape(start)}*-*.part"):
-        owner = left.name[len(start):].split("-")[0]
+        owner = left.name[len(start) :].split("-")[0]
         if owner.isdigit() and not _runs(int(owner)):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{start}{os.getpid()}-{secrets.token_hex(8)}.part")

@@ -62,8 +62,14 @@ class GradientReport:
 
 @fitting(NetError)
 def check_gradients(
-    net: Net | Layer | Sequence[Layer], /, *, tolerance: float = TOLERANCE, directions: int = 4,
-    elements: int = 64, seed: int = 0, **inputs: Any,
+    net: Net | Layer | Sequence[Layer],
+    /,
+    *,
+    tolerance: float = TOLERANCE,
+    directions: int = 4,
+    elements: int = 64,
+    seed: int = 0,
+    **inputs: Any,
 ) -> GradientReport:
     """Check every parameter and every differentiable input of a net, or of a layer of your own.
 
@@ -123,9 +129,7 @@ def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, np.ndarray]) -
     rows = max((len(a) for a in inputs.values()), default=1)
     if isinstance(net, Net):
         rows = rows if inputs else net.run.batch_size
-        return net.rebuild(
-            batch_size=rows, backend="numpy", dtype="float64", gradients="all"
-        )
+        return net.rebuild(batch_size=rows, backend="numpy", dtype="float64", gradients="all")
     layers = [net] if isinstance(net, Layer) else net
     if not isinstance(layers, list | tuple) or not all(isinstance(x, Layer) for x in layers):
         raise NetError(f"expected a net, a layer or a list of layers, got {brief(net)}")
@@ -147,7 +151,8 @@ class _Check:
         read = {b for layer in net.layers.values() for b in layer.bottoms}
         self.weights = {
             name: self.random.standard_normal(blob.data.shape)
-            for name, blob in net.blobs.items() if name not in read and blob.diff is not None
+            for name, blob in net.blobs.items()
+            if name not in read and blob.diff is not None
         }
         self.middle = self.value()
         if not np.isfinite(self.middle):
@@ -158,9 +163,7 @@ class _Check:
                 "self.uniform, which repeat themselves, and keep nothing from one pass to the next"
             )
         self.backward()
-        self.targets = {
-            p.name: (p.data, p.diff.copy()) for p in net.params.values() if p.trainable
-        }
+        self.targets = {p.name: (p.data, p.diff.copy()) for p in net.params.values() if p.trainable}
         for layer in net.layers.values():
             blob = net.blobs[layer.tops[0]]
             if isinstance(layer, Input) and self._differentiable(blob.name):
@@ -174,7 +177,8 @@ class _Check:
         """Tell whether any layer that reads this input claims a gradient for it."""
         return any(
             b == blob and layer.differentiable(i)
-            for layer in self.net.layers.values() for i, b in enumerate(layer.bottoms)
+            for layer in self.net.layers.values()
+            for i, b in enumerate(layer.bottoms)
         )
 
     def value(self) -> float:
@@ -225,7 +229,12 @@ class _Check:
             )
 
     def compare(
-        self, label: str, name: str, array: np.ndarray, diff: np.ndarray, direction: np.ndarray,
+        self,
+        label: str,
+        name: str,
+        array: np.ndarray,
+        diff: np.ndarray,
+        direction: np.ndarray,
         typical: float,
     ) -> bool:
         """Compare one derivative with differences; return False if these do not converge."""
@@ -259,9 +268,7 @@ class _Check:
 
         try:
             with np.errstate(all="ignore"):  # a step may leave the domain, as of log near 0
-                return settled_difference(
-                    at, self.middle, self.magnitude, typical, self.tolerance
-                )
+                return settled_difference(at, self.middle, self.magnitude, typical, self.tolerance)
         finally:
             array[...] = kept
 

@@ -98,7 +98,11 @@ class Orthogonal(Initializer):
 
 
 NAMED: dict[str, type[Initializer]] = {
-    "zeros": Constant, "normal": Normal, "xavier": Xavier, "he": He, "orthogonal": Orthogonal,
+    "zeros": Constant,
+    "normal": Normal,
+    "xavier": Xavier,
+    "he": He,
+    "orthogonal": Orthogonal,
 }
 
 

@@ -34,8 +34,10 @@ from layerkit.settings import (
 
 Shape = tuple[int, ...]
 
+
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
     """Tell whether `cls` has `kernel`, from no further up than the array code it replaces."""
+
     def place(name: str) -> int:
         return next((i for i, c in enumerate(cls.__mro__) if name in vars(c)), len(cls.__mro__))
 
@@ -277,8 +279,12 @@ class Layer(Checked):
     # For a subclass to call.
 
     def parameter(
-        self, name: str, shape: Shape, init: initializers.Initializer | str | float,
-        l1: float = 0.0, l2: float = 0.0,
+        self,
+        name: str,
+        shape: Shape,
+        init: initializers.Initializer | str | float,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ) -> Parameter:
         """Declare a learned array; `init` is an initialiser, its name, or a constant."""
         if not self.declaring:

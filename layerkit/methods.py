@@ -60,9 +60,9 @@ def _misused(
     parameters = list(inspect.signature(method).parameters.values())[1:]
     usage = [str(p.replace(annotation=p.empty)) for p in parameters if p.kind != p.VAR_KEYWORD]
     inputs = net.input_names()
-    came = ", ".join([
-        *map(brief, args), *(f"{key}={brief(value)}" for key, value in settings.items())
-    ])
+    came = ", ".join(
+        [*map(brief, args), *(f"{key}={brief(value)}" for key, value in settings.items())]
+    )
     last = parameters[-1] if parameters else None
     if last is None or last.kind != last.VAR_KEYWORD:
         hint = "arrays are given to forward, or come from data layers (layerkit.with_data); "

@@ -75,18 +75,37 @@ class Net(Closed):
     """
 
     fixed = (
-        "layers", "batch_size", "backend", "dtype", "seed", "phase", "share", "gradients",
-        "kernels", "tf32", "blobs", "params", "descriptions", "inputs", "losses", "metrics",
+        "layers",
+        "batch_size",
+        "backend",
+        "dtype",
+        "seed",
+        "phase",
+        "share",
+        "gradients",
+        "kernels",
+        "tf32",
+        "blobs",
+        "params",
+        "descriptions",
+        "inputs",
+        "losses",
+        "metrics",
     )
     instead = "make another net, with net.rebuild(dtype=...), say, or Net(layers)"
 
     def __init__(
-        self, layers: Sequence[Layer], batch_size: Count = 64,
+        self,
+        layers: Sequence[Layer],
+        batch_size: Count = 64,
         backend: Annotated[str, Name()] = "numpy",
-        dtype: Annotated[str, Precision()] = "float32", seed: Seed = 0,
-        phase: Annotated[str, Choice("train", "test")] = "train", share: Net | None = None,
+        dtype: Annotated[str, Precision()] = "float32",
+        seed: Seed = 0,
+        phase: Annotated[str, Choice("train", "test")] = "train",
+        share: Net | None = None,
         gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
-        kernels: Annotated[str, Choice("auto", "array")] = "auto", tf32: Flag = False,
+        kernels: Annotated[str, Choice("auto", "array")] = "auto",
+        tf32: Flag = False,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
@@ -104,13 +123,15 @@ class Net(Closed):
         self.tf32 = tf32
         self.descriptions = [layer.copied() for layer in layers]
         self.layers: Named[Layer] = Named(
-            "layer", {layer.name: layer.attach(self.run) for layer in sort_layers(layers)},
+            "layer",
+            {layer.name: layer.attach(self.run) for layer in sort_layers(layers)},
             "change net.descriptions and make another net of them",
         )
         shapes = set_up(self.layers.values())
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
         self.params: Named[Parameter] = Named(
-            "parameter", parameters.gather(self.layers.values()),
+            "parameter",
+            parameters.gather(self.layers.values()),
             "write into its array: net.params[name].data[...] = values",
         )
         declared, with_diffs = list(self.params.values()), gradients != "none"
@@ -132,7 +153,8 @@ class Net(Closed):
         self.inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
         self._objective = Objective(self)
         self._settings = [
-            runner.settings for runner in self.runners.values()
+            runner.settings
+            for runner in self.runners.values()
             if type(runner).settings is not Runner.settings
         ]
         self._inferences = Inferences(self)

@@ -174,7 +174,8 @@ def _function(
     if callable(function):
         return function
     own = {
-        name: value for name, value in scope.items()
+        name: value
+        for name, value in scope.items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
     # Helpers that need an argument that no setting gives are not meant.

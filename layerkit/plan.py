@@ -62,14 +62,24 @@ class Plan:
     )
 
     def check_forward(
-        self, recordable: bool, layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+        self,
+        recordable: bool,
+        layer: Layer,
+        call: Call,
+        bottoms: list[Blob],
+        tops: list[Blob],
         way: str,
     ) -> None:
         """Make a call of the forward pass, and check that its layer keeps the contract."""
         contract.forward(layer, call, bottoms, tops, self.losses)
 
     def check_backward(
-        self, recordable: bool, layer: Layer, call: Call, bottoms: list[Blob], tops: list[Blob],
+        self,
+        recordable: bool,
+        layer: Layer,
+        call: Call,
+        bottoms: list[Blob],
+        tops: list[Blob],
         way: str,
     ) -> None:
         """Make a call of the backward pass, and check that its layer keeps the contract."""

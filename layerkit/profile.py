@@ -117,7 +117,9 @@ class Profile:
 def _numbers(row: Row) -> tuple[str, str, str, str]:
     rate = row.flops / row.milliseconds / 1e6 if row.flops else 0.0
     return (
-        f"{row.milliseconds:.3f}", f"{row.share:.1%}", _short(row.flops),
+        f"{row.milliseconds:.3f}",
+        f"{row.share:.1%}",
+        _short(row.flops),
         f"{rate:.3g}" if rate else "",
     )
 
@@ -188,12 +190,13 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     # A layer that updates its parameters itself does so after the backward pass; both are one row.
     first_update = len(plan.forward) + len(plan.backward)
     spent = dict.fromkeys((c.layer.name for c in plan.backward), 0.0)
-    for c, milliseconds in zip([*plan.backward, *plan.updates], inside[len(plan.forward) :],
-                               strict=True):
+    for c, milliseconds in zip(
+        [*plan.backward, *plan.updates], inside[len(plan.forward) :], strict=True
+    ):
         spent[c.layer.name] += float(milliseconds)
-    layers = [
-        layer_row("forward", c, ms) for c, ms in zip(plan.forward, inside, strict=False)
-    ] + [layer_row("backward", c, spent[c.layer.name]) for c in plan.backward]
+    layers = [layer_row("forward", c, ms) for c, ms in zip(plan.forward, inside, strict=False)] + [
+        layer_row("backward", c, spent[c.layer.name]) for c in plan.backward
+    ]
     middle = len(plan.forward)
     apart = {0: BEFORE, middle: BETWEEN, first_update: AFTER, len(inside): AFTER}
     rest = dict.fromkeys([*apart.values(), PYTHON], 0.0)
@@ -205,8 +208,13 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     else:
         peaks = device_peaks(net.backend, net.dtype)
     return Profile(
-        layers[:middle], layers[middle:], [row(name, "", ms) for name, ms in rest.items()], total,
-        1e3 * float(np.median(alone)), len(plan.forward[0].tops[0].data), *peaks,
+        layers[:middle],
+        layers[middle:],
+        [row(name, "", ms) for name, ms in rest.items()],
+        total,
+        1e3 * float(np.median(alone)),
+        len(plan.forward[0].tops[0].data),
+        *peaks,
         net.engine.threads if net.backend.name == "numpy" else 0,
     )
 

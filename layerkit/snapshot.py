@@ -39,7 +39,9 @@ DEEPEST = 32  # slashes in the name of a parameter of format 1
 
 @fitting(SnapshotError)
 def save(
-    path: str | os.PathLike[str], net: Net, solver: Solver | None = None,
+    path: str | os.PathLike[str],
+    net: Net,
+    solver: Solver | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a snapshot of a net and, if given, of its solver.
@@ -60,6 +62,7 @@ def save(
     if extra is not None and not isinstance(extra, Mapping):
         raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
     kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
+
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
         hdf5.attribute(file, "net", str(net))
@@ -87,9 +90,7 @@ def save(
 
 
 @fitting(SnapshotError)
-def load(
-    path: str | os.PathLike[str], net: Net, solver: Solver | None = None
-) -> dict[str, Any]:
+def load(path: str | os.PathLike[str], net: Net, solver: Solver | None = None) -> dict[str, Any]:
     """Read a snapshot into a net and, if given, its solver: all of it or nothing.
 
     Training that resumes here equals training that never stopped, bit for bit on NumPy.  Without a
@@ -217,8 +218,10 @@ class _Contents:
         found = self._stored("params")
         for name in sorted(net.params.keys() | found):
             if name not in net.params or name not in found:
-                there, here = (self._shape(name), "none") if name in found else (
-                    "none", net.params[name].shape
+                there, here = (
+                    (self._shape(name), "none")
+                    if name in found
+                    else ("none", net.params[name].shape)
                 )
                 raise self._of_another_net(name, there, here)
             shape = self._shape(name)
@@ -242,7 +245,8 @@ class _Contents:
             return set(self._walk(section))
         return {
             f"{self._name(layer)}/{self._name(own)}"
-            for layer in self.file.names(section) for own in self.file.names(section, layer)
+            for layer in self.file.names(section)
+            for own in self.file.names(section, layer)
         }
 
     def _name(self, escaped: str) -> str:
@@ -301,6 +305,5 @@ class _Contents:
         wanted = sorted(solver.history if self.old else map(_escape, solver.history))
         if stored != wanted:
             raise self.file.fail(
-                "history", f"holds {quoted(stored)}, but {own} keeps "
-                f"{quoted(wanted)}"
+                "history", f"holds {quoted(stored)}, but {own} keeps {quoted(wanted)}"
             )

@@ -48,9 +48,14 @@ def set_state(net: Net, state: Any) -> None:
 def settings_of(net: Net) -> dict[str, Any]:
     """Return the settings of Net that make a net like this one."""
     return {
-        "batch_size": net.run.batch_size, "backend": net.backend.name, "dtype": net.dtype.name,
-        "seed": net.run.seed, "phase": "train" if net.run.training else "test",
-        "gradients": net.gradients, "kernels": net.kernels, "tf32": net.tf32,
+        "batch_size": net.run.batch_size,
+        "backend": net.backend.name,
+        "dtype": net.dtype.name,
+        "seed": net.run.seed,
+        "phase": "train" if net.run.training else "test",
+        "gradients": net.gradients,
+        "kernels": net.kernels,
+        "tf32": net.tf32,
     }
 
 

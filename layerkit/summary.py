@@ -16,12 +16,15 @@ def summarise(net: Net) -> str:
     for layer in net.layers.values():
         shapes = (", ".join(map(str, net.blobs[t].shape)) for t in layer.tops)
         count = sum(p.size for p in layer.parameters.values())
-        rows.append((
-            layer.name, type(layer).__name__,
-            f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip(),
-            ", ".join(f"({shape})" for shape in shapes),
-            f"{count:,}" if layer.parameters else "",
-        ))
+        rows.append(
+            (
+                layer.name,
+                type(layer).__name__,
+                f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip(),
+                ", ".join(f"({shape})" for shape in shapes),
+                f"{count:,}" if layer.parameters else "",
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -31,7 +31,9 @@ class Uninterrupted:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """Put the former handler back, and tell it what has come."""

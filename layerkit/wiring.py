@@ -83,7 +83,7 @@ def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
     while True:
         upstream = next(producers[b] for b in path[-1].bottoms if producers[b] in waiting)
         if upstream in path:
-            circle = [*path[path.index(upstream):], upstream][::-1]
+            circle = [*path[path.index(upstream) :], upstream][::-1]
             return "these layers feed each other in a circle: " + " -> ".join(
                 repr(x.name) for x in circle
             )
@@ -113,7 +113,8 @@ def needing_gradients(layers: list[Layer], gradients: str) -> list[Layer]:
             for i, bottom in enumerate(layer.bottoms):
                 reaches[bottom] |= layer.differentiable(i) and not layer.is_metric
     return [
-        layer for layer in layers
+        layer
+        for layer in layers
         if any(wants[t] for t in layer.tops)
         and (layer.is_loss or any(reaches[t] for t in layer.tops))
     ]
@@ -164,8 +165,7 @@ class Wires:
 
 
 def connect(
-    layers: list[Layer], blobs: Mapping[str, Blob], gradients: str,
-    zeros: Callable[[Blob], Array],
+    layers: list[Layer], blobs: Mapping[str, Blob], gradients: str, zeros: Callable[[Blob], Array]
 ) -> Wires:
     """Decide which blobs get a diff, give it to them, and connect them to the layers.
 

@@ -12,8 +12,7 @@ from layerkit import layers as L
 
 
 def galaxy_conv(
-    side=69, channels=(16, 32, 64), kernel=5, hidden=128, latent=8, log_variance=-5.0,
-    kl_weight=1.0,
+    side=69, channels=(16, 32, 64), kernel=5, hidden=128, latent=8, log_variance=-5.0, kl_weight=1.0
 ):
     """A convolutional net.
 
@@ -33,14 +32,9 @@ def galaxy_conv(
     last, smallest = len(channels), (channels[-1], sizes[-1], sizes[-1])
 
     # g: what the picture says of z
-    layers = [
-        L.Input("x", shape=(side * side,)),
-        L.Reshape("g0", "x", shape=(1, side, side)),
-    ]
+    layers = [L.Input("x", shape=(side * side,)), L.Reshape("g0", "x", shape=(1, side, side))]
     for i, count in enumerate(channels):
-        layers.append(
-            L.Convolution(f"g{i + 1}", f"g{i}", channels=count, **window, neuron="relu")
-        )
+        layers.append(L.Convolution(f"g{i + 1}", f"g{i}", channels=count, **window, neuron="relu"))
     layers += [
         L.Dense("g_hidden", f"g{last}", units=hidden, neuron="relu"),
         L.Dense("z_mean", "g_hidden", units=latent),
@@ -55,8 +49,12 @@ def galaxy_conv(
     for i in range(last - 1, 0, -1):
         layers.append(
             L.Deconvolution(
-                f"f{i}", f"f{i + 1}", channels=channels[i - 1], **window,
-                shape=(sizes[i], sizes[i]), neuron="relu",
+                f"f{i}",
+                f"f{i + 1}",
+                channels=channels[i - 1],
+                **window,
+                shape=(sizes[i], sizes[i]),
+                neuron="relu",
             )
         )
     picture = {"channels": 1, **window, "shape": (side, side), "weight": 0.0}

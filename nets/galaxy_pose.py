@@ -23,9 +23,20 @@ from layerkit import layers as L
 
 
 def galaxy_pose(
-    side=69, hidden=128, latent=16, pose_latent=2, log_variance=-5.0, kl_weight=1.0,
-    turns=1.0, size=None, size_spread=0.12, shift_spread=0.3, pose_log_variance=-4.0,
-    mean_l2=0.3, variance_l2=0.06, degrees=10.0,
+    side=69,
+    hidden=128,
+    latent=16,
+    pose_latent=2,
+    log_variance=-5.0,
+    kl_weight=1.0,
+    turns=1.0,
+    size=None,
+    size_spread=0.12,
+    shift_spread=0.3,
+    pose_log_variance=-4.0,
+    mean_l2=0.3,
+    variance_l2=0.06,
+    degrees=10.0,
 ):
     """The net.
 
@@ -50,9 +61,7 @@ def galaxy_pose(
     """
     pixels, shape = side * side, latent - pose_latent
     size = 8 * side / 69 if size is None else size
-    pose = {
-        "side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread,
-    }
+    pose = {"side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread}
     return [
         L.Input("x", shape=(pixels,)),
         # g: the pose by moments, the rest from the picture in canonical pose
@@ -83,7 +92,11 @@ def galaxy_pose(
         L.Dense("f_linear", "shape", units=pixels, weight=0.0, l2=mean_l2),
         L.Add("canonical_mean", "f_mean", "f_linear"),
         L.Dense(
-            "canonical_log_variance", "f2", units=pixels, weight=0.0, bias=log_variance,
+            "canonical_log_variance",
+            "f2",
+            units=pixels,
+            weight=0.0,
+            bias=log_variance,
             l2=variance_l2,
         ),
         L.Dense("canonical_skew", "f2", units=pixels, weight=0.0, l2=variance_l2),

@@ -1,16 +1,14 @@
 """The galaxy model of nets/galaxy_gdae.py with more latent dimensions, units and layers.
 
-    z ~ N(0, I)                                 a galaxy's latent description
-    x | z ~ N(f_mu(z), diag f_Sigma(z))         its picture
-    q(z | x) = N(g_mu(x), diag g_Sigma(x))      what a picture says of z
+z ~ N(0, I)                                 a galaxy's latent description
+x | z ~ N(f_mu(z), diag f_Sigma(z))         its picture
+q(z | x) = N(g_mu(x), diag g_Sigma(x))      what a picture says of z
 """
 
 from layerkit import layers as L
 
 
-def galaxy_wide(
-    pixels=69 * 69, hidden=256, depth=3, latent=16, log_variance=-5.0, kl_weight=1.0
-):
+def galaxy_wide(pixels=69 * 69, hidden=256, depth=3, latent=16, log_variance=-5.0, kl_weight=1.0):
     """The paper's net, made larger.
 
     Args:
@@ -21,6 +19,7 @@ def galaxy_wide(
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 is the bound's.
     """
+
     def stack(letter, bottom):
         """Hidden layers letter1, letter2, ... above a blob."""
         bottoms = [bottom, *(f"{letter}{i + 1}" for i in range(depth - 1))]

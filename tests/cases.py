@@ -118,12 +118,17 @@ class Case:
         layer = self.layer()
         inputs = [
             L.Input(name, shape=array.shape[1:])
-            for name, array in arrays.items() if name not in layer.tops
+            for name, array in arrays.items()
+            if name not in layer.tops
         ]
         rows = len(next(iter(arrays.values()))) if arrays else 5
         defaults = {
-            "batch_size": rows, "dtype": "float64", "seed": int(rng.integers(2**40)),
-            "phase": self.phase, "gradients": "all", "kernels": self.kernels,
+            "batch_size": rows,
+            "dtype": "float64",
+            "seed": int(rng.integers(2**40)),
+            "phase": self.phase,
+            "gradients": "all",
+            "kernels": self.kernels,
         }
         return lk.Net([*inputs, layer], **{**defaults, **settings})
 
@@ -148,6 +153,7 @@ class Case:
 
 
 # References.
+
 
 def each(function: Callable[..., float]) -> Callable[..., list[np.ndarray]]:
     """A reference that applies a function of numbers to element after element."""
@@ -193,16 +199,23 @@ def convolution(
     def reference(params: dict[str, np.ndarray], x: np.ndarray):
         weight, bias = params["weight"], params["bias"]
         padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
-        return [np.array([
-            [
-                activation(bias[o] + sum(
-                    signal.correlate2d(picture, weight[:, :, c, o], "valid")
-                    for c, picture in enumerate(example)
-                )[::stride, ::stride])
-                for o in range(len(bias))
-            ]
-            for example in padded
-        ])]
+        return [
+            np.array(
+                [
+                    [
+                        activation(
+                            bias[o]
+                            + sum(
+                                signal.correlate2d(picture, weight[:, :, c, o], "valid")
+                                for c, picture in enumerate(example)
+                            )[::stride, ::stride]
+                        )
+                        for o in range(len(bias))
+                    ]
+                    for example in padded
+                ]
+            )
+        ]
 
     return reference
 
@@ -219,16 +232,26 @@ def deconvolution(
         apart[:, :, ::stride, ::stride] = x
         window = np.s_[pad : pad + shape[0], pad : pad + shape[1]]
         room = [(0, pad + shape[0]), (0, pad + shape[1])]
-        return [np.array([
-            [
-                activation(bias[o] + np.pad(sum(
-                    signal.convolve2d(picture, weight[c, :, :, o])
-                    for c, picture in enumerate(example)
-                ), room)[window])
-                for o in range(len(bias))
-            ]
-            for example in apart
-        ])]
+        return [
+            np.array(
+                [
+                    [
+                        activation(
+                            bias[o]
+                            + np.pad(
+                                sum(
+                                    signal.convolve2d(picture, weight[c, :, :, o])
+                                    for c, picture in enumerate(example)
+                                ),
+                                room,
+                            )[window]
+                        )
+                        for o in range(len(bias))
+                    ]
+                    for example in apart
+                ]
+            )
+        ]
 
     return reference
 
@@ -247,10 +270,14 @@ def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
 
 
 def softmax_loss(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
-    return [np.array([
-        special.logsumexp(row) - row.flat[int(right)]
-        for row, right in zip(logits, label.flat, strict=True)
-    ])]
+    return [
+        np.array(
+            [
+                special.logsumexp(row) - row.flat[int(right)]
+                for row, right in zip(logits, label.flat, strict=True)
+            ]
+        )
+    ]
 
 
 def concat(params: dict[str, np.ndarray], *bottoms: np.ndarray):
@@ -279,18 +306,25 @@ def kl(
 
 
 def gaussian_nll(floor: float) -> Callable[[float, float, float], float]:
-    return lambda x, mean, log_variance: -stats.norm.logpdf(
-        x, mean, math.sqrt(math.exp(log_variance) + floor)
+    return lambda x, mean, log_variance: (
+        -stats.norm.logpdf(x, mean, math.sqrt(math.exp(log_variance) + floor))
     )
 
 
 @functools.cache
 def half_moment(degrees: float, power: int) -> float:
     """The mean of |T|^power, by quadrature over the angle whose tangent is T."""
-    return 2 * integrate.quad(
-        lambda a: math.tan(a) ** power * stats.t.pdf(math.tan(a), degrees) / math.cos(a) ** 2,
-        0, math.pi / 2, epsabs=0, epsrel=1e-11, limit=400,
-    )[0]
+    return (
+        2
+        * integrate.quad(
+            lambda a: math.tan(a) ** power * stats.t.pdf(math.tan(a), degrees) / math.cos(a) ** 2,
+            0,
+            math.pi / 2,
+            epsabs=0,
+            epsrel=1e-11,
+            limit=400,
+        )[0]
+    )
 
 
 def skewed_student(degrees: float, skew: float) -> tuple[Callable[[float], float], float, float]:
@@ -351,12 +385,19 @@ def resampled(side: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
     """The reference for SpatialTransform."""
 
     def reference(params: dict[str, np.ndarray], pictures: np.ndarray, poses: np.ndarray):
-        return [np.array([
-            ndimage.map_coordinates(
-                picture.reshape(side, side), places(u, side, **settings), order=1, mode="nearest"
-            ).reshape(picture.shape)
-            for picture, u in zip(pictures, poses, strict=True)
-        ])]
+        return [
+            np.array(
+                [
+                    ndimage.map_coordinates(
+                        picture.reshape(side, side),
+                        places(u, side, **settings),
+                        order=1,
+                        mode="nearest",
+                    ).reshape(picture.shape)
+                    for picture, u in zip(pictures, poses, strict=True)
+                ]
+            )
+        ]
 
     return reference
 
@@ -381,8 +422,15 @@ def galaxies(side: int) -> Bottom:
 
 
 def moments(
-    xp: Any, quantile: Callable[..., Any], image: Any, side: int, size: float, threshold: float,
-    turns: float, size_spread: float, shift_spread: float,
+    xp: Any,
+    quantile: Callable[..., Any],
+    image: Any,
+    side: int,
+    size: float,
+    threshold: float,
+    turns: float,
+    size_spread: float,
+    shift_spread: float,
 ) -> Any:
     """ImagePose of one picture, by sums over its pixels; xp is NumPy or JAX's."""
     image = image.reshape(side, side)
@@ -413,21 +461,26 @@ def moments(
         third = (weight * (along - (weight * along).sum() / weight.sum()) ** 3).sum()
         angle = xp.where(third < 0, angle + xp.pi, angle)
         angle = xp.where(angle > xp.pi, angle - 2 * xp.pi, angle)
-    u = xp.stack([
-        quantile(angle / (2 * np.pi * turns) + 0.5), xp.log(spread / size) / size_spread,
-        x / shift_spread, y / shift_spread,
-    ])
+    u = xp.stack(
+        [
+            quantile(angle / (2 * np.pi * turns) + 0.5),
+            xp.log(spread / size) / size_spread,
+            x / shift_spread,
+            y / shift_spread,
+        ]
+    )
     return xp.clip(u, -3, 3)
 
 
 def measured(latents: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
     """The reference for ImagePose."""
-    return lambda params, images: [np.array([
-        moments(np, stats.norm.ppf, image, **settings)[:latents] for image in images
-    ])]
+    return lambda params, images: [
+        np.array([moments(np, stats.norm.ppf, image, **settings)[:latents] for image in images])
+    ]
 
 
 # JAX.
+
 
 def jax_measured(latents: int, **settings: Any) -> Callable[..., Any]:
     def function(jax: Any, params: Any, images: Any) -> Any:
@@ -452,7 +505,9 @@ def jax_resampled(
             found = turn * (x + 1j * y) + shift if inverse else (x + 1j * y - shift) / turn
             return jax.scipy.ndimage.map_coordinates(
                 picture.reshape(side, side),
-                [found.imag + (side - 1) / 2, found.real + (side - 1) / 2], 1, "nearest",
+                [found.imag + (side - 1) / 2, found.real + (side - 1) / 2],
+                1,
+                "nearest",
             ).reshape(picture.shape)
 
         return jax.vmap(one)(pictures, poses)
@@ -532,7 +587,10 @@ def jax_convolution(
 ) -> Callable[..., Any]:
     def function(jax: Any, params: Any, x: Any) -> Any:
         y = jax.lax.conv_general_dilated(
-            x, params["weight"], (stride, stride), [(pad, pad)] * 2,
+            x,
+            params["weight"],
+            (stride, stride),
+            [(pad, pad)] * 2,
             dimension_numbers=("NCHW", "HWIO", "NCHW"),
         )
         return activation(jax, y + params["bias"][:, None, None])
@@ -541,13 +599,18 @@ def jax_convolution(
 
 
 def jax_deconvolution(
-    kernel: int, stride: int = 1, pad: int = 0, more: Sequence[int] = (0, 0),
+    kernel: int,
+    stride: int = 1,
+    pad: int = 0,
+    more: Sequence[int] = (0, 0),
     activation: Callable[..., Any] = lambda jax, x: x,
 ) -> Callable[..., Any]:
     def function(jax: Any, params: Any, x: Any) -> Any:
         edge = kernel - 1 - pad
         y = jax.lax.conv_transpose(
-            x, params["weight"][:, ::-1, ::-1], (stride, stride),
+            x,
+            params["weight"][:, ::-1, ::-1],
+            (stride, stride),
             [(edge, edge + extra) for extra in more],
             dimension_numbers=("NCHW", "IHWO", "NCHW"),
         )
@@ -574,12 +637,19 @@ def neuron_cases(name: str) -> list[Case]:
     layer = Neuron.registry[name]
     return [
         Case(
-            layer.__name__, lambda: layer("y", "x"), {"x": normal()}, each(function),
-            lambda jax, params, x: jax_function(jax, x), kinks,
+            layer.__name__,
+            lambda: layer("y", "x"),
+            {"x": normal()},
+            each(function),
+            lambda jax, params, x: jax_function(jax, x),
+            kinks,
         ),
         Case(
-            f"Dense-{name}", lambda: L.Dense("y", "x", units=4, neuron=name, bias=BIAS),
-            {"x": normal()}, dense(function), jax_dense(jax_function),
+            f"Dense-{name}",
+            lambda: L.Dense("y", "x", units=4, neuron=name, bias=BIAS),
+            {"x": normal()},
+            dense(function),
+            jax_dense(jax_function),
         ),
     ]
 
@@ -608,7 +678,9 @@ def loss_cases() -> list[Case]:
             lambda settings=settings: L.GaussianReconstruction(
                 "y", "x", "mean", "log_variance", **settings
             ),
-            shapes, summed(gaussian_nll(floor)), jax_nll(floor),
+            shapes,
+            summed(gaussian_nll(floor)),
+            jax_nll(floor),
             weight=settings.get("weight", 1.0),
         )
         for label, settings, floor in (
@@ -626,7 +698,8 @@ def loss_cases() -> list[Case]:
                 "y", "x", "mean", "log_variance", **settings
             ),
             shapes | ({"skew": skew} if "skew" in settings else {}),
-            summed(student_nll(degrees, floor)), jax_student_nll(degrees, floor),
+            summed(student_nll(degrees, floor)),
+            jax_student_nll(degrees, floor),
             weight=settings.get("weight", 1.0),
         )
         for label, settings, degrees, floor in (
@@ -648,57 +721,83 @@ def loss_cases() -> list[Case]:
                 "mean": Bottom(lambda rng, size: rng.normal(scale=2e-3, size=size)),
                 "log_variance": Bottom(lambda rng, size: rng.uniform(-16, -11, size)),
             },
-            summed(gaussian_nll(QUANTISATION)), jax_nll(QUANTISATION),
+            summed(gaussian_nll(QUANTISATION)),
+            jax_nll(QUANTISATION),
         ),
         Case(
-            "GaussianKL", lambda: L.GaussianKL("y", "mean", "log_variance", weight=0.3),
-            {"mean": normal(), "log_variance": normal()}, summed(kl), jax_kl,
+            "GaussianKL",
+            lambda: L.GaussianKL("y", "mean", "log_variance", weight=0.3),
+            {"mean": normal(), "log_variance": normal()},
+            summed(kl),
+            jax_kl,
             weight=0.3,
         ),
         Case(
             "GaussianKL-of-two",
             lambda: L.GaussianKL("y", "mean", "log_variance", "p_mean", "p_log_variance"),
             {name: normal() for name in ("mean", "log_variance", "p_mean", "p_log_variance")},
-            summed(kl), jax_kl_of_two,
+            summed(kl),
+            jax_kl_of_two,
         ),
         Case(
             "GaussianKL-of-two-weighted",
             lambda: L.GaussianKL("y", "m", "v", "p_mean", "p_variance", weight=0.3),
             {name: normal() for name in ("m", "v", "p_mean", "p_variance")},
-            summed(kl), jax_kl_of_two, weight=0.3,
+            summed(kl),
+            jax_kl_of_two,
+            weight=0.3,
         ),
         Case(
-            "SquareLoss", lambda: L.SquareLoss("y", "x", "t", weight=4.0),
+            "SquareLoss",
+            lambda: L.SquareLoss("y", "x", "t", weight=4.0),
             {"x": normal(), "t": normal()},
             summed(lambda x, t: (x - t) ** 2 / 2),
-            lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1), weight=4.0,
+            lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1),
+            weight=4.0,
         ),
         Case(
-            "BinaryCrossEntropy", lambda: L.BinaryCrossEntropy("y", "x", "t"),
+            "BinaryCrossEntropy",
+            lambda: L.BinaryCrossEntropy("y", "x", "t"),
             {**logit, "t": zeros_and_ones()},
-            summed(lambda x, t: -stats.bernoulli.logpmf(int(t), special.expit(x))), jax_bce,
+            summed(lambda x, t: -stats.bernoulli.logpmf(int(t), special.expit(x))),
+            jax_bce,
         ),
         Case(
-            "BinaryCrossEntropy-shares", lambda: L.BinaryCrossEntropy("y", "x", "t", weight=0.7),
+            "BinaryCrossEntropy-shares",
+            lambda: L.BinaryCrossEntropy("y", "x", "t", weight=0.7),
             {**logit, "t": unit_interval()},
             summed(lambda x, t: -t * special.log_expit(x) - (1 - t) * special.log_expit(-x)),
-            jax_bce, weight=0.7,
+            jax_bce,
+            weight=0.7,
         ),
         Case(
-            "SoftmaxLoss", lambda: L.SoftmaxLoss("y", "x", "t"),
-            {"x": normal(4), "t": labels(4)}, softmax_loss, jax_softmax_loss,
+            "SoftmaxLoss",
+            lambda: L.SoftmaxLoss("y", "x", "t"),
+            {"x": normal(4), "t": labels(4)},
+            softmax_loss,
+            jax_softmax_loss,
         ),
         Case(
-            "SoftmaxLoss-column", lambda: L.SoftmaxLoss("y", "x", "t", weight=0.2),
-            {"x": normal(3), "t": labels(3, 1)}, softmax_loss, jax_softmax_loss, weight=0.2,
+            "SoftmaxLoss-column",
+            lambda: L.SoftmaxLoss("y", "x", "t", weight=0.2),
+            {"x": normal(3), "t": labels(3, 1)},
+            softmax_loss,
+            jax_softmax_loss,
+            weight=0.2,
         ),
         Case(
-            "Accuracy", lambda: L.Accuracy("y", "x", "t"),
-            {"x": normal(4), "t": labels(4)}, accuracy(1), jax_accuracy(1),
+            "Accuracy",
+            lambda: L.Accuracy("y", "x", "t"),
+            {"x": normal(4), "t": labels(4)},
+            accuracy(1),
+            jax_accuracy(1),
         ),
         Case(
-            "Accuracy-top-2", lambda: L.Accuracy("y", "x", "t", top=2),
-            {"x": normal(5), "t": labels(5, 1)}, accuracy(2), jax_accuracy(2),
+            "Accuracy-top-2",
+            lambda: L.Accuracy("y", "x", "t", top=2),
+            {"x": normal(5), "t": labels(5, 1)},
+            accuracy(2),
+            jax_accuracy(2),
         ),
     ]
 
@@ -709,15 +808,19 @@ def convolution_cases() -> list[Case]:
 
     return [
         Case(
-            "Convolution", lambda: L.Convolution("y", "x", channels=3, kernel=3, bias=BIAS),
-            {"x": normal(2, 5, 4)}, convolution(), jax_convolution(),
+            "Convolution",
+            lambda: L.Convolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 5, 4)},
+            convolution(),
+            jax_convolution(),
         ),
         Case(
             "Convolution-relu",
             lambda: L.Convolution(
                 "y", "x", channels=2, kernel=3, stride=2, pad=1, neuron="relu", bias=BIAS
             ),
-            {"x": normal(3, 7, 4)}, convolution(2, 1, lambda x: np.maximum(x, 0)),
+            {"x": normal(3, 7, 4)},
+            convolution(2, 1, lambda x: np.maximum(x, 0)),
             jax_convolution(2, 1, NEURONS["relu"][1]),
         ),
         Case(
@@ -725,7 +828,8 @@ def convolution_cases() -> list[Case]:
             lambda: L.Convolution(
                 "y", "x", channels=2, kernel=5, stride=3, pad=4, neuron="leaky_relu", bias=BIAS
             ),
-            {"x": normal(1, 6, 5)}, convolution(3, 4, leaky),
+            {"x": normal(1, 6, 5)},
+            convolution(3, 4, leaky),
             jax_convolution(3, 4, NEURONS["leaky_relu"][1]),
         ),
         Case(
@@ -733,20 +837,32 @@ def convolution_cases() -> list[Case]:
             lambda: L.Convolution(
                 "y", "x", channels=2, kernel=1, stride=3, neuron="tanh", bias=BIAS, l1=0.1, l2=0.4
             ),
-            {"x": normal(2, 5, 7)}, convolution(3, 0, np.tanh),
+            {"x": normal(2, 5, 7)},
+            convolution(3, 0, np.tanh),
             jax_convolution(3, 0, NEURONS["tanh"][1]),
         ),
         Case(
-            "Deconvolution", lambda: L.Deconvolution("y", "x", channels=3, kernel=3, bias=BIAS),
-            {"x": normal(2, 3, 4)}, deconvolution((5, 6)), jax_deconvolution(3),
+            "Deconvolution",
+            lambda: L.Deconvolution("y", "x", channels=3, kernel=3, bias=BIAS),
+            {"x": normal(2, 3, 4)},
+            deconvolution((5, 6)),
+            jax_deconvolution(3),
         ),
         Case(
             "Deconvolution-relu",
             lambda: L.Deconvolution(
-                "y", "x", channels=2, kernel=3, stride=2, pad=1, shape=(6, 5), neuron="relu",
+                "y",
+                "x",
+                channels=2,
+                kernel=3,
+                stride=2,
+                pad=1,
+                shape=(6, 5),
+                neuron="relu",
                 bias=BIAS,
             ),
-            {"x": normal(3, 3, 3)}, deconvolution((6, 5), 2, 1, lambda x: np.maximum(x, 0)),
+            {"x": normal(3, 3, 3)},
+            deconvolution((6, 5), 2, 1, lambda x: np.maximum(x, 0)),
             jax_deconvolution(3, 2, 1, (1, 0), NEURONS["relu"][1]),
         ),
         Case(
@@ -754,16 +870,26 @@ def convolution_cases() -> list[Case]:
             lambda: L.Deconvolution(
                 "y", "x", channels=1, kernel=5, stride=3, pad=2, neuron="leaky_relu", bias=BIAS
             ),
-            {"x": normal(2, 2, 3)}, deconvolution((4, 7), 3, 2, leaky),
+            {"x": normal(2, 2, 3)},
+            deconvolution((4, 7), 3, 2, leaky),
             jax_deconvolution(5, 3, 2, (0, 0), NEURONS["leaky_relu"][1]),
         ),
         Case(
             "Deconvolution-of-single-pixels",
             lambda: L.Deconvolution(
-                "y", "x", channels=2, kernel=1, stride=3, shape=(6, 4), neuron="tanh", bias=BIAS,
-                l1=0.1, l2=0.4,
+                "y",
+                "x",
+                channels=2,
+                kernel=1,
+                stride=3,
+                shape=(6, 4),
+                neuron="tanh",
+                bias=BIAS,
+                l1=0.1,
+                l2=0.4,
             ),
-            {"x": normal(3, 2, 2)}, deconvolution((6, 4), 3, 0, np.tanh),
+            {"x": normal(3, 2, 2)},
+            deconvolution((6, 4), 3, 0, np.tanh),
             jax_deconvolution(1, 3, 0, (2, 0), NEURONS["tanh"][1]),
         ),
     ]
@@ -776,7 +902,8 @@ def pose_cases() -> list[Case]:
             f"SpatialTransform-{label}",
             lambda settings=settings: L.SpatialTransform("y", "picture", "pose", **settings),
             {"picture": normal(*shape), "pose": clear_poses(numbers, **settings)},
-            resampled(**settings), jax_resampled(**settings),
+            resampled(**settings),
+            jax_resampled(**settings),
         )
         for label, numbers, shape, settings in (
             ("seen", 4, (25,), {"side": 5, "inverse": False, "turns": 0.5, **spreads}),
@@ -789,15 +916,19 @@ def pose_cases() -> list[Case]:
         Case(
             f"ImagePose-{label}",
             lambda settings=settings: L.ImagePose("y", "x", **settings),
-            {"x": galaxies(settings["side"])}, measured(**settings), jax_measured(**settings),
+            {"x": galaxies(settings["side"])},
+            measured(**settings),
+            jax_measured(**settings),
         )
         for label, settings in (
-            ("half-turn", {
-                "side": 21, "latents": 4, "size": 2.5, "threshold": 3.0, "turns": 0.5, **spreads
-            }),
-            ("full-turn", {
-                "side": 16, "latents": 3, "size": 2.0, "threshold": 1.0, "turns": 1.0, **spreads
-            }),
+            (
+                "half-turn",
+                {"side": 21, "latents": 4, "size": 2.5, "threshold": 3.0, "turns": 0.5, **spreads},
+            ),
+            (
+                "full-turn",
+                {"side": 16, "latents": 3, "size": 2.0, "threshold": 1.0, "turns": 1.0, **spreads},
+            ),
         )
     ]
     return [*transforms, *poses]
@@ -805,81 +936,128 @@ def pose_cases() -> list[Case]:
 
 CASES: list[Case] = [
     Case(
-        "Input", lambda: L.Input("y", shape=(2, 3)), {"y": normal(2, 3)},
-        lambda params, y: [y], lambda jax, params, y: y,
+        "Input",
+        lambda: L.Input("y", shape=(2, 3)),
+        {"y": normal(2, 3)},
+        lambda params, y: [y],
+        lambda jax, params, y: y,
     ),
     Case(
-        "MemoryData", lambda: L.MemoryData("y", data=SERVED, shuffle=False), {},
-        lambda params: [SERVED], lambda jax, params: SERVED,
+        "MemoryData",
+        lambda: L.MemoryData("y", data=SERVED, shuffle=False),
+        {},
+        lambda params: [SERVED],
+        lambda jax, params: SERVED,
     ),
     Case(
-        "HDF5Data", lambda: L.HDF5Data("y", path=hdf5(), shuffle=False), {},
-        lambda params: [SERVED], lambda jax, params: SERVED,
+        "HDF5Data",
+        lambda: L.HDF5Data("y", path=hdf5(), shuffle=False),
+        {},
+        lambda params: [SERVED],
+        lambda jax, params: SERVED,
     ),
     Case(
-        "Dense", lambda: L.Dense("y", "x", units=3, bias=BIAS), {"x": normal()},
-        dense(lambda x: x), jax_dense(lambda jax, x: x),
+        "Dense",
+        lambda: L.Dense("y", "x", units=3, bias=BIAS),
+        {"x": normal()},
+        dense(lambda x: x),
+        jax_dense(lambda jax, x: x),
     ),
     Case(
-        "Dense-regularised", lambda: L.Dense("y", "x", units=2, bias=BIAS, l1=0.3, l2=0.7),
-        {"x": normal(2, 3)}, dense(lambda x: x), jax_dense(lambda jax, x: x),
+        "Dense-regularised",
+        lambda: L.Dense("y", "x", units=2, bias=BIAS, l1=0.3, l2=0.7),
+        {"x": normal(2, 3)},
+        dense(lambda x: x),
+        jax_dense(lambda jax, x: x),
     ),
     *(case for name in NEURONS for case in neuron_cases(name)),
     Case(
-        "LeakyReLU-steep", lambda: L.LeakyReLU("y", "x", slope=0.3), {"x": normal()},
+        "LeakyReLU-steep",
+        lambda: L.LeakyReLU("y", "x", slope=0.3),
+        {"x": normal()},
         each(lambda x: x if x > 0 else 0.3 * x),
-        lambda jax, params, x: jax.nn.leaky_relu(x, 0.3), (0.0,),
+        lambda jax, params, x: jax.nn.leaky_relu(x, 0.3),
+        (0.0,),
     ),
     Case(
-        "ELU-shallow", lambda: L.ELU("y", "x", alpha=0.4), {"x": normal()},
+        "ELU-shallow",
+        lambda: L.ELU("y", "x", alpha=0.4),
+        {"x": normal()},
         each(lambda x: x if x > 0 else 0.4 * (math.exp(x) - 1)),
-        lambda jax, params, x: jax.nn.elu(x, 0.4), (0.0,),
+        lambda jax, params, x: jax.nn.elu(x, 0.4),
+        (0.0,),
     ),
     Case(
-        "Slice", lambda: L.Slice("y", "x", tops=["y", "y2", "y3"]), {"x": normal(6, 2)},
-        slices(2, 2, 2), lambda jax, params, x: (x[:, :2], x[:, 2:4], x[:, 4:]),
+        "Slice",
+        lambda: L.Slice("y", "x", tops=["y", "y2", "y3"]),
+        {"x": normal(6, 2)},
+        slices(2, 2, 2),
+        lambda jax, params, x: (x[:, :2], x[:, 2:4], x[:, 4:]),
     ),
     Case(
-        "Slice-sizes", lambda: L.Slice("y", "x", tops=["y", "y2"], sizes=[1, 4]),
-        {"x": normal(5)}, slices(1, 4), lambda jax, params, x: (x[:, :1], x[:, 1:]),
+        "Slice-sizes",
+        lambda: L.Slice("y", "x", tops=["y", "y2"], sizes=[1, 4]),
+        {"x": normal(5)},
+        slices(1, 4),
+        lambda jax, params, x: (x[:, :1], x[:, 1:]),
     ),
     Case(
-        "Concat", lambda: L.Concat("y", "a", "b", "c"),
+        "Concat",
+        lambda: L.Concat("y", "a", "b", "c"),
         {"a": normal(2, 3), "b": normal(1, 3), "c": normal(3, 3)},
-        concat, lambda jax, params, *bottoms: jax.numpy.concatenate(bottoms, axis=1),
+        concat,
+        lambda jax, params, *bottoms: jax.numpy.concatenate(bottoms, axis=1),
     ),
     Case(
-        "Reshape", lambda: L.Reshape("y", "x", shape=(3, 4)), {"x": normal(2, 6)},
+        "Reshape",
+        lambda: L.Reshape("y", "x", shape=(3, 4)),
+        {"x": normal(2, 6)},
         lambda params, x: [np.array([[[*e.flat][i : i + 4] for i in (0, 4, 8)] for e in x])],
         lambda jax, params, x: x.reshape(-1, 3, 4),
     ),
     Case(
-        "Reshape-worked-out", lambda: L.Reshape("y", "x", shape=(3, -1, 2)), {"x": normal(2, 6)},
-        lambda params, x: [np.array([
-            [[[*e.flat][i : i + 2], [*e.flat][i + 2 : i + 4]] for i in (0, 4, 8)] for e in x
-        ])],
+        "Reshape-worked-out",
+        lambda: L.Reshape("y", "x", shape=(3, -1, 2)),
+        {"x": normal(2, 6)},
+        lambda params, x: [
+            np.array(
+                [[[[*e.flat][i : i + 2], [*e.flat][i + 2 : i + 4]] for i in (0, 4, 8)] for e in x]
+            )
+        ],
         lambda jax, params, x: x.reshape(-1, 3, 2, 2),
     ),
     Case(
-        "Add", lambda: L.Add("y", "a", "b", "c"), {"a": normal(), "b": normal(), "c": normal()},
-        each(lambda a, b, c: a + b + c), lambda jax, params, a, b, c: a + b + c,
+        "Add",
+        lambda: L.Add("y", "a", "b", "c"),
+        {"a": normal(), "b": normal(), "c": normal()},
+        each(lambda a, b, c: a + b + c),
+        lambda jax, params, a, b, c: a + b + c,
     ),
     Case(
-        "Add-one", lambda: L.Add("y", "x"), {"x": normal()}, each(lambda x: x),
+        "Add-one",
+        lambda: L.Add("y", "x"),
+        {"x": normal()},
+        each(lambda x: x),
         lambda jax, params, x: x,
     ),
     Case(
-        "Multiply", lambda: L.Multiply("y", "a", "b", "c"),
+        "Multiply",
+        lambda: L.Multiply("y", "a", "b", "c"),
         {"a": normal(), "b": normal(), "c": normal()},
-        each(lambda a, b, c: a * b * c), lambda jax, params, a, b, c: a * b * c,
+        each(lambda a, b, c: a * b * c),
+        lambda jax, params, a, b, c: a * b * c,
     ),
     Case(
-        "Multiply-square", lambda: L.Multiply("y", "x", "x"), {"x": normal()},
-        each(lambda x, same: x * same), lambda jax, params, x, same: x * same,
+        "Multiply-square",
+        lambda: L.Multiply("y", "x", "x"),
+        {"x": normal()},
+        each(lambda x, same: x * same),
+        lambda jax, params, x, same: x * same,
     ),
     *(
         Case(
-            f"Dropout-{ratio}", lambda ratio=ratio: L.Dropout("y", "x", ratio=ratio),
+            f"Dropout-{ratio}",
+            lambda ratio=ratio: L.Dropout("y", "x", ratio=ratio),
             {"x": normal()},
             each(lambda x, u, ratio=ratio: 0.0 if u < ratio else x / (1 - ratio)),
             lambda jax, params, x, noise, ratio=ratio: jax.numpy.where(
@@ -890,11 +1068,16 @@ CASES: list[Case] = [
         for ratio in (0.5, 0.2, 0.0)
     ),
     Case(
-        "Dropout-test", lambda: L.Dropout("y", "x"), {"x": normal()}, each(lambda x: x),
-        lambda jax, params, x: x, phase="test",
+        "Dropout-test",
+        lambda: L.Dropout("y", "x"),
+        {"x": normal()},
+        each(lambda x: x),
+        lambda jax, params, x: x,
+        phase="test",
     ),
     Case(
-        "Reparameterize", lambda: L.Reparameterize("y", "mean", "log_variance"),
+        "Reparameterize",
+        lambda: L.Reparameterize("y", "mean", "log_variance"),
         {"mean": normal(), "log_variance": normal()},
         each(lambda mean, log_variance, noise: mean + math.sqrt(math.exp(log_variance)) * noise),
         lambda jax, params, mean, log_variance, noise: (

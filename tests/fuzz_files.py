@@ -55,8 +55,10 @@ class Pictures:
 
 def make(seed):
     layers = [
-        L.Input("x", shape=(5,)), L.Dense("a/b", "x", units=3, neuron="tanh"),
-        L.Dense("y", "a/b", units=2), L.SquareLoss("loss", "y", "y"),
+        L.Input("x", shape=(5,)),
+        L.Dense("a/b", "x", units=3, neuron="tanh"),
+        L.Dense("y", "a/b", units=2),
+        L.SquareLoss("loss", "y", "y"),
     ]
     net = lk.Net(layers, batch_size=4, seed=seed)
     return net, lk.Adam(net, rate=0.01)
@@ -65,7 +67,9 @@ def make(seed):
 def state_of(net, solver):
     """Everything that `load` may change."""
     return (
-        net.arena.data.tobytes(), net.state(), solver.iteration,
+        net.arena.data.tobytes(),
+        net.state(),
+        solver.iteration,
         [flat.tobytes() for flat in solver.history.values()],
     )
 
@@ -201,16 +205,36 @@ def values(rng):
     """Something that does not belong there, of every kind there is."""
     text = h5py.string_dtype()
     choices = [
-        lambda: np.float32(1), lambda: np.zeros(3, "f8"), lambda: np.zeros((2, 3), ">f4"),
-        lambda: np.zeros(0, "f4"), lambda: np.full(5, np.nan, "f4"), lambda: np.arange(4),
-        lambda: np.array([2**63], "u8"), lambda: "text", lambda: b"\xff\xfe", lambda: "[" * 9000,
-        lambda: np.array(["a", "b"], dtype=object), lambda: h5py.Empty("f4"), lambda: True,
-        lambda: np.zeros(3, "f4,i8"), lambda: np.zeros(3, complex), lambda: "{}", lambda: "[]",
-        lambda: '{"seed": NaN}', lambda: '{"seed": 1e999, "passes": -1}', lambda: -1, lambda: 2**62,
-        lambda: np.full(2, h5py.Reference(), h5py.ref_dtype), lambda: 10**300 * 1.0,
-        lambda: np.zeros(2, h5py.enum_dtype({"a": 0, "b": 1})), lambda: np.zeros((1,) * 30, "f4"),
-        lambda: np.array(b"\xff\0\xff", text), lambda: np.float16(3), lambda: np.longdouble(3),
-        lambda: "1" * 5000, lambda: np.zeros(2, np.dtype(("f4", (3,)))),
+        lambda: np.float32(1),
+        lambda: np.zeros(3, "f8"),
+        lambda: np.zeros((2, 3), ">f4"),
+        lambda: np.zeros(0, "f4"),
+        lambda: np.full(5, np.nan, "f4"),
+        lambda: np.arange(4),
+        lambda: np.array([2**63], "u8"),
+        lambda: "text",
+        lambda: b"\xff\xfe",
+        lambda: "[" * 9000,
+        lambda: np.array(["a", "b"], dtype=object),
+        lambda: h5py.Empty("f4"),
+        lambda: True,
+        lambda: np.zeros(3, "f4,i8"),
+        lambda: np.zeros(3, complex),
+        lambda: "{}",
+        lambda: "[]",
+        lambda: '{"seed": NaN}',
+        lambda: '{"seed": 1e999, "passes": -1}',
+        lambda: -1,
+        lambda: 2**62,
+        lambda: np.full(2, h5py.Reference(), h5py.ref_dtype),
+        lambda: 10**300 * 1.0,
+        lambda: np.zeros(2, h5py.enum_dtype({"a": 0, "b": 1})),
+        lambda: np.zeros((1,) * 30, "f4"),
+        lambda: np.array(b"\xff\0\xff", text),
+        lambda: np.float16(3),
+        lambda: np.longdouble(3),
+        lambda: "1" * 5000,
+        lambda: np.zeros(2, np.dtype(("f4", (3,)))),
     ]
     return choices[int(rng.integers(len(choices)))]()
 

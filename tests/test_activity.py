@@ -37,7 +37,9 @@ def test_channels_and_layers_of_their_own(rng):
     net = net_of(
         L.Reshape("picture", "x", shape=(1, 1, 3)),
         L.Convolution("c", "picture", channels=3, kernel=1, neuron="relu"),
-        L.Dense("d", "c", units=2), L.ReLU("r", "d"), L.Dense("s", "r", units=4, neuron="sigmoid"),
+        L.Dense("d", "c", units=2),
+        L.ReLU("r", "d"),
+        L.Dense("s", "r", units=4, neuron="sigmoid"),
     )
     net.params["c/weight"].data[...] = np.reshape([1, -1, 0], net.params["c/weight"].shape)
     net.params["d/weight"].data[...] = 0
@@ -61,7 +63,8 @@ def test_centred_units_have_a_mean_of_zero_and_none_is_dead(rng):
     """Of positive inputs, for which half of the units are dead or never at rest before."""
     net = net_of(
         L.Dense("g", "x", units=40, neuron="relu", bias=0.7),
-        L.Dense("f", "g", units=30, neuron="relu"), L.Dense("y", "f", units=2, bias=3.0),
+        L.Dense("f", "g", units=30, neuron="relu"),
+        L.Dense("y", "f", units=2, bias=3.0),
     )
     x = rng.uniform(0.9, 1, (50, 3))
     before = {name: p.data.copy() for name, p in net.params.items()}

@@ -22,6 +22,7 @@ def one_line(message):
 
 def fake_cupy(failure):
     """A CuPy that is installed, but whose driver answers with `failure`."""
+
     def fail():
         raise failure
 
@@ -120,10 +121,14 @@ def gpu():
 def test_a_net_on_the_gpu_agrees_with_numpy(rng):
     gpu()
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("h", "x", units=5, neuron="relu"),
-        L.Dense("mean", "h", units=2), L.Dense("log_variance", "h", units=2),
-        L.Reparameterize("z", "mean", "log_variance"), L.Dense("y", "z", units=6),
-        L.SquareLoss("loss", "y", "x"), L.GaussianKL("kl", "mean", "log_variance"),
+        L.Input("x", shape=(6,)),
+        L.Dense("h", "x", units=5, neuron="relu"),
+        L.Dense("mean", "h", units=2),
+        L.Dense("log_variance", "h", units=2),
+        L.Reparameterize("z", "mean", "log_variance"),
+        L.Dense("y", "z", units=6),
+        L.SquareLoss("loss", "y", "x"),
+        L.GaussianKL("kl", "mean", "log_variance"),
     ]
     x = rng.standard_normal((4, 6))
     on_cpu, on_gpu = (

@@ -13,18 +13,28 @@ X, T = np.ones((2, 3)), np.ones((2, 4))
 
 @pytest.fixture
 def net():
-    return lk.Net([
-        L.Input("x", shape=(3,)), L.Input("t", shape=(4,)),
-        L.Dense("y", "x", units=4, neuron="relu"), L.SquareLoss("loss", "y", "t"),
-    ], batch_size=4)
+    return lk.Net(
+        [
+            L.Input("x", shape=(3,)),
+            L.Input("t", shape=(4,)),
+            L.Dense("y", "x", units=4, neuron="relu"),
+            L.SquareLoss("loss", "y", "t"),
+        ],
+        batch_size=4,
+    )
 
 
 INPUTS = "this net's inputs are 'x', 't'"
 BY_PLACE = {  # what is called, how -> what the error says was expected
     "forward": [((X,), {}), ((X, T), {}), (({"x": X, "t": T},), {}), ((None,), {})],
     "backward": [((X,), {})],
-    "infer": [((), {}), ((), {"x": X}), ((), {"outputs": "y", "x": X}), (("y", True, X), {}),
-              (("y", True), {"sample": False, "x": X})],
+    "infer": [
+        ((), {}),
+        ((), {"x": X}),
+        ((), {"outputs": "y", "x": X}),
+        (("y", True, X), {}),
+        (("y", True), {"sample": False, "x": X}),
+    ],
     "evaluate": [((X,), {}), ((), {"x": X, "t": T}), ((3,), {"y": 2})],
     "state": [((3,), {})],
     "set_state": [((), {}), ((), {"x": X})],
@@ -33,9 +43,13 @@ BY_PLACE = {  # what is called, how -> what the error says was expected
     "profile": [((X, T), {}), ((5,), {"iterations": 3, "x": X})],
 }
 EXPECTED = {
-    "forward": "forward(x=array, t=array)", "backward": "backward(loss=array)",
-    "infer": "infer(outputs, sample=True, x=array, t=array)", "evaluate": "evaluate()",
-    "state": "state()", "set_state": "set_state(state)", "step": "step(x=array, t=array)",
+    "forward": "forward(x=array, t=array)",
+    "backward": "backward(loss=array)",
+    "infer": "infer(outputs, sample=True, x=array, t=array)",
+    "evaluate": "evaluate()",
+    "state": "state()",
+    "set_state": "set_state(state)",
+    "step": "step(x=array, t=array)",
     "steps": "steps(count, x=array, t=array)",
     "profile": "profile(iterations=50, x=array, t=array)",
 }
@@ -56,17 +70,24 @@ def test_a_call_that_does_not_fit_says_what_does(net, name):
             assert ", got nothing;" in message
 
 
-@pytest.mark.parametrize(("given", "problem"), [
-    ({}, "input 'x' is missing.*and none came"),
-    ({"x": X}, "input 't' is missing: call with t=array.*and 'x' came"),
-    ({"X": X, "t": T}, "no Input layer has a blob 'X'.*and 'X', 't' came"),
-    ({"x": X, "t": T, "u": T}, "no Input layer has a blob 'u'.*and 'x', 't', 'u' came"),
-])
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "input 'x' is missing.*and none came"),
+        ({"x": X}, "input 't' is missing: call with t=array.*and 'x' came"),
+        ({"X": X, "t": T}, "no Input layer has a blob 'X'.*and 'X', 't' came"),
+        ({"x": X, "t": T, "u": T}, "no Input layer has a blob 'u'.*and 'x', 't', 'u' came"),
+    ],
+)
 def test_wrong_inputs_say_which_are_wanted_and_which_came(net, given, problem):
     solver = lk.Adam(net)
-    for call in (net.forward, solver.step, lambda **inputs: solver.steps(2, **inputs),
-                 lambda **inputs: solver.profile(2, **inputs),
-                 lambda **inputs: lk.check_gradients(net, **inputs)):
+    for call in (
+        net.forward,
+        solver.step,
+        lambda **inputs: solver.steps(2, **inputs),
+        lambda **inputs: solver.profile(2, **inputs),
+        lambda **inputs: lk.check_gradients(net, **inputs),
+    ):
         with pytest.raises(NetError, match=problem) as error:
             call(**given)
         assert INPUTS in str(error.value)
@@ -79,15 +100,29 @@ def test_what_a_data_layer_fills_is_not_given():
         net.forward(x=X)
 
 
-@pytest.mark.parametrize("value", [
-    None, "abc", 3, X + 1j, [[1, 2], [3]], {"x": X}, np.array([object()] * 3)[None],
-    np.array(["a", "b", "c"])[None], iter(X),
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "abc",
+        3,
+        X + 1j,
+        [[1, 2], [3]],
+        {"x": X},
+        np.array([object()] * 3)[None],
+        np.array(["a", "b", "c"])[None],
+        iter(X),
+    ],
+)
 def test_what_is_no_array_of_numbers_is_named(net, value):
     solver = lk.Adam(net)
-    for call in (lambda v: net.forward(x=v, t=T), lambda v: net.infer("y", x=v),
-                 lambda v: solver.step(x=v, t=T), lambda v: lk.find_inactive(net, x=v),
-                 lambda v: lk.centre_biases(net, x=v)):
+    for call in (
+        lambda v: net.forward(x=v, t=T),
+        lambda v: net.infer("y", x=v),
+        lambda v: solver.step(x=v, t=T),
+        lambda v: lk.find_inactive(net, x=v),
+        lambda v: lk.centre_biases(net, x=v),
+    ):
         with pytest.raises(NetError, match=r"^blob 'x': expected an array of"):
             call(value)
 
@@ -166,16 +201,26 @@ PLAIN = [  # function, arguments, kind of error, what it says
     (lk.check_gradients, (None, X), {}, NetError, r"as NAME=value; it takes \(net,"),
     (lk.find_inactive, (None, X), {}, NetError, "by name, as NAME=value"),
     (lk.centre_biases, (), {}, NetError, "missing a required argument: 'net'"),
-    (lk.save, ("file.h5",), {}, SnapshotError,
-     r"missing a required argument: 'net'; it takes \(path, net, solver=None, extra=None\)"),
+    (
+        lk.save,
+        ("file.h5",),
+        {},
+        SnapshotError,
+        r"missing a required argument: 'net'; it takes \(path, net, solver=None, extra=None\)",
+    ),
     (lk.save, ("file.h5", None), {"iteration": 3}, SnapshotError, "argument 'iteration'"),
     (lk.load, ("file.h5",), {}, SnapshotError, "missing a required argument: 'net'"),
     (lk.snapshot.read_extra, (), {}, SnapshotError, "missing a required argument: 'path'"),
     (lk.load_net, ("net.py", 3), {}, NetFileError, "by name, as NAME=value"),
     (lk.net_settings, (), {}, NetFileError, "'path'"),
     (lk.with_data, ([],), {}, NetError, "missing a required argument: 'source'"),
-    (lk.Net.freeze, (None,), {"pattern": "y*"}, NetError,
-     r"^Net.freeze: .* argument 'pattern'; it takes \(\*patterns\)"),
+    (
+        lk.Net.freeze,
+        (None,),
+        {"pattern": "y*"},
+        NetError,
+        r"^Net.freeze: .* argument 'pattern'; it takes \(\*patterns\)",
+    ),
     (lk.Net.unfreeze, (None,), {"pattern": "y*"}, NetError, "argument 'pattern'"),
     (galaxy.prepare, ("a", "b"), {"sizes": 3}, DataError, "argument 'sizes'; it takes"),
     (galaxy.gather, ("a",), {}, DataError, "missing a required argument: 'cache'"),
@@ -184,8 +229,13 @@ PLAIN = [  # function, arguments, kind of error, what it says
     (galaxy.split, (["a"],), {}, DataError, "missing a required argument: 'held_out'"),
     (galaxy.unstretch, (X,), {}, DataError, "missing a required argument: 'stretches'"),
     (galaxy.GalaxyModel, (), {}, NetError, "^GalaxyModel: missing .* 'net'; it takes"),
-    (galaxy.GalaxyModel.sample, (None,), {"n": 3}, NetError,
-     r"^GalaxyModel.sample: .* argument 'n'; it takes \(count, seed=0, noise=False\)"),
+    (
+        galaxy.GalaxyModel.sample,
+        (None,),
+        {"n": 3},
+        NetError,
+        r"^GalaxyModel.sample: .* argument 'n'; it takes \(count, seed=0, noise=False\)",
+    ),
     (galaxy.evaluate, (), {"model": 3}, DataError, "missing a required argument: 'train'"),
     (galaxy.refine, (), {}, NetError, "missing a required argument"),
     (galaxy.fit_gaussian, (X, X, X), {}, DataError, "too many positional arguments"),

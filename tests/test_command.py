@@ -57,8 +57,10 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (DataError("a\nb"), "error: a b\n"), (OSError(28, "No space left"), "No space left"),
-        (MemoryError(), "not enough memory"), (BrokenPipeError(32, "Broken pipe"), "Broken pipe"),
+        (DataError("a\nb"), "error: a b\n"),
+        (OSError(28, "No space left"), "No space left"),
+        (MemoryError(), "not enough memory"),
+        (BrokenPipeError(32, "Broken pipe"), "Broken pipe"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line(error, told, capsys):
@@ -216,8 +218,11 @@ def test_streams_that_are_closed_are_no_terminals_and_their_numbers_no_files(clo
         "run(main)"
     )
     saved = tmp_path / "saved"
-    with subprocess.Popen(["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", text, saved],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", text, saved],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
         child.communicate(timeout=60)
     assert child.returncode == 0
     assert int(saved.read_text()) > 2

@@ -66,10 +66,12 @@ class ReturnsDiff(Twice):
 
 def rebind(what, of):
     """Assigns a new array of the right values to `what` of the object that `of` finds."""
+
     def spoil(layer, bottoms, tops):
         Twice.ahead(layer, bottoms, tops)
         target = of(layer, bottoms, tops)
         setattr(target, what, getattr(target, what) * 1)
+
     return spoil
 
 
@@ -114,32 +116,46 @@ def change_top_diff(layer, bottoms, tops):
 
 
 FAULTS = {
-    "rebinds the top": (Twice("y", "x", ahead=rebind("data", lambda layer, b, t: t[0])),
-                        ["blob 'y'", "data[...] = values"]),
-    "rebinds a parameter": (Twice("y", "x", ahead=rebind("data", lambda layer, b, t: layer.w)),
-                            ["parameter 'y/w'", "data[...] = values"]),
-    "rebinds a buffer": (Twice("y", "x", ahead=rebind("data", lambda layer, b, t: layer.room)),
-                         ["data[...] = values"]),
+    "rebinds the top": (
+        Twice("y", "x", ahead=rebind("data", lambda layer, b, t: t[0])),
+        ["blob 'y'", "data[...] = values"],
+    ),
+    "rebinds a parameter": (
+        Twice("y", "x", ahead=rebind("data", lambda layer, b, t: layer.w)),
+        ["parameter 'y/w'", "data[...] = values"],
+    ),
+    "rebinds a buffer": (
+        Twice("y", "x", ahead=rebind("data", lambda layer, b, t: layer.room)),
+        ["data[...] = values"],
+    ),
     "rebinds a bottom's diff": (
         Twice("y", "x", back=rebind("diff", lambda layer, b, t: b[0])),
-        ["blob 'x'", "diff[...] = values"]),
+        ["blob 'x'", "diff[...] = values"],
+    ),
     "rebinds a parameter's diff": (
         Twice("y", "x", back=rebind("diff", lambda layer, b, t: layer.w)),
-        ["parameter 'y/w'", "diff[...] = values"]),
+        ["parameter 'y/w'", "diff[...] = values"],
+    ),
     "replaces the top": (Twice("y", "x", ahead=replace_top), ["replaced a blob"]),
     "returns": (Returns("y", "x"), ["forward returned ndarray", "tops[0].data[...] ="]),
     "writes and returns": (WritesAndReturns("y", "x"), ["forward returned ndarray"]),
     "returns a diff": (ReturnsDiff("y", "x"), ["backward returned ndarray"]),
     "writes a part": (Twice("y", "x", ahead=part_of_the_top), ["all of the data of its top 'y'"]),
     "adds to the top": (Twice("y", "x", ahead=add_to_the_top), ["data of its top 'y'", "never +="]),
-    "writes nothing": (Twice("y", "x", ahead=lambda layer, bottoms, tops: None),
-                       ["data of its top 'y'"]),
+    "writes nothing": (
+        Twice("y", "x", ahead=lambda layer, bottoms, tops: None),
+        ["data of its top 'y'"],
+    ),
     "forgets a parameter": (NoDiff("y", "x"), ["diff of its parameter 'w'", "in full"]),
     "forgets a bottom": (NoBottomDiff("y", "x"), ["diff of its bottom 'x'", "in full"]),
-    "changes the bottom": (Twice("y", "x", ahead=change_the_bottom),
-                           ["changed the data of its bottom 'x'"]),
-    "changes the diff": (Twice("y", "x", back=change_top_diff),
-                         ["changed the diff of its top 'y'"]),
+    "changes the bottom": (
+        Twice("y", "x", ahead=change_the_bottom),
+        ["changed the data of its bottom 'x'"],
+    ),
+    "changes the diff": (
+        Twice("y", "x", back=change_top_diff),
+        ["changed the diff of its top 'y'"],
+    ),
     "declares late": (Twice("y", "x", ahead=declare_late), ["late", "setup"]),
     "a late buffer": (Twice("y", "x", ahead=buffer_late), ["setup"]),
 }
@@ -154,10 +170,17 @@ def one_line(message, *words):
 
 def net_with(layer):
     """The layer between two that learn, so that all of its diffs are needed."""
-    return lk.Net([
-        L.Input("in", shape=(3,)), L.Dense("x", "in", units=5), layer,
-        L.Dense("out", "y", units=3), L.SquareLoss("loss", "out", "in"),
-    ], ROWS, dtype="float64")
+    return lk.Net(
+        [
+            L.Input("in", shape=(3,)),
+            L.Dense("x", "in", units=5),
+            layer,
+            L.Dense("out", "y", units=3),
+            L.SquareLoss("loss", "out", "in"),
+        ],
+        ROWS,
+        dtype="float64",
+    )
 
 
 def train(layer, x):
@@ -234,10 +257,16 @@ def test_the_check_changes_no_result(rng):
     """The first pass, which is checked, and later ones give the same bits, with kernels too."""
     x = rng.random((ROWS, 9)).astype("float32")
     layers = [
-        L.Input("x", shape=(9,)), L.Dense("g", "x", units=8, neuron="relu"),
-        L.Dense("m", "g", units=2), L.Dense("v", "g", units=2), L.Reparameterize("z", "m", "v"),
-        L.Dropout("d", "z"), L.Dense("f", "d", units=9, neuron="tanh"), L.Softplus("s", "f"),
-        L.SquareLoss("loss", "s", "x"), L.GaussianKL("kl", "m", "v"),
+        L.Input("x", shape=(9,)),
+        L.Dense("g", "x", units=8, neuron="relu"),
+        L.Dense("m", "g", units=2),
+        L.Dense("v", "g", units=2),
+        L.Reparameterize("z", "m", "v"),
+        L.Dropout("d", "z"),
+        L.Dense("f", "d", units=9, neuron="tanh"),
+        L.Softplus("s", "f"),
+        L.SquareLoss("loss", "s", "x"),
+        L.GaussianKL("kl", "m", "v"),
     ]
     nets = [lk.Net(layers, ROWS) for _ in range(2)]
     solvers = [lk.Adam(net) for net in nets]
@@ -267,10 +296,27 @@ def test_users_write_into_parameters_too():
 # What setup declares.
 
 
-@pytest.mark.parametrize("given", [
-    None, (3,), 3, [3], "ab", [(3.0,)], [(0,)], [(-1,)], [(True,)], [None], [[(3,)]], {1: 2},
-    np.array([3]), np.zeros((40, 40)), lambda shapes: shapes,
-], ids=range(15))
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        (3,),
+        3,
+        [3],
+        "ab",
+        [(3.0,)],
+        [(0,)],
+        [(-1,)],
+        [(True,)],
+        [None],
+        [[(3,)]],
+        {1: 2},
+        np.array([3]),
+        np.zeros((40, 40)),
+        lambda shapes: shapes,
+    ],
+    ids=range(15),
+)
 def test_setup_must_return_a_list_of_shapes(given):
     with pytest.raises(NetError) as message:
         net_with(Twice("y", "x", declare=lambda shapes: given))
@@ -300,18 +346,22 @@ def declaring(declare):
     return [L.Input("x", shape=(3,)), Declares("y", ["x"])]
 
 
-@pytest.mark.parametrize(("declare", "words"), [
-    (lambda layer: [layer.parameter("w", (3,), 0.0) for _ in range(2)], ["'w' twice"]),
-    (lambda layer: layer.parameter("w", 3, 0.0), ["w:", "tuple of positive whole", "got 3"]),
-    (lambda layer: layer.parameter("w", (3.0,), 0.0), ["w:", "(3.0,)"]),
-    (lambda layer: layer.parameter("w", None, 0.0), ["w:", "None"]),
-    (lambda layer: layer.parameter("w", (0, 3), 0.0), ["w:", "(0, 3)"]),
-    (lambda layer: layer.parameter("", (3,), 0.0), ["name"]),
-    (lambda layer: layer.parameter("w", (2**31,), 0.0), ["w:", "below 2^31"]),
-    (lambda layer: layer.parameter("w", (2**30, 2**20), 0.0), ["parameters", "PiB"]),
-    (lambda layer: layer.buffer((2**30, 2**20)), ["buffer", "256 PiB", "are free"]),
-    (lambda layer: layer.buffer(3), ["buffer", "got 3"]),
-], ids=range(10))
+@pytest.mark.parametrize(
+    ("declare", "words"),
+    [
+        (lambda layer: [layer.parameter("w", (3,), 0.0) for _ in range(2)], ["'w' twice"]),
+        (lambda layer: layer.parameter("w", 3, 0.0), ["w:", "tuple of positive whole", "got 3"]),
+        (lambda layer: layer.parameter("w", (3.0,), 0.0), ["w:", "(3.0,)"]),
+        (lambda layer: layer.parameter("w", None, 0.0), ["w:", "None"]),
+        (lambda layer: layer.parameter("w", (0, 3), 0.0), ["w:", "(0, 3)"]),
+        (lambda layer: layer.parameter("", (3,), 0.0), ["name"]),
+        (lambda layer: layer.parameter("w", (2**31,), 0.0), ["w:", "below 2^31"]),
+        (lambda layer: layer.parameter("w", (2**30, 2**20), 0.0), ["parameters", "PiB"]),
+        (lambda layer: layer.buffer((2**30, 2**20)), ["buffer", "256 PiB", "are free"]),
+        (lambda layer: layer.buffer(3), ["buffer", "got 3"]),
+    ],
+    ids=range(10),
+)
 def test_declarations_that_cannot_be(declare, words):
     with pytest.raises(NetError) as message:
         lk.Net(declaring(declare))
@@ -353,8 +403,10 @@ class TiedInAList(Tied):
 def test_one_parameter_of_two_layers_is_refused(kind):
     pool = []
     layers = [
-        L.Input("x", shape=(3,)), kind("a", "x", units=3, pool=pool),
-        kind("b", "a", units=3, pool=pool), L.SquareLoss("loss", "b", "x"),
+        L.Input("x", shape=(3,)),
+        kind("a", "x", units=3, pool=pool),
+        kind("b", "a", units=3, pool=pool),
+        L.SquareLoss("loss", "b", "x"),
     ]
     with pytest.raises(NetError) as message:
         lk.Net(layers)
@@ -363,13 +415,16 @@ def test_one_parameter_of_two_layers_is_refused(kind):
 
 def test_parameters_of_one_name_are_refused():
     """Of layer "a" the parameter "b/w", and of layer "a/b" the parameter "w"."""
+
     class Declares(lk.Layer):
         def setup(self, shapes):
             self.parameter(self.bottoms[0], (2,), 0.0)
             return shapes
 
     layers = [
-        L.Input("b/w", shape=(2,)), L.Input("w", shape=(2,)), Declares("a", ["b/w"]),
+        L.Input("b/w", shape=(2,)),
+        L.Input("w", shape=(2,)),
+        Declares("a", ["b/w"]),
         Declares("a/b", ["w"]),
     ]
     with pytest.raises(NetError) as message:
@@ -399,12 +454,15 @@ class NoInit(NoForward):
         self.name, self.bottoms, self.tops = name, [bottom], [name]
 
 
-@pytest.mark.parametrize(("kind", "words"), [
-    (Bare, ["layer 'y' (Bare)", "setup(shapes)"]),
-    (NoForward, ["layer 'y' (NoForward)", "forward(bottoms, tops)"]),
-    (NoBackward, ["layer 'y' (NoBackward)", "backward(bottoms, tops)"]),
-    (NoInit, ["NoInit", "super().__init__"]),
-])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Bare, ["layer 'y' (Bare)", "setup(shapes)"]),
+        (NoForward, ["layer 'y' (NoForward)", "forward(bottoms, tops)"]),
+        (NoBackward, ["layer 'y' (NoBackward)", "backward(bottoms, tops)"]),
+        (NoInit, ["NoInit", "super().__init__"]),
+    ],
+)
 def test_what_a_class_forgets_is_said(kind, words, rng):
     with pytest.raises(NetError) as message:
         passes(kind("y", "x"), rng.standard_normal((ROWS, 3)))
@@ -412,13 +470,29 @@ def test_what_a_class_forgets_is_said(kind, words, rng):
 
 
 def test_a_layer_that_needs_no_gradient_needs_no_backward_pass(rng):
-    net = lk.Net([L.Input("x", shape=(3,)), NoBackward("y", "x"), L.Dense("z", "y", units=3),
-                  L.SquareLoss("loss", "z", "x")], ROWS)
+    net = lk.Net(
+        [
+            L.Input("x", shape=(3,)),
+            NoBackward("y", "x"),
+            L.Dense("z", "y", units=3),
+            L.SquareLoss("loss", "z", "x"),
+        ],
+        ROWS,
+    )
     lk.SGD(net, 0.1).step(x=rng.standard_normal((ROWS, 3)))
 
 
-@pytest.mark.parametrize("settings", [{"bottoms": 3}, {"bottoms": {"x"}}, {"tops": 3},
-                                      {"tops": {"x": 1}}, {"bottoms": ["x", 3]}, {"tops": [None]}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bottoms": 3},
+        {"bottoms": {"x"}},
+        {"tops": 3},
+        {"tops": {"x": 1}},
+        {"bottoms": ["x", 3]},
+        {"tops": [None]},
+    ],
+)
 def test_names_of_other_kinds(settings):
     with pytest.raises(NetError) as message:
         Bare("y", **{"bottoms": "x", **settings})

@@ -64,14 +64,17 @@ def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
     ends = [x for x in net.layers.values() if not x.is_loss and read.isdisjoint(x.tops)]
     for top in [top for layer in ends for top in layer.tops if net.gradients != "none"]:
         layers = [
-            *layers, L.Input(f"{top} target", shape=net.blobs[top].shape),
+            *layers,
+            L.Input(f"{top} target", shape=net.blobs[top].shape),
             L.SquareLoss(f"{top} loss", top, f"{top} target", weight=0.3),
         ]
         inputs[f"{top} target"] = rng.standard_normal((rows, *net.blobs[top].shape))
     pair = both(layers, batch_size or rows, seed, **settings)
     weights = {
         top: rng.standard_normal((rows, *net.blobs[top].shape))
-        for layer in net.layers.values() for top in layer.tops if net.blobs[top].diff is not None
+        for layer in net.layers.values()
+        for top in layer.tops
+        if net.blobs[top].diff is not None
     }
     for given in (weights, {}, {}):
         values = []
@@ -114,8 +117,10 @@ def assert_alike(pair, values, dtype):
 )
 @pytest.mark.parametrize("rows", [1, 2, 65])
 def test_dense(rows, inputs, units, dtype, rng):
-    layers = [L.Dense("y", "x", units=units, neuron="relu", bias=lk.initializers.Normal(1.0)),
-              L.Input("x", shape=(inputs,))]
+    layers = [
+        L.Dense("y", "x", units=units, neuron="relu", bias=lk.initializers.Normal(1.0)),
+        L.Input("x", shape=(inputs,)),
+    ]
     compare(layers, rng, {"x": rng.standard_normal((rows, inputs))}, dtype)
 
 
@@ -123,13 +128,13 @@ def test_dense(rows, inputs, units, dtype, rng):
 @pytest.mark.parametrize("units", [2500, 2900])
 def test_a_wide_dense_is_cut_into_blocks(rows, units, rng):
     layers = [
-        L.Input("x", shape=(7,)), L.Input("target", shape=(units,)),
-        L.Dense("h", "x", units=130, neuron="relu"), L.Dense("y", "h", units=units),
+        L.Input("x", shape=(7,)),
+        L.Input("target", shape=(units,)),
+        L.Dense("h", "x", units=130, neuron="relu"),
+        L.Dense("y", "h", units=units),
         L.SquareLoss("loss", "y", "target", weight=1e-3),
     ]
-    inputs = {
-        "x": rng.standard_normal((rows, 7)), "target": rng.standard_normal((rows, units)),
-    }
+    inputs = {"x": rng.standard_normal((rows, 7)), "target": rng.standard_normal((rows, units))}
     compare(layers, rng, inputs, "float64", batch_size=rows + 40)
     solvers = [lk.Adam(net, 1e-2) for net in both(layers, rows, 3, dtype="float64")]
     for _ in range(3):
@@ -156,7 +161,12 @@ def test_convolutions(transposed, rows, dtype, rng):
         pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), (min(kernel, 3), 5, 5)))
         size = tuple(int(n) for n in rng.integers(kernel, 12, 2))
         layer = (L.Deconvolution if transposed else L.Convolution)(
-            "y", "x", channels=channels, kernel=kernel, stride=stride, pad=pad,
+            "y",
+            "x",
+            channels=channels,
+            kernel=kernel,
+            stride=stride,
+            pad=pad,
             neuron=rng.choice(["relu", "leaky_relu", "softplus"]).item(),
             bias=lk.initializers.Normal(1.0),
         )
@@ -168,8 +178,10 @@ def test_convolutions(transposed, rows, dtype, rng):
 @pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
 def test_convolutions_with_frozen_parameters(layer, frozen, rng):
     layers = [
-        L.Input("x", shape=(2, 5, 5)), layer("h", "x", channels=2, kernel=3, neuron="relu"),
-        layer("y", "h", channels=1, kernel=3), L.SquareLoss("loss", "y", "y"),
+        L.Input("x", shape=(2, 5, 5)),
+        layer("h", "x", channels=2, kernel=3, neuron="relu"),
+        layer("y", "h", channels=1, kernel=3),
+        L.SquareLoss("loss", "y", "y"),
     ]
     x = rng.standard_normal((4, 2, 5, 5))
     pair = both(layers, 4, 1, dtype="float64")
@@ -185,8 +197,11 @@ def test_convolutions_with_frozen_parameters(layer, frozen, rng):
 @pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])
 def test_dense_with_frozen_parameters(frozen, rng):
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("h", "x", units=5), L.Dense("y", "h", units=300),
-        L.SquareLoss("loss", "y", "t"), L.Input("t", shape=(300,)),
+        L.Input("x", shape=(6,)),
+        L.Dense("h", "x", units=5),
+        L.Dense("y", "h", units=300),
+        L.SquareLoss("loss", "y", "t"),
+        L.Input("t", shape=(300,)),
     ]
     x, t = rng.standard_normal((4, 6)), rng.standard_normal((4, 300))
     pair = both(layers, 4, 1, dtype="float64")
@@ -226,7 +241,8 @@ def test_relu_of_minus_infinity_is_zero():
 def test_pictures_and_poses_without_bounds(rng):
     """In array code, too, places beyond all bounds are at the border; infinite light has no sky."""
     layers = [
-        L.Input("x", shape=(5, 5)), L.Input("u", shape=(4,)),
+        L.Input("x", shape=(5, 5)),
+        L.Input("u", shape=(4,)),
         L.ImagePose("pose", "x", side=5, size=1),
         L.SpatialTransform("y", "x", "u", side=5, inverse=True),
     ]
@@ -257,7 +273,8 @@ def test_reconstruction(kind, floor, rows, shape, dtype, rng):
         kind("y", "x", "mean", "log_variance", floor=floor),
     ]
     arrays = {
-        "x": rng.random((rows, *shape)), "mean": rng.random((rows, *shape)),
+        "x": rng.random((rows, *shape)),
+        "mean": rng.random((rows, *shape)),
         "log_variance": rng.uniform(-4, 2, (rows, *shape)),
     }
     compare(layers, rng, arrays, dtype, batch_size=rows + 2)
@@ -284,8 +301,10 @@ def test_reconstruction_with_some_diffs(kind, wanted, rng):
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 5), (70, 9)])
 def test_latent_layers(rows, size, dtype, rng):
     layers = [
-        L.Input("m", shape=(size,)), L.Input("v", shape=(size,)),
-        L.Reparameterize("z", "m", "v"), L.GaussianKL("kl", "m", "v", weight=0.7),
+        L.Input("m", shape=(size,)),
+        L.Input("v", shape=(size,)),
+        L.Reparameterize("z", "m", "v"),
+        L.GaussianKL("kl", "m", "v", weight=0.7),
     ]
     arrays = {"m": rng.standard_normal((rows, size)), "v": rng.uniform(-3, 2, (rows, size))}
     pair = compare(layers, rng, arrays, dtype)
@@ -302,9 +321,9 @@ DTYPES = ["float32", "float64", "uint8", "int16", ">f4", "float16", "bool"]
 def test_memory_data(augment, dtype, rng):
     images = (rng.random((7, 2, 5, 5)) * 200).astype(dtype)
     labels = rng.integers(0, 9, 7)
-    layers = [L.MemoryData(
-        "x", data=[images, labels], tops=["x", "t"], augment=augment, scale=1 / 255
-    )]
+    layers = [
+        L.MemoryData("x", data=[images, labels], tops=["x", "t"], augment=augment, scale=1 / 255)
+    ]
     pair = both(layers, 5, int(rng.integers(2**31)))
     for _ in range(6):  # several epochs, with batches across their ends
         for net in pair:
@@ -425,14 +444,33 @@ def test_philox_is_that_of_the_array_code(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sizes", [
-    (1, 1, 1), (1, 5, 3), (4, 1, 7), (6, 5, 1), (30, 40, 50),
-    # Few rows, or few terms: tiles of four rows and three vectors, and what is left over.
-    (1, 9, 700), (3, 30, 9700), (4, 8, 24), (7, 70, 25), (9, 3, 601), (19, 700, 11), (40, 5, 61),
-    (23, 1300, 8), (64, 64, 64),
-    # Panels of less than a vector, and more rows and terms than are copied at a time.
-    (25, 25, 4), (31, 530, 14), (197, 300, 77), (390, 21, 50), (3, 0, 5), (40, 0, 5),
-])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1, 1, 1),
+        (1, 5, 3),
+        (4, 1, 7),
+        (6, 5, 1),
+        (30, 40, 50),
+        # Few rows, or few terms: tiles of four rows and three vectors, and what is left over.
+        (1, 9, 700),
+        (3, 30, 9700),
+        (4, 8, 24),
+        (7, 70, 25),
+        (9, 3, 601),
+        (19, 700, 11),
+        (40, 5, 61),
+        (23, 1300, 8),
+        (64, 64, 64),
+        # Panels of less than a vector, and more rows and terms than are copied at a time.
+        (25, 25, 4),
+        (31, 530, 14),
+        (197, 300, 77),
+        (390, 21, 50),
+        (3, 0, 5),
+        (40, 0, 5),
+    ],
+)
 def test_products_of_any_layout(sizes, dtype, rng, instructions):
     m, k, n = sizes
     # What k products and a first value may be wrong by, added in any order, relative to the sum of
@@ -533,8 +571,11 @@ def test_settings_that_change_between_passes_are_obeyed(case, rng):
                 for name, value in vars(thing).items() if thing else ():
                     known = name in type(thing).rules() and name not in thing.fixed
                     if type(value) is float and known:
-                        setattr(thing, name, min(1.0, value * factor) if name == "turns" else
-                                value * factor)
+                        setattr(
+                            thing,
+                            name,
+                            min(1.0, value * factor) if name == "turns" else value * factor,
+                        )
         for _ in range(3):
             values = []
             for net in pair:
@@ -550,8 +591,10 @@ def test_weights_of_losses_rows_and_frozen_layers_change_between_steps(rng, monk
     nets = both(small_vae(), 6, 3, dtype="float64")
     solvers = [lk.Adam(net, 1e-3) for net in nets]
     changes = [
-        lambda net: None, lambda net: setattr(net.layers["kl"], "weight", 0.2),
-        lambda net: net.freeze("g1"), lambda net: net.unfreeze("g1"),
+        lambda net: None,
+        lambda net: setattr(net.layers["kl"], "weight", 0.2),
+        lambda net: net.freeze("g1"),
+        lambda net: net.unfreeze("g1"),
         lambda net: setattr(net.params["g1/weight"], "l2", 0.3),
         lambda net: setattr(net.run, "seed", 77),
     ]
@@ -568,8 +611,11 @@ def test_weights_of_losses_rows_and_frozen_layers_change_between_steps(rng, monk
 
 def test_a_parameter_that_is_frozen_by_hand_and_trained_again_has_its_gradient(rng):
     layers = [
-        L.Input("x", shape=(1, 4, 4)), L.Convolution("c", "x", channels=2, kernel=3),
-        L.Dense("h", "c", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "h", "t"),
+        L.Input("x", shape=(1, 4, 4)),
+        L.Convolution("c", "x", channels=2, kernel=3),
+        L.Dense("h", "c", units=5),
+        L.Input("t", shape=(5,)),
+        L.SquareLoss("loss", "h", "t"),
     ]
     pair = both(layers, 3, 1, dtype="float64")
     inputs = {"x": rng.random((3, 1, 4, 4)), "t": rng.random((3, 5))}
@@ -599,8 +645,11 @@ class Halves(L.Tanh):
 
 def test_array_code_between_kernels_is_called_in_its_place(rng):
     layers = [
-        L.Input("x", shape=(5,)), L.Dense("h", "x", units=7, neuron="relu"), Halves("s", "h"),
-        L.Dense("y", "s", units=4, neuron="tanh"), L.Input("t", shape=(4,)),
+        L.Input("x", shape=(5,)),
+        L.Dense("h", "x", units=7, neuron="relu"),
+        Halves("s", "h"),
+        L.Dense("y", "s", units=4, neuron="tanh"),
+        L.Input("t", shape=(4,)),
         L.SquareLoss("loss", "y", "t"),
     ]
     inputs = {"x": rng.standard_normal((3, 5)), "t": rng.standard_normal((3, 4))}
@@ -618,8 +667,19 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
     with program:
         for name, numbers in (("x", index.copy()), ("y", index)):
             program.record(
-                True, net.layers[name], KERNELS.gather, rows, numbers, out, 0, 1.0,
-                np.zeros((0, 0)), 0, 0, 0, way="forward",
+                True,
+                net.layers[name],
+                KERNELS.gather,
+                rows,
+                numbers,
+                out,
+                0,
+                1.0,
+                np.zeros((0, 0)),
+                0,
+                0,
+                0,
+                way="forward",
             )
     out[:] = 0
     program.run()
@@ -674,9 +734,10 @@ SOLVERS = [
 def test_fused_unfused_and_array_code_agree(solver, rows, rng, monkeypatch):
     monkeypatch.setattr(runners, "LARGE", 1)
     x = rng.random((rows, 600))
-    nets = [*both(small_vae(), rows, 3, dtype="float64"), lk.Net(
-        small_vae(), batch_size=rows, seed=3, dtype="float64"
-    )]
+    nets = [
+        *both(small_vae(), rows, 3, dtype="float64"),
+        lk.Net(small_vae(), batch_size=rows, seed=3, dtype="float64"),
+    ]
     solvers = [solver(net) for net in nets]
     solvers[2].fuse = False
     for _ in range(8):
@@ -851,7 +912,8 @@ def test_convolutions_do_not_depend_on_the_number_of_threads():
 
 def test_sizes_that_are_changed_in_a_net_are_refused(rng):
     layers = [
-        L.MemoryData("x", data=rng.random((9, 5, 5))), L.Input("u", shape=(4,)),
+        L.MemoryData("x", data=rng.random((9, 5, 5))),
+        L.Input("u", shape=(4,)),
         L.SpatialTransform("y", "x", "u", side=5),
     ]
     for name, setting in [("x", "count"), ("y", "side")]:
@@ -880,11 +942,20 @@ def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
 def test_kernels_read_nothing_beyond_their_arrays(rng):
     f, i = rng.random((4, 9)), np.zeros(4, np.int64)
     for kernel, *arrays in [
-        ("multiply", f, f, f, False), ("update", 1, f, f[:3], f, f, np.ones(8)),
-        ("update", 1, f, f, f, f, np.ones(7)), ("copy", f[:3], f), ("magnitude", f.T, f[0, :1]),
-        ("magnitude", f, f[0]), ("mean", f.T, f[0, :1]), ("fill", f, f[0]), ("add", f, f[:3], f),
-        ("add_number", f.T, f[0, :1]), ("multiply_elements", f, f.astype("f4"), f),
-        ("copy_rows", f, f[:, 1:]), ("copy_rows", f.T, f.T), ("gradient_bound", f, f, 1.0, f[0]),
+        ("multiply", f, f, f, False),
+        ("update", 1, f, f[:3], f, f, np.ones(8)),
+        ("update", 1, f, f, f, f, np.ones(7)),
+        ("copy", f[:3], f),
+        ("magnitude", f.T, f[0, :1]),
+        ("magnitude", f, f[0]),
+        ("mean", f.T, f[0, :1]),
+        ("fill", f, f[0]),
+        ("add", f, f[:3], f),
+        ("add_number", f.T, f[0, :1]),
+        ("multiply_elements", f, f.astype("f4"), f),
+        ("copy_rows", f, f[:, 1:]),
+        ("copy_rows", f.T, f.T),
+        ("gradient_bound", f, f, 1.0, f[0]),
         ("gather", f, i + 4, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f, i - 1, f.copy(), 0, 1.0, np.zeros((0, 0)), 0, 0, 0),
         ("gather", f, i, f.copy(), 1, 1.0, np.zeros((0, 0)), 0, 0, 0),
@@ -895,12 +966,19 @@ def test_kernels_read_nothing_beyond_their_arrays(rng):
         ("resample", f, f[:, :2].copy(), 3, 1.0, 1.0, 1.0, False, np.ones((4, 5)), f),
         ("resample", f, np.ones((4, 5)), 3, 1.0, 1.0, 1.0, False, np.ones((4, 6)), f),
         ("measure_poses", f[None], 3.0, 1.0, 1.0, 1.0, 1.0, f[:1]),
-        ("dense_forward", f, f.T, f[0], 1.0, f), ("divergence", f, f, f, f, f[0]),
+        ("dense_forward", f, f.T, f[0], 1.0, f),
+        ("divergence", f, f, f, f, f[0]),
         ("gaussian", f, f, f.astype("f4"), 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
         ("gaussian", f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
         (
-            "windowed_forward", f.reshape(4, 1, 3, 3), f[:, :1], f[0, :1], 1.0,
-            f.reshape(4, 1, 3, 3), np.array([2, 1, 0, 3, 3]), False,
+            "windowed_forward",
+            f.reshape(4, 1, 3, 3),
+            f[:, :1],
+            f[0, :1],
+            1.0,
+            f.reshape(4, 1, 3, 3),
+            np.array([2, 1, 0, 3, 3]),
+            False,
         ),
     ]:
         with pytest.raises(KERNELS.MismatchError):
@@ -924,7 +1002,10 @@ for _ in range(2):
     lk.Net([lk.layers.Input("x", shape=())])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0
@@ -1045,7 +1126,11 @@ def test_the_number_of_threads_can_be_limited(monkeypatch):
     assert available >= 1
     for name in cpu.LIMITS:
         for value, expected in (
-            ("1", 1), ("1,1", 1), ("1000", available), ("", available), ("all", available),
+            ("1", 1),
+            ("1,1", 1),
+            ("1000", available),
+            ("", available),
+            ("all", available),
             ("0", available),
         ):
             monkeypatch.setenv(name, value)

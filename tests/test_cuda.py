@@ -107,7 +107,8 @@ def random_weights(net, inputs, rng):
     net.forward(**inputs)
     read = {b for layer in net.layers.values() for b in layer.bottoms}
     return {
-        name: rng.standard_normal(blob.data.shape) for name, blob in net.blobs.items()
+        name: rng.standard_normal(blob.data.shape)
+        for name, blob in net.blobs.items()
         if name not in read and blob.diff is not None
     }
 
@@ -164,14 +165,17 @@ def test_dense(gpu, sizes, neuron, rng):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_losses_of_any_size(gpu, rows, size, rng):
     arrays = {
-        "x": rng.random((rows, size)), "m": rng.random((rows, size)),
-        "v": rng.uniform(-9, 1, (rows, size)), "t": rng.integers(size, size=rows),
+        "x": rng.random((rows, size)),
+        "m": rng.random((rows, size)),
+        "v": rng.uniform(-9, 1, (rows, size)),
+        "t": rng.integers(size, size=rows),
     }
     layers = [
         *(L.Input(name, shape=array.shape[1:]) for name, array in arrays.items()),
         L.SoftmaxLoss("softmax", "v", "t"),
         L.GaussianReconstruction("likelihood", "x", "m", "v", weight=0.3),
-        L.GaussianKL("kl", "m", "v"), L.SquareLoss("square", "x", "m", weight=2.0),
+        L.GaussianKL("kl", "m", "v"),
+        L.SquareLoss("square", "x", "m", weight=2.0),
         L.BinaryCrossEntropy("cross", "v", "x"),
     ]
     compare(pair(layers, rows, 3, dtype="float64", gradients="all"), arrays, {}, "float64")
@@ -179,9 +183,7 @@ def test_losses_of_any_size(gpu, rows, size, rng):
 
 @pytest.mark.parametrize("label", [-1, 3, 0.5, np.nan])
 def test_a_label_that_is_no_class(gpu, label):
-    layers = [
-        L.Input("x", shape=(3,)), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t"),
-    ]
+    layers = [L.Input("x", shape=(3,)), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t")]
     net = lk.Net(layers, 2, "cupy")
     net.forward(x=np.ones((2, 3)), t=np.array([1, label]))
     np.testing.assert_allclose(host(net, net.blobs["y"].data), [np.log(3), np.inf], rtol=1e-6)
@@ -367,7 +369,8 @@ def test_a_gradient_that_is_not_finite_stops_training_too(gpu, rows, bad, clip):
     x[rows * bad + rows :], t[rows * bad + rows :] = 1.0, 1.0  # from which could be learned
     layers = [
         L.MemoryData("data", data=[x, t], tops=["x", "t"], shuffle=False),
-        L.Dense("y", "x", units=4, weight=0.0), L.SquareLoss("loss", "y", "t"),
+        L.Dense("y", "x", units=4, weight=0.0),
+        L.SquareLoss("loss", "y", "t"),
     ]
     nets = pair(layers, rows, 3, dtype="float64")
     solvers, messages = [lk.Adam(net, 1e-3, clip=clip) for net in nets], []
@@ -390,7 +393,8 @@ def test_labels_that_are_no_class_are_named_on_a_gpu_too(gpu):
     labels = np.array([0, 3, 1, 2, 4, 0])
     layers = [
         L.MemoryData("data", data=[np.ones((6, 5)), labels], tops=["x", "label"], shuffle=False),
-        L.Dense("logits", "x", units=4), L.SoftmaxLoss("loss", "logits", "label"),
+        L.Dense("logits", "x", units=4),
+        L.SoftmaxLoss("loss", "logits", "label"),
     ]
     solver = lk.Adam(pair(layers, 3, 3)[0], 1e-3)
     with pytest.raises(DataError, match="row 1 of 'label' holds 4, which is no class"):
@@ -499,7 +503,8 @@ def test_all_steps_are_made_where_ctrl_c_is_only_noted(gpu, monkeypatch):
 def test_the_steps_before_a_rate_that_cannot_be_had_are_made(gpu):
     nets = pair(with_galaxies(hidden=7, pixels=50), 3, 3, dtype="float64")
     solvers = [
-        lk.Adam(nets[0], lambda iteration: 1e-3 if iteration < 5 else 1 / 0), lk.Adam(nets[1], 1e-3)
+        lk.Adam(nets[0], lambda iteration: 1e-3 if iteration < 5 else 1 / 0),
+        lk.Adam(nets[1], 1e-3),
     ]
     solvers[0].steps(3)
     for _ in range(2):
@@ -516,7 +521,9 @@ def test_the_steps_before_a_rate_that_cannot_be_had_are_made(gpu):
 def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
     """By layers with few examples, by flat arrays with many."""
     layers = [
-        L.Input("x", shape=(3,)), L.Input("t", shape=(40,)), L.Dense("y", "x", units=40),
+        L.Input("x", shape=(3,)),
+        L.Input("t", shape=(40,)),
+        L.Dense("y", "x", units=40),
         L.SquareLoss("loss", "y", "t"),
     ]
     net = lk.Net(layers, rows, "cupy")
@@ -536,6 +543,7 @@ def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
 
 def changes():
     """What can be changed between steps, and how."""
+
     def setting(layer, name, value):
         return lambda net, solver: setattr(net.layers[layer], name, value)
 
@@ -561,11 +569,15 @@ def changeable():
     images = galaxies(11, pixels=36).reshape(11, 6, 6)
     return [
         L.MemoryData("x", data=images, augment="dihedral"),
-        L.Dense("h", "flat", units=7, neuron="leaky_relu"), L.LeakyReLU("leak", "h"),
+        L.Dense("h", "flat", units=7, neuron="leaky_relu"),
+        L.LeakyReLU("leak", "h"),
         L.Dropout("drop", "leak", ratio=0.2),
-        L.Dense("m", "drop", units=3), L.Dense("v", "drop", units=3),
-        L.Reparameterize("z", "m", "v"), L.Dense("e", "z", units=5, neuron="elu"),
-        L.Dense("mean", "e", units=36), L.Dense("variance", "e", units=36),
+        L.Dense("m", "drop", units=3),
+        L.Dense("v", "drop", units=3),
+        L.Reparameterize("z", "m", "v"),
+        L.Dense("e", "z", units=5, neuron="elu"),
+        L.Dense("mean", "e", units=36),
+        L.Dense("variance", "e", units=36),
         L.Reshape("flat", "x", shape=(36,)),
         L.GaussianReconstruction("reconstruction", "flat", "mean", "variance", floor=0.1),
         L.GaussianKL("kl", "m", "v"),
@@ -620,7 +632,8 @@ NUMBERS = [0.1, np.float64(0.1), np.float32(0.1), np.float16(0.125), 1, np.int64
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_settings_of_any_kind_of_number_compile(gpu, value, dtype, rng):
     layers = [
-        L.Input("x", shape=(5,)), L.LeakyReLU("leaky", "x", slope=value),
+        L.Input("x", shape=(5,)),
+        L.LeakyReLU("leaky", "x", slope=value),
         L.ELU("elu", "x", alpha=value),
     ]
     x = {"x": rng.standard_normal((3, 5))}
@@ -649,8 +662,11 @@ class Doubled(lk.Layer):
 
 def test_a_layer_that_may_not_be_recorded_is_called_in_each_step(gpu, rng):
     layers = [
-        L.MemoryData("x", data=rng.random((9, 6))), L.Dense("h", "x", units=4, neuron="relu"),
-        Doubled("d", "h"), L.Dense("y", "d", units=6), L.SquareLoss("loss", "y", "x"),
+        L.MemoryData("x", data=rng.random((9, 6))),
+        L.Dense("h", "x", units=4, neuron="relu"),
+        Doubled("d", "h"),
+        L.Dense("y", "d", units=6),
+        L.SquareLoss("loss", "y", "x"),
     ]
     nets = pair(layers, 2, 3, dtype="float64")
     solvers = [lk.Adam(net) for net in nets]
@@ -675,8 +691,11 @@ class Careless(Doubled):
 
 def test_a_layer_that_cannot_be_recorded_is_warned_about_and_trained(gpu, rng):
     layers = [
-        L.MemoryData("x", data=rng.random((9, 6))), L.Dense("h", "x", units=4),
-        Careless("d", "h"), L.Dense("y", "d", units=6), L.SquareLoss("loss", "y", "x"),
+        L.MemoryData("x", data=rng.random((9, 6))),
+        L.Dense("h", "x", units=4),
+        Careless("d", "h"),
+        L.Dense("y", "d", units=6),
+        L.SquareLoss("loss", "y", "x"),
     ]
     nets = pair(layers, 2, 3, dtype="float64")
     solvers = [lk.Adam(net) for net in nets]
@@ -703,11 +722,16 @@ def test_a_solver_in_array_code(gpu):
 def test_metrics_and_losses_that_others_read(gpu, rng):
     layers = [
         L.MemoryData("x", data=[rng.random((9, 6)), rng.integers(3, size=9)], tops=["x", "t"]),
-        L.Dense("h", "x", units=4, neuron="elu"), L.Dropout("k", "h", ratio=0.3),
-        L.Dense("y", "k", units=3), L.SoftmaxLoss("loss", "y", "t"), L.Accuracy("hits", "y", "t"),
+        L.Dense("h", "x", units=4, neuron="elu"),
+        L.Dropout("k", "h", ratio=0.3),
+        L.Dense("y", "k", units=3),
+        L.SoftmaxLoss("loss", "y", "t"),
+        L.Accuracy("hits", "y", "t"),
         L.Dense("back", "k", units=6, neuron="sigmoid"),
-        L.SquareLoss("square", "back", "x", weight=0.5), L.Dense("of_loss", "square", units=1),
-        L.Dense("zero", "x", units=1, weight=0.0), L.SquareLoss("last", "of_loss", "zero"),
+        L.SquareLoss("square", "back", "x", weight=0.5),
+        L.Dense("of_loss", "square", units=1),
+        L.Dense("zero", "x", units=1, weight=0.0),
+        L.SquareLoss("last", "of_loss", "zero"),
     ]
     nets = pair(layers, 4, 3, dtype="float64")
     solvers = [lk.Adam(net) for net in nets]
@@ -729,10 +753,17 @@ def test_snapshots_cross_between_backends(gpu, first, tmp_path):
     second = {"cupy": "numpy", "numpy": "cupy"}[first]
 
     def solver(backend):
-        return lk.Adam(lk.Net(
-            with_galaxies(hidden=7, pixels=50), 3, backend, seed=3, dtype="float64",
-            kernels="array" if backend == "numpy" else "auto",
-        ), 1e-3)
+        return lk.Adam(
+            lk.Net(
+                with_galaxies(hidden=7, pixels=50),
+                3,
+                backend,
+                seed=3,
+                dtype="float64",
+                kernels="array" if backend == "numpy" else "auto",
+            ),
+            1e-3,
+        )
 
     whole, begun, resumed = solver("numpy"), solver(first), solver(second)
     begun.steps(4)
@@ -759,14 +790,26 @@ def test_images_are_gathered_turned_and_scaled(gpu, batch, resident, monkeypatch
         for net in nets:
             net.forward()
         for name in ("x", "t"):
-            assert_alike(host(nets[0], nets[0].blobs[name].data), nets[1].blobs[name].data,
-                         "float32", name)
+            assert_alike(
+                host(nets[0], nets[0].blobs[name].data), nets[1].blobs[name].data, "float32", name
+            )
     assert nets[0].state() == nets[1].state()
     assert isinstance(nets[0].runners["x"], cuda_data.ResidentData) == resident
 
 
-TYPES = ["float64", "int8", "uint16", "int16", "uint32", "int32", "uint64", ">f4", ">i2", "float16",
-         "bool"]
+TYPES = [
+    "float64",
+    "int8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "uint64",
+    ">f4",
+    ">i2",
+    "float16",
+    "bool",
+]
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -786,7 +829,8 @@ def test_training_on_what_comes_in_batches(gpu, source, monkeypatch, tmp_path):
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["images"] = images
     data = (
-        L.MemoryData("x", data=images, augment="dihedral") if source == "memory"
+        L.MemoryData("x", data=images, augment="dihedral")
+        if source == "memory"
         else L.HDF5Data("x", path=tmp_path / "images.h5", block=3, mixed=2, augment="dihedral")
     )
     nets = pair(lk.with_data(small_vae(hidden=7, pixels=49), data), 4, 3, dtype="float64")
@@ -847,11 +891,13 @@ def test_the_clock_is_written_only_when_it_is_wrong(gpu):
 def test_gradients(gpu, rng):
     """Of the kernels themselves, without the array code for comparison."""
     layers = [
-        layer for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)
+        layer
+        for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)
         if layer.name not in ("g1", "f1")
     ]
     layers += [  # no kinks
-        L.Dense("g1", "x", units=5, neuron="tanh"), L.Dense("f1", "z", units=5, neuron="softplus")
+        L.Dense("g1", "x", units=5, neuron="tanh"),
+        L.Dense("f1", "z", units=5, neuron="softplus"),
     ]
     net = lk.Net(layers, 3, "cupy", seed=2, dtype="float64", gradients="parameters")
     x = rng.random((3, 11))
@@ -926,10 +972,15 @@ def test_no_warning_where_all_is_recorded(gpu):
 def test_inference_between_passes_leaves_no_trace(gpu, kernels, rng):
     """Layers that draw their noise again for the backward pass find the right one."""
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("g", "x", units=5, neuron="tanh"),
-        L.Dropout("kept", "g", ratio=0.4), L.Dense("m", "kept", units=3),
-        L.Dense("v", "kept", units=3), L.Reparameterize("z", "m", "v"),
-        L.Dense("y", "z", units=6), L.SquareLoss("loss", "y", "x"), L.GaussianKL("kl", "m", "v"),
+        L.Input("x", shape=(6,)),
+        L.Dense("g", "x", units=5, neuron="tanh"),
+        L.Dropout("kept", "g", ratio=0.4),
+        L.Dense("m", "kept", units=3),
+        L.Dense("v", "kept", units=3),
+        L.Reparameterize("z", "m", "v"),
+        L.Dense("y", "z", units=6),
+        L.SquareLoss("loss", "y", "x"),
+        L.GaussianKL("kl", "m", "v"),
     ]
     nets = [lk.Net(layers, 4, "cupy", seed=2, kernels=kernels) for _ in range(2)]
     solvers = [lk.Adam(net, 1e-2) for net in nets]
@@ -985,8 +1036,11 @@ def test_an_epoch_of_a_test_net_ends_with_a_short_batch(
         np.testing.assert_array_equal(np.concatenate(batches), np.repeat(values, repeat, axis=0))
     zero = L.MemoryData("t", data=np.zeros((count, 10)))
     means = lk.Net(
-        lk.with_data([L.Input("t", shape=(10,)), *layers[:1], layers[2]], zero), 4, "cupy",
-        kernels=kernels, phase="test",
+        lk.with_data([L.Input("t", shape=(10,)), *layers[:1], layers[2]], zero),
+        4,
+        "cupy",
+        kernels=kernels,
+        phase="test",
     ).evaluate()
     assert means["loss"] == pytest.approx(0.5 * (values**2).sum(axis=1).mean(), rel=1e-6)
 
@@ -1004,8 +1058,14 @@ def test_steps_of_a_test_net_over_short_batches(gpu):
 def test_what_arrays_may_hold_on_a_gpu(gpu):
     net = lk.Net([L.Input("x", shape=(2,))], 2, "cupy")
     xp = net.xp
-    for array in (np.ones((2, 2), ">f8"), np.ones((2, 2), "longdouble"), [[1, 1], [1, 1]],
-                  xp.ones((2, 2), "float64"), np.ones((2, 4))[:, ::-2], np.ones((2, 2), bool)):
+    for array in (
+        np.ones((2, 2), ">f8"),
+        np.ones((2, 2), "longdouble"),
+        [[1, 1], [1, 1]],
+        xp.ones((2, 2), "float64"),
+        np.ones((2, 4))[:, ::-2],
+        np.ones((2, 2), bool),
+    ):
         net.forward(x=array)
         np.testing.assert_array_equal(host(net, net.blobs["x"].data), 1)
         if isinstance(array, np.ndarray) and not isinstance(array, xp.ndarray):
@@ -1015,7 +1075,8 @@ def test_what_arrays_may_hold_on_a_gpu(gpu):
     for array, word in (
         (np.ma.masked_equal(np.ones((2, 2)), 1), "masked"),
         (xp.ones((2, 2), "complex64"), "complex"),
-        (np.array([[1, 2**24 + 1], [0, 0]]), "16777217"), (np.full((2, 2), 1e39), "too large"),
+        (np.array([[1, 2**24 + 1], [0, 0]]), "16777217"),
+        (np.full((2, 2), 1e39), "too large"),
         (xp.asarray(np.array([[1, 2**24 + 1], [0, 0]])), "16777217"),
     ):
         with pytest.raises(lk.errors.NetError, match=word):

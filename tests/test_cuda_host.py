@@ -136,18 +136,31 @@ extern "C" __global__ void add(const float* x, float* y, long long count)
 """
 
 MISTAKES = {
-    "one too many written": ("if (i < count)", "if (i <= count)", r"kernel add(, line 8)?: thread "
-                             r".* writes out of bounds: 4 bytes past the end of argument 1 \(a fl"),
+    "one too many written": (
+        "if (i < count)",
+        "if (i <= count)",
+        r"kernel add(, line 8)?: thread "
+        r".* writes out of bounds: 4 bytes past the end of argument 1 \(a fl",
+    ),
     "one too many read": ("= i < count ?", "= i <= count ?", "reads out of bounds: 4 bytes past"),
     "one before": ("y[i] =", "y[i - 1] =", "writes out of bounds: 4 bytes before the start"),
     "far off": ("y[i] =", "y[i + (1ll << 40)] =", "writes out of bounds"),
     "no barrier": ("__syncthreads();", "", "races: it .* shared memory"),
-    "barrier left out by some": ("__syncthreads();", "if (threadIdx.x > 2) __syncthreads();",
-                                 "waits at __syncthreads in line 7, but .* divergence|races"),
-    "two barriers": ("__syncthreads();", "if (threadIdx.x > 2)\n__syncthreads(); else\n"
-                     "__syncthreads();", "in line [89], but thread 0 in line [89].*: divergence"),
-    "early return": ("__syncthreads();", "if (i >= count) return; __syncthreads();",
-                     "has returned, but others wait at line 7: divergence"),
+    "barrier left out by some": (
+        "__syncthreads();",
+        "if (threadIdx.x > 2) __syncthreads();",
+        "waits at __syncthreads in line 7, but .* divergence|races",
+    ),
+    "two barriers": (
+        "__syncthreads();",
+        "if (threadIdx.x > 2)\n__syncthreads(); else\n__syncthreads();",
+        "in line [89], but thread 0 in line [89].*: divergence",
+    ),
+    "early return": (
+        "__syncthreads();",
+        "if (i >= count) return; __syncthreads();",
+        "has returned, but others wait at line 7: divergence",
+    ),
     "shared index": ("part[threadIdx.x] =", "part[threadIdx.x + 60] =", "index beyond the end"),
     "input written": ("y[i] =", "((float*)x)[i] =", "pointer to const"),
     "same place": ("y[i] =", "y[0] =", "races: it writes argument 1 .*, element 0, .* thread of"),
@@ -156,8 +169,11 @@ MISTAKES = {
     "neighbours": ("y[i] =", "y[i > 5 ? i - 1 : i] =", "races"),
     "overflow": ("part[threadIdx.x] +", "(2147483647 + (int)threadIdx.x) +", "overflows"),
     "by zero": ("part[threadIdx.x] +", "7 / (int)(threadIdx.x / 50) +", "divides by zero"),
-    "misaligned": ("y[i] =", "if (i == 1) *(double*)(y + 1) = 0; else if (i > 2) y[i] =",
-                   "not aligned"),
+    "misaligned": (
+        "y[i] =",
+        "if (i == 1) *(double*)(y + 1) = 0; else if (i > 2) y[i] =",
+        "not aligned",
+    ),
 }
 
 
@@ -176,7 +192,8 @@ def test_mistakes_are_seen(cupy_on_host, call, mistake, rng):
 
 
 @pytest.mark.parametrize(
-    ("body", "words"), [
+    ("body", "words"),
+    [
         ("y[i] = y[i + 1];", "element 1, which another thread of the block read"),
         ("if (y[0] < 9 && i == 1) y[0] = 1;", "which another thread of the block read"),
         ("if (y[0] < 9 && i == 4) y[0] = 1;", "which another block read"),
@@ -205,10 +222,16 @@ def test_a_view_ends_where_the_view_ends(cupy_on_host, call):
 def test_fresh_memory_holds_nothing_of_use(cupy_on_host, call):
     assert (cupy_on_host.empty(5, "int64").get() == -1).all()
     y, z = cupy_on_host.zeros(8, "float32"), cupy_on_host.empty(8, "float32")
-    call("read", 1, 8, y, code="""extern "C" __global__ void read(float* y) {
+    call(
+        "read",
+        1,
+        8,
+        y,
+        code="""extern "C" __global__ void read(float* y) {
         __shared__ float s[8];
         y[threadIdx.x] = s[threadIdx.x];
-    }""")
+    }""",
+    )
     assert np.isnan([y.get(), z.get()]).all()
 
 
@@ -224,10 +247,25 @@ def test_arguments_are_passed_as_cupy_passes_them(cupy_on_host, call):
         out.fill(0)
     crooked = cupy_on_host.ndarray(6, "float64", cupy_on_host.zeros(60, "uint8")[4:].data)
     for place, value in (
-        (0, np.int32(1)), (0, 1.0), (0, np.uint64(2**63)), (1, 1), (1, np.float32(1)),
-        (2, np.int32(-1)), (3, 0.5), (3, np.float64(1)), (4, np.float32(1)), (4, 1), (5, -1),
-        (6, np.float64(1)), (6, None), (6, np.zeros(6)), (6, cupy_on_host.zeros(6, "float32")),
-        (6, cupy_on_host.zeros(6, "int64")), (0, out), (6, crooked), (6, 12345 * 8),
+        (0, np.int32(1)),
+        (0, 1.0),
+        (0, np.uint64(2**63)),
+        (1, 1),
+        (1, np.float32(1)),
+        (2, np.int32(-1)),
+        (3, 0.5),
+        (3, np.float64(1)),
+        (4, np.float32(1)),
+        (4, 1),
+        (5, -1),
+        (6, np.float64(1)),
+        (6, None),
+        (6, np.zeros(6)),
+        (6, cupy_on_host.zeros(6, "float32")),
+        (6, cupy_on_host.zeros(6, "int64")),
+        (0, out),
+        (6, crooked),
+        (6, 12345 * 8),
     ):
         with pytest.raises((TypeError, KernelError), match=f"kernel by_value: argument {place}"):
             call("by_value", 1, 1, *good[:place], value, *good[place + 1 :])
@@ -250,8 +288,14 @@ def test_grids_and_blocks(cupy_on_host, call):
 
 
 BODIES = (
-    "x[0] = INFINITY;", "x[0] = M_PI;", "uint32_t i = 0;", "x[0] = std::fmax(1.f, 2.f);",
-    "x[0] = exp(1);", "z[0] = 1;", "threadIdx.x = 3;", "int n = blockDim.x; float a[n];",
+    "x[0] = INFINITY;",
+    "x[0] = M_PI;",
+    "uint32_t i = 0;",
+    "x[0] = std::fmax(1.f, 2.f);",
+    "x[0] = exp(1);",
+    "z[0] = 1;",
+    "threadIdx.x = 3;",
+    "int n = blockDim.x; float a[n];",
     "\n#include <cmath>\n",
 )
 
@@ -275,10 +319,18 @@ def test_arrays_of_host_and_device_do_not_mix(cupy_on_host, rng):
     cp, host = cupy_on_host, rng.standard_normal(4)
     a = cp.asarray(host)
     for mix in (
-        lambda: a + host, lambda: host + a, lambda: cp.add(a, host), lambda: cp.exp(host),
-        lambda: np.asarray(a), lambda: np.exp(a), lambda: cp.add(a, a, out=host),
-        lambda: a.__setitem__(slice(2), host[:2]), lambda: a.set(host.astype("float32")),
-        lambda: np.testing.assert_array_equal(a, host), lambda: a[np.array([1])], lambda: a.set(a),
+        lambda: a + host,
+        lambda: host + a,
+        lambda: cp.add(a, host),
+        lambda: cp.exp(host),
+        lambda: np.asarray(a),
+        lambda: np.exp(a),
+        lambda: cp.add(a, a, out=host),
+        lambda: a.__setitem__(slice(2), host[:2]),
+        lambda: a.set(host.astype("float32")),
+        lambda: np.testing.assert_array_equal(a, host),
+        lambda: a[np.array([1])],
+        lambda: a.set(a),
     ):
         with pytest.raises(TypeError):
             mix()
@@ -536,7 +588,10 @@ def gemm(blas, transposed, sizes, *arrays, alpha=1.0, beta=0.0, lds=None):
     matrices.insert(-2, ctypes.byref(number(beta)))
     name = f"cublas{'DS'[is_single]}gemm{'Batched' if is_batch else '_v2'}"
     return getattr(library, name)(
-        handle, *map(ctypes.c_int, (*transposed, *sizes)), ctypes.byref(number(alpha)), *matrices,
+        handle,
+        *map(ctypes.c_int, (*transposed, *sizes)),
+        ctypes.byref(number(alpha)),
+        *matrices,
         *(is_batch * [ctypes.c_int(len(arrays[0]))]),
     )
 
@@ -571,7 +626,8 @@ def test_products_with_wrong_arguments(cupy_on_host, blas, batch):
     assert gemm(blas, (5, 0), (4, 4, 4), a, b, c) == 7
     assert gemm((library, ctypes.c_void_p(1)), (0, 0), (4, 4, 4), a, b, c) == 1
     for arrays, n, words in (
-        ((a, b, c), 5, "matrix B: .* not inside of one"), ((a, b, a), 4, "shares memory"),
+        ((a, b, c), 5, "matrix B: .* not inside of one"),
+        ((a, b, a), 4, "shares memory"),
     ):
         with pytest.raises(KernelError, match=words):
             gemm(blas, (0, 0), (4, n, 4), *arrays)

@@ -91,7 +91,12 @@ def compare(case, rng, rows, dtype, capacity=None):
     seed = int(rng.integers(2**31))
     nets = [
         case.net(
-            rng, arrays, backend=backend, kernels=kernels, dtype=dtype, seed=seed,
+            rng,
+            arrays,
+            backend=backend,
+            kernels=kernels,
+            dtype=dtype,
+            seed=seed,
             batch_size=capacity or rows,
         )
         for backend, kernels in (("numpy", "array"), ("cupy", "auto"))
@@ -99,8 +104,9 @@ def compare(case, rng, rows, dtype, capacity=None):
     for name, p in nets[0].params.items():
         np.testing.assert_array_equal(on_host(nets[1], nets[1].params[name].data), p.data)
     weights = {
-        top: rng.standard_normal((capacity or rows if case.layer().is_source else rows,
-                                  *nets[0].blobs[top].shape))
+        top: rng.standard_normal(
+            (capacity or rows if case.layer().is_source else rows, *nets[0].blobs[top].shape)
+        )
         for top in nets[0].layers["y"].tops
     }
     for at_once in (False, True) if case.layer().is_loss else (False,):

@@ -22,7 +22,8 @@ VARIANTS = {  # that a net can compile a source in
     "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
-        {"ACTIVATION": "Relu"}, {"ACTIVATION": "Relu", **FEW, "ROWS": "1u", "LANES": "4u"},
+        {"ACTIVATION": "Relu"},
+        {"ACTIVATION": "Relu", **FEW, "ROWS": "1u", "LANES": "4u"},
     ],
     "step": [{"UPDATE": name} for name in cuda.UPDATES.values()],
     "windows": [{"ACTIVATION": "LeakyRelu"}],
@@ -93,14 +94,24 @@ def test_headers_are_put_in_place_once():
 
 @pytest.mark.parametrize(
     ("constant", "value"),
-    [("THREADS", losses.THREADS), ("THREADS", cuda.THREADS), ("SLICE", dense.SLICE),
-     ("CHUNK", data.CHUNK), ("CONSTANTS", cuda.program.CONSTANTS),
-     ("HALTED", cuda.program.HALTED), ("STEP", cuda.program.STEP), ("PASS", cuda.program.PASS),
-     ("POSITION", cuda.program.POSITION)],
+    [
+        ("THREADS", losses.THREADS),
+        ("THREADS", cuda.THREADS),
+        ("SLICE", dense.SLICE),
+        ("CHUNK", data.CHUNK),
+        ("CONSTANTS", cuda.program.CONSTANTS),
+        ("HALTED", cuda.program.HALTED),
+        ("STEP", cuda.program.STEP),
+        ("PASS", cuda.program.PASS),
+        ("POSITION", cuda.program.POSITION),
+    ],
 )
 def test_constants_are_those_of_the_sources(constant, value):
-    texts = [path.read_text(encoding="utf-8") for path in sources.FOLDER.iterdir()
-             if path.suffix in (".cu", ".h")]
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in sources.FOLDER.iterdir()
+        if path.suffix in (".cu", ".h")
+    ]
     found = [m[1] for text in texts for m in re.finditer(rf"#define {constant} (\d+)", text)]
     assert found
     assert {int(number) for number in found} == {value}

@@ -144,7 +144,9 @@ def test_augmentation_uses_the_eight_symmetries_alike(make, rng, tmp_path):
     side = int(rng.integers(2, 6))
     images = rng.permuted(np.arange(3 * 2 * side * side)).reshape(3, 2, side, side)
     layer = make(
-        tmp_path, [images.astype("float32"), np.arange(3.0)], tops=["x", "label"],
+        tmp_path,
+        [images.astype("float32"), np.arange(3.0)],
+        tops=["x", "label"],
         augment="dihedral",
     )
     net = lk.Net([layer], batch_size=60, seed=int(rng.integers(1e9)))
@@ -165,7 +167,8 @@ def test_augmentation_turns_each_image_by_its_own_draw(rng):
     """Neighbours in a batch and the same place in later batches are independent."""
     image = np.arange(4, dtype="float32").reshape(2, 2)
     net = lk.Net(
-        [L.MemoryData("d", data=np.stack([image] * 100), augment="dihedral")], batch_size=100,
+        [L.MemoryData("d", data=np.stack([image] * 100), augment="dihedral")],
+        batch_size=100,
         seed=int(rng.integers(1e9)),
     )
     which = {s.tobytes(): i for i, s in enumerate(symmetries(image))}
@@ -295,8 +298,10 @@ def test_a_data_set_smaller_than_a_batch(rng):
 
 def scored(data, labels):
     return [
-        L.MemoryData("d", data=[data, labels], tops=["x", "t"]), L.Dense("y", "x", units=3),
-        L.SoftmaxLoss("loss", "y", "t"), L.Accuracy("right", "y", "t"),
+        L.MemoryData("d", data=[data, labels], tops=["x", "t"]),
+        L.Dense("y", "x", units=3),
+        L.SoftmaxLoss("loss", "y", "t"),
+        L.Accuracy("right", "y", "t"),
     ]
 
 
@@ -314,17 +319,29 @@ def test_evaluation_is_the_mean_over_all_examples(batch, rng):
     for _ in range(2):
         means = net.evaluate()
         assert means == {
-            "loss": pytest.approx(loss, rel=1e-12), "right": pytest.approx(right, rel=1e-12)
+            "loss": pytest.approx(loss, rel=1e-12),
+            "right": pytest.approx(right, rel=1e-12),
         }
     assert (net.state(), net.losses) == (state, losses)
 
 
-@pytest.mark.parametrize(("layers", "phase", "words"), [
-    (scored(np.zeros((4, 2)), np.zeros(4)), "train", ["phase 'test'", "share="]),
-    ([L.Input("x", shape=(2,)), L.ReLU("y", "x")], "test", ["with_data", "'x'"]),
-    ([L.MemoryData("x", data=np.zeros(4)), L.MemoryData("t", data=np.zeros(5)),
-      L.SquareLoss("loss", "x", "t")], "test", ["equal length", "4", "5"]),
-], ids=["train", "inputs", "lengths"])
+@pytest.mark.parametrize(
+    ("layers", "phase", "words"),
+    [
+        (scored(np.zeros((4, 2)), np.zeros(4)), "train", ["phase 'test'", "share="]),
+        ([L.Input("x", shape=(2,)), L.ReLU("y", "x")], "test", ["with_data", "'x'"]),
+        (
+            [
+                L.MemoryData("x", data=np.zeros(4)),
+                L.MemoryData("t", data=np.zeros(5)),
+                L.SquareLoss("loss", "x", "t"),
+            ],
+            "test",
+            ["equal length", "4", "5"],
+        ),
+    ],
+    ids=["train", "inputs", "lengths"],
+)
 def test_what_cannot_be_evaluated(layers, phase, words):
     with pytest.raises(NetError) as message:
         lk.Net(layers, phase=phase).evaluate()
@@ -332,10 +349,16 @@ def test_what_cannot_be_evaluated(layers, phase, words):
 
 
 def test_inputs_beside_data_end_with_the_epoch(rng):
-    net = lk.Net([
-        L.MemoryData("x", data=np.arange(5.0)), L.Input("t", shape=()),
-        L.SquareLoss("loss", "x", "t"),
-    ], 4, phase="test", dtype="float64")
+    net = lk.Net(
+        [
+            L.MemoryData("x", data=np.arange(5.0)),
+            L.Input("t", shape=()),
+            L.SquareLoss("loss", "x", "t"),
+        ],
+        4,
+        phase="test",
+        dtype="float64",
+    )
     assert net.forward(t=np.zeros(4)) == 0.5 * (0 + 1 + 4 + 9) / 4
     with pytest.raises(NetError) as message:
         net.forward(t=np.zeros(4))
@@ -347,7 +370,10 @@ def test_a_solver_of_a_test_net_steps_over_short_batches(rng):
     data = rng.standard_normal((7, 3))
     net = lk.Net(
         [L.MemoryData("x", data=data), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x")],
-        4, phase="test", gradients="parameters", dtype="float64",
+        4,
+        phase="test",
+        gradients="parameters",
+        dtype="float64",
     )
     solver = lk.SGD(net, 1e-9)
     losses = solver.steps(4)
@@ -386,14 +412,22 @@ def test_a_mapped_file_stays_on_disk(kernels, rng, tmp_path):
 
 
 LAYOUTS = {
-    "bool": lambda a: a > 0.5, "float16": lambda a: a.astype("float16"),
-    "longdouble": lambda a: a.astype("longdouble"), "big": lambda a: a.astype(">f8"),
-    "big integers": lambda a: (100 * a).astype(">i4"), "uint8": lambda a: (200 * a).astype("uint8"),
-    "int64": lambda a: (200 * a).astype("int64"), "Fortran": np.asfortranarray,
-    "stride": lambda a: np.repeat(a, 2, axis=1)[:, ::2], "backwards": lambda a: a[::-1, ::-1],
-    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape), "list": lambda a: a.tolist(),
-    "tuple": lambda a: tuple(map(tuple, a)), "matrix": lambda a: np.asmatrix(a),
-    "masked nowhere": lambda a: np.ma.masked_array(a), "read only": lambda a: read_only(a),
+    "bool": lambda a: a > 0.5,
+    "float16": lambda a: a.astype("float16"),
+    "longdouble": lambda a: a.astype("longdouble"),
+    "big": lambda a: a.astype(">f8"),
+    "big integers": lambda a: (100 * a).astype(">i4"),
+    "uint8": lambda a: (200 * a).astype("uint8"),
+    "int64": lambda a: (200 * a).astype("int64"),
+    "Fortran": np.asfortranarray,
+    "stride": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1, ::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
+    "list": lambda a: a.tolist(),
+    "tuple": lambda a: tuple(map(tuple, a)),
+    "matrix": lambda a: np.asmatrix(a),
+    "masked nowhere": lambda a: np.ma.masked_array(a),
+    "read only": lambda a: read_only(a),
     "object with __array__": lambda a: Wrapped(a),
 }
 
@@ -440,16 +474,24 @@ def masked():
 
 
 REFUSED = {
-    "masked": masked, "masked rows": lambda: [row for row in masked()],
+    "masked": masked,
+    "masked rows": lambda: [row for row in masked()],
     "masked in a list": lambda: [list(row) for row in masked()],
     "masked integers": lambda: np.ma.masked_equal(np.arange(24).reshape(6, 4), 3),
-    "complex": lambda: np.ones((6, 4), complex), "text": lambda: np.full((6, 4), "a"),
-    "objects": lambda: np.full((6, 4), None), "dates": lambda: np.zeros((6, 4), "datetime64[s]"),
-    "records": lambda: np.zeros((6, 4), [("a", "f4")]), "bytes": lambda: np.full((6, 4), b"1"),
-    "ragged": lambda: [[1.0] * 4, [1.0] * 3], "sparse": lambda: sparse.eye_array(6, 4),
-    "a dictionary": lambda: {"x": np.ones((6, 4))}, "a set": lambda: {1.0, 2.0},
-    "a generator": lambda: (np.ones(4) for _ in range(6)), "None": lambda: None,
-    "large numbers": lambda: [[10**30] * 4] * 6, "a word": lambda: "pictures",
+    "complex": lambda: np.ones((6, 4), complex),
+    "text": lambda: np.full((6, 4), "a"),
+    "objects": lambda: np.full((6, 4), None),
+    "dates": lambda: np.zeros((6, 4), "datetime64[s]"),
+    "records": lambda: np.zeros((6, 4), [("a", "f4")]),
+    "bytes": lambda: np.full((6, 4), b"1"),
+    "ragged": lambda: [[1.0] * 4, [1.0] * 3],
+    "sparse": lambda: sparse.eye_array(6, 4),
+    "a dictionary": lambda: {"x": np.ones((6, 4))},
+    "a set": lambda: {1.0, 2.0},
+    "a generator": lambda: (np.ones(4) for _ in range(6)),
+    "None": lambda: None,
+    "large numbers": lambda: [[10**30] * 4] * 6,
+    "a word": lambda: "pictures",
     "an array that cannot be had": lambda: Wrapped(None),
 }
 
@@ -460,10 +502,14 @@ def test_what_holds_no_numbers_is_refused_everywhere(what, rng):
     net = lk.Net(layers, 6)
     solver = lk.SGD(net, 0.1)
     for use in (
-        lambda a: net.forward(x=a), lambda a: net.infer("y", x=a), lambda a: solver.step(x=a),
-        lambda a: solver.steps(2, x=a), lambda a: lk.check_gradients(net, x=a),
+        lambda a: net.forward(x=a),
+        lambda a: net.infer("y", x=a),
+        lambda a: solver.step(x=a),
+        lambda a: solver.steps(2, x=a),
+        lambda a: lk.check_gradients(net, x=a),
         lambda a: lk.check_gradients(L.Tanh("y", "x"), x=a),
-        lambda a: lk.Net([L.MemoryData("d", data=a)]), lambda a: diffs(net, a),
+        lambda a: lk.Net([L.MemoryData("d", data=a)]),
+        lambda a: diffs(net, a),
     ):
         with pytest.raises(NetError) as message:
             use(REFUSED[what]())
@@ -564,8 +610,17 @@ def one_line(message, *words):
         ({"data": np.zeros((3, 2)), "batch": 4}, ["'d'", "batch", "shuffle"]),
     ],
     ids=[
-        "lengths", "empty", "scalar", "nothing", "too many tops", "too few tops", "augment",
-        "flat image", "oblong image", "text", "unknown setting",
+        "lengths",
+        "empty",
+        "scalar",
+        "nothing",
+        "too many tops",
+        "too few tops",
+        "augment",
+        "flat image",
+        "oblong image",
+        "text",
+        "unknown setting",
     ],
 )
 def test_memory_data_that_cannot_be_served(settings, words):
@@ -590,8 +645,17 @@ def test_memory_data_that_cannot_be_served(settings, words):
         ({"datasets": ["words"]}, ["numbers", "text"]),
     ],
     ids=[
-        "missing", "folder", "not HDF5", "truncated", "no data set", "no data set by name", "group",
-        "lengths", "empty", "scalar", "text",
+        "missing",
+        "folder",
+        "not HDF5",
+        "truncated",
+        "no data set",
+        "no data set by name",
+        "group",
+        "lengths",
+        "empty",
+        "scalar",
+        "text",
     ],
 )
 def test_files_that_cannot_be_served(settings, words, tmp_path):
@@ -736,8 +800,16 @@ def test_files_of_strangers_can_do_no_harm(make, word, tmp_path):
     assert "no data set" in refusal(tmp_path / "d.h5", datasets="labels/labels/images")
 
 
-@pytest.mark.parametrize("how", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": True},
-                                 {"compression": "lzf"}, {"fletcher32": True}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"compression": "gzip", "shuffle": True},
+        {"chunks": True},
+        {"compression": "lzf"},
+        {"fletcher32": True},
+    ],
+)
 def test_the_storage_that_h5py_offers_is_read(how, rng, tmp_path):
     images = rng.integers(0, 255, (50, 7)).astype("u1")
     with h5py.File(tmp_path / "d.h5", "w") as file:

@@ -19,10 +19,14 @@ from layerkit.galaxy.sersic import SersicFits
 def net(**settings):
     return lk.Net(
         [
-            L.Input("x", shape=(6,)), L.Dense("h<1>", "x", units=4, neuron="relu"),
-            L.Dense("y", "h<1>", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "y", "t"),
+            L.Input("x", shape=(6,)),
+            L.Dense("h<1>", "x", units=4, neuron="relu"),
+            L.Dense("y", "h<1>", units=5),
+            L.Input("t", shape=(5,)),
+            L.SquareLoss("loss", "y", "t"),
         ],
-        batch_size=3, **settings,
+        batch_size=3,
+        **settings,
     )
 
 
@@ -78,19 +82,31 @@ def test_a_solver_and_its_plan_say_where_they_are(rng):
 
 def galaxy_set(count):
     return GalaxySet(
-        images=np.zeros((count, 9, 9), np.float32), ids=[f"galaxy {i}" for i in range(count)],
-        crops=np.zeros((count, 3)), scales=np.ones(count), stretches=np.ones((count, 3)),
-        excluded={f"other {i}": "too small" for i in range(count)}, source="a.zip", read=2 * count,
-        settings={"size": 9}, path=Path("galaxies.h5"),
+        images=np.zeros((count, 9, 9), np.float32),
+        ids=[f"galaxy {i}" for i in range(count)],
+        crops=np.zeros((count, 3)),
+        scales=np.ones(count),
+        stretches=np.ones((count, 3)),
+        excluded={f"other {i}": "too small" for i in range(count)},
+        source="a.zip",
+        read=2 * count,
+        settings={"size": 9},
+        path=Path("galaxies.h5"),
     )
 
 
 def evaluation(rng, count):
     images = rng.random((count, 9, 9))
     return Evaluation(
-        {f"number {i}": i for i in range(100)}, images, images, rng.random((count, 2)), images,
-        *(rng.random(count) for _ in range(6)), calibrate(images, images),
-        rng.random((count, 4)), rng.random((count, 4)),
+        {f"number {i}": i for i in range(100)},
+        images,
+        images,
+        rng.random((count, 2)),
+        images,
+        *(rng.random(count) for _ in range(6)),
+        calibrate(images, images),
+        rng.random((count, 4)),
+        rng.random((count, 4)),
     )
 
 
@@ -135,9 +151,15 @@ def test_what_came_with_a_snapshot_is_a_dictionary_that_fits_on_the_screen(tmp_p
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (3, "3"), ("a" * 70, repr("a" * 57 + "...")), ([1, 2], "[1, 2]"), ([1] * 7, "list of 7"),
-        (np.float32(2), repr(np.float32(2))), (np.zeros((2, 3)), "float64 (2, 3)"),
-        ({"a": [1] * 100}, "dict of 1"), (None, "None"), (Extra(a=1), "Extra(a=1)"),
+        (3, "3"),
+        ("a" * 70, repr("a" * 57 + "...")),
+        ([1, 2], "[1, 2]"),
+        ([1] * 7, "list of 7"),
+        (np.float32(2), repr(np.float32(2))),
+        (np.zeros((2, 3)), "float64 (2, 3)"),
+        ({"a": [1] * 100}, "dict of 1"),
+        (None, "None"),
+        (Extra(a=1), "Extra(a=1)"),
         (np.array(1.5), "array(1.5)"),
     ],
 )

@@ -15,15 +15,65 @@ PACKAGE = Path(__file__).parent.parent / "layerkit"
 # them tells what is returned, and not what the function does.
 OPENERS = {"What", "Where", "Of", "Whether", "By"}
 NO_VERBS = OPENERS | {
-    "The", "A", "An", "As", "How", "Nothing", "All", "Any", "Each", "Every", "Those", "These",
-    "This", "That", "Its", "It", "One", "Only", "Half", "With", "For", "From", "In", "To",
+    "The",
+    "A",
+    "An",
+    "As",
+    "How",
+    "Nothing",
+    "All",
+    "Any",
+    "Each",
+    "Every",
+    "Those",
+    "These",
+    "This",
+    "That",
+    "Its",
+    "It",
+    "One",
+    "Only",
+    "Half",
+    "With",
+    "For",
+    "From",
+    "In",
+    "To",
 }
 # From verbs whose third person is no noun in the plural, as "Calls" and "Draws" are.
 THIRD_PERSON = {
-    f"{verb}s" for verb in (
-        "Add", "Bind", "Bring", "Compare", "Compute", "Declare", "Fail", "Fall", "Fill", "Find",
-        "Give", "Hold", "Join", "Let", "Make", "Minimise", "Put", "Raise", "Read", "Refuse",
-        "Register", "Return", "Rise", "Run", "Say", "Serve", "Set", "Take", "Tell", "Write",
+    f"{verb}s"
+    for verb in (
+        "Add",
+        "Bind",
+        "Bring",
+        "Compare",
+        "Compute",
+        "Declare",
+        "Fail",
+        "Fall",
+        "Fill",
+        "Find",
+        "Give",
+        "Hold",
+        "Join",
+        "Let",
+        "Make",
+        "Minimise",
+        "Put",
+        "Raise",
+        "Read",
+        "Refuse",
+        "Register",
+        "Return",
+        "Rise",
+        "Run",
+        "Say",
+        "Serve",
+        "Set",
+        "Take",
+        "Tell",
+        "Write",
         "Yield",
     )
 }
@@ -34,14 +84,16 @@ def faults(source: str) -> list[str]:
     """Return what is wrong with a module's docstrings and comments, a line for each fault."""
     docstrings = [
         f"line {getattr(node, 'lineno', 1)}, {getattr(node, 'name', 'module')}: {fault}: {text!r}"
-        for node in ast.walk(ast.parse(source)) if isinstance(node, Documented)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, Documented)
         if (text := ast.get_docstring(node)) is not None
         for fault in (*bad_openers(text), *bad_beginnings(node, text))
     ]
     comments = [
         f"line {token.start[0]}: {fault}: {token.string}"
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT for fault in bad_openers(token.string.lstrip("# "))
+        if token.type == tokenize.COMMENT
+        for fault in bad_openers(token.string.lstrip("# "))
     ]
     return docstrings + comments
 
@@ -77,7 +129,8 @@ def is_property(node: ast.AST) -> bool:
 
 
 MODULES = sorted(
-    str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
+    str(path.relative_to(PACKAGE))
+    for path in PACKAGE.rglob("*.py")
     if path.relative_to(PACKAGE).parts[0] != "galaxy"
 )
 
@@ -90,10 +143,20 @@ def test_docstrings_are_plain_english(module):
 @pytest.mark.parametrize(
     "docstring",
     [
-        "Returns the sum.", "Computes y = a(x).", "What each array holds.", "The sum.", "y = a(x).",
-        "Nothing: there is nothing to do.", "(n, ...) as (n, size).", "`rate`.", "Y = a(x).",
-        "Rows gathered on the backend.", "As any data layer.", "How many there are.",
-        "Return y.\n\n    Where it is asked not to, return x.", "Return y.  By default it is x.",
+        "Returns the sum.",
+        "Computes y = a(x).",
+        "What each array holds.",
+        "The sum.",
+        "y = a(x).",
+        "Nothing: there is nothing to do.",
+        "(n, ...) as (n, size).",
+        "`rate`.",
+        "Y = a(x).",
+        "Rows gathered on the backend.",
+        "As any data layer.",
+        "How many there are.",
+        "Return y.\n\n    Where it is asked not to, return x.",
+        "Return y.  By default it is x.",
         "Return y.\n\n    Args:\n        x: the number.  Of course it is real.",
     ],
 )

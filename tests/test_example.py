@@ -79,7 +79,10 @@ def start(*arguments):
     """The example in a process of its own."""
     command = [sys.executable, "-W", "error", str(EXAMPLE), *map(str, arguments)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
 
@@ -109,8 +112,9 @@ def snapshot(path):
     values = {}
     with h5py.File(path) as file:
         file.visititems(
-            lambda name, item: values.update({name: item[...]})
-            if isinstance(item, h5py.Dataset) else None
+            lambda name, item: (
+                values.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
+            )
         )
         values["state"] = file.attrs["state"]
         values["history"] = json.loads(file.attrs["extra"])["history"]
@@ -124,9 +128,30 @@ def same(a, b):
 def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     tmp_path, folder, net_file
 ):
-    options = ["--data", folder, "--net", net_file, "--held-out", 6, "--batch", 7, "--seed", 3,
-               "--set", "hidden=5", "--kl-warm-up", 900, "--samples", 2, "--keep", "best",
-               "--augment", "none", "--final-rate", 1e-5]
+    options = [
+        "--data",
+        folder,
+        "--net",
+        net_file,
+        "--held-out",
+        6,
+        "--batch",
+        7,
+        "--seed",
+        3,
+        "--set",
+        "hidden=5",
+        "--kl-warm-up",
+        900,
+        "--samples",
+        2,
+        "--keep",
+        "best",
+        "--augment",
+        "none",
+        "--final-rate",
+        1e-5,
+    ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     out = run(*options, "--iterations", 1500, "--out", whole)
     assert "report.html" in out
@@ -140,8 +165,14 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     for key in ("iterations_per_second", "images_per_second", "train_elbo", "held_out_elbo"):
         assert np.isfinite(metrics[key])
     assert metrics["held_out_kl"] > 0
-    expected = {"net_settings": {"hidden": 5}, "kl_warm_up": 900, "samples": 2, "keep": "best",
-                "augment": "none", "final_rate": 1e-5}
+    expected = {
+        "net_settings": {"hidden": 5},
+        "kl_warm_up": 900,
+        "samples": 2,
+        "keep": "best",
+        "augment": "none",
+        "final_rate": 1e-5,
+    }
     assert expected.items() <= metrics.items()
     side = int(metrics["pixels"].split()[0])  # that of the median crop, which is 55 to 68 pixels
     assert 45 < side <= SIDE
@@ -158,7 +189,9 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
         assert 0 <= metrics[key] <= 6
     table = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLE.parent / "results_table.py", whole],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     assert len(table) == 3
     assert "small.py hidden=5" in table[2]
@@ -183,15 +216,27 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     again = json.loads((killed / "metrics.json").read_text())
     assert "--resume" not in again["command"]
     assert "--samples 2" in again["command"]
-    for key in ("train_elbo", "held_out_elbo", "held_out_kl", "held_out_iwae", "mse_wins",
-                "likelihood_wins", "sersic_mse_wins", "morphology", "kept_iteration",
-                "latent_temperature", "latent_scatter_over_sd"):
+    for key in (
+        "train_elbo",
+        "held_out_elbo",
+        "held_out_kl",
+        "held_out_iwae",
+        "mse_wins",
+        "likelihood_wins",
+        "sersic_mse_wins",
+        "morphology",
+        "kept_iteration",
+        "latent_temperature",
+        "latent_scatter_over_sd",
+    ):
         assert again[key] == metrics[key]
 
 
 def test_settings_of_the_net_file_are_checked(monkeypatch, capsys, tmp_path):
     for words, told in (
-        (["hidden"], "NAME=VALUE"), (["hiden=5"], "hiden"), (["hidden=many"], "many"),
+        (["hidden"], "NAME=VALUE"),
+        (["hiden=5"], "hiden"),
+        (["hidden=many"], "many"),
     ):
         monkeypatch.setattr(
             sys, "argv", [str(EXAMPLE), "--out", str(tmp_path / "out"), "--set", *words]
@@ -273,7 +318,8 @@ def truncated_set(path):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: p, empty_zip, empty_folder, folder_of_words, broken_zip, truncated_set],
+    "make",
+    [lambda p: p, empty_zip, empty_folder, folder_of_words, broken_zip, truncated_set],
     ids=["missing", "empty zip", "empty folder", "no usable galaxy", "broken zip", "truncated"],
 )
 def test_bad_data_is_refused_by_name(make, tmp_path, monkeypatch, capsys):
@@ -311,8 +357,9 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_snapshot(
     assert re.search("(blob|parameter) '", line), line
     run(*options, "--iterations", 5)
     before = (out / "model.h5").read_bytes()
-    line = refused(monkeypatch, capsys, "--resume", "--out", out, "--rate", 1e30,
-                   "--iterations", 60)
+    line = refused(
+        monkeypatch, capsys, "--resume", "--out", out, "--rate", 1e30, "--iterations", 60
+    )
     assert re.search("(blob|parameter) '", line), line
     assert (out / "model.h5").read_bytes() == before
 
@@ -339,6 +386,7 @@ def bands(tmp_path_factory):
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs the example in this process, without real figures; returns status, output and errors."""
+
     def draw(folder, model, *_, **__):
         for name in FIGURES:
             (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
@@ -360,7 +408,8 @@ def ended(monkeypatch, capsys):
 def contents(folder):
     """Every file's content, but for the folders of earlier results."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.relative_to(folder).parts[0].startswith("before-")
     }
 
@@ -413,8 +462,10 @@ def test_a_run_that_comes_to_nothing_leaves_what_there_is(bands, tmp_path, ended
     empty = tmp_path / "nothing"
     empty.mkdir()
     for words in (
-        [*data, *options, "--rate", 1e300], [*data, *options, "--set", "hidden=none"],
-        [*options, "--data", empty], ["--resume", "--out", out, "--rate", 1e300, "--epochs", 9],
+        [*data, *options, "--rate", 1e300],
+        [*data, *options, "--set", "hidden=none"],
+        [*options, "--data", empty],
+        ["--resume", "--out", out, "--rate", 1e300, "--epochs", 9],
     ):
         assert ended(*words)[0] == 2
         assert contents(out) == before
@@ -525,14 +576,38 @@ def test_results_among_the_pictures(bands, tmp_path, ended):
 @pytest.mark.parametrize(
     "words",
     [
-        "--held-out -5", "--held-out 0", "--held-out 2.5", "--held-out nan", "--rate nan",
-        "--rate inf", "--rate 0", "--rate 1e999", "--final-rate nan", "--iterations 1e9",
-        "--iterations 99999999999", "--epochs 0", "--batch 0", "--batch 2147483647", "--seed -1",
-        "--seed 99999999999999999999", "--set latent=-1", "--set hidden=x", "--set path=3",
-        "--set latent={1,2}", "--backend tpu", "--backend cupy", "--samples 0", "--refine -1",
-        "--refine 1000001", "--importance-samples 0", "--importance-samples 1000001",
+        "--held-out -5",
+        "--held-out 0",
+        "--held-out 2.5",
+        "--held-out nan",
+        "--rate nan",
+        "--rate inf",
+        "--rate 0",
+        "--rate 1e999",
+        "--final-rate nan",
+        "--iterations 1e9",
+        "--iterations 99999999999",
+        "--epochs 0",
+        "--batch 0",
+        "--batch 2147483647",
+        "--seed -1",
+        "--seed 99999999999999999999",
+        "--set latent=-1",
+        "--set hidden=x",
+        "--set path=3",
+        "--set latent={1,2}",
+        "--backend tpu",
+        "--backend cupy",
+        "--samples 0",
+        "--refine -1",
+        "--refine 1000001",
+        "--importance-samples 0",
+        "--importance-samples 1000001",
         "--batch 65536 --samples 32768",
-        "--net /", "--out /dev/null/x", "--data /dev/null", "--hdu 1 --data /dev/null",
+        "--net /",
+        "--out /dev/null/x",
+        "--data /dev/null",
+        "--hdu 1 --data /dev/null",
     ],
 )
 def test_no_words_get_a_traceback(words, bands, tmp_path, ended, monkeypatch):
@@ -563,7 +638,10 @@ def test_a_snapshot_of_something_else_is_not_resumed(bands, tmp_path, ended):
     net = lk.Net(lk.load_net(bands / "small.py"), 1)
     good = {"settings": {"set": {}, "command": "x"}, "history": {}}
     for extra in (
-        None, {"a": 1}, {"settings": []}, {"settings": {"set": 3, "command": ""}},
+        None,
+        {"a": 1},
+        {"settings": []},
+        {"settings": {"set": 3, "command": ""}},
         {"settings": {**good["settings"], "batch": "many"}},
         {"settings": {**good["settings"], "rate": float("nan")}},
         {"settings": {**good["settings"], "keep": ["best"]}},
@@ -604,8 +682,16 @@ def test_held_out_galaxies_of_another_size_are_refused_before_training(bands, tm
     others = tmp_path / "others.h5"
     source = galaxy.open_source(bands / "r" / "pictures")
     galaxy.prepare(source, others, size=20, progress=False)
-    code, _, err = ended("--data", bands / "g" / "pictures", "--net", bands / "small.py",
-                         "--held-out", others, "--out", tmp_path / "out")
+    code, _, err = ended(
+        "--data",
+        bands / "g" / "pictures",
+        "--net",
+        bands / "small.py",
+        "--held-out",
+        others,
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 2
     assert "others.h5" in err
     assert "20 x 20" in err
@@ -613,15 +699,25 @@ def test_held_out_galaxies_of_another_size_are_refused_before_training(bands, tm
 
 
 def test_the_size_that_a_net_is_told_is_that_of_the_galaxies(bands, tmp_path, ended):
-    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK,
-               "--iterations", 2]
+    options = [
+        "--data",
+        bands / "g" / "pictures",
+        "--net",
+        bands / "small.py",
+        *QUICK,
+        "--iterations",
+        2,
+    ]
     assert ended(*options, "--set", "pixels=576", "--out", tmp_path / "a")[0] == 0
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["pixels"] == "24 x 24"
     assert metrics["net_settings"] == {"pixels": 576}
     fixed = tmp_path / "fixed.py"  # without a setting for it, 69 x 69
-    fixed.write_text(SMALL_NET.replace("small(pixels=4761, ", "small(").replace(
-        "return [", "pixels = 4761\n    return ["))
+    fixed.write_text(
+        SMALL_NET.replace("small(pixels=4761, ", "small(").replace(
+            "return [", "pixels = 4761\n    return ["
+        )
+    )
     options[3] = fixed
     assert ended(*options, "--out", tmp_path / "b")[0] == 0
     assert json.loads((tmp_path / "b" / "metrics.json").read_text())["pixels"] == "69 x 69"
@@ -636,6 +732,7 @@ def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(
     bands, tmp_path, ended, monkeypatch
 ):
     """A long run stopped early, and told then that this was all."""
+
     class AtOnce(command.Interrupt):
         count = 0
 
@@ -662,8 +759,16 @@ def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(
 
 def test_all_galaxies_held_out(bands, tmp_path, ended):
     pictures = bands / "g" / "pictures"
-    code, _, err = ended("--data", pictures, "--held-out", pictures, "--net", bands / "small.py",
-                         "--out", tmp_path / "out")
+    code, _, err = ended(
+        "--data",
+        pictures,
+        "--held-out",
+        pictures,
+        "--net",
+        bands / "small.py",
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 2
     assert "galaxies of " in err
     assert "is left to train on" in err
@@ -731,9 +836,14 @@ def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp
     hint = re.search("go on with: (.*)", said)[1]
     # Somewhere else, into a pipe that nobody reads: trains no more, saves, and says so.
     process = subprocess.Popen(
-        ["bash", "-c", f"{hint} --iterations 2000000 2>&1 | head -c 1 >/dev/null; "
-                       "exit ${PIPESTATUS[0]}"],
-        cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [
+            "bash",
+            "-c",
+            f"{hint} --iterations 2000000 2>&1 | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}",
+        ],
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 141, shown

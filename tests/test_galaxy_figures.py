@@ -55,9 +55,7 @@ def every_figure(rng):
             error, -error, quantity="log likelihood", higher_is_better=True
         ),
         "sersic_squared_error": figures.comparison(error, error * 2, "Sersic profile"),
-        "calibration": figures.calibration(
-            calibrate(rng.normal(size=images.shape), images)
-        ),
+        "calibration": figures.calibration(calibrate(rng.normal(size=images.shape), images)),
         "morphology": figures.morphology(rng.normal(size=(40, 4)), rng.normal(size=(30, 4))),
         "latent_coverage": figures.latent_coverage(
             LatentCoverage(np.arange(30), rng.normal(size=(30, 8, 5)), np.full((30, 8, 5), 0.9)),
@@ -222,9 +220,7 @@ def shown_ticks(axis):
 def test_ticks_of_a_likelihood_do_not_collide(rng, size, spread):
     model = size * (1 + spread * rng.normal(size=400))
     baseline = model - size * spread * rng.normal(0.3, 1, 400)
-    figure = figures.comparison(
-        model, baseline, quantity="log likelihood", higher_is_better=True
-    )
+    figure = figures.comparison(model, baseline, quantity="log likelihood", higher_is_better=True)
     figure.draw_without_rendering()
     for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis, figure.axes[1].xaxis):
         boxes = shown_ticks(axis)
@@ -257,8 +253,9 @@ def test_a_few_losses_stay_on_their_side_of_the_histogram():
     model, baseline = np.full(1000, 1.0), np.full(1000, 2.0)
     model[0] = 2.1
     right = figures.comparison(model, baseline).axes[1]
-    assert [bar.get_height() for bar in right.patches if bar.get_x() < -1e-9 and
-            bar.get_height()] == [1]
+    assert [
+        bar.get_height() for bar in right.patches if bar.get_x() < -1e-9 and bar.get_height()
+    ] == [1]
 
 
 def test_calibration_says_what_is_beyond_the_scale(rng):
@@ -278,8 +275,10 @@ def test_morphology_counts_every_galaxy_once(rng):
         outside = [bar for bar in axes.patches if bar.get_hatch()]
         assert len(outside) == 4
         assert {"below", "above"} <= {t.get_text() for t in axes.texts}
-        low = sum(np.sum(v < np.percentile(np.concatenate([real, sampled])[:, 0], 0.5)) / len(v)
-                  for v in (real[:, 0], sampled[:, 0]))
+        low = sum(
+            np.sum(v < np.percentile(np.concatenate([real, sampled])[:, 0], 0.5)) / len(v)
+            for v in (real[:, 0], sampled[:, 0])
+        )
         if axes is figure.axes[0]:
             below = [bar.get_height() for bar in outside if bar.get_x() < 0]
             assert sum(below) == pytest.approx(low)
@@ -294,7 +293,12 @@ def test_every_column_of_the_reconstructions_has_a_scale(rng, scale, ratio):
     figure.draw_without_rendering()
     bars = [axes for axes in figure.axes if axes.get_xlabel()]
     assert [bar.get_xlabel() for bar in bars] == [
-        "range of x", "range of x", "variance", "residual", "range of x", "residual",
+        "range of x",
+        "range of x",
+        "variance",
+        "residual",
+        "range of x",
+        "residual",
     ]
     for bar in bars:
         boxes = shown_ticks(bar.xaxis)
@@ -311,7 +315,9 @@ def test_reconstructions_have_ids_and_the_range_of_each_row(rng):
     figure.draw_without_rendering()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert [label.rsplit("\n", 1)[-1] for label in labels] == [
-        "0 to 0.5", "0 to 120", "\N{MINUS SIGN}0.25 to 0.75",
+        "0 to 0.5",
+        "0 to 120",
+        "\N{MINUS SIGN}0.25 to 0.75",
     ]
     assert labels[0].startswith("100008\n")
     assert len(labels[1].splitlines()[0]) == 18
@@ -336,7 +342,8 @@ def test_round_numbers_are_few_and_inside(low, high, found):
 def test_pictures_of_the_prior_say_which_intensities_are_black_and_white(rng):
     images = np.linspace(0.1, 0.9, 10 * 64).reshape(10, 8, 8)
     for figure in (
-        figures.samples(images, images), figures.traversal(images.reshape(2, 5, 8, 8), range(5))
+        figures.samples(images, images),
+        figures.traversal(images.reshape(2, 5, 8, 8), range(5)),
     ):
         low, high = np.percentile(images, [1, 99.7])
         assert f"intensity: black {low:.3g}, white {high:.3g}" in words(figure)
@@ -345,6 +352,7 @@ def test_pictures_of_the_prior_say_which_intensities_are_black_and_white(rng):
 @pytest.mark.parametrize("row_order", ["top", "bottom"])
 def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monkeypatch, row_order):
     """Every picture with the first row marked, through the figures of a whole run."""
+
     def marked(count):
         images = 0.1 * rng.random((count, 12, 12))
         images[:, 0] = 1
@@ -358,14 +366,27 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
             return marked(count).reshape(count, 144)
 
     held_out = marked(64)
-    numbers = {name: rng.random(64) + 1 for name in (
-        "squared_error", "gaussian_squared_error", "sersic_squared_error", "log_likelihood",
-        "gaussian_log_likelihood", "sersic_log_likelihood",
-    )}
+    numbers = {
+        name: rng.random(64) + 1
+        for name in (
+            "squared_error",
+            "gaussian_squared_error",
+            "sersic_squared_error",
+            "log_likelihood",
+            "gaussian_log_likelihood",
+            "sersic_log_likelihood",
+        )
+    }
     result = Evaluation(
-        metrics={}, mean=marked(64), variance=marked(64), z_mean=rng.random((64, 2)),
-        gaussians=marked(64), calibration=calibrate(held_out, held_out),
-        morphology=rng.random((64, 4)), drawn_morphology=rng.random((64, 4)), **numbers,
+        metrics={},
+        mean=marked(64),
+        variance=marked(64),
+        z_mean=rng.random((64, 2)),
+        gaussians=marked(64),
+        calibration=calibrate(held_out, held_out),
+        morphology=rng.random((64, 4)),
+        drawn_morphology=rng.random((64, 4)),
+        **numbers,
     )
     kept = {}
     monkeypatch.setattr(figures, "save", lambda figure, path: kept.update({path.stem: figure}))

@@ -57,9 +57,7 @@ def test_another_extension_is_another_set(tmp_path, rng):
     ]
     hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(band, name=f"B{k}") for k, band in enumerate(bands))]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
-    one, two = (
-        galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5", hdu=hdu) for hdu in ("b0", 2)
-    )
+    one, two = (galaxy.gather(tmp_path / "a.fits", tmp_path / "g.h5", hdu=hdu) for hdu in ("b0", 2))
     assert (one.source, two.source) == ("a.fits[b0]", "a.fits[2]")
     assert one.ids == two.ids == ["a"]
     assert one.images[0, 5:20, 34].mean() < two.images[0, 5:20, 34].mean() - 0.05
@@ -217,7 +215,11 @@ def test_json_is_whole(tmp_path):
     values = {"a": 1, "b": float("nan"), "c": {"d": [float("inf"), 2.5]}, "e": "\udcff", "f": 1j}
     galaxy.write_json(tmp_path / "m.json", values)
     assert json.loads((tmp_path / "m.json").read_text()) == {
-        "a": 1, "b": None, "c": {"d": [None, 2.5]}, "e": "\udcff", "f": "1j",
+        "a": 1,
+        "b": None,
+        "c": {"d": [None, 2.5]},
+        "e": "\udcff",
+        "f": "1j",
     }
 
 

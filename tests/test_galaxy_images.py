@@ -15,9 +15,12 @@ SIDE = 4
 @pytest.fixture(scope="module")
 def model():
     net = [
-        L.Input("x", shape=(SIDE * SIDE,)), L.Dense("z_mean", "x", units=2),
-        L.Dense("z_log_variance", "x", units=2), L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Dense("x_mean", "z", units=SIDE * SIDE), L.Dense("x_log_variance", "z", units=SIDE**2),
+        L.Input("x", shape=(SIDE * SIDE,)),
+        L.Dense("z_mean", "x", units=2),
+        L.Dense("z_log_variance", "x", units=2),
+        L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dense("x_mean", "z", units=SIDE * SIDE),
+        L.Dense("x_log_variance", "z", units=SIDE**2),
         L.GaussianReconstruction("r", "x", "x_mean", "x_log_variance"),
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
@@ -34,8 +37,12 @@ def test_any_array_of_intensities_is_taken(model, images):
     weights, bias = (model.net.params[f"z_mean/{key}"].data for key in ("weight", "bias"))
     np.testing.assert_allclose(mean, images.reshape(5, -1) @ weights + bias, rtol=1e-4, atol=1e-5)
     for form in (
-        images.reshape(5, -1), images.astype("float64"), images.tolist(), images[..., None],
-        np.asfortranarray(images), images[::-1][::-1],
+        images.reshape(5, -1),
+        images.astype("float64"),
+        images.tolist(),
+        images[..., None],
+        np.asfortranarray(images),
+        images[::-1][::-1],
     ):
         np.testing.assert_allclose(model.encode(form).mean, mean, rtol=1e-5, atol=1e-6)
     assert model.encode(images > 0.5).mean.shape == (5, 2)
@@ -69,8 +76,14 @@ def test_other_images_are_refused(model, images, fault):
     with np.errstate(all="ignore"):
         bad = make(images)
     for look in (
-        model.encode, model.reconstruct, model.scores, model.log_likelihood, model.bound,
-        model.importance_bound, lambda x: refine(model, x, 1), lambda x: closest(model, x, 1),
+        model.encode,
+        model.reconstruct,
+        model.scores,
+        model.log_likelihood,
+        model.bound,
+        model.importance_bound,
+        lambda x: refine(model, x, 1),
+        lambda x: closest(model, x, 1),
     ):
         with pytest.raises(DataError, match=told) as message:
             look(bad)

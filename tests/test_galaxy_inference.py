@@ -12,16 +12,22 @@ PIXELS, LATENT, NOISE = 9, 2, 0.7
 
 def linear(rng, count, batch_size=8, level=0.0):
     """A model with f_mu(z) = W z + b, of which g knows little; W, b, and images it could make."""
-    net = lk.Net([
-        L.Input("x", shape=(PIXELS,)),
-        L.Dense("z_mean", "x", units=LATENT),
-        L.Dense("z_log_variance", "x", units=LATENT, weight=0.0, bias=level),
-        L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Dense("x_mean", "z", units=PIXELS),
-        L.Dense("x_log_variance", "z", units=PIXELS, weight=0.0, bias=2 * np.log(NOISE)),
-        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance", floor=0.0),
-        L.GaussianKL("kl", "z_mean", "z_log_variance", weight=0.1),
-    ], batch_size, dtype="float64", phase="test", seed=int(rng.integers(1e9)))
+    net = lk.Net(
+        [
+            L.Input("x", shape=(PIXELS,)),
+            L.Dense("z_mean", "x", units=LATENT),
+            L.Dense("z_log_variance", "x", units=LATENT, weight=0.0, bias=level),
+            L.Reparameterize("z", "z_mean", "z_log_variance"),
+            L.Dense("x_mean", "z", units=PIXELS),
+            L.Dense("x_log_variance", "z", units=PIXELS, weight=0.0, bias=2 * np.log(NOISE)),
+            L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance", floor=0.0),
+            L.GaussianKL("kl", "z_mean", "z_log_variance", weight=0.1),
+        ],
+        batch_size,
+        dtype="float64",
+        phase="test",
+        seed=int(rng.integers(1e9)),
+    )
     # With orthogonal columns the exact posterior has independent axes, as q has.
     w = np.linalg.qr(rng.standard_normal((PIXELS, LATENT)))[0] * rng.uniform(1, 3, LATENT)
     net.params["x_mean/weight"].data[...] = w.T

@@ -114,13 +114,19 @@ def test_standardising_changes_no_reconstruction_and_makes_the_kl_least(net, rng
 @pytest.mark.parametrize("level", [200.0, -400.0, np.nan])
 def test_a_model_that_has_diverged_is_not_standardised(level, rng):
     """Dividing by deviations of e^100 or 0 would leave weights that are no numbers."""
-    net = lk.Net([
-        L.Input("x", shape=(9,)), L.Dense("z_mean", "x", units=2),
-        L.Dense("z_log_variance", "x", units=2), L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Dense("x_mean", "z", units=9), L.Dense("x_log_variance", "z", units=9),
-        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
-        L.GaussianKL("kl", "z_mean", "z_log_variance"),
-    ], phase="test")
+    net = lk.Net(
+        [
+            L.Input("x", shape=(9,)),
+            L.Dense("z_mean", "x", units=2),
+            L.Dense("z_log_variance", "x", units=2),
+            L.Reparameterize("z", "z_mean", "z_log_variance"),
+            L.Dense("x_mean", "z", units=9),
+            L.Dense("x_log_variance", "z", units=9),
+            L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
+            L.GaussianKL("kl", "z_mean", "z_log_variance"),
+        ],
+        phase="test",
+    )
     net.params["z_mean/weight"].data[:, 1] = 0
     net.params["z_log_variance/weight"].data[...] = 0
     net.params["z_log_variance/bias"].data[...] = [0, level]
@@ -179,7 +185,9 @@ def posterior_of_h(net, x, z):
 def test_lower_latent_layers_come_from_their_prior_unless_there_is_an_image(ladder, rng):
     model = galaxy.GalaxyModel(ladder)
     assert (model.latent, model.z, model.priors) == (
-        LATENT, "z", {"h": ["p_mean", "p_log_variance"]}
+        LATENT,
+        "z",
+        {"h": ["p_mean", "p_log_variance"]},
     )
     images = rng.uniform(size=(13, SIDE, SIDE))
     z_mean, z_log_variance = encode(ladder, images)
@@ -229,9 +237,7 @@ def test_the_bound_of_two_stochastic_layers(ladder, rng):
             - norm.logpdf(z).sum(axis=1)
             - norm.logpdf(h, p_mean, np.exp(p_log_variance / 2)).sum(axis=1)
         )
-        draws.append(
-            norm.logpdf(flat, x_mean, np.sqrt(x_variance)).sum(axis=1) - penalties[-1]
-        )
+        draws.append(norm.logpdf(flat, x_mean, np.sqrt(x_variance)).sum(axis=1) - penalties[-1])
     bound, kl = model.bound(images, samples=4000)
     for got, sampled in ((bound, draws), (kl, penalties)):
         error = np.std(sampled, axis=0) / np.sqrt(len(sampled))
@@ -257,9 +263,7 @@ def test_standardising_the_top_of_two_stochastic_layers(ladder, rng):
 
 def test_a_loss_that_helps_training_is_no_part_of_the_bound(net, rng):
     more = [*net.descriptions, L.SquareLoss("squares", "x", "x_mean", weight=3.0)]
-    helped = lk.Net(
-        more, batch_size=5, phase="test", dtype="float64", seed=net.run.seed, share=net
-    )
+    helped = lk.Net(more, batch_size=5, phase="test", dtype="float64", seed=net.run.seed, share=net)
     both = [galaxy.GalaxyModel(net), galaxy.GalaxyModel(helped)]
     images = rng.uniform(size=(4, SIDE, SIDE))
     for model in both:
@@ -273,23 +277,30 @@ def replaced(name, by):
     return [x for x in layers if x.name != name] + by
 
 
-@pytest.mark.parametrize(("layers", "says"), [
-    (lambda: replaced("kl_h", []), "layer 'h' .*'h_mean', 'h_log_variance'.* there are 0"),
-    (
-        lambda: replaced("kl", [
-            L.Input("m", shape=(8,)), L.GaussianKL("kl", "z_mean", "z_log_variance", "m", "m")
-        ]),
-        r"layer 'z' .*must be N\(0, I\)",
-    ),
-    (
-        lambda: replaced("f1", [L.Concat("h_x", "h", "x"), L.Dense("f1", "h_x", units=3)]),
-        "nothing else: .*'x' is needed",
-    ),
-    (
-        lambda: replaced("p1", [L.Concat("z_x", "z", "x"), L.Dense("p1", "z_x", units=3)]),
-        "nothing else: .*'x' is needed",
-    ),
-])
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (lambda: replaced("kl_h", []), "layer 'h' .*'h_mean', 'h_log_variance'.* there are 0"),
+        (
+            lambda: replaced(
+                "kl",
+                [
+                    L.Input("m", shape=(8,)),
+                    L.GaussianKL("kl", "z_mean", "z_log_variance", "m", "m"),
+                ],
+            ),
+            r"layer 'z' .*must be N\(0, I\)",
+        ),
+        (
+            lambda: replaced("f1", [L.Concat("h_x", "h", "x"), L.Dense("f1", "h_x", units=3)]),
+            "nothing else: .*'x' is needed",
+        ),
+        (
+            lambda: replaced("p1", [L.Concat("z_x", "z", "x"), L.Dense("p1", "z_x", units=3)]),
+            "nothing else: .*'x' is needed",
+        ),
+    ],
+)
 def test_latent_layers_without_a_proper_prior_are_refused(layers, says):
     with pytest.raises(NetError, match=says):
         galaxy.GalaxyModel(lk.Net(layers(), phase="test"))
@@ -394,9 +405,9 @@ def test_evaluate_counts_wins(net, rng):
     assert refined["closest_held_out_mse"] < refined["encoded_held_out_mse"]
 
 
-@pytest.mark.parametrize("method", [
-    "encode", "reconstruct", "scores", "log_likelihood", "bound", "importance_bound",
-])
+@pytest.mark.parametrize(
+    "method", ["encode", "reconstruct", "scores", "log_likelihood", "bound", "importance_bound"]
+)
 def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
     layers = lk.load_net("nets/galaxy_gdae.py", pixels=16, hidden=7, latent=2)
     model = galaxy.GalaxyModel(lk.Net(layers, 4, phase="test", dtype="float64"))
@@ -407,41 +418,85 @@ def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
     expected = getattr(model, method)(images)
     model.net.run.passes = 0
     found = getattr(model, method)(images.tolist())
-    for some, other in zip(*(x if isinstance(x, tuple) else [x] for x in (found, expected)),
-                           strict=True):
+    for some, other in zip(
+        *(x if isinstance(x, tuple) else [x] for x in (found, expected)), strict=True
+    ):
         np.testing.assert_array_equal(some, other)
 
 
-@pytest.mark.parametrize(("call", "error", "says"), [
-    (lambda m, x, p: galaxy.GalaxyModel(3), NetError, "expected a net, got 3"),
-    (lambda m, x, p: setattr(m, "temperatur", 2), NetError, "did you mean 'temperature'"),
-    (lambda m, x, p: m.bound(x, samples=0), NetError, "bound: samples must be .* got 0"),
-    (lambda m, x, p: m.bound(x, samples=-1), NetError, "bound: samples must be .* got -1"),
-    (lambda m, x, p: m.bound(x, samples="3"), NetError, "bound: samples must be .* got '3'"),
-    (lambda m, x, p: m.importance_bound(x, 0), NetError, "importance_bound: samples .* got 0"),
-    (lambda m, x, p: m.importance_bound(x, 2.5), NetError, "importance_bound: samples .* got 2.5"),
-    (lambda m, x, p: m.sample(-1), NetError, "sample: count must be .* got -1"),
-    (lambda m, x, p: m.sample("3"), NetError, "sample: count must be .* got '3'"),
-    (lambda m, x, p: m.sample(2**31 - 1), NetError, "2147483647 pictures would take .* in parts"),
-    (lambda m, x, p: m.sample(3, seed=-1), NetError, "sample: seed: .* got -1"),
-    (lambda m, x, p: m.sample(3, seed="a"), NetError, "sample: seed: .* got 'a'"),
-    (lambda m, x, p: m.traverse(3), NetError, "traverse: values must be a list"),
-    (lambda m, x, p: m.traverse(None), NetError, "traverse: values"),
-    (lambda m, x, p: m.traverse([[1.0], [2.0]]), NetError, "traverse: values must be a list"),
-    (lambda m, x, p: m.decode(np.zeros((2, LATENT)), rng=3), NetError, "decode: rng must be"),
-    (lambda m, x, p: m.reconstruct(x, 3), DataError, r"posterior: .*\(4, 3\), .* got 3"),
-    (lambda m, x, p: m.scores(x, p.mean), DataError, r"posterior: .* got an array of shape \(4, 3"),
-    (lambda m, x, p: m.bound(x, 1, galaxy.Posterior(p.mean[:2], p.sd[:2])), DataError,
-     r"posterior: .*\(4, 3\), got \(2, 3\)"),
-    (lambda m, x, p: m.importance_bound(x, 2, posterior=galaxy.Posterior(p.mean[:1], p.sd[:1])),
-     DataError, r"posterior: .*\(4, 3\), got \(1, 3\)"),
-    (lambda m, x, p: m.log_likelihood(x, galaxy.Posterior(p.mean, -p.sd)), DataError, "below 0"),
-    (lambda m, x, p: m.bound(x, 1, galaxy.Posterior(np.nan * p.mean, p.sd)), DataError, "finite"),
-    (lambda m, x, p: galaxy.refine(m, x, steps=-1), NetError, "refine: steps must be .* got -1"),
-    (lambda m, x, p: galaxy.refine(m, x, steps=None), NetError, "refine: steps must .* got None"),
-    (lambda m, x, p: galaxy.closest(m, x, steps=1.5), NetError, "closest: steps must .* got 1.5"),
-    (lambda m, x, p: galaxy.refine(m.net, x), NetError, "refine: expected a GalaxyModel"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda m, x, p: galaxy.GalaxyModel(3), NetError, "expected a net, got 3"),
+        (lambda m, x, p: setattr(m, "temperatur", 2), NetError, "did you mean 'temperature'"),
+        (lambda m, x, p: m.bound(x, samples=0), NetError, "bound: samples must be .* got 0"),
+        (lambda m, x, p: m.bound(x, samples=-1), NetError, "bound: samples must be .* got -1"),
+        (lambda m, x, p: m.bound(x, samples="3"), NetError, "bound: samples must be .* got '3'"),
+        (lambda m, x, p: m.importance_bound(x, 0), NetError, "importance_bound: samples .* got 0"),
+        (
+            lambda m, x, p: m.importance_bound(x, 2.5),
+            NetError,
+            "importance_bound: samples .* got 2.5",
+        ),
+        (lambda m, x, p: m.sample(-1), NetError, "sample: count must be .* got -1"),
+        (lambda m, x, p: m.sample("3"), NetError, "sample: count must be .* got '3'"),
+        (
+            lambda m, x, p: m.sample(2**31 - 1),
+            NetError,
+            "2147483647 pictures would take .* in parts",
+        ),
+        (lambda m, x, p: m.sample(3, seed=-1), NetError, "sample: seed: .* got -1"),
+        (lambda m, x, p: m.sample(3, seed="a"), NetError, "sample: seed: .* got 'a'"),
+        (lambda m, x, p: m.traverse(3), NetError, "traverse: values must be a list"),
+        (lambda m, x, p: m.traverse(None), NetError, "traverse: values"),
+        (lambda m, x, p: m.traverse([[1.0], [2.0]]), NetError, "traverse: values must be a list"),
+        (lambda m, x, p: m.decode(np.zeros((2, LATENT)), rng=3), NetError, "decode: rng must be"),
+        (lambda m, x, p: m.reconstruct(x, 3), DataError, r"posterior: .*\(4, 3\), .* got 3"),
+        (
+            lambda m, x, p: m.scores(x, p.mean),
+            DataError,
+            r"posterior: .* got an array of shape \(4, 3",
+        ),
+        (
+            lambda m, x, p: m.bound(x, 1, galaxy.Posterior(p.mean[:2], p.sd[:2])),
+            DataError,
+            r"posterior: .*\(4, 3\), got \(2, 3\)",
+        ),
+        (
+            lambda m, x, p: m.importance_bound(
+                x, 2, posterior=galaxy.Posterior(p.mean[:1], p.sd[:1])
+            ),
+            DataError,
+            r"posterior: .*\(4, 3\), got \(1, 3\)",
+        ),
+        (
+            lambda m, x, p: m.log_likelihood(x, galaxy.Posterior(p.mean, -p.sd)),
+            DataError,
+            "below 0",
+        ),
+        (
+            lambda m, x, p: m.bound(x, 1, galaxy.Posterior(np.nan * p.mean, p.sd)),
+            DataError,
+            "finite",
+        ),
+        (
+            lambda m, x, p: galaxy.refine(m, x, steps=-1),
+            NetError,
+            "refine: steps must be .* got -1",
+        ),
+        (
+            lambda m, x, p: galaxy.refine(m, x, steps=None),
+            NetError,
+            "refine: steps must .* got None",
+        ),
+        (
+            lambda m, x, p: galaxy.closest(m, x, steps=1.5),
+            NetError,
+            "closest: steps must .* got 1.5",
+        ),
+        (lambda m, x, p: galaxy.refine(m.net, x), NetError, "refine: expected a GalaxyModel"),
+    ],
+)
 def test_calls_that_cannot_be_right(call, error, says, net, rng):
     """A bound of -1 samples was 0, and that of none no number, in silence."""
     model, images = galaxy.GalaxyModel(net), rng.uniform(size=(4, SIDE, SIDE))

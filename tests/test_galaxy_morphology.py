@@ -23,12 +23,14 @@ def galaxy(rng, index, size, ratio=1.0, noise=0.0, sky=0.02, centre=None):
 
 
 def described(images):
-    return dict(zip(STATISTICS, morphology(np.atleast_3d(images).reshape(-1, SIDE, SIDE)).T,
-                    strict=True))
+    return dict(
+        zip(STATISTICS, morphology(np.atleast_3d(images).reshape(-1, SIDE, SIDE)).T, strict=True)
+    )
 
 
 def concentration(index, size):
     """5 log10(r80 / r20) of the light within 1.5 Petrosian radii, by incomplete gamma functions."""
+
     def light(r):
         return gammainc(2 * index, (r / size) ** (1 / index))
 
@@ -56,10 +58,12 @@ def test_ellipticity_is_one_less_the_axis_ratio(ratio, rng):
 
 def test_asymmetry_is_zero_of_what_is_symmetric_whatever_the_noise(rng):
     # Centres that it can find: it takes them to the nearest half pixel.
-    images = np.array([
-        galaxy(rng, 1.0, 8.0, 0.7, noise, centre=rng.integers(-4, 5, 2) / 2)
-        for noise in (0.0, 0.005, 0.01)
-    ])
+    images = np.array(
+        [
+            galaxy(rng, 1.0, 8.0, 0.7, noise, centre=rng.integers(-4, 5, 2) / 2)
+            for noise in (0.0, 0.005, 0.01)
+        ]
+    )
     np.testing.assert_allclose(described(images)["asymmetry"], 0, atol=0.06)
 
 

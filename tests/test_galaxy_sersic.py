@@ -7,13 +7,7 @@ from scipy.optimize import least_squares
 
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines import fit_gaussians
-from layerkit.galaxy.sersic import (
-    SersicObjective,
-    fit_sersic,
-    fit_sersics,
-    index_of,
-    parameter_of,
-)
+from layerkit.galaxy.sersic import SersicObjective, fit_sersic, fit_sersics, index_of, parameter_of
 
 SHAPE = (41, 37)
 
@@ -27,11 +21,17 @@ def drawn(column, row, r_e, ratio, angle, n, scale, sky, shape=SHAPE, points=1):
 
 
 def random_parameters(rng):
-    return np.array([
-        *rng.uniform(0.4, 0.6, 2) * SHAPE[::-1], rng.uniform(4, 8), rng.uniform(0.35, 0.8),
-        rng.uniform(0.2, np.pi - 0.2), np.exp(rng.uniform(np.log(0.5), np.log(4))),
-        rng.uniform(0.1, 0.4), rng.uniform(0.0, 0.05),
-    ])
+    return np.array(
+        [
+            *rng.uniform(0.4, 0.6, 2) * SHAPE[::-1],
+            rng.uniform(4, 8),
+            rng.uniform(0.35, 0.8),
+            rng.uniform(0.2, np.pi - 0.2),
+            np.exp(rng.uniform(np.log(0.5), np.log(4))),
+            rng.uniform(0.1, 0.4),
+            rng.uniform(0.0, 0.05),
+        ]
+    )
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_the_index_is_bounded():
 
 
 def central_differences(function, p, step=1e-7):
-    return np.array([
-        (function(p + h) - function(p - h)) / (2 * step) for h in step * np.eye(len(p))
-    ]).T
+    return np.array(
+        [(function(p + h) - function(p - h)) / (2 * step) for h in step * np.eye(len(p))]
+    ).T
 
 
 def test_gradient_and_hessian_agree_with_finite_differences(rng):
@@ -126,9 +126,12 @@ def test_no_worse_than_another_optimiser_from_random_starts(noisy, rng):
             return q[6] * f + q[7] - image.reshape(-1)
 
         best = min(
-            2 * least_squares(residual, [
-                *rng.uniform(0.7, 1.3, 2), *rng.normal(-1.5, 0.3, 2), 0.0, rng.normal(), 0.3, 0.0,
-            ], max_nfev=80).cost
+            2
+            * least_squares(
+                residual,
+                [*rng.uniform(0.7, 1.3, 2), *rng.normal(-1.5, 0.3, 2), 0.0, rng.normal(), 0.3, 0.0],
+                max_nfev=80,
+            ).cost
             for _ in range(3)
         )
         assert fit_sersic(image).squared_error <= best * (1 + 1e-5)

@@ -257,9 +257,7 @@ def test_fits(rng, tmp_path):
 
 def test_stacks_in_a_zip(rng, zipped):
     stacks = rng.normal(0, 1, (2, 5, 12, 14))
-    packed = [
-        fits.CompImageHDU(x, compression_type="GZIP_1", quantize_level=0) for x in stacks
-    ]
+    packed = [fits.CompImageHDU(x, compression_type="GZIP_1", quantize_level=0) for x in stacks]
     path = zipped([
         ("a.fits", fits_file(fits.PrimaryHDU(), *packed)),
         ("b.tif", tiff(stacks[0], photometric="minisblack", compression="zlib")),
@@ -996,10 +994,26 @@ def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):
 
 def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_path):
     """As SExtractor, SWarp, drizzle and GALFIT's users name weights, masks, errors and models."""
-    light = ["a.fits", "b_sci.fits", "coadd.fits", "d.jpg", "mask.png", "e_mask.png", "deep/a.fits",
-             "a_r.fits", "a_exp1.fits"]
-    others = ["a_mask.png", "a_sigma.fits", "b_wht.fits", "coadd.weight.fits.fz", "d-model.png",
-              "deep/a_psf.fits", "a_r_INVVAR.fits"]
+    light = [
+        "a.fits",
+        "b_sci.fits",
+        "coadd.fits",
+        "d.jpg",
+        "mask.png",
+        "e_mask.png",
+        "deep/a.fits",
+        "a_r.fits",
+        "a_exp1.fits",
+    ]
+    others = [
+        "a_mask.png",
+        "a_sigma.fits",
+        "b_wht.fits",
+        "coadd.weight.fits.fz",
+        "d-model.png",
+        "deep/a_psf.fits",
+        "a_r_INVVAR.fits",
+    ]
     (tmp_path / "deep").mkdir()
     for name in (*light, *others):
         (tmp_path / name).write_bytes(encoded(pixels_of(rng, 9, 9)))

@@ -30,7 +30,10 @@ def there_is_a_gpu():
 
 def run(program, *words, **environment):
     return subprocess.run(
-        [sys.executable, FOLDER / program, *words], capture_output=True, text=True, check=False,
+        [sys.executable, FOLDER / program, *words],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
     )
 
@@ -84,10 +87,20 @@ def test_the_benchmark_says_that_there_is_no_gpu(words):
     assert not done.stdout
 
 
-@pytest.mark.parametrize("words", [
-    "--batches 1,two", "--batches 0", "--batches 1,", "--batches 9000", "--rounds 0",
-    "--seconds -1", "--warm-up -3", "--colour red", "extra",
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--batches 1,two",
+        "--batches 0",
+        "--batches 1,",
+        "--batches 9000",
+        "--rounds 0",
+        "--seconds -1",
+        "--warm-up -3",
+        "--colour red",
+        "extra",
+    ],
+)
 @pytest.mark.parametrize("program", ["cpu.py", "gpu.py"])
 def test_a_bad_argument_is_one_line(program, words):
     done = run(program, *words.split())
@@ -98,10 +111,15 @@ def test_a_bad_argument_is_one_line(program, words):
     assert not done.stdout
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    ("--programs layerkit,theano", "pytorch-eager"), ("--precisions half", "float32, tf32"),
-    ("--minutes 0", "above 0"), ("--minutes nan", "above 0"),
-])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--programs layerkit,theano", "pytorch-eager"),
+        ("--precisions half", "float32, tf32"),
+        ("--minutes 0", "above 0"),
+        ("--minutes nan", "above 0"),
+    ],
+)
 def test_a_bad_choice_says_what_there_is(gpu, words, told, capsys):
     with pytest.raises(SystemExit) as status:
         gpu.main(words.split())
@@ -113,8 +131,11 @@ def test_a_bad_choice_says_what_there_is(gpu, words, told, capsys):
 
 def test_a_python_without_layerkit_is_told_so():
     done = subprocess.run(
-        [sys.executable, "-S", FOLDER / "gpu.py", "--smoke"], capture_output=True, text=True,
-        check=False, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        [sys.executable, "-S", FOLDER / "gpu.py", "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert done.returncode == 2
     assert "cannot import layerkit" in done.stderr
@@ -174,7 +195,9 @@ def test_the_data_say_nothing_on_standard_output(gpu, tmp_path, monkeypatch, cap
 def test_a_table_without_layerkit(gpu):
     results = {("JAX jit", True, 2): [{"ms_per_iteration": 3.0, "memory": 7.0}]}
     assert gpu.report(["JAX jit"], [2, 5], True, results).splitlines()[2:] == [
-        "| batch | JAX jit, ms | JAX jit, MiB |", "| --- | --- | --- |", "| 2 | 3.0000 | 7 |",
+        "| batch | JAX jit, ms | JAX jit, MiB |",
+        "| --- | --- | --- |",
+        "| 2 | 3.0000 | 7 |",
         "| 5 |  |  |",
     ]
 
@@ -183,8 +206,9 @@ def test_a_table_without_layerkit(gpu):
 
 
 def test_all_checks_pass(smoke, gpu, monkeypatch, capsys):
-    monkeypatch.setattr(smoke, "OTHERS", ["galaxy_conv", "galaxy_ladder", "galaxy_pose",
-                                          "galaxy_wide"])
+    monkeypatch.setattr(
+        smoke, "OTHERS", ["galaxy_conv", "galaxy_ladder", "galaxy_pose", "galaxy_wide"]
+    )
     monkeypatch.setattr(smoke, "STEPS", 2)
     status = gpu.main(["--smoke", "--batches", "3"])
     found = verdicts(capsys)
@@ -213,8 +237,11 @@ def test_a_wrong_product_is_found_and_nothing_stops(smoke, monkeypatch, capsys):
     found = verdicts(capsys)
     assert found["products, float64, a by rows, b by columns"][0] == "FAILED"
     assert "error 1.0e-04" in found["products, float64, a by rows, b by columns"][1]
-    for good in ("products, float64, a by columns, b by rows",
-                 "products, float32, a by rows, b by columns", "two runs"):
+    for good in (
+        "products, float64, a by columns, b by rows",
+        "products, float32, a by rows, b by columns",
+        "two runs",
+    ):
         assert found[good][0] == "ok"
 
 
@@ -256,6 +283,7 @@ def test_the_papers_net_must_be_recorded(smoke):
 
 def test_a_gpu_that_is_lost_is_said_once(smoke, monkeypatch, capsys):
     """After an illegal access, say, every call fails with its error."""
+
     def lost(self, *args):
         raise cuda_host.CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access")
 
@@ -310,11 +338,14 @@ def test_nodes_are_counted_while_a_step_is_recorded(smoke, name, monkeypatch):
     assert 5 < int(smoke.nodes(smoke.Nets(), smoke.PAPER, 2)) <= 15
 
 
-@pytest.mark.parametrize(("driver", "why"), [
-    (Driver(), "knows no cuStreamGetCaptureInfo"),
-    (Driver(cuStreamGetCaptureInfo_v2=lambda *args: 1), "failed with error 1"),
-    (Driver(cuStreamGetCaptureInfo_v2=lambda *args: 0), "not the one that is recorded"),
-])
+@pytest.mark.parametrize(
+    ("driver", "why"),
+    [
+        (Driver(), "knows no cuStreamGetCaptureInfo"),
+        (Driver(cuStreamGetCaptureInfo_v2=lambda *args: 1), "failed with error 1"),
+        (Driver(cuStreamGetCaptureInfo_v2=lambda *args: 0), "not the one that is recorded"),
+    ],
+)
 def test_nodes_that_cannot_be_counted_fail_nothing(smoke, driver, why, monkeypatch):
     monkeypatch.setattr(smoke, "driver", lambda: driver)
     with pytest.raises(smoke.Skipped, match=why):

@@ -64,7 +64,8 @@ def spoiled(rng, spoil, shape=(3, 4), **settings):
     """Checks a Bilinear layer on random numbers."""
     a, b = rng.standard_normal((2, *shape))
     layers = [
-        L.Input("a", shape=shape[1:]), L.Input("b", shape=shape[1:]),
+        L.Input("a", shape=shape[1:]),
+        L.Input("b", shape=shape[1:]),
         Bilinear("y", "a", "b", spoil=spoil),
     ]
     seed = int(rng.integers(2**31))
@@ -91,12 +92,14 @@ def test_correct_gradients_pass(rng):
 def scale_parameter(factor):
     def spoil(layer, a, b, dy):
         layer.scale.diff[...] *= factor
+
     return spoil
 
 
 def scale_bottom(factor):
     def spoil(layer, a, b, dy):
         b.diff[...] *= factor
+
     return spoil
 
 
@@ -188,6 +191,7 @@ def one_element(error):
     def spoil(layer, a, b, dy):
         typical = np.sqrt(np.mean(a.diff**2))
         a.diff[-1, -1] += error * typical
+
     return spoil
 
 
@@ -221,8 +225,10 @@ def wrong_weight(factor):
 def test_small_gradients_of_a_net_full_of_relus(factor, rng):
     """A small weight leaves gradients of about 1e-3; a factor 1.001 must show even there."""
     layers = [
-        L.Input("x", shape=(30,)), wrong_weight(factor)("h1", "x", units=20, neuron="relu"),
-        L.Dense("h2", "h1", units=20, neuron="relu"), L.Dense("out", "h2", units=30),
+        L.Input("x", shape=(30,)),
+        wrong_weight(factor)("h1", "x", units=20, neuron="relu"),
+        L.Dense("h2", "h1", units=20, neuron="relu"),
+        L.Dense("out", "h2", units=30),
         L.SquareLoss("loss", "out", "x", weight=1e-3),
     ]
     net = lk.Net(layers, batch_size=16, seed=int(rng.integers(2**31)))
@@ -246,7 +252,9 @@ def test_losses_of_any_size(size, rng):
 
     def net(out):
         layers = [
-            L.Input("x", shape=(60,)), L.Dense("h", "x", units=10, neuron="tanh"), out,
+            L.Input("x", shape=(60,)),
+            L.Dense("h", "x", units=10, neuron="tanh"),
+            out,
             L.SquareLoss("loss", "out", "x"),
         ]
         return lk.Net(layers, batch_size=4, seed=seed)
@@ -300,7 +308,10 @@ def test_an_array_that_cannot_be_checked_is_no_success(rng):
     """All its inputs are at the kink: nothing was compared, and that is said."""
     a, b = np.zeros((3, 4)), rng.uniform(1, 2, size=(3, 4))
     layers = [
-        L.Input("a", shape=(4,)), L.Input("b", shape=(4,)), L.ReLU("r", "a"), L.Add("y", "r", "b"),
+        L.Input("a", shape=(4,)),
+        L.Input("b", shape=(4,)),
+        L.ReLU("r", "a"),
+        L.Add("y", "r", "b"),
     ]
     with pytest.raises(GradientError, match=r"input a: 12 of 12 derivatives cannot be compared"):
         lk.check_gradients(layers, a=a, b=b)
@@ -450,7 +461,9 @@ def test_tolerance_and_counts_are_the_callers(rng):
 def test_the_net_is_left_as_it_was(rng):
     x = rng.standard_normal((5, 3)).astype("float32")
     layers = [
-        L.Input("x", shape=(3,)), L.Dense("m", "x", units=2), L.Reparameterize("y", "m", "m"),
+        L.Input("x", shape=(3,)),
+        L.Dense("m", "x", units=2),
+        L.Reparameterize("y", "m", "m"),
         L.SquareLoss("loss", "y", "m"),
     ]
     net = lk.Net(layers, batch_size=8, seed=int(rng.integers(2**31)))
@@ -473,8 +486,10 @@ def test_frozen_parameters_are_left_out(rng):
 
 def test_a_net_that_brings_its_data(rng):
     layers = [
-        L.MemoryData("x", data=rng.standard_normal((7, 3))), L.Dense("y", "x", units=2),
-        L.SquareLoss("loss", "y", "y2"), L.Dense("y2", "x", units=2, neuron="tanh"),
+        L.MemoryData("x", data=rng.standard_normal((7, 3))),
+        L.Dense("y", "x", units=2),
+        L.SquareLoss("loss", "y", "y2"),
+        L.Dense("y2", "x", units=2, neuron="tanh"),
     ]
     net = lk.Net(layers, batch_size=4, seed=int(rng.integers(2**31)))
     net.forward()

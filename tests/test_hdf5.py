@@ -75,8 +75,9 @@ def test_the_checksum_is_that_of_all_bytes_before_it(rng, tmp_path):
     flipped[rng.integers(hdf5.HEADER, len(content))] ^= 4
     for damaged in (content + b"\0", content[:-1], content[1:], flipped, content[: hdf5.HEADER]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"truncated.*; do so$"), hdf5.open_sealed(
-            path, "a kind of file", "a file", DataError, "; do so"
+        with (
+            pytest.raises(DataError, match=r"truncated.*; do so$"),
+            hdf5.open_sealed(path, "a kind of file", "a file", DataError, "; do so"),
         ):
             pass
 
@@ -124,9 +125,12 @@ def test_texts_and_numbers_come_back(tmp_path):
 
 
 def test_an_attribute_larger_than_the_file_is_not_read(tmp_path):
-    with reader(
-        tmp_path / "a.h5", lambda f: hdf5.attribute(f, "text", "x" * 1000), size=999
-    ) as file, pytest.raises(DataError, match="claims to be of 1,000 bytes"):
+    with (
+        reader(
+            tmp_path / "a.h5", lambda f: hdf5.attribute(f, "text", "x" * 1000), size=999
+        ) as file,
+        pytest.raises(DataError, match="claims to be of 1,000 bytes"),
+    ):
         file.text("text")
 
 

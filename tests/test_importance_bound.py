@@ -30,7 +30,9 @@ def posterior(z, x):
 
 def one_level():
     return [
-        L.Input("x", shape=(PIXELS,)), *posterior("z", "x"), *likelihood("z"),
+        L.Input("x", shape=(PIXELS,)),
+        *posterior("z", "x"),
+        *likelihood("z"),
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
 
@@ -38,10 +40,13 @@ def one_level():
 def two_levels():
     """z2 ~ N(0, I), z | z2 ~ N(A z2 + a, diag exp(B z2 + b)) with B = 0; q goes the same way."""
     return [
-        L.Input("x", shape=(PIXELS,)), *posterior("z2", "x"),
+        L.Input("x", shape=(PIXELS,)),
+        *posterior("z2", "x"),
         L.Dense("prior_mean", "z2", units=LATENT),
         L.Dense("prior_log_variance", "z2", units=LATENT, weight=0.0, bias=-0.5),
-        L.Concat("both", "x", "z2"), *posterior("z", "both"), *likelihood("z"),
+        L.Concat("both", "x", "z2"),
+        *posterior("z", "both"),
+        *likelihood("z"),
         L.GaussianKL("kl2", "z2_mean", "z2_log_variance"),
         L.GaussianKL("kl", "z_mean", "z_log_variance", "prior_mean", "prior_log_variance"),
     ]
@@ -110,9 +115,9 @@ def test_one_sample_is_enough_where_q_is_the_posterior(rng):
     weight["z_log_variance/bias"][...] = -np.log(precision)
     covariance = w @ w.T + NOISE**2 * np.eye(PIXELS)
     expected = multivariate_normal(weight["x_mean/bias"], covariance).logpdf(images)
-    small = galaxy.GalaxyModel(lk.Net(
-        one_level(), 2, dtype="float64", phase="test", share=model.net, kernels="array"
-    ))
+    small = galaxy.GalaxyModel(
+        lk.Net(one_level(), 2, dtype="float64", phase="test", share=model.net, kernels="array")
+    )
     for samples in (1, 3):
         np.testing.assert_allclose(small.importance_bound(images, samples), expected, rtol=1e-9)
 
@@ -149,9 +154,14 @@ def test_the_encoder_runs_once_for_all_samples(rng, monkeypatch):
 
 
 def test_a_sampling_layer_without_a_prior_is_refused():
-    net = lk.Net([
-        L.Input("x", shape=(PIXELS,)), *posterior("z", "x"), *likelihood("z"),
-        L.GaussianKL("kl", "z_log_variance", "z_mean"),
-    ], phase="test")
+    net = lk.Net(
+        [
+            L.Input("x", shape=(PIXELS,)),
+            *posterior("z", "x"),
+            *likelihood("z"),
+            L.GaussianKL("kl", "z_log_variance", "z_mean"),
+        ],
+        phase="test",
+    )
     with pytest.raises(NetError, match="'z' samples"):
         galaxy.GalaxyModel(net).importance_bound(np.zeros((1, PIXELS)), 2)

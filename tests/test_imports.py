@@ -21,8 +21,14 @@ RANKS = [
     ["layerkit.profile", "layerkit.wiring", "layerkit.contract", "layerkit.methods"],
     ["layerkit.inference", "layerkit.engines"],
     [
-        "layerkit.building", "layerkit.feeding", "layerkit.finite", "layerkit.objective",
-        "layerkit.parameters", "layerkit.plan", "layerkit.states", "layerkit.summary",
+        "layerkit.building",
+        "layerkit.feeding",
+        "layerkit.finite",
+        "layerkit.objective",
+        "layerkit.parameters",
+        "layerkit.plan",
+        "layerkit.states",
+        "layerkit.summary",
     ],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
@@ -44,16 +50,19 @@ def module_of(path):
 
 SOURCES = {
     module_of(path): ast.parse(path.read_text(encoding="utf-8"))
-    for folder in ("layerkit", "nets", "examples") for path in sorted((ROOT / folder).rglob("*.py"))
+    for folder in ("layerkit", "nets", "examples")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 }
 
 
 def for_annotations(tree):
     """ids of the nodes below `if TYPE_CHECKING:`, which never run."""
     return {
-        id(node) for check in ast.walk(tree)
+        id(node)
+        for check in ast.walk(tree)
         if isinstance(check, ast.If) and getattr(check.test, "id", None) == "TYPE_CHECKING"
-        for statement in check.body for node in ast.walk(statement)
+        for statement in check.body
+        for node in ast.walk(statement)
     }
 
 
@@ -88,8 +97,10 @@ def rank_of(module):
 def functions_around(tree):
     """id of each node inside a function -> the function's name: imports there run when called."""
     return {
-        id(node): function.name for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+        id(node): function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
     }
 
 
@@ -100,7 +111,8 @@ EDGES = {
 }
 EDGES_ON_IMPORT = {
     name: {m for m, node in imports_of(tree) if m in EDGES[name] and id(node) not in inside}
-    for name, tree in SOURCES.items() for inside in [functions_around(tree)]
+    for name, tree in SOURCES.items()
+    for inside in [functions_around(tree)]
 }
 
 
@@ -133,7 +145,7 @@ def test_no_module_needs_itself_to_be_imported():
     done, path = set(), []
 
     def visit(module):
-        assert module not in path, " -> ".join([*path[path.index(module):], module])
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module not in done:
             path.append(module)
             for target in sorted(EDGES_ON_IMPORT[module]):
@@ -164,8 +176,10 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
 @pytest.mark.parametrize("module", SOURCES)
 def test_no_module_takes_what_is_private_to_a_net(module):
     found = [
-        node.attr for node in ast.walk(SOURCES[module])
-        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)
+        node.attr
+        for node in ast.walk(SOURCES[module])
+        if isinstance(node, ast.Attribute)
+        and re.match("_[^_]", node.attr)
         and "net" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
     ]
     assert not found
@@ -175,7 +189,10 @@ def test_no_module_takes_what_is_private_to_a_net(module):
 def test_no_constant_is_set_twice(module):
     """Kernels for the CPU and the GPU share a file, and one's constant must not be the other's."""
     names = [
-        target.id for node in SOURCES[module].body if isinstance(node, ast.Assign)
-        for target in node.targets if isinstance(target, ast.Name)
+        target.id
+        for node in SOURCES[module].body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
     ]
     assert sorted(names) == sorted(set(names))

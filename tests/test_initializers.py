@@ -107,7 +107,8 @@ def test_the_seed_decides(init, seed):
 @pytest.mark.parametrize("init", RANDOM, ids=repr)
 def test_each_parameter_has_numbers_of_its_own(init, seed):
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("a", "x", units=6, weight=init),
+        L.Input("x", shape=(6,)),
+        L.Dense("a", "x", units=6, weight=init),
         L.Dense("b", "x", units=6, weight=init, bias=I.Normal(1.0)),
     ]
     net = lk.Net(layers, seed=seed)

@@ -88,11 +88,13 @@ def galaxy_objective(params, x, noise, kl_weight):
 @pytest.mark.parametrize("kernels", ["array", "auto"])
 def test_galaxy_net(kernels, rng):
     pixels, latent, rows, kl_weight = 50, 3, 5, 0.6
-    layers = lk.load_net(
-        GALAXY_NET, pixels=pixels, hidden=16, latent=latent, kl_weight=kl_weight
-    )
+    layers = lk.load_net(GALAXY_NET, pixels=pixels, hidden=16, latent=latent, kl_weight=kl_weight)
     net = lk.Net(
-        layers, batch_size=rows, dtype="float64", seed=int(rng.integers(2**40)), gradients="all",
+        layers,
+        batch_size=rows,
+        dtype="float64",
+        seed=int(rng.integers(2**40)),
+        gradients="all",
         kernels=kernels,
     )
     for p in net.params.values():  # biases too
@@ -100,9 +102,7 @@ def test_galaxy_net(kernels, rng):
     x = rng.uniform(size=(rows, pixels))
     value = net.forward(x=x)
     net.backward()
-    noise = philox.normal(
-        np, (rows, latent), net.run.seed, philox.stream_of("z"), net.run.passes
-    )
+    noise = philox.normal(np, (rows, latent), net.run.seed, philox.stream_of("z"), net.run.passes)
     params = {name: p.data for name, p in net.params.items()}
     differentiate = jax.jit(jax.value_and_grad(galaxy_objective, argnums=(0, 1)))
     expected, (dparams, dx) = differentiate(params, x, noise, kl_weight)

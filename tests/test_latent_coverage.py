@@ -31,16 +31,21 @@ def exact(rng, temperature=1.0):
     w . x / s^2 over it.
     """
     pixels = SIDE * SIDE
-    net = lk.Net([
-        L.Input("x", shape=(pixels,)),
-        L.Dense("z_mean", "x", units=LATENT),
-        L.Dense("z_log_variance", "x", units=LATENT, weight=0.0),
-        L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Dense("x_mean", "z", units=pixels),
-        L.Dense("x_log_variance", "z", units=pixels, weight=0.0, bias=2 * np.log(NOISE)),
-        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance", floor=0.0),
-        L.GaussianKL("kl", "z_mean", "z_log_variance"),
-    ], 16, dtype="float64", phase="test")
+    net = lk.Net(
+        [
+            L.Input("x", shape=(pixels,)),
+            L.Dense("z_mean", "x", units=LATENT),
+            L.Dense("z_log_variance", "x", units=LATENT, weight=0.0),
+            L.Reparameterize("z", "z_mean", "z_log_variance"),
+            L.Dense("x_mean", "z", units=pixels),
+            L.Dense("x_log_variance", "z", units=pixels, weight=0.0, bias=2 * np.log(NOISE)),
+            L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance", floor=0.0),
+            L.GaussianKL("kl", "z_mean", "z_log_variance"),
+        ],
+        16,
+        dtype="float64",
+        phase="test",
+    )
     smooth = rng.standard_normal((LATENT, SIDE // 2, SIDE // 2)).repeat(2, 1).repeat(2, 2)
     w = np.linalg.qr(smooth.reshape(LATENT, pixels).T)[0] * [0.4, 1.5]
     precision = 1 + (w**2).sum(axis=0) / NOISE**2
@@ -93,8 +98,13 @@ def test_the_temperature_makes_coverage_nominal(rng):
 
     def measure(seed, **settings):
         return galaxy.latent_coverage(
-            model, rng.standard_normal((300, SIDE // 2, SIDE // 2)), NOISE, cut=enlarged,
-            refine_steps=0, seed=seed, **settings,
+            model,
+            rng.standard_normal((300, SIDE // 2, SIDE // 2)),
+            NOISE,
+            cut=enlarged,
+            refine_steps=0,
+            seed=seed,
+            **settings,
         )
 
     before = measure(1)
@@ -160,10 +170,18 @@ def test_pictures_that_fail_under_a_draw_are_left_out(rng):
         galaxy.latent_coverage(model, pictures[1:2], 0.1, cut=fails)
 
 
-@pytest.mark.parametrize("settings", [
-    {"noise": 0.0}, {"noise": [0.1, -1.0]}, {"noise": np.nan}, {"noise": [0.1]}, {"draws": 1},
-    {"share": 0.0}, {"share": np.nan},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"noise": 0.0},
+        {"noise": [0.1, -1.0]},
+        {"noise": np.nan},
+        {"noise": [0.1]},
+        {"draws": 1},
+        {"share": 0.0},
+        {"share": np.nan},
+    ],
+)
 def test_settings_that_make_no_sense(settings, rng):
     model, *_ = exact(rng)
     pictures = rng.standard_normal((2, SIDE, SIDE))
@@ -190,15 +208,22 @@ def test_the_figure_shows_every_axis_with_and_without_temperature(rng):
         model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0
     )
     raw = galaxy.latent_coverage(
-        model, rng.standard_normal((20, SIDE, SIDE)), NOISE, cut=np.copy, refine_steps=0,
+        model,
+        rng.standard_normal((20, SIDE, SIDE)),
+        NOISE,
+        cut=np.copy,
+        refine_steps=0,
         tempered=False,
     )
     np.testing.assert_allclose(found.untempered(model.temperature).sd, raw.sd)
     left, right = figures.latent_coverage(found, model.temperature).axes
     bars = [c.lines[0].get_ydata() for c in left.containers]
     np.testing.assert_allclose(bars, [found.ratio, found.untempered(model.temperature).ratio])
-    drawn = [line.get_ydata() for line in right.lines if len(line.get_ydata()) == LATENT
-             and line.get_marker() in "os"]
+    drawn = [
+        line.get_ydata()
+        for line in right.lines
+        if len(line.get_ydata()) == LATENT and line.get_marker() in "os"
+    ]
     np.testing.assert_allclose(drawn[:2], found.within)
     assert len(figures.latent_coverage(raw, np.ones(2)).axes[0].containers) == 1
 

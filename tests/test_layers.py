@@ -79,7 +79,8 @@ class Bench:
     def backward(self):
         self.runner.backward(self.bottoms, self.tops)
         return [
-            x.diff.copy() for i, x in enumerate([*self.bottoms, *self.parameters])
+            x.diff.copy()
+            for i, x in enumerate([*self.bottoms, *self.parameters])
             if x.diff is not None and (i >= len(self.bottoms) or self.layer.differentiable(i))
         ]
 
@@ -248,8 +249,11 @@ def test_inputs_need_not_be_contiguous(case, rng):
     value = net.forward(**arrays)
     tops = [net.blobs[t].data.copy() for t in net.layers["y"].tops]
     for rearrange in (
-        lambda a: a[::-1].copy()[::-1], lambda a: np.repeat(a, 2, axis=0)[::2],
-        lambda a: np.repeat(a, 3, axis=-1)[..., ::3], np.asfortranarray, np.ndarray.tolist,
+        lambda a: a[::-1].copy()[::-1],
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: np.repeat(a, 3, axis=-1)[..., ::3],
+        np.asfortranarray,
+        np.ndarray.tolist,
     ):
         strange = {k: rearrange(a) for k, a in arrays.items()}
         kept = {k: np.array(a) for k, a in strange.items()}
@@ -299,8 +303,10 @@ def test_float32_follows_float64(case, rng):
 def test_activations_of_large_numbers():
     far = np.array([[-1e4, -200.0, 200.0, 1e4]])
     expected_of = {
-        L.Softplus: np.maximum(far, 0), L.ELU: np.maximum(far, -1),
-        L.Sigmoid: (far > 0).astype(float), L.Tanh: np.sign(far),
+        L.Softplus: np.maximum(far, 0),
+        L.ELU: np.maximum(far, -1),
+        L.Sigmoid: (far > 0).astype(float),
+        L.Tanh: np.sign(far),
     }
     for cls, expected in expected_of.items():
         for dtype in ("float32", "float64"):
@@ -360,7 +366,8 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(rng):
     ratio, shape = float(rng.uniform(0.1, 0.9)), (400, 500)
     net = lk.Net(
         [L.Input("x", shape=shape[1:]), L.Dropout("y", "x", ratio=ratio)],
-        batch_size=shape[0], seed=int(rng.integers(2**31)),
+        batch_size=shape[0],
+        seed=int(rng.integers(2**31)),
     )
     net.forward(x=np.ones(shape))
     y = net.blobs["y"].data
@@ -393,7 +400,10 @@ def test_reparameterize_samples_the_gaussian_it_is_given(kernels, rng):
     n, mean, log_variance = 100_000, rng.normal(size=3), rng.normal(size=3)
     net = lk.Net(
         [*(L.Input(b, shape=(3,)) for b in "mv"), L.Reparameterize("z", "m", "v")],
-        batch_size=n, dtype="float64", seed=int(rng.integers(2**31)), kernels=kernels,
+        batch_size=n,
+        dtype="float64",
+        seed=int(rng.integers(2**31)),
+        kernels=kernels,
     )
     inputs = {"m": np.tile(mean, (n, 1)), "v": np.tile(log_variance, (n, 1))}
     z = net.infer("z", **inputs)
@@ -437,31 +447,44 @@ def test_convolution_and_deconvolution_are_each_others_transpose(rng):
         pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), 4))
         h, w = (int(n) for n in rng.integers(kernel, kernel + 7, 2))
         settings = {"kernel": kernel, "stride": stride, "pad": pad}
-        there = lk.Net([
-            L.Input("x", shape=(inputs, h, w)),
-            L.Convolution("y", "x", channels=channels, **settings),
-        ], dtype="float64", seed=int(rng.integers(2**31)))
+        there = lk.Net(
+            [
+                L.Input("x", shape=(inputs, h, w)),
+                L.Convolution("y", "x", channels=channels, **settings),
+            ],
+            dtype="float64",
+            seed=int(rng.integers(2**31)),
+        )
         small = there.blobs["y"].shape
-        back = lk.Net([
-            L.Input("y", shape=small),
-            L.Deconvolution("x", "y", channels=inputs, shape=(h, w), **settings),
-        ], dtype="float64")
+        back = lk.Net(
+            [
+                L.Input("y", shape=small),
+                L.Deconvolution("x", "y", channels=inputs, shape=(h, w), **settings),
+            ],
+            dtype="float64",
+        )
         weight = there.params["y/weight"].data  # (kernel, kernel, inputs, channels)
         back.params["x/weight"].data[...] = weight.transpose(3, 0, 1, 2)
         x, y = rng.standard_normal((3, inputs, h, w)), rng.standard_normal((3, *small))
         np.testing.assert_allclose(
-            (there.infer("y", x=x) * y).sum((1, 2, 3)), (back.infer("x", y=y) * x).sum((1, 2, 3)),
-            rtol=1e-9, atol=1e-9,
+            (there.infer("y", x=x) * y).sum((1, 2, 3)),
+            (back.infer("x", y=y) * x).sum((1, 2, 3)),
+            rtol=1e-9,
+            atol=1e-9,
         )
 
 
 def test_convolutions_start_with_tops_as_large_as_their_bottoms(rng):
     """He's variance 2 / fan-in before a rectifier keeps the mean square from layer to layer."""
-    net = lk.Net([
-        L.Input("x", shape=(20, 21, 21)),
-        L.Convolution("c", "x", channels=300, kernel=3, stride=2, neuron="relu"),
-        L.Deconvolution("d", "x", channels=300, kernel=4, stride=2, pad=3, neuron="relu"),
-    ], batch_size=2, seed=int(rng.integers(2**31)))
+    net = lk.Net(
+        [
+            L.Input("x", shape=(20, 21, 21)),
+            L.Convolution("c", "x", channels=300, kernel=3, stride=2, neuron="relu"),
+            L.Deconvolution("d", "x", channels=300, kernel=4, stride=2, pad=3, neuron="relu"),
+        ],
+        batch_size=2,
+        seed=int(rng.integers(2**31)),
+    )
     net.forward(x=rng.standard_normal((2, 20, 21, 21)))
     for name in "cd":
         assert np.square(net.blobs[name].data).mean() == pytest.approx(1, rel=0.25)
@@ -484,6 +507,7 @@ def test_a_neuron_of_ones_own_leaves_its_parent_in_place():
 
 # Bad settings and shapes.
 
+
 def x(*shape):
     return L.Input("x", shape=shape)
 
@@ -500,7 +524,7 @@ BAD = {
         (lambda: [L.Add("y")], "at least one"),
     ],
     "BinaryCrossEntropy": [
-        (lambda: [x(3), L.Input("t", shape=(1, 3)), L.BinaryCrossEntropy("y", "x", "t")], "(1, 3)"),
+        (lambda: [x(3), L.Input("t", shape=(1, 3)), L.BinaryCrossEntropy("y", "x", "t")], "(1, 3)")
     ],
     "Concat": [
         (lambda: [x(3, 2), L.Input("t", shape=(3, 1)), L.Concat("y", "x", "t")], "(3, 1)"),
@@ -524,8 +548,10 @@ BAD = {
         (lambda: [x(9), L.Deconvolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
         (lambda: [x(1, 1, 1), L.Deconvolution("y", "x", channels=1, kernel=3, pad=2)], "[-1, -1]"),
         (
-            lambda: [x(1, 4, 3), L.Deconvolution(
-                "y", "x", channels=1, kernel=3, stride=2, pad=1, shape=(9, 5))],
+            lambda: [
+                x(1, 4, 3),
+                L.Deconvolution("y", "x", channels=1, kernel=3, stride=2, pad=1, shape=(9, 5)),
+            ],
             "7 to 8 and 5 to 6",
         ),
         (
@@ -561,8 +587,11 @@ BAD = {
     ],
     "GaussianReconstruction": [
         (
-            lambda: [x(3), *(L.Input(v, shape=(2,)) for v in "mv"),
-                     L.GaussianReconstruction("y", "x", "m", "v")],
+            lambda: [
+                x(3),
+                *(L.Input(v, shape=(2,)) for v in "mv"),
+                L.GaussianReconstruction("y", "x", "m", "v"),
+            ],
             "(2,)",
         ),
         (lambda: [x(3), L.GaussianReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
@@ -595,7 +624,7 @@ BAD = {
     ],
     "ReLU": [(lambda: [x(3), L.ReLU("y", "x", slope=0.1)], "slope")],
     "Reparameterize": [
-        (lambda: [x(3), L.Input("v", shape=(2,)), L.Reparameterize("y", "x", "v")], "(2,)"),
+        (lambda: [x(3), L.Input("v", shape=(2,)), L.Reparameterize("y", "x", "v")], "(2,)")
     ],
     "Reshape": [
         (lambda: [x(6), L.Reshape("y", "x", shape=(4,))], "6 elements"),

@@ -21,10 +21,14 @@ def noisy():
     return [
         L.Reshape("flat", "pictures", shape=(36,)),
         L.Convolution("c", "pictures", channels=2, kernel=3, neuron="tanh"),
-        L.Dense("g", "c", units=8, neuron="tanh"), L.Dropout("kept", "g", ratio=0.3),
-        L.Dense("m", "kept", units=3), L.Dense("v", "kept", units=3),
-        L.Reparameterize("z", "m", "v"), L.Dense("f", "z", units=36, neuron="sigmoid"),
-        L.SquareLoss("loss", "f", "flat"), L.GaussianKL("kl", "m", "v", weight=0.1),
+        L.Dense("g", "c", units=8, neuron="tanh"),
+        L.Dropout("kept", "g", ratio=0.3),
+        L.Dense("m", "kept", units=3),
+        L.Dense("v", "kept", units=3),
+        L.Reparameterize("z", "m", "v"),
+        L.Dense("f", "z", units=36, neuron="sigmoid"),
+        L.SquareLoss("loss", "f", "flat"),
+        L.GaussianKL("kl", "m", "v", weight=0.1),
     ]
 
 
@@ -46,11 +50,12 @@ LOOKS = {
     "printing": lambda net, x: [str(net), repr(net.layers["g"]), net.first_non_finite()],
     "state": lambda net, x: net.set_state(net.state()) if not net.passed else net.state(),
     "another net": lambda net, x: net.rebuild(dtype="float64"),
-    "a test net": lambda net, x: lk.Net(
-        net.descriptions, 4, phase="test", share=net).infer("f", pictures=x),
+    "a test net": lambda net, x: lk.Net(net.descriptions, 4, phase="test", share=net).infer(
+        "f", pictures=x
+    ),
     "the gradient check": lambda net, x: lk.check_gradients(
-        net, directions=1, elements=0, tolerance=1e-2,
-        **({} if net.sources() else {"pictures": x})),
+        net, directions=1, elements=0, tolerance=1e-2, **({} if net.sources() else {"pictures": x})
+    ),
     "a wrong look": lambda net, x: wrong_look(net),
 }
 
@@ -114,8 +119,9 @@ def test_training_is_the_same_bit_for_bit(look, source, kernels, rng):
     np.testing.assert_array_equal(diff_of_looks, diff)
 
 
-@pytest.mark.parametrize("case", [c for c in cases.WITH_KERNELS if "Data" not in c.id],
-                         ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [c for c in cases.WITH_KERNELS if "Data" not in c.id], ids=lambda case: case.id
+)
 def test_no_layer_loses_what_it_keeps_for_its_backward_pass(case, rng):
     """A backward pass after inference on other rows gives the diffs of the forward pass before."""
     arrays = case.draw(rng, 3)
@@ -126,14 +132,20 @@ def test_no_layer_loses_what_it_keeps_for_its_backward_pass(case, rng):
         net.forward(**inputs)
         if net is nets[1] and inputs:
             net.infer(net.layers["y"].tops, **other)
-        net.backward(**{
-            top: np.ones_like(net.blobs[top].data) for top in net.layers["y"].tops
-            if net.blobs[top].diff is not None
-        })
-    first, second = ({
-        **{name: b.diff for name, b in net.blobs.items() if b.diff is not None},
-        **{name: p.diff for name, p in net.params.items()},
-    } for net in nets)
+        net.backward(
+            **{
+                top: np.ones_like(net.blobs[top].data)
+                for top in net.layers["y"].tops
+                if net.blobs[top].diff is not None
+            }
+        )
+    first, second = (
+        {
+            **{name: b.diff for name, b in net.blobs.items() if b.diff is not None},
+            **{name: p.diff for name, p in net.params.items()},
+        }
+        for net in nets
+    )
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], name)
 
@@ -155,8 +167,17 @@ class Keeps(lk.Layer):
 
 
 def test_layers_that_keep_things_to_themselves(rng):
-    net = lk.Net([L.Input("x", shape=(3,)), Keeps("y", ["x"]), L.Accuracy("a", "y", "t"),
-                  L.Input("t", shape=())], 4, dtype="float64", gradients="all")
+    net = lk.Net(
+        [
+            L.Input("x", shape=(3,)),
+            Keeps("y", ["x"]),
+            L.Accuracy("a", "y", "t"),
+            L.Input("t", shape=()),
+        ],
+        4,
+        dtype="float64",
+        gradients="all",
+    )
     x = rng.standard_normal((4, 3))
     net.forward(x=x, t=np.zeros(4))
     net.infer("y", x=rng.standard_normal((9, 3)))
@@ -370,8 +391,11 @@ def test_training_in_threads_is_training(kernels, rng, tmp_path):
 
 
 def test_forward_and_backward_of_one_thread_can_be_kept_together(rng):
-    net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=3),
-                  L.SquareLoss("loss", "y", "x")], 4, dtype="float64")
+    net = lk.Net(
+        [L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x")],
+        4,
+        dtype="float64",
+    )
     inputs = rng.standard_normal((4, 4, 3))
     expected = []
     for x in inputs:

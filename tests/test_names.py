@@ -13,11 +13,17 @@ from layerkit.errors import LayerkitError, NetError
 
 @pytest.fixture
 def net():
-    net = lk.Net([
-        L.Input("x", shape=(3,)), L.Input("labels", shape=()),
-        L.Dense("scores", "x", units=4), L.SoftmaxLoss("loss", "scores", "labels"),
-        L.Accuracy("accuracy", "scores", "labels"),
-    ], batch_size=2, backend="numpy")
+    net = lk.Net(
+        [
+            L.Input("x", shape=(3,)),
+            L.Input("labels", shape=()),
+            L.Dense("scores", "x", units=4),
+            L.SoftmaxLoss("loss", "scores", "labels"),
+            L.Accuracy("accuracy", "scores", "labels"),
+        ],
+        batch_size=2,
+        backend="numpy",
+    )
     net.forward(x=np.ones((2, 3)), labels=np.zeros(2))
     return net
 
@@ -25,7 +31,8 @@ def net():
 HELD = {
     "blobs": ("blob", "scorse", "scores"),
     "params": ("parameter", "scores/wieght", "scores/weight"),
-    "layers": ("layer", "score", "scores"), "losses": ("loss", "los", "loss"),
+    "layers": ("layer", "score", "scores"),
+    "losses": ("loss", "los", "loss"),
     "metrics": ("metric", "acuracy", "accuracy"),
 }
 
@@ -65,7 +72,9 @@ def test_the_mean_of_a_misspelt_loss_is_an_error():
 
 def test_no_value_is_put_where_nobody_would_see_it(net):
     for attribute, instead in (
-        ("params", r"\.data\[\.\.\.\]"), ("blobs", r"\.data\[\.\.\.\]"), ("layers", "descriptions")
+        ("params", r"\.data\[\.\.\.\]"),
+        ("blobs", r"\.data\[\.\.\.\]"),
+        ("layers", "descriptions"),
     ):
         mapping = getattr(net, attribute)
         before = dict(mapping)
@@ -75,7 +84,9 @@ def test_no_value_is_put_where_nobody_would_see_it(net):
         assert dict(mapping) == before
         name, value = next(iter(before.items()))
         for way, args in (
-            ("update", [{name: 3}]), ("update", [[("new", 3)]]), ("__ior__", [{name: 3}]),
+            ("update", [{name: 3}]),
+            ("update", [[("new", 3)]]),
+            ("__ior__", [{name: 3}]),
             ("setdefault", ["new", 3]),
         ):
             with pytest.raises(NetError, match=f"cannot be put in.*{instead}"):
@@ -90,7 +101,8 @@ def test_no_value_is_put_where_nobody_would_see_it(net):
         assert dict(mapping) == before
     solver = lk.Adam(net)
     for change in (
-        lambda: solver.history.update(m=0), lambda: solver.history.clear(),
+        lambda: solver.history.update(m=0),
+        lambda: solver.history.clear(),
         lambda: solver.history.pop("v"),
     ):
         with pytest.raises(NetError, match=r"history '[mv]' cannot"):
@@ -102,7 +114,11 @@ def test_no_value_is_put_where_nobody_would_see_it(net):
 
 
 def test_copies_are_plain_dictionaries(net):
-    for again in (copy.copy(net.losses), copy.deepcopy(net.losses),
-                  pickle.loads(pickle.dumps(net.losses)), net.losses.copy()):
+    for again in (
+        copy.copy(net.losses),
+        copy.deepcopy(net.losses),
+        pickle.loads(pickle.dumps(net.losses)),
+        net.losses.copy(),
+    ):
         assert type(again) is dict
         assert again == net.losses

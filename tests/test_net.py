@@ -17,8 +17,10 @@ ROWS = 6
 def regression():
     """x (5) -> h (7) -> y (3), against t."""
     return [
-        L.Input("x", shape=(5,)), L.Input("t", shape=(3,)),
-        L.Dense("h", "x", units=7, neuron="tanh"), L.Dense("y", "h", units=3),
+        L.Input("x", shape=(5,)),
+        L.Input("t", shape=(3,)),
+        L.Dense("h", "x", units=7, neuron="tanh"),
+        L.Dense("y", "h", units=3),
         L.SquareLoss("loss", "y", "t"),
     ]
 
@@ -26,11 +28,15 @@ def regression():
 def galaxy_net():
     """Fan-out of x, g, and both parts of z; two losses; noise."""
     return [
-        L.Input("x", shape=(9,)), L.Dense("g", "x", units=8, neuron="relu"),
-        L.Dense("z_mean", "g", units=2), L.Dense("z_log_variance", "g", units=2),
-        L.Reparameterize("z", "z_mean", "z_log_variance"), L.Dropout("kept", "z", ratio=0.2),
+        L.Input("x", shape=(9,)),
+        L.Dense("g", "x", units=8, neuron="relu"),
+        L.Dense("z_mean", "g", units=2),
+        L.Dense("z_log_variance", "g", units=2),
+        L.Reparameterize("z", "z_mean", "z_log_variance"),
+        L.Dropout("kept", "z", ratio=0.2),
         L.Dense("f", "kept", units=8, neuron="tanh"),
-        L.Dense("x_mean", "f", units=9), L.Dense("x_log_variance", "f", units=9),
+        L.Dense("x_mean", "f", units=9),
+        L.Dense("x_log_variance", "f", units=9),
         L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
@@ -109,10 +115,15 @@ def test_a_net_against_its_algebra(xt):
     error = h @ w2 + b2 - xt["t"]
     assert loss == pytest.approx(0.5 * (error**2).sum() / ROWS, rel=1e-13)
     dh = (error @ w2.T) * (1 - h**2) / ROWS
-    assert_close(diffs(net), {
-        "h/weight": xt["x"].T @ dh, "h/bias": dh.sum(axis=0),
-        "y/weight": h.T @ error / ROWS, "y/bias": error.sum(axis=0) / ROWS,
-    })
+    assert_close(
+        diffs(net),
+        {
+            "h/weight": xt["x"].T @ dh,
+            "h/bias": dh.sum(axis=0),
+            "y/weight": h.T @ error / ROWS,
+            "y/bias": error.sum(axis=0) / ROWS,
+        },
+    )
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 5])
@@ -142,9 +153,9 @@ def test_the_order_of_the_list_does_not_change_a_sum_of_diffs(rng):
         layers = [L.Input("x", shape=(4,)), L.Dense("h", "x", units=4), *ends]
         net = lk.Net([layers[i] for i in rng.permutation(len(layers))], ROWS, seed=3)
         net.forward(x=x)
-        net.backward(**{
-            f"m{i}": (-1) ** i * 10.0 ** (i % 4) * np.ones((ROWS, 4)) / 3 for i in range(7)
-        })
+        net.backward(
+            **{f"m{i}": (-1) ** i * 10.0 ** (i % 4) * np.ones((ROWS, 4)) / 3 for i in range(7)}
+        )
         found.append(net.blobs["h"].diff.copy())
     for diff in found[1:]:
         np.testing.assert_array_equal(diff, found[0])
@@ -154,8 +165,14 @@ def test_one_blob_can_be_a_bottom_twice(rng):
     x, t = rng.standard_normal((2, ROWS, 3))
 
     def diff_of_h(*layers):
-        net = double([L.Input("x", shape=(3,)), L.Input("t", shape=(3,)),
-                      L.Dense("h", "x", units=3), *layers])
+        net = double(
+            [
+                L.Input("x", shape=(3,)),
+                L.Input("t", shape=(3,)),
+                L.Dense("h", "x", units=3),
+                *layers,
+            ]
+        )
         run(net, x=x, t=t)
         return net.blobs["h"].data, net.blobs["h"].diff
 
@@ -168,13 +185,21 @@ def test_one_blob_can_be_a_bottom_twice(rng):
 
 
 def test_the_table():
-    net = lk.Net([
-        *regression(), L.Slice("parts", "h", tops=["left", "right"], sizes=[3, 4]),
-        L.Reshape("square", "right", shape=(2, 2)),
-    ], batch_size=32)
+    net = lk.Net(
+        [
+            *regression(),
+            L.Slice("parts", "h", tops=["left", "right"], sizes=[3, 4]),
+            L.Reshape("square", "right", shape=(2, 2)),
+        ],
+        batch_size=32,
+    )
     lines = str(net).splitlines()
     assert re.split(" {2,}", lines[0]) == [
-        "layer", "type", "bottoms -> tops", "shapes", "parameters",
+        "layer",
+        "type",
+        "bottoms -> tops",
+        "shapes",
+        "parameters",
     ]
     assert set(lines[1]) == {"-", " "}
     table = {cells[0]: cells[1:] for cells in (re.split(" {2,}", line) for line in lines[2:-1])}
@@ -202,8 +227,11 @@ def with_diff(net):
 
 def test_blobs_that_need_no_gradient_get_none():
     layers = [
-        *regression(), L.Dense("aside", "h", units=2), L.Tanh("further", "aside"),
-        L.Input("label", shape=()), L.SoftmaxLoss("class_loss", "y", "label"),
+        *regression(),
+        L.Dense("aside", "h", units=2),
+        L.Tanh("further", "aside"),
+        L.Input("label", shape=()),
+        L.SoftmaxLoss("class_loss", "y", "label"),
         L.Accuracy("accuracy", "y", "label"),
     ]
     net = lk.Net(layers)
@@ -222,17 +250,23 @@ def test_blobs_that_need_no_gradient_get_none():
 
 def test_what_is_learned_behind_a_label_has_no_gradient():
     """A label is not differentiable: nothing upstream of it can be trained through it."""
-    net = lk.Net([
-        L.Input("x", shape=(3,)), L.Dense("label", "x", units=1), L.Input("y", shape=(4,)),
-        L.SoftmaxLoss("loss", "y", "label"),
-    ])
+    net = lk.Net(
+        [
+            L.Input("x", shape=(3,)),
+            L.Dense("label", "x", units=1),
+            L.Input("y", shape=(4,)),
+            L.SoftmaxLoss("loss", "y", "label"),
+        ]
+    )
     assert with_diff(net) == set()
 
 
 def test_gradients_of_everything(xt, rng):
     """With gradients="all" inputs and targets get theirs, and what changes no loss gets zero."""
-    net = double([*regression(), L.Dense("aside", "h", units=2), L.Input("unread", shape=(2,))],
-                 gradients="all")
+    net = double(
+        [*regression(), L.Dense("aside", "h", units=2), L.Input("unread", shape=(2,))],
+        gradients="all",
+    )
     run(net, **xt, unread=np.ones((ROWS, 2)))
     h, y, t = (net.blobs[name].data for name in "hyt")
     w1, w2 = net.params["h/weight"].data, net.params["y/weight"].data
@@ -247,10 +281,15 @@ def test_gradients_of_everything(xt, rng):
 
 
 def test_a_label_has_a_diff_of_zero_where_it_must_have_one(rng):
-    net = double([
-        L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Input("label", shape=()),
-        L.SoftmaxLoss("loss", "y", "label"),
-    ], gradients="all")
+    net = double(
+        [
+            L.Input("x", shape=(3,)),
+            L.Dense("y", "x", units=4),
+            L.Input("label", shape=()),
+            L.SoftmaxLoss("loss", "y", "label"),
+        ],
+        gradients="all",
+    )
     net.blobs["label"].diff.fill(np.nan)
     run(net, x=rng.standard_normal((ROWS, 3)), label=rng.integers(0, 4, ROWS))
     np.testing.assert_array_equal(net.blobs["label"].diff, 0)
@@ -310,7 +349,9 @@ def test_losses_are_means_over_examples(xt):
 
 def test_metrics_are_reported_but_not_minimised(rng):
     layers = [
-        L.Input("x", shape=(3,)), L.Dense("y", "x", units=4), L.Input("label", shape=()),
+        L.Input("x", shape=(3,)),
+        L.Dense("y", "x", units=4),
+        L.Input("label", shape=()),
         L.SoftmaxLoss("loss", "y", "label"),
     ]
     x, label = rng.standard_normal((ROWS, 3)), rng.integers(0, 4, ROWS)
@@ -374,8 +415,14 @@ def test_backward_can_be_given_diffs(xt, rng):
 
 def test_seeding_a_blob_with_several_readers(rng):
     x, seed = rng.standard_normal((ROWS, 3)), rng.standard_normal((ROWS, 4))
-    net = double([L.Input("x", shape=(3,)), L.Dense("h", "x", units=4),
-                  L.Tanh("a", "h"), L.Sigmoid("b", "h")])
+    net = double(
+        [
+            L.Input("x", shape=(3,)),
+            L.Dense("h", "x", units=4),
+            L.Tanh("a", "h"),
+            L.Sigmoid("b", "h"),
+        ]
+    )
     net.forward(x=x)
     net.backward(h=seed)
     np.testing.assert_allclose(net.params["h/weight"].diff, x.T @ seed, rtol=1e-12, atol=1e-14)
@@ -385,8 +432,14 @@ def test_seeding_a_blob_with_several_readers(rng):
 def test_blobs_of_a_net_can_be_given_to_it(kernels, rng):
     """The pass reads them before it overwrites them, as if the caller had given copies."""
     net = double(
-        [L.Input("x", shape=(4,)), L.Input("y", shape=(4,)), L.Dense("a", "x", units=4),
-         L.Dense("b", "y", units=4)], gradients="all", kernels=kernels,
+        [
+            L.Input("x", shape=(4,)),
+            L.Input("y", shape=(4,)),
+            L.Dense("a", "x", units=4),
+            L.Dense("b", "y", units=4),
+        ],
+        gradients="all",
+        kernels=kernels,
     )
     x, y, seed = rng.standard_normal((3, ROWS, 4))
     net.forward(x=x, y=y)
@@ -405,8 +458,7 @@ def test_blobs_of_a_net_can_be_given_to_it(kernels, rng):
 
 @pytest.mark.parametrize("kernels", ["auto", "array"])
 def test_numpy_may_be_told_to_raise(kernels, xt):
-    """Tiny numbers whose products underflow are no errors, whatever NumPy's settings say of them.
-    """
+    """Tiny numbers whose products underflow are no errors, whatever NumPy's settings say."""
     net = lk.Net(regression(), ROWS, kernels=kernels)
     tiny = {name: 1e-30 * array for name, array in xt.items()}
     with np.errstate(all="raise"):
@@ -489,8 +541,15 @@ def test_rows_may_have_any_shape_with_the_right_number_of_elements(rng):
         ({"x": (ROWS, 5), "t": (ROWS, 3), "y": (ROWS, 3)}, ["'y'", "'x', 't'"]),
     ],
     ids=[
-        "width", "too many rows", "no rows", "a number", "no rows axis", "other rows",
-        "one missing", "all missing", "not an input",
+        "width",
+        "too many rows",
+        "no rows",
+        "a number",
+        "no rows axis",
+        "other rows",
+        "one missing",
+        "all missing",
+        "not an input",
     ],
 )
 def test_inputs_that_do_not_fit(inputs, words, xt):
@@ -528,8 +587,10 @@ def test_nets_can_share_a_part(xt, rng):
     """A net of fewer layers trains its share, and leaves the rest alone."""
     whole = double([*regression(), L.Dense("more", "h", units=2, l2=1.0)])
     run(whole, **xt)
-    part = double([x(), regression()[2], L.Input("u", shape=(7,)), L.SquareLoss("loss", "h", "u")],
-                  share=whole)
+    part = double(
+        [x(), regression()[2], L.Input("u", shape=(7,)), L.SquareLoss("loss", "h", "u")],
+        share=whole,
+    )
     solver = lk.SGD(part, rate=0.1, momentum=0.0)
     before = {name: p.data.copy() for name, p in whole.params.items()}
     part.freeze("h/bias")
@@ -553,8 +614,10 @@ def test_training_a_shared_part_equals_training_it_alone(xt):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"layers": [*regression()[:2], L.Dense("h", "x", units=8)]},
-         ["h/weight", "(5, 8)", "(5, 7)"]),
+        (
+            {"layers": [*regression()[:2], L.Dense("h", "x", units=8)]},
+            ["h/weight", "(5, 8)", "(5, 7)"],
+        ),
         ({"layers": [*regression(), L.Dense("new", "h", units=2)]}, ["new/weight", "not in"]),
         ({"dtype": "float32"}, ["float64", "float32"]),
         ({"share": "test"}, ["no gradients", "training net"]),
@@ -587,8 +650,13 @@ def test_rebuilding_keeps_values_weights_freezing_and_state(rng):
 @pytest.mark.parametrize(
     "state",
     [
-        None, {}, {"seed": 0}, {"seed": 2**63, "passes": 0}, {"seed": 0, "passes": -1},
-        {"seed": 0, "passes": 2**64 - 1}, {"seed": 0.5, "passes": 0},
+        None,
+        {},
+        {"seed": 0},
+        {"seed": 2**63, "passes": 0},
+        {"seed": 0, "passes": -1},
+        {"seed": 0, "passes": 2**64 - 1},
+        {"seed": 0.5, "passes": 0},
     ],
     ids=repr,
 )
@@ -692,8 +760,10 @@ def test_infer_runs_what_lies_between(rng):
     )
     kl = net.infer("kl", z_mean=mean, z_log_variance=log_variance)
     np.testing.assert_allclose(
-        kl, 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1),
-        rtol=1e-10, atol=1e-14,  # the terms cancel where there is nearly no divergence
+        kl,
+        0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1),
+        rtol=1e-10,
+        atol=1e-14,  # the terms cancel where there is nearly no divergence
     )
     np.testing.assert_array_equal(net.infer("x", x=x), x)
     assert decoded.dtype == np.float64
@@ -734,7 +804,8 @@ def test_infer_gives_copies(rng):
 def labelled(rng):
     data = [rng.random((10, 5)), rng.integers(0, 3, 10)]
     return [
-        L.MemoryData("data", data=data, tops=["x", "label"]), L.Dense("y", "x", units=3),
+        L.MemoryData("data", data=data, tops=["x", "label"]),
+        L.Dense("y", "x", units=3),
         L.SoftmaxLoss("loss", "y", "label"),
     ]
 
@@ -765,16 +836,30 @@ def test_infer_leaves_the_data_layers_alone(rng):
         ("z", {"x": [[1.0] * 9, [1.0] * 8]}, ["'x'", "all rows of one shape"]),
         ("z", {"x": [["1"] * 9]}, ["'x'", "array of numbers", "<U1"]),
     ],
-    ids=["output", "given", "needed", "nothing", "rows", "no rows", "width", "number", "no axes",
-         "ragged", "words"],
+    ids=[
+        "output",
+        "given",
+        "needed",
+        "nothing",
+        "rows",
+        "no rows",
+        "width",
+        "number",
+        "no axes",
+        "ragged",
+        "words",
+    ],
 )
 def test_inferences_that_cannot_be_made(outputs, given, words, rng):
     net = lk.Net(galaxy_net(), phase="test")
     with pytest.raises(NetError) as message:
-        net.infer(outputs, **{
-            name: np.zeros(value) if isinstance(value, tuple) else value
-            for name, value in given.items()
-        })
+        net.infer(
+            outputs,
+            **{
+                name: np.zeros(value) if isinstance(value, tuple) else value
+                for name, value in given.items()
+            },
+        )
     one_line(message, *words)
     assert net.run.sample
 
@@ -783,9 +868,7 @@ ITSELF: list = []
 ITSELF += [ITSELF, ITSELF]
 
 
-@pytest.mark.parametrize(
-    "x", [[[1.0] * 9, [1.0]], [["a"] * 9], None, [[1j] * 9], ITSELF], ids=repr
-)
+@pytest.mark.parametrize("x", [[[1.0] * 9, [1.0]], [["a"] * 9], None, [[1j] * 9], ITSELF], ids=repr)
 def test_inputs_that_are_no_array_of_numbers(x):
     net = lk.Net(galaxy_net())
     with pytest.raises(NetError, match="'x'") as message:
@@ -797,14 +880,17 @@ def test_inputs_that_are_no_array_of_numbers(x):
     one_line(message, "array of numbers")
 
 
-@pytest.mark.parametrize(("layers", "settings", "words"), [
-    (L.Input("x", shape=(2,)), {}, ["list of layers", "Input('x'"]),
-    (None, {}, ["list of layers", "None"]),
-    ([L.Input("x", shape=(2,))], {"seed": None}, ["seed", "whole number", "None"]),
-    ([L.Input("x", shape=(2,))], {"seed": 1.5}, ["seed", "1.5"]),
-    ([L.Input("x", shape=(2,))], {"batch_size": "64"}, ["batch_size", "'64'"]),
-    ([L.Input("x", shape=(2,))], {"batch_size": 0}, ["batch_size", "at least 1", "got 0"]),
-])
+@pytest.mark.parametrize(
+    ("layers", "settings", "words"),
+    [
+        (L.Input("x", shape=(2,)), {}, ["list of layers", "Input('x'"]),
+        (None, {}, ["list of layers", "None"]),
+        ([L.Input("x", shape=(2,))], {"seed": None}, ["seed", "whole number", "None"]),
+        ([L.Input("x", shape=(2,))], {"seed": 1.5}, ["seed", "1.5"]),
+        ([L.Input("x", shape=(2,))], {"batch_size": "64"}, ["batch_size", "'64'"]),
+        ([L.Input("x", shape=(2,))], {"batch_size": 0}, ["batch_size", "at least 1", "got 0"]),
+    ],
+)
 def test_what_no_net_can_be_made_of(layers, settings, words):
     with pytest.raises(NetError) as message:
         lk.Net(layers, **settings)
@@ -812,8 +898,9 @@ def test_what_no_net_can_be_made_of(layers, settings, words):
 
 
 def test_infer_never_overwrites_what_is_given():
-    net = lk.Net([L.Input("x", shape=(4,)), L.Slice("s", "x", tops=["a", "b"]),
-                  L.Add("y", "a", "b")])
+    net = lk.Net(
+        [L.Input("x", shape=(4,)), L.Slice("s", "x", tops=["a", "b"]), L.Add("y", "a", "b")]
+    )
     with pytest.raises(NetError, match="'s'") as message:
         net.infer("y", a=np.zeros((1, 2)), x=np.zeros((1, 4)))
     one_line(message, "b=")
@@ -878,27 +965,44 @@ def forgetful():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: [x(), L.ReLU("a", "x", tops="y"), L.Tanh("b", "x", tops="y")],
-         ["'y'", "'a'", "'b'", "tops"]),
+        (
+            lambda: [x(), L.ReLU("a", "x", tops="y"), L.Tanh("b", "x", tops="y")],
+            ["'y'", "'a'", "'b'", "tops"],
+        ),
         (lambda: [x(), L.Slice("s", "x", tops=["a", "a"])], ["'a'", "'s'"]),
         (lambda: [x(), L.ReLU("a", "x"), L.Tanh("a", "x", tops="y")], ["'a'", "two layers"]),
-        (lambda: [x(), L.Dense("hidden", "x", units=2), L.ReLU("r", "hiden")],
-         ["'r' (ReLU)", "'hiden'", "did you mean 'hidden'"]),
+        (
+            lambda: [x(), L.Dense("hidden", "x", units=2), L.ReLU("r", "hiden")],
+            ["'r' (ReLU)", "'hiden'", "did you mean 'hidden'"],
+        ),
         (lambda: [x(), L.ReLU("r", "nothing_like_it")], ["'r'", "'nothing_like_it'", "'x'"]),
-        (lambda: [x(), L.Add("a", "x", "c"), L.ReLU("b", "a"), L.ReLU("c", "b"),
-                  L.ReLU("after", "c")],
-         ["circle", "'a' -> 'b' -> 'c' -> 'a'"]),
+        (
+            lambda: [
+                x(),
+                L.Add("a", "x", "c"),
+                L.ReLU("b", "a"),
+                L.ReLU("c", "b"),
+                L.ReLU("after", "c"),
+            ],
+            ["circle", "'a' -> 'b' -> 'c' -> 'a'"],
+        ),
         (lambda: [L.ReLU("a", "a")], ["circle", "'a' -> 'a'"]),
-        (lambda: [x(), L.Input("t", shape=(4,)), L.SquareLoss("loss", "x", "t")],
-         ["'loss' (SquareLoss)", "(5,)", "(4,)", "x, t"]),
-        (lambda: [x(), L.Dense("y", "x", unit=3)],
-         ["'y' (Dense)", "'unit'", "(name, bottom, units"]),
+        (
+            lambda: [x(), L.Input("t", shape=(4,)), L.SquareLoss("loss", "x", "t")],
+            ["'loss' (SquareLoss)", "(5,)", "(4,)", "x, t"],
+        ),
+        (
+            lambda: [x(), L.Dense("y", "x", unit=3)],
+            ["'y' (Dense)", "'unit'", "(name, bottom, units"],
+        ),
         (lambda: [x(), L.ReLU("y", "x", slope=3)], ["'y' (ReLU)", "slope"]),
         (lambda: [x(), L.Dense("y", "x")], ["'y' (Dense)", "units"]),
         (lambda: [x(), L.Dense("y", "x", units=0)], ["'y' (Dense)", "units", "0"]),
         (lambda: [x(), L.Dense("y", "x", units=2, neuron="rely")], ["'rely'", "relu"]),
-        (lambda: [x(), L.Dense("y", "x", units=2, weight="hee")],
-         ["'y' (Dense)", "weight", "'hee'"]),
+        (
+            lambda: [x(), L.Dense("y", "x", units=2, weight="hee")],
+            ["'y' (Dense)", "weight", "'hee'"],
+        ),
         (lambda: [x(), L.Dense("y", ["x"], units=2)], ["'y' (Dense)", "['x']", "non-empty text"]),
         (lambda: [x(), L.Dense("", "x", units=2)], ["Dense", "non-empty"]),
         (lambda: [x(), L.Slice("s", "x", tops=["a", "b"])], ["'s' (Slice)", "5"]),
@@ -908,11 +1012,27 @@ def forgetful():
         (lambda: [x(), L.Dense], ["Dense", "not a Layer"]),
     ],
     ids=[
-        "duplicate top", "duplicate top of one layer", "duplicate name", "misspelt bottom",
-        "missing bottom", "cycle", "self", "shape mismatch", "unknown setting",
-        "unknown setting of a neuron", "missing setting", "bad setting", "unknown neuron",
-        "unknown initialiser", "bottom in a list", "no name", "uneven slice", "setup",
-        "no layers", "not a layer", "a class",
+        "duplicate top",
+        "duplicate top of one layer",
+        "duplicate name",
+        "misspelt bottom",
+        "missing bottom",
+        "cycle",
+        "self",
+        "shape mismatch",
+        "unknown setting",
+        "unknown setting of a neuron",
+        "missing setting",
+        "bad setting",
+        "unknown neuron",
+        "unknown initialiser",
+        "bottom in a list",
+        "no name",
+        "uneven slice",
+        "setup",
+        "no layers",
+        "not a layer",
+        "a class",
     ],
 )
 def test_layers_that_cannot_be_wired(make, words):
@@ -949,8 +1069,9 @@ def test_a_dtype_is_that_of_the_processor(dtype, xt):
         with pytest.raises(NetError, match="dtype"):
             lk.Net(regression(), dtype=dtype)
         return
-    net, plain = lk.Net(regression(), ROWS, dtype=dtype), lk.Net(
-        regression(), ROWS, dtype=np.dtype(dtype).name
+    net, plain = (
+        lk.Net(regression(), ROWS, dtype=dtype),
+        lk.Net(regression(), ROWS, dtype=np.dtype(dtype).name),
     )
     assert net.dtype.isnative
     losses = [lk.Adam(n).step(**xt) for n in (net, plain)]
@@ -958,19 +1079,32 @@ def test_a_dtype_is_that_of_the_processor(dtype, xt):
     np.testing.assert_array_equal(net.arena.data, plain.arena.data)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"dtype": None}, ["dtype", "None"]), ({"dtype": 5}, ["dtype", "5"]),
-    ({"dtype": "f4,f4"}, ["dtype"]), ({"dtype": {"names": 1}}, ["dtype"]),
-    ({"batch_size": True}, ["batch_size", "True"]), ({"batch_size": 4.0}, ["batch_size", "4.0"]),
-    ({"batch_size": 2**50}, ["batch_size", "2147483647"]), ({"seed": False}, ["seed", "False"]),
-    ({"seed": "1"}, ["seed"]), ({"seed": np.ones((30, 30))}, ["seed"]),
-    ({"share": 5}, ["share", "another net", "5"]), ({"tf32": "no"}, ["tf32", "'no'"]),
-    ({"phase": None}, ["phase"]), ({"phase": ["train"]}, ["phase"]),
-    ({"kernels": True}, ["kernels"]), ({"gradients": 1}, ["gradients"]),
-    ({"backend": "tpu"}, ["tpu"]), ({"backend": 3}, ["3"]),
-    ({"layers": "x"}, ["list of layers"]), ({"layers": 3}, ["list of layers"]),
-    ({"layers": {"x": 1}}, ["'x'", "not a Layer"]),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dtype": None}, ["dtype", "None"]),
+        ({"dtype": 5}, ["dtype", "5"]),
+        ({"dtype": "f4,f4"}, ["dtype"]),
+        ({"dtype": {"names": 1}}, ["dtype"]),
+        ({"batch_size": True}, ["batch_size", "True"]),
+        ({"batch_size": 4.0}, ["batch_size", "4.0"]),
+        ({"batch_size": 2**50}, ["batch_size", "2147483647"]),
+        ({"seed": False}, ["seed", "False"]),
+        ({"seed": "1"}, ["seed"]),
+        ({"seed": np.ones((30, 30))}, ["seed"]),
+        ({"share": 5}, ["share", "another net", "5"]),
+        ({"tf32": "no"}, ["tf32", "'no'"]),
+        ({"phase": None}, ["phase"]),
+        ({"phase": ["train"]}, ["phase"]),
+        ({"kernels": True}, ["kernels"]),
+        ({"gradients": 1}, ["gradients"]),
+        ({"backend": "tpu"}, ["tpu"]),
+        ({"backend": 3}, ["3"]),
+        ({"layers": "x"}, ["list of layers"]),
+        ({"layers": 3}, ["list of layers"]),
+        ({"layers": {"x": 1}}, ["'x'", "not a Layer"]),
+    ],
+)
 def test_settings_of_other_kinds(settings, words):
     with pytest.raises(LayerkitError) as message:
         lk.Net(**{"layers": regression(), **settings})
@@ -987,16 +1121,24 @@ def test_batch_sizes_and_seeds_may_be_numpys(xt):
 # Names of inputs.
 
 
-@pytest.mark.parametrize("name", [
-    "self", "outputs", "count", "net", "given", "inputs", "args", "settings", "method", "plan",
-])
+@pytest.mark.parametrize(
+    "name",
+    ["self", "outputs", "count", "net", "given", "inputs", "args", "settings", "method", "plan"],
+)
 def test_inputs_may_be_called_like_arguments(name, rng):
     """In every call that takes inputs by name."""
-    layers = [L.Input(name, shape=(3,)), L.Dense("y", name, units=3),
-              L.SquareLoss("loss", "y", name)]
-    net, plain = lk.Net(layers, ROWS, gradients="all"), lk.Net([
-        L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x"),
-    ], ROWS)
+    layers = [
+        L.Input(name, shape=(3,)),
+        L.Dense("y", name, units=3),
+        L.SquareLoss("loss", "y", name),
+    ]
+    net, plain = (
+        lk.Net(layers, ROWS, gradients="all"),
+        lk.Net(
+            [L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("loss", "y", "x")],
+            ROWS,
+        ),
+    )
     x = rng.standard_normal((ROWS, 3)).astype("float32")
     given = {name: x}
     assert net.forward(**given) == plain.forward(x=x)
@@ -1010,9 +1152,9 @@ def test_inputs_may_be_called_like_arguments(name, rng):
     assert f"input {name}" in lk.check_gradients(L.Tanh("y", name), **given).errors
 
 
-@pytest.mark.parametrize("name", [
-    "sample", "iterations", "tolerance", "directions", "elements", "seed",
-])
+@pytest.mark.parametrize(
+    "name", ["sample", "iterations", "tolerance", "directions", "elements", "seed"]
+)
 def test_names_that_calls_use_otherwise_are_refused(name):
     for make in (lambda: L.Input(name, shape=(3,)), lambda: L.Input("x", shape=(3,), tops=name)):
         with pytest.raises(NetError) as message:
@@ -1031,7 +1173,8 @@ def test_a_blob_called_sample_cannot_be_given_to_infer(rng):
 
 def test_an_input_goes_by_the_name_of_its_blob_everywhere(rng):
     layers = [
-        L.Input("layer", shape=(3,), tops="x"), L.Dense("y", "x", units=3),
+        L.Input("layer", shape=(3,), tops="x"),
+        L.Dense("y", "x", units=3),
         L.SquareLoss("loss", "y", "x"),
     ]
     net = lk.Net(layers, ROWS, dtype="float64", gradients="all")
@@ -1095,8 +1238,10 @@ class Mutable(lk.Layer):
 def test_settings_do_not_leak_between_nets(rng):
     steps, table, names, options = [0], np.zeros(3), {0}, {"calls": [0]}
     inner = L.LeakyReLU("i", "x", slope=1.0)
-    layers = [L.Input("x", shape=(1,)), Mutable(
-        "y", "x", steps=steps, table=table, names=names, options=options, inner=inner)]
+    layers = [
+        L.Input("x", shape=(1,)),
+        Mutable("y", "x", steps=steps, table=table, names=names, options=options, inner=inner),
+    ]
     x = np.zeros((2, 1))
     expected = [n + n + (1 + n) + n + 2 + (1 + n) for n in (1, 2, 3)]
     for net in (lk.Net(layers, 2), lk.Net(layers, 2), lk.Net(layers, 2).rebuild()):
@@ -1116,8 +1261,10 @@ def test_settings_do_not_leak_between_nets(rng):
 
 def test_no_layer_shares_settings_with_its_copies(rng):
     layers = [
-        *galaxy_net(), L.Slice("parts", "x", tops=["a", "b", "c"], sizes=[2, 3, 4]),
-        L.Dense("leaky", "a", units=3, neuron="leaky_relu"), L.Concat("both", "a", "b"),
+        *galaxy_net(),
+        L.Slice("parts", "x", tops=["a", "b", "c"], sizes=[2, 3, 4]),
+        L.Dense("leaky", "a", units=3, neuron="leaky_relu"),
+        L.Concat("both", "a", "b"),
         L.MemoryData("data", data=[rng.random((5, 2)), np.arange(5)], tops=["d", "e"]),
     ]
     one, other = lk.Net(layers, 4), lk.Net(layers, 4)
@@ -1164,11 +1311,19 @@ class Odd(lk.initializers.Initializer):
         return self.values
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    (np.ones(7), ["(5, 7)", "(7,)"]), (1.0, ["(5, 7)", "()"]), (np.ones((7, 5)), ["(7, 5)"]),
-    (np.ma.masked_equal(np.ones((5, 7)), 1), ["masked"]), (np.ones((5, 7), complex), ["complex"]),
-    (None, ["object"]), (np.full((5, 7), 1e39), ["1e+39", "float32"]),
-], ids=["a row", "a number", "transposed", "masked", "complex", "nothing", "large"])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.ones(7), ["(5, 7)", "(7,)"]),
+        (1.0, ["(5, 7)", "()"]),
+        (np.ones((7, 5)), ["(7, 5)"]),
+        (np.ma.masked_equal(np.ones((5, 7)), 1), ["masked"]),
+        (np.ones((5, 7), complex), ["complex"]),
+        (None, ["object"]),
+        (np.full((5, 7), 1e39), ["1e+39", "float32"]),
+    ],
+    ids=["a row", "a number", "transposed", "masked", "complex", "nothing", "large"],
+)
 def test_initial_values_of_another_shape_or_kind(values, words):
     layers = regression()
     layers[2] = L.Dense("h", "x", units=7, weight=Odd(values))
@@ -1177,31 +1332,37 @@ def test_initial_values_of_another_shape_or_kind(values, words):
     one_line(message, "'h/weight'", *words)
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda net: net.freeze(5), ["pattern", "5"]), (lambda net: net.freeze(["h"]), ["['h']"]),
-    (lambda net: net.unfreeze(None), ["pattern", "None"]),
-    (lambda net: net.infer(5, x=np.ones((2, 5))), ["infer", "5"]),
-    (lambda net: net.infer(None, x=np.ones((2, 5))), ["infer", "None"]),
-    (lambda net: net.infer(["h", 3], x=np.ones((2, 5))), ["infer", "3"]),
-    (lambda net: net.infer("h", sample="no", x=np.ones((2, 5))), ["sample=", "'no'"]),
-    (lambda net: net.set_state({}), ["'seed'", "None"]),
-    (lambda net: net.set_state({"seed": 1, "passes": 1.5}), ["'passes'", "1.5"]),
-    (lambda net: net.set_state({"seed": 1, "passes": -1}), ["'passes'", "-1"]),
-    (lambda net: net.set_state({"seed": "1", "passes": 1}), ["'seed'"]),
-    (lambda net: lk.Adam(net).steps(1.0), ["count", "1.0"]),
-    (lambda net: lk.Adam(net).steps("2"), ["count", "'2'"]),
-    (lambda net: lk.Adam(net).steps(True), ["count", "True"]),
-    (lambda net: lk.check_gradients(5), ["5"]), (lambda net: lk.check_gradients([net]), ["list"]),
-    (lambda net: lk.check_gradients(L.Tanh, x=np.ones((2, 3))), ["Tanh"]),
-    (lambda net: lk.check_gradients(net, tolerance=np.nan), ["tolerance", "nan"]),
-    (lambda net: lk.check_gradients(net, tolerance=np.inf), ["tolerance", "inf"]),
-    (lambda net: lk.check_gradients(net, tolerance=0), ["tolerance", "0"]),
-    (lambda net: lk.check_gradients(net, tolerance="1"), ["tolerance", "'1'"]),
-    (lambda net: lk.check_gradients(net, directions=-1), ["directions", "-1"]),
-    (lambda net: lk.check_gradients(net, elements=1.5), ["elements", "1.5"]),
-    (lambda net: lk.check_gradients(net, seed=-2), ["seed", "-2"]),
-    (lambda net: lk.check_gradients(net, elements=0, directions=0), ["both 0"]),
-], ids=range(25))
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda net: net.freeze(5), ["pattern", "5"]),
+        (lambda net: net.freeze(["h"]), ["['h']"]),
+        (lambda net: net.unfreeze(None), ["pattern", "None"]),
+        (lambda net: net.infer(5, x=np.ones((2, 5))), ["infer", "5"]),
+        (lambda net: net.infer(None, x=np.ones((2, 5))), ["infer", "None"]),
+        (lambda net: net.infer(["h", 3], x=np.ones((2, 5))), ["infer", "3"]),
+        (lambda net: net.infer("h", sample="no", x=np.ones((2, 5))), ["sample=", "'no'"]),
+        (lambda net: net.set_state({}), ["'seed'", "None"]),
+        (lambda net: net.set_state({"seed": 1, "passes": 1.5}), ["'passes'", "1.5"]),
+        (lambda net: net.set_state({"seed": 1, "passes": -1}), ["'passes'", "-1"]),
+        (lambda net: net.set_state({"seed": "1", "passes": 1}), ["'seed'"]),
+        (lambda net: lk.Adam(net).steps(1.0), ["count", "1.0"]),
+        (lambda net: lk.Adam(net).steps("2"), ["count", "'2'"]),
+        (lambda net: lk.Adam(net).steps(True), ["count", "True"]),
+        (lambda net: lk.check_gradients(5), ["5"]),
+        (lambda net: lk.check_gradients([net]), ["list"]),
+        (lambda net: lk.check_gradients(L.Tanh, x=np.ones((2, 3))), ["Tanh"]),
+        (lambda net: lk.check_gradients(net, tolerance=np.nan), ["tolerance", "nan"]),
+        (lambda net: lk.check_gradients(net, tolerance=np.inf), ["tolerance", "inf"]),
+        (lambda net: lk.check_gradients(net, tolerance=0), ["tolerance", "0"]),
+        (lambda net: lk.check_gradients(net, tolerance="1"), ["tolerance", "'1'"]),
+        (lambda net: lk.check_gradients(net, directions=-1), ["directions", "-1"]),
+        (lambda net: lk.check_gradients(net, elements=1.5), ["elements", "1.5"]),
+        (lambda net: lk.check_gradients(net, seed=-2), ["seed", "-2"]),
+        (lambda net: lk.check_gradients(net, elements=0, directions=0), ["both 0"]),
+    ],
+    ids=range(25),
+)
 def test_arguments_of_another_kind(call, words):
     net = lk.Net(regression(), 2)
     state = net.state()
@@ -1227,7 +1388,8 @@ def test_axes_in_another_order_are_refused():
     for flat in (right.reshape(4, -1), right.reshape(4, 3, 30), right[:, None]):
         np.testing.assert_array_equal(net.infer("c", x=flat), values)
     for call in (
-        lambda: net.infer("c", x=PICTURES), lambda: net.forward(x=PICTURES),
+        lambda: net.infer("c", x=PICTURES),
+        lambda: net.forward(x=PICTURES),
         lambda: net.infer("c", x=right.transpose(0, 1, 3, 2)),
         lambda: lk.Net(lk.with_data(convolution(), L.MemoryData("x", data=PICTURES)), 4),
     ):
@@ -1240,7 +1402,8 @@ def test_infer_says_what_it_was_given():
     """The shape as given, not that of a batch of it; an example alone needs the batch axis."""
     net = lk.Net(regression(), 2)
     for given, words in (
-        (np.ones(5), ["(n, 5)", "(5,)", "array[None]"]), (np.ones((9, 4)), ["(9, 4)"]),
+        (np.ones(5), ["(n, 5)", "(5,)", "array[None]"]),
+        (np.ones((9, 4)), ["(9, 4)"]),
         (np.ones((0, 5)), ["at least 1", "0"]),
     ):
         with pytest.raises(NetError) as message:
@@ -1267,11 +1430,15 @@ class Jitter(lk.Layer):
 
 
 @pytest.mark.parametrize("kernels", ["auto", "array"])
-@pytest.mark.parametrize("kind", [
-    lambda name: L.Reparameterize(name, "x", "x"), lambda name: L.Dropout(name, "x"),
-    lambda name: Jitter(name, "x"),
-    lambda name: L.MemoryData(name, data=np.ones((5, 3)), tops=f"top of {name}"),
-])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda name: L.Reparameterize(name, "x", "x"),
+        lambda name: L.Dropout(name, "x"),
+        lambda name: Jitter(name, "x"),
+        lambda name: L.MemoryData(name, data=np.ones((5, 3)), tops=f"top of {name}"),
+    ],
+)
 def test_layers_that_would_draw_equal_noise_are_refused(kind, kernels):
     def layers(*names):
         return [L.Input("x", shape=(3,)), *map(kind, names)]
@@ -1296,9 +1463,13 @@ def test_parameters_that_would_be_drawn_equal_are_refused():
 
 def test_a_rebuilt_net_has_the_settings_that_its_layers_were_given(rng):
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("h", "x", units=5, neuron="leaky_relu"),
-        L.ELU("e", "h"), L.Dense("m", "e", units=6), L.Dense("v", "e", units=6),
-        L.Dropout("d", "e", ratio=0.9), L.Dense("s", "d", units=6),
+        L.Input("x", shape=(6,)),
+        L.Dense("h", "x", units=5, neuron="leaky_relu"),
+        L.ELU("e", "h"),
+        L.Dense("m", "e", units=6),
+        L.Dense("v", "e", units=6),
+        L.Dropout("d", "e", ratio=0.9),
+        L.Dense("s", "d", units=6),
         L.StudentReconstruction("loss", "x", "m", "v", "s"),
     ]
     net = lk.Net(layers, 4, dtype="float64")
@@ -1355,8 +1526,11 @@ def test_images_that_are_not_square_cannot_be_turned_later_either():
 
 def test_the_likelihood_follows_its_degrees_of_freedom(rng):
     net = lk.Net(
-        [*(L.Input(n, shape=(3,)) for n in "xmv"),
-         L.StudentReconstruction("loss", "x", "m", "v", degrees=6.0, floor=0.0)], 2,
+        [
+            *(L.Input(n, shape=(3,)) for n in "xmv"),
+            L.StudentReconstruction("loss", "x", "m", "v", degrees=6.0, floor=0.0),
+        ],
+        2,
         dtype="float64",
     )
     x, m, v = rng.standard_normal((3, 2, 3))

@@ -17,6 +17,7 @@ PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 @pytest.fixture
 def net_file(tmp_path):
     """Writes a net file and returns its path."""
+
     def write(text):
         path = tmp_path / "mine.py"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -45,8 +46,16 @@ def test_the_papers_net():
         dense(pixels, 128) + 2 * dense(128, 8) + dense(8, 128) + 2 * dense(128, pixels) + f_and_g
     )
     for name, shape in {
-        "x": (pixels,), "g1": (128,), "g2": (128,), "z_mean": (8,), "z_log_variance": (8,),
-        "z": (8,), "f1": (128,), "f2": (128,), "x_mean": (pixels,), "x_log_variance": (pixels,),
+        "x": (pixels,),
+        "g1": (128,),
+        "g2": (128,),
+        "z_mean": (8,),
+        "z_log_variance": (8,),
+        "z": (8,),
+        "f1": (128,),
+        "f2": (128,),
+        "x_mean": (pixels,),
+        "x_log_variance": (pixels,),
     }.items():
         assert net.blobs[name].shape == shape
     x = np.random.default_rng(0).random((2, 69, 69))
@@ -77,7 +86,11 @@ def test_the_papers_net_has_right_gradients(rng):
 
 def test_settings_can_be_listed(net_file):
     assert list(lk.net_settings(PAPERS_NET)) == [
-        "pixels", "hidden", "latent", "log_variance", "kl_weight",
+        "pixels",
+        "hidden",
+        "latent",
+        "log_variance",
+        "kl_weight",
     ]
     assert lk.net_settings(PAPERS_NET)["hidden"] == 128
     with pytest.raises(NetFileError, match=r"mine\(\)"):
@@ -147,9 +160,23 @@ def test_a_setting_that_is_missing(net_file):
         (b"PK\x03\x04\x00\x00", ["mine.py", "null bytes"]),
     ],
     ids=[
-        "syntax", "indentation", "when read", "when called", "in a library", "syntax elsewhere",
-        "import", "no function", "not a function", "empty", "None", "list of text", "one layer",
-        "layer setting", "neuron", "picture", "zip",
+        "syntax",
+        "indentation",
+        "when read",
+        "when called",
+        "in a library",
+        "syntax elsewhere",
+        "import",
+        "no function",
+        "not a function",
+        "empty",
+        "None",
+        "list of text",
+        "one layer",
+        "layer setting",
+        "neuron",
+        "picture",
+        "zip",
     ],
 )
 def test_files_that_describe_no_net(net_file, text, words):
@@ -249,7 +276,8 @@ def test_each_file_imports_its_own_neighbours(tmp_path):
 def test_encodings(net_file):
     text = f"{IMPORT}def mine(größe=3):\n    n = größe\n    return {LAYERS}\n"
     for content in (
-        b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("\n", "\r\n").encode(),
         b"# -*- coding: latin-1 -*-\n" + text.encode("latin-1"),
     ):
         assert shape_of(lk.load_net(net_file(content), größe=6)) == (6,)
@@ -299,7 +327,9 @@ def test_a_file_that_never_ends_is_not_read(tmp_path):
 
 def small_net():
     return [
-        L.Dense("y", "x", units=2), L.Input("x", shape=(6,)), L.Input("class", shape=(), tops="t"),
+        L.Dense("y", "x", units=2),
+        L.Input("x", shape=(6,)),
+        L.Input("class", shape=(), tops="t"),
         L.SoftmaxLoss("loss", "y", "t"),
     ]
 

@@ -16,12 +16,10 @@ UNLIKELY = 1e-6  # a p-value below this is taken for a fault; a correct generato
     ("counter", "key", "answer"),
     [
         ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
         (
-            (0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2,
-            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-        ),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
             (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
         ),
     ],
@@ -57,7 +55,8 @@ def test_bits_are_keyed_by_seed_and_counted_by_block_stream_and_step(rng, count)
     seed, step = (int(n) for n in rng.integers(0, 2**63, 2))
     stream = int(rng.integers(0, 2**32))
     expected = [
-        word for block in range(-(-count // 4))
+        word
+        for block in range(-(-count // 4))
         for word in by_big_integers(
             (block, stream, step % 2**32, step >> 32), (seed % 2**32, seed >> 32)
         )

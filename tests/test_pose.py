@@ -33,7 +33,8 @@ def random_poses(rng, n, turns):
 
 def measure(images, **settings):
     layers = [
-        L.Input("x", shape=(SIDE, SIDE)), L.ImagePose("u", "x", **{"size": 3.5, **POSE, **settings})
+        L.Input("x", shape=(SIDE, SIDE)),
+        L.ImagePose("u", "x", **{"size": 3.5, **POSE, **settings}),
     ]
     net = lk.Net(layers, 64, dtype="float64", phase="test")
     return net.infer("u", x=images)
@@ -41,7 +42,8 @@ def measure(images, **settings):
 
 def transform(pictures, u, **settings):
     layers = [
-        L.Input("x", shape=(SIDE, SIDE)), L.Input("u", shape=u.shape[1:]),
+        L.Input("x", shape=(SIDE, SIDE)),
+        L.Input("u", shape=u.shape[1:]),
         L.SpatialTransform("y", "x", "u", **{**POSE, **settings}),
     ]
     return lk.Net(layers, 64, dtype="float64", phase="test").infer("y", x=pictures, u=u)
@@ -75,7 +77,7 @@ def test_a_drawn_galaxy_is_measured(turns, lopsided, rng):
     noisy += drawn(np.zeros(n), 1.0, *np.where(rng.random((2, n)) < 0.5, -17, 17))
     again = measure(noisy, turns=turns)
     np.testing.assert_allclose(again[:, 1:], found[:, 1:], atol=0.5)
-    turned = (2 * np.pi * turns * (norm.cdf(again[:, 0]) - norm.cdf(found[:, 0])) + period / 2)
+    turned = 2 * np.pi * turns * (norm.cdf(again[:, 0]) - norm.cdf(found[:, 0])) + period / 2
     assert np.median(np.abs(turned % period - period / 2)) < 0.02
 
 
@@ -98,7 +100,8 @@ def test_the_place_of_a_single_pixel_or_a_round_object_does_not_turn_it(dtype, r
     images[200:] = drawn(np.zeros(200), 2.0, x, y, ratio=1.0)
     for phase in ("test", "train"):  # array code, and kernels where there are any
         layers = [
-            L.Input("x", shape=(SIDE, SIDE)), L.ImagePose("u", "x", size=3.5, turns=1.0, **POSE)
+            L.Input("x", shape=(SIDE, SIDE)),
+            L.ImagePose("u", "x", size=3.5, turns=1.0, **POSE),
         ]
         net = lk.Net(layers, 400, dtype=dtype, phase=phase)
         net.forward(x=images)
@@ -147,8 +150,10 @@ def test_kernels_do_what_the_array_code_does(dtype, rng):
     u, (angle, size, x, y) = random_poses(rng, 7, 1.0)
     images = drawn(angle, 3.5 * size, x, y, lopsided=0.3) + 0.01 * rng.random((7, SIDE, SIDE))
     layers = [
-        L.Input("x", shape=(SIDE, SIDE)), L.Input("u", shape=(4,)),
-        L.ImagePose("measured", "x", size=3.5, **POSE), L.SpatialTransform("y", "x", "u", **POSE),
+        L.Input("x", shape=(SIDE, SIDE)),
+        L.Input("u", shape=(4,)),
+        L.ImagePose("measured", "x", size=3.5, **POSE),
+        L.SpatialTransform("y", "x", "u", **POSE),
     ]
     weight = rng.standard_normal(images.shape)
     nets = [
@@ -182,7 +187,8 @@ def test_not_a_number_is_passed_on(rng):
     assert np.isnan(measure(images)).any(axis=1).tolist() == [False, True, False]
     for kernels in ("auto", "array"):
         layers = [
-            L.Input("x", shape=(SIDE, SIDE)), L.Input("u", shape=(4,)),
+            L.Input("x", shape=(SIDE, SIDE)),
+            L.Input("u", shape=(4,)),
             L.SpatialTransform("y", "x", "u", **POSE),
         ]
         net = lk.Net(layers, 3, gradients="all", kernels=kernels)
@@ -264,7 +270,8 @@ def test_a_turned_galaxy_is_described_alike(rng):
         np.testing.assert_allclose(more[plain], quarters / 4, atol=1e-6)
         np.testing.assert_allclose(
             model.reconstruct(turned)[0][plain],
-            np.rot90(reconstructed, -quarters, axes=(1, 2))[plain], atol=1e-6,
+            np.rot90(reconstructed, -quarters, axes=(1, 2))[plain],
+            atol=1e-6,
         )
 
 

@@ -19,8 +19,11 @@ NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 
 def small(kernels, **settings):
     layers = [
-        L.Input("x", shape=(6,)), L.Dense("h", "x", units=4, neuron="relu"),
-        L.Dense("y", "h", units=5), L.Input("t", shape=(5,)), L.SquareLoss("loss", "y", "t"),
+        L.Input("x", shape=(6,)),
+        L.Dense("h", "x", units=4, neuron="relu"),
+        L.Dense("y", "h", units=5),
+        L.Input("t", shape=(5,)),
+        L.SquareLoss("loss", "y", "t"),
     ]
     return lk.Net(layers, batch_size=3, kernels=kernels, **settings)
 
@@ -64,6 +67,7 @@ def test_rows_add_up_to_the_whole_step(clip, kernels, inputs):
 
 def test_what_is_no_layer_is_timed_where_it_happens(inputs, monkeypatch):
     """Taking the inputs and the update are made 20 ms slower in turn."""
+
     class Slow(lk.SGD):
         def update(self, w, g, rate, **history):
             time.sleep(0.02)
@@ -115,8 +119,18 @@ def test_the_table_names_every_layer_and_what_is_none(inputs):
     lines = str(report).splitlines()
     names = [line[:16].rstrip() for line in lines if not line.startswith("-")]
     assert names[1:-2] == [
-        "x", "h", "y", "t", "loss", "loss", "y", "h",
-        "(inputs)", "(losses)", "(update)", "(between layers)",
+        "x",
+        "h",
+        "y",
+        "t",
+        "loss",
+        "loss",
+        "y",
+        "h",
+        "(inputs)",
+        "(losses)",
+        "(update)",
+        "(between layers)",
     ]
     assert "100.0%" in next(line for line in lines if line.startswith("step"))
     assert "a step of 3 takes" in lines[-1]
@@ -133,8 +147,11 @@ def test_peaks_are_rates(kernels):
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "layerkit", *map(str, arguments)], capture_output=True, text=True,
-        timeout=300, cwd=NET.parent.parent,
+        [sys.executable, "-m", "layerkit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=NET.parent.parent,
     )
 
 

@@ -47,19 +47,22 @@ ACTIVATION = ["relu", "tanh", None], NO_ACTIVATIONS
 AUGMENT = ["dihedral", None], ["Dihedral", "", 3, True, ["dihedral"]]
 BELOW_1 = number([0, 0.5], [1, -0.1, 1.5])
 DENSE = {
-    "weight": INIT, "bias": INIT, "l1": AT_LEAST_0, "l2": AT_LEAST_0, "neuron": ACTIVATION,
+    "weight": INIT,
+    "bias": INIT,
+    "l1": AT_LEAST_0,
+    "l2": AT_LEAST_0,
+    "neuron": ACTIVATION,
     "tops": TOPS,
 }
-WINDOWS = {
-    **DENSE, "channels": COUNT, "kernel": COUNT, "stride": COUNT, "pad": whole([2, 0], []),
-}
+WINDOWS = {**DENSE, "channels": COUNT, "kernel": COUNT, "stride": COUNT, "pad": whole([2, 0], [])}
 POSE = {
-    "side": whole([9, 3], [2, 0]), "turns": number([0.5, 1], [0, 1.01]), "size_spread": ABOVE_0,
-    "shift_spread": ABOVE_0, "tops": TOPS,
+    "side": whole([9, 3], [2, 0]),
+    "turns": number([0.5, 1], [0, 1.01]),
+    "size_spread": ABOVE_0,
+    "shift_spread": ABOVE_0,
+    "tops": TOPS,
 }
-DATA = {
-    "tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0]),
-}
+DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
 GAIN = {"gain": ABOVE_0}
 STEPS = whole([7, 0], [])
@@ -67,38 +70,63 @@ STEPS = whole([7, 0], [])
 # kind -> setting -> values that are accepted and values that are not.
 TABLE = {
     "Accuracy": {"top": COUNT, "tops": TOPS},
-    "BinaryCrossEntropy": LOSS, "GaussianKL": LOSS, "SoftmaxLoss": LOSS, "SquareLoss": LOSS,
+    "BinaryCrossEntropy": LOSS,
+    "GaussianKL": LOSS,
+    "SoftmaxLoss": LOSS,
+    "SquareLoss": LOSS,
     "GaussianReconstruction": {**LOSS, "floor": AT_LEAST_0},
     "StudentReconstruction": {
-        **LOSS, "floor": AT_LEAST_0, "degrees": number([2.1, 1000], [2, 1001, 0, -3]),
+        **LOSS,
+        "floor": AT_LEAST_0,
+        "degrees": number([2.1, 1000], [2, 1001, 0, -3]),
     },
     **{
-        kind: {"tops": TOPS} for kind in (
-            "Add", "Concat", "Multiply", "ReLU", "Sigmoid", "Tanh", "Softplus", "Exponential",
+        kind: {"tops": TOPS}
+        for kind in (
+            "Add",
+            "Concat",
+            "Multiply",
+            "ReLU",
+            "Sigmoid",
+            "Tanh",
+            "Softplus",
+            "Exponential",
             "Reparameterize",
         )
     },
     "Convolution": WINDOWS,
     "Deconvolution": {
-        **WINDOWS, "shape": ([(4, 5), [4, np.int8(5)], None], [*NO_SHAPES, (4,), (4, 5, 6)])
+        **WINDOWS,
+        "shape": ([(4, 5), [4, np.int8(5)], None], [*NO_SHAPES, (4,), (4, 5, 6)]),
     },
     "Dense": {**DENSE, "units": COUNT},
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
-    "ELU": {"alpha": ABOVE_0, "tops": TOPS}, "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
+    "ELU": {"alpha": ABOVE_0, "tops": TOPS},
+    "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
     "HDF5Data": {
-        **DATA, "block": COUNT, "mixed": COUNT, "datasets": (["a", ["a", "b"]], NO_NAMES),
+        **DATA,
+        "block": COUNT,
+        "mixed": COUNT,
+        "datasets": (["a", ["a", "b"]], NO_NAMES),
         "path": (["a.h5"], ["", "a\0b", 3, ["a.h5"], None]),
     },
     "ImagePose": {
-        **POSE, "size": ABOVE_0, "threshold": AT_LEAST_0, "latents": whole([4, 1], [0, 5]),
+        **POSE,
+        "size": ABOVE_0,
+        "threshold": AT_LEAST_0,
+        "latents": whole([4, 1], [0, 5]),
     },
-    "Input": {"shape": SHAPE, "tops": TOPS}, "Free": {"shape": SHAPE, "tops": TOPS},
+    "Input": {"shape": SHAPE, "tops": TOPS},
+    "Free": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
     "Reshape": {"shape": ([(3, -1), [np.int64(3)]], NO_SHAPES), "tops": TOPS},
     "Slice": {"sizes": ([[1, 2], (np.uint8(3),), None], NO_SHAPES), "tops": TOPS},
     "SpatialTransform": {**POSE, "inverse": FLAG},
-    "Constant": {"value": ANY}, "Normal": {"sd": AT_LEAST_0, "mean": ANY}, "Xavier": GAIN,
-    "He": GAIN, "Orthogonal": GAIN,
+    "Constant": {"value": ANY},
+    "Normal": {"sd": AT_LEAST_0, "mean": ANY},
+    "Xavier": GAIN,
+    "He": GAIN,
+    "Orthogonal": GAIN,
     "Fixed": {"rate": AT_LEAST_0},
     "Step": {"rate": AT_LEAST_0, "gamma": AT_LEAST_0, "every": COUNT},
     "Exponential policy": {"rate": AT_LEAST_0, "gamma": AT_LEAST_0},
@@ -106,13 +134,18 @@ TABLE = {
     "Cosine": {"rate": AT_LEAST_0, "iterations": STEPS, "final": AT_LEAST_0},
     "WarmUp": {"policy": RATE, "iterations": STEPS},
     "Adam": {
-        "rate": RATE, "beta1": BELOW_1, "beta2": BELOW_1, "epsilon": ABOVE_0,
+        "rate": RATE,
+        "beta1": BELOW_1,
+        "beta2": BELOW_1,
+        "epsilon": ABOVE_0,
         "clip": (ABOVE_0[0], ABOVE_0[1]),
     },
     "SGD": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
     "Nesterov": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
     "Net": {
-        "batch_size": COUNT, "tf32": FLAG, "backend": (["numpy", "auto"], ["", 3, None, True]),
+        "batch_size": COUNT,
+        "tf32": FLAG,
+        "backend": (["numpy", "auto"], ["", 3, None, True]),
         "dtype": (
             ["float32", ">f4", np.float64, float, np.dtype("f8")],
             ["float16", "f99", 3, True, int, None, ["float32"], ""],
@@ -128,11 +161,19 @@ TABLE = {
 }
 NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share"}
 NEEDED = {
-    "Convolution": {"channels": 3, "kernel": 3}, "Deconvolution": {"channels": 3, "kernel": 3},
-    "Dense": {"units": 3}, "HDF5Data": {"path": "a.h5"}, "ImagePose": {"side": 9, "size": 2.0},
-    "Input": {"shape": (3,)}, "Free": {"shape": (3,)}, "MemoryData": {"data": np.zeros((9, 3, 3))},
-    "Reshape": {"shape": (3,)}, "Slice": {"tops": ["a"]}, "SpatialTransform": {"side": 9},
-    "Fixed": {"rate": 0.1}, "Step": {"rate": 0.1, "gamma": 0.5, "every": 3},
+    "Convolution": {"channels": 3, "kernel": 3},
+    "Deconvolution": {"channels": 3, "kernel": 3},
+    "Dense": {"units": 3},
+    "HDF5Data": {"path": "a.h5"},
+    "ImagePose": {"side": 9, "size": 2.0},
+    "Input": {"shape": (3,)},
+    "Free": {"shape": (3,)},
+    "MemoryData": {"data": np.zeros((9, 3, 3))},
+    "Reshape": {"shape": (3,)},
+    "Slice": {"tops": ["a"]},
+    "SpatialTransform": {"side": 9},
+    "Fixed": {"rate": 0.1},
+    "Step": {"rate": 0.1, "gamma": 0.5, "every": 3},
     "Exponential policy": {"rate": 0.1, "gamma": 0.5},
     "Inverse": {"rate": 0.1, "gamma": 0.5, "power": 2},
     "Cosine": {"rate": 0.1, "iterations": 9},
@@ -142,26 +183,33 @@ NEEDED = {
 
 def regression(**settings):
     return [
-        L.Input("x", shape=(5,)), L.Input("t", shape=(3,)),
-        L.Dense("y", "x", units=3, **settings), L.SquareLoss("loss", "y", "t"),
+        L.Input("x", shape=(5,)),
+        L.Input("t", shape=(3,)),
+        L.Dense("y", "x", units=3, **settings),
+        L.SquareLoss("loss", "y", "t"),
     ]
 
 
 def public(module, base=object):
     return {
-        name: value for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, base) and value is not base
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value is not base
         and value.__module__ == module.__name__
     }
 
 
 CLASSES = {
     **{name: getattr(L, name) for name in L.__all__},
-    "Free": Free, "Net": lk.Net,
+    "Free": Free,
+    "Net": lk.Net,
     **public(initializers, initializers.Initializer),
     **{
         f"{name} policy" if name == "Exponential" else name: cls
-        for name, cls in public(rates).items() if dataclasses.is_dataclass(cls)
+        for name, cls in public(rates).items()
+        if dataclasses.is_dataclass(cls)
     },
     **{name: getattr(lk, name) for name in ("Adam", "SGD", "Nesterov")},
 }
@@ -190,12 +238,14 @@ def test_every_class_and_every_setting_has_a_row():
     for kind, cls in CLASSES.items():
         parameters = inspect.signature(cls.__init__).parameters.values()
         found = {
-            p.name for p in parameters
+            p.name
+            for p in parameters
             if p.name not in NOT_SETTINGS and p.kind is not p.VAR_POSITIONAL
         }
         if issubclass(cls, lk.Layer):  # bottoms come by position
             found = {
-                p.name for p in parameters
+                p.name
+                for p in parameters
                 if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS
             }
         assert found == set(TABLE[kind]), kind
@@ -232,7 +282,8 @@ def test_values_that_are_not(kind, setting):
 @pytest.mark.parametrize(
     ("kind", "setting"),
     [
-        (k, s) for k, s in ROWS
+        (k, s)
+        for k, s in ROWS
         if issubclass(CLASSES[k], settings.Checked) and s in CLASSES[k].rules()
     ],
 )
@@ -288,33 +339,45 @@ def test_attributes_that_are_not_there(kind):
                 assert f"did you mean {setting!r}?" in str(caught.value)
 
 
-@pytest.mark.parametrize(("assign", "says"), [
-    (lambda net: setattr(lk.Adam(net), "rat", 0.1), "Adam: has no .*'rat'.*mean 'rate'"),
-    (lambda net: setattr(lk.SGD(net), "lr", 0.1), "SGD: has no .*'lr'.*there are .*'rate'"),
-    (lambda net: setattr(net, "phaze", "test"), "Net: has no .*'phaze'.*mean 'phase'"),
-    (lambda net: setattr(net, "phase", "test"), r"Net: phase cannot be changed.*net\.rebuild\("),
-    (lambda net: setattr(net, "batch_size", 9), r"Net: batch_size cannot.*net\.rebuild\("),
-    (lambda net: setattr(net, "gradients", "all"), r"Net: gradients cannot.*net\.rebuild\("),
-    (lambda net: setattr(net, "params", {}), "Net: params cannot be changed"),
-    (lambda net: setattr(net.run, "trainig", False), "Run: has no .*'trainig'.*mean 'training'"),
-    (lambda net: setattr(net.layers["y"], "unitz", 3), "layer 'y' .*'unitz'.*mean 'units'"),
-    (lambda net: setattr(net.layers["y"], "weight", 3), "layer 'y' .*has no attribute 'weight'"),
-    (lambda net: setattr(net.layers["loss"], "wieght", 3), "layer 'loss' .*mean 'weight'"),
-    (lambda net: setattr(lk.Adam(net), "net", net), "Adam: net cannot be changed"),
-    (lambda net: setattr(net, "losses", {}), "Net: losses cannot be changed"),
-    (lambda net: setattr(net.run, "batch_size", 9), r"Run: batch_size cannot.*net\.rebuild\("),
-    (lambda net: setattr(net.run, "seed", "a"), "Run: seed must be .* got 'a'"),
-    (lambda net: setattr(net.run, "passes", -1), "Run: passes must be .* got -1"),
-    (lambda net: setattr(net.run, "training", "no"), "Run: training must be .* got 'no'"),
-    (lambda net: setattr(net.run, "sample", 0), "Run: sample must be .* got 0"),
-    (lambda net: setattr(net.layers["y"], "units", 9), "'y' .*units cannot .*net.descriptions"),
-    (lambda net: setattr(net.layers["y"], "neuron", None), "'y' .*neuron cannot be changed"),
-    (lambda net: setattr(net.layers["y"], "l2", 0.1), "'y' .*l2 cannot be changed"),
-    (lambda net: setattr(net.layers["y"], "name", "z"), "'y' .*name cannot be changed"),
-    (lambda net: setattr(net.layers["y"], "bottoms", ["t"]), "'y' .*bottoms cannot be changed"),
-    (lambda net: setattr(net.layers["x"], "shape", (9,)), "'x' .*shape cannot be changed"),
-    (lambda net: setattr(net.descriptions[2], "unitz", 3), "layer 'y' .*mean 'units'"),
-])
+@pytest.mark.parametrize(
+    ("assign", "says"),
+    [
+        (lambda net: setattr(lk.Adam(net), "rat", 0.1), "Adam: has no .*'rat'.*mean 'rate'"),
+        (lambda net: setattr(lk.SGD(net), "lr", 0.1), "SGD: has no .*'lr'.*there are .*'rate'"),
+        (lambda net: setattr(net, "phaze", "test"), "Net: has no .*'phaze'.*mean 'phase'"),
+        (
+            lambda net: setattr(net, "phase", "test"),
+            r"Net: phase cannot be changed.*net\.rebuild\(",
+        ),
+        (lambda net: setattr(net, "batch_size", 9), r"Net: batch_size cannot.*net\.rebuild\("),
+        (lambda net: setattr(net, "gradients", "all"), r"Net: gradients cannot.*net\.rebuild\("),
+        (lambda net: setattr(net, "params", {}), "Net: params cannot be changed"),
+        (
+            lambda net: setattr(net.run, "trainig", False),
+            "Run: has no .*'trainig'.*mean 'training'",
+        ),
+        (lambda net: setattr(net.layers["y"], "unitz", 3), "layer 'y' .*'unitz'.*mean 'units'"),
+        (
+            lambda net: setattr(net.layers["y"], "weight", 3),
+            "layer 'y' .*has no attribute 'weight'",
+        ),
+        (lambda net: setattr(net.layers["loss"], "wieght", 3), "layer 'loss' .*mean 'weight'"),
+        (lambda net: setattr(lk.Adam(net), "net", net), "Adam: net cannot be changed"),
+        (lambda net: setattr(net, "losses", {}), "Net: losses cannot be changed"),
+        (lambda net: setattr(net.run, "batch_size", 9), r"Run: batch_size cannot.*net\.rebuild\("),
+        (lambda net: setattr(net.run, "seed", "a"), "Run: seed must be .* got 'a'"),
+        (lambda net: setattr(net.run, "passes", -1), "Run: passes must be .* got -1"),
+        (lambda net: setattr(net.run, "training", "no"), "Run: training must be .* got 'no'"),
+        (lambda net: setattr(net.run, "sample", 0), "Run: sample must be .* got 0"),
+        (lambda net: setattr(net.layers["y"], "units", 9), "'y' .*units cannot .*net.descriptions"),
+        (lambda net: setattr(net.layers["y"], "neuron", None), "'y' .*neuron cannot be changed"),
+        (lambda net: setattr(net.layers["y"], "l2", 0.1), "'y' .*l2 cannot be changed"),
+        (lambda net: setattr(net.layers["y"], "name", "z"), "'y' .*name cannot be changed"),
+        (lambda net: setattr(net.layers["y"], "bottoms", ["t"]), "'y' .*bottoms cannot be changed"),
+        (lambda net: setattr(net.layers["x"], "shape", (9,)), "'x' .*shape cannot be changed"),
+        (lambda net: setattr(net.descriptions[2], "unitz", 3), "layer 'y' .*mean 'units'"),
+    ],
+)
 def test_a_misspelt_attribute_names_the_closest(assign, says):
     net = lk.Net(regression())
     with pytest.raises(NetError, match=says):
@@ -396,7 +459,9 @@ class Scaled(lk.Layer):
 def test_a_parameter_called_weight_stays_with_its_net():
     """The weight of a loss goes along with a rebuilt net, and no other attribute of that name."""
     layers = [
-        L.Input("x", shape=(3,)), Scaled("y", "x"), L.SquareLoss("loss", "y", "x", weight=3.0)
+        L.Input("x", shape=(3,)),
+        Scaled("y", "x"),
+        L.SquareLoss("loss", "y", "x", weight=3.0),
     ]
     net = lk.Net(layers)
     again = net.rebuild(dtype="float64")
@@ -411,7 +476,8 @@ def test_a_parameter_called_weight_stays_with_its_net():
 def test_small_numpy_integers_do_not_overflow():
     """250 * 250 * 3 is 60 in uint8."""
     layers = [
-        L.Input("x", shape=(np.uint8(250), np.uint8(3))), L.Dense("y", "x", units=np.uint8(250)),
+        L.Input("x", shape=(np.uint8(250), np.uint8(3))),
+        L.Dense("y", "x", units=np.uint8(250)),
         L.Reshape("r", "y", shape=[np.int8(-1), np.int8(25)]),
     ]
     net = lk.Net(layers, batch_size=np.uint8(200))
@@ -449,14 +515,15 @@ def test_seeds_that_are_negative_or_large_draw_other_numbers(seed):
     ("layers", "batch", "culprit"),
     [
         ([L.Input("x", shape=(5,)), L.Dense("h", "x", units=2**31 - 1)], 64, "layer 'h' (Dense)"),
-        (
-            [L.Input("x", shape=(10**6,)), L.Dense("h", "x", units=10**8)], 1, "layer 'h' (Dense)",
-        ),
+        ([L.Input("x", shape=(10**6,)), L.Dense("h", "x", units=10**8)], 1, "layer 'h' (Dense)"),
         ([L.Input("x", shape=(2**31 - 1, 2**31 - 1))], 64, "layer 'x' (Input)"),
         ([L.Input("x", shape=(2**31 - 1,) * 5)], 2**31 - 1, "layer 'x' (Input)"),
         (
-            [L.Input("x", shape=(1, 10**4, 10**4)),
-             L.Convolution("c", "x", channels=10**4, kernel=100, pad=99)], 64,
+            [
+                L.Input("x", shape=(1, 10**4, 10**4)),
+                L.Convolution("c", "x", channels=10**4, kernel=100, pad=99),
+            ],
+            64,
             "layer 'c' (Convolution)",
         ),
     ],
@@ -478,8 +545,23 @@ def test_memory_in_words():
 
 
 GOOD_NAMES = [
-    "conv1/7x7_s2", "/a", ".", "..", "a/", "a//b", "./a", " a b ", "é", "e\u0301", "日本", "a\nb",
-    "a'b", "*", "self", "weight", "a" * 300,
+    "conv1/7x7_s2",
+    "/a",
+    ".",
+    "..",
+    "a/",
+    "a//b",
+    "./a",
+    " a b ",
+    "é",
+    "e\u0301",
+    "日本",
+    "a\nb",
+    "a'b",
+    "*",
+    "self",
+    "weight",
+    "a" * 300,
 ]
 
 
@@ -496,8 +578,11 @@ def test_a_name_that_is_accepted_is_saved_and_loaded(name, tmp_path):
 def test_names_that_are_equal_but_for_how_they_are_written(tmp_path):
     """One letter or two characters; a layer that is called like another's parameter."""
     layers = [
-        L.Input("x", shape=(3,)), L.Dense("é", "x", units=2), L.Dense("e\u0301", "x", units=2),
-        L.Dense("g1", "x", units=2), L.Dense("g1/weight", "x", units=2),
+        L.Input("x", shape=(3,)),
+        L.Dense("é", "x", units=2),
+        L.Dense("e\u0301", "x", units=2),
+        L.Dense("g1", "x", units=2),
+        L.Dense("g1/weight", "x", units=2),
     ]
     net, other = (lk.Net(layers, 2, seed=seed) for seed in (1, 2))
     assert not np.array_equal(*(net.params[f"{n}/weight"].data for n in ("é", "e\u0301")))
@@ -521,7 +606,8 @@ class TwoNames(lk.Layer):
 
 def test_two_parameters_of_one_name():
     layers = [
-        L.Input("x", shape=(3,)), TwoNames("a", "x", parameter="b/c"),
+        L.Input("x", shape=(3,)),
+        TwoNames("a", "x", parameter="b/c"),
         TwoNames("a/b", "x", parameter="c"),
     ]
     with pytest.raises(NetError, match=r"layer 'a/b' .*'a/b/c' .* layer 'a' too"):
@@ -531,8 +617,10 @@ def test_two_parameters_of_one_name():
 @pytest.mark.parametrize("name", [n for n in NO_NAMES if not isinstance(n, list)], ids=ascii)
 def test_names_that_cannot_be(name):
     for call in (
-        lambda: L.Dense(name, "x", units=2), lambda: L.Dense("y", name, units=2),
-        lambda: L.Add("y", "x", name), lambda: L.GaussianKL("y", "a", "b", name, "c"),
+        lambda: L.Dense(name, "x", units=2),
+        lambda: L.Dense("y", name, units=2),
+        lambda: L.Add("y", "x", name),
+        lambda: L.GaussianKL("y", "a", "b", name, "c"),
     ):
         with pytest.raises(NetError, match="must be a name") as caught:
             call()
@@ -639,7 +727,9 @@ def test_a_rule_of_a_layer_of_ones_own():
 def classifier(kind):
     top = L.SoftmaxLoss if kind == "loss" else L.Accuracy
     return [
-        L.Input("x", shape=(4,)), L.Input("label", shape=()), L.Dense("logits", "x", units=4),
+        L.Input("x", shape=(4,)),
+        L.Input("label", shape=()),
+        L.Dense("logits", "x", units=4),
         top("y", "logits", "label"),
     ]
 
@@ -675,7 +765,9 @@ def test_a_step_with_a_wrong_label_changes_nothing():
 @pytest.mark.parametrize("kernels", ["auto", "array"])
 def test_targets_that_are_no_probabilities(bad, kernels):
     layers = [
-        L.Input("x", shape=(3,)), L.Input("t", shape=(3,)), L.Dense("y", "x", units=3),
+        L.Input("x", shape=(3,)),
+        L.Input("t", shape=(3,)),
+        L.Dense("y", "x", units=3),
         L.BinaryCrossEntropy("loss", "y", "t"),
     ]
     net = lk.Net(layers, 2, kernels=kernels)

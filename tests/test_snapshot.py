@@ -29,11 +29,14 @@ def autoencoder(source, hidden=6):
     """A small galaxy net with everything that draws random numbers."""
     return [
         source,
-        L.Dense("g1", "x", units=hidden, neuron="relu"), L.Dropout("kept", "g1", ratio=0.3),
-        L.Dense("z_mean", "kept", units=2), L.Dense("z_log_variance", "kept", units=2),
+        L.Dense("g1", "x", units=hidden, neuron="relu"),
+        L.Dropout("kept", "g1", ratio=0.3),
+        L.Dense("z_mean", "kept", units=2),
+        L.Dense("z_log_variance", "kept", units=2),
         L.Reparameterize("z", "z_mean", "z_log_variance"),
         L.Dense("f1", "z", units=hidden, neuron="tanh", l2=0.01),
-        L.Dense("x_mean", "f1", units=PIXELS), L.Dense("x_log_variance", "f1", units=PIXELS),
+        L.Dense("x_mean", "f1", units=PIXELS),
+        L.Dense("x_log_variance", "f1", units=PIXELS),
         L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
@@ -142,7 +145,8 @@ def test_nets_that_share_parameters_save_their_own(tmp_path, images):
     """The solver's history is found by where the parameters of the shared arena lie."""
     whole, _ = make(autoencoder(from_input()))
     encoder = [
-        *autoencoder(from_input())[:4], L.Input("t", shape=(2,)),
+        *autoencoder(from_input())[:4],
+        L.Input("t", shape=(2,)),
         L.SquareLoss("loss", "z_mean", "t"),
     ]
     nets = [lk.Net(encoder, 8, share=whole) for _ in range(2)]
@@ -294,9 +298,7 @@ def build(source, tmp_path, images, **settings):
 
 @SOURCES
 @pytest.mark.parametrize("solver", [lk.Nesterov, lk.Adam])
-def test_resumed_training_equals_training_that_never_stopped(
-    source, solver, rng, tmp_path, images
-):
+def test_resumed_training_equals_training_that_never_stopped(source, solver, rng, tmp_path, images):
     stop, total = int(rng.integers(1, 20)), 25
     never, steadily = build(source, tmp_path, images, solver=solver)
     losses = [steadily.step() for _ in range(total)]
@@ -812,6 +814,7 @@ def test_another_net(saved):
 
 def change(name, value, there=True):
     """Replaces a data set of a snapshot, or removes it, or adds one."""
+
     def action(file):
         if there:
             del file[name]
@@ -874,17 +877,21 @@ DAMAGES = {
     "a parameter as a group": (change("params/x_mean", np.zeros(3)), "'params/x_mean'"),
     "a group as a parameter": (
         lambda file: (
-            file.__delitem__("params/x_mean/bias"), file.create_group("params/x_mean/bias/a")
-        ), "group",
+            file.__delitem__("params/x_mean/bias"),
+            file.create_group("params/x_mean/bias/a"),
+        ),
+        "group",
     ),
     "integers": (change("params/x_mean/bias", np.zeros(PIXELS, int)), "floats"),
     "complex": (change("params/x_mean/bias", np.zeros(PIXELS, complex)), "floats"),
     "references": (
-        change("params/x_mean/bias", np.full(PIXELS, h5py.Reference(), h5py.ref_dtype)), "floats"
+        change("params/x_mean/bias", np.full(PIXELS, h5py.Reference(), h5py.ref_dtype)),
+        "floats",
     ),
     "records": (change("params/x_mean/bias", np.zeros(PIXELS, "f4,i4")), "floats"),
     "an enumeration": (
-        change("params/x_mean/bias", np.zeros(PIXELS, h5py.enum_dtype({"a": 0}))), "floats"
+        change("params/x_mean/bias", np.zeros(PIXELS, h5py.enum_dtype({"a": 0}))),
+        "floats",
     ),
     "arrays": (array_typed, "floats"),
     "no space": (change("params/x_mean/bias", h5py.Empty("f4")), "none"),
@@ -931,7 +938,8 @@ DAMAGES = {
     "state digits": (change_attribute("state", "1" * 10_000), "JSON"),
     "less state": (change_attribute("state", '{"seed": 0}'), "other data layers"),
     "more state": (
-        change_attribute("state", '{"seed": 0, "passes": 0, "position/y": 1}'), "other data layers"
+        change_attribute("state", '{"seed": 0, "passes": 0, "position/y": 1}'),
+        "other data layers",
     ),
     "state not UTF-8": (change_attribute("state", np.bytes_(b"\xff\xfe")), "UTF-8"),
     "no extra": (change_attribute("extra", None), "'extra'"),
@@ -959,7 +967,9 @@ def test_parts_that_are_missing_or_wrong(damage, word, saved):
 def test_small_histories_become_zero_whatever_numpy_is_told_to_raise(tmp_path):
     def made(dtype):
         layers = [
-            L.Input("x", shape=(1,)), L.Input("t", shape=(1,)), L.Dense("y", "x", units=1),
+            L.Input("x", shape=(1,)),
+            L.Input("t", shape=(1,)),
+            L.Dense("y", "x", units=1),
             L.SquareLoss("l", "y", "t"),
         ]
         net = lk.Net(layers, 1, dtype=dtype)
@@ -972,4 +982,3 @@ def test_small_histories_become_zero_whatever_numpy_is_told_to_raise(tmp_path):
     with np.errstate(all="raise"):
         lk.load(tmp_path / "a.h5", net, solver)
     assert not solver.history["m"].any()
-

@@ -19,8 +19,10 @@ ROWS, STEPS = 8, 100
 
 def regression():
     return [
-        L.Input("x", shape=(5,)), L.Input("t", shape=(3,)),
-        L.Dense("h", "x", units=7, neuron="tanh", l2=0.01), L.Dense("y", "h", units=3),
+        L.Input("x", shape=(5,)),
+        L.Input("t", shape=(3,)),
+        L.Dense("h", "x", units=7, neuron="tanh", l2=0.01),
+        L.Dense("y", "h", units=3),
         L.SquareLoss("loss", "y", "t"),
     ]
 
@@ -95,13 +97,17 @@ COSINE = optax.cosine_decay_schedule(0.05, 80, alpha=0.1)
         (lambda net: lk.Nesterov(net, 0.02), lambda: optax.sgd(0.02, momentum=0.9, nesterov=True)),
         (
             lambda net: lk.Nesterov(net, rates.Step(0.05, 0.5, every=30), momentum=0.7),
-            lambda: optax.sgd(
-                lambda i: 0.05 * 0.5 ** (int(i) // 30), momentum=0.7, nesterov=True
-            ),
+            lambda: optax.sgd(lambda i: 0.05 * 0.5 ** (int(i) // 30), momentum=0.7, nesterov=True),
         ),
     ],
     ids=[
-        "Adam", "Adam's settings", "Adam clipped", "SGD plain", "SGD", "SGD clipped", "Nesterov",
+        "Adam",
+        "Adam's settings",
+        "Adam clipped",
+        "SGD plain",
+        "SGD",
+        "SGD clipped",
+        "Nesterov",
         "Nesterov in steps",
     ],
 )
@@ -246,11 +252,15 @@ def test_frozen_parameters_do_not_move_by_a_bit(solver, dtype, batches):
 
 def test_steps_follow_what_changes_between_them(rng):
     """Loss weights, freezing, rows: each step is one down the gradient as it is now."""
+
     def layers():
         return [
-            L.Input("x", shape=(5,)), L.Dense("h", "x", units=7, neuron="relu"),
-            L.Dense("mean", "h", units=2), L.Dense("log_variance", "h", units=2),
-            L.Reparameterize("z", "mean", "log_variance"), L.Dense("y", "z", units=5, l2=0.1),
+            L.Input("x", shape=(5,)),
+            L.Dense("h", "x", units=7, neuron="relu"),
+            L.Dense("mean", "h", units=2),
+            L.Dense("log_variance", "h", units=2),
+            L.Reparameterize("z", "mean", "log_variance"),
+            L.Dense("y", "z", units=5, l2=0.1),
             L.Dense("y_log_variance", "z", units=5),
             L.GaussianReconstruction("reconstruction", "x", "y", "y_log_variance", floor=0.1),
             L.GaussianKL("kl", "mean", "log_variance"),
@@ -326,8 +336,10 @@ def overflow(net, batch):
 @pytest.mark.parametrize(
     ("poison", "culprit"),
     [
-        (poison_parameter, "parameter 'y/weight'"), (poison_input, "blob 'x'"),
-        (poison_target, "blob 't'"), (overflow, "blob 'loss'"),
+        (poison_parameter, "parameter 'y/weight'"),
+        (poison_input, "blob 'x'"),
+        (poison_target, "blob 't'"),
+        (overflow, "blob 'loss'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of overflows and the like
@@ -362,8 +374,12 @@ def test_data_that_are_not_finite_are_named_by_row(bad):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_first_blob_that_is_not_finite_is_named():
     layers = [
-        L.Input("x", shape=(2,)), L.Dense("a", "x", units=2), L.Exponential("b", "a"),
-        L.Dense("c", "b", units=1), L.Input("t", shape=(1,)), L.SquareLoss("loss", "c", "t"),
+        L.Input("x", shape=(2,)),
+        L.Dense("a", "x", units=2),
+        L.Exponential("b", "a"),
+        L.Dense("c", "b", units=1),
+        L.Input("t", shape=(1,)),
+        L.SquareLoss("loss", "c", "t"),
     ]
     net = lk.Net(layers, 3)
     net.params["a/bias"].data[0] = 100.0  # exp(100) overflows float32
@@ -400,6 +416,8 @@ def test_an_update_that_returns_is_refused(batches):
     with pytest.raises(NetError) as message:
         Returning(make(), 0.1).step(**batches[0])
     one_line(message, "Returning.update", "w -= step")
+
+
 # Gradients that are not finite, where the loss is.
 
 
@@ -423,15 +441,20 @@ class Root(lk.Layer):
 def rooted(layer=Root, **settings):
     """Weights below and above of a layer whose derivative fails; all wide enough to be fused."""
     return [
-        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)),
-        L.Dense("below", "x", units=120, neuron="relu", **settings), layer("root", "below"),
-        L.Dense("middle", "root", units=5), L.Dense("above", "middle", units=600, neuron="tanh"),
+        L.Input("x", shape=(600,)),
+        L.Input("t", shape=(600,)),
+        L.Dense("below", "x", units=120, neuron="relu", **settings),
+        layer("root", "below"),
+        L.Dense("middle", "root", units=5),
+        L.Dense("above", "middle", units=600, neuron="tanh"),
         L.SquareLoss("loss", "above", "t"),
     ]
 
 
 SOLVERS = {
-    "Adam": lk.Adam, "SGD": lk.SGD, "Nesterov": lk.Nesterov,
+    "Adam": lk.Adam,
+    "SGD": lk.SGD,
+    "Nesterov": lk.Nesterov,
     "Adam clipped": lambda net: lk.Adam(net, clip=1.0),
 }
 
@@ -440,7 +463,10 @@ SOLVERS = {
 @pytest.mark.parametrize(
     ("kernels", "fuse", "settings"),
     [
-        ("auto", True, {}), ("auto", False, {}), ("array", True, {}), ("auto", True, {"l2": 0.1}),
+        ("auto", True, {}),
+        ("auto", False, {}),
+        ("array", True, {}),
+        ("auto", True, {"l2": 0.1}),
         ("array", True, {"l1": 0.1}),
     ],
     ids=["fused", "unfused", "array code", "regularised", "array code, regularised"],
@@ -500,8 +526,11 @@ def test_one_number_of_a_gradient_that_is_none(bad, rows, where, rng, monkeypatc
     monkeypatch.setattr(Broken, "bad", bad)
     units = 20 if where == "x, few units" else 200
     layers = [
-        L.Input("x", shape=(600,)), L.Input("t", shape=(600,)), L.Dense("a", "x", units=units),
-        L.Dense("y", "a", units=600), L.SquareLoss("loss", "y", "t"),
+        L.Input("x", shape=(600,)),
+        L.Input("t", shape=(600,)),
+        L.Dense("a", "x", units=units),
+        L.Dense("y", "a", units=600),
+        L.SquareLoss("loss", "y", "t"),
     ]
     layers.insert(4 if where == "above" else 3, Broken("broken", "y" if where == "above" else "a"))
     after = layers[5 if where == "above" else 4]
@@ -519,8 +548,10 @@ def test_one_number_of_a_gradient_that_is_none(bad, rows, where, rng, monkeypatc
 
 def linear(inputs, units):
     return [
-        L.Input("x", shape=(inputs,)), L.Input("t", shape=(units,)),
-        L.Dense("y", "x", units=units, weight=0.0), L.SquareLoss("loss", "y", "t"),
+        L.Input("x", shape=(inputs,)),
+        L.Input("t", shape=(units,)),
+        L.Dense("y", "x", units=units, weight=0.0),
+        L.SquareLoss("loss", "y", "t"),
     ]
 
 
@@ -610,15 +641,14 @@ def test_an_iteration_that_is_assigned_later(bad, batches):
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_policy_that_fails_at_some_iteration(bad, at, batches):
     """At that step nothing changes, neither the data that come next."""
+
     def policy(iteration):
         if iteration == at:
             failing = {"overflow": lambda: math.exp(1e3), "root": lambda: math.sqrt(-1)}
             return failing["root"](1) if bad == "argument" else failing.get(bad, lambda: bad)()
         return 0.1
 
-    layers = [
-        L.MemoryData("x", data=np.arange(20.0).reshape(4, 5)), *regression()[1:],
-    ]
+    layers = [L.MemoryData("x", data=np.arange(20.0).reshape(4, 5)), *regression()[1:]]
     layers[1] = L.MemoryData("t", data=np.ones((4, 3)))
     net = lk.Net(layers, 3, kernels="array")
     solver = lk.SGD(net, policy)
@@ -676,9 +706,14 @@ def test_how_many_steps_in_numpys_own(batches):
 def test_policies_stay_real_and_finite():
     """A long way out, and at the corners of their settings."""
     policies = [
-        rates.Inverse(0.1, 0, 0), rates.Inverse(0.1, 1e300, 2.0), rates.Exponential(0.1, 0),
-        rates.Step(0.1, 0, 1), rates.Cosine(0.1, 1, final=0.3), rates.WarmUp(0.1, 0),
-        rates.Exponential(0.1, 0.9), rates.Cosine(0, 0),
+        rates.Inverse(0.1, 0, 0),
+        rates.Inverse(0.1, 1e300, 2.0),
+        rates.Exponential(0.1, 0),
+        rates.Step(0.1, 0, 1),
+        rates.Cosine(0.1, 1, final=0.3),
+        rates.WarmUp(0.1, 0),
+        rates.Exponential(0.1, 0.9),
+        rates.Cosine(0, 0),
     ]
     for policy in policies:
         for i in (0, 1, 7, 10**6, 10**12):
@@ -703,7 +738,9 @@ def denormals(array):
 def test_an_update_makes_denormal_histories_zero(solver, fuse, kernels, dtype):
     """Without a gradient: x is zero, and so is what follows from it."""
     layers = [
-        L.Input("x", shape=(3,)), L.Input("t", shape=(40,)), L.Dense("y", "x", units=40),
+        L.Input("x", shape=(3,)),
+        L.Input("t", shape=(40,)),
+        L.Dense("y", "x", units=40),
         L.SquareLoss("loss", "y", "t"),
     ]
     net = lk.Net(layers, 2, dtype=dtype, kernels=kernels)
@@ -743,8 +780,10 @@ def test_the_smallest_normal_numbers_and_nan_stay(solver):
 def test_no_history_holds_a_denormal_after_training(solver, kernels):
     """Two of three hidden units stop being active after some steps, as in a net of galaxies."""
     layers = [
-        L.Input("x", shape=(4,)), L.Input("t", shape=(2,)),
-        L.Dense("h", "x", units=3, neuron="relu", bias=1.0), L.Dense("y", "h", units=2),
+        L.Input("x", shape=(4,)),
+        L.Input("t", shape=(2,)),
+        L.Dense("h", "x", units=3, neuron="relu", bias=1.0),
+        L.Dense("y", "h", units=2),
         L.SquareLoss("loss", "y", "t"),
     ]
     net = lk.Net(layers, 4, kernels=kernels, seed=1)
@@ -797,8 +836,11 @@ class Spoilt(lk.Layer):
 def spoilt(**settings):
     images = np.random.default_rng(4).random((9, 6)).astype("float32")
     layers = [
-        L.MemoryData("x", data=images), L.Dense("h", "x", units=5, neuron="relu"),
-        Spoilt("s", "h"), L.Dense("y", "s", units=6), L.SquareLoss("loss", "y", "x"),
+        L.MemoryData("x", data=images),
+        L.Dense("h", "x", units=5, neuron="relu"),
+        Spoilt("s", "h"),
+        L.Dense("y", "s", units=6),
+        L.SquareLoss("loss", "y", "x"),
     ]
     return lk.Net(layers, 2, seed=2, **settings)
 

@@ -27,8 +27,13 @@ def start(key: jax.Array, pixels: int) -> list[tuple[jax.Array, jax.Array]]:
     def layer(key: jax.Array, inputs: int, units: int, gain: float) -> tuple[jax.Array, jax.Array]:
         return gain / inputs**0.5 * jax.random.normal(key, (inputs, units)), jnp.zeros(units)
 
-    sizes = ((pixels, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN),
-             (HIDDEN, HIDDEN))
+    sizes = (
+        (pixels, HIDDEN),
+        (HIDDEN, HIDDEN),
+        (HIDDEN, 2 * LATENT),
+        (LATENT, HIDDEN),
+        (HIDDEN, HIDDEN),
+    )
     inner = [
         layer(k, *size, 1.0 if i == 2 else he)
         for i, (k, size) in enumerate(zip(keys, sizes, strict=True))
@@ -39,6 +44,7 @@ def start(key: jax.Array, pixels: int) -> list[tuple[jax.Array, jax.Array]]:
 
 def loss(weights: list[tuple[jax.Array, jax.Array]], x: jax.Array, noise: jax.Array) -> jax.Array:
     """A mean per picture."""
+
     def dense(i: int, y: jax.Array) -> jax.Array:
         return y @ weights[i][0] + weights[i][1]
 
@@ -54,6 +60,7 @@ def loss(weights: list[tuple[jax.Array, jax.Array]], x: jax.Array, noise: jax.Ar
 
 def make_step(batch: int, count: int):
     """A compiled function of the state and the images."""
+
     def step(state, images):
         weights, m, v, t, key = state
         x = jax.lax.dynamic_slice_in_dim(images, t % (count // batch) * batch, batch)

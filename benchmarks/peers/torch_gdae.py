@@ -56,8 +56,10 @@ def make_step(mode: str, device: str, batch: int, images: torch.Tensor):
     net = GalaxyNet(images.shape[1]).to(device)
     on_gpu = device == "cuda"
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=on_gpu)
-    loss_of = net if mode == "eager" else torch.compile(
-        net, mode="max-autotune-no-cudagraphs" if on_gpu else None
+    loss_of = (
+        net
+        if mode == "eager"
+        else torch.compile(net, mode="max-autotune-no-cudagraphs" if on_gpu else None)
     )
     count = len(images) // batch
 

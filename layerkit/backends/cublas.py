@@ -20,9 +20,15 @@ WORKSPACE = 32 << 20  # bytes, what NVIDIA recommends for Hopper; older GPUs nee
 NO, TRANSPOSED = 0, 1  # cublasOperation_t
 DEFAULT_MATH, TF32_MATH = 0, 3  # cublasMath_t
 STATUS = {  # cublasStatus_t
-    1: "not initialised", 3: "out of memory", 7: "invalid value", 8: "no such GPU architecture",
-    11: "memory cannot be reached", 13: "execution failed", 14: "internal error",
-    15: "not supported", 16: "licence",
+    1: "not initialised",
+    3: "out of memory",
+    7: "invalid value",
+    8: "no such GPU architecture",
+    11: "memory cannot be reached",
+    13: "execution failed",
+    14: "internal error",
+    15: "not supported",
+    16: "licence",
 }
 
 
@@ -70,8 +76,14 @@ class Handle:
         number = self._number(out)
         before, of_b, of_a, of_out = self._arguments(a, b, out)
         self._call(
-            out, "gemm_v2", *before, ctypes.byref(number(1)), *of_b, *of_a,
-            ctypes.byref(number(int(add))), *of_out,
+            out,
+            "gemm_v2",
+            *before,
+            ctypes.byref(number(1)),
+            *of_b,
+            *of_a,
+            ctypes.byref(number(int(add))),
+            *of_out,
         )
 
     def gemms(
@@ -86,8 +98,18 @@ class Handle:
         before, (_, apart_b), (_, apart_a), (_, apart_out) = self._arguments(a[0], b[0], out[0])
         of_a, of_b, of_out = (ctypes.c_void_p(place.data.ptr) for place in places)
         self._call(
-            out[0], "gemmBatched", *before, ctypes.byref(number(1)), of_b, apart_b, of_a, apart_a,
-            ctypes.byref(number(0)), of_out, apart_out, ctypes.c_int(len(out)),
+            out[0],
+            "gemmBatched",
+            *before,
+            ctypes.byref(number(1)),
+            of_b,
+            apart_b,
+            of_a,
+            apart_a,
+            ctypes.byref(number(0)),
+            of_out,
+            apart_out,
+            ctypes.c_int(len(out)),
         )
 
     @staticmethod
@@ -133,7 +155,9 @@ class Handle:
             self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
             # Changing the stream takes the work space away.
             self._check(
-                "cublasSetWorkspace_v2", self._handle, ctypes.c_void_p(self._workspace.data.ptr),
+                "cublasSetWorkspace_v2",
+                self._handle,
+                ctypes.c_void_p(self._workspace.data.ptr),
                 ctypes.c_size_t(WORKSPACE),
             )
             self._stream = stream

@@ -16,9 +16,9 @@ def dihedral_table(side: int) -> np.ndarray:
     g % 4 quarter turns anticlockwise, mirrored left to right first if g >= 4.
     """
     pixels = np.arange(side * side).reshape(side, side)
-    return np.stack([
-        np.rot90(np.fliplr(pixels) if g >= 4 else pixels, g % 4).reshape(-1) for g in range(8)
-    ])
+    return np.stack(
+        [np.rot90(np.fliplr(pixels) if g >= 4 else pixels, g % 4).reshape(-1) for g in range(8)]
+    )
 
 
 def dihedral(xp: Any, images: Array, table: Array, which: Array) -> Array:

@@ -255,14 +255,16 @@ def fit_gaussians(
     Raises:
         DataError: the images are not (N, H, W), or one is not finite.
     """
-    return GaussianFits(
-        *fit_in_processes(fit_gaussian, "Gaussian fits", workers, progress, images)
-    )
+    return GaussianFits(*fit_in_processes(fit_gaussian, "Gaussian fits", workers, progress, images))
 
 
 def fit_in_processes(
-    fit: Callable[..., tuple[Any, ...]], name: str, workers: int | None, progress: bool,
-    images: np.ndarray, *others: np.ndarray,
+    fit: Callable[..., tuple[Any, ...]],
+    name: str,
+    workers: int | None,
+    progress: bool,
+    images: np.ndarray,
+    *others: np.ndarray,
 ) -> list[np.ndarray]:
     """Calls fit(image, *its rows of others) for every image, over several processes.
 

@@ -104,7 +104,8 @@ def partly_blank(bands: np.ndarray) -> np.ndarray | None:
     """
     found = [
         blank_border(band.astype(np.float32)) if _suspicious(band, _light_block(band)) else None
-        for band in np.moveaxis(bands, -1, 0) if min(band.shape) >= 3
+        for band in np.moveaxis(bands, -1, 0)
+        if min(band.shape) >= 3
     ]
     blank = [mask for mask in found if mask is not None]
     if not blank:

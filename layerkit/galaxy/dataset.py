@@ -123,8 +123,7 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
             raise file.fail(f"attribute {field!r}", "must hold strings")
     if len(set(ids)) < count:
         raise file.fail("attribute 'ids'", "names a galaxy twice")
-    kinds = {"source": str, "read": int, "settings": dict, "origin": dict | None,
-             "row_order": str}
+    kinds = {"source": str, "read": int, "settings": dict, "origin": dict | None, "row_order": str}
     about = {name: about.get(name) for name in kinds}
     for name, kind in kinds.items():
         if not isinstance(about[name], kind) or isinstance(about[name], bool):

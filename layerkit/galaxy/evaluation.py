@@ -68,8 +68,12 @@ class Evaluation:
 @fitting(DataError)
 @np.errstate(under="ignore")
 def evaluate(
-    model: GalaxyModel, train: np.ndarray, held_out: np.ndarray, progress: bool = False,
-    importance_samples: int = IMPORTANCE_SAMPLES, refine_steps: int = REFINE_STEPS,
+    model: GalaxyModel,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    progress: bool = False,
+    importance_samples: int = IMPORTANCE_SAMPLES,
+    refine_steps: int = REFINE_STEPS,
 ) -> Evaluation:
     """Scores a model on held-out images, against fits to each of them and against PCA.
 
@@ -125,9 +129,7 @@ def evaluate(
     train_bound, bound = float(train_elbo.mean()), float(elbo.mean())
     size = held_out[0].size
     errors = {"": own_error, "encoded_": encoded_error, "closest_": closest_error}
-    baselines = {
-        "": gaussians.squared_errors, "sersic_": sersics.squared_errors, "pca_": pca_error
-    }
+    baselines = {"": gaussians.squared_errors, "sersic_": sersics.squared_errors, "pca_": pca_error}
     metrics = {
         "refine_steps": refine_steps,
         "latent_temperature": model.temperature.tolist(),
@@ -144,7 +146,8 @@ def evaluate(
         "pca_mse": float(pca_error.mean() / size),
         **{
             f"{own}{other}mse_wins": int((own_errors < other_errors).sum())
-            for own, own_errors in errors.items() for other, other_errors in baselines.items()
+            for own, own_errors in errors.items()
+            for other, other_errors in baselines.items()
         },
         "likelihood_wins": int((own_likelihood > gaussian_likelihood).sum()),
         "encoded_likelihood_wins": int((encoded_likelihood > gaussian_likelihood).sum()),
@@ -154,16 +157,28 @@ def evaluate(
         **calibration.metrics(),
         "morphology": {
             name: {
-                "held_out_median": _median(real[:, i]), "sampled_median": _median(sampled[:, i]),
+                "held_out_median": _median(real[:, i]),
+                "sampled_median": _median(sampled[:, i]),
                 "ks_distance": _distance(real[:, i], sampled[:, i]),
             }
             for i, name in enumerate(STATISTICS)
         },
     }
     return Evaluation(
-        metrics, mean, variance, model.encode(held_out).mean, gaussians.models, own_error,
-        gaussians.squared_errors, sersics.squared_errors, own_likelihood, gaussian_likelihood,
-        sersic_likelihood, calibration, real, sampled,
+        metrics,
+        mean,
+        variance,
+        model.encode(held_out).mean,
+        gaussians.models,
+        own_error,
+        gaussians.squared_errors,
+        sersics.squared_errors,
+        own_likelihood,
+        gaussian_likelihood,
+        sersic_likelihood,
+        calibration,
+        real,
+        sampled,
     )
 
 

@@ -535,8 +535,13 @@ def comparison(
         unseen = np.sum(np.minimum(model, baseline) < limits[0])
         if unseen:
             left.text(
-                0.98, 0.02, f"{unseen:,} below these axes", transform=left.transAxes, fontsize=7,
-                ha="right", color="#404448",
+                0.98,
+                0.02,
+                f"{unseen:,} below these axes",
+                transform=left.transAxes,
+                fontsize=7,
+                ha="right",
+                color="#404448",
             )
     else:
         ticks = _round_numbers(float(2 ** bins[0]), float(2 ** bins[-1]), 6)
@@ -565,7 +570,11 @@ def calibration(result: Calibration) -> Figure:
     for i, colour in enumerate((MODEL, BASELINE, NEUTRAL)):
         left.axhline(NOMINAL[i], color=colour, linewidth=0.9, linestyle="--")
         left.plot(
-            fifths, result.by_quintile[:, i], color=colour, marker="o", markersize=4,
+            fifths,
+            result.by_quintile[:, i],
+            color=colour,
+            marker="o",
+            markersize=4,
             label=f"{i + 1} sd ({NOMINAL[i]:.1%})",
         )
     left.set_xticks(fifths)
@@ -573,14 +582,22 @@ def calibration(result: Calibration) -> Figure:
     left.set_xlabel("fifth of the pixels by predicted mean, darkest first", fontsize=SMALL)
     left.set_ylabel("share of pixels within", fontsize=SMALL)
     left.legend(
-        frameon=False, fontsize=SMALL, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1),
-        columnspacing=1, handlelength=1.5,
+        frameon=False,
+        fontsize=SMALL,
+        ncols=3,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        columnspacing=1,
+        handlelength=1.5,
     )
 
     centres = (EDGES[1:] + EDGES[:-1]) / 2
     right.stairs(result.density, EDGES, color=MODEL, linewidth=1.2, label="pixels held out")
     right.plot(
-        centres, normal_distribution.pdf(centres), color="black", linewidth=0.8,
+        centres,
+        normal_distribution.pdf(centres),
+        color="black",
+        linewidth=0.8,
         label="standard normal",
     )
     right.set_yscale("log")
@@ -623,8 +640,14 @@ def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
         for v, (label, colour, kind, alpha) in zip(values, sides, strict=True):
             share = 1 / max(len(v), 1)
             axes.hist(
-                v, bins, histtype=kind, color=colour, alpha=alpha, linewidth=1.5,
-                weights=np.full(len(v), share), label=f"{label} ({len(v):,})",
+                v,
+                bins,
+                histtype=kind,
+                color=colour,
+                alpha=alpha,
+                linewidth=1.5,
+                weights=np.full(len(v), share),
+                label=f"{label} ({len(v):,})",
             )
             outside.append((share * np.sum(v < bins[0]), share * np.sum(v > bins[-1])))
         _beyond(axes, bins, outside, [NEUTRAL, MODEL], "below", "above")
@@ -655,8 +678,15 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
         low, middle, high = np.percentile(found.ratios, [10, 50, 90], axis=0)
         face = colour if k == 0 else "white"
         left.errorbar(
-            axis + 0.2 * k, middle, [middle - low, high - middle], fmt="o", markersize=4,
-            color=colour, markerfacecolor=face, linewidth=1, label=label,
+            axis + 0.2 * k,
+            middle,
+            [middle - low, high - middle],
+            fmt="o",
+            markersize=4,
+            color=colour,
+            markerfacecolor=face,
+            linewidth=1,
+            label=label,
         )
         for within, marker in zip(found.within, "os", strict=True):
             right.plot(
@@ -678,8 +708,12 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
 
 
 def _beyond(
-    axes: Axes, bins: np.ndarray, heights: Sequence[tuple[float, float]],
-    colours: Sequence[str], below: str, above: str,
+    axes: Axes,
+    bins: np.ndarray,
+    heights: Sequence[tuple[float, float]],
+    colours: Sequence[str],
+    below: str,
+    above: str,
 ) -> None:
     """Draw what lies outside of a histogram's bins as hatched bars of their own, with words.
 
@@ -703,12 +737,26 @@ def _beyond(
             colour = colours[side if len(found) == 1 else i]
             part = width / len(found)
             axes.bar(
-                x + i * part, height, part, align="edge", facecolor="white", edgecolor=colour,
-                hatch="//////", linewidth=1, zorder=2,
+                x + i * part,
+                height,
+                part,
+                align="edge",
+                facecolor="white",
+                edgecolor=colour,
+                hatch="//////",
+                linewidth=1,
+                zorder=2,
             )
         axes.annotate(
-            text, (x + width / 2, max(found)), (0, 3), textcoords="offset points", rotation=90,
-            fontsize=6.5, ha="center", va="bottom", color="#404448",
+            text,
+            (x + width / 2, max(found)),
+            (0, 3),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=6.5,
+            ha="center",
+            va="bottom",
+            color="#404448",
         )
         # The words take a quarter of the height, and shall not leave the frame.
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.3 * max(found)))
@@ -730,9 +778,13 @@ def _readable(value: float) -> str:
 def _say_scale(figure: Figure, norm: Normalize) -> None:
     """Write below the pictures which intensities are black and white."""
     figure.text(
-        0.99, 0.06 / figure.get_size_inches()[1],
+        0.99,
+        0.06 / figure.get_size_inches()[1],
         f"intensity: black {norm.vmin:.3g}, white {norm.vmax:.3g}",
-        fontsize=7, ha="right", va="bottom", color="#404448",
+        fontsize=7,
+        ha="right",
+        va="bottom",
+        color="#404448",
     )
 
 

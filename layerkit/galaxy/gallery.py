@@ -18,9 +18,14 @@ STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of th
 
 
 def draw_figures(
-    folder: Path, model: GalaxyModel, result: Evaluation, held_out: np.ndarray,
-    history: Mapping[str, Sequence[float]], ids: Sequence[str] | None = None,
-    row_order: str = "top", coverage: LatentCoverage | None = None,
+    folder: Path,
+    model: GalaxyModel,
+    result: Evaluation,
+    held_out: np.ndarray,
+    history: Mapping[str, Sequence[float]],
+    ids: Sequence[str] | None = None,
+    row_order: str = "top",
+    coverage: LatentCoverage | None = None,
 ) -> list[tuple[str, str, Path]]:
     """Draw each figure as a PNG in `folder`.
 
@@ -52,8 +57,11 @@ def draw_figures(
     traversed = model.traverse(STEPS)
     drawn = {
         "reconstructions": figures.reconstructions(
-            seen, upright(result.mean), upright(result.variance),
-            baseline=upright(result.gaussians), ids=ids,
+            seen,
+            upright(result.mean),
+            upright(result.variance),
+            baseline=upright(result.gaussians),
+            ids=ids,
         ),
         "embedding": figures.embedding(result.z_mean, seen),
         "traversal": figures.traversal(
@@ -63,7 +71,9 @@ def draw_figures(
         "learning_curves": figures.learning_curves(history),
         "squared_error": figures.comparison(result.squared_error, result.gaussian_squared_error),
         "likelihood": figures.comparison(
-            result.log_likelihood, result.gaussian_log_likelihood, quantity="log likelihood",
+            result.log_likelihood,
+            result.gaussian_log_likelihood,
+            quantity="log likelihood",
             higher_is_better=True,
         ),
         "sersic_squared_error": figures.comparison(

@@ -27,8 +27,12 @@ RECIPE = 7  # to be raised whenever `prepare` makes other galaxies of equal pict
 
 @fitting(DataError)
 def gather(
-    path: str | os.PathLike[str] | None, cache: str | os.PathLike[str], limit: int | None = None,
-    hdu: int | str | None = None, *, size: int | None = Settings.size,
+    path: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str],
+    limit: int | None = None,
+    hdu: int | str | None = None,
+    *,
+    size: int | None = Settings.size,
     replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
     """Return the galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can read.
@@ -76,6 +80,7 @@ def gather(
     if earlier is not None and earlier.origin == origin:
         print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
     else:
+
         def write(part: Path) -> None:
             nonlocal galaxies
             try:
@@ -108,7 +113,10 @@ def _load_if_whole(cache: Path) -> GalaxySet | None:
 
 
 def _origin(
-    source: Source, path: str | os.PathLike[str] | None, limit: int | None, hdu: int | str | None,
+    source: Source,
+    path: str | os.PathLike[str] | None,
+    limit: int | None,
+    hdu: int | str | None,
     settings: Settings,
 ) -> dict[str, Any]:
     """All that decides which galaxies `prepare` makes, as far as can be told without reading.
@@ -117,8 +125,12 @@ def _origin(
     of content and of any change, of which nobody can set the latter back.
     """
     origin: dict[str, Any] = {
-        "path": None if path is None else os.path.realpath(path), "source": source.name,
-        "ids": source.ids[:limit], "limit": limit, "hdu": hdu, "recipe": RECIPE,
+        "path": None if path is None else os.path.realpath(path),
+        "source": source.name,
+        "ids": source.ids[:limit],
+        "limit": limit,
+        "hdu": hdu,
+        "recipe": RECIPE,
         "settings": asdict(settings),
     }
     if isinstance(source, ZipSource):

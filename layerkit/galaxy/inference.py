@@ -65,7 +65,10 @@ class Free(Layer):
 @fitting(NetError)
 @np.errstate(under="ignore")
 def refine(
-    model: GalaxyModel, images: np.ndarray, steps: int = 100, progress: bool = False,
+    model: GalaxyModel,
+    images: np.ndarray,
+    steps: int = 100,
+    progress: bool = False,
     tempered: bool = True,
 ) -> Posterior:
     """Move q(z | x) of each image from g(x) to where the evidence lower bound is higher.
@@ -114,7 +117,13 @@ def closest(
     loss = SquareLoss("squared_error", model.x_mean, model.x)
     units = {model.z: np.full_like(start, CLOSEST_UNIT)}
     return _climb(
-        model, images, [loss], {model.z: start}, units, steps, False,
+        model,
+        images,
+        [loss],
+        {model.z: start},
+        units,
+        steps,
+        False,
         "closest pictures" if progress else "",
     )[model.z]
 
@@ -127,14 +136,25 @@ def _steps(model: GalaxyModel, steps: int, what: str) -> int:
 
 
 def _climb(
-    model: GalaxyModel, images: np.ndarray, losses: Sequence[Layer], free: dict[str, np.ndarray],
-    units: dict[str, np.ndarray], steps: int, sample: bool, name: str,
+    model: GalaxyModel,
+    images: np.ndarray,
+    losses: Sequence[Layer],
+    free: dict[str, np.ndarray],
+    units: dict[str, np.ndarray],
+    steps: int,
+    sample: bool,
+    name: str,
 ) -> dict[str, np.ndarray]:
     """Blobs, free to move from where they are given, at which the losses' sum is least."""
     made = [Free(f"free {blob}", shape=model.net.blobs[blob].shape, tops=blob) for blob in free]
     net = Net(
-        [*made, *_upstream(_layers(model), losses, free)], BATCH, model.net.backend.name,
-        model.net.dtype.name, model.net.run.seed, "test", gradients="parameters",
+        [*made, *_upstream(_layers(model), losses, free)],
+        BATCH,
+        model.net.backend.name,
+        model.net.dtype.name,
+        model.net.run.seed,
+        "test",
+        gradients="parameters",
     )
     for layer in losses:
         net.layers[layer.name].weight = 1.0

@@ -10,8 +10,17 @@ SHEETS = "contact_sheets"  # of what was prepared; a folder
 HELD_OUT = "held_out"  # a folder, with galaxies and sheets of its own
 MODEL, BEST, METRICS, REPORT = "model.h5", "best.h5", "metrics.json", "report.html"
 FIGURES = (
-    "reconstructions", "embedding", "traversal", "samples", "learning_curves", "squared_error",
-    "likelihood", "sersic_squared_error", "calibration", "morphology", "latent_coverage",
+    "reconstructions",
+    "embedding",
+    "traversal",
+    "samples",
+    "learning_curves",
+    "squared_error",
+    "likelihood",
+    "sersic_squared_error",
+    "calibration",
+    "morphology",
+    "latent_coverage",
 )
 RESULTS = (MODEL, BEST, METRICS, REPORT, *(f"{name}.png" for name in FIGURES))
 BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results

@@ -13,13 +13,7 @@ from layerkit.arrays import numbers
 from layerkit.display import short_repr
 from layerkit.errors import DataError, NetError, brief
 from layerkit.galaxy import pixel_noise
-from layerkit.layers import (
-    Concat,
-    Dense,
-    GaussianKL,
-    Reparameterize,
-    Slice,
-)
+from layerkit.layers import Concat, Dense, GaussianKL, Reparameterize, Slice
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.memory import in_words, memory
 from layerkit.net import Net
@@ -100,7 +94,8 @@ class GalaxyModel(Closed):
         self.z = samplers[0].tops[0]
         self.z_mean, self.z_log_variance = samplers[0].bottoms
         self.terms = [  # of the negative bound
-            self.likelihood.tops[0], *(x.tops[0] for x in layers if isinstance(x, GaussianKL))
+            self.likelihood.tops[0],
+            *(x.tops[0] for x in layers if isinstance(x, GaussianKL)),
         ]
         self.latent = int(np.prod(net.blobs[self.z].shape))
         self.temperature = temperature
@@ -297,9 +292,7 @@ class GalaxyModel(Closed):
 
     @fitting(NetError)
     @np.errstate(under="ignore")
-    def log_likelihood(
-        self, images: np.ndarray, posterior: Posterior | None = None
-    ) -> np.ndarray:
+    def log_likelihood(self, images: np.ndarray, posterior: Posterior | None = None) -> np.ndarray:
         """log p(x | z) of each image at the mean of q(z | x), (n,), in nats."""
         return -self.net.infer(self.terms[0], False, **self._given(images, posterior))
 
@@ -328,7 +321,10 @@ class GalaxyModel(Closed):
     @fitting(NetError)
     @np.errstate(under="ignore")
     def importance_bound(
-        self, images: np.ndarray, samples: int = 1000, progress: bool = False,
+        self,
+        images: np.ndarray,
+        samples: int = 1000,
+        progress: bool = False,
         posterior: Posterior | None = None,
     ) -> np.ndarray:
         """A tighter bound on log p(x) of each image, (n,), in nats.
@@ -464,7 +460,9 @@ class GalaxyModel(Closed):
         readers = [x for x in layers if z in x.bottoms]
         on_the_way = {self.z_mean, self.z_log_variance, z_mean, z_log_variance}
         others = [
-            x for x in layers if on_the_way & set(x.bottoms)
+            x
+            for x in layers
+            if on_the_way & set(x.bottoms)
             and not {self.z_mean, self.z_log_variance} & set(x.tops)
             and not (
                 isinstance(x, Reparameterize | GaussianKL)

@@ -45,8 +45,10 @@ def morphology(images: np.ndarray) -> np.ndarray:
         DataError: the images are not (N, H, W), or smaller than 8 pixels.
     """
     if images.ndim != 3 or min(images.shape[1:]) < 8:
-        raise DataError(f"morphology: expected images (N, H, W), 8 pixels or more, got an array of "
-                        f"{images.shape}")
+        raise DataError(
+            f"morphology: expected images (N, H, W), 8 pixels or more, got an array of "
+            f"{images.shape}"
+        )
     return np.array([_describe(image) for image in images]).reshape(-1, len(STATISTICS))
 
 
@@ -107,16 +109,16 @@ def _concentration(light: np.ndarray, radius: np.ndarray, limit: float) -> float
     return 2.5 * math.log10(areas[1] / areas[0])
 
 
-def _asymmetry(
-    light: np.ndarray, y: float, x: float, limit: float, border: np.ndarray
-) -> float:
+def _asymmetry(light: np.ndarray, y: float, x: float, limit: float, border: np.ndarray) -> float:
     """The share of light that a half turn about (y, x) moves, less the sky's."""
     twice_y, twice_x = round(2 * y), round(2 * x)
     rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
     turned_rows, turned_columns = twice_y - rows, twice_x - columns
     inside = (np.hypot(rows - twice_y / 2, columns - twice_x / 2) <= limit) & (
-        (turned_rows >= 0) & (turned_rows < light.shape[0])
-        & (turned_columns >= 0) & (turned_columns < light.shape[1])
+        (turned_rows >= 0)
+        & (turned_rows < light.shape[0])
+        & (turned_columns >= 0)
+        & (turned_columns < light.shape[1])
     )
     turned = light[turned_rows[inside], turned_columns[inside]]
     norm = np.abs(light[inside]).sum()

@@ -29,7 +29,10 @@ def scores(
 
 
 def draw(
-    likelihood: Reconstruction, rng: np.random.Generator, mean: np.ndarray, variance: np.ndarray,
+    likelihood: Reconstruction,
+    rng: np.random.Generator,
+    mean: np.ndarray,
+    variance: np.ndarray,
     skew: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Pixels with this noise around their means, of the shape of `mean`."""

@@ -132,7 +132,10 @@ def prepare(
                     image, cut = result
                     with _writing(output):
                         writer.add(
-                            name, image, crops=(cut.y0, cut.x0, cut.side), scales=cut.side / size,
+                            name,
+                            image,
+                            crops=(cut.y0, cut.x0, cut.side),
+                            scales=cut.side / size,
                             stretches=(cut.sky, cut.spread, cut.white),
                         )
         except OSError as error:

@@ -107,10 +107,17 @@ class LatentCoverage(NamedTuple):
 @fitting(DataError)
 @np.errstate(under="ignore")
 def latent_coverage(
-    model: GalaxyModel, pictures: Iterable[np.ndarray],
-    noise: float | Sequence[float] | np.ndarray | None = None, draws: int = DRAWS, *,
-    share: float = 1.0, cut: Cutter | None = None, refine_steps: int = 100, tempered: bool = True,
-    seed: int = 0, progress: bool = False,
+    model: GalaxyModel,
+    pictures: Iterable[np.ndarray],
+    noise: float | Sequence[float] | np.ndarray | None = None,
+    draws: int = DRAWS,
+    *,
+    share: float = 1.0,
+    cut: Cutter | None = None,
+    refine_steps: int = 100,
+    tempered: bool = True,
+    seed: int = 0,
+    progress: bool = False,
 ) -> LatentCoverage:
     """Prepare and refine each picture under several draws of noise, and compare with q(z | x).
 
@@ -162,8 +169,12 @@ class SourcePictures:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, galaxies: GalaxySet, rows: np.ndarray,
-        most: int = MOST, **options: Any,
+        self,
+        path: str | os.PathLike[str] | None,
+        galaxies: GalaxySet,
+        rows: np.ndarray,
+        most: int = MOST,
+        **options: Any,
     ):
         self.galaxies, self.items = galaxies, list[tuple[int, int]]()
         if is_prepared(path):
@@ -199,7 +210,10 @@ class SourcePictures:
 @fitting(DataError)
 @np.errstate(under="ignore")
 def redrawn_coverage(
-    model: GalaxyModel, pictures: SourcePictures, refine_steps: int = 100, progress: bool = False,
+    model: GalaxyModel,
+    pictures: SourcePictures,
+    refine_steps: int = 100,
+    progress: bool = False,
     tempered: bool = True,
 ) -> LatentCoverage | None:
     """Measure `latent_coverage` on real pictures, which have noise already and get `SHARE` more.
@@ -216,16 +230,27 @@ def redrawn_coverage(
         return None
     try:
         return latent_coverage(
-            model, pictures, share=SHARE, cut=pictures.cut, refine_steps=refine_steps,
-            progress=progress, tempered=tempered,
+            model,
+            pictures,
+            share=SHARE,
+            cut=pictures.cut,
+            refine_steps=refine_steps,
+            progress=progress,
+            tempered=tempered,
         )
     except DataError:
         return None
 
 
 def redraw(
-    pictures: Iterable[np.ndarray], noise: float | Sequence[float] | np.ndarray | None, draws: int,
-    *, share: float, cut: Cutter, seed: int = 0, progress: bool = False,
+    pictures: Iterable[np.ndarray],
+    noise: float | Sequence[float] | np.ndarray | None,
+    draws: int,
+    *,
+    share: float,
+    cut: Cutter,
+    seed: int = 0,
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Prepare pictures under draws of noise: (n, draws, ...), and which pictures these are, (n,).
 
@@ -251,9 +276,9 @@ def redraw(
             )
         missing = _missing(picture)
         try:
-            views.append([
-                cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)
-            ])
+            views.append(
+                [cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)]
+            )
         except UnusableImageError:
             continue
         kept.append(i)

@@ -157,26 +157,30 @@ def summary(metrics: dict[str, Any]) -> str:
     def share(key: str) -> str:
         return f"{metrics[key]:>5} of {count} ({metrics[key] / count:.1%})"
 
-    return "\n".join([
-        f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
-        f"(training {metrics['train_elbo']:,.0f}, {metrics['bound_gap_percent']:.1f}% apart; "
-        f"KL {metrics['held_out_kl']:.1f})",
-        f"importance weighted bound          {metrics['held_out_iwae']:,.0f} nats per image "
-        f"({metrics['iwae_samples']:,} samples)",
-        f"better than the best Gaussian by squared error  {share('mse_wins')}   paper: 971 of 1000",
-        f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
-        "paper: 972 of 1000",
-        f"better than the best Sersic profile by squared error   {share('sersic_mse_wins')}",
-        f"better than the best Sersic profile by likelihood      {share('sersic_likelihood_wins')}",
-        f"better than PCA with {metrics['pca_components']} components, squared error  "
-        f"{share('pca_mse_wins')}",
-        f"  the closest picture that the model can make    {share('closest_pca_mse_wins')}",
-        "pixels within 1, 2 and 3 predicted sd  "
-        + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
-        + "   nominal: 68.3%, 95.4%, 99.7%",
-        f"{metrics['iterations_per_second']:,.0f} iterations and "
-        f"{metrics['images_per_second']:,.0f} images per second",
-    ])
+    return "\n".join(
+        [
+            f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
+            f"(training {metrics['train_elbo']:,.0f}, {metrics['bound_gap_percent']:.1f}% apart; "
+            f"KL {metrics['held_out_kl']:.1f})",
+            f"importance weighted bound          {metrics['held_out_iwae']:,.0f} nats per image "
+            f"({metrics['iwae_samples']:,} samples)",
+            f"better than the best Gaussian by squared error  {share('mse_wins')}   "
+            "paper: 971 of 1000",
+            f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
+            "paper: 972 of 1000",
+            f"better than the best Sersic profile by squared error   {share('sersic_mse_wins')}",
+            "better than the best Sersic profile by likelihood      "
+            f"{share('sersic_likelihood_wins')}",
+            f"better than PCA with {metrics['pca_components']} components, squared error  "
+            f"{share('pca_mse_wins')}",
+            f"  the closest picture that the model can make    {share('closest_pca_mse_wins')}",
+            "pixels within 1, 2 and 3 predicted sd  "
+            + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
+            + "   nominal: 68.3%, 95.4%, 99.7%",
+            f"{metrics['iterations_per_second']:,.0f} iterations and "
+            f"{metrics['images_per_second']:,.0f} images per second",
+        ]
+    )
 
 
 @fitting(DataError)
@@ -243,6 +247,7 @@ def _value(key: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, A
 
 def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
     """The count, and the share."""
+
     def show(run: Mapping[str, Any]) -> str:
         wins = run.get(key)
         return DASH if wins is None else f"{wins:,} ({wins / run['held_out']:.1%})"
@@ -252,6 +257,7 @@ def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
 
 def _coverage(deviations: int) -> Callable[[Mapping[str, Any]], str]:
     """Overall, and in the fifth of the pixels that is furthest from what is nominal."""
+
     def show(run: Mapping[str, Any]) -> str:
         key = f"coverage_{deviations}sd"
         if run.get(key) is None:
@@ -282,6 +288,6 @@ NUMBERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "gap, %": _value("bound_gap_percent", ".2f"),
     "minutes": _value("seconds", ".1f", 1 / 60),
 }
-COLUMNS = WORDS | NUMBERS | {
-    "command": lambda run: f"`{run['command']}`" if run.get("command") else DASH
-}
+COLUMNS = (
+    WORDS | NUMBERS | {"command": lambda run: f"`{run['command']}`" if run.get("command") else DASH}
+)

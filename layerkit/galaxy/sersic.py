@@ -137,10 +137,17 @@ class SersicObjective:
             share = float(expit(v))
             dn_dv = n * math.log(MOST_INDEX / LEAST_INDEX) * share * (1 - share)
             slanted = along1 - (c / l22) * along2
-            points = np.stack([
-                f, slanted / l11, along2 / l22, slanted * w1, along2 * w2, along2 * w1 / l22,
-                by_n * dn_dv,
-            ])
+            points = np.stack(
+                [
+                    f,
+                    slanted / l11,
+                    along2 / l22,
+                    slanted * w1,
+                    along2 * w2,
+                    along2 * w1 / l22,
+                    by_n * dn_dv,
+                ]
+            )
         pixels = points[:, : height * width].copy()
         fine = points[:, height * width :].reshape(len(points), len(window), -1)
         pixels[:, window] = fine.mean(axis=2)
@@ -158,9 +165,7 @@ class SersicObjective:
             jacobian[6], jacobian[7] = f, 1.0
             jacobian[~free] = 0.0
             residual = held[6] * f + held[7] - self.image.reshape(-1)
-            found = (
-                float(residual @ residual), 2 * jacobian @ residual, 2 * jacobian @ jacobian.T
-            )
+            found = (float(residual @ residual), 2 * jacobian @ residual, 2 * jacobian @ jacobian.T)
             self._last = key, found
         return self._last[1]
 
@@ -220,8 +225,12 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicF
     best = min(
         (
             minimize(
-                objective.error, start, jac=objective.gradient, hess=objective.hessian,
-                method="trust-exact", options={"maxiter": MAX_ITERATIONS, "gtol": 1e-6},
+                objective.error,
+                start,
+                jac=objective.gradient,
+                hess=objective.hessian,
+                method="trust-exact",
+                options={"maxiter": MAX_ITERATIONS, "gtol": 1e-6},
             )
             for start in _starts(objective, gaussian, half)
         ),
@@ -233,8 +242,14 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicF
     m_column, m_row, a, b, c, v, scale, sky = held.tolist()
     axes, sizes, _ = np.linalg.svd(np.array([[math.exp(a), 0.0], [c, math.exp(b)]]))
     parameters = [
-        m_column * half - 0.5, m_row * half - 0.5, sizes[0] * half, sizes[1] / sizes[0],
-        math.atan2(axes[1, 0], axes[0, 0]) % math.pi, index_of(v), scale * norm, sky * norm,
+        m_column * half - 0.5,
+        m_row * half - 0.5,
+        sizes[0] * half,
+        sizes[1] / sizes[0],
+        math.atan2(axes[1, 0], axes[0, 0]) % math.pi,
+        index_of(v),
+        scale * norm,
+        sky * norm,
     ]
     squared_error = float(np.sum((model - image) ** 2))
     return SersicFit(np.array(parameters), model, squared_error, bool(best.success))
@@ -246,9 +261,7 @@ def _starts(objective: SersicObjective, gaussian: np.ndarray, half: float) -> li
     # Half of a Gaussian's light lies within sqrt(2 log 2) standard deviations.
     effective = math.sqrt(2 * math.log(2)) / half
     shift = math.log(effective)
-    shape = [
-        (m_column + 0.5) / half, (m_row + 0.5) / half, a + shift, b + shift, c * effective,
-    ]
+    shape = [(m_column + 0.5) / half, (m_row + 0.5) / half, a + shift, b + shift, c * effective]
     shapes = [np.array([*shape, parameter_of(n)]) for n in STARTING_INDICES]
     height, width = objective.image.shape
     columns, rows = (np.arange(width) + 0.5) / half, (np.arange(height) + 0.5) / half

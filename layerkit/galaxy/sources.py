@@ -402,7 +402,8 @@ def _companions(names: list[str]) -> set[int]:
     there = set(plain)
     there |= {m[1] for name in plain if (m := LAST_WORD.fullmatch(name)) and is_science(m[2])}
     return {
-        k for k, name in enumerate(plain)
+        k
+        for k, name in enumerate(plain)
         if (m := LAST_WORD.fullmatch(name)) and is_no_science(m[2]) and m[1] in there
     }
 

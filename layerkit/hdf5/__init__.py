@@ -20,6 +20,15 @@ from layerkit.hdf5.sealed import (
 from layerkit.hdf5.values import plain
 
 __all__ = [
-    "HEADER", "SIGNATURE", "Reader", "Rows", "attribute", "is_sealed", "one_line", "open_sealed",
-    "open_unsealed", "plain", "write_sealed",
+    "HEADER",
+    "SIGNATURE",
+    "Reader",
+    "Rows",
+    "attribute",
+    "is_sealed",
+    "one_line",
+    "open_sealed",
+    "open_unsealed",
+    "plain",
+    "write_sealed",
 ]

@@ -52,7 +52,12 @@ class Reader:
     """
 
     def __init__(
-        self, file: h5py.File, name: str, error: Errors, size: int, source: Path | BinaryIO,
+        self,
+        file: h5py.File,
+        name: str,
+        error: Errors,
+        size: int,
+        source: Path | BinaryIO,
         hint: str = "",
     ):
         self.file, self.name, self.error, self.size = file, name, error, size
@@ -180,9 +185,7 @@ class Reader:
         if layout == h5d.CHUNKED:
             filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
             if not set(filters) <= FILTERS or len(set(filters)) < len(filters):
-                raise self.fail(
-                    field, f"is compressed by filters {filters}; use gzip, lzf or none"
-                )
+                raise self.fail(field, f"is compressed by filters {filters}; use gzip, lzf or none")
             chunk = math.prod(plan.get_chunk()) * dataset.id.get_type().get_size()
             claimed, held = max(bytes_, chunk), max(RATIO * self.size, ANYWAY)
         else:
@@ -196,7 +199,10 @@ class Reader:
             )
 
     def array(
-        self, *names: str, kinds: str, shape: tuple[int | None, ...] | None = None,
+        self,
+        *names: str,
+        kinds: str,
+        shape: tuple[int | None, ...] | None = None,
         rows: int | None = None,
     ) -> np.ndarray:
         """Read the numbers of a data set, in the computer's own byte order; see `dataset`.

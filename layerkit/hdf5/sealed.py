@@ -81,7 +81,9 @@ class Rows:
 
 
 def write_sealed(
-    path: str | os.PathLike[str], kind: str, fill: Callable[[h5py.File], object],
+    path: str | os.PathLike[str],
+    kind: str,
+    fill: Callable[[h5py.File], object],
     rows: Rows | None = None,
 ) -> None:
     """Write an HDF5 file, with its checksum, in one move.
@@ -136,7 +138,11 @@ def attribute(file: h5py.File, name: str, value: str | int) -> None:
 
 @contextlib.contextmanager
 def open_sealed(
-    path: str | os.PathLike[str], kind: str, what: str, error: Errors, hint: str = "",
+    path: str | os.PathLike[str],
+    kind: str,
+    what: str,
+    error: Errors,
+    hint: str = "",
     unmarked: bool = False,
 ) -> Iterator[Reader]:
     """Open a file that `write_sealed` wrote, once its checksum has been found right.

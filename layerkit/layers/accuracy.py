@@ -27,8 +27,7 @@ class Accuracy(Layer):
     decided = (*Layer.decided, "top")
 
     def __init__(
-        self, name: str, logits: str, label: str, *, top: Count = 1,
-        tops: Tops | None = None,
+        self, name: str, logits: str, label: str, *, top: Count = 1, tops: Tops | None = None
     ):
         super().__init__(name, [logits, label], tops)
         self.top = top

@@ -18,7 +18,12 @@ class BinaryCrossEntropy(Loss):
     """
 
     def __init__(
-        self, name: str, logit: str, target: str, *, weight: NotNegative = 1.0,
+        self,
+        name: str,
+        logit: str,
+        target: str,
+        *,
+        weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
         super().__init__(name, [logit, target], weight, tops)

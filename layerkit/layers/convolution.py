@@ -29,14 +29,33 @@ class Windowed(Layer):
 
     transposed: ClassVar[bool] = False
     decided = (
-        *Layer.decided, "channels", "kernel", "stride", "pad", "shape", "neuron", "weight_init",
-        "bias_init", "l1", "l2",
+        *Layer.decided,
+        "channels",
+        "kernel",
+        "stride",
+        "pad",
+        "shape",
+        "neuron",
+        "weight_init",
+        "bias_init",
+        "l1",
+        "l2",
     )
 
     def __init__(
-        self, name: str, bottom: str, channels: Count, kernel: Count, stride: Count, pad: Pad,
-        neuron: Activation | None, weight: Init | None, bias: Init, l1: NotNegative,
-        l2: NotNegative, tops: Tops | None,
+        self,
+        name: str,
+        bottom: str,
+        channels: Count,
+        kernel: Count,
+        stride: Count,
+        pad: Pad,
+        neuron: Activation | None,
+        weight: Init | None,
+        bias: Init,
+        l1: NotNegative,
+        l2: NotNegative,
+        tops: Tops | None,
     ):
         super().__init__(name, [bottom], tops)
         self.channels, self.kernel, self.stride, self.pad = channels, kernel, stride, pad
@@ -180,9 +199,20 @@ class Convolution(Windowed):
     """
 
     def __init__(
-        self, name: str, bottom: str, *, channels: Count, kernel: Count, stride: Count = 1,
-        pad: Pad = 0, neuron: Activation | None = None, weight: Init | None = None,
-        bias: Init = 0.0, l1: NotNegative = 0.0, l2: NotNegative = 0.0, tops: Tops | None = None,
+        self,
+        name: str,
+        bottom: str,
+        *,
+        channels: Count,
+        kernel: Count,
+        stride: Count = 1,
+        pad: Pad = 0,
+        neuron: Activation | None = None,
+        weight: Init | None = None,
+        bias: Init = 0.0,
+        l1: NotNegative = 0.0,
+        l2: NotNegative = 0.0,
+        tops: Tops | None = None,
     ):
         super().__init__(
             name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
@@ -221,8 +251,6 @@ class Convolution(Windowed):
             self._add_up(bottoms[0].diff)
 
 
-
-
 class Deconvolution(Windowed):
     """Transposed convolution y = a(x *^T W + b): each number of x adds a window to y.
 
@@ -251,11 +279,21 @@ class Deconvolution(Windowed):
     transposed = True
 
     def __init__(
-        self, name: str, bottom: str, *, channels: Count, kernel: Count, stride: Count = 1,
+        self,
+        name: str,
+        bottom: str,
+        *,
+        channels: Count,
+        kernel: Count,
+        stride: Count = 1,
         pad: Pad = 0,
         shape: Annotated[Sequence[int], Sizes(2, names="(height, width)")] | None = None,
-        neuron: Activation | None = None, weight: Init | None = None, bias: Init = 0.0,
-        l1: NotNegative = 0.0, l2: NotNegative = 0.0, tops: Tops | None = None,
+        neuron: Activation | None = None,
+        weight: Init | None = None,
+        bias: Init = 0.0,
+        l1: NotNegative = 0.0,
+        l2: NotNegative = 0.0,
+        tops: Tops | None = None,
     ):
         super().__init__(
             name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops

@@ -29,8 +29,16 @@ class Dense(Layer):
     decided = (*Layer.decided, "units", "neuron", "weight_init", "bias_init", "l1", "l2")
 
     def __init__(
-        self, name: str, bottom: str, *, units: Count, neuron: Activation | None = None,
-        weight: Init | None = None, bias: Init = 0.0, l1: NotNegative = 0.0, l2: NotNegative = 0.0,
+        self,
+        name: str,
+        bottom: str,
+        *,
+        units: Count,
+        neuron: Activation | None = None,
+        weight: Init | None = None,
+        bias: Init = 0.0,
+        l1: NotNegative = 0.0,
+        l2: NotNegative = 0.0,
         tops: Tops | None = None,
     ):
         super().__init__(name, [bottom], tops)

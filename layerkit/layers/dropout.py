@@ -19,7 +19,11 @@ class Dropout(Layer):
     """
 
     def __init__(
-        self, name: str, bottom: str, *, ratio: Annotated[float, Number(least=0, below=1)] = 0.5,
+        self,
+        name: str,
+        bottom: str,
+        *,
+        ratio: Annotated[float, Number(least=0, below=1)] = 0.5,
         tops: Tops | None = None,
     ):
         super().__init__(name, [bottom], tops)

@@ -18,9 +18,7 @@ class ELU(Neuron):
 
     neuron_name = "elu"
 
-    def __init__(
-        self, name: str, bottom: str, *, alpha: Positive = 1.0, tops: Tops | None = None
-    ):
+    def __init__(self, name: str, bottom: str, *, alpha: Positive = 1.0, tops: Tops | None = None):
         super().__init__(name, bottom, tops=tops)
         self.alpha = alpha
 

@@ -33,8 +33,14 @@ class GaussianKL(Loss):
     """
 
     def __init__(
-        self, name: str, mean: str, log_variance: str, prior_mean: str | None = None,
-        prior_log_variance: str | None = None, *, weight: NotNegative = 1.0,
+        self,
+        name: str,
+        mean: str,
+        log_variance: str,
+        prior_mean: str | None = None,
+        prior_log_variance: str | None = None,
+        *,
+        weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
         prior = [b for b in (prior_mean, prior_log_variance) if b is not None]

@@ -24,8 +24,14 @@ class GaussianReconstruction(Reconstruction):
     """
 
     def __init__(
-        self, name: str, x: str, mean: str, log_variance: str, *,
-        floor: NotNegative = QUANTISATION_VARIANCE, weight: NotNegative = 1.0,
+        self,
+        name: str,
+        x: str,
+        mean: str,
+        log_variance: str,
+        *,
+        floor: NotNegative = QUANTISATION_VARIANCE,
+        weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
         super().__init__(name, [x, mean, log_variance], floor, weight, tops)

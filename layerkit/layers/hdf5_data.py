@@ -47,10 +47,17 @@ class HDF5Data(Data):
     decided = (*Data.decided, "path", "datasets", "block", "mixed")
 
     def __init__(
-        self, name: str, *, path: Annotated[str | os.PathLike[str], FilePath()],
+        self,
+        name: str,
+        *,
+        path: Annotated[str | os.PathLike[str], FilePath()],
         datasets: Annotated[str | list[str] | tuple[str, ...], Names()] = "images",
-        tops: Tops | None = None, shuffle: Flag = True, augment: Augmentation = None,
-        scale: Scale = 1.0, block: Count = 256, mixed: Count = 16,
+        tops: Tops | None = None,
+        shuffle: Flag = True,
+        augment: Augmentation = None,
+        scale: Scale = 1.0,
+        block: Count = 256,
+        mixed: Count = 16,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         self.path = Path(path).absolute()  # it is opened later, perhaps from elsewhere

@@ -47,9 +47,17 @@ class ImagePose(PoseLayer):
     decided = (*PoseLayer.decided, "latents")
 
     def __init__(
-        self, name: str, image: str, *, side: Side, size: Positive,
-        latents: Annotated[int, Whole(1, LATENTS)] = LATENTS, threshold: NotNegative = 3.0,
-        turns: Turns = 1.0, size_spread: Positive = 0.3, shift_spread: Positive = 1.0,
+        self,
+        name: str,
+        image: str,
+        *,
+        side: Side,
+        size: Positive,
+        latents: Annotated[int, Whole(1, LATENTS)] = LATENTS,
+        threshold: NotNegative = 3.0,
+        turns: Turns = 1.0,
+        size_spread: Positive = 0.3,
+        shift_spread: Positive = 1.0,
         tops: Tops | None = None,
     ):
         super().__init__(name, [image], side, turns, size_spread, shift_spread, tops)
@@ -139,7 +147,9 @@ class ImagePose(PoseLayer):
         first = (c * moment[:, 0, 1] + s * moment[:, 1, 0]) / mass
         second = c * c * moment[:, 0, 2] + 2 * c * s * moment[:, 1, 1] + s * s * moment[:, 2, 0]
         third = (
-            c**3 * moment[:, 0, 3] + 3 * c * c * s * moment[:, 1, 2]
-            + 3 * c * s * s * moment[:, 2, 1] + s**3 * moment[:, 3, 0]
+            c**3 * moment[:, 0, 3]
+            + 3 * c * c * s * moment[:, 1, 2]
+            + 3 * c * s * s * moment[:, 2, 1]
+            + s**3 * moment[:, 3, 0]
         )
         return third / mass - 3 * first * second / mass + 2 * first**3

@@ -18,9 +18,7 @@ class LeakyReLU(Neuron):
 
     neuron_name = "leaky_relu"
 
-    def __init__(
-        self, name: str, bottom: str, *, slope: Positive = 0.01, tops: Tops | None = None
-    ):
+    def __init__(self, name: str, bottom: str, *, slope: Positive = 0.01, tops: Tops | None = None):
         super().__init__(name, bottom, tops=tops)
         self.slope = slope
 

@@ -20,8 +20,7 @@ class Loss(Layer):
     is_loss = True
 
     def __init__(
-        self, name: str, bottoms: list[str], weight: NotNegative = 1.0,
-        tops: Tops | None = None,
+        self, name: str, bottoms: list[str], weight: NotNegative = 1.0, tops: Tops | None = None
     ):
         super().__init__(name, bottoms, tops)
         self.weight = weight

@@ -40,8 +40,15 @@ class MemoryData(Data):
     shared = ("arrays",)  # nothing changes them
 
     def __init__(
-        self, name: str, *, data: Any, tops: Tops | None = None, shuffle: Flag = True,
-        augment: Augmentation = None, scale: Scale = 1.0, repeat: Count = 1,
+        self,
+        name: str,
+        *,
+        data: Any,
+        tops: Tops | None = None,
+        shuffle: Flag = True,
+        augment: Augmentation = None,
+        scale: Scale = 1.0,
+        repeat: Count = 1,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         several = data if isinstance(data, list | tuple) else [data]

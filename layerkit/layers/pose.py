@@ -44,8 +44,14 @@ class PoseLayer(Layer):
     decided = (*Layer.decided, "side")
 
     def __init__(
-        self, name: str, bottoms: list[str], side: Side, turns: Turns, size_spread: Positive,
-        shift_spread: Positive, tops: Tops | None,
+        self,
+        name: str,
+        bottoms: list[str],
+        side: Side,
+        turns: Turns,
+        size_spread: Positive,
+        shift_spread: Positive,
+        tops: Tops | None,
     ):
         super().__init__(name, bottoms, tops)
         self.side, self.span = side, 2 * math.pi * turns

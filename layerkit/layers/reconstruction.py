@@ -34,7 +34,11 @@ class Reconstruction(Loss):
     constant = 0.5 * math.log(2 * math.pi)
 
     def __init__(
-        self, name: str, bottoms: list[str], floor: NotNegative, weight: NotNegative,
+        self,
+        name: str,
+        bottoms: list[str],
+        floor: NotNegative,
+        weight: NotNegative,
         tops: Tops | None,
     ):
         super().__init__(name, bottoms, weight, tops)

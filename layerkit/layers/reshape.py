@@ -21,7 +21,11 @@ class Reshape(Layer):
     decided = (*Layer.decided, "shape")
 
     def __init__(
-        self, name: str, bottom: str, *, shape: Annotated[Shape, Sizes(unknown=True)],
+        self,
+        name: str,
+        bottom: str,
+        *,
+        shape: Annotated[Shape, Sizes(unknown=True)],
         tops: Tops | None = None,
     ):
         super().__init__(name, [bottom], tops)

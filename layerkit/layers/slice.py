@@ -24,7 +24,11 @@ class Slice(Layer):
     decided = (*Layer.decided, "sizes")
 
     def __init__(
-        self, name: str, bottom: str, *, tops: Tops,
+        self,
+        name: str,
+        bottom: str,
+        *,
+        tops: Tops,
         sizes: Annotated[Sequence[int], Sizes()] | None = None,
     ):
         super().__init__(name, [bottom], tops)

@@ -19,7 +19,12 @@ class SoftmaxLoss(Loss):
     """
 
     def __init__(
-        self, name: str, logits: str, label: str, *, weight: NotNegative = 1.0,
+        self,
+        name: str,
+        logits: str,
+        label: str,
+        *,
+        weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
         super().__init__(name, [logits, label], weight, tops)

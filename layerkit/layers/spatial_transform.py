@@ -32,13 +32,19 @@ class SpatialTransform(PoseLayer):
     """
 
     def __init__(
-        self, name: str, picture: str, pose: str, *, side: Side, inverse: Flag = False,
-        turns: Turns = 1.0, size_spread: Positive = 0.3, shift_spread: Positive = 1.0,
+        self,
+        name: str,
+        picture: str,
+        pose: str,
+        *,
+        side: Side,
+        inverse: Flag = False,
+        turns: Turns = 1.0,
+        size_spread: Positive = 0.3,
+        shift_spread: Positive = 1.0,
         tops: Tops | None = None,
     ):
-        super().__init__(
-            name, [picture, pose], side, turns, size_spread, shift_spread, tops
-        )
+        super().__init__(name, [picture, pose], side, turns, size_spread, shift_spread, tops)
         self.inverse = inverse
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -72,10 +78,13 @@ class SpatialTransform(PoseLayer):
         if bottoms[1].diff is not None:
             x, y = self._grid()
             for axis, slopes in enumerate((slope_x, slope_y)):
-                d = sum(
-                    slope * xp.take_along_axis(picture, place, axis=1)
-                    for slope, (place, _) in zip(slopes, corners, strict=True)
-                ) * dy
+                d = (
+                    sum(
+                        slope * xp.take_along_axis(picture, place, axis=1)
+                        for slope, (place, _) in zip(slopes, corners, strict=True)
+                    )
+                    * dy
+                )
                 for k, factor in enumerate((x, y, xp.ones_like(x))):
                     self.map_diffs.data[:, axis, k] = (d * factor).sum(axis=1)
             self._pose_diff(bottoms[1].data, bottoms[1].diff)
@@ -142,7 +151,8 @@ class SpatialTransform(PoseLayer):
         every = (
             sign * (a * db - b * da) * self.span * normal_density(self.xp, u0),
             sign * (a * da + b * db) * self.size_spread,
-            self.shift_spread * dx, self.shift_spread * dy,
+            self.shift_spread * dx,
+            self.shift_spread * dy,
         )
         for k in range(du.shape[1]):
             du[:, k] = every[k]

@@ -14,8 +14,7 @@ class SquareLoss(Loss):
     """
 
     def __init__(
-        self, name: str, x: str, target: str, *, weight: NotNegative = 1.0,
-        tops: Tops | None = None,
+        self, name: str, x: str, target: str, *, weight: NotNegative = 1.0, tops: Tops | None = None
     ):
         super().__init__(name, [x, target], weight, tops)
 

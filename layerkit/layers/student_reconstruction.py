@@ -48,9 +48,16 @@ class StudentReconstruction(Reconstruction):
     """
 
     def __init__(
-        self, name: str, x: str, mean: str, log_variance: str, skew: str | None = None, *,
+        self,
+        name: str,
+        x: str,
+        mean: str,
+        log_variance: str,
+        skew: str | None = None,
+        *,
         degrees: Degrees = 6.0,
-        floor: NotNegative = QUANTISATION_VARIANCE, weight: NotNegative = 1.0,
+        floor: NotNegative = QUANTISATION_VARIANCE,
+        weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
         bottoms = [x, mean, log_variance, *([] if skew is None else [skew])]
@@ -100,7 +107,9 @@ class StudentReconstruction(Reconstruction):
         values = [r, -r, 0.5 * (1 - d * r) * (e / v)]
         if len(bottoms) == 4:
             values.append(
-                (g - 1 / g) / (g + 1 / g) - ds / s + q * (c * (g + 1 / g) + ds * standard)
+                (g - 1 / g) / (g + 1 / g)
+                - ds / s
+                + q * (c * (g + 1 / g) + ds * standard)
                 - xp.where(y >= 0, p * u, -p * u)
             )
         for bottom, value in zip(bottoms, values, strict=True):

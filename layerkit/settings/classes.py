@@ -85,6 +85,7 @@ def fitting(error: type[LayerkitError]) -> Callable[[Function], Function]:
     Args:
         error: the kind of error to raise.
     """
+
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
 
@@ -112,8 +113,10 @@ def _misfit(signature: inspect.Signature, settings: dict[str, Any], error: TypeE
     elif "too many" in problem and taken and taken[-1].kind == taken[-1].VAR_KEYWORD:
         problem += ", the rest is given by name, as NAME=value"
     usage = [  # without the annotations, which say to people less than the defaults
-        f"{p.name}=..." if p.kind == p.KEYWORD_ONLY and p.default is p.empty
-        else str(p.replace(annotation=p.empty)) for p in taken
+        f"{p.name}=..."
+        if p.kind == p.KEYWORD_ONLY and p.default is p.empty
+        else str(p.replace(annotation=p.empty))
+        for p in taken
     ]
     return f"{problem}; it takes ({', '.join(usage)})"
 
@@ -171,7 +174,9 @@ class Closed:
                 if name not in vars(self) and not hasattr(type(self), name):
                     there = [n for n in vars(self) if n[0] != "_"]
                     there += [
-                        n for cls in type(self).__mro__ for n, p in vars(cls).items()
+                        n
+                        for cls in type(self).__mro__
+                        for n, p in vars(cls).items()
                         if isinstance(p, property) and p.fset
                     ]
                     raise UnknownAttributeError(

@@ -46,13 +46,23 @@ class Number(Rule):
     """
 
     def __init__(
-        self, least: float = -math.inf, most: float = math.inf, above: float = -math.inf,
-        below: float = math.inf, zero: bool = True, hint: str = "",
+        self,
+        least: float = -math.inf,
+        most: float = math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+        zero: bool = True,
+        hint: str = "",
     ):
         self.least, self.most, self.above, self.below, self.zero = least, most, above, below, zero
         bounds = [
-            f"{words} {bound:g}" for words, bound in
-            (("at least", least), ("above", above), ("at most", most), ("below", below))
+            f"{words} {bound:g}"
+            for words, bound in (
+                ("at least", least),
+                ("above", above),
+                ("at most", most),
+                ("below", below),
+            )
             if math.isfinite(bound)
         ]
         self.expected = "a finite number"

@@ -35,8 +35,13 @@ class Adam(Solver):
     formula = "adam"
 
     def __init__(
-        self, net: Net, rate: Rate = 1e-3, beta1: Decay = 0.9, beta2: Decay = 0.999,
-        epsilon: Positive = 1e-8, clip: Positive | None = None,
+        self,
+        net: Net,
+        rate: Rate = 1e-3,
+        beta1: Decay = 0.9,
+        beta2: Decay = 0.999,
+        epsilon: Positive = 1e-8,
+        clip: Positive | None = None,
     ):
         super().__init__(net, rate, clip)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
@@ -78,7 +83,12 @@ class Adam(Solver):
     def constants(self, rate: float) -> tuple[float, ...]:
         """Return the numbers of the step that do not depend on the element."""
         return (
-            self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2,
+            self.beta1,
+            1 - self.beta1,
+            self.beta2,
+            1 - self.beta2,
             rate / (1 - self.beta1**self.iteration),
-            1 / math.sqrt(1 - self.beta2**self.iteration), self.epsilon, 0.0,
+            1 / math.sqrt(1 - self.beta2**self.iteration),
+            self.epsilon,
+            0.0,
         )

@@ -24,8 +24,11 @@ class SGD(Solver):
     formula = "momentum"
 
     def __init__(
-        self, net: Net, rate: Rate = 0.01,
-        momentum: Annotated[float, Number(least=0, below=1)] = 0.9, clip: Positive | None = None,
+        self,
+        net: Net,
+        rate: Rate = 0.01,
+        momentum: Annotated[float, Number(least=0, below=1)] = 0.9,
+        clip: Positive | None = None,
     ):
         super().__init__(net, rate, clip)
         self.momentum = momentum

@@ -94,7 +94,8 @@ class Solver(Checked):
                 f"{in_words(need)}, and {in_words(free)} are free"
             )
         self.history: Named[Array] = Named(
-            "history", {name: net.backend.zeros(size, net.dtype) for name in self.histories},
+            "history",
+            {name: net.backend.zeros(size, net.dtype) for name in self.histories},
             "write into its array: solver.history[name][...] = values",
         )
         self.fuse = self.record = True
@@ -290,7 +291,8 @@ class Solver(Checked):
             )
         limit = self.largest_gradient()
         name, size = next(
-            (n, s) for n, p in self.net.params.items()
+            (n, s)
+            for n, p in self.net.params.items()
             if p.trainable and not (s := self.net.engine.magnitude(p.diff)) <= limit
         )
         return (
@@ -304,7 +306,9 @@ class Solver(Checked):
         net = self.net
         update = self._update if self.fuse and self.clip is None else None
         settings = (
-            net.version, update is None, [(p.trainable, p.l1, p.l2) for p in net.params.values()]
+            net.version,
+            update is None,
+            [(p.trainable, p.l1, p.l2) for p in net.params.values()],
         )
         if self._plan is None or self._planned != settings:
             self._planned = settings

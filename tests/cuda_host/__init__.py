@@ -22,9 +22,7 @@ from cuda_host.device import CUDADriverError, CUDARuntimeError, KernelError
 from layerkit import backends
 from layerkit.backends import cublas as ours
 
-__all__ = [
-    "CUDADriverError", "CUDARuntimeError", "KernelError", "installed", "launches", "missing",
-]
+__all__ = ["CUDADriverError", "CUDARuntimeError", "KernelError", "installed", "launches", "missing"]
 
 
 def missing():

@@ -104,13 +104,16 @@ class ndarray:  # noqa: N801  # CuPy's name
         plain, given = _plain(index), _plain(value)
         if _is_advanced(index):
             return self.change(
-                lambda host: operator.setitem(host, plain, given), "ndarray.__setitem__", index,
+                lambda host: operator.setitem(host, plain, given),
+                "ndarray.__setitem__",
+                index,
                 value,
             )
         part = self[index]
         np.broadcast_to(given, part.shape)  # fails at once, also while capturing
-        return part.change(lambda host: np.copyto(host, given, "unsafe"), "ndarray.__setitem__",
-                           value)
+        return part.change(
+            lambda host: np.copyto(host, given, "unsafe"), "ndarray.__setitem__", value
+        )
 
     def reshape(self, *shape):
         made = self._host.reshape(*shape)
@@ -155,7 +158,8 @@ def _needs(value):
 
 def _is_advanced(index):
     arrays = [
-        part for part in (index if isinstance(index, tuple) else (index,))
+        part
+        for part in (index if isinstance(index, tuple) else (index,))
         if isinstance(part, ndarray | list)
     ]
     if any(isinstance(part, ndarray) and part.dtype == bool for part in arrays):
@@ -199,6 +203,7 @@ def wrapped(function, status=None):
         return compute(function, *args, **kwargs)
 
     if function is np.add:  # where elements that the index names several times take part as often
+
         def at(a, index, value):
             given = _plain(index), _plain(value)
             a.change(lambda host: np.add.at(host, *given), "cupy.add.at", index, value)
@@ -218,23 +223,45 @@ def _define_methods():
     for name in ("shape", "dtype", "ndim", "size", "itemsize", "nbytes", "strides", "flags"):
         setattr(ndarray, name, property(operator.attrgetter(f"_host.{name}")))
     for name in ("transpose", "swapaxes", "squeeze", "view"):
-        setattr(ndarray, name, lambda self, *args, name=name: self._view(
-            getattr(self._host, name)(*args)
-        ))
+        setattr(
+            ndarray,
+            name,
+            lambda self, *args, name=name: self._view(getattr(self._host, name)(*args)),
+        )
     for name, to_host in {
-        "item": np.ndarray.item, "tolist": np.ndarray.tolist, "__float__": float, "__int__": int,
-        "__index__": operator.index, "__bool__": bool, "__repr__": repr,
+        "item": np.ndarray.item,
+        "tolist": np.ndarray.tolist,
+        "__float__": float,
+        "__int__": int,
+        "__index__": operator.index,
+        "__bool__": bool,
+        "__repr__": repr,
     }.items():
         setattr(ndarray, name, lambda self, to_host=to_host: to_host(self.get()))
     for name in ("sum", "mean", "max", "min", "all", "any", "argmax", "argmin"):
         setattr(ndarray, name, method(wrapped(getattr(np, name))))
     for name, function in {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
-        "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "and": np.bitwise_and,
-        "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
-        "rshift": np.right_shift, "lt": np.less, "le": np.less_equal,
-        "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
-        "neg": np.negative, "abs": np.absolute, "invert": np.invert,
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "truediv": np.true_divide,
+        "floordiv": np.floor_divide,
+        "mod": np.remainder,
+        "pow": np.power,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+        "lshift": np.left_shift,
+        "rshift": np.right_shift,
+        "lt": np.less,
+        "le": np.less_equal,
+        "gt": np.greater,
+        "ge": np.greater_equal,
+        "eq": np.equal,
+        "ne": np.not_equal,
+        "neg": np.negative,
+        "abs": np.absolute,
+        "invert": np.invert,
     }.items():
         setattr(ndarray, f"__{name}__", method(wrapped(function)))
         setattr(ndarray, f"__r{name}__", method(wrapped(function), swapped=True))

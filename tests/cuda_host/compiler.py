@@ -22,8 +22,17 @@ HERE = Path(__file__).resolve().parent
 KEPT = 7 * 24 * 3600  # seconds
 CHECKS = "thread,bounds-strict,alignment,signed-integer-overflow,integer-divide-by-zero"
 FLAGS = (
-    "-O1", "-g1", "-std=c++17", "-nostdinc", "-fPIC", "-fno-builtin", "-fno-exceptions",
-    "-fno-rtti", "-fno-strict-aliasing", "-Werror=vla", f"-fsanitize={CHECKS}",
+    "-O1",
+    "-g1",
+    "-std=c++17",
+    "-nostdinc",
+    "-fPIC",
+    "-fno-builtin",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-strict-aliasing",
+    "-Werror=vla",
+    f"-fsanitize={CHECKS}",
 )
 RUNTIME_FLAGS = ("-O2", "-std=c++17", "-fPIC", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
 MACROS = ("-D__CUDACC__", "-D__CUDACC_RTC__", "-D__CUDA_ARCH__=800")
@@ -38,7 +47,9 @@ class Parameter(ctypes.Structure):
     """A kernel's parameter: see cuda_host.h."""
 
     _fields_ = (
-        ("kind", ctypes.c_char), ("constant", ctypes.c_byte), ("element", ctypes.c_short),
+        ("kind", ctypes.c_char),
+        ("constant", ctypes.c_byte),
+        ("element", ctypes.c_short),
         ("size", ctypes.c_short),
     )
 
@@ -65,8 +76,16 @@ class Module:
         for option in options:
             if not option.startswith(("-D", "-U", "-std=")):
                 raise CompileException(f"nvrtc: error: unrecognized option {option}")
-        text = _run("-E", "-x", "c++", "-nostdinc", *MACROS, *options, "-",
-                    source=f'#line 1 "kernel.cu"\n{code}')
+        text = _run(
+            "-E",
+            "-x",
+            "c++",
+            "-nostdinc",
+            *MACROS,
+            *options,
+            "-",
+            source=f'#line 1 "kernel.cu"\n{code}',
+        )
         text = re.sub(r'^# (\d+) ("[^<"]*").*$', r"#line \1 \2", text, flags=re.M)
         names = KERNEL.findall(text)
         wrapped = "\n".join(f"CUDA_HOST_KERNEL({name})" for name in names)

@@ -15,8 +15,13 @@ from cuda_host.device import KernelError, Use, Work, memory_at, state, submit
 
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE = 0, 1, 7
 C = {
-    "p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong, "z": ctypes.c_size_t,
-    "h": ctypes.c_void_p, "f": ctypes.c_float, "d": ctypes.c_double,
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "l": ctypes.c_longlong,
+    "z": ctypes.c_size_t,
+    "h": ctypes.c_void_p,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
 }
 
 
@@ -115,8 +120,10 @@ class Library:
     ):
         """Compute C = alpha op(A) op(B) + beta C, by columns: op(A) is (m, k), C (m, n)."""
         of_a, of_b = (k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)
-        if min(m, n, k) < 0 or not {trans_a, trans_b} <= {0, 1} or (
-            lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m)
+        if (
+            min(m, n, k) < 0
+            or not {trans_a, trans_b} <= {0, 1}
+            or (lda < max(1, of_a[0]) or ldb < max(1, of_b[0]) or ldc < max(1, m))
         ):
             return INVALID_VALUE, None, [], None
         if m == 0 or n == 0:

@@ -124,8 +124,13 @@ class Memory:
                 )
         # Uses that the host has waited for, or that the new one hides, can be forgotten.
         self.uses = [new] + [
-            old for old in self.uses if old.number > state.clock.get(old.stream, 0) and not (
-                old.stream == new.stream and new.begin <= old.begin and old.end <= new.end
+            old
+            for old in self.uses
+            if old.number > state.clock.get(old.stream, 0)
+            and not (
+                old.stream == new.stream
+                and new.begin <= old.begin
+                and old.end <= new.end
                 and new.write >= old.write
             )
         ]
@@ -318,8 +323,12 @@ def submit(work, stream=None):
 
 class _Range(ctypes.Structure):
     _fields_ = (
-        ("begin", ctypes.c_size_t), ("end", ctypes.c_size_t), ("grain", ctypes.c_int),
-        ("argument", ctypes.c_int), ("constant", ctypes.c_int), ("cells", ctypes.c_void_p),
+        ("begin", ctypes.c_size_t),
+        ("end", ctypes.c_size_t),
+        ("grain", ctypes.c_int),
+        ("argument", ctypes.c_int),
+        ("constant", ctypes.c_int),
+        ("cells", ctypes.c_void_p),
         ("touched", ctypes.c_size_t * 2 * 2),
     )
 
@@ -391,7 +400,9 @@ def _addressed(begin, end):
     memory = memory_at(begin, end - begin, "a table")
     numbers = memory.bytes[begin - memory.ptr : end - memory.ptr].view(np.uint64).tolist()
     return {
-        (m.ptr, m.ptr + m.size) for m in list(state.memory.values()) for n in numbers
+        (m.ptr, m.ptr + m.size)
+        for m in list(state.memory.values())
+        for n in numbers
         if m.ptr <= n < m.ptr + m.size and m is not memory
     }
 
@@ -402,7 +413,8 @@ def _run(kernel, grid, block, arguments):
     pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
     spans = [
         [*a.span, 8 if a.table else p.element, i, p.constant]
-        for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True)) if any(a.span)
+        for i, (a, p) in enumerate(zip(arguments, kernel.parameters, strict=True))
+        if any(a.span)
     ]
     for i, argument in enumerate(arguments):
         if argument.table:
@@ -419,17 +431,25 @@ def _run(kernel, grid, block, arguments):
     if len(state.cells) < places[-1]:
         State.cells = np.zeros(places[-1], np.uint64)
     first, nowhere = state.cells.ctypes.data, ((2**64 - 1, 0), (2**64 - 1, 0))
-    ranges = (_Range * len(merged))(*(
-        _Range(*span, first + 8 * int(place) if state.races else None, nowhere)
-        for span, place in zip(merged, places, strict=False)
-    ))
+    ranges = (_Range * len(merged))(
+        *(
+            _Range(*span, first + 8 * int(place) if state.races else None, nowhere)
+            for span, place in zip(merged, places, strict=False)
+        )
+    )
     if state.seed:
         state.seed = (state.seed * 6364136223846793005 + 1442695040888963407) % 2**64 or 1
     instruction, index = ctypes.c_int64(-1), ctypes.c_uint * 3
     state.launches.append(kernel.name)
     reason = compiler.runtime().cuda_host_launch(
-        ctypes.c_void_p(kernel.address), pointers, index(*grid), index(*block),
-        ctypes.c_uint64(state.seed), ranges, len(ranges), ctypes.byref(instruction),
+        ctypes.c_void_p(kernel.address),
+        pointers,
+        index(*grid),
+        index(*block),
+        ctypes.c_uint64(state.seed),
+        ranges,
+        len(ranges),
+        ctypes.byref(instruction),
     )
     if reason:
         message = re.sub(
@@ -437,8 +457,10 @@ def _run(kernel, grid, block, arguments):
         )
         raise KernelError(f"kernel {kernel.name}{kernel.module.line(instruction.value)}: {message}")
     return [
-        Use(begin, end, bool(write)) for r in ranges[:-1]
-        for write, (begin, end) in enumerate(r.touched) if end
+        Use(begin, end, bool(write))
+        for r in ranges[:-1]
+        for write, (begin, end) in enumerate(r.touched)
+        if end
     ]
 
 

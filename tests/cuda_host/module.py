@@ -73,32 +73,51 @@ def make():
     """Make the modules, by name, of a device that has just been reset."""
     cupy, cuda, runtime = map(ModuleType, ("cupy", "cupy.cuda", "cupy.cuda.runtime"))
     vars(runtime).update(
-        CUDARuntimeError=device.CUDARuntimeError, getDeviceCount=lambda: 1, getDevice=lambda: 0,
-        deviceSynchronize=lambda: Device().synchronize(), runtimeGetVersion=lambda: 12040,
-        driverGetVersion=lambda: 12040, getDeviceProperties=lambda number: {
-            "name": b"CUDA on the host", "major": 8, "minor": 0, "multiProcessorCount": 4,
+        CUDARuntimeError=device.CUDARuntimeError,
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        deviceSynchronize=lambda: Device().synchronize(),
+        runtimeGetVersion=lambda: 12040,
+        driverGetVersion=lambda: 12040,
+        getDeviceProperties=lambda number: {
+            "name": b"CUDA on the host",
+            "major": 8,
+            "minor": 0,
+            "multiProcessorCount": 4,
             "totalGlobalMem": device.TOTAL,
         },
         memGetInfo=lambda: (
-            device.TOTAL - sum(m.size for m in list(state.memory.values())), device.TOTAL
+            device.TOTAL - sum(m.size for m in list(state.memory.values())),
+            device.TOTAL,
         ),
     )
     vars(cuda).update(
-        runtime=runtime, Stream=device.Stream, Event=device.Event, Device=Device,
-        MemoryPool=device.MemoryPool, get_current_stream=lambda: state.stream,
-        alloc_pinned_memory=device.alloc_pinned_memory, using_allocator=using_allocator,
+        runtime=runtime,
+        Stream=device.Stream,
+        Event=device.Event,
+        Device=Device,
+        MemoryPool=device.MemoryPool,
+        get_current_stream=lambda: state.stream,
+        alloc_pinned_memory=device.alloc_pinned_memory,
+        using_allocator=using_allocator,
         cublas=SimpleNamespace(),
         compiler=SimpleNamespace(CompileException=compiler.CompileException),
         driver=SimpleNamespace(CUDADriverError=device.CUDADriverError),
     )
     for names, status in ((PLAIN, None), (WAITING, 900), (PRODUCTS, NotImplementedError)):
-        vars(cupy).update({
-            name: array.wrapped(getattr(np, name), status) for name in names.split()
-        })
+        vars(cupy).update(
+            {name: array.wrapped(getattr(np, name), status) for name in names.split()}
+        )
     vars(cupy).update({name: getattr(np, name) for name in SAME.split()})
     vars(cupy).update(
-        __version__="14.0.0 on the host", cuda=cuda, RawModule=RawModule, ndarray=array.ndarray,
-        empty=array.ndarray, full=array.full, array=array.array, asarray=array.asarray,
+        __version__="14.0.0 on the host",
+        cuda=cuda,
+        RawModule=RawModule,
+        ndarray=array.ndarray,
+        empty=array.ndarray,
+        full=array.full,
+        array=array.array,
+        asarray=array.asarray,
         zeros=lambda shape, dtype=float: array.full(shape, 0, dtype),
         ones=lambda shape, dtype=float: array.full(shape, 1, dtype),
         zeros_like=lambda a: array.full(a.shape, 0, a.dtype),
@@ -106,9 +125,11 @@ def make():
         asnumpy=lambda a: a.get() if isinstance(a, array.ndarray) else np.asarray(a),
         copyto=lambda target, source: operator.setitem(target, ..., source),
         may_share_memory=lambda a, b: np.may_share_memory(a._host, b._host),
-        lib=SimpleNamespace(stride_tricks=SimpleNamespace(
-            as_strided=array.strided(np.lib.stride_tricks.as_strided),
-            sliding_window_view=sliding_window_view,
-        )),
+        lib=SimpleNamespace(
+            stride_tricks=SimpleNamespace(
+                as_strided=array.strided(np.lib.stride_tricks.as_strided),
+                sliding_window_view=sliding_window_view,
+            )
+        ),
     )
     return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime}

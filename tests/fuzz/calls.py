@@ -26,26 +26,126 @@ HUGE = 2**45  # more numbers than any machine has memory for
 
 NEURONS = (None, None, "relu", "tanh", "sigmoid", "elu", "leaky_relu", "softplus")
 NAMES = (
-    "", "/", "/a", ".", "..", "a/..", "a//b", "a/", "a\0b", "\ud800", "\N{GREEK SMALL LETTER MU}",
-    "a b", "self", "sample", "count", "outputs", "inputs", "net", "name", "x" * 500, "x",
-    "conv1/7x7_s2", "weight", "0", "a\nb", "$", "None", " ", None, True, 3, b"x", ["x"], ("a", "b"),
-    1.5, {},
+    "",
+    "/",
+    "/a",
+    ".",
+    "..",
+    "a/..",
+    "a//b",
+    "a/",
+    "a\0b",
+    "\ud800",
+    "\N{GREEK SMALL LETTER MU}",
+    "a b",
+    "self",
+    "sample",
+    "count",
+    "outputs",
+    "inputs",
+    "net",
+    "name",
+    "x" * 500,
+    "x",
+    "conv1/7x7_s2",
+    "weight",
+    "0",
+    "a\nb",
+    "$",
+    "None",
+    " ",
+    None,
+    True,
+    3,
+    b"x",
+    ["x"],
+    ("a", "b"),
+    1.5,
+    {},
 )
 
 
 def odd(case: Case) -> Any:
     """A value that few settings are meant to have."""
-    return case.pick([
-        None, True, False, 0, -1, 1, 2, 3, 7, 1.0, 0.5, 1.5, -0.5, float("nan"), float("inf"),
-        float("-inf"), 1e300, 1e-320, -0.0, 2**31, 2**63, 10**30, HUGE, np.uint8(7), np.int64(3),
-        np.uint64(2**63), np.float32(0.5), np.float64(0.25), np.float64("nan"), np.bool_(True),
-        np.array(3), np.array([1, 2]), np.array([]), np.array(["a"]), np.ma.masked, "", "7",
-        "relu", "he", ">f4", "x\0y", b"relu", [], [1, 2], [0.5], (), (3,), (2, 2), (-1,), (2.0,),
-        (True,), ("a",), (HUGE,), {}, {"a": 1}, {1, 2}, object(), int, np.float32, len, 1 + 2j,
-        Fraction(1, 2), Decimal("0.5"), range(3), lambda *_: 1, datetime.date(2020, 1, 1),
-        np.datetime64("2020"), [[1], [2, 3]], np.dtype(">f4"), slice(3), NotImplemented, ...,
-        L.Input("inner", shape=(2,)), lk.rates.Fixed(0.1), lk.initializers.Normal(0.1),
-    ])
+    return case.pick(
+        [
+            None,
+            True,
+            False,
+            0,
+            -1,
+            1,
+            2,
+            3,
+            7,
+            1.0,
+            0.5,
+            1.5,
+            -0.5,
+            float("nan"),
+            float("inf"),
+            float("-inf"),
+            1e300,
+            1e-320,
+            -0.0,
+            2**31,
+            2**63,
+            10**30,
+            HUGE,
+            np.uint8(7),
+            np.int64(3),
+            np.uint64(2**63),
+            np.float32(0.5),
+            np.float64(0.25),
+            np.float64("nan"),
+            np.bool_(True),
+            np.array(3),
+            np.array([1, 2]),
+            np.array([]),
+            np.array(["a"]),
+            np.ma.masked,
+            "",
+            "7",
+            "relu",
+            "he",
+            ">f4",
+            "x\0y",
+            b"relu",
+            [],
+            [1, 2],
+            [0.5],
+            (),
+            (3,),
+            (2, 2),
+            (-1,),
+            (2.0,),
+            (True,),
+            ("a",),
+            (HUGE,),
+            {},
+            {"a": 1},
+            {1, 2},
+            object(),
+            int,
+            np.float32,
+            len,
+            1 + 2j,
+            Fraction(1, 2),
+            Decimal("0.5"),
+            range(3),
+            lambda *_: 1,
+            datetime.date(2020, 1, 1),
+            np.datetime64("2020"),
+            [[1], [2, 3]],
+            np.dtype(">f4"),
+            slice(3),
+            NotImplemented,
+            ...,
+            L.Input("inner", shape=(2,)),
+            lk.rates.Fixed(0.1),
+            lk.initializers.Normal(0.1),
+        ]
+    )
 
 
 class Builder:
@@ -70,8 +170,11 @@ class Builder:
         case, cls, name = self.case, getattr(L, kind), self.name()
         arguments: list[Any] = [name, *bottoms]
         if strange:
-            names = [p.name for p in inspect.signature(cls).parameters.values()
-                     if p.kind == p.KEYWORD_ONLY]
+            names = [
+                p.name
+                for p in inspect.signature(cls).parameters.values()
+                if p.kind == p.KEYWORD_ONLY
+            ]
             place = case.whole(-2, len(names) - 1)
             if place == -2:
                 arguments[0] = case.pick(NAMES)
@@ -79,8 +182,12 @@ class Builder:
                 arguments[case.whole(1, len(bottoms))] = case.pick(NAMES)
             elif place >= 0:
                 settings[names[place]] = odd(case)
-        case.say(f"L.{kind}(", *(f"{a!r:.80}," for a in arguments),
-                 *(f"{k}={v!r:.80}," for k, v in settings.items()), ")")
+        case.say(
+            f"L.{kind}(",
+            *(f"{a!r:.80}," for a in arguments),
+            *(f"{k}={v!r:.80}," for k, v in settings.items()),
+            ")",
+        )
         layer = cls(*arguments, **settings)
         self.layers.append(layer)
         self.shapes = {
@@ -117,13 +224,38 @@ def weights(case: Case) -> dict[str, Any]:
 
 def grow(case: Case, builder: Builder, strange: bool) -> None:
     """Add one random layer that fits."""
-    kind = case.pick([
-        "Dense", "Dense", "Dense", "Convolution", "Deconvolution", "Dropout", "ELU", "LeakyReLU",
-        "ReLU", "Sigmoid", "Softplus", "Tanh", "Add", "Multiply", "Concat", "Slice", "Reshape",
-        "Reparameterize", "GaussianKL", "SquareLoss", "BinaryCrossEntropy", "SoftmaxLoss",
-        "Accuracy", "GaussianReconstruction", "StudentReconstruction", "SpatialTransform",
-        "ImagePose", "Input",
-    ])
+    kind = case.pick(
+        [
+            "Dense",
+            "Dense",
+            "Dense",
+            "Convolution",
+            "Deconvolution",
+            "Dropout",
+            "ELU",
+            "LeakyReLU",
+            "ReLU",
+            "Sigmoid",
+            "Softplus",
+            "Tanh",
+            "Add",
+            "Multiply",
+            "Concat",
+            "Slice",
+            "Reshape",
+            "Reparameterize",
+            "GaussianKL",
+            "SquareLoss",
+            "BinaryCrossEntropy",
+            "SoftmaxLoss",
+            "Accuracy",
+            "GaussianReconstruction",
+            "StudentReconstruction",
+            "SpatialTransform",
+            "ImagePose",
+            "Input",
+        ]
+    )
     any_blob = case.pick(builder.blobs(lambda s: s != ()))
     shape = builder.shapes[any_blob]
     size = int(np.prod(shape))
@@ -136,8 +268,10 @@ def grow(case: Case, builder: Builder, strange: bool) -> None:
         bottoms = [case.pick(images)]
         least = min(builder.shapes[bottoms[0]][1:])
         settings = {
-            "channels": case.whole(1, 3), "kernel": case.whole(1, min(3, least)),
-            "stride": case.whole(1, 2), **weights(case),
+            "channels": case.whole(1, 3),
+            "kernel": case.whole(1, min(3, least)),
+            "stride": case.whole(1, 2),
+            **weights(case),
         }
         if kind == "Convolution" and settings["kernel"] > 1:
             settings["pad"] = case.whole(0, 1)
@@ -222,19 +356,42 @@ def odd_array(case: Case, array: np.ndarray) -> Any:
         [np.nan, np.inf, -np.inf, 1e300, 3.5, -1, 1e38]
     )
     choices = [
-        lambda: bad, lambda: flat.astype(">f4"), lambda: flat.astype("float16"),
-        lambda: flat.tolist(), lambda: np.asfortranarray(flat), lambda: flat[::-1],
+        lambda: bad,
+        lambda: flat.astype(">f4"),
+        lambda: flat.astype("float16"),
+        lambda: flat.tolist(),
+        lambda: np.asfortranarray(flat),
+        lambda: flat[::-1],
         lambda: np.ma.masked_array(flat, mask=flat > np.median(flat)),
-        lambda: np.ma.masked_array(flat), lambda: flat.astype(object), lambda: flat.astype(complex),
-        lambda: flat.astype(str), lambda: flat.astype(bool), lambda: None, lambda: 3.0,
-        lambda: "abc", lambda: [[1], [2, 3]], lambda: flat[:0], lambda: flat[..., :-1],
-        lambda: np.concatenate([flat, flat, flat]), lambda: flat.reshape(len(flat), -1),
-        lambda: flat.astype("datetime64[s]"), lambda: {"a": 1}, lambda: object(),
-        lambda: np.full_like(flat, 2**53 + 1, dtype=np.int64), lambda: iter(flat),
-        lambda: flat.astype([("a", float)]), lambda: np.broadcast_to(flat[:1], flat.shape),
-        lambda: memoryview(flat), lambda: [None] * len(flat), lambda: np.array(3.0),
-        lambda: np.matrix(flat.reshape(len(flat), -1)), lambda: flat.astype(np.longdouble),
-        lambda: (row for row in flat), lambda: range(len(flat)), lambda: b"abcd", lambda: odd(case),
+        lambda: np.ma.masked_array(flat),
+        lambda: flat.astype(object),
+        lambda: flat.astype(complex),
+        lambda: flat.astype(str),
+        lambda: flat.astype(bool),
+        lambda: None,
+        lambda: 3.0,
+        lambda: "abc",
+        lambda: [[1], [2, 3]],
+        lambda: flat[:0],
+        lambda: flat[..., :-1],
+        lambda: np.concatenate([flat, flat, flat]),
+        lambda: flat.reshape(len(flat), -1),
+        lambda: flat.astype("datetime64[s]"),
+        lambda: {"a": 1},
+        lambda: object(),
+        lambda: np.full_like(flat, 2**53 + 1, dtype=np.int64),
+        lambda: iter(flat),
+        lambda: flat.astype([("a", float)]),
+        lambda: np.broadcast_to(flat[:1], flat.shape),
+        lambda: memoryview(flat),
+        lambda: [None] * len(flat),
+        lambda: np.array(3.0),
+        lambda: np.matrix(flat.reshape(len(flat), -1)),
+        lambda: flat.astype(np.longdouble),
+        lambda: (row for row in flat),
+        lambda: range(len(flat)),
+        lambda: b"abcd",
+        lambda: odd(case),
     ]
     return case.pick(choices)()
 
@@ -283,8 +440,9 @@ def compare(case: Case, net: lk.Net, layers: list[Any], inputs: dict[str, Any]) 
     net.backward()
     diffs = {name: p.diff.copy() for name, p in net.params.items()}
     shuffled = [layers[i] for i in case.rng.permutation(len(layers))]
-    other = lk.Net(shuffled, net.run.batch_size, dtype="float64", seed=state["seed"],
-                   kernels="array")
+    other = lk.Net(
+        shuffled, net.run.batch_size, dtype="float64", seed=state["seed"], kernels="array"
+    )
     check(equal(snapshot(net), snapshot(other)), "the order of the list changes the parameters")
     again = other.forward(**inputs)
     other.backward()
@@ -326,10 +484,16 @@ def solver_of(case: Case, net: lk.Net, strange: bool) -> lk.Solver:
         names = [p for p in inspect.signature(cls).parameters if p != "net"]
         name = case.pick([*names, "policy"])
         if name == "policy":
-            policy = case.pick([
-                lk.rates.Fixed, lk.rates.Step, lk.rates.Exponential, lk.rates.Inverse,
-                lk.rates.Cosine, lk.rates.WarmUp,
-            ])
+            policy = case.pick(
+                [
+                    lk.rates.Fixed,
+                    lk.rates.Step,
+                    lk.rates.Exponential,
+                    lk.rates.Inverse,
+                    lk.rates.Cosine,
+                    lk.rates.WarmUp,
+                ]
+            )
             arguments = [case.pick([0.01, 0.5, 3]) for _ in inspect.signature(policy).parameters]
             arguments[case.whole(0, len(arguments) - 1)] = odd(case)
             case.say(policy.__name__, *arguments)
@@ -342,10 +506,22 @@ def solver_of(case: Case, net: lk.Net, strange: bool) -> lk.Solver:
 
 def case(case: Case) -> None:
     """One net and what is done with it."""
-    strange = case.pick([
-        None, None, "layer", "layer", "layer", "net", "input", "input", "solver", "solver", "call",
-        "names",
-    ])
+    strange = case.pick(
+        [
+            None,
+            None,
+            "layer",
+            "layer",
+            "layer",
+            "net",
+            "input",
+            "input",
+            "solver",
+            "solver",
+            "call",
+            "names",
+        ]
+    )
     case.odd = strange is not None
     builder = Builder(case)
     shape = case.pick([(6,), (1, 6, 6), (2, 4, 5), (3, 4), (1,), (12,)])
@@ -361,7 +537,8 @@ def case(case: Case) -> None:
     settings: dict[str, Any] = {
         "batch_size": rows + case.whole(0, 3),
         "dtype": case.pick(["float64", "float64", "float32"]),
-        "seed": case.whole(0, 2**40), "kernels": case.pick(["auto", "auto", "array"]),
+        "seed": case.whole(0, 2**40),
+        "kernels": case.pick(["auto", "auto", "array"]),
     }
     if strange == "net":
         settings[case.pick([*settings, "phase", "gradients", "backend", "tf32", "share"])] = odd(
@@ -458,10 +635,26 @@ def looking(case: Case, net: lk.Net, inputs: dict[str, Any]) -> None:
 def call(case: Case, net: lk.Net, solver: lk.Solver, inputs: dict[str, Any]) -> None:
     """Call something with an odd argument."""
     value = odd(case)
-    what = case.pick([
-        "infer", "infer given", "steps", "freeze", "backward", "rate", "clip", "save", "load",
-        "rebuild", "extra", "weight", "extra input", "missing input", "twice", "check",
-    ])
+    what = case.pick(
+        [
+            "infer",
+            "infer given",
+            "steps",
+            "freeze",
+            "backward",
+            "rate",
+            "clip",
+            "save",
+            "load",
+            "rebuild",
+            "extra",
+            "weight",
+            "extra input",
+            "missing input",
+            "twice",
+            "check",
+        ]
+    )
     case.say("call", what, value)
     before = snapshot(net)
     if what == "infer":
@@ -515,7 +708,11 @@ def call(case: Case, net: lk.Net, solver: lk.Solver, inputs: dict[str, Any]) -> 
 
 
 def saving(
-    case: Case, net: lk.Net, solver: lk.Solver, layers: list[Any], settings: dict[str, Any],
+    case: Case,
+    net: lk.Net,
+    solver: lk.Solver,
+    layers: list[Any],
+    settings: dict[str, Any],
     inputs: dict[str, Any],
 ) -> None:
     """What was saved goes on bit for bit as if nothing had been."""

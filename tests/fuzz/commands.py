@@ -33,16 +33,70 @@ TRAINED = 77
 ROOT = Path(__file__).resolve().parents[2]
 
 TOKENS = (
-    "", "-1", "-5", "0", "1", "3", "nan", "inf", "-inf", "1e400", "abc", "1.5", "1e-3", "0x10",
-    "\u03bc", "\udcff", "None", "True", "-", "--", "/dev/null", "/dev/full", "/nonexistent/x",
-    "/proc/self/mem", ".", "..", "a\nb", "$(x)", "%s", "{}", "~", "a" * 300, "1,000", " 7 ", "1_0",
-    "\u0663", "--help", "-h", "--out", "=", "=3", "x=", "[1, 2]",
+    "",
+    "-1",
+    "-5",
+    "0",
+    "1",
+    "3",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "abc",
+    "1.5",
+    "1e-3",
+    "0x10",
+    "\u03bc",
+    "\udcff",
+    "None",
+    "True",
+    "-",
+    "--",
+    "/dev/null",
+    "/dev/full",
+    "/nonexistent/x",
+    "/proc/self/mem",
+    ".",
+    "..",
+    "a\nb",
+    "$(x)",
+    "%s",
+    "{}",
+    "~",
+    "a" * 300,
+    "1,000",
+    " 7 ",
+    "1_0",
+    "\u0663",
+    "--help",
+    "-h",
+    "--out",
+    "=",
+    "=3",
+    "x=",
+    "[1, 2]",
 )
 SETS = (
-    "hidden=0", "hidden=abc", "hidden=[1]", "=3", "nope=1", "latent=1e3", "hidden=None",
-    "latent=-1", "hidden=__import__('os')", "hidden=100000000", "hidden=3", "latent=2.0",
-    "latent=True", "hidden", "latent='", "hidden=" + "(" * 200, "latent=" + "9" * 5000,
-    "path=3", "latent=nan",
+    "hidden=0",
+    "hidden=abc",
+    "hidden=[1]",
+    "=3",
+    "nope=1",
+    "latent=1e3",
+    "hidden=None",
+    "latent=-1",
+    "hidden=__import__('os')",
+    "hidden=100000000",
+    "hidden=3",
+    "latent=2.0",
+    "latent=True",
+    "hidden",
+    "latent='",
+    "hidden=" + "(" * 200,
+    "latent=" + "9" * 5000,
+    "path=3",
+    "latent=nan",
 )
 
 
@@ -85,11 +139,14 @@ def materials(folder: Path) -> dict[str, Path]:
     (place / "text.txt").write_text("not a picture")
     (place / "bad.zip").write_bytes(b"PK\3\4" + bytes(40))
     (place / "cut.h5").write_bytes((place / "set.h5").read_bytes()[:5000])
-    (place / "net.py").write_text((ROOT / "nets/galaxy_gdae.py").read_text()
-                                  .replace("def galaxy_gdae", "def net"))
+    (place / "net.py").write_text(
+        (ROOT / "nets/galaxy_gdae.py").read_text().replace("def galaxy_gdae", "def net")
+    )
     (place / "wrong.py").write_text("def wrong():\n    return [3]\n")
-    lk.save(place / "snapshot.h5", lk.Net([lk.layers.Input("x", shape=(2,)),
-                                           lk.layers.Dense("y", "x", units=2)], 2))
+    lk.save(
+        place / "snapshot.h5",
+        lk.Net([lk.layers.Input("x", shape=(2,)), lk.layers.Dense("y", "x", units=2)], 2),
+    )
     return {p.stem + p.suffix: p for p in place.iterdir()}
 
 
@@ -136,21 +193,36 @@ def example(case: Case) -> None:
     files = materials(case.folder.parent)
     options: dict[str, list[str]] = {
         "--data": [str(case.pick([files["set.h5"], files["set.h5"], files["pictures"]]))],
-        "--net": [str(ROOT / "nets/galaxy_gdae.py")], "--set": ["hidden=4", "latent=2"],
-        "--out": [str(case.folder / "run")], "--iterations": ["2"], "--batch": ["4"],
+        "--net": [str(ROOT / "nets/galaxy_gdae.py")],
+        "--set": ["hidden=4", "latent=2"],
+        "--out": [str(case.folder / "run")],
+        "--iterations": ["2"],
+        "--batch": ["4"],
     }
     more: dict[str, list[str]] = {
-        "--held-out": ["3"], "--rate": ["0.001"], "--final-rate": ["0"], "--kl-warm-up": ["3"],
-        "--samples": ["2"], "--augment": ["none"], "--keep": ["best"], "--seed": ["5"],
-        "--backend": ["numpy"], "--refine": ["3"], "--importance-samples": ["5"], "--tiny": [],
-        "--epochs": ["1"], "--resume": [],
+        "--held-out": ["3"],
+        "--rate": ["0.001"],
+        "--final-rate": ["0"],
+        "--kl-warm-up": ["3"],
+        "--samples": ["2"],
+        "--augment": ["none"],
+        "--keep": ["best"],
+        "--seed": ["5"],
+        "--backend": ["numpy"],
+        "--refine": ["3"],
+        "--importance-samples": ["5"],
+        "--tiny": [],
+        "--epochs": ["1"],
+        "--resume": [],
     }
     for name in case.rng.permutation(sorted(more))[: case.whole(0, 3)].tolist():
         if name not in ("--epochs", "--resume"):
             options[name] = more[name]
-    status, _, err = run(case, EXAMPLE.main, ["galaxy_gdae.py", *flat(options)]) if case.chance(
-        0.25
-    ) else (None, "", "")
+    status, _, err = (
+        run(case, EXAMPLE.main, ["galaxy_gdae.py", *flat(options)])
+        if case.chance(0.25)
+        else (None, "", "")
+    )
     if status is not None:
         check(status == TRAINED, f"a plain command line ended with {status}: {err[-500:]}")
         options["--resume"] = []

@@ -100,6 +100,7 @@ def run(
     case: Callable[[Case], None], folder: Path, seed: int, first: int, count: int, seconds: int
 ) -> dict[str, Any]:
     """Run cases; returns counts of how they ended, and the failures."""
+
     def too_long(number: int, frame: Any) -> NoReturn:
         raise HangError(f"took longer than {seconds} s")
 
@@ -125,10 +126,15 @@ def run(
                         raise WrongError(f"nothing was odd, yet: {error}") from error
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             ends["failed"] += 1
-            failures.append({
-                "case": number, "error": type(error).__name__, "message": str(error)[:500],
-                "story": this.story[-8:], "traceback": traceback.format_exc()[-1800:],
-            })
+            failures.append(
+                {
+                    "case": number,
+                    "error": type(error).__name__,
+                    "message": str(error)[:500],
+                    "story": this.story[-8:],
+                    "traceback": traceback.format_exc()[-1800:],
+                }
+            )
         finally:
             signal.alarm(0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -139,12 +145,26 @@ def in_process(
     kind: str, seed: int, first: int, count: int, seconds: float, *, threads: int = 1
 ) -> dict[str, Any]:
     """Run cases in a process of their own; one that dies or hangs is a failure of its last case."""
-    command = [sys.executable, "-m", "fuzz", kind, "--seed", seed, "--first", first,
-               "--count", count]
+    command = [
+        sys.executable,
+        "-m",
+        "fuzz",
+        kind,
+        "--seed",
+        seed,
+        "--first",
+        first,
+        "--count",
+        count,
+    ]
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=TESTS.parent, start_new_session=True,
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TESTS.parent,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
     ) as process:
         try:
@@ -158,10 +178,19 @@ def in_process(
     if process.returncode == 0 and lines and "ends" in lines[-1]:
         return lines[-1]
     last = next((line["case"] for line in reversed(lines) if "case" in line), first)
-    return {"ends": {}, "megabytes": 0, "failures": [{
-        "case": last, "error": "the process", "message": ended, "story": [],
-        "traceback": err[-1800:],
-    }]}
+    return {
+        "ends": {},
+        "megabytes": 0,
+        "failures": [
+            {
+                "case": last,
+                "error": "the process",
+                "message": ended,
+                "story": [],
+                "traceback": err[-1800:],
+            }
+        ],
+    }
 
 
 def report(kind: str, seed: int, result: dict[str, Any]) -> str:
@@ -198,10 +227,14 @@ def failures(kind: str, count: int, seconds: float, part: int = 2) -> tuple[str,
     print(f"LAYERKIT_FUZZ_SEED={seed}: {count} cases of {kind}")
     first = [count * i // part for i in range(part + 1)]
     with ThreadPoolExecutor(part) as pool:
-        results = list(pool.map(
-            lambda i: in_process(kind, seed, first[i], first[i + 1] - first[i], seconds * factor),
-            range(part),
-        ))
+        results = list(
+            pool.map(
+                lambda i: in_process(
+                    kind, seed, first[i], first[i + 1] - first[i], seconds * factor
+                ),
+                range(part),
+            )
+        )
     ends = Counter()
     for result in results:
         ends.update(result["ends"])

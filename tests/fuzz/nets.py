@@ -15,26 +15,56 @@ NETS = sorted((Path(__file__).resolve().parents[2] / "nets").glob("*.py"))
 GOOD = "return [L.Input('x', shape=(2,))]"
 # What stands in the function of a net file, or in its place.
 BODIES = (
-    "return []", "return None", "return [None]", "return 3", "return L.Input('x', shape=(2,))",
-    "yield L.Input('x', shape=(2,))", "raise SystemExit(3)", "import sys; sys.exit()",
-    "raise KeyError", "raise ValueError('two\\nlines')", "return net()", "assert False",
-    "return [L.Dense('y', 'x', units=0)]", "return [L.Dense('y', 'x')]", "return [L.Nothing('x')]",
-    "return (L.Input('x', shape=(2,)),)", "raise BaseException('x')",
-    "raise ValueError('x' * 9999)", "return [L.Input(f'x{i}', shape=(2,)) for i in range(3)]",
+    "return []",
+    "return None",
+    "return [None]",
+    "return 3",
+    "return L.Input('x', shape=(2,))",
+    "yield L.Input('x', shape=(2,))",
+    "raise SystemExit(3)",
+    "import sys; sys.exit()",
+    "raise KeyError",
+    "raise ValueError('two\\nlines')",
+    "return net()",
+    "assert False",
+    "return [L.Dense('y', 'x', units=0)]",
+    "return [L.Dense('y', 'x')]",
+    "return [L.Nothing('x')]",
+    "return (L.Input('x', shape=(2,)),)",
+    "raise BaseException('x')",
+    "raise ValueError('x' * 9999)",
+    "return [L.Input(f'x{i}', shape=(2,)) for i in range(3)]",
     "raise GeneratorExit",
     "class E(Exception):\n        def __str__(self): raise ValueError\n    raise E",
-    "raise ExceptionGroup('many', [ValueError('a'), TypeError('b')])", "return [lk.Layer('x')]",
+    "raise ExceptionGroup('many', [ValueError('a'), TypeError('b')])",
+    "return [lk.Layer('x')]",
     "class R:\n        def __repr__(self): raise ValueError\n    return R()",
-    "print('hello'); return []", "import a_module_that_is_not_there",
+    "print('hello'); return []",
+    "import a_module_that_is_not_there",
     "global L; L = None; return []",
     "return [1] * 10 ** 5",
 )
 HEADS = (
-    "", "from __future__ import annotations\n", "# coding: latin-1\n", "# coding: nonsense\n",
-    "\ufeff", "\x00", "\x0c\n", "if True:\n", "'''", "def f(:\n", "net = 3\n", "\t\n  \n",
+    "",
+    "from __future__ import annotations\n",
+    "# coding: latin-1\n",
+    "# coding: nonsense\n",
+    "\ufeff",
+    "\x00",
+    "\x0c\n",
+    "if True:\n",
+    "'''",
+    "def f(:\n",
+    "net = 3\n",
+    "\t\n  \n",
     "from dataclasses import dataclass\n@dataclass\nclass A:\n    n: int = 3\n",
-    "import beside\n", "raise SystemExit\n", "1 / 0\n", "exec('raise OSError(5)')\n",
-    "(" * 300 + ")" * 300 + "\n", "x = " + "-" * 3000 + "1\n", "async def net(): return []\n",
+    "import beside\n",
+    "raise SystemExit\n",
+    "1 / 0\n",
+    "exec('raise OSError(5)')\n",
+    "(" * 300 + ")" * 300 + "\n",
+    "x = " + "-" * 3000 + "1\n",
+    "async def net(): return []\n",
     "import sys; sys.path.append('/')\n",
 )
 SIGNATURES = ("", "*, units=3", "units", "*args, **kwargs", "units, /", "lk", "units=1 / 0", "*")
@@ -83,9 +113,9 @@ def case(case: Case) -> None:
     path = case.folder / name
     path.write_bytes(content)
     case.say("file", content[:1500])
-    settings = case.pick([
-        {}, {}, {}, {}, {"units": 2}, {"latent": 3}, {"path": 1}, {"nothing": None}
-    ])
+    settings = case.pick(
+        [{}, {}, {}, {}, {"units": 2}, {"latent": 3}, {"path": 1}, {"nothing": None}]
+    )
     others = [str(path), case.folder, case.folder / "gone.py"]
     asked = case.pick(others) if case.chance(0.1) else path
     case.say("load_net", asked, settings)

@@ -95,25 +95,36 @@ def formats(x: np.ndarray) -> dict[str, tuple[str, Callable[[], bytes]]]:
         "bmp": (".bmp", lambda: pillow(byte, "BMP")),
         "tiff": (".tif", lambda: tiff(deep)),
         "tiff of floats": (".tiff", lambda: tiff(counts)),
-        "planar tiff": (".tif", lambda: tiff(
-            np.stack([deep] * 3), photometric="rgb", planarconfig="separate"
-        )),
+        "planar tiff": (
+            ".tif",
+            lambda: tiff(np.stack([deep] * 3), photometric="rgb", planarconfig="separate"),
+        ),
         "tiff of pages": (".tif", lambda: tiff(np.stack([byte] * 4), photometric="minisblack")),
         "big tiff": (".tif", lambda: tiff(deep, bigtiff=True, compression="zlib")),
         "tiled tiff": (".tif", lambda: tiff(byte, tile=(32, 32))),
         "fits": (".fits", lambda: fits_file(fits.PrimaryHDU(counts))),
         "fits of integers": (".fit", lambda: fits_file(fits.PrimaryHDU(deep))),
         "fits in doubles": (".fts", lambda: fits_file(fits.PrimaryHDU(counts.astype(float)))),
-        "fits extensions": (".fits", lambda: fits_file(
-            fits.PrimaryHDU(), image(np.ones_like(counts), name="WHT"), image(counts, name="SCI")
-        )),
+        "fits extensions": (
+            ".fits",
+            lambda: fits_file(
+                fits.PrimaryHDU(),
+                image(np.ones_like(counts), name="WHT"),
+                image(counts, name="SCI"),
+            ),
+        ),
         "fits cube": (".fits", lambda: fits_file(fits.PrimaryHDU(np.stack([counts] * 3)))),
-        "compressed fits": (".fits.fz", lambda: fits_file(
-            fits.PrimaryHDU(), fits.CompImageHDU(deep.astype(np.int32))
-        )),
-        "fits table": (".fits", lambda: fits_file(fits.PrimaryHDU(), fits.BinTableHDU.from_columns(
-            [fits.Column("a", "E", array=np.arange(5.0))]
-        ))),
+        "compressed fits": (
+            ".fits.fz",
+            lambda: fits_file(fits.PrimaryHDU(), fits.CompImageHDU(deep.astype(np.int32))),
+        ),
+        "fits table": (
+            ".fits",
+            lambda: fits_file(
+                fits.PrimaryHDU(),
+                fits.BinTableHDU.from_columns([fits.Column("a", "E", array=np.arange(5.0))]),
+            ),
+        ),
         "fits.gz": (".fits.gz", lambda: gzip.compress(fits_file(fits.PrimaryHDU(counts)))),
         "fits.bz2": (".fits.bz2", lambda: bz2.compress(fits_file(fits.PrimaryHDU(counts)))),
         "hdf5": (".h5", lambda: hdf5(images=np.stack([colour] * 3), ans=np.arange(3))),
@@ -121,15 +132,22 @@ def formats(x: np.ndarray) -> dict[str, tuple[str, Callable[[], bytes]]]:
         "hdf5 of rows": (".h5", lambda: hdf5(images=np.stack([counts.ravel()] * 9))),
         "hdf5 in another order": (".h5", lambda: hdf5(images=np.stack([counts] * 20, -1))),
         "hdf5 of matlab": (".mat", lambda: hdf5(images=np.stack([colour] * 20).T)),
-        "fits of two bands": (".fits", lambda: fits_file(fits.PrimaryHDU(
-            np.stack([counts] * 2, -1)
-        ))),
-        "fits with marks": (".fits", lambda: fits_file(fits.PrimaryHDU(
-            np.where(np.arange(counts.size).reshape(counts.shape) % 97, counts, -1e30)
-        ))),
-        "clipped": (".fits", lambda: fits_file(fits.PrimaryHDU(
-            np.where(counts > 160, counts - 130, 0)
-        ))),
+        "fits of two bands": (
+            ".fits",
+            lambda: fits_file(fits.PrimaryHDU(np.stack([counts] * 2, -1))),
+        ),
+        "fits with marks": (
+            ".fits",
+            lambda: fits_file(
+                fits.PrimaryHDU(
+                    np.where(np.arange(counts.size).reshape(counts.shape) % 97, counts, -1e30)
+                )
+            ),
+        ),
+        "clipped": (
+            ".fits",
+            lambda: fits_file(fits.PrimaryHDU(np.where(counts > 160, counts - 130, 0))),
+        ),
         "tar": (".tar", lambda: b"a.png".ljust(257, b"\0") + b"ustar\0" + b"00".ljust(2000, b"\0")),
         "zip": (".zip", lambda: zipped([("a.png", pillow(byte, "PNG")), ("b.txt", b"b")])),
         "text": (".txt", lambda: b"ids,classes\n1,2\n"),
@@ -138,9 +156,14 @@ def formats(x: np.ndarray) -> dict[str, tuple[str, Callable[[], bytes]]]:
         "noise": (".png", lambda: np.random.default_rng(len(byte)).bytes(3000)),
         "blank": (".png", lambda: pillow(np.full_like(byte, 9), "PNG")),
         "with strips": (".fits", lambda: fits_file(fits.PrimaryHDU(with_strips(counts)))),
-        "not finite": (".fits", lambda: fits_file(fits.PrimaryHDU(
-            np.where(np.arange(counts.size).reshape(counts.shape) % 97, counts, np.nan)
-        ))),
+        "not finite": (
+            ".fits",
+            lambda: fits_file(
+                fits.PrimaryHDU(
+                    np.where(np.arange(counts.size).reshape(counts.shape) % 97, counts, np.nan)
+                )
+            ),
+        ),
         "all nan": (".fits", lambda: fits_file(fits.PrimaryHDU(np.full_like(counts, np.nan)))),
         "tiny": (".png", lambda: pillow(byte[:1, :1], "PNG")),
         "a line": (".png", lambda: pillow(byte[:1], "PNG")),
@@ -169,6 +192,7 @@ def zipped(entries: list[tuple[str, bytes]]) -> bytes:
 
 def big_png(width: int, height: int) -> bytes:
     """A PNG that says it is this large."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
@@ -181,8 +205,11 @@ def big_png(width: int, height: int) -> bytes:
 
 def big_fits(*sizes: int) -> bytes:
     """A FITS header that says its image is this large, and a little of it."""
-    cards = ["SIMPLE  =                    T", "BITPIX  =                  -32",
-             f"NAXIS   = {len(sizes):>20}"]
+    cards = [
+        "SIMPLE  =                    T",
+        "BITPIX  =                  -32",
+        f"NAXIS   = {len(sizes):>20}",
+    ]
     cards += [f"NAXIS{i + 1}  = {n:>20}" for i, n in enumerate(sizes)]
     text = "".join(card.ljust(80) for card in [*cards, "END"])
     return text.ljust(-(-len(text) // 2880) * 2880).encode() + bytes(2880)
@@ -190,9 +217,17 @@ def big_fits(*sizes: int) -> bytes:
 
 def big_tiff(width: int, height: int) -> bytes:
     """A TIFF that says it is one strip of so many pixels."""
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8),
-            (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, 1), (278, 4, 1, height),
-            (279, 4, 1, 500)]
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (273, 4, 1, 200),
+        (277, 3, 1, 1),
+        (278, 4, 1, height),
+        (279, 4, 1, 500),
+    ]
     ifd = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
     content = (b"II*\0" + struct.pack("<I", 8) + ifd + bytes(4)).ljust(200, b"\0")
     return content + zlib.compress(bytes(1 << 18))[:500].ljust(500, b"\0")
@@ -272,8 +307,15 @@ def write(case: Case, folder: Path) -> tuple[int, set[str]]:
             suffix = case.pick([".jpg", ".fits", ".flt", "", ".tif", ".fits.gz", ".h5", ".zip"])
         name = f"{i:02d}{suffix}"
         if case.chance(0.1):
-            name = case.pick([f"a b{i}{suffix}", f"\u03bc{i}{suffix}", f"$x_{i}${suffix}",
-                              f"line\n{i}{suffix}", f"{'n' * 200}{i}{suffix}"])
+            name = case.pick(
+                [
+                    f"a b{i}{suffix}",
+                    f"\u03bc{i}{suffix}",
+                    f"$x_{i}${suffix}",
+                    f"line\n{i}{suffix}",
+                    f"{'n' * 200}{i}{suffix}",
+                ]
+            )
         place = folder / case.pick(["", "", "", "deeper", "deeper/still"])
         place.mkdir(parents=True, exist_ok=True)
         case.say(kind, "damaged" if damaged else "whole", "as", place / name)
@@ -330,9 +372,11 @@ def case(case: Case) -> None:
         return
     if how == "zip":
         path = case.folder / "all.zip"
-        entries = [(str(p.relative_to(folder)).encode("utf-8", "replace").decode(), p.read_bytes())
-                   for p in sorted(folder.rglob("*"))
-                   if p.is_file() and "zero" not in p.name and os.access(p, os.R_OK)]
+        entries = [
+            (str(p.relative_to(folder)).encode("utf-8", "replace").decode(), p.read_bytes())
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and "zero" not in p.name and os.access(p, os.R_OK)
+        ]
         path.write_bytes(zipped(entries))
         if case.chance(0.3):
             case.say("the zip is damaged")
@@ -352,8 +396,11 @@ def inspect(found: Any, report: Any, good: set[str]) -> None:
     check(len(found) == report.kept, "another number of galaxies than were kept")
     everything = [*found.ids, *found.excluded]
     check(len(set(everything)) == len(everything) == report.read, "ids are not unique")
-    check(good <= set(found.ids), f"good pictures left out: {good - set(found.ids)}, "
-          f"{ {k: v for k, v in found.excluded.items() if k in good} }")
+    check(
+        good <= set(found.ids),
+        f"good pictures left out: {good - set(found.ids)}, "
+        f"{ {k: v for k, v in found.excluded.items() if k in good} }",
+    )
     check(np.isfinite(found.images).all(), "images that are not finite were kept")
     check(found.images.min(initial=0) >= 0 and found.images.max(initial=0) <= 1, "beyond 0..1")
     check(np.ptp(found.images, axis=(1, 2)).min(initial=1) > 0, "a blank image was kept")

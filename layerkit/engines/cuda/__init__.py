@@ -136,7 +136,11 @@ class CudaEngine(ArrayEngine):
             for start in range(0, len(some), TOGETHER):
                 part = some[start : start + TOGETHER]
                 self.launch(
-                    "elementwise", "add_each", self.blocks(size * len(part)), size, len(part),
+                    "elementwise",
+                    "add_each",
+                    self.blocks(size * len(part)),
+                    size,
+                    len(part),
                     *three([branches[0].diff for _, branches in part]),
                     *three([branches[1].diff for _, branches in part]),
                     *three([top.diff for top, _ in part]),
@@ -155,7 +159,12 @@ class CudaEngine(ArrayEngine):
         return None if update is None else Steps(solver, self, update)
 
     def change(
-        self, update: Update, span: slice, w: Array, g: Array, constants: Array,
+        self,
+        update: Update,
+        span: slice,
+        w: Array,
+        g: Array,
+        constants: Array,
         shrink: Array | None,
     ) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does.
@@ -165,7 +174,15 @@ class CudaEngine(ArrayEngine):
             shrink: what the gradient is multiplied by, or None.
         """
         self.launch(
-            "step", "update", min(self.blocks(w.size), UPDATE_BLOCKS), w.size, g, w,
-            *(a[span] for a in update.flat), constants, shrink, self.clock,
+            "step",
+            "update",
+            min(self.blocks(w.size), UPDATE_BLOCKS),
+            w.size,
+            g,
+            w,
+            *(a[span] for a in update.flat),
+            constants,
+            shrink,
+            self.clock,
             UPDATE=UPDATES[update.kind],
         )

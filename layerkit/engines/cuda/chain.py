@@ -49,7 +49,13 @@ class Chain:
     def run(self, bottoms: Any, tops: Any) -> None:
         """Run all stages."""
         self.engine.launch(
-            "chain", "chain", 1, self.rows, self.count, self.table, self.engine.clock,
+            "chain",
+            "chain",
+            1,
+            self.rows,
+            self.count,
+            self.table,
+            self.engine.clock,
             ROWS=f"{self.capacity}u",
         )
 
@@ -105,17 +111,20 @@ def _small(runner: Dense) -> bool:
     return runner.few and runner.layer.w.size <= SMALL and name in (*SLOPES, "LeakyRelu")
 
 
-def _dense(
-    runner: Dense, top: Any, x: Array, dx: Array | None, add: bool, backward: bool
-) -> Stage:
+def _dense(runner: Dense, top: Any, x: Array, dx: Array | None, add: bool, backward: bool) -> Stage:
     layer, (setting, defines) = runner.layer, runner.activation()
     slope = SLOPES.get(defines["ACTIVATION"], setting)
     w, b = layer.w, layer.b
     if not backward:
         return [DENSE, runner.inputs, layer.units, 0, slope], [x, w.data, b.data, top.data]
     return [DENSE_BACKWARD, runner.inputs, layer.units, int(add), slope], [
-        x, w.data, top.data, top.diff, w.diff if w.trainable else None,
-        b.diff if b.trainable else None, dx,
+        x,
+        w.data,
+        top.data,
+        top.diff,
+        w.diff if w.trainable else None,
+        b.diff if b.trainable else None,
+        dx,
     ]
 
 

@@ -140,7 +140,8 @@ class Recorded:
         self._shrink = xp.ones(1, net.dtype) if self.solver.clip is not None else None
         self.recordable = all(call.recordable for call in [*plan.forward, *plan.backward])
         self._merged = dataclasses.replace(
-            plan, forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
+            plan,
+            forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
             backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
         )
         self._called = False  # which loads all kernels; only then can they be recorded
@@ -248,7 +249,9 @@ class Recorded:
             except Exception as error:  # CUDA's, CuPy's and a layer's own
                 warnings.warn(
                     f"a step of this net cannot be recorded ({error}); the GPU is given call after "
-                    "call instead, which is slower", RuntimeWarning, stacklevel=6,
+                    "call instead, which is slower",
+                    RuntimeWarning,
+                    stacklevel=6,
                 )
                 self.recordable = False
             for source, position in zip(sources, positions, strict=True):
@@ -268,14 +271,36 @@ class Recorded:
             blocks = slice(i * LOOKING, (i + 1) * LOOKING)
             diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
             launch(
-                "step", "look", LOOKING, diff.size, diff, limit, self._squares[blocks],
+                "step",
+                "look",
+                LOOKING,
+                diff.size,
+                diff,
+                limit,
+                self._squares[blocks],
                 self._beyond[blocks],
             )
         launch(
-            "step", "check", 1, net.rows, len(self.losses), *net.values.shape, len(self.terms),
-            net.values, self._term, self._factors, self._results, self._squares.size,
-            self._squares, self._beyond, np.float64(self.solver.clip or 0), self._shrink,
-            self._table, self._constants, len(engine.sources), engine.clock,
+            "step",
+            "check",
+            1,
+            net.rows,
+            len(self.losses),
+            *net.values.shape,
+            len(self.terms),
+            net.values,
+            self._term,
+            self._factors,
+            self._results,
+            self._squares.size,
+            self._squares,
+            self._beyond,
+            np.float64(self.solver.clip or 0),
+            self._shrink,
+            self._table,
+            self._constants,
+            len(engine.sources),
+            engine.clock,
         )
         for span in self.spans:
             w, g = net.arena.data[span], net.arena.diff[span]

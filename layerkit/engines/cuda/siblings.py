@@ -36,9 +36,7 @@ class Family:
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
-        self.first.backward_together(
-            self.runners, self.x.data, self.tops, self.dx, self._dx_sums
-        )
+        self.first.backward_together(self.runners, self.x.data, self.tops, self.dx, self._dx_sums)
 
 
 def families(calls: list[Any], runners: dict[str, Any]) -> list[Family]:
@@ -98,7 +96,9 @@ def merged_backward(calls: list[Any], runners: dict[str, Any]) -> list[Any]:
             continue
         pending[id(family)] += gathers
         if call is family.calls[-1]:
-            made.append(call._replace(
-                call=family.backward, bottoms=[], tops=[], gathers=pending[id(family)]
-            ))
+            made.append(
+                call._replace(
+                    call=family.backward, bottoms=[], tops=[], gathers=pending[id(family)]
+                )
+            )
     return made

@@ -17,9 +17,17 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent / "kernels"
 INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
 NUMBERS = {
-    "bool": "bool", "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short",
-    "int16": "short", "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long",
-    "int64": "long long", "float32": "float", "float64": "double",
+    "bool": "bool",
+    "uint8": "unsigned char",
+    "int8": "signed char",
+    "uint16": "unsigned short",
+    "int16": "short",
+    "uint32": "unsigned int",
+    "int32": "int",
+    "uint64": "unsigned long long",
+    "int64": "long long",
+    "float32": "float",
+    "float64": "double",
 }  # what arrays hold -> what C++ calls it
 
 

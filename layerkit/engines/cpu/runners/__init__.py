@@ -8,12 +8,20 @@ from layerkit.engines.base import EngineRunner
 from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, windows
 
 RUNNERS: dict[type, type[EngineRunner]] = {
-    L.Add: common.Add, L.Concat: elementwise.Concat, L.Convolution: windows.Windowed,
-    L.Deconvolution: windows.Deconvolution, L.Dense: dense.Dense, L.GaussianKL: losses.GaussianKL,
-    L.GaussianReconstruction: losses.GaussianReconstruction, L.ImagePose: pictures.ImagePose,
-    L.Input: common.Input, L.MemoryData: pictures.MemoryData,
-    L.Multiply: common.Multiply, L.Reparameterize: elementwise.Reparameterize,
-    L.Reshape: common.Reshape, L.Slice: elementwise.Slice,
+    L.Add: common.Add,
+    L.Concat: elementwise.Concat,
+    L.Convolution: windows.Windowed,
+    L.Deconvolution: windows.Deconvolution,
+    L.Dense: dense.Dense,
+    L.GaussianKL: losses.GaussianKL,
+    L.GaussianReconstruction: losses.GaussianReconstruction,
+    L.ImagePose: pictures.ImagePose,
+    L.Input: common.Input,
+    L.MemoryData: pictures.MemoryData,
+    L.Multiply: common.Multiply,
+    L.Reparameterize: elementwise.Reparameterize,
+    L.Reshape: common.Reshape,
+    L.Slice: elementwise.Slice,
     L.SpatialTransform: pictures.SpatialTransform,
     L.StudentReconstruction: losses.StudentReconstruction,
 }

@@ -35,17 +35,21 @@ class Dense(KernelRunner):
         w, b = self.layer.w, self.layer.b
         self._differentiate(tops)
         self._run(
-            bottoms, tops, bottoms[0].diff, w.diff if w.trainable else NOTHING,
-            b.diff if b.trainable else NOTHING, 0, [NOTHING] * 4, NOTHING,
+            bottoms,
+            tops,
+            bottoms[0].diff,
+            w.diff if w.trainable else NOTHING,
+            b.diff if b.trainable else NOTHING,
+            0,
+            [NOTHING] * 4,
+            NOTHING,
         )
 
     def run_bottoms(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx alone."""
         self._differentiate(tops)
         if bottoms[0].diff is not None:
-            self._run(
-                bottoms, tops, bottoms[0].diff, NOTHING, NOTHING, 0, [NOTHING] * 4, NOTHING
-            )
+            self._run(bottoms, tops, bottoms[0].diff, NOTHING, NOTHING, 0, [NOTHING] * 4, NOTHING)
 
     def settings(self) -> tuple[Any, ...]:
         """Return the activation, and which parameters get a gradient."""
@@ -72,14 +76,31 @@ class Dense(KernelRunner):
             neuron.differentiate(self.layer.xp, tops[0].data, tops[0].diff, before)
 
     def _run(
-        self, bottoms: list[Blob], tops: list[Blob], dx: Array | None, dw: Array, db: Array,
-        kind: int, histories: list[Array], constants: Array,
+        self,
+        bottoms: list[Blob],
+        tops: list[Blob],
+        dx: Array | None,
+        dw: Array,
+        db: Array,
+        kind: int,
+        histories: list[Array],
+        constants: Array,
     ) -> None:
         layer, y, d = self.layer, tops[0].data, tops[0].diff
         slope, neuron = straight(layer.neuron)
         before = layer.before.data if layer.neuron else d
         self.kernels.dense_backward(
-            flat_rows(bottoms[0].data), y, before if neuron else d, slope, before, layer.w.data,
-            layer.b.data, dw, db, NOTHING if dx is None else flat_rows(dx), kind, *histories,
+            flat_rows(bottoms[0].data),
+            y,
+            before if neuron else d,
+            slope,
+            before,
+            layer.w.data,
+            layer.b.data,
+            dw,
+            db,
+            NOTHING if dx is None else flat_rows(dx),
+            kind,
+            *histories,
             constants,
         )

@@ -13,7 +13,11 @@ class Reparameterize(KernelRunner):
         """Compute z = mean + sd * noise."""
         layer, run = self.layer, self.layer.run
         self.kernels.reparameterize(
-            bottoms[0].data, bottoms[1].data, layer.scaled.data, tops[0].data, layer.stream,
+            bottoms[0].data,
+            bottoms[1].data,
+            layer.scaled.data,
+            tops[0].data,
+            layer.stream,
             run.clock(),
         )
 

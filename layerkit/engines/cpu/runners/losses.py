@@ -41,8 +41,11 @@ class GaussianReconstruction(Reconstruction):
     def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         top = tops[0]
         self.kernels.gaussian(
-            *(rows(b.data) for b in bottoms), self.layer.floor,
-            top.data if top.diff is None else top.diff, top.data, *diffs[:3],
+            *(rows(b.data) for b in bottoms),
+            self.layer.floor,
+            top.data if top.diff is None else top.diff,
+            top.data,
+            *diffs[:3],
         )
 
 
@@ -52,8 +55,13 @@ class StudentReconstruction(Reconstruction):
     def _run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         layer, top = self.layer, tops[0]
         self.kernels.student(
-            *[*(rows(b.data) for b in bottoms), NOTHING][:4], layer.floor, layer.degrees,
-            layer.fold, layer.constant, top.data if top.diff is None else top.diff, top.data,
+            *[*(rows(b.data) for b in bottoms), NOTHING][:4],
+            layer.floor,
+            layer.degrees,
+            layer.fold,
+            layer.constant,
+            top.data if top.diff is None else top.diff,
+            top.data,
             *diffs,
         )
 

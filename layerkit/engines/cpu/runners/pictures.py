@@ -22,8 +22,11 @@ class MemoryData(KernelRunner):
         An array that stays in its file may be any view of it: in Fortran's order, or a field.
         """
         return all(
-            a.dtype.isnative and a.dtype not in ("e", "g") and a.flags.aligned
-            and a[0].flags.c_contiguous and a.strides[0] % a.itemsize == 0
+            a.dtype.isnative
+            and a.dtype not in ("e", "g")
+            and a.flags.aligned
+            and a[0].flags.c_contiguous
+            and a.strides[0] % a.itemsize == 0
             for a in layer.resident
         )
 
@@ -35,10 +38,15 @@ class MemoryData(KernelRunner):
             index = layer.rows(epoch, start, stop)
             for i, (array, top) in enumerate(zip(layer.resident, tops, strict=True)):
                 self.kernels.gather(
-                    flat_rows(array), index, flat_rows(top.data), filled,
+                    flat_rows(array),
+                    index,
+                    flat_rows(top.data),
+                    filled,
                     layer.scale if i == 0 else 1.0,
                     layer.table if i == 0 and layer.augment else NOTHING,
-                    run.seed % 2**64, layer.stream, run.passes,
+                    run.seed % 2**64,
+                    layer.stream,
+                    run.passes,
                 )
             filled += stop - start
         layer.position += rows
@@ -83,7 +91,11 @@ class SpatialTransform(Pose):
         """Compute the resampled pictures."""
         layer, (picture, pose) = self.layer, bottoms
         self.kernels.resample(
-            rows(picture.data), pose.data, layer.side, *self.settings(), layer.maps.data,
+            rows(picture.data),
+            pose.data,
+            layer.side,
+            *self.settings(),
+            layer.maps.data,
             rows(tops[0].data),
         )
 
@@ -91,7 +103,12 @@ class SpatialTransform(Pose):
         """Compute both diffs in one pass over the pixels."""
         layer, (picture, pose) = self.layer, bottoms
         self.kernels.resample_backward(
-            rows(picture.data), pose.data, layer.side, *self.settings(), layer.maps.data,
-            rows(tops[0].diff), NOTHING if picture.diff is None else rows(picture.diff),
+            rows(picture.data),
+            pose.data,
+            layer.side,
+            *self.settings(),
+            layer.maps.data,
+            rows(tops[0].diff),
+            NOTHING if picture.diff is None else rows(picture.diff),
             or_nothing(pose.diff),
         )

@@ -31,7 +31,12 @@ class Windowed(KernelRunner):
         layer, y = self.layer, tops[0].data
         slope, neuron = straight(layer.neuron)
         self.kernels.windowed_forward(
-            bottoms[0].data, self._matrix(layer.w.data), layer.b.data, slope, y, self.geometry,
+            bottoms[0].data,
+            self._matrix(layer.w.data),
+            layer.b.data,
+            slope,
+            y,
+            self.geometry,
             self.transposed,
         )
         if neuron:
@@ -47,9 +52,17 @@ class Windowed(KernelRunner):
             d = before
         w, b = layer.w, layer.b
         self.kernels.windowed_backward(
-            bottoms[0].data, y, d, slope, before, self._matrix(w.data),
-            self._matrix(w.diff) if w.trainable else NOTHING, b.diff if b.trainable else NOTHING,
-            or_nothing(bottoms[0].diff), self.geometry, self.transposed,
+            bottoms[0].data,
+            y,
+            d,
+            slope,
+            before,
+            self._matrix(w.data),
+            self._matrix(w.diff) if w.trainable else NOTHING,
+            b.diff if b.trainable else NOTHING,
+            or_nothing(bottoms[0].diff),
+            self.geometry,
+            self.transposed,
         )
 
     def _matrix(self, weights: Array) -> Array:

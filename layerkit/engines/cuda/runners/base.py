@@ -12,9 +12,14 @@ from layerkit.layer import overrides
 from layerkit.layers.neuron import Neuron
 
 ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h; its setting
-    L.ReLU: ("Relu", None), L.LeakyReLU: ("LeakyRelu", "slope"), L.ELU: ("Elu", "alpha"),
-    L.Sigmoid: ("Sigmoid", None), L.Tanh: ("Tanh", None), L.Softplus: ("Softplus", None),
-    L.Exponential: ("Exponential", None), type(None): ("Linear", None),
+    L.ReLU: ("Relu", None),
+    L.LeakyReLU: ("LeakyRelu", "slope"),
+    L.ELU: ("Elu", "alpha"),
+    L.Sigmoid: ("Sigmoid", None),
+    L.Tanh: ("Tanh", None),
+    L.Softplus: ("Softplus", None),
+    L.Exponential: ("Exponential", None),
+    type(None): ("Linear", None),
 }
 
 

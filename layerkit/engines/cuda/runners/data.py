@@ -77,11 +77,25 @@ class DataRunner(Runner):
             size = math.prod(top.shape)
             pieces = -(-size // CHUNK)
             self.engine.launch(
-                "data", "gather", count * pieces, size, pieces, run.batch_size, array, keys,
-                layer.count, layer.repeat, 0 if keys is None else len(keys), self.place,
-                float(layer.scale) if i == 0 else 1.0, table,
-                0 if table is None else table.shape[1], *philox.keys(run.seed, layer.stream),
-                self.engine.clock, top.data, NUMBER=NUMBERS[array.dtype.name],
+                "data",
+                "gather",
+                count * pieces,
+                size,
+                pieces,
+                run.batch_size,
+                array,
+                keys,
+                layer.count,
+                layer.repeat,
+                0 if keys is None else len(keys),
+                self.place,
+                float(layer.scale) if i == 0 else 1.0,
+                table,
+                0 if table is None else table.shape[1],
+                *philox.keys(run.seed, layer.stream),
+                self.engine.clock,
+                top.data,
+                NUMBER=NUMBERS[array.dtype.name],
             )
         layer.position += count
 
@@ -128,8 +142,14 @@ class ResidentData(DataRunner):
             if self._in_order[slot] != known:
                 keys = self.xp.empty(self._keys.shape[1], "uint64")
                 self.engine.launch(
-                    "data", "order_keys", self.engine.blocks(-(-keys.size // 4)), keys.size,
-                    *philox.keys(run.seed, layer.stream), epoch, int(layer.shuffle), keys,
+                    "data",
+                    "order_keys",
+                    self.engine.blocks(-(-keys.size // 4)),
+                    keys.size,
+                    *philox.keys(run.seed, layer.stream),
+                    epoch,
+                    int(layer.shuffle),
+                    keys,
                 )
                 keys.sort()
                 self._keys[slot] = keys

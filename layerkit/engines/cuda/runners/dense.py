@@ -61,14 +61,32 @@ class Dense(Activated):
             # If there are many inputs, more blocks and more threads share them.
             width = 4 if self.inputs > NEAR else 32
             self.launch(
-                "dense", "few_forward", -(-units // width) * len(layers), count, self.inputs, units,
-                setting, x, *three(ws), *three(bs), *three(ys), **self.defines(width),
+                "dense",
+                "few_forward",
+                -(-units // width) * len(layers),
+                count,
+                self.inputs,
+                units,
+                setting,
+                x,
+                *three(ws),
+                *three(bs),
+                *three(ys),
+                **self.defines(width),
             )
             return
         self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
         self.launch(
-            "dense", "bias_activation", self.blocks(len(layers) * ys[0].size), ys[0].size,
-            len(layers), units, setting, *three(bs), *three(ys), **defines,
+            "dense",
+            "bias_activation",
+            self.blocks(len(layers) * ys[0].size),
+            ys[0].size,
+            len(layers),
+            units,
+            setting,
+            *three(bs),
+            *three(ys),
+            **defines,
         )
 
     def backward_together(
@@ -85,8 +103,9 @@ class Dense(Activated):
             self._backward_few(layers, x, tops, dx, dx_sums)
             return
         ds = self._before(runners, tops)
-        trained = [(layer.w.diff, d) for layer, d in zip(layers, ds, strict=True)
-                   if layer.w.trainable]
+        trained = [
+            (layer.w.diff, d) for layer, d in zip(layers, ds, strict=True) if layer.w.trainable
+        ]
         if trained:
             dws, before = [dw for dw, _ in trained], [d for _, d in trained]
             backend.gemms([rows(x).T] * len(trained), before, dws, self.places)
@@ -98,7 +117,10 @@ class Dense(Activated):
         """Return the macros of kernels for few examples."""
         rows = self.layer.run.batch_size
         return {
-            **self.activation()[1], "ROWS": f"{rows}u", "SPAN": f"{SPAN}u", "LANES": f"{width}u",
+            **self.activation()[1],
+            "ROWS": f"{rows}u",
+            "SPAN": f"{SPAN}u",
+            "LANES": f"{width}u",
         }
 
     def _backward_few(
@@ -106,10 +128,18 @@ class Dense(Activated):
     ) -> None:
         slices = self.spans * len(layers)
         self.launch(
-            "dense", "few_backward", -(-(self.inputs + 1) // 8) * slices, len(x), self.inputs,
-            self.layer.units, len(layers), self.activation()[0], x,
+            "dense",
+            "few_backward",
+            -(-(self.inputs + 1) // 8) * slices,
+            len(x),
+            self.inputs,
+            self.layer.units,
+            len(layers),
+            self.activation()[0],
+            x,
             dx if dx is None or slices == 1 else dx_sums,
-            *three([top.data for top in tops]), *three([top.diff for top in tops]),
+            *three([top.data for top in tops]),
+            *three([top.diff for top in tops]),
             *three([layer.w.data for layer in layers]),
             *three([layer.w.diff if layer.w.trainable else None for layer in layers]),
             *three([layer.b.diff if layer.b.trainable else None for layer in layers]),
@@ -117,7 +147,13 @@ class Dense(Activated):
         )
         if dx is not None and slices > 1:
             self.launch(
-                "dense", "sum_slices", self.blocks(dx.size), slices, dx.size, dx_sums, dx,
+                "dense",
+                "sum_slices",
+                self.blocks(dx.size),
+                slices,
+                dx.size,
+                dx_sums,
+                dx,
                 ACTIVATION="Linear",
             )
 
@@ -132,14 +168,28 @@ class Dense(Activated):
         ]
         if any(to is not None for to in [*ds, *sums]):
             self.launch(
-                "dense", "columns", -(-units // 32) * slices * len(layers), count, units, setting,
-                *three([top.data for top in tops]), *three([top.diff for top in tops]), *three(ds),
-                *three(sums), **defines,
+                "dense",
+                "columns",
+                -(-units // 32) * slices * len(layers),
+                count,
+                units,
+                setting,
+                *three([top.data for top in tops]),
+                *three([top.diff for top in tops]),
+                *three(ds),
+                *three(sums),
+                **defines,
             )
         for runner in runners if slices > 1 else []:
             if runner.layer.b.trainable:
                 self.launch(
-                    "dense", "sum_slices", self.blocks(units), slices, units, runner.sums,
-                    runner.layer.b.diff, **defines,
+                    "dense",
+                    "sum_slices",
+                    self.blocks(units),
+                    slices,
+                    units,
+                    runner.sums,
+                    runner.layer.b.diff,
+                    **defines,
                 )
         return [top.diff if d is None else d for top, d in zip(tops, ds, strict=True)]

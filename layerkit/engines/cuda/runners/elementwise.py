@@ -35,15 +35,27 @@ class Reparameterize(KernelRunner):
         """Compute z = mean + sd * noise."""
         layer, z = self.layer, tops[0].data
         self.launch(
-            "elementwise", "reparameterize", self.blocks(-(-z.size // 4)), z.size, bottoms[0].data,
-            bottoms[1].data, layer.scaled.data, z, int(layer.run.sample), *self.noise(),
+            "elementwise",
+            "reparameterize",
+            self.blocks(-(-z.size // 4)),
+            z.size,
+            bottoms[0].data,
+            bottoms[1].data,
+            layer.scaled.data,
+            z,
+            int(layer.run.sample),
+            *self.noise(),
         )
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute both diffs at once."""
         dz = tops[0].diff
         self.each(
-            "elementwise", "reparameterize_backward", dz.size, self.layer.scaled.data, dz,
+            "elementwise",
+            "reparameterize_backward",
+            dz.size,
+            self.layer.scaled.data,
+            dz,
             *(b.diff for b in bottoms),
         )
 
@@ -63,8 +75,15 @@ class Dropout(KernelRunner):
     def _mask(self, x: Array, y: Array) -> None:
         ratio = self.layer.ratio if self.layer.run.training else 0.0
         self.launch(
-            "elementwise", "dropout", self.blocks(-(-y.size // 4)), y.size, x, y,
-            np.float64(ratio), float(1 / (1 - ratio)), *self.noise(),
+            "elementwise",
+            "dropout",
+            self.blocks(-(-y.size // 4)),
+            y.size,
+            x,
+            y,
+            np.float64(ratio),
+            float(1 / (1 - ratio)),
+            *self.noise(),
         )
 
 
@@ -77,8 +96,14 @@ class Pieces(KernelRunner):
             if part is not None:
                 offset, width, apart = self._piece(span, wide)
                 self.each(
-                    "elementwise", "copy_rows", part.size, width, part, width,
-                    wide.reshape(-1)[offset:], apart,
+                    "elementwise",
+                    "copy_rows",
+                    part.size,
+                    width,
+                    part,
+                    width,
+                    wide.reshape(-1)[offset:],
+                    apart,
                 )
 
     def to_narrow(self, wide: Array, narrow: list[Array | None]) -> None:
@@ -87,8 +112,14 @@ class Pieces(KernelRunner):
             if part is not None:
                 offset, width, apart = self._piece(span, wide)
                 self.each(
-                    "elementwise", "copy_rows", part.size, width, wide.reshape(-1)[offset:], apart,
-                    part, width,
+                    "elementwise",
+                    "copy_rows",
+                    part.size,
+                    width,
+                    wide.reshape(-1)[offset:],
+                    apart,
+                    part,
+                    width,
                 )
 
     @staticmethod

@@ -49,8 +49,16 @@ class Pairs(Loss):
         """Compute the sum of each example, and both diffs."""
         (count, size), top = rows(bottoms[0].data).shape, tops[0]
         self.launch(
-            "losses", self.kernel, self.blocks(count * lanes(size)), count, size, lanes(size),
-            *(b.data for b in bottoms), top.diff, top.data, *diffs,
+            "losses",
+            self.kernel,
+            self.blocks(count * lanes(size)),
+            count,
+            size,
+            lanes(size),
+            *(b.data for b in bottoms),
+            top.diff,
+            top.data,
+            *diffs,
         )
 
 
@@ -73,8 +81,17 @@ class SoftmaxLoss(Loss):
         """Compute the cross entropy of each example, and the diff of the logits."""
         (count, classes), top = rows(bottoms[0].data).shape, tops[0]
         self.launch(
-            "losses", "softmax_loss", self.blocks(count * lanes(classes)), count, classes,
-            lanes(classes), bottoms[0].data, bottoms[1].data, top.diff, top.data, diffs[0],
+            "losses",
+            "softmax_loss",
+            self.blocks(count * lanes(classes)),
+            count,
+            classes,
+            lanes(classes),
+            bottoms[0].data,
+            bottoms[1].data,
+            top.diff,
+            top.data,
+            diffs[0],
         )
 
 
@@ -86,8 +103,16 @@ class GaussianKL(Loss):
         (count, size), top = rows(bottoms[0].data).shape, tops[0]
         four = [*(b.data for b in bottoms), None, None][:4]
         self.launch(
-            "losses", "divergence", self.blocks(count * lanes(size)), count, size, lanes(size),
-            *four, top.diff, top.data, *[*diffs, None, None][:4],
+            "losses",
+            "divergence",
+            self.blocks(count * lanes(size)),
+            count,
+            size,
+            lanes(size),
+            *four,
+            top.diff,
+            top.data,
+            *[*diffs, None, None][:4],
         )
 
 
@@ -99,8 +124,16 @@ class Reconstruction(Loss):
         layer, top, (count, pixels) = self.layer, tops[0], rows(bottoms[0].data).shape
         kernel, settings, most = self.formula()
         self.launch(
-            "losses", kernel, count, pixels, *settings, *[*(b.data for b in bottoms), None][:most],
-            float(layer.floor), np.float64(pixels * layer.constant), top.diff, top.data,
+            "losses",
+            kernel,
+            count,
+            pixels,
+            *settings,
+            *[*(b.data for b in bottoms), None][:most],
+            float(layer.floor),
+            np.float64(pixels * layer.constant),
+            top.diff,
+            top.data,
             *[*diffs, None][:most],
         )
 

@@ -22,8 +22,16 @@ class ImagePose(KernelRunner):
         """Measure the poses."""
         layer, poses = self.layer, tops[0].data
         self.launch(
-            "pictures", "measure_poses", len(poses), layer.side, np.float64(layer.threshold),
-            np.float64(layer.size), *scale(layer), layer.latents, bottoms[0].data, poses,
+            "pictures",
+            "measure_poses",
+            len(poses),
+            layer.side,
+            np.float64(layer.threshold),
+            np.float64(layer.size),
+            *scale(layer),
+            layer.latents,
+            bottoms[0].data,
+            poses,
         )
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -37,23 +45,43 @@ class SpatialTransform(KernelRunner):
         """Compute the resampled pictures."""
         layer, (picture, pose), top = self.layer, bottoms, tops[0].data
         self.launch(
-            "pictures", "make_maps", self.blocks(len(top)), len(top), pose.shape[0], *scale(layer),
-            int(layer.inverse), pose.data, layer.maps.data,
+            "pictures",
+            "make_maps",
+            self.blocks(len(top)),
+            len(top),
+            pose.shape[0],
+            *scale(layer),
+            int(layer.inverse),
+            pose.data,
+            layer.maps.data,
         )
-        self.each(
-            "pictures", "resample", top.size, layer.side, layer.maps.data, picture.data, top
-        )
+        self.each("pictures", "resample", top.size, layer.side, layer.maps.data, picture.data, top)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute both diffs."""
         layer, (picture, pose), d = self.layer, bottoms, tops[0].diff
         if picture.diff is not None:
             self.each(
-                "pictures", "resample_pictures", d.size, layer.side, layer.maps.data, d,
+                "pictures",
+                "resample_pictures",
+                d.size,
+                layer.side,
+                layer.maps.data,
+                d,
                 picture.diff,
             )
         if pose.diff is not None:
             self.launch(
-                "pictures", "resample_poses", len(d), layer.side, pose.shape[0], *scale(layer),
-                int(layer.inverse), pose.data, layer.maps.data, picture.data, d, pose.diff,
+                "pictures",
+                "resample_poses",
+                len(d),
+                layer.side,
+                pose.shape[0],
+                *scale(layer),
+                int(layer.inverse),
+                pose.data,
+                layer.maps.data,
+                picture.data,
+                d,
+                pose.diff,
             )

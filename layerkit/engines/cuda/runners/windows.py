@@ -33,7 +33,12 @@ class Windowed(Activated):
         """Return the windows of pictures, in rows."""
         columns = self.matrix(self.layer.columns)
         self.each(
-            "windows", "cut_windows", columns.size, *self.geometry(picture), picture, columns,
+            "windows",
+            "cut_windows",
+            columns.size,
+            *self.geometry(picture),
+            picture,
+            columns,
             ACTIVATION="Linear",
         )
         return columns
@@ -42,15 +47,28 @@ class Windowed(Activated):
         """Fill pictures with the sums of the windows, through bias and activation if any."""
         setting, defines = self.activation()
         self.each(
-            "windows", "add_up_windows", picture.size, *self.geometry(picture), setting,
-            self.layer.columns.data, bias, picture, **defines,
+            "windows",
+            "add_up_windows",
+            picture.size,
+            *self.geometry(picture),
+            setting,
+            self.layer.columns.data,
+            bias,
+            picture,
+            **defines,
         )
 
     def channels_last(self, small: Array) -> Array:
         """Return (n, channels, down, across) as rows (n * places, channels)."""
         layer, found = self.layer, self.matrix(self.layer.rows)
         self.each(
-            "windows", "channels_last", small.size, small.shape[1], layer.places, small, found,
+            "windows",
+            "channels_last",
+            small.size,
+            small.shape[1],
+            layer.places,
+            small,
+            found,
             ACTIVATION="Linear",
         )
         return found
@@ -59,8 +77,16 @@ class Windowed(Activated):
         """Fill (n, channels, down, across), through bias and activation if there is one."""
         layer, (setting, defines) = self.layer, self.activation()
         self.each(
-            "windows", "channels_first", small.size, small.shape[1], layer.places, setting,
-            layer.rows.data, bias, small, **defines,
+            "windows",
+            "channels_first",
+            small.size,
+            small.shape[1],
+            layer.places,
+            setting,
+            layer.rows.data,
+            bias,
+            small,
+            **defines,
         )
 
     def before(self, top: Blob) -> Array:
@@ -75,13 +101,27 @@ class Windowed(Activated):
             (count, channels), places = d.shape[:2], math.prod(d.shape[2:])
             slices = min(len(self.sums), count)
             self.launch(
-                "windows", "channel_sums", channels * slices, count, channels, places, slices, d,
-                self.sums if slices > 1 else layer.b.diff, ACTIVATION="Linear",
+                "windows",
+                "channel_sums",
+                channels * slices,
+                count,
+                channels,
+                places,
+                slices,
+                d,
+                self.sums if slices > 1 else layer.b.diff,
+                ACTIVATION="Linear",
             )
             if slices > 1:
                 self.launch(
-                    "dense", "sum_slices", self.blocks(channels), slices, channels, self.sums,
-                    layer.b.diff, ACTIVATION="Linear",
+                    "dense",
+                    "sum_slices",
+                    self.blocks(channels),
+                    slices,
+                    channels,
+                    self.sums,
+                    layer.b.diff,
+                    ACTIVATION="Linear",
                 )
         return d
 
