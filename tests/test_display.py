@@ -11,9 +11,9 @@ from layerkit import layers as L
 from layerkit.display import Extra, brief
 from layerkit.errors import DataError, GradientError
 from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior, open_source
-from layerkit.galaxy.baselines import GaussianFits, fit_gaussian
-from layerkit.galaxy.calibration import calibrate
-from layerkit.galaxy.sersic import SersicFits
+from layerkit.galaxy.baselines.baselines import GaussianFits, fit_gaussian
+from layerkit.galaxy.baselines.sersic import SersicFits
+from layerkit.galaxy.evaluation.calibration import calibrate
 
 
 def net(**settings):

@@ -6,7 +6,7 @@ from scipy.optimize import approx_fprime, least_squares
 from scipy.stats import multivariate_normal, norm
 
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines import (
+from layerkit.galaxy.baselines.baselines import (
     GaussianObjective,
     PCABaseline,
     fit_gaussian,

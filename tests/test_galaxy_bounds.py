@@ -17,10 +17,10 @@ from test_galaxy_preparation import blob, picture
 from test_galaxy_sources import chunk, encoded, fits_file, reason, tiff
 from unlucky import Unlucky
 
-from layerkit.galaxy import decode
-from layerkit.galaxy.dataset import load
-from layerkit.galaxy.preparation import prepare
-from layerkit.galaxy.sources import open_source
+from layerkit.galaxy.images.decode import decode
+from layerkit.galaxy.images.prepare.prepare import prepare
+from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.sources.sources import open_source
 
 
 def fits_header(**keys):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from layerkit.errors import DataError
-from layerkit.galaxy.calibration import EDGES, calibrate
+from layerkit.galaxy.evaluation.calibration import EDGES, calibrate
 
 NOMINAL = norm.cdf([1, 2, 3]) - norm.cdf([-1, -2, -3])
 

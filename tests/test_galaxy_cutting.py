@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerkit.galaxy import cutting
-from layerkit.galaxy.blank import no_data
-from layerkit.galaxy.cutting import Settings, cut_out
-from layerkit.galaxy.dataset import load
-from layerkit.galaxy.decode import UnusableImageError
-from layerkit.galaxy.preparation import largest_value, prepare
-from layerkit.galaxy.scaling import unstretch
-from layerkit.galaxy.sources import open_source
+from layerkit.galaxy.images.crop import crop as cutting
+from layerkit.galaxy.images.crop.blank import no_data
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
+from layerkit.galaxy.images.crop.scaling import unstretch
+from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.prepare.prepare import largest_value, prepare
+from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.sources.sources import open_source
 
 
 def profile(side, y, x, scale, ratio=0.7, peak=100.0):

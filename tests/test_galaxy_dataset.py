@@ -14,11 +14,11 @@ from PIL import Image
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import DataError
-from layerkit.galaxy.contact import TILE, YELLOW, contact_sheets
-from layerkit.galaxy.dataset import load, split
-from layerkit.galaxy.preparation import prepare
-from layerkit.galaxy.scaling import unstretch
-from layerkit.galaxy.sources import is_prepared, open_source
+from layerkit.galaxy.images.crop.scaling import unstretch
+from layerkit.galaxy.images.prepare.contact import TILE, YELLOW, contact_sheets
+from layerkit.galaxy.images.prepare.prepare import prepare
+from layerkit.galaxy.images.prepare.prepared import load, split
+from layerkit.galaxy.images.sources.sources import is_prepared, open_source
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from layerkit.errors import DataError
-from layerkit.galaxy import figures
-from layerkit.galaxy.calibration import calibrate
-from layerkit.galaxy.evaluation import Evaluation
-from layerkit.galaxy.gallery import draw_figures
-from layerkit.galaxy.redraws import LatentCoverage
+from layerkit.galaxy.evaluation.calibration import calibrate
+from layerkit.galaxy.evaluation.evaluate import Evaluation
+from layerkit.galaxy.evaluation.redraws import LatentCoverage
+from layerkit.galaxy.report import figures
+from layerkit.galaxy.report.gallery import draw_figures
 
 
 def galaxies(rng, count, size=16):

@@ -152,7 +152,7 @@ def test_a_set_stays_where_the_new_one_may_not_replace_it(tmp_path, rng):
 
 
 def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, capsys):
-    from layerkit.galaxy import gathering
+    from layerkit.galaxy.images.prepare import gather as gathering
 
     folder, cache = folder_of(rng, tmp_path / "g"), tmp_path / "out" / "galaxies.h5"
     whole = gathering.contact_sheets
@@ -206,7 +206,8 @@ def test_results_among_the_pictures_are_no_pictures(tmp_path, rng, where):
 
 
 def test_figures_are_known_by_name():
-    from layerkit.galaxy import figures, layout
+    from layerkit.galaxy import layout
+    from layerkit.galaxy.report import figures
 
     assert set(layout.FIGURES) == set(figures.CAPTIONS)
 

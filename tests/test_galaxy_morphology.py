@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from scipy.special import gammainc
 
 from layerkit.errors import DataError
-from layerkit.galaxy.morphology import STATISTICS, gini, morphology
+from layerkit.galaxy.evaluation.morphology import STATISTICS, gini, morphology
 
 SIDE = 101
 

@@ -17,12 +17,13 @@ from PIL import Image
 from skimage.transform import resize
 
 from layerkit.errors import DataError
-from layerkit.galaxy import contact_sheets, gather, preparation
-from layerkit.galaxy.dataset import load
-from layerkit.galaxy.decode import UnusableImageError
-from layerkit.galaxy.detect import Galaxy, Sky, find_galaxy, foreign_light
-from layerkit.galaxy.preparation import Cut, Settings, cut_out, prepare, resample
-from layerkit.galaxy.sources import open_source
+from layerkit.galaxy import contact_sheets, gather
+from layerkit.galaxy.images.crop.detect import Galaxy, Sky, find_galaxy, foreign_light
+from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.prepare import prepare as preparation
+from layerkit.galaxy.images.prepare.prepare import Cut, Settings, cut_out, prepare, resample
+from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.sources.sources import open_source
 
 SIDE = 424  # as in Galaxy Zoo; binned by two for detection
 
@@ -384,7 +385,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from test_galaxy_preparation import Pictures, blob, picture
-from layerkit.galaxy.preparation import prepare
+from layerkit.galaxy.images.prepare.prepare import prepare
 
 class Slow(Pictures):
     def read(self, i):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from layerkit.errors import DataError
-from layerkit.galaxy.report import write_report
+from layerkit.galaxy.report.page import write_report
 
 METRICS = {
     "images_read": 14000,

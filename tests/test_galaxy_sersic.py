@@ -6,8 +6,14 @@ from astropy.modeling.models import Sersic2D
 from scipy.optimize import least_squares
 
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines import fit_gaussians
-from layerkit.galaxy.sersic import SersicObjective, fit_sersic, fit_sersics, index_of, parameter_of
+from layerkit.galaxy.baselines.baselines import fit_gaussians
+from layerkit.galaxy.baselines.sersic import (
+    SersicObjective,
+    fit_sersic,
+    fit_sersics,
+    index_of,
+    parameter_of,
+)
 
 SHAPE = (41, 37)
 

@@ -5,8 +5,8 @@ import pytest
 
 import layerkit as lk
 from layerkit import galaxy
-from layerkit.galaxy.preparation import Settings, cut_out
-from layerkit.galaxy.sizing import SMALLEST, native_size
+from layerkit.galaxy.images.prepare.prepare import Settings, cut_out
+from layerkit.galaxy.images.prepare.sizing import SMALLEST, native_size
 
 
 @pytest.fixture
@@ -52,8 +52,10 @@ def test_bounds_of_the_side(rng):
 
 def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatch):
     source = Round([5] * 4, rng)
-    monkeypatch.setattr("layerkit.galaxy.gathering.open_source", lambda path, hdu: source)
-    monkeypatch.setattr("layerkit.galaxy.gathering.contact_sheets", lambda *a: None)
+    monkeypatch.setattr(
+        "layerkit.galaxy.images.prepare.gather.open_source", lambda path, hdu: source
+    )
+    monkeypatch.setattr("layerkit.galaxy.images.prepare.gather.contact_sheets", lambda *a: None)
     side = native_size(source)
     assert side < 69
     found = galaxy.gather(None, tmp_path / "a.h5", size=None)

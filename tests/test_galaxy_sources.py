@@ -21,11 +21,12 @@ from PIL import Image
 from skimage.data import hubble_deep_field
 
 from layerkit.errors import DataError
-from layerkit.galaxy import contact_sheets, hubble, load
-from layerkit.galaxy.decode import UnusableImageError
-from layerkit.galaxy.preparation import prepare
-from layerkit.galaxy.scaling import stretch, unstretch
-from layerkit.galaxy.sources import is_prepared, open_source
+from layerkit.galaxy import contact_sheets, load
+from layerkit.galaxy.images.crop.scaling import stretch, unstretch
+from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.prepare.prepare import prepare
+from layerkit.galaxy.images.sources import hubble
+from layerkit.galaxy.images.sources.sources import is_prepared, open_source
 
 
 def encoded(pixels, kind="PNG", **settings):

@@ -6,7 +6,7 @@ from cases import skewed_student
 from scipy import integrate, stats
 
 from layerkit import layers as L
-from layerkit.galaxy import pixel_noise
+from layerkit.galaxy.model import pixel_noise
 
 GAUSSIAN = L.GaussianReconstruction("y", "x", "mean", "log_variance")
 

@@ -12,7 +12,7 @@ import layerkit as lk
 from layerkit import initializers, rates, settings
 from layerkit import layers as L
 from layerkit.errors import DataError, LayerkitError, NetError
-from layerkit.galaxy.inference import Free
+from layerkit.galaxy.model.inference import Free
 from layerkit.memory import in_words
 
 NAN, INF = math.nan, math.inf

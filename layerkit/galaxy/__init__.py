@@ -10,23 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerkit.galaxy.baselines import PCABaseline, fit_gaussian, fit_gaussians
-    from layerkit.galaxy.contact import contact_sheets
-    from layerkit.galaxy.dataset import GalaxySet, load, split
-    from layerkit.galaxy.evaluation import Evaluation, evaluate
-    from layerkit.galaxy.gallery import draw_figures
-    from layerkit.galaxy.gathering import gather
-    from layerkit.galaxy.inference import closest, refine
-    from layerkit.galaxy.model import GalaxyModel, Posterior
-    from layerkit.galaxy.preparation import prepare
-    from layerkit.galaxy.redraws import (
+    from layerkit.galaxy.baselines.baselines import PCABaseline, fit_gaussian, fit_gaussians
+    from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
+    from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
+    from layerkit.galaxy.evaluation.redraws import (
         LatentCoverage,
         SourcePictures,
         latent_coverage,
         redrawn_coverage,
     )
-    from layerkit.galaxy.report import write_report
-    from layerkit.galaxy.results import (
+    from layerkit.galaxy.images.crop.scaling import unstretch
+    from layerkit.galaxy.images.prepare.contact import contact_sheets
+    from layerkit.galaxy.images.prepare.gather import gather
+    from layerkit.galaxy.images.prepare.prepare import prepare
+    from layerkit.galaxy.images.prepare.prepared import GalaxySet, load, split
+    from layerkit.galaxy.images.sources.sources import open_source
+    from layerkit.galaxy.model.inference import closest, refine
+    from layerkit.galaxy.model.model import GalaxyModel, Posterior
+    from layerkit.galaxy.report.gallery import draw_figures
+    from layerkit.galaxy.report.page import write_report
+    from layerkit.galaxy.report.results import (
         finish_setting_aside,
         read_metrics,
         results_folder,
@@ -36,44 +39,41 @@ if TYPE_CHECKING:
         summary,
         write_json,
     )
-    from layerkit.galaxy.scaling import unstretch
-    from layerkit.galaxy.sersic import fit_sersic, fit_sersics
-    from layerkit.galaxy.sources import open_source
 
 HOMES = {
-    "PCABaseline": "baselines",
-    "fit_gaussian": "baselines",
-    "fit_gaussians": "baselines",
-    "contact_sheets": "contact",
-    "GalaxySet": "dataset",
-    "load": "dataset",
-    "split": "dataset",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "draw_figures": "gallery",
-    "gather": "gathering",
-    "closest": "inference",
-    "refine": "inference",
-    "LatentCoverage": "redraws",
-    "latent_coverage": "redraws",
-    "SourcePictures": "redraws",
-    "redrawn_coverage": "redraws",
-    "GalaxyModel": "model",
-    "Posterior": "model",
-    "prepare": "preparation",
-    "write_report": "report",
-    "read_metrics": "results",
-    "results_folder": "results",
-    "results_table": "results",
-    "set_aside": "results",
-    "finish_setting_aside": "results",
-    "save_somewhere": "results",
-    "summary": "results",
-    "write_json": "results",
-    "fit_sersic": "sersic",
-    "fit_sersics": "sersic",
-    "open_source": "sources",
-    "unstretch": "scaling",
+    "PCABaseline": "baselines.baselines",
+    "fit_gaussian": "baselines.baselines",
+    "fit_gaussians": "baselines.baselines",
+    "contact_sheets": "images.prepare.contact",
+    "GalaxySet": "images.prepare.prepared",
+    "load": "images.prepare.prepared",
+    "split": "images.prepare.prepared",
+    "Evaluation": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "draw_figures": "report.gallery",
+    "gather": "images.prepare.gather",
+    "closest": "model.inference",
+    "refine": "model.inference",
+    "LatentCoverage": "evaluation.redraws",
+    "latent_coverage": "evaluation.redraws",
+    "SourcePictures": "evaluation.redraws",
+    "redrawn_coverage": "evaluation.redraws",
+    "GalaxyModel": "model.model",
+    "Posterior": "model.model",
+    "prepare": "images.prepare.prepare",
+    "write_report": "report.page",
+    "read_metrics": "report.results",
+    "results_folder": "report.results",
+    "results_table": "report.results",
+    "set_aside": "report.results",
+    "finish_setting_aside": "report.results",
+    "save_somewhere": "report.results",
+    "summary": "report.results",
+    "write_json": "report.results",
+    "fit_sersic": "baselines.sersic",
+    "fit_sersics": "baselines.sersic",
+    "open_source": "images.sources.sources",
+    "unstretch": "images.crop.scaling",
 }
 
 __all__ = [

@@ -33,7 +33,7 @@ def is_result(name: str) -> bool:
 
 def holds_results(folder: Path) -> bool:
     """Tell whether a run has written its results, or the galaxies it prepared, into a folder."""
-    from layerkit.galaxy.sources import is_prepared
+    from layerkit.galaxy.images.sources.sources import is_prepared
 
     finished = (folder / METRICS).is_file() and (folder / REPORT).is_file()
     return finished or is_prepared(folder / GALAXIES)
@@ -45,7 +45,7 @@ def without_results(top: Path, files: list[str]) -> list[str]:
     A run's folder is left out with all that is in it; of `top` itself, if it is one, only what
     bears a result's name.  So are prepared galaxies under any name, and the sheets beside them.
     """
-    from layerkit.galaxy.sources import is_prepared
+    from layerkit.galaxy.images.sources.sources import is_prepared
 
     sets = {f for f in files if f.lower().endswith((".h5", ".hdf5")) and is_prepared(top / f)}
     sheets = tuple(f"{f[: f.rfind('/') + 1]}{SHEETS}/" for f in sets)

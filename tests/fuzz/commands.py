@@ -25,7 +25,7 @@ from fuzz.harness import Case, HangError, check
 from layerkit import __main__ as layerkit_main
 from layerkit import command, galaxy
 from layerkit.errors import DataError
-from layerkit.galaxy import evaluation
+from layerkit.galaxy.evaluation import evaluate as evaluation
 
 SECONDS = 120
 ALONE = 60  # seconds that one command may take

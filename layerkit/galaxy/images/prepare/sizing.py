@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from layerkit.galaxy.preparation import Settings, cuts
-from layerkit.galaxy.sources import Source
+from layerkit.galaxy.images.prepare.prepare import Settings, cuts
+from layerkit.galaxy.images.sources.sources import Source
 
 LOOKED_AT = 200  # pictures
 SMALLEST = 16  # pixels on a side, below which a galaxy has no shape to speak of

@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 
 from layerkit.errors import DataError
 from layerkit.files import write_atomically
-from layerkit.galaxy.calibration import EDGES, NOMINAL, Calibration
-from layerkit.galaxy.morphology import STATISTICS
-from layerkit.galaxy.redraws import LatentCoverage
+from layerkit.galaxy.evaluation.calibration import EDGES, NOMINAL, Calibration
+from layerkit.galaxy.evaluation.morphology import STATISTICS
+from layerkit.galaxy.evaluation.redraws import LatentCoverage
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
@@ -624,8 +624,8 @@ def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
     """Four histograms, real galaxies against drawn ones.
 
     Args:
-        real, drawn: (N, 4) and (M, 4), from `layerkit.galaxy.morphology`; rows of NaN, which could
-            not be measured, are left out and counted.
+        real, drawn: (N, 4) and (M, 4), from `layerkit.galaxy.evaluation.morphology`; rows of NaN,
+            which could not be measured, are left out and counted.
     """
     figure = Figure((8, 5.2))
     panels = figure.subplots(2, 2).reshape(-1)

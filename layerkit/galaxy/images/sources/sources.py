@@ -21,7 +21,7 @@ import numpy as np
 from layerkit import hdf5
 from layerkit.errors import DataError
 from layerkit.files import open_regular, path_of
-from layerkit.galaxy.decode import (
+from layerkit.galaxy.images.decode.decode import (
     HEAD,
     MAX_BYTES,
     TOO_LARGE,
@@ -121,7 +121,7 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
                 "hdu: the built-in Hubble Deep Field has no FITS extensions to choose; leave hdu "
                 "out, or give FITS files"
             )
-        from layerkit.galaxy.hubble import HubbleSource
+        from layerkit.galaxy.images.sources.hubble import HubbleSource
 
         return HubbleSource()
     path = path_of(path, DataError)

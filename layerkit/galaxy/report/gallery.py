@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.galaxy import figures
-from layerkit.galaxy.evaluation import Evaluation
-from layerkit.galaxy.model import GalaxyModel
-from layerkit.galaxy.redraws import LatentCoverage
+from layerkit.galaxy.evaluation.evaluate import Evaluation
+from layerkit.galaxy.evaluation.redraws import LatentCoverage
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.report import figures
 
 ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
 STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior

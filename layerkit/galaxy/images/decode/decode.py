@@ -39,7 +39,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from layerkit.galaxy.blank import bad_pixels, no_data, partly_blank
+from layerkit.galaxy.images.crop.blank import bad_pixels, no_data, partly_blank
 
 MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression

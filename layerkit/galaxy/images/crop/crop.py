@@ -14,9 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from layerkit.errors import DataError
-from layerkit.galaxy.blank import NoData, no_data
-from layerkit.galaxy.decode import UnusableImageError, as_picture
-from layerkit.galaxy.detect import (
+from layerkit.galaxy.images.crop.blank import NoData, no_data
+from layerkit.galaxy.images.crop.detect import (
     NO_PEAK,
     Galaxy,
     Sky,
@@ -25,7 +24,8 @@ from layerkit.galaxy.detect import (
     foreign_light,
     measure_sky,
 )
-from layerkit.galaxy.scaling import stretch, stretch_units
+from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
+from layerkit.galaxy.images.decode.decode import UnusableImageError, as_picture
 from layerkit.settings import Number, Whole, accept
 
 SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`

@@ -26,7 +26,7 @@ from scipy.special import expit, gammaincinv
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines import fit_gaussian, fit_in_processes, moments
+from layerkit.galaxy.baselines.baselines import fit_gaussian, fit_in_processes, moments
 from layerkit.settings import fitting
 
 LEAST_INDEX, MOST_INDEX = 0.3, 8.0

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from layerkit.galaxy.decode import rgb_to_intensity
-from layerkit.galaxy.detect import SMOOTHING, measure, measure_sky
+from layerkit.galaxy.images.crop.detect import SMOOTHING, measure, measure_sky
+from layerkit.galaxy.images.decode.decode import rgb_to_intensity
 
 THRESHOLD = 4.0  # noise standard deviations above the sky, as `prepare` has it by default
 MIN_AREA = 12  # pixels; fewer have no shape, and most of what there is has fewer

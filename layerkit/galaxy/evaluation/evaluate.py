@@ -10,17 +10,17 @@ from scipy.stats import ks_2samp
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines import (
+from layerkit.galaxy.baselines.baselines import (
     PCABaseline,
     fit_gaussians,
     shared_variance_log_likelihood,
     squared_errors,
 )
-from layerkit.galaxy.calibration import Calibration, calibrate
-from layerkit.galaxy.inference import closest, refine
-from layerkit.galaxy.model import GalaxyModel
-from layerkit.galaxy.morphology import STATISTICS, morphology
-from layerkit.galaxy.sersic import fit_sersics
+from layerkit.galaxy.baselines.sersic import fit_sersics
+from layerkit.galaxy.evaluation.calibration import Calibration, calibrate
+from layerkit.galaxy.evaluation.morphology import STATISTICS, morphology
+from layerkit.galaxy.model.inference import closest, refine
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.settings import fitting
 
 BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat

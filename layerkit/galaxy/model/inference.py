@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model import GalaxyModel, Posterior
+from layerkit.galaxy.model.model import GalaxyModel, Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net

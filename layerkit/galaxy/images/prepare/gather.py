@@ -12,13 +12,13 @@ from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
 from layerkit.files import path_of
-from layerkit.galaxy.contact import contact_sheets
-from layerkit.galaxy.dataset import GalaxySet, load
-from layerkit.galaxy.decode import UnusableImageError
+from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.prepare.contact import contact_sheets
+from layerkit.galaxy.images.prepare.prepare import Settings, is_of, prepare
+from layerkit.galaxy.images.prepare.prepared import GalaxySet, load
+from layerkit.galaxy.images.prepare.sizing import native_size
+from layerkit.galaxy.images.sources.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.galaxy.layout import SHEETS
-from layerkit.galaxy.preparation import Settings, is_of, prepare
-from layerkit.galaxy.sizing import native_size
-from layerkit.galaxy.sources import Source, ZipSource, is_prepared, open_source
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically
 

@@ -15,7 +15,7 @@ from layerkit import hdf5
 from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.files import open_regular, path_of
-from layerkit.galaxy.sources import PREPARED_FORMAT, is_prepared
+from layerkit.galaxy.images.sources.sources import PREPARED_FORMAT, is_prepared
 from layerkit.settings import Optional, Whole, accept, fitting
 
 VERSION = 2

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from layerkit.arrays import numbers
 from layerkit.display import short_repr
 from layerkit.errors import DataError, NetError, brief
-from layerkit.galaxy import pixel_noise
+from layerkit.galaxy.model import pixel_noise
 from layerkit.layers import Concat, Dense, GaussianKL, Reparameterize, Slice
 from layerkit.layers.reconstruction import Reconstruction
 from layerkit.memory import in_words, memory

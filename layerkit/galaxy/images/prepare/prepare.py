@@ -30,10 +30,10 @@ from tqdm import tqdm
 from layerkit import hdf5
 from layerkit.errors import DataError, brief
 from layerkit.files import path_of
-from layerkit.galaxy.cutting import DEEPEST, Cut, Settings, cut_out, resample
-from layerkit.galaxy.dataset import COLUMNS, VERSION
-from layerkit.galaxy.decode import TOO_LARGE, UnusableImageError
-from layerkit.galaxy.sources import PREPARED_FORMAT, Source
+from layerkit.galaxy.images.crop.crop import DEEPEST, Cut, Settings, cut_out, resample
+from layerkit.galaxy.images.decode.decode import TOO_LARGE, UnusableImageError
+from layerkit.galaxy.images.prepare.prepared import COLUMNS, VERSION
+from layerkit.galaxy.images.sources.sources import PREPARED_FORMAT, Source
 from layerkit.settings import Optional, Whole, accept, fitting
 
 T = TypeVar("T")

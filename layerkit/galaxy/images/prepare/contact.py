@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from layerkit.errors import DataError
-from layerkit.galaxy.cutting import visible
-from layerkit.galaxy.dataset import GalaxySet
-from layerkit.galaxy.decode import as_picture
-from layerkit.galaxy.sources import Source
+from layerkit.galaxy.images.crop.crop import visible
+from layerkit.galaxy.images.decode.decode import as_picture
+from layerkit.galaxy.images.prepare.prepared import GalaxySet
+from layerkit.galaxy.images.sources.sources import Source
 from layerkit.settings import fitting
 
 TILE = 138  # pixels on a side: twice 69

@@ -1,0 +1,1 @@
+"""Models to compare with: Gaussian and Sersic profiles, and PCA."""

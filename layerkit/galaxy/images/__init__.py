@@ -1,0 +1,1 @@
+"""Pictures to training rows: decoded, cropped, and prepared as a set."""

@@ -1,0 +1,1 @@
+"""One galaxy out of its picture: found, cropped and scaled."""

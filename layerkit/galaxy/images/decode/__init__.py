@@ -1,0 +1,1 @@
+"""Files to pictures: formats, axes and what their numbers mean."""

@@ -1,0 +1,1 @@
+"""Sets of prepared galaxies: made in parallel, written, read and looked at."""

@@ -1,0 +1,1 @@
+"""Sets of pictures: folders, zips, single files and the built-in Hubble picture."""

@@ -1,0 +1,1 @@
+"""The learned model: posteriors, bounds, and drawn galaxies."""
