@@ -63,7 +63,7 @@ fuzz: $(HAS_DEV)
 		seed=$$($(RUN) -c 'import secrets; print(secrets.randbelow(2**32))'); \
 	echo "seed $$seed; again: make fuzz SEED=$$seed FUZZ=$(FUZZ)"; \
 	LAYERKIT_FUZZ=$(FUZZ) LAYERKIT_FUZZ_SEED=$$seed LAYERKIT_TEST_SEED=$$seed \
-		$(RUN) -m pytest -s tests/test_fuzz_*.py
+		$(RUN) -m pytest -s tests/fuzz
 
 CHECKED := build/sanitize
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -72,7 +72,7 @@ sanitize: $(VENV)/dev
 		--build-base $(CHECKED) --build-lib $(CHECKED)
 	LD_PRELOAD="$$(echo $$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done))" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/$(CHECKED) \
-		$(VENV)/bin/pytest tests/test_cpu.py -k 'not runs_out'  # where the checks end the process
+		$(VENV)/bin/pytest tests/engines/test_cpu.py -k 'not runs_out'  # where the checks end the process
 
 bench: $(HAS_DEV)
 	$(RUN) benchmarks/cpu.py $(BENCH)
@@ -82,7 +82,7 @@ $(VENV)/gpu: $(VENV)/dev
 	@touch $@
 
 gpu-test: $(HAS_GPU)
-	LAYERKIT_GPU=required $(RUN) -m pytest tests/test_cuda.py tests/test_backends.py -k 'not stand-in'
+	LAYERKIT_GPU=required $(RUN) -m pytest tests/engines/test_cuda.py tests/engines/test_backends.py -k 'not stand-in'
 
 gpu-bench: $(HAS_GPU)
 	$(RUN) benchmarks/gpu.py $(BENCH)

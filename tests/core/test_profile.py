@@ -14,7 +14,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit import profile
 
-NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
 
 def small(kernels, **settings):

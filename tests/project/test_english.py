@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "layerkit"
+PACKAGE = Path(__file__).resolve().parents[2] / "layerkit"
 
 # Words that begin no sentence, and words that begin no function's docstring: a phrase that follows
 # them tells what is returned, and not what the function does.

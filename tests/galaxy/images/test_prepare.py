@@ -384,7 +384,7 @@ PREPARE_AND_HANG = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from test_galaxy_preparation import Pictures, blob, picture
+from test_prepare import Pictures, blob, picture
 from layerkit.galaxy.images.prepare.prepare import prepare
 
 class Slow(Pictures):

@@ -14,7 +14,7 @@ jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is
 pytest.importorskip("jax.scipy.stats")  # which `import jax` leaves out
 jnp = jax.numpy
 
-GALAXY_NET = Path(__file__).parents[1] / "nets" / "galaxy_gdae.py"
+GALAXY_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import NetError, NetFileError
 
-PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+PAPERS_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from layerkit.engines.cuda import CudaEngine, program
 from layerkit.engines.cuda.runners import data as cuda_data
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
-GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from PIL import Image
-from test_galaxy_preparation import blob, picture
-from test_galaxy_sources import chunk, encoded, fits_file, reason, tiff
+from test_prepare import blob, picture
+from test_sources import chunk, encoded, fits_file, reason, tiff
 from unlucky import Unlucky
 
 from layerkit.galaxy.images.decode import decode

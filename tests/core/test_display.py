@@ -132,7 +132,7 @@ def test_results_show_sizes_instead_of_numbers(rng):
 
 
 def test_the_galaxy_model_says_how_large_it_is():
-    path = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+    path = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
     model = GalaxyModel(lk.Net(lk.load_net(path, hidden=8, latent=3), 2, phase="test"))
     assert repr(model).startswith("GalaxyModel(4761 pixels from 3 latents")
 

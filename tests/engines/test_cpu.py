@@ -25,7 +25,7 @@ if KERNELS is None:
     pytest.skip("the compiled engine was not built", allow_module_level=True)
 
 SETS = [name for name in ("baseline", "avx2", "avx512") if KERNELS.choose(name)]
-GALAXY = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
+GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
 
 

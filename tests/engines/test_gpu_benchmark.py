@@ -17,7 +17,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import BackendError
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def there_is_a_gpu():

@@ -23,7 +23,7 @@ from layerkit.galaxy.layout import FIGURES
 from layerkit.locks import lock
 from layerkit.snapshot import read_extra
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "galaxy_gdae.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "galaxy_gdae.py"
 SIDE = 69
 SMALL_NET = """
 from layerkit import layers as L

@@ -1,8 +1,8 @@
 """Damaged and hostile files, thousands of them: each is loaded right, or refused in one line.
 
-Run by itself, `python tests/fuzz_files.py --cases 20000 --seed 1`, it goes on for as long as it is
-told; tests/test_fuzz_files.py runs a few hundred cases.  Cases run in child processes, as HDF5 may
-crash or loop for ever; the child's number of the case is all that is needed to run it again.
+Run by itself, `python tests/fuzz/files.py --cases 20000 --seed 1`, it goes on for as long as it is
+told; test_fuzz_files.py runs a few hundred cases.  Cases run in child processes, as HDF5 may crash
+or loop for ever; the child's number of the case is all that is needed to run it again.
 """
 
 import argparse
