@@ -14,6 +14,7 @@ report.html into one folder.
 import argparse
 import ast
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -65,7 +66,7 @@ MOST_PASSES = 1_000_000  # over the held-out galaxies: more would not end in any
 
 
 def path_or_count(text: str) -> str:
-    """Make a path or a count of the text: a number is no path unless there is such a file."""
+    """Make an absolute path or a count of the text; refuse what could be either."""
     if not text:
         raise argparse.ArgumentTypeError("must be a path or a number, got nothing")
     try:
@@ -73,11 +74,17 @@ def path_or_count(text: str) -> str:
     except ValueError:
         return os.path.abspath(text)
     try:
-        return str(COUNT(text))
+        count = str(COUNT(text))
     except ValueError:  # a fraction, say
         if Path(text).exists():
             return os.path.abspath(text)
         raise argparse.ArgumentTypeError(f"must be a path or a whole number, got {text}") from None
+    if Path(text).exists():
+        raise argparse.ArgumentTypeError(
+            f"{text} is a number, and there is a file or folder of that name: give ./{text} for "
+            f"the path, or +{text} for the number"
+        )
+    return count
 
 
 def path(text: str) -> str:
@@ -153,6 +160,11 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "tiny": False,
 }
+# Settings that training goes by; a run that is resumed may change them on the way.
+TRAINING = (
+    "net", "set", "batch", "samples", "augment", "rate", "final_rate", "warm_up", "clip", "centre",
+    "kl_warm_up", "keep",
+)  # fmt: skip
 CHOICES: dict[str, list[Any]] = {
     "augment": ["dihedral", "none"],
     "keep": ["best", "last"],
@@ -282,7 +294,10 @@ def saved_settings(model_file: Path, saved: dict[str, Any]) -> dict[str, Any]:
         found = dict(saved["settings"])
         for key, value in found.items():
             if key in OPTIONS and value is not None:
-                found[key] = OPTIONS[key](value if isinstance(value, str) else json.dumps(value))
+                text = value if isinstance(value, str) else json.dumps(value)
+                if key == "held_out" and text.isdecimal():  # saved paths are absolute
+                    text = f"+{text}"
+                found[key] = OPTIONS[key](text)
             elif key in CHOICES and value not in CHOICES[key]:
                 raise ValueError(value)
         found["set"] = {str(name): str(value) for name, value in found["set"].items()}
@@ -300,6 +315,59 @@ def saved_settings(model_file: Path, saved: dict[str, Any]) -> dict[str, Any]:
         ) from error
     known = {*DEFAULTS, "command"}
     return {key: value for key, value in found.items() if key in known}
+
+
+def saved_stretches(model_file: Path, saved: dict[str, Any], before: dict[str, Any]) -> list[dict]:
+    """Return the settings that a run was trained with so far, each with its first iteration."""
+    before = {**DEFAULTS, **before}
+    try:
+        stretches = saved.get("trained", [{"from": 0, **{key: before[key] for key in TRAINING}}])
+        starts = [stretch["from"] for stretch in stretches]
+        if not starts or starts != sorted(starts) or not all(type(x) is int for x in starts):
+            raise ValueError(starts)
+        found = [
+            {**stretch, **saved_settings(model_file, {"settings": {**before, **stretch}})}
+            for stretch in stretches
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        raise SnapshotError(
+            f"{model_file} lacks the settings that the run was trained with ({error!r})"
+        ) from error
+    return [{key: stretch[key] for key in ("from", *TRAINING)} for stretch in found]
+
+
+def keep_as_trained(args: SimpleNamespace, stretches: list[dict], finished: bool) -> None:
+    """Put settings back that come too late to change how the model was trained, and say so."""
+    kept = {"centre": stretches[0]["centre"]}
+    if finished:
+        kept = {key: stretches[-1][key] for key in TRAINING if key not in ("net", "set")} | kept
+    late = [key for key, value in kept.items() if vars(args)[key] != value]
+    if late:
+        print(
+            f"no effect: {', '.join('--' + key.replace('_', '-') for key in late)}; the model "
+            + ("is trained already" if finished else "has begun training without")
+        )
+    vars(args).update(kept)
+
+
+def trained_galaxies(stretches: list[dict], iterations: int) -> int:
+    """Count the galaxies in all steps so far, each as often as it was in one."""
+    ends = [stretch["from"] for stretch in stretches[1:]] + [iterations]
+    return sum(
+        (end - stretch["from"]) * stretch["batch"]
+        for stretch, end in zip(stretches, ends, strict=True)
+    )
+
+
+def changed_settings(stretches: list[dict]) -> str:
+    """Return in words the settings that changed when the run was resumed, and when."""
+    return "; ".join(
+        f"--{key.replace('_', '-')} {'none' if old[key] is None else old[key]} until iteration "
+        f"{new['from']}"
+        for old, new in itertools.pairwise(stretches)
+        for key in TRAINING
+        if old[key] != new[key]
+    )
 
 
 def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size: int | None):
@@ -329,19 +397,24 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
                 f"{args.data or 'the default'} of {everything.size} x {everything.size}; hold out "
                 "pictures, or a set prepared with this size"
             )
-        held_out, known = others.images, set(others.ids)
+        held_out = others.images
         fresh = galaxy.SourcePictures(count, others, np.arange(len(others)), hdu=args.hdu)
-        rest = np.array([i for i, name in enumerate(everything.ids) if name not in known], int)
+        rest, namesakes = without_namesakes(everything, others)
         if left_out := len(everything) - len(rest):
             print(
-                f"{left_out} of the galaxies have ids (file names) of held-out ones, and are not "
-                "trained on; rename their files if they are other galaxies"
+                f"{left_out} of the galaxies have ids (file names) of held-out ones and look like "
+                "them; they are not trained on"
+            )
+        if namesakes:
+            print(
+                f"{namesakes} of the galaxies have ids (file names) of held-out ones but look "
+                "different; they are taken as other galaxies, and trained on"
             )
         if not len(rest):
             raise DataError(
                 f"none of the {len(everything)} galaxies of {args.data or 'the default'} is left "
-                f"to train on: {count} holds out galaxies of all their ids; give --held-out a "
-                "number, or other galaxies"
+                f"to train on: {count} holds out all of them; give --held-out a number, or other "
+                "galaxies"
             )
     else:
         others = None
@@ -388,6 +461,33 @@ def gather_galaxies(args: SimpleNamespace, out: Path, replacing: Callable, size:
         "row_order": (everything if others is None else others).row_order,
     }
     return train, watch, held_out, counts, prepared, unused, drawing, pictures
+
+
+def without_namesakes(
+    everything: galaxy.GalaxySet, others: galaxy.GalaxySet
+) -> tuple[np.ndarray, int]:
+    """Leave out the galaxies that `others` has, too, by id and by what they look like.
+
+    One galaxy in two bands looks more like itself than like others; pictures that are merely
+    numbered alike in two folders do not.  So a galaxy counts as its namesake if it correlates
+    better with it than with 95% of the others.
+
+    Returns:
+        indices of the galaxies that are left, and how many of these have a namesake.
+    """
+    at = {name: j for j, name in enumerate(others.ids)}
+    shared = [(i, at[name]) for i, name in enumerate(everything.ids) if name in at]
+    flat = others.images.reshape(len(others), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    itself = []
+    for i, j in shared:
+        image = everything.images[i].ravel().astype(np.float64)
+        likeness = flat @ (image - image.mean())
+        if (likeness > likeness[j]).mean() <= 0.05:
+            itself.append(i)
+    rest = np.setdiff1d(np.arange(len(everything)), itself)
+    return rest, len(shared) - len(itself)
 
 
 def without_copies(images: np.ndarray, rest: np.ndarray, held_out: np.ndarray) -> np.ndarray:
@@ -604,10 +704,13 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "kl": [],
     }
     recent: list[float] = []
+    stretches: list[dict[str, Any]] = []
     spent, done = 0.0, False
     was_done = False
     if args.resume:
         lk.load(model_file, net, solver)
+        stretches = saved_stretches(model_file, saved, before)
+        keep_as_trained(args, stretches, solver.iteration >= iterations)
         if saved.get("galaxies") != counts["galaxies"]:
             raise other_galaxies()
         try:
@@ -620,10 +723,13 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         done = was_done and solver.iteration >= iterations
         if args.keep == "best":
             best.load(out / "best.h5")
-        print(f"goes on from iteration {solver.iteration} in {model_file}")
+        print(f"resuming at iteration {solver.iteration} in {model_file}")
     elif args.centre:
         lk.centre_biases(test_net, x=train[:1000])
     saved_iteration = solver.iteration
+    now = {key: vars(args)[key] for key in TRAINING}
+    if not stretches or now != {key: stretches[-1][key] for key in TRAINING}:
+        stretches.append({"from": solver.iteration, **now})
 
     # A run that starts, or that trains a finished model further, sets the finished one and all that
     # was made of it aside, once it has something itself.
@@ -632,6 +738,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     def save_into(folder: Path) -> None:
         extra = {
             "settings": {key: vars(args)[key] for key in [*DEFAULTS, "command"]},
+            "trained": stretches,
             "net_text": net_text,
             "galaxies": counts["galaxies"],
             **prepared,
@@ -752,6 +859,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     test_net.run.passes = solver.iteration  # the same noise, resumed or not
     coverage = galaxy.redrawn_coverage(model, pictures[1], refine_steps, True)
     result = galaxy.evaluate(model, train, held_out, True, importance_samples, refine_steps)
+    seen = trained_galaxies(stretches, solver.iteration)
     metrics = {
         **counts,
         "train": len(train),
@@ -760,7 +868,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "latent": model.latent,
         "pixels": " x ".join(map(str, held_out.shape[1:])),
         "iterations": solver.iteration,
-        "epochs": solver.iteration * args.batch / len(train),
+        "epochs": seen / len(train),
         "batch": args.batch,
         "samples": args.samples,
         "augment": args.augment,
@@ -772,19 +880,21 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "keep": args.keep,
         "kept_iteration": best.iteration if args.keep == "best" else solver.iteration,
         "iterations_per_second": solver.iteration / spent,
-        "images_per_second": solver.iteration * args.batch / spent,
+        "images_per_second": seen / spent,
         "seconds": spent,
         **result.metrics,
         **(coverage.metrics() if coverage else {}),
         "backend": net.backend.name,
         "seed": args.seed,
         "rate": args.rate,
-        "final_rate": final_rate,
+        "final_rate": 0.01 * args.rate if args.final_rate is None else args.final_rate,
         "net_settings": net_values(args),
         "data": args.data or "Hubble Deep Field",
         "net": Path(args.net).name,
         "command": args.command,
     }
+    if earlier := changed_settings(stretches):
+        metrics["earlier_settings"] = earlier
 
     # 6. Figures, and a page that shows them all.
     drawing["coverage"] = coverage

@@ -99,13 +99,15 @@ def centre_biases(net: Net, **given: Any) -> None:
         if isinstance(layer, Dense) and _rectifies(layer):
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
             w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
-            level = x.reshape(len(x), -1).mean(axis=0) @ w + b
-            if not np.isfinite(level).all():
+            with np.errstate(all="ignore"):  # what is not finite is named below
+                level = x.reshape(len(x), -1).mean(axis=0) @ w + b
+                biases = (b - level).astype(net.dtype)
+            if not (np.isfinite(level).all() and np.isfinite(biases).all()):
                 raise NetError(
                     f"centre_biases: what layer {layer.name!r} rectifies is not finite in the mean "
                     "over the examples; leave out examples with infinities or not-a-numbers"
                 )
-            layer.b.data[...] = net.backend.asarray((b - level).astype(net.dtype))
+            layer.b.data[...] = net.backend.asarray(biases)
 
 
 def _rectifies(layer: Layer) -> bool:

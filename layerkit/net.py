@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from layerkit.objective import Objective
 from layerkit.plan import Plan, make_plan
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
 from layerkit.summary import summarise
+from layerkit.turns import Turns
 from layerkit.wiring import Wires, checked_layers, connect, sort_layers
 
 
@@ -112,7 +112,7 @@ class Net(Closed):
         if share is not None and not isinstance(share, Net):
             raise NetError(f"Net: share must be another net, or None, got {brief(share)}")
         layers = checked_layers(layers)
-        self.lock: Any = threading.RLock() if share is None else share.lock
+        self.lock: Turns = Turns() if share is None else share.lock
         self.backend = backends.get(backend, tf32)
         self.xp = self.backend.xp
         self.dtype = np.dtype(dtype)

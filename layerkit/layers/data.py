@@ -46,7 +46,7 @@ class Data(Layer):
     """
 
     is_source = True
-    decided = (*Layer.decided, "shapes", "own_shapes", "count", "repeat")
+    decided = (*Layer.decided, "shapes", "own_shapes", "count", "repeat", "scale")
     repeat = 1
     position: Annotated[int, Whole(0, 2**62)]
 

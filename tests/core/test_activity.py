@@ -8,8 +8,8 @@ from layerkit import layers as L
 from layerkit.errors import NetError
 
 
-def net_of(*layers, **settings):
-    return lk.Net([L.Input("x", shape=(3,)), *layers], 4, dtype="float64", **settings)
+def net_of(*layers, dtype="float64", **settings):
+    return lk.Net([L.Input("x", shape=(3,)), *layers], 4, dtype=dtype, **settings)
 
 
 @pytest.mark.parametrize("neuron", ["relu", "leaky_relu", "elu"])
@@ -92,3 +92,19 @@ def test_nothing_is_dead(rng):
         lk.find_inactive(net)
     with pytest.raises(NetError, match="blob 'x'"):
         lk.find_inactive(net, x=np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("size", [1e30, 1e38])
+def test_biases_beyond_the_floats_are_refused_whatever_numpy_raises(size):
+    net = net_of(L.Dense("h", "x", units=2, neuron="relu"), phase="test", dtype="float32")
+    net.params["h/weight"].data[...] = size
+    x = np.full((4, 3), 1e5)
+    before = net.params["h/bias"].data.copy()
+    with np.errstate(all="raise"):
+        if size < 1e38:
+            lk.centre_biases(net, x=x)
+            np.testing.assert_allclose(net.params["h/bias"].data, -3e5 * size, rtol=1e-6)
+        else:
+            with pytest.raises(NetError, match="not finite"):
+                lk.centre_biases(net, x=x)
+            np.testing.assert_array_equal(net.params["h/bias"].data, before)

@@ -891,3 +891,11 @@ def test_a_relative_path_is_that_of_when_the_layer_was_made(tmp_path, monkeypatc
     again = net.rebuild()
     again.forward()
     np.testing.assert_array_equal(again.blobs["x"].data, [[0, 1], [2, 3], [4, 5]])
+
+
+def test_scale_is_decided_with_the_net():
+    """An integer that only a scale made fit would lose its last bit without one."""
+    net = lk.Net([L.MemoryData("d", data=np.array([[2**24 + 1]]), scale=0.5)], 1)
+    with pytest.raises(NetError, match="scale"):
+        net.layers["d"].scale = 1.0
+    assert net.layers["d"].scale == 0.5

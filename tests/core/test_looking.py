@@ -1,7 +1,10 @@
 """Looking at a net changes nothing in it, and one thread at a time uses it."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import cases
@@ -414,6 +417,49 @@ def test_forward_and_backward_of_one_thread_can_be_kept_together(rng):
 
     in_threads(*(lambda i=i: differentiate(i) for i in range(4)))
     assert not wrong
+
+
+FORKED = """
+import os, threading
+import numpy as np, layerkit as lk
+from layerkit import layers as L
+from layerkit.errors import NetError
+layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)]
+held, free = lk.Net(layers, 4), lk.Net(layers, 4)
+sharing = lk.Net(layers, 2, phase="test", share=held)
+x = np.ones((4, 3))
+inside, over = threading.Event(), threading.Event()
+def work():
+    with held.lock:
+        inside.set()
+        over.wait()
+worker = threading.Thread(target=work)
+worker.start()
+inside.wait()
+with free.lock:  # the thread that forks may hold a net itself
+    child = os.fork()
+    if child == 0:
+        free.infer("y", x=x)
+        said = []
+        for net in (held, sharing):
+            try:
+                net.infer("y", x=x)
+            except NetError as error:
+                said.append("forked" in str(error))
+        os._exit(0 if said == [True, True] else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+over.set()
+worker.join()
+held.infer("y", x=x)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_net_in_use_by_another_thread_cannot_be_used_in_the_child_of_a_fork():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
 
 
 # Copies.

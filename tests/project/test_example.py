@@ -573,6 +573,55 @@ def test_results_among_the_pictures(bands, tmp_path, ended):
         assert json.loads((out / "metrics.json").read_text())["images_read"] == 24
 
 
+def test_a_number_that_is_also_a_folder(bands, tmp_path, ended, monkeypatch):
+    """--held-out 6 beside a folder named 6 is either; a run that began before it is resumed."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", "--iterations", 2]
+    assert ended(*options, *QUICK, "--out", "a")[0] == 0
+    shutil.copytree(bands / "r" / "pictures", tmp_path / "6")
+    code, _, err = ended(*options, *QUICK, "--out", "b")
+    assert code == 2
+    assert "give ./6 for the path, or +6 for the number" in err
+    for text, held_out in (("+6", 6), ("./6", 24)):
+        assert ended(*options, "--held-out", text, *QUICK[2:], "--out", "b")[0] == 0
+        assert json.loads((tmp_path / "b" / "metrics.json").read_text())["held_out"] == held_out
+    assert ended("--resume", "--out", "a", "--iterations", 3)[0] == 0
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["held_out"] == 6
+
+
+def test_metrics_tell_how_the_model_was_trained(bands, tmp_path, ended):
+    """Not what a later command line says of it."""
+    out = tmp_path / "out"
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+
+    def metrics():
+        return json.loads((out / "metrics.json").read_text())
+
+    assert ended(*options, "--iterations", 10, "--rate", 0.01, "--out", out)[0] == 0
+    first = metrics()
+    assert first["epochs"] == pytest.approx(10 * 7 / first["train"])
+    again = "--resume", "--out", out
+    late = ["--rate", 0.1, "--batch", 2, "--warm-up", 4, "--keep", "best", "--centre"]
+    code, said, err = ended(*again, *late)
+    assert code == 0, err
+    named = re.search("no effect: (.*); the model is trained already", said)[1]
+    assert set(named.split(", ")) == {"--rate", "--batch", "--warm-up", "--keep", "--centre"}
+    second = metrics()
+    settings = "rate", "final_rate", "batch", "warm_up", "keep", "kept_iteration", "centre"
+    for key in (*settings, "epochs", "iterations"):
+        assert second[key] == first[key], key
+    assert "earlier_settings" not in second
+    for _ in range(2):  # the second time there is nothing to train
+        assert ended(*again, "--iterations", 16, "--batch", 2)[0] == 0
+        third = metrics()
+        assert third["batch"] == 2
+        assert third["epochs"] == pytest.approx((10 * 7 + 6 * 2) / third["train"])
+        assert third["earlier_settings"] == "--batch 7 until iteration 10"
+        assert third["images_per_second"] == pytest.approx(
+            third["epochs"] * third["train"] / third["seconds"]
+        )
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -794,6 +843,23 @@ def test_copies_of_held_out_galaxies_are_not_trained_on(bands, tmp_path, ended):
     used = metrics["train"] + metrics["validation"] + metrics["held_out"]
     assert 1 <= left_out <= 6
     assert metrics["images_kept"] - used == left_out
+
+
+def test_equal_file_names_of_other_galaxies_are_trained_on(bands, tmp_path, ended):
+    """Two folders that number their pictures alike, as `train` and `test` often do."""
+    pictures, others = bands / "g" / "pictures", tmp_path / "others"
+    others.mkdir()
+    for path in sorted((bands / "r" / "pictures").iterdir())[:8]:
+        shutil.copy(path, others)
+    options = ["--net", bands / "small.py", "--iterations", 2, *QUICK[2:]]
+    given = "--data", pictures, "--held-out", others
+    code, said, err = ended(*given, *options, "--out", tmp_path / "a")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    kept = int(re.search(r"(\d+) of the galaxies have ids .* look different", said)[1])
+    left_out = metrics["images_kept"] - metrics["train"] - metrics["validation"]
+    assert metrics["held_out"] == kept + left_out
+    assert kept >= 6  # by chance one in eight is most like its namesake
 
 
 def test_galaxies_with_the_ids_of_held_out_ones_are_counted_aloud(bands, tmp_path, ended):

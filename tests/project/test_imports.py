@@ -18,7 +18,13 @@ RANKS = [
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.layer"],
     ["layerkit.layers"],
-    ["layerkit.profile", "layerkit.wiring", "layerkit.contract", "layerkit.methods"],
+    [
+        "layerkit.profile",
+        "layerkit.wiring",
+        "layerkit.contract",
+        "layerkit.methods",
+        "layerkit.turns",
+    ],
     ["layerkit.inference", "layerkit.engines"],
     [
         "layerkit.building",

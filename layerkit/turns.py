@@ -1,0 +1,63 @@
+"""Turns: one thread at a time uses a net, also where a process forks meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from types import TracebackType
+
+from layerkit.errors import NetError
+
+
+class Turns:
+    """A reentrant lock, whose threads take turns, for a net and all that share its parameters.
+
+    The child of a fork has only the thread that forked.  Had another thread the lock then, its
+    child would wait for ever, and what that thread was writing stays as it was: an error says so.
+
+    Raises:
+        NetError: on entry, in a child whose parent had another thread inside when it forked.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._cut_short = False
+        _living.add(self)
+
+    def __enter__(self) -> Turns:
+        """Wait for the threads before this one."""
+        if self._cut_short:
+            raise NetError(
+                "this process was forked while another thread used the net, which may be half "
+                "changed: build the net in the child, or fork when no thread uses it"
+            )
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the next thread in."""
+        self._lock.release()
+
+    def _check_after_fork(self) -> None:
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._cut_short = True
+
+
+_living: weakref.WeakSet[Turns] = weakref.WeakSet()
+
+
+def _check_all() -> None:
+    for turns in list(_living):
+        turns._check_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_check_all)
