@@ -37,7 +37,7 @@ class _Bound:
             )
         object.__setattr__(self, name, value)
 
-    def _bind(self, data: Array, diff: Array | None) -> None:
+    def _bind(self, data: Array | None, diff: Array | None) -> None:
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "diff", diff)
 
@@ -174,14 +174,12 @@ class Arena:
             offsets.append(size)
             size += -(-p.size // ALIGNMENT) * ALIGNMENT
         self.data = backend.zeros((size,), dtype)
-        self.diff: Array = backend.zeros((size,), dtype) if gradient else None
+        self.diff: Any = backend.zeros((size,), dtype) if gradient else None
         self.parameters = {p.name: p for p in parameters}
         for p, offset in zip(parameters, offsets, strict=True):
-            data, diff = (
-                None if flat is None else flat[offset : offset + p.size].reshape(p.shape)
-                for flat in (self.data, self.diff)
-            )
-            p.bind(data, diff, offset)
+            span = slice(offset, offset + p.size)
+            diff = None if self.diff is None else self.diff[span].reshape(p.shape)
+            p.bind(self.data[span].reshape(p.shape), diff, offset)
 
     def trainable_spans(self, but: Container[str] = ()) -> list[slice]:
         """Return the spans of the flat arrays that are not frozen, neighbours merged.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = Any  # numpy.ndarray or cupy.ndarray: array code runs on both
+# CuPy declares no types; its arrays have NumPy's methods, as far as array code needs them.
+Array: TypeAlias = NDArray[Any]
+GPUArray: TypeAlias = Any  # of CuPy only, with what NumPy's lack, such as the address in memory
 
 
 class Backend(Protocol):

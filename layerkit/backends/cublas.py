@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from layerkit.backends.base import Array
+from layerkit.backends.base import GPUArray
 from layerkit.errors import BackendError
 
 WORKSPACE = 32 << 20  # bytes, what NVIDIA recommends for Hopper; older GPUs need an eighth
@@ -67,7 +67,7 @@ class Handle:
         self._workspace = xp.zeros(WORKSPACE, "uint8")
         self._stream: int | None = None
 
-    def gemm(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+    def gemm(self, a: GPUArray, b: GPUArray, out: GPUArray, add: bool = False) -> None:
         """Compute out = a @ b, or add it to `out`.
 
         Either of `a` and `b` may be a transposed view; `out` has contiguous rows.  All are of one
@@ -87,7 +87,11 @@ class Handle:
         )
 
     def gemms(
-        self, a: Sequence[Array], b: Sequence[Array], out: Sequence[Array], places: Sequence[Array]
+        self,
+        a: Sequence[GPUArray],
+        b: Sequence[GPUArray],
+        out: Sequence[GPUArray],
+        places: Sequence[GPUArray],
     ) -> None:
         """Compute out[i] = a[i] @ b[i], matrices that differ only in address, in one call.
 
@@ -113,10 +117,10 @@ class Handle:
         )
 
     @staticmethod
-    def _number(out: Array) -> Any:
+    def _number(out: GPUArray) -> Any:
         return ctypes.c_float if out.dtype == "float32" else ctypes.c_double
 
-    def _arguments(self, a: Array, b: Array, out: Array) -> tuple[tuple[Any, ...], ...]:
+    def _arguments(self, a: GPUArray, b: GPUArray, out: GPUArray) -> tuple[tuple[Any, ...], ...]:
         """Return the arguments that cuBLAS takes: operations and sizes, and each matrix."""
         (left, apart_a), (right, apart_b) = self._layout(a), self._layout(b)
         # cuBLAS stores by columns, so it sees the transposes: out' = b' a'.
@@ -129,7 +133,7 @@ class Handle:
             (ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1])),
         )
 
-    def _call(self, out: Array, name: str, *arguments: Any) -> None:
+    def _call(self, out: GPUArray, name: str, *arguments: Any) -> None:
         self._use_current_stream()
         kind = "S" if out.dtype == "float32" else "D"
         self._check(f"cublas{kind}{name}", self._handle, *arguments)
@@ -139,7 +143,7 @@ class Handle:
         self._stream = None
 
     @staticmethod
-    def _layout(matrix: Array) -> tuple[int, int]:
+    def _layout(matrix: GPUArray) -> tuple[int, int]:
         """Return the operation for a matrix and its leading dimension."""
         (rows, columns), item = matrix.shape, matrix.dtype.itemsize
         by_row, by_column = (s // item for s in matrix.strides)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.backends.base import Array, Backend
+from layerkit.backends.base import Array, Backend, GPUArray
 from layerkit.blob import Blob
 from layerkit.engines.base import ArrayEngine, Runner, Update
 from layerkit.engines.cuda import sources
@@ -50,7 +50,7 @@ class CudaEngine(ArrayEngine):
         self._now: tuple[int, ...] = ()
 
     @functools.cached_property
-    def clock(self) -> Array:
+    def clock(self) -> GPUArray:
         """Return the clock, made when all layers have been bound."""
         return self.xp.zeros(POSITION + len(self.sources), "int64")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.backends import philox
-from layerkit.backends.base import Array
+from layerkit.backends.base import Array, GPUArray
 from layerkit.engines.cuda.runners.dense import Dense
 from layerkit.engines.cuda.runners.elementwise import Reparameterize
 from layerkit.engines.cuda.siblings import Family
@@ -21,7 +21,7 @@ SMALL = 1 << 15  # weights that one block reads in the time that a launch takes
 FIELDS, ARRAYS = 7, 9  # of a stage: numbers, then addresses, eight bytes each
 SLOPES = {"Linear": 1.0, "Relu": 0.0}  # below zero; LeakyRelu has its own
 
-Stage = tuple[list[Any], list[Array | None]]
+Stage = tuple[list[Any], list[GPUArray]]
 
 
 class Chain:

@@ -359,7 +359,7 @@ class GalaxyModel(Closed):
         ) as bar:
             for start in range(0, len(images), size):
                 x = images[start : start + size]
-                given = {self.x: self.net.backend.asarray(x, self.net.dtype)}
+                given: dict[str, Any] = {self.x: self.net.backend.asarray(x, self.net.dtype)}
                 if encoded:
                     given |= zip(encoded, self.net.infer(encoded, **given), strict=True)
                 given |= {k: v[start : start + size] for k, v in moments.items()}
