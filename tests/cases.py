@@ -28,6 +28,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines.cpu.runners import RUNNERS
+from layerkit.engines.cuda.runners import RUNNERS as CUDA_RUNNERS
 from layerkit.layers.neuron import Neuron
 
 Shape = tuple[int, ...]
@@ -47,6 +48,13 @@ def normal(*shape: int) -> Bottom:
 
 def unit_interval() -> Bottom:
     return Bottom(lambda rng, size: rng.uniform(size=size))
+
+
+def away_from_zero(*shape: int) -> Bottom:
+    """Numbers of either sign, of magnitudes from 1/2 to 2."""
+    return Bottom(
+        lambda rng, size: rng.uniform(0.5, 2, size) * rng.choice([-1, 1], size), shape or None
+    )
 
 
 def zeros_and_ones() -> Bottom:
@@ -73,6 +81,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
+        plain: False where a setting is one that kernels refuse, so that array code runs.
     """
 
     id: str
@@ -85,11 +94,17 @@ class Case:
     phase: str = "train"
     weight: float = 1.0
     kernels: str = "array"
+    plain: bool = True
 
     @property
     def has_kernels(self) -> bool:
         """Tell whether the layer is more than its array code."""
-        return type(self.layer()) in RUNNERS
+        return self.plain and type(self.layer()) in RUNNERS
+
+    @property
+    def has_cuda(self) -> bool:
+        """Tell whether the layer is more than its array code on a GPU."""
+        return self.plain and (type(self.layer()) in CUDA_RUNNERS or self.layer().is_source)
 
     @property
     def arguments(self) -> list[str]:
@@ -278,6 +293,33 @@ def softmax_loss(params: dict[str, np.ndarray], logits: np.ndarray, label: np.nd
             ]
         )
     ]
+
+
+def repeated(*bottoms: np.ndarray) -> list[np.ndarray]:
+    """Bottoms whose axes of size 1 are repeated, element by element, to the size of the others."""
+    shape = [max(along) for along in zip(*(b.shape for b in bottoms), strict=True)]
+    return [
+        np.array(
+            [
+                b[tuple(0 if size == 1 else i for i, size in zip(place, b.shape, strict=True))]
+                for place in np.ndindex(*shape)
+            ]
+        ).reshape(shape)
+        for b in bottoms
+    ]
+
+
+def prelu(params: dict[str, np.ndarray], x: np.ndarray):
+    slope = params["slope"]
+    y = np.empty_like(x)
+    for place in np.ndindex(*x.shape):
+        y[place] = x[place] if x[place] > 0 else slope[place[1]] * x[place]
+    return [y]
+
+
+def jax_prelu(jax: Any, params: Any, x: Any) -> Any:
+    slope = params["slope"].reshape(-1, *[1] * (x.ndim - 2))
+    return jax.numpy.maximum(x, 0) - slope * jax.numpy.maximum(-x, 0)
 
 
 def concat(params: dict[str, np.ndarray], *bottoms: np.ndarray):
@@ -628,6 +670,12 @@ NEURONS: dict[str, tuple[Callable[[float], float], Callable[..., Any], Sequence[
     "tanh": (math.tanh, lambda jax, x: jax.numpy.tanh(x), ()),
     "softplus": (lambda x: math.log(1 + math.exp(x)), lambda jax, x: jax.nn.softplus(x), ()),
     "exponential": (math.exp, lambda jax, x: jax.numpy.exp(x), ()),
+    "gelu": (
+        lambda x: x * float(stats.norm.cdf(x)),
+        lambda jax, x: jax.nn.gelu(x, approximate=False),
+        (),
+    ),
+    "silu": (lambda x: x / (1 + math.exp(-x)), lambda jax, x: jax.nn.silu(x), ()),
 }
 
 
@@ -988,6 +1036,24 @@ CASES: list[Case] = [
         (0.0,),
     ),
     Case(
+        "Dense-with-a-setting",
+        lambda: L.Dense("y", "x", units=4, neuron=L.LeakyReLU.of(slope=0.3), bias=BIAS),
+        {"x": normal()},
+        dense(lambda x: x if x > 0 else 0.3 * x),
+        jax_dense(lambda jax, x: jax.nn.leaky_relu(x, 0.3)),
+    ),
+    Case(
+        "PReLU", lambda: L.PReLU("y", "x", slope=BIAS), {"x": normal(5)}, prelu, jax_prelu, (0.0,)
+    ),
+    Case(
+        "PReLU-pictures",
+        lambda: L.PReLU("y", "x", slope=BIAS),
+        {"x": normal(3, 2, 4)},
+        prelu,
+        jax_prelu,
+        (0.0,),
+    ),
+    Case(
         "Slice",
         lambda: L.Slice("y", "x", tops=["y", "y2", "y3"]),
         {"x": normal(6, 2)},
@@ -1000,6 +1066,41 @@ CASES: list[Case] = [
         {"x": normal(5)},
         slices(1, 4),
         lambda jax, params, x: (x[:, :1], x[:, 1:]),
+    ),
+    Case(
+        "Slice-last-axis",
+        lambda: L.Slice("y", "x", tops=["y", "y2"], sizes=[1, 3], axis=-1),
+        {"x": normal(2, 3, 4)},
+        lambda params, x: [
+            np.array([[[r[:1] for r in m] for m in e] for e in x.tolist()]),
+            np.array([[[r[1:] for r in m] for m in e] for e in x.tolist()]),
+        ],
+        lambda jax, params, x: tuple(jax.numpy.split(x, [1], axis=3)),
+    ),
+    Case(
+        "Concat-second-axis",
+        lambda: L.Concat("y", "a", "b", axis=1),
+        {"a": normal(2, 3, 2), "b": normal(2, 1, 2)},
+        lambda params, a, b: [
+            np.array(
+                [
+                    [[*p, *q] for p, q in zip(d, e, strict=True)]
+                    for d, e in zip(a.tolist(), b.tolist(), strict=True)
+                ]
+            )
+        ],
+        lambda jax, params, *bottoms: jax.numpy.concatenate(bottoms, axis=2),
+    ),
+    Case(
+        "Permute",
+        lambda: L.Permute("y", "x", order=(1, 2, 0)),
+        {"x": normal(2, 3, 4)},
+        lambda params, x: [
+            np.array(
+                [[[[e[i, j, k] for i in range(2)] for k in range(4)] for j in range(3)] for e in x]
+            )
+        ],
+        lambda jax, params, x: jax.numpy.moveaxis(x, 1, -1),
     ),
     Case(
         "Concat",
@@ -1053,6 +1154,36 @@ CASES: list[Case] = [
         {"x": normal()},
         each(lambda x, same: x * same),
         lambda jax, params, x, same: x * same,
+    ),
+    Case(
+        "Subtract",
+        lambda: L.Subtract("y", "a", "b"),
+        {"a": normal(), "b": normal()},
+        each(lambda a, b: a - b),
+        lambda jax, params, a, b: a - b,
+    ),
+    Case(
+        "Divide",
+        lambda: L.Divide("y", "a", "b"),
+        {"a": normal(), "b": away_from_zero()},
+        each(lambda a, b: a / b),
+        lambda jax, params, a, b: a / b,
+    ),
+    *(
+        Case(
+            f"{kind}-broadcast",
+            lambda kind=kind: getattr(L, kind)("y", "a", "b"),
+            {"a": away_from_zero(2, 1, 3), "b": away_from_zero(2, 4, 1)},
+            lambda params, a, b, f=f: each(f)(params, *repeated(a, b)),
+            lambda jax, params, a, b, f=f: f(a, b),
+            plain=False,
+        )
+        for kind, f in {
+            "Add": lambda a, b: a + b,
+            "Subtract": lambda a, b: a - b,
+            "Multiply": lambda a, b: a * b,
+            "Divide": lambda a, b: a / b,
+        }.items()
     ),
     *(
         Case(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.base import EngineRunner
@@ -17,7 +19,16 @@ class Input(EngineRunner):
         """Do nothing."""
 
 
-class Add(EngineRunner):
+class Arithmetic(EngineRunner):
+    """A sum or a product of blobs of one shape."""
+
+    @classmethod
+    def fits(cls, layer: Any, engine: Any) -> bool:
+        """Return whether no bottom is repeated along an axis."""
+        return not layer.broadcasts
+
+
+class Add(Arithmetic):
     """A sum, two blobs at a time."""
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -35,7 +46,7 @@ class Add(EngineRunner):
                 self.engine.copy(tops[0].diff, bottom.diff)
 
 
-class Multiply(EngineRunner):
+class Multiply(Arithmetic):
     """A product, two blobs at a time."""
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:

@@ -62,7 +62,7 @@ class Windowed(Layer):
         self.neuron = Neuron.named(neuron) if neuron else None
         # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights.
         gain = float(stride) if self.transposed else 1.0
-        rectifies = neuron in ("relu", "leaky_relu")
+        rectifies = self.neuron is not None and self.neuron.rectifies
         default = He(gain) if rectifies else Xavier(gain)
         self.weight_init = default if weight is None else weight
         self.bias_init = bias
@@ -106,6 +106,7 @@ class Windowed(Layer):
         self.padded = self.buffer((picture[0], picture[1] + border, picture[2] + border))
         self.columns = self.buffer((self.places, self.window))
         self.rows = self.buffer((self.places, small))
+        self.inner = self.neuron.room(self, top) if self.neuron else None  # the input of a
         if self.neuron:
             self.before = self.buffer(top)  # d loss / d input of a
 
@@ -162,12 +163,12 @@ class Windowed(Layer):
         """Compute y = a(y + b), in place."""
         y += self.b.data[:, None, None]
         if self.neuron:
-            self.neuron.activate(self.xp, y, y)
+            self.neuron.enter(self.xp, y, self.inner)
 
     def _through_activation(self, y: Array, dy: Array) -> Array:
         """Return d loss / d input of a, and set db to its sum."""
         if self.neuron:
-            self.neuron.differentiate(self.xp, y, dy, self.before.data)
+            self.neuron.leave(self.xp, y, self.inner, dy, self.before.data)
             dy = self.before.data
         if self.b.trainable:
             self.xp.sum(dy, axis=(0, 2, 3), out=self.b.diff)
@@ -190,8 +191,10 @@ class Convolution(Windowed):
         kernel: height and width of a window, in pixels.
         stride: distance between windows, in pixels, default 1.
         pad: rows and columns of zeros on each side of the picture, default 0.
-        neuron: activation a, by name ("relu", "tanh", ...); None for a linear layer.
-        weight: initialiser of W, by default "he" before a (leaky) ReLU and "xavier" otherwise.
+        neuron: activation a, by name ("relu", "tanh", ...) or with settings of its own
+            (`L.LeakyReLU.of(slope=0.1)`); None for a linear layer.
+        weight: initialiser of W, by default "he" before a rectifier (ReLU, leaky ReLU, GELU, SiLU)
+            and "xavier" otherwise.
         bias: initialiser of b, default 0.
         l1, l2: regularisation of W (not of b); see Parameter.
 

@@ -18,8 +18,10 @@ class Dense(Layer):
 
     Args:
         units: number of outputs.
-        neuron: activation a, by name ("relu", "tanh", ...); None for a linear layer.
-        weight: initialiser of W, by default "he" before a (leaky) ReLU and "xavier" otherwise.
+        neuron: activation a, by name ("relu", "tanh", ...) or with settings of its own
+            (`L.LeakyReLU.of(slope=0.1)`); None for a linear layer.
+        weight: initialiser of W, by default "he" before a rectifier (ReLU, leaky ReLU, GELU, SiLU)
+            and "xavier" otherwise.
         bias: initialiser of b, default 0.
         l1, l2: regularisation of W (not of b); see Parameter.
 
@@ -44,7 +46,7 @@ class Dense(Layer):
         super().__init__(name, [bottom], tops)
         self.units = units
         self.neuron = Neuron.named(neuron) if neuron else None
-        rectifies = neuron in ("relu", "leaky_relu")
+        rectifies = self.neuron is not None and self.neuron.rectifies
         self.weight_init = weight if weight is not None else "he" if rectifies else "xavier"
         self.bias_init = bias
         self.l1, self.l2 = l1, l2
@@ -54,6 +56,8 @@ class Dense(Layer):
         inputs = math.prod(shapes[0])
         self.w = self.parameter("weight", (inputs, self.units), self.weight_init, self.l1, self.l2)
         self.b = self.parameter("bias", (self.units,), self.bias_init)
+        # x W + b, where the derivative is computed from it
+        self.inner = self.neuron.room(self, (self.units,)) if self.neuron else None
         if self.neuron:
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
         return [(self.units,)]
@@ -64,13 +68,13 @@ class Dense(Layer):
         self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
         y += self.b.data
         if self.neuron:
-            self.neuron.activate(self.xp, y, y)
+            self.neuron.enter(self.xp, y, self.inner)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dW = x^T d, db = sum of d over the batch and dx = d W^T, with d = dy * a'."""
         x, y, d = bottoms[0].data, tops[0].data, tops[0].diff
         if self.neuron:
-            self.neuron.differentiate(self.xp, y, d, self.before.data)
+            self.neuron.leave(self.xp, y, self.inner, d, self.before.data)
             d = self.before.data
         if self.w.trainable:
             self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)

@@ -1,4 +1,4 @@
-"""Neuron: the base class of elementwise activations, usable alone or as `neuron=` of Dense."""
+"""Neuron: the base class of elementwise activations, usable alone or as `neuron=` of others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ from layerkit.settings import Rule, Tops
 
 
 class Neuron(Layer):
-    """Elementwise activation y = a(x) whose derivative a'(x) can be computed from y alone.
+    """Elementwise activation y = a(x), a layer of its own or the `neuron=` of another.
 
-    So Dense can activate in place and keep only y.  A subclass defines `activate` and
-    `differentiate`, and is found by its `neuron_name` if it has one.
+    The derivative a'(x) of most can be computed from y alone, so that Dense can activate in place
+    and keep only y.  Others, of which several x have one y, say so by `from_input`.  A subclass
+    defines `activate` and `differentiate`, and is found by its `neuron_name` if it has one.
+
+        L.Dense("g1", "x", units=128, neuron="leaky_relu")
+        L.Dense("g1", "x", units=128, neuron=L.LeakyReLU.of(slope=0.2))
+
+    Attributes:
+        neuron_name: the name by which `neuron=` finds it.
+        from_input: whether a'(x) is computed from x instead of y.
+        rectifies: whether it is close to max(x, 0), for which He et al. made their initialiser.
     """
 
     neuron_name: ClassVar[str]
+    from_input: ClassVar[bool] = False
+    rectifies: ClassVar[bool] = False
     registry: ClassVar[dict[str, type[Neuron]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -31,19 +42,50 @@ class Neuron(Layer):
         super().__init__(name, [bottom], tops)
 
     @classmethod
-    def named(cls, name: str) -> Neuron:
-        """Return the activation of this name, with default settings, for use in another layer."""
-        if name not in cls.registry:
-            raise NetError(f"unknown neuron {name!r}: choose one of {', '.join(cls.registry)}")
-        return cls.registry[name](name, name)
+    def of(cls, **settings: Any) -> Neuron:
+        """Return this activation with settings, for `neuron=` of another layer.
+
+        Args:
+            settings: those of the class: `L.ELU.of(alpha=0.5)`.
+
+        Raises:
+            NetError: a setting that the class does not have, or does not accept.
+        """
+        name = getattr(cls, "neuron_name", cls.__name__)
+        return cls(name, name, **settings)
+
+    @classmethod
+    def named(cls, neuron: str | Neuron) -> Neuron:
+        """Return the activation of this name with default settings, or the one that is given."""
+        if isinstance(neuron, Neuron):
+            return neuron
+        if neuron not in cls.registry:
+            raise NetError(f"unknown neuron {neuron!r}: choose one of {', '.join(cls.registry)}")
+        return cls.registry[neuron].of()
 
     def activate(self, xp: Any, x: Array, y: Array) -> None:
         """Compute y = a(x); `y` may be `x` itself."""
         raise NotImplementedError
 
-    def differentiate(self, xp: Any, y: Array, dy: Array, dx: Array) -> None:
-        """Compute dx = dy * a'(x), with a'(x) computed from y."""
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * a'(x) from y, or if `from_input` from x; `dx` may be neither."""
         raise NotImplementedError
+
+    def room(self, layer: Layer, shape: Shape) -> Blob | None:
+        """Declare the buffer in which another layer keeps x, if a'(x) is computed from it."""
+        return layer.buffer(shape) if self.from_input else None
+
+    def enter(self, xp: Any, y: Array, inner: Blob | None) -> None:
+        """Compute y = a(y) in place in another layer; keep what y was in `inner` if it is there."""
+        if inner is None:
+            self.activate(xp, y, y)
+        else:
+            inner.data[...] = y
+            self.activate(xp, inner.data, y)
+
+    def leave(self, xp: Any, y: Array, inner: Blob | None, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * a'(x) in another layer, after `enter`."""
+        self.differentiate(xp, y if inner is None else inner.data, dy, dx)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Return the bottom's shape for the top; declare no parameters."""
@@ -56,24 +98,28 @@ class Neuron(Layer):
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx = dy * a'(x)."""
         if bottoms[0].diff is not None:
-            self.differentiate(self.xp, tops[0].data, tops[0].diff, bottoms[0].diff)
+            known = bottoms[0].data if self.from_input else tops[0].data
+            self.differentiate(self.xp, known, tops[0].diff, bottoms[0].diff)
 
 
-class NeuronName(Rule):
-    """Rule for the name of an activation."""
+class NeuronRule(Rule):
+    """Rule for an activation: its name, or the layer itself with settings of its own."""
 
     kept = False
 
     @property
     def expected(self) -> str:  # type: ignore[override]
         """The names of all activations, in words."""
-        return f"one of {', '.join(map(repr, Neuron.registry))}"
+        names = ", ".join(map(repr, Neuron.registry))
+        return f"one of {names}, or an activation with settings such as LeakyReLU.of(slope=0.1)"
 
-    def accept(self, value: Any) -> str:
-        """Return the name."""
+    def accept(self, value: Any) -> str | Neuron:
+        """Return the name, or the activation."""
+        if isinstance(value, Neuron):
+            return value
         if not isinstance(value, str) or value not in Neuron.registry:
             raise ValueError
         return value
 
 
-Activation = Annotated[str, NeuronName()]
+Activation = Annotated[str | Neuron, NeuronRule()]

@@ -43,7 +43,8 @@ TOPS = ["a", "conv1/7x7_s2", ["a"]], NO_NAMES
 INIT = ["he", 0, 0.5, np.float32(0.5), initializers.He()], NO_INITIALISERS
 RATE = [0.1, 1, 0, np.float32(0.1), rates.Fixed(0.1), lambda iteration: 0.1], NO_RATES
 SHAPE = [(3,), [3, 2], (np.uint8(250), np.int64(2)), ()], NO_SHAPES
-ACTIVATION = ["relu", "tanh", None], NO_ACTIVATIONS
+AXIS = [0, 1, -1, np.int8(2), np.array(0)], NO_WHOLE_NUMBERS[:-1]
+ACTIVATION = ["relu", "tanh", None, L.ELU.of(alpha=0.5)], NO_ACTIVATIONS
 AUGMENT = ["dihedral", None], ["Dihedral", "", 3, True, ["dihedral"]]
 BELOW_1 = number([0, 0.5], [1, -0.1, 1.5])
 DENSE = {
@@ -84,16 +85,20 @@ TABLE = {
         kind: {"tops": TOPS}
         for kind in (
             "Add",
-            "Concat",
+            "Divide",
+            "GELU",
             "Multiply",
             "ReLU",
+            "SiLU",
             "Sigmoid",
+            "Subtract",
             "Tanh",
             "Softplus",
             "Exponential",
             "Reparameterize",
         )
     },
+    "Concat": {"axis": AXIS, "tops": TOPS},
     "Convolution": WINDOWS,
     "Deconvolution": {
         **WINDOWS,
@@ -119,8 +124,10 @@ TABLE = {
     "Input": {"shape": SHAPE, "tops": TOPS},
     "Free": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
+    "PReLU": {"slope": INIT, "tops": TOPS},
+    "Permute": {"order": ([(0,), [1, np.int8(0)]], [*NO_SHAPES[:2], *NO_SHAPES[3:]]), "tops": TOPS},
     "Reshape": {"shape": ([(3, -1), [np.int64(3)]], NO_SHAPES), "tops": TOPS},
-    "Slice": {"sizes": ([[1, 2], (np.uint8(3),), None], NO_SHAPES), "tops": TOPS},
+    "Slice": {"axis": AXIS, "sizes": ([[1, 2], (np.uint8(3),), None], NO_SHAPES), "tops": TOPS},
     "SpatialTransform": {**POSE, "inverse": FLAG},
     "Constant": {"value": ANY},
     "Normal": {"sd": AT_LEAST_0, "mean": ANY},
@@ -169,6 +176,7 @@ NEEDED = {
     "Input": {"shape": (3,)},
     "Free": {"shape": (3,)},
     "MemoryData": {"data": np.zeros((9, 3, 3))},
+    "Permute": {"order": (1, 0)},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},
     "SpatialTransform": {"side": 9},

@@ -62,6 +62,6 @@ def _taken():
     """Take CuPy, and the backend that was made with it, out of Python's table of modules."""
     vars(backends).pop("cupy", None)
     names = [
-        name for name in sys.modules if re.match(r"cupy(\.|$)|layerkit\.backends\.cupy$", name)
+        name for name in sys.modules if re.match(r"cupyx?(\.|$)|layerkit\.backends\.cupy$", name)
     ]
     return {name: sys.modules.pop(name) for name in names}

@@ -5,6 +5,7 @@ import operator
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import scipy.special
 
 from cuda_host import array, compiler, device
 from cuda_host.device import state
@@ -71,6 +72,8 @@ def sliding_window_view(*args, **kwargs):
 
 def make():
     """Make the modules, by name, of a device that has just been reset."""
+    special = ModuleType("cupyx.scipy.special")
+    vars(special).update({name: array.wrapped(getattr(scipy.special, name)) for name in ["erfc"]})
     cupy, cuda, runtime = map(ModuleType, ("cupy", "cupy.cuda", "cupy.cuda.runtime"))
     vars(runtime).update(
         CUDARuntimeError=device.CUDARuntimeError,
@@ -132,4 +135,9 @@ def make():
             )
         ),
     )
-    return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime}
+    return {
+        "cupy": cupy,
+        "cupy.cuda": cuda,
+        "cupy.cuda.runtime": runtime,
+        "cupyx.scipy.special": special,
+    }

@@ -307,6 +307,8 @@ def test_activations_of_large_numbers():
         L.ELU: np.maximum(far, -1),
         L.Sigmoid: (far > 0).astype(float),
         L.Tanh: np.sign(far),
+        L.GELU: np.maximum(far, 0),
+        L.SiLU: np.maximum(far, 0),
     }
     for cls, expected in expected_of.items():
         for dtype in ("float32", "float64"):
@@ -314,7 +316,7 @@ def test_activations_of_large_numbers():
             net.forward(x=far)
             net.backward(y=np.ones((1, 4)))
             np.testing.assert_allclose(net.blobs["y"].data, expected, atol=1e-30)
-            slope = (far > 0) if cls in (L.Softplus, L.ELU) else np.zeros((1, 4))
+            slope = (far > 0) if cls not in (L.Sigmoid, L.Tanh) else np.zeros((1, 4))
             np.testing.assert_allclose(net.blobs["x"].diff, slope, atol=1e-30)
 
 
@@ -505,6 +507,24 @@ def test_a_neuron_of_ones_own_leaves_its_parent_in_place():
         del Neuron.registry["twice"]
 
 
+def test_a_neuron_with_settings_is_the_layers_own(rng):
+    steep = L.LeakyReLU.of(slope=0.5)
+    layers = [L.Input("x", shape=(4,))]
+    layers += [L.Dense(name, "x", units=3, neuron=steep) for name in "ab"]
+    layers += [L.Convolution("c", "p", channels=2, kernel=1, neuron=steep)]
+    layers += [L.Reshape("p", "x", shape=(1, 2, 2))]
+    net = lk.Net(layers, seed=int(rng.integers(2**31)))
+    assert net.layers["a"].weight_init == "he"
+    assert net.layers["c"].weight_init == lk.initializers.He()
+    net.layers["a"].neuron.slope = 0.25
+    assert steep.slope == net.layers["b"].neuron.slope == net.layers["c"].neuron.slope == 0.5
+    assert net.rebuild().layers["a"].neuron.slope == 0.25
+    with pytest.raises(NetError, match=r"slope must be .* above 0"):
+        L.LeakyReLU.of(slope=-1)
+    with pytest.raises(NetError, match=r"'slop'.*it takes"):
+        L.LeakyReLU.of(slop=1)
+
+
 # Bad settings and shapes.
 
 
@@ -531,6 +551,8 @@ BAD = {
         (lambda: [x(3, 2), L.Input("t", shape=(3,)), L.Concat("y", "x", "t")], "first"),
         (lambda: [x(), L.Concat("y", "x")], "()"),
         (lambda: [L.Concat("y")], "at least one"),
+        (lambda: [x(3, 2), L.Concat("y", "x", axis=2)], "from -2 to 1"),
+        (lambda: [x(3, 2), x(3, 2), L.Concat("y", "x", axis=1.5)], "whole number"),
     ],
     "Convolution": [
         (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
@@ -566,6 +588,8 @@ BAD = {
         (lambda: [x(3), L.Dense("y", "x", units="2")], "got '2'"),
         (lambda: [x(3), L.Dense("y", "x")], "units"),
         (lambda: [x(3), L.Dense("y", "x", units=2, neuron="rellu")], "'relu', "),
+        (lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.ReLU)], "LeakyReLU.of("),
+        (lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.PReLU("a", "x"))], "an activation"),
         (lambda: [x(3), L.Dense("y", "x", units=2, weight="glorot")], "xavier"),
         (lambda: [x(3), L.Dense("y", "x", units=2, bias="one")], "bias"),
         (lambda: [x(3), L.Dense("y", "x", units=2, tops=["a", "b"])], "['a', 'b']"),
@@ -574,8 +598,13 @@ BAD = {
         (lambda: [x(3), L.Dropout("y", "x", ratio=1)], "at least 0 and below 1, got 1"),
         (lambda: [x(3), L.Dropout("y", "x", ratio=-0.1)], "-0.1"),
     ],
+    "Divide": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.Divide("y", "x", "t")], "[(3,), (2,)]"),
+        (lambda: [x(3), L.Divide("y", "x")], "'b'"),
+    ],
     "ELU": [(lambda: [x(3), L.ELU("y", "x", alpha=0)], "above 0, got 0")],
     "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
+    "GELU": [(lambda: [x(3), L.GELU("y", "x", slope=1)], "slope")],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
         (
@@ -622,6 +651,15 @@ BAD = {
         (lambda: [x(3), L.Input("t", shape=()), L.Multiply("y", "x", "t")], "[(3,), ()]"),
         (lambda: [L.Multiply("y")], "at least one"),
     ],
+    "PReLU": [
+        (lambda: [x(), L.PReLU("y", "x")], "no axis"),
+        (lambda: [x(3), L.PReLU("y", "x", slope="steep")], "slope"),
+    ],
+    "Permute": [
+        (lambda: [x(3, 2), L.Permute("y", "x", order=(1, 1))], "each of the 2 axes"),
+        (lambda: [x(3, 2), L.Permute("y", "x", order=(0, 1, 2))], "got (0, 1, 2)"),
+        (lambda: [x(3, 2), L.Permute("y", "x", order=(0, -1))], "at least 0"),
+    ],
     "ReLU": [(lambda: [x(3), L.ReLU("y", "x", slope=0.1)], "slope")],
     "Reparameterize": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.Reparameterize("y", "x", "v")], "(2,)")
@@ -634,6 +672,7 @@ BAD = {
         (lambda: [x(6), L.Reshape("y", "x", shape=(0, -1))], "(0, -1)"),
         (lambda: [x(6), L.Reshape("y", "x", shape=6)], "got 6"),
     ],
+    "SiLU": [(lambda: [L.SiLU("y", "x")], "'x'")],
     "Sigmoid": [(lambda: [x(3), L.Sigmoid("y", "x", "t")], "positional")],
     "Slice": [
         (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[2, 3])], "[2, 3]"),
@@ -642,6 +681,7 @@ BAD = {
         (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], sizes=[1, 2, 3])], "2 tops"),
         (lambda: [x(7), L.Slice("y", "x", tops=["a", "b"])], "cannot cut 7"),
         (lambda: [x(1), L.Slice("y", "x", tops=["a", "b"])], "cannot cut 1"),
+        (lambda: [x(6), L.Slice("y", "x", tops=["a", "b"], axis=-2)], "from -1 to 0"),
         (lambda: [x(), L.Slice("y", "x", tops=["a", "b"])], "nothing to slice"),
         (lambda: [x(6), L.Slice("y", "x")], "tops"),
     ],
@@ -666,6 +706,9 @@ BAD = {
             "GaussianReconstruction",
         ),
         (lambda: [x(3), L.StudentReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
+    ],
+    "Subtract": [
+        (lambda: [x(3, 2), L.Input("t", shape=(2,)), L.Subtract("y", "x", "t")], "(3, 2), (2,)")
     ],
     "Tanh": [(lambda: [x(3), L.Tanh("y", "x", tops=["y", ""])], "non-empty")],
 }

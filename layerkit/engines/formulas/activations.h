@@ -1,4 +1,5 @@
-// Activations y = a(x) of layers/: `value` of x, and `gradient`, dy * a'(x), told from y.
+// Activations y = a(x) of layers/: `value` of x, and `gradient`, dy * a'(x), told from y; that of Gelu
+// and Silu, of which two x have one y, from x.
 
 template <class R> struct Linear {
     FORMULA explicit Linear(R) {}
@@ -48,4 +49,26 @@ template <class R> struct Exponential {
     FORMULA explicit Exponential(R) {}
     FORMULA R value(R x) const { return exp(x); }
     FORMULA R gradient(R y, R dy) const { return dy * y; }
+};
+
+template <class R> struct Gelu {
+    FORMULA explicit Gelu(R) {}
+    FORMULA static R probability(R x) { return R(0.5) * erfc(R(-0.70710678118654752) * x); }
+    FORMULA R value(R x) const { return x * probability(x); }
+    FORMULA R gradient(R x, R dy) const
+    {
+        R density = R(0.39894228040143268) * exp(R(-0.5) * x * x);
+        return dy * (probability(x) + x * density);
+    }
+};
+
+template <class R> struct Silu {
+    FORMULA explicit Silu(R) {}
+    FORMULA static R sigmoid(R x) { return R(0.5) * (1 + tanh(R(0.5) * x)); }
+    FORMULA R value(R x) const { return x * sigmoid(x); }
+    FORMULA R gradient(R x, R dy) const
+    {
+        R s = sigmoid(x);
+        return dy * (s * (1 + x * (1 - s)));
+    }
 };

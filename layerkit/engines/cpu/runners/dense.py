@@ -28,7 +28,7 @@ class Dense(KernelRunner):
         slope, neuron = straight(layer.neuron)
         self.kernels.dense_forward(flat_rows(bottoms[0].data), layer.w.data, layer.b.data, slope, y)
         if neuron:
-            neuron.activate(layer.xp, y, y)
+            neuron.enter(layer.xp, y, layer.inner)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
@@ -72,8 +72,8 @@ class Dense(KernelRunner):
         """Compute d loss / d (x W + b) where the activation is not part of the kernel."""
         neuron = straight(self.layer.neuron)[1]
         if neuron:
-            before = self.layer.before.data
-            neuron.differentiate(self.layer.xp, tops[0].data, tops[0].diff, before)
+            layer, top = self.layer, tops[0]
+            neuron.leave(layer.xp, top.data, layer.inner, top.diff, layer.before.data)
 
     def _run(
         self,

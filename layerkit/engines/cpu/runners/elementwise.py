@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import KernelRunner, flat_rows, or_nothing, piece
 
@@ -28,31 +29,41 @@ class Reparameterize(KernelRunner):
         )
 
 
-class Concat(KernelRunner):
+class Pieces(KernelRunner):
+    """A layer that copies pieces of rows between a wide blob and narrow ones."""
+
+    def pair(self, span: slice, wide: Array, narrow: Array) -> tuple[Array, Array]:
+        """Return, as matrices, a piece of the wide array and the narrow array that it is."""
+        return piece(self.layer.along(wide), span), flat_rows(self.layer.along(narrow))
+
+
+class Concat(Pieces):
     """Copies of rows, piece by piece."""
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy the bottoms side by side."""
         for span, bottom in zip(self.layer.spans, bottoms, strict=True):
-            self.kernels.copy_rows(flat_rows(bottom.data), piece(tops[0].data, span))
+            part, whole = self.pair(span, tops[0].data, bottom.data)
+            self.kernels.copy_rows(whole, part)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy to each bottom's diff its piece of the top's."""
         for span, bottom in zip(self.layer.spans, bottoms, strict=True):
             if bottom.diff is not None:
-                self.kernels.copy_rows(piece(tops[0].diff, span), flat_rows(bottom.diff))
+                self.kernels.copy_rows(*self.pair(span, tops[0].diff, bottom.diff))
 
 
-class Slice(KernelRunner):
+class Slice(Pieces):
     """Copies of rows, piece by piece."""
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy each piece to its top."""
         for span, top in zip(self.layer.spans, tops, strict=True):
-            self.kernels.copy_rows(piece(bottoms[0].data, span), flat_rows(top.data))
+            self.kernels.copy_rows(*self.pair(span, bottoms[0].data, top.data))
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy the tops' diffs side by side."""
         if bottoms[0].diff is not None:
             for span, top in zip(self.layer.spans, tops, strict=True):
-                self.kernels.copy_rows(flat_rows(top.diff), piece(bottoms[0].diff, span))
+                part, whole = self.pair(span, bottoms[0].diff, top.diff)
+                self.kernels.copy_rows(whole, part)

@@ -40,7 +40,7 @@ class Windowed(KernelRunner):
             self.transposed,
         )
         if neuron:
-            neuron.activate(layer.xp, y, y)
+            neuron.enter(layer.xp, y, layer.inner)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
@@ -48,7 +48,7 @@ class Windowed(KernelRunner):
         slope, neuron = straight(layer.neuron)
         before = layer.before.data if layer.neuron else d
         if neuron:
-            neuron.differentiate(layer.xp, y, d, before)
+            neuron.leave(layer.xp, y, layer.inner, d, before)
             d = before
         w, b = layer.w, layer.b
         self.kernels.windowed_backward(

@@ -7,6 +7,7 @@ from typing import Any
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.backends.base import Array
+from layerkit.blob import Blob
 from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
 from layerkit.layers.neuron import Neuron
@@ -19,6 +20,8 @@ ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h
     L.Tanh: ("Tanh", None),
     L.Softplus: ("Softplus", None),
     L.Exponential: ("Exponential", None),
+    L.GELU: ("Gelu", None),
+    L.SiLU: ("Silu", None),
     type(None): ("Linear", None),
 }
 
@@ -58,6 +61,9 @@ class KernelRunner(EngineRunner):
         return *philox.keys(layer.run.seed, layer.stream), self.engine.clock
 
 
+Entering = tuple[list[Array], float, dict[str, str]]
+
+
 class Activated(KernelRunner):
     """A layer that has an activation, or is one."""
 
@@ -66,3 +72,24 @@ class Activated(KernelRunner):
         neuron = self.layer if isinstance(self.layer, Neuron) else self.layer.neuron
         name, setting = ACTIVATIONS[type(neuron)]
         return float(getattr(neuron, setting)) if setting else 0.0, {"ACTIVATION": name}
+
+    def entering(self, tops: list[Array], inner: list[Blob | None]) -> Entering:
+        """Return where kernels that end in the activation write, and which one they end in.
+
+        If the derivative is computed from the activation's input, they write that, end in none, and
+        `activate` follows.
+        """
+        if inner[0] is None:
+            return tops, *self.activation()
+        return [blob.data for blob in inner if blob is not None], 0.0, {"ACTIVATION": "Linear"}
+
+    def activate(self, top: Array, inner: Blob | None) -> None:
+        """Compute y = a(x) where `entering` has left that to do."""
+        if inner is not None:
+            setting, defines = self.activation()
+            self.each("activation", "activate", top.size, setting, inner.data, top, **defines)
+
+    @staticmethod
+    def known(top: Blob, inner: Blob | None) -> Array:
+        """Return what the activation's derivative is computed from: y, or the activation's x."""
+        return top.data if inner is None else inner.data

@@ -53,8 +53,10 @@ class Dense(Activated):
 
     def forward_together(self, runners: list[Dense], x: Array, tops: list[Blob]) -> None:
         """Compute the tops of layers that read x, each of which has one."""
-        layers, ys, (setting, defines) = [r.layer for r in runners], [], self.activation()
-        ys = [top.data for top in tops]
+        layers = [r.layer for r in runners]
+        ys, setting, defines = self.entering(
+            [top.data for top in tops], [layer.inner for layer in layers]
+        )
         ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
         units, count = self.layer.units, len(x)
         if self.few:
@@ -72,9 +74,19 @@ class Dense(Activated):
                 *three(ws),
                 *three(bs),
                 *three(ys),
-                **self.defines(width),
+                **self.few_defines(width),
+                **defines,
             )
-            return
+        else:
+            self._products(x, layers, ys, setting, defines)
+        for layer, top in zip(layers, tops, strict=True):
+            self.activate(top.data, layer.inner)
+
+    def _products(
+        self, x: Array, layers: list[Any], ys: list[Array], setting: float, defines: dict[str, str]
+    ) -> None:
+        """Compute y = a(x W + b) of layers, by cuBLAS and a kernel for the rest."""
+        ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
         self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
         self.launch(
             "dense",
@@ -82,7 +94,7 @@ class Dense(Activated):
             self.blocks(len(layers) * ys[0].size),
             ys[0].size,
             len(layers),
-            units,
+            self.layer.units,
             setting,
             *three(bs),
             *three(ys),
@@ -113,20 +125,15 @@ class Dense(Activated):
             for i, (layer, d) in enumerate(zip(layers, ds, strict=True)):
                 backend.gemm(d, layer.w.data.T, out=rows(dx), add=i > 0)
 
-    def defines(self, width: int = 32) -> dict[str, str]:
-        """Return the macros of kernels for few examples."""
+    def few_defines(self, width: int = 32) -> dict[str, str]:
+        """Return the macros of kernels for few examples, but for the activation."""
         rows = self.layer.run.batch_size
-        return {
-            **self.activation()[1],
-            "ROWS": f"{rows}u",
-            "SPAN": f"{SPAN}u",
-            "LANES": f"{width}u",
-        }
+        return {"ROWS": f"{rows}u", "SPAN": f"{SPAN}u", "LANES": f"{width}u"}
 
     def _backward_few(
         self, layers: list[Any], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array
     ) -> None:
-        slices = self.spans * len(layers)
+        slices, (setting, defines) = self.spans * len(layers), self.activation()
         self.launch(
             "dense",
             "few_backward",
@@ -135,15 +142,16 @@ class Dense(Activated):
             self.inputs,
             self.layer.units,
             len(layers),
-            self.activation()[0],
+            setting,
             x,
             dx if dx is None or slices == 1 else dx_sums,
-            *three([top.data for top in tops]),
+            *three([self.known(top, r.inner) for top, r in zip(tops, layers, strict=True)]),
             *three([top.diff for top in tops]),
             *three([layer.w.data for layer in layers]),
             *three([layer.w.diff if layer.w.trainable else None for layer in layers]),
             *three([layer.b.diff if layer.b.trainable else None for layer in layers]),
-            **self.defines(),
+            **self.few_defines(),
+            **defines,
         )
         if dx is not None and slices > 1:
             self.launch(
@@ -174,7 +182,7 @@ class Dense(Activated):
                 count,
                 units,
                 setting,
-                *three([top.data for top in tops]),
+                *three([self.known(top, r.inner) for top, r in zip(tops, layers, strict=True)]),
                 *three([top.diff for top in tops]),
                 *three(ds),
                 *three(sums),

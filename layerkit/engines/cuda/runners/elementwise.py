@@ -21,10 +21,11 @@ class Elementwise(Activated):
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx = dy * a'(x)."""
-        (setting, defines), top, dx = self.activation(), tops[0], bottoms[0].diff
+        (setting, defines), dx = self.activation(), bottoms[0].diff
         if dx is not None:
+            known = bottoms[0].data if self.layer.from_input else tops[0].data
             self.each(
-                "activation", "differentiate", dx.size, setting, top.data, top.diff, dx, **defines
+                "activation", "differentiate", dx.size, setting, known, tops[0].diff, dx, **defines
             )
 
 
@@ -94,7 +95,7 @@ class Pieces(KernelRunner):
         """Copy narrow arrays side by side into the wide one."""
         for span, part in zip(self.layer.spans, narrow, strict=True):
             if part is not None:
-                offset, width, apart = self._piece(span, wide)
+                offset, width, apart = self._piece(span, self.layer.along(wide))
                 self.each(
                     "elementwise",
                     "copy_rows",
@@ -110,7 +111,7 @@ class Pieces(KernelRunner):
         """Copy the pieces of the wide array to narrow ones."""
         for span, part in zip(self.layer.spans, narrow, strict=True):
             if part is not None:
-                offset, width, apart = self._piece(span, wide)
+                offset, width, apart = self._piece(span, self.layer.along(wide))
                 self.each(
                     "elementwise",
                     "copy_rows",

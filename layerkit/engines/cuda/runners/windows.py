@@ -45,7 +45,8 @@ class Windowed(Activated):
 
     def add_up(self, picture: Array, bias: Array | None) -> None:
         """Fill pictures with the sums of the windows, through bias and activation if any."""
-        setting, defines = self.activation()
+        inner = None if bias is None else self.layer.inner
+        (out,), setting, defines = self.entering([picture], [inner])
         self.each(
             "windows",
             "add_up_windows",
@@ -54,9 +55,10 @@ class Windowed(Activated):
             setting,
             self.layer.columns.data,
             bias,
-            picture,
+            out,
             **defines,
         )
+        self.activate(picture, inner)
 
     def channels_last(self, small: Array) -> Array:
         """Return (n, channels, down, across) as rows (n * places, channels)."""
@@ -75,7 +77,9 @@ class Windowed(Activated):
 
     def channels_first(self, small: Array, bias: Array | None) -> None:
         """Fill (n, channels, down, across), through bias and activation if there is one."""
-        layer, (setting, defines) = self.layer, self.activation()
+        layer = self.layer
+        inner = None if bias is None else layer.inner
+        (out,), setting, defines = self.entering([small], [inner])
         self.each(
             "windows",
             "channels_first",
@@ -85,18 +89,18 @@ class Windowed(Activated):
             setting,
             layer.rows.data,
             bias,
-            small,
+            out,
             **defines,
         )
+        self.activate(small, inner)
 
     def before(self, top: Blob) -> Array:
         """Return d loss / d what was activated, and fill db."""
         layer, d, (setting, defines) = self.layer, top.diff, self.activation()
         if layer.neuron:
             d = layer.before.data
-            self.each(
-                "activation", "differentiate", d.size, setting, top.data, top.diff, d, **defines
-            )
+            known = self.known(top, layer.inner)
+            self.each("activation", "differentiate", d.size, setting, known, top.diff, d, **defines)
         if layer.b.trainable:
             (count, channels), places = d.shape[:2], math.prod(d.shape[2:])
             slices = min(len(self.sums), count)

@@ -1,0 +1,234 @@
+"""Activations: elementwise functions, alone or as `neuron=` of Dense and others; and PReLU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from layerkit.backends.base import Array
+from layerkit.backends.functions import erfc
+from layerkit.blob import Blob
+from layerkit.initializers import Init
+from layerkit.layer import Layer, Shape
+from layerkit.layers.neuron import Neuron
+from layerkit.settings import Positive, Tops
+
+
+class ReLU(Neuron):
+    """Activation y = max(x, 0), with derivative 0 at x = 0 (Nair and Hinton, 2010)."""
+
+    neuron_name = "relu"
+    rectifies = True
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = max(x, 0)."""
+        xp.maximum(x, 0, out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy for y > 0, else 0."""
+        xp.multiply(dy, known > 0, out=dx)
+
+
+class LeakyReLU(Neuron):
+    """Activation y = x for x > 0, else slope * x (Maas et al., 2013).
+
+    Args:
+        slope: dy/dx for negative x, default 0.01; positive, so that y has the sign of x.
+    """
+
+    neuron_name = "leaky_relu"
+    rectifies = True
+
+    def __init__(self, name: str, bottom: str, *, slope: Positive = 0.01, tops: Tops | None = None):
+        super().__init__(name, bottom, tops=tops)
+        self.slope = slope
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = x for x > 0, else slope * x."""
+        y[...] = xp.where(x > 0, x, self.slope * x)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy for y > 0, else slope * dy."""
+        dx[...] = xp.where(known > 0, dy, self.slope * dy)
+
+
+class ELU(Neuron):
+    """Activation y = x for x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016).
+
+    Args:
+        alpha: minus the limit for very negative x, default 1; positive.
+    """
+
+    neuron_name = "elu"
+
+    def __init__(self, name: str, bottom: str, *, alpha: Positive = 1.0, tops: Tops | None = None):
+        super().__init__(name, bottom, tops=tops)
+        self.alpha = alpha
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = x for x > 0, else alpha * expm1(x)."""
+        y[...] = xp.where(x > 0, x, self.alpha * xp.expm1(xp.minimum(x, 0)))
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy for y > 0, else dy * (y + alpha)."""
+        dx[...] = xp.where(known > 0, dy, dy * (known + self.alpha))
+
+
+class Sigmoid(Neuron):
+    """Activation y = 1 / (1 + exp(-x)), in a form that cannot overflow."""
+
+    neuron_name = "sigmoid"
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = (1 + tanh(x / 2)) / 2, which equals 1 / (1 + exp(-x))."""
+        xp.tanh(0.5 * x, out=y)
+        y += 1
+        y *= 0.5
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * y * (1 - y)."""
+        xp.multiply(dy, known * (1 - known), out=dx)
+
+
+class Tanh(Neuron):
+    """Activation y = tanh(x)."""
+
+    neuron_name = "tanh"
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = tanh(x)."""
+        xp.tanh(x, out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * (1 - y^2)."""
+        xp.multiply(dy, 1 - known * known, out=dx)
+
+
+class Softplus(Neuron):
+    """Activation y = log(1 + exp(x)), in a form that cannot overflow (Dugas et al., 2001)."""
+
+    neuron_name = "softplus"
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = max(x, 0) + log1p(exp(-|x|))."""
+        xp.add(xp.maximum(x, 0), xp.log1p(xp.exp(-xp.abs(x))), out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * sigmoid(x), with sigmoid(x) = 1 - exp(-y)."""
+        xp.multiply(dy, -xp.expm1(-known), out=dx)
+
+
+class Exponential(Neuron):
+    """Activation y = exp(x): the nonlinearity that makes variances positive in the paper.
+
+    It overflows float32 beyond x = 88.  Losses that take a log-variance and exponentiate it
+    themselves (GaussianReconstruction, GaussianKL) are safer.
+    """
+
+    neuron_name = "exponential"
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = exp(x)."""
+        xp.exp(x, out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * y."""
+        xp.multiply(dy, known, out=dx)
+
+
+class GELU(Neuron):
+    """Activation y = x Phi(x), Phi being the normal distribution function.
+
+    This is the exact form, Phi(x) = (1 + erf(x / sqrt(2))) / 2, computed as erfc(-x / sqrt(2)) / 2,
+    which is also precise far below zero; not the approximation by tanh.
+
+    Source: Hendrycks and Gimpel, "Gaussian error linear units" (2016).
+    """
+
+    neuron_name = "gelu"
+    from_input = True
+    rectifies = True
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = x Phi(x)."""
+        xp.multiply(x, self._probability(xp, x), out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * (Phi(x) + x phi(x)), phi being the normal density."""
+        density = xp.exp(-0.5 * known * known) * (1 / math.sqrt(2 * math.pi))
+        xp.multiply(dy, self._probability(xp, known) + known * density, out=dx)
+
+    @staticmethod
+    def _probability(xp: Any, x: Array) -> Array:
+        return 0.5 * erfc(xp, x * -math.sqrt(0.5))
+
+
+class SiLU(Neuron):
+    """Activation y = x sigmoid(x), also known as swish.
+
+    Source: Elfwing, Uchibe and Doya (2018); Ramachandran, Zoph and Le (2017).
+    """
+
+    neuron_name = "silu"
+    from_input = True
+    rectifies = True
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = x (1 + tanh(x / 2)) / 2."""
+        xp.multiply(x, self._sigmoid(xp, x), out=y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * s (1 + x (1 - s)) with s = sigmoid(x)."""
+        s = self._sigmoid(xp, known)
+        xp.multiply(dy, s * (1 + known * (1 - s)), out=dx)
+
+    @staticmethod
+    def _sigmoid(xp: Any, x: Array) -> Array:
+        return 0.5 * (1 + xp.tanh(0.5 * x))
+
+
+class PReLU(Layer):
+    """Activation y = x for x > 0, else a x, with a learned slope a for each unit or channel.
+
+    As it has a parameter, it is a layer of its own and no `neuron=` of another.
+
+    Shapes: bottom (n, ...) and top of the same shape.  The first axis of an example counts the
+    slopes: units of (n, units), channels of (n, channels, height, width).
+
+    Args:
+        slope: initialiser of a, default 0.25.
+
+    Parameters: slope, of one number for each unit or channel.
+
+    Source: He et al., "Delving deep into rectifiers" (2015).
+    """
+
+    recordable = True
+    decided = (*Layer.decided, "slope_init")
+
+    def __init__(self, name: str, bottom: str, *, slope: Init = 0.25, tops: Tops | None = None):
+        super().__init__(name, [bottom], tops)
+        self.slope_init = slope
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Declare a; return the bottom's shape for the top."""
+        if not shapes[0]:
+            self.fail("its bottom has one number per example: there is no axis to count slopes by")
+        self.a = self.parameter("slope", shapes[0][:1], self.slope_init)
+        self._inner = (-1, *[1] * (len(shapes[0]) - 1))
+        return shapes
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = x for x > 0, else a x."""
+        x = bottoms[0].data
+        tops[0].data[...] = self.xp.where(x > 0, x, self.a.data.reshape(self._inner) * x)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx = dy for x > 0, else a dy, and da = the sum of dy x over x <= 0."""
+        xp, x, dy = self.xp, bottoms[0].data, tops[0].diff
+        if bottoms[0].diff is not None:
+            slopes = self.a.data.reshape(self._inner)
+            bottoms[0].diff[...] = xp.where(x > 0, dy, slopes * dy)
+        if self.a.trainable:
+            others = (0, *range(2, x.ndim))
+            xp.sum(dy * xp.minimum(x, 0), axis=others, out=self.a.diff)
