@@ -59,18 +59,26 @@ class Inference:
         mirror: its second set of blobs.
         outputs: names of the blobs that are wanted.
         given: names of those that are given.
+        caller: what messages call the function that infers.
 
     Raises:
         NetError: an unknown blob, or one that is needed and not given.
     """
 
-    def __init__(self, net: Net, mirror: Mirror, outputs: Sequence[str], given: Iterable[str]):
+    def __init__(
+        self,
+        net: Net,
+        mirror: Mirror,
+        outputs: Sequence[str],
+        given: Iterable[str],
+        caller: str = "infer",
+    ):
         self.net, self.mirror = net, mirror
         self.outputs, self.given = list(outputs), list(given)
         for name in (*self.outputs, *self.given):
             if name not in net.blobs:
-                raise NetError(f"infer: no blob {name!r}; {closest(name, net.blobs)}")
-        layers = _needed(list(net.layers.values()), self.outputs, set(self.given))
+                raise NetError(f"{caller}: no blob {name!r}; {closest(name, net.blobs)}")
+        layers = _needed(list(net.layers.values()), self.outputs, set(self.given), caller)
         self.calls = [
             (layer, [mirror.blob(b) for b in layer.bottoms], [mirror.blob(t) for t in layer.tops])
             for layer in layers
@@ -124,8 +132,18 @@ class Inferences:
         self._mirror = Mirror(net)
         self._found: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
 
-    def infer(self, outputs: str | Sequence[str], sample: bool, given: dict[str, Any]) -> Any:
-        """Return the values of some blobs given those of others; see Net.infer."""
+    def infer(
+        self,
+        outputs: str | Sequence[str],
+        sample: bool,
+        given: dict[str, Any],
+        caller: str = "infer",
+    ) -> Any:
+        """Return the values of some blobs given those of others; see Net.infer.
+
+        Args:
+            caller: what messages call the function that infers.
+        """
         net = self.net
         if not isinstance(sample, bool | np.bool_):
             raise NetError(
@@ -139,8 +157,8 @@ class Inferences:
             )
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._found:
-            self._found[key] = Inference(net, self._mirror, names, given)
-        arrays, total = net.examples("infer", given)
+            self._found[key] = Inference(net, self._mirror, names, given, caller)
+        arrays, total = net.examples(caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
@@ -151,16 +169,16 @@ class Inferences:
         return collected[0] if isinstance(outputs, str) else collected
 
 
-def _needed(layers: list[Layer], outputs: list[str], known: set[str]) -> list[Layer]:
+def _needed(layers: list[Layer], outputs: list[str], known: set[str], caller: str) -> list[Layer]:
     """Find the layers that make the outputs from what is known, in the order in which they run."""
     needed, found = set(outputs), []
     for layer in reversed(layers):
         wanted = [t for t in layer.tops if t in needed and t not in known]
         if wanted and (layer.is_source or isinstance(layer, Input)):
-            raise NetError(f"infer: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
+            raise NetError(f"{caller}: {wanted[0]!r} is needed for {outputs}; give {wanted[0]}=")
         if wanted and not known.isdisjoint(layer.tops):
             raise NetError(
-                f"infer: layer {layer.name!r} would overwrite what is given; give {wanted[0]}="
+                f"{caller}: layer {layer.name!r} would overwrite what is given; give {wanted[0]}="
             )
         if wanted:
             needed.update(layer.bottoms)

@@ -133,6 +133,15 @@ class Run(Checked):
         return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
 
     @contextmanager
+    def same_noise(self) -> Iterator[None]:
+        """Let looks draw what the first looks after a forward pass draw, and forget them."""
+        kept, self._looks = self._looks, 0
+        try:
+            yield
+        finally:
+            self._looks = kept
+
+    @contextmanager
     def looking(self, sample: bool) -> Iterator[None]:
         """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, engines, feeding, finite, parameters, states
+from layerkit import backends, engines, evaluation, feeding, finite, parameters, states
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.building import check_memory, set_up
@@ -352,21 +352,34 @@ class Net(Closed):
         """Return arrays for blobs, and how many rows each has; see layerkit.feeding.examples."""
         return feeding.examples(self, what, given)
 
+    @QUIET
     @serialised
-    def evaluate(self) -> dict[str, float]:
-        """Average each loss and metric over all examples of the data layers, each seen once.
+    @flushing
+    def evaluate(self, data: Any = None, /) -> dict[str, float]:
+        """Average each loss and metric over a set of any length, each example seen once.
 
-        For nets of phase "test": `Net(layers, phase="test", share=net).evaluate()`.  The last batch
-        has fewer rows, and weighs less.  Noise is that of the passes that would come next; seed,
-        pass and data positions are then as they were.
+        `net.evaluate({"x": images, "t": labels})` works in a net of either phase: layers act as in
+        phase "test", as in `infer`, and nothing in the net changes.  Calls repeat their noise until
+        the next forward pass.
+
+        Args:
+            data: arrays of equally many rows by blob, or a data layer, such as
+                `L.HDF5Data("d", path=..., tops=["x", "t"])`, with tops named like the blobs that
+                it fills; it is read in order, without augmentation.  None, the default, takes the
+                net's own data layers, in a net of phase "test": `Net(layers, phase="test",
+                share=net).evaluate()`.  Their positions, seed and pass are then as they were.
 
         Returns:
-            Layer name -> mean, unweighted, losses first.
+            Layer name -> mean over the examples, unweighted, losses first.  The last batch has
+            fewer rows, and weighs less.
 
         Raises:
-            NetError: a net of phase "train", with Input layers, or without data layers.
+            NetError: a blob that is missing, unknown or does not fit; without data, a net of phase
+                "train", with Input layers, or without data layers.
         """
-        return states.evaluate(self)
+        if data is None:
+            return evaluation.of_own_data(self)
+        return evaluation.of_given(self, self._inferences, data)
 
     # State.
 

@@ -1,4 +1,4 @@
-"""States of a net: taken, put back, carried to another net, and left alone by an evaluation."""
+"""States of a net: taken, put back, carried to another net."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layerkit.arrays import narrowed
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.names import Named, quoted
+from layerkit.names import quoted
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -89,32 +89,3 @@ def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
             continue
         elif isinstance(now, bool | int | float | str) and now != before:
             setattr(target, name, now)
-
-
-def evaluate(net: Net) -> dict[str, float]:
-    """Return the mean of each loss and metric over one epoch; leave no trace; see Net.evaluate."""
-    counts = {x.name: x.count for x in net.sources()}
-    if net.run.training:
-        raise NetError("evaluate: make a net of phase 'test' for it, with share= this one")
-    if net.inputs or len(set(counts.values())) != 1:
-        raise NetError(
-            "evaluate: the data must come from data layers (layerkit.with_data) of equal "
-            f"length; there are {counts or 'none'}, and inputs {quoted(net.input_names())}"
-        )
-    state, kept = net.state(), (net.losses.copy(), net.metrics.copy())
-    means = Named("loss or metric", {layer.name: 0.0 for layer in net.reported})
-    count, seen = max(counts.values()), 0
-    try:
-        for source in net.sources():
-            source.position = 0
-        while seen < count:
-            net.forward()
-            seen += net.rows
-            for name, value in {**net.losses, **net.metrics}.items():
-                means[name] += value * net.rows / count
-    finally:
-        for mapping, values in zip((net.losses, net.metrics), kept, strict=True):
-            mapping.clear()
-            mapping.update(values)
-        net.set_state(state)
-    return means

@@ -348,6 +348,91 @@ def test_what_cannot_be_evaluated(layers, phase, words):
     one_line(message, "evaluate", *words)
 
 
+def given(data, labels):
+    """`scored` with Input layers."""
+    inputs = [L.Input("x", shape=data.shape[1:]), L.Input("t", shape=())]
+    return [*inputs, *scored(data, labels)[1:]]
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+@pytest.mark.parametrize("batch", [1, 7, 250, 4000])
+def test_evaluation_of_what_is_given_is_the_mean_over_all_of_it(phase, batch, rng, tmp_path):
+    data, labels = rng.standard_normal((250, 4)), rng.integers(0, 3, 250)
+    net = lk.Net(given(data, labels), batch, dtype="float64", phase=phase)
+    net.forward(x=data[:1], t=labels[:1])
+    before = net.state(), dict(net.losses), net.rows, net.blobs["y"].data.copy()
+    logits = data @ net.params["y/weight"].data + net.params["y/bias"].data
+    loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(250), labels]).mean()
+    right = (logits.argmax(axis=1) == labels).mean()
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file["x"], file["t"] = data, labels
+        for examples in (
+            {"x": data, "t": labels},
+            {"t": list(labels), "x": file["x"]},
+            L.MemoryData("d", data=[data, labels], tops=["x", "t"]),
+            L.HDF5Data("t", path=tmp_path / "set.h5", datasets=["t", "x"], tops=["t", "x"]),
+        ):
+            means = net.evaluate(examples)
+            assert list(means) == ["loss", "right"]
+            assert means["loss"] == pytest.approx(loss, rel=1e-12)
+            assert means["right"] == pytest.approx(right, rel=1e-12)
+    after = net.state(), dict(net.losses), net.rows, net.blobs["y"].data.copy()
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    if phase == "train":
+        net.backward()  # of the pass before the evaluations
+
+
+def test_a_net_that_trains_on_data_of_its_own_is_evaluated_on_others(rng):
+    data, labels = rng.standard_normal((20, 4)), rng.integers(0, 3, 20)
+    net = lk.Net(scored(data, labels), 8, dtype="float64")
+    solver = lk.Adam(net, 1e-2)
+    solver.steps(3)
+    other = lk.Net(given(data, labels), 8, dtype="float64", phase="test", share=net)
+    new = {"x": rng.standard_normal((11, 4)), "t": rng.integers(0, 3, 11)}
+    assert net.evaluate(new) == other.evaluate(new)
+    assert net.layers["d"].position == 24
+
+
+def test_evaluation_repeats_its_noise_and_changes_none_that_follows(rng):
+    layers = [
+        L.Input("x", shape=(4,)),
+        L.Dropout("d", "x"),
+        L.Reparameterize("z", "d", "d"),
+        L.SquareLoss("loss", "z", "x"),
+    ]
+    x = rng.standard_normal((30, 4))
+    net, other = lk.Net(layers, 8, seed=3), lk.Net(layers, 8, seed=3)
+    first = net.evaluate({"x": x})
+    assert net.evaluate({"x": x}) == first
+    assert net.forward(x=x[:8]) == other.forward(x=x[:8])
+    assert net.evaluate({"x": x}) != first
+    np.testing.assert_array_equal(net.infer("z", x=x), other.infer("z", x=x))
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        ([1, 2], ["arrays by blob", "[1, 2]"]),
+        ({}, ["at least one blob"]),
+        ({"x": np.zeros((3, 4))}, ["'t' is needed", "t="]),
+        ({"x": np.zeros((3, 4)), "t": np.zeros(2)}, ["number of rows", "3", "2"]),
+        ({"x": np.zeros((3, 5)), "t": np.zeros(3)}, ["'x'", "(3, 5)"]),
+        ({"x": np.zeros((3, 4)), "u": np.zeros(3)}, ["no blob 'u'"]),
+        (L.ReLU("a", "x"), ["'a' (ReLU) is no data layer"]),
+        (L.MemoryData("x", data=np.zeros((3, 4))), ["'t' is needed"]),
+        (L.MemoryData("w", data=np.zeros((3, 4))), ["'w' (MemoryData)", "no blob 'w'"]),
+        (L.MemoryData("x", data=np.zeros((3, 5))), ["'x' (MemoryData)", "(5,)", "(4,)"]),
+    ],
+)
+def test_examples_that_cannot_be_evaluated(examples, words):
+    net = lk.Net(given(np.zeros((4, 4)), np.zeros(4)), 2)
+    with pytest.raises(NetError) as message:
+        net.evaluate(examples)
+    one_line(message, *words)
+    with pytest.raises(NetError, match="no loss or metric layer"):
+        lk.Net([L.Input("x", shape=(2,))], 2).evaluate({"x": np.zeros((3, 2))})
+
+
 def test_inputs_beside_data_end_with_the_epoch(rng):
     net = lk.Net(
         [

@@ -1043,6 +1043,11 @@ def test_an_epoch_of_a_test_net_ends_with_a_short_batch(
         phase="test",
     ).evaluate()
     assert means["loss"] == pytest.approx(0.5 * (values**2).sum(axis=1).mean(), rel=1e-6)
+    given = lk.Net([L.Input("x", shape=(10,)), *layers[1:]], 4, "cupy", kernels=kernels)
+    zeros = np.zeros((count, 10))
+    for x in (np.repeat(values, repeat, axis=0), given.backend.asarray(values.repeat(repeat, 0))):
+        means = given.evaluate({"x": x, "t": zeros})
+        assert means["loss"] == pytest.approx(0.5 * (values**2).sum(axis=1).mean(), rel=1e-6)
 
 
 def test_steps_of_a_test_net_over_short_batches(gpu):
