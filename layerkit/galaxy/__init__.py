@@ -27,18 +27,15 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.sources.sources import open_source
     from layerkit.galaxy.model.inference import closest, refine
     from layerkit.galaxy.model.model import GalaxyModel, Posterior
-    from layerkit.galaxy.report.gallery import draw_figures
-    from layerkit.galaxy.report.page import write_report
-    from layerkit.galaxy.report.results import (
+    from layerkit.galaxy.report.folder import (
         finish_setting_aside,
-        read_metrics,
         results_folder,
-        results_table,
         save_somewhere,
         set_aside,
-        summary,
-        write_json,
     )
+    from layerkit.galaxy.report.gallery import draw_figures
+    from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
+    from layerkit.galaxy.report.page import write_report
 
 HOMES = {
     "PCABaseline": "baselines.baselines",
@@ -62,14 +59,14 @@ HOMES = {
     "Posterior": "model.model",
     "prepare": "images.prepare.prepare",
     "write_report": "report.page",
-    "read_metrics": "report.results",
-    "results_folder": "report.results",
-    "results_table": "report.results",
-    "set_aside": "report.results",
-    "finish_setting_aside": "report.results",
-    "save_somewhere": "report.results",
-    "summary": "report.results",
-    "write_json": "report.results",
+    "read_metrics": "report.metrics",
+    "results_folder": "report.folder",
+    "results_table": "report.metrics",
+    "set_aside": "report.folder",
+    "finish_setting_aside": "report.folder",
+    "save_somewhere": "report.folder",
+    "summary": "report.metrics",
+    "write_json": "report.metrics",
     "fit_sersic": "baselines.sersic",
     "fit_sersics": "baselines.sersic",
     "open_source": "images.sources.sources",

@@ -12,9 +12,10 @@ from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.evaluation.redraws import LatentCoverage
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.report import figures
+from layerkit.galaxy.report.captions import CAPTIONS
 
 ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
-STEPS = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
+TRAVERSED = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
 
 
 def draw_figures(
@@ -54,7 +55,7 @@ def draw_figures(
 
     shape = held_out.shape[1:]
     seen = upright(held_out)
-    traversed = model.traverse(STEPS)
+    traversed = model.traverse(TRAVERSED)
     drawn = {
         "reconstructions": figures.reconstructions(
             seen,
@@ -65,7 +66,7 @@ def draw_figures(
         ),
         "embedding": figures.embedding(result.z_mean, seen),
         "traversal": figures.traversal(
-            upright(traversed.reshape(*traversed.shape[:2], *shape)), STEPS
+            upright(traversed.reshape(*traversed.shape[:2], *shape)), TRAVERSED
         ),
         "samples": figures.samples(upright(model.sample(64).reshape(-1, *shape)), seen),
         "learning_curves": figures.learning_curves(history),
@@ -85,6 +86,6 @@ def draw_figures(
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     return [
-        (*figures.CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
+        (*CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
         for name, figure in drawn.items()
     ]

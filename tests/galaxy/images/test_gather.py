@@ -207,9 +207,9 @@ def test_results_among_the_pictures_are_no_pictures(tmp_path, rng, where):
 
 def test_figures_are_known_by_name():
     from layerkit.galaxy import layout
-    from layerkit.galaxy.report import figures
+    from layerkit.galaxy.report.captions import CAPTIONS
 
-    assert set(layout.FIGURES) == set(figures.CAPTIONS)
+    assert set(layout.FIGURES) == set(CAPTIONS)
 
 
 def test_json_is_whole(tmp_path):

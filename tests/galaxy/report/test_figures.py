@@ -15,6 +15,8 @@ from layerkit.galaxy.evaluation.calibration import calibrate
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.evaluation.redraws import LatentCoverage
 from layerkit.galaxy.report import figures
+from layerkit.galaxy.report.captions import CAPTIONS
+from layerkit.galaxy.report.figures.style import round_numbers
 from layerkit.galaxy.report.gallery import draw_figures
 
 
@@ -72,8 +74,8 @@ def test_every_figure_is_saved_large_enough_and_not_blank(rng, tmp_path):
             assert picture.format == "PNG"
             assert min(picture.size) >= 250, name
             assert np.asarray(picture.convert("L")).std() > 5, name
-        assert name in figures.CAPTIONS
-    assert len(list(tmp_path.iterdir())) == len(figures.CAPTIONS)
+        assert name in CAPTIONS
+    assert len(list(tmp_path.iterdir())) == len(CAPTIONS)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -332,7 +334,7 @@ def test_reconstructions_have_ids_and_the_range_of_each_row(rng):
     [(1e-4, 2e-3, [1e-4, 3e-4, 1e-3]), (0.8, 4, [1, 2]), (1e-9, 1e3, None), (2, 50, [3, 10, 30])],
 )
 def test_round_numbers_are_few_and_inside(low, high, found):
-    ticks = figures._round_numbers(low, high, 3)
+    ticks = round_numbers(low, high, 3)
     assert 2 <= len(ticks) <= 3
     assert all(low <= tick <= high for tick in ticks)
     if found:
@@ -406,7 +408,7 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
 
 def test_captions_say_that_the_gaussian_has_no_sky(rng):
     for name in ("squared_error", "likelihood"):
-        assert re.search("(no|without a) sky term", figures.CAPTIONS[name][1])
+        assert re.search("(no|without a) sky term", CAPTIONS[name][1])
 
 
 def test_wrong_shapes_are_named(rng):

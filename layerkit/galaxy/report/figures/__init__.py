@@ -1,0 +1,29 @@
+"""The paper's figures, and those that show how good a model is: arrays in, a figure out.
+
+Every function returns a `matplotlib.figure.Figure`; `save` writes it as PNG.  Nothing here touches
+pyplot or matplotlib's global settings, so figures come out alike on a machine without a display, in
+a notebook and beside somebody else's plots.
+
+Images are (N, H, W) intensities.  The paper is Regier, McAuliffe and Prabhat (2015).
+"""
+
+from layerkit.galaxy.report.figures.curves import learning_curves
+from layerkit.galaxy.report.figures.latent_map import embedding
+from layerkit.galaxy.report.figures.pictures import reconstructions, samples, traversal
+from layerkit.galaxy.report.figures.shapes import morphology
+from layerkit.galaxy.report.figures.style import save
+from layerkit.galaxy.report.figures.uncertainty import calibration, latent_coverage
+from layerkit.galaxy.report.figures.wins import comparison
+
+__all__ = [
+    "calibration",
+    "comparison",
+    "embedding",
+    "latent_coverage",
+    "learning_curves",
+    "morphology",
+    "reconstructions",
+    "samples",
+    "save",
+    "traversal",
+]

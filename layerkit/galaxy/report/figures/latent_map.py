@@ -1,0 +1,74 @@
+"""The latent space as a map of galaxies."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from layerkit.errors import DataError
+from layerkit.galaxy.report.figures.style import (
+    INTENSITY,
+    axes_at,
+    draw,
+    mosaic,
+    shared_scale,
+    stack,
+)
+
+LARGEST_CELL = 1.2  # inches that a galaxy of the embedding has on a side, where there are few
+
+
+def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int = 600) -> Figure:
+    """Figure 4 of the paper: t-SNE of g_mu(x), drawn with the galaxies themselves.
+
+    Every galaxy gets a cell of a square grid to itself, near its place on the map: of all such
+    assignments the one with the least sum of squared distances.  So pictures never overlap and
+    none is left out.
+
+    Args:
+        z_mean: (N, latent), the encoded means.
+        images: (N, H, W).
+        seed: of t-SNE and of the choice of galaxies.
+        most: no more than this many galaxies, chosen at random.
+    """
+    images, z_mean = stack("images", images), np.asarray(z_mean, dtype=np.float64)
+    if z_mean.ndim != 2 or len(z_mean) != len(images) or not np.isfinite(z_mean).all():
+        raise DataError(
+            f"embedding: expected finite encoded means ({len(images)}, latent), one row for each"
+            f" image, got an array of {z_mean.shape}"
+        )
+    if len(images) > most:
+        chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)
+        images, z_mean = images[chosen], z_mean[chosen]
+    places = _tsne(z_mean, seed)
+    # A third of the cells or more stay empty, so that clusters and the gaps between them show.
+    side = math.ceil(1.25 * math.sqrt(len(images)))
+    places = (places - places.min(axis=0)) / max(float(np.ptp(places, axis=0).max()), 1e-12)
+    cells = np.stack(np.divmod(np.arange(side**2), side), axis=1)
+    _, taken = linear_sum_assignment(cdist(places * (side - 1), cells, "sqeuclidean"))
+    rows, columns = (cells[taken] - cells[taken].min(axis=0)).T
+
+    shape = (rows.max() + 1, columns.max() + 1)
+    picture = np.full((*shape, *images.shape[1:]), np.percentile(images, 1))
+    picture[rows, columns] = images
+    cell = min(8 / max(shape), LARGEST_CELL)
+    height, width = (cell * cells_across for cells_across in shape)
+    figure = Figure((width, height))
+    draw(axes_at(figure, 0, 0, width, height), mosaic(picture, 0), INTENSITY, shared_scale(images))
+    return figure
+
+
+def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
+    """(N, D) to (N, 2); fewer than five points stay on a line, for t-SNE has no say about them."""
+    if len(points) < 5:
+        return np.stack([np.arange(len(points)), np.zeros(len(points))], axis=1)
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    method = TSNE(perplexity=perplexity, init="random", random_state=seed)
+    # Its threads wait for each other by spinning, thousands of times: on a machine with other work
+    # two threads took 32 s where one takes 4.
+    with threadpool_limits(1):
+        return method.fit_transform(points)

@@ -1,0 +1,181 @@
+"""The style that all figures share: colours, axes, scales, mosaics of pictures, and saving."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from layerkit.errors import DataError
+from layerkit.files import write_atomically
+
+INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
+MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
+SMALL = 8
+TICK_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
+
+
+def save(figure: Figure, path: str | os.PathLike, dpi: int = 160) -> Path:
+    """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
+    write_atomically(
+        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor="white")
+    )
+    return Path(path)
+
+
+def stack(name: str, images: np.ndarray) -> np.ndarray:
+    """Images as float64; an untrained net may overflow, and that must not stop a figure."""
+    images = np.asarray(images, dtype=np.float64)
+    if images.ndim != 3 or images.size == 0:
+        raise DataError(f"figures: expected {name} (N, H, W), got an array of {images.shape}")
+    return np.nan_to_num(images, posinf=1e30, neginf=-1e30)
+
+
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches, so that pictures sit exactly side by side."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def mosaic(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
+    """(rows, columns, H, W) to one picture, with NaN between them."""
+    rows, columns, height, width = pictures.shape
+    padded = np.full((rows, columns, height + gap, width + gap), np.nan)
+    padded[:, :, :height, :width] = pictures
+    joined = padded.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
+    return joined[: joined.shape[0] - gap, : joined.shape[1] - gap]
+
+
+def centres(pixels: int, cells: int) -> np.ndarray:
+    """Return the middles of `cells` equal parts of an axis of `pixels` pixels, (cells,)."""
+    return (np.arange(cells) + 0.5) * pixels / cells - 0.5
+
+
+def shared_scale(images: np.ndarray) -> Normalize:
+    """One scale for many galaxies: from the sky to what only the brightest cores exceed."""
+    low, high = np.percentile(images, [1, 99.7])
+    return Normalize(float(low), float(high) if high > low else float(low) + 1)
+
+
+def draw(axes: Axes, picture: np.ndarray, colours: str | Colormap, norm: Normalize) -> AxesImage:
+    """Draw a picture that fills its axes, without ticks or a frame."""
+    drawn = axes.imshow(picture, cmap=colours, norm=norm, interpolation="antialiased")
+    axes.set_aspect("auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    return drawn
+
+
+def plain(axes: Axes) -> None:
+    """Give a diagram a faint grid, small labels, and no frame at the top and the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(True, color="#e6e8eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def write_scale(figure: Figure, norm: Normalize) -> None:
+    """Write below the pictures which intensities are black and white."""
+    figure.text(
+        0.99,
+        0.06 / figure.get_size_inches()[1],
+        f"intensity: black {norm.vmin:.3g}, white {norm.vmax:.3g}",
+        fontsize=7,
+        ha="right",
+        va="bottom",
+        color="#404448",
+    )
+
+
+def round_numbers(low: float, high: float, most: int) -> list[float]:
+    """At most `most` round numbers from `low` to `high`, both above 0, for a logarithmic scale."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for mantissas in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [m * 10.0**k for k in decades for m in mantissas]
+        found = [v for v in found if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+        if len(found) <= most:
+            return found
+    return found[:: -(-len(found) // most)]
+
+
+def power_of_ten(value: float) -> str:
+    """0.0003 as 3 times a power of ten."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    mantissa = value / 10.0**exponent
+    power = f"10^{{{exponent}}}"
+    return f"${power}$" if round(mantissa, 3) == 1 else rf"${mantissa:.3g}\!\cdot\!{power}$"
+
+
+def readable(value: float) -> str:
+    """A number for a tick: thousands apart, few digits."""
+    text = f"{value:,.0f}" if 1 <= abs(value) < 1e6 or not value else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def bars_beyond(
+    axes: Axes,
+    bins: np.ndarray,
+    heights: Sequence[tuple[float, float]],
+    colours: Sequence[str],
+    below: str,
+    above: str,
+) -> None:
+    """Draw what lies outside of a histogram's bins as hatched bars of their own, with words.
+
+    Ticks stay within the bins.
+
+    Args:
+        axes: they have the histogram.
+        bins: its edges.
+        heights: below and above the bins, for each of the sets drawn.
+        colours: of the sets; with one set, of the bar below and of the bar above.
+        below, above: the words.
+    """
+    step = bins[1] - bins[0]
+    width, gap = 1.5 * step, step
+    ends = [bins[0] - gap, bins[-1] + gap]
+    for side, (x, text) in enumerate(((ends[0] - width, below), (ends[1], above))):
+        found = [pair[side] for pair in heights]
+        if not any(found):
+            continue
+        for i, height in enumerate(found):
+            colour = colours[side if len(found) == 1 else i]
+            part = width / len(found)
+            axes.bar(
+                x + i * part,
+                height,
+                part,
+                align="edge",
+                facecolor="white",
+                edgecolor=colour,
+                hatch="//////",
+                linewidth=1,
+                zorder=2,
+            )
+        axes.annotate(
+            text,
+            (x + width / 2, max(found)),
+            (0, 3),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=6.5,
+            ha="center",
+            va="bottom",
+            color="#404448",
+        )
+        # The words take a quarter of the height, and shall not leave the frame.
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.3 * max(found)))
+    ticks = MaxNLocator(5, steps=TICK_STEPS).tick_values(bins[0], bins[-1])
+    axes.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= bins[0]) & (ticks <= bins[-1])]))
+    low, high = axes.get_xlim()
+    axes.set_xlim(
+        min(low, ends[0] - width - gap) if any(h[0] for h in heights) else low,
+        max(high, ends[1] + width + gap) if any(h[1] for h in heights) else high,
+    )
