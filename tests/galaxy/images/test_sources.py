@@ -23,10 +23,11 @@ from skimage.data import hubble_deep_field
 from layerkit.errors import DataError
 from layerkit.galaxy import contact_sheets, load
 from layerkit.galaxy.images.crop.scaling import stretch, unstretch
-from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.prepare import prepare
+from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.galaxy.images.sources import hubble
-from layerkit.galaxy.images.sources.sources import is_prepared, open_source
+from layerkit.galaxy.images.sources.sources import open_source
 
 
 def encoded(pixels, kind="PNG", **settings):
