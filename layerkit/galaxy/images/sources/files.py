@@ -22,14 +22,18 @@ from layerkit.galaxy.images.decode.bounds import (
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
 from layerkit.galaxy.images.decode.signatures import HEAD, is_deep_png, is_image_file, plain_kind
-from layerkit.galaxy.images.prepared import is_prepared
+from layerkit.galaxy.images.prepared import PREPARED_FORMAT, is_prepared
 from layerkit.galaxy.images.sources.companions import companions
 from layerkit.galaxy.images.sources.ids import numbered, printable, unique_ids
 from layerkit.galaxy.images.sources.results import without_results
 from layerkit.galaxy.layout import GALAXIES
+from layerkit.hdf5 import is_sealed
 
 NOT_REGULAR = "not a regular file"
 OF_ANOTHER = "weights, a mask, a model or the like of another picture, by its name"
+ONLY_RESULTS = (
+    f"{{}}: only results of training runs; give one of their {GALAXIES}, or a {{}} of pictures"
+)
 FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
 
 
@@ -138,12 +142,22 @@ class ZipSource(FileSource):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
+                # Some programs on Windows write "\\" between folders, which zip files do not have.
+                plain = {name: name.replace("\\", "/") for name in files}
+                files = [name for name in files if not _hidden(plain[name])]
+                entries = {plain[name]: archive.getinfo(name) for name in files}
+                kept = set(
+                    without_results(
+                        list(entries), lambda name: _is_prepared(archive, entries[name])
+                    )
+                )
         except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
             raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
-        # Some programs on Windows write "\\" between folders, which zip files do not have.
-        files = [name for name in files if not _hidden(name.replace("\\", "/"))]
         if not files:
             raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
+        files = [name for name in files if plain[name] in kept]
+        if not files:
+            raise DataError(ONLY_RESULTS.format(path, "zip"))
         again = [name for name, count in Counter(files).items() for _ in range(count - 1)]
         files = list(dict.fromkeys(files))
         self.distinct = len(files)
@@ -166,6 +180,15 @@ class ZipSource(FileSource):
         return archive.open(entry)
 
 
+def _is_prepared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Tell whether an entry of a zip is a prepared set of galaxies, by its header."""
+    try:
+        with only_unusable(), archive.open(entry) as file:
+            return is_sealed(file, PREPARED_FORMAT)
+    except UnusableImageError:
+        return False
+
+
 class FolderSource(FileSource):
     """The pictures in a folder and its subfolders, sorted by path; links are followed."""
 
@@ -181,10 +204,7 @@ class FolderSource(FileSource):
             found = [f for f in sorted(_walk(self.path)) if not _hidden(f)]
             files = without_results(found, lambda name: is_prepared(self.path / name))
             if found and not files:
-                raise DataError(
-                    f"{path}: only results of training runs; give one of their {GALAXIES}, or a"
-                    " folder of pictures"
-                )
+                raise DataError(ONLY_RESULTS.format(path, "folder"))
         if not files:
             raise DataError(f"{path}: an empty folder; expected {FORMATS}")
         super().__init__(name or self.path.name, files, hdu)
