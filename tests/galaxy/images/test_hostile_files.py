@@ -65,14 +65,14 @@ def painted_over(times):
     return content[:last] + content[last:-2] * times + b"\xff\xd9"
 
 
-def deflated_tile():
+def deflated_tile(before=b""):
     """A compressed FITS image of 60 x 60 pixels, the one tile of which becomes 20 MB."""
     image = fits.CompImageHDU(
         np.zeros((60, 60)), compression_type="GZIP_1", quantize_level=0, tile_shape=(60, 60)
     )
     content = io.BytesIO(fits_file(fits.PrimaryHDU(), image))
     with fits.open(content, disable_image_compression=True) as hdus:
-        tile = np.frombuffer(gzip.compress(bytes(20_000_000)), "u1")
+        tile = np.frombuffer(before + gzip.compress(bytes(20_000_000)), "u1")
         column = np.array([tile], dtype=object)
         table = fits.BinTableHDU.from_columns(
             [fits.Column("COMPRESSED_DATA", format="PB()", array=column)], header=hdus[1].header
@@ -118,6 +118,7 @@ HOSTILE = {
     "less.fits": (claims(-5, 10) + bytes(2880), "not an image"),
     "more.fits": (fits_header(BITPIX=8, NAXIS=999) + bytes(2880), "unreadable"),
     "tile.fits": (deflated_tile(), TOO_LARGE),
+    "tile2.fits": (deflated_tile(before=gzip.compress(bytes(28_800))), TOO_LARGE),
     "text.gz": (gzip.compress(b"hello" * 1000), "not an image"),
     "under.png": (png(9000, 9000), TOO_LARGE),  # Pillow itself has its limit at twice as many
     "long.png": (png(2**25 + 1, 1), TOO_LARGE),

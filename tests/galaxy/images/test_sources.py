@@ -257,6 +257,31 @@ def test_fits(rng, tmp_path):
     assert reason(open_source(tmp_path / "cut.fits"), 0) == "unreadable"
 
 
+@pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
+@pytest.mark.parametrize("tile", [None, (5, 14), (12, 14)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_tiles_in_a_file_that_is_not_padded_to_full_blocks(kind, tile, whole, rng, tmp_path):
+    """Some programs leave the last block of 2,880 bytes short."""
+    if kind == "HCOMPRESS_1":
+        tile = (12, 14)
+    data = rng.normal(0, 1e3, (12, 14)).astype("i4" if whole else "f4")
+    image = fits.CompImageHDU(data, compression_type=kind, quantize_level=16, tile_shape=tile)
+    content = fits_file(fits.PrimaryHDU(), image)
+    with fits.open(io.BytesIO(content), disable_image_compression=True) as hdus:
+        header, start = hdus[1].header, hdus[1].fileinfo()["datLoc"]
+    end = start + header["NAXIS1"] * header["NAXIS2"] + header["PCOUNT"]
+    assert set(content[end:]) == {0}
+    with fits.open(io.BytesIO(content)) as hdus:
+        expected = hdus[1].data  # noise is quantised, and so not what it was
+    if whole:
+        np.testing.assert_array_equal(expected, data)
+    for short in (content[:end], content[: end + 9]):
+        for name, packed in (("a.fits.fz", short), ("a.fits.gz", gzip.compress(short))):
+            np.testing.assert_array_equal(one(tmp_path, name, packed), expected)
+    (tmp_path / "cut.fits.fz").write_bytes(content[: start + 2])
+    assert reason(open_source(tmp_path / "cut.fits.fz"), 0) == "unreadable"
+
+
 def test_stacks_in_a_zip(rng, zipped):
     stacks = rng.normal(0, 1, (2, 5, 12, 14))
     packed = [fits.CompImageHDU(x, compression_type="GZIP_1", quantize_level=0) for x in stacks]

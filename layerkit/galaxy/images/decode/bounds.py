@@ -43,15 +43,24 @@ def read_bounded(stream: Any) -> io.BytesIO:
     return content
 
 
-def check_inflated(content: bytes, limit: int, wbits: int) -> None:
-    """Refuse deflated data that become more than `limit` bytes."""
+def check_inflated(content: bytes, limit: int, gzipped: bool = False) -> None:
+    """Refuse deflated data that become more than `limit` bytes.
+
+    Args:
+        content: a zlib stream; anything after it is ignored.
+        limit: bytes after inflating.
+        gzipped: whether it may also be gzip members one after another, all of which are inflated.
+    """
+    wbits = zlib.MAX_WBITS | 32 if gzipped else zlib.MAX_WBITS
     decoder = zlib.decompressobj(wbits)
-    made = 0
+    size = 0
     while content and not decoder.eof:
-        made += len(decoder.decompress(content, 2**20))
-        content = decoder.unconsumed_tail
-        if made > limit:
+        size += len(decoder.decompress(content, 2**20))
+        if size > limit:
             raise UnusableImageError(TOO_LARGE)
+        content = decoder.unconsumed_tail
+        if decoder.eof and gzipped:
+            content, decoder = decoder.unused_data.lstrip(b"\0"), zlib.decompressobj(wbits)
 
 
 @contextmanager

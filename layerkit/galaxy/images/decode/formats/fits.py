@@ -6,7 +6,6 @@ import io
 import itertools
 import math
 import re
-import zlib
 from typing import IO
 
 import numpy as np
@@ -45,6 +44,7 @@ class FitsPictures(Pictures):
         file.seek(0)
         self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
+        self.unchecked: set[int] = set()  # compressed images whose tiles may be bombs
         found: list[tuple[str, int, Layout]] = []
         reason, galfit = NO_IMAGE, False
         for number in itertools.count():
@@ -69,7 +69,9 @@ class FitsPictures(Pictures):
             reason = layout.doubt or reason
             if layout.count:
                 place = one.fileinfo()
-                packed = hasattr(one, "compressed_data")
+                packed = isinstance(one, fits.CompImageHDU)
+                if packed:
+                    self.unchecked.add(number)
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
                 name = f"{one.name} {one.header.get('OBJECT')}" if galfit else one.name
@@ -83,7 +85,6 @@ class FitsPictures(Pictures):
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
         self.places = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
-        self.checked: set[int] = set()
         if not self.places:
             raise UnusableImageError(reason)
 
@@ -94,9 +95,9 @@ class FitsPictures(Pictures):
         number, layout, k = self.places[k]
         check_pixels(layout.part)
         hdu = self.hdus[number]
-        if hasattr(hdu, "compressed_data") and number not in self.checked:
+        if number in self.unchecked:
             self._check_tiles(number)
-            self.checked.add(number)
+            self.unchecked.remove(number)
         numbers = np.asarray(hdu.section[layout.index(k)])
         data = numbers.astype(np.float64)
         if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
@@ -114,13 +115,20 @@ class FitsPictures(Pictures):
         hdu = self.hdus[number]
         limit = 8 * min(math.prod(hdu.tile_shape), math.prod(hdu.shape)) + 2**16
         self.file.seek(0)
-        raw = fits.open(self.file, memmap=False, disable_image_compression=True)[number]
+        table = fits.open(self.file, memmap=False, disable_image_compression=True)[number]
+        columns, header, start = table.columns, table.header, table.fileinfo()["datLoc"]
         names = {"GZIP_COMPRESSED_DATA"}
         if hdu.compression_type.startswith("GZIP"):
             names.add("COMPRESSED_DATA")
-        for name in names & set(raw.columns.names):
-            for tile in raw.data[name]:
-                check_inflated(np.asarray(tile).tobytes(), limit, zlib.MAX_WBITS | 32)
+        # Astropy would read the table only if the file were padded to full blocks of 2,880 bytes.
+        size = header["NAXIS1"] * header["NAXIS2"]
+        self.file.seek(start)
+        rows = np.frombuffer(self.file.read(size), columns.dtype.newbyteorder(">"))
+        heap = start + header.get("THEAP", size)
+        for name in names.intersection(columns.names):
+            for count, offset in rows[name].tolist():
+                self.file.seek(heap + offset)
+                check_inflated(self.file.read(min(count, 2 * limit)), limit, gzipped=True)
 
     def close(self) -> None:
         """Let go of the parsed file."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import zlib
 from typing import IO
 
 import numpy as np
@@ -142,4 +141,4 @@ def _check_strips(page: tifffile.TiffPage) -> None:
     file = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
-        check_inflated(file.read(min(count, 2 * limit)), limit, zlib.MAX_WBITS)
+        check_inflated(file.read(min(count, 2 * limit)), limit)
