@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepare.contact import contact_sheets
     from layerkit.galaxy.images.prepare.gather import gather
     from layerkit.galaxy.images.prepare.prepare import prepare
-    from layerkit.galaxy.images.prepare.prepared import GalaxySet, load, split
+    from layerkit.galaxy.images.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
     from layerkit.galaxy.model.inference import closest, refine
     from layerkit.galaxy.model.model import GalaxyModel, Posterior
@@ -42,9 +42,9 @@ HOMES = {
     "fit_gaussian": "baselines.baselines",
     "fit_gaussians": "baselines.baselines",
     "contact_sheets": "images.prepare.contact",
-    "GalaxySet": "images.prepare.prepared",
-    "load": "images.prepare.prepared",
-    "split": "images.prepare.prepared",
+    "GalaxySet": "images.prepared",
+    "load": "images.prepared",
+    "split": "images.prepared",
     "Evaluation": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
     "draw_figures": "report.gallery",

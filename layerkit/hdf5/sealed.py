@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -183,10 +183,17 @@ def open_sealed(
             yield reader
 
 
-def is_sealed(path: Path, kind: str) -> bool:
-    """Say whether a file claims to be of this kind, damaged or not."""
+def is_sealed(source: Path | IO[bytes], kind: str) -> bool:
+    """Say whether a file claims to be of this kind, damaged or not.
+
+    Args:
+        source: its path, or the file opened for reading, at its start.
+        kind: as it was given to `write_sealed`.
+    """
     try:
-        with open_regular(path) as handle:
+        if not isinstance(source, Path):
+            return source.read(HEADER) == _header(kind)
+        with open_regular(source) as handle:
             return handle.read(HEADER) == _header(kind)
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return False

@@ -27,8 +27,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import LayerkitError
 from layerkit.galaxy.images.prepare.prepare import prepare
-from layerkit.galaxy.images.prepare.prepared import load
-from layerkit.galaxy.images.sources.sources import is_prepared
+from layerkit.galaxy.images.prepared import is_prepared, load
 
 SECONDS = 20  # for one case, which takes milliseconds; more is a loop without end
 MEMORY = 2**29  # bytes that a case may take beyond what the process has before

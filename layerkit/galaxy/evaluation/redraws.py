@@ -18,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
-from layerkit.galaxy.images.crop.blank import no_data
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
-from layerkit.galaxy.images.prepare.prepared import GalaxySet
-from layerkit.galaxy.images.sources.sources import UnusableImageError, is_prepared, open_source
+from layerkit.galaxy.images.decode.blank import no_data
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
+from layerkit.galaxy.images.sources.sources import open_source
 from layerkit.galaxy.model.inference import refine
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.settings import fitting

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from layerkit.galaxy.images.crop import crop as cutting
-from layerkit.galaxy.images.crop.blank import no_data
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.crop.scaling import unstretch
-from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.decode.blank import no_data
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.prepare import largest_value, prepare
-from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
 

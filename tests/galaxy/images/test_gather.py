@@ -205,6 +205,33 @@ def test_results_among_the_pictures_are_no_pictures(tmp_path, rng, where):
     assert len(galaxy.open_source(folder)) > 4
 
 
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_results_in_a_zip_are_no_pictures(tmp_path, rng, separator):
+    folder = folder_of(rng, tmp_path / "pictures")
+    out = folder / "out"
+    galaxy.gather(folder, out / "galaxies.h5")
+    galaxy.gather(folder, folder / "mine.h5")
+    picture(rng, out / "samples.png")
+    (out / "metrics.json").write_text("{}")
+    (out / "report.html").write_text("")
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+    def zipped(name, files):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in files:
+                archive.writestr(str(file).replace("/", separator), (folder / file).read_bytes())
+        return galaxy.open_source(tmp_path / name)
+
+    assert zipped("all.zip", files).ids == ["0", "1", "2"]
+    # The galaxies alone tell a run's folder, and so do its report and its numbers.
+    for lost in ({"galaxies.h5"}, {"report.html", "metrics.json"}):
+        assert zipped("some.zip", [f for f in files if f.name not in lost]).ids == ["0", "1", "2"]
+    lost = {"galaxies.h5", "metrics.json"}
+    assert "samples" in zipped("mine.zip", [f for f in files if f.name not in lost]).ids
+    with pytest.raises(DataError, match=r"only results of training runs; .* or a zip of pictures"):
+        zipped("results.zip", [f for f in files if f.parts[0] == "out"])
+
+
 def test_figures_are_known_by_name():
     from layerkit.galaxy import layout
     from layerkit.galaxy.report.captions import CAPTIONS

@@ -17,9 +17,11 @@ from test_prepare import blob, picture
 from test_sources import chunk, encoded, fits_file, reason, tiff
 from unlucky import Unlucky
 
-from layerkit.galaxy.images.decode import decode
+from layerkit.galaxy.images.decode import bounds
+from layerkit.galaxy.images.decode.formats import fits as fits_pictures
+from layerkit.galaxy.images.decode.formats import tiff as tiff_pictures
 from layerkit.galaxy.images.prepare.prepare import prepare
-from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -63,14 +65,14 @@ def painted_over(times):
     return content[:last] + content[last:-2] * times + b"\xff\xd9"
 
 
-def deflated_tile():
+def deflated_tile(before=b""):
     """A compressed FITS image of 60 x 60 pixels, the one tile of which becomes 20 MB."""
     image = fits.CompImageHDU(
         np.zeros((60, 60)), compression_type="GZIP_1", quantize_level=0, tile_shape=(60, 60)
     )
     content = io.BytesIO(fits_file(fits.PrimaryHDU(), image))
     with fits.open(content, disable_image_compression=True) as hdus:
-        tile = np.frombuffer(gzip.compress(bytes(20_000_000)), "u1")
+        tile = np.frombuffer(before + gzip.compress(bytes(20_000_000)), "u1")
         column = np.array([tile], dtype=object)
         table = fits.BinTableHDU.from_columns(
             [fits.Column("COMPRESSED_DATA", format="PB()", array=column)], header=hdus[1].header
@@ -116,6 +118,7 @@ HOSTILE = {
     "less.fits": (claims(-5, 10) + bytes(2880), "not an image"),
     "more.fits": (fits_header(BITPIX=8, NAXIS=999) + bytes(2880), "unreadable"),
     "tile.fits": (deflated_tile(), TOO_LARGE),
+    "tile2.fits": (deflated_tile(before=gzip.compress(bytes(28_800))), TOO_LARGE),
     "text.gz": (gzip.compress(b"hello" * 1000), "not an image"),
     "under.png": (png(9000, 9000), TOO_LARGE),  # Pillow itself has its limit at twice as many
     "long.png": (png(2**25 + 1, 1), TOO_LARGE),
@@ -154,7 +157,7 @@ def test_hostile_files_have_their_reason_and_take_little_memory(name, tmp_path):
     try:
         for source in (open_source(tmp_path), open_source(tmp_path / "set.zip")):
             assert reason(source, source.ids.index(name.split(".")[0])) == expected
-        assert tracemalloc.get_traced_memory()[1] <= decode.MAX_BYTES
+        assert tracemalloc.get_traced_memory()[1] <= bounds.MAX_BYTES
     finally:
         tracemalloc.stop()
 
@@ -180,7 +183,7 @@ def test_decompression_ends_at_its_bound(pack, tmp_path, monkeypatch):
     path.write_bytes(pack(content))
     assert len(path.read_bytes()) < 6000
     assert open_source(path).read(0).shape == (1000, 4000)
-    monkeypatch.setattr(decode, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(bounds, "MAX_BYTES", 2**20)
     tracemalloc.start()
     try:
         assert reason(open_source(path), 0) == TOO_LARGE
@@ -205,7 +208,8 @@ def test_zip_entries_are_bounded_by_what_they_say(tmp_path):
 
 
 def test_too_many_pages_and_extensions(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "MAX_DIRECTORIES", 50)
+    for module in (fits_pictures, tiff_pictures):
+        monkeypatch.setattr(module, "MAX_DIRECTORIES", 50)
     pages = np.zeros((60, 8, 8), np.float32)
     (tmp_path / "a.tif").write_bytes(tiff(pages, photometric="minisblack"))
     hdus = [fits.ImageHDU(page) for page in pages]

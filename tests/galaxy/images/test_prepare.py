@@ -19,10 +19,10 @@ from skimage.transform import resize
 from layerkit.errors import DataError
 from layerkit.galaxy import contact_sheets, gather
 from layerkit.galaxy.images.crop.detect import Galaxy, Sky, find_galaxy, foreign_light
-from layerkit.galaxy.images.decode.decode import UnusableImageError
-from layerkit.galaxy.images.prepare import prepare as preparation
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.prepare import workers as work
 from layerkit.galaxy.images.prepare.prepare import Cut, Settings, cut_out, prepare, resample
-from layerkit.galaxy.images.prepare.prepared import load
+from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
 SIDE = 424  # as in Galaxy Zoo; binned by two for detection
@@ -441,8 +441,8 @@ def test_no_more_workers_start_than_there_is_work_for(monkeypatch):
         started.append(workers)
         return ([job(item) for item in chunk] for chunk in chunks)
 
-    monkeypatch.setattr(preparation, "_pooled", pooled)
-    assert list(preparation._results(abs, range(-70, 0), 10**6)) == list(range(70, 0, -1))
+    monkeypatch.setattr(work, "_pooled", pooled)
+    assert list(work.results_of(abs, range(-70, 0), 10**6)) == list(range(70, 0, -1))
     assert started == [3]
 
 
@@ -450,7 +450,7 @@ def test_no_process_to_be_had_is_no_fault_of_the_source(rng, tmp_path, monkeypat
     def none(*_):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(preparation, "_pooled", none)
+    monkeypatch.setattr(work, "_pooled", none)
     good = Pictures(*[picture(rng, blob(212, 212, 20))] * 40)
     with pytest.raises(DataError, match=r"stopped \(Resource temporarily unavail.*try workers=1"):
         prepare(good, tmp_path / "set.h5", progress=False, workers=2)

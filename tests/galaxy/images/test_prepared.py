@@ -17,8 +17,8 @@ from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.scaling import unstretch
 from layerkit.galaxy.images.prepare.contact import TILE, YELLOW, contact_sheets
 from layerkit.galaxy.images.prepare.prepare import prepare
-from layerkit.galaxy.images.prepare.prepared import load, split
-from layerkit.galaxy.images.sources.sources import is_prepared, open_source
+from layerkit.galaxy.images.prepared import is_prepared, load, split
+from layerkit.galaxy.images.sources.sources import open_source
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,11 @@ from skimage.data import hubble_deep_field
 from layerkit.errors import DataError
 from layerkit.galaxy import contact_sheets, load
 from layerkit.galaxy.images.crop.scaling import stretch, unstretch
-from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.prepare import prepare
+from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.galaxy.images.sources import hubble
-from layerkit.galaxy.images.sources.sources import is_prepared, open_source
+from layerkit.galaxy.images.sources.sources import open_source
 
 
 def encoded(pixels, kind="PNG", **settings):
@@ -254,6 +255,31 @@ def test_fits(rng, tmp_path):
     (tmp_path / "cut.fits").write_bytes(first[:2900])
     assert reason(open_source(tmp_path / "table.fits"), 0) == "not an image"
     assert reason(open_source(tmp_path / "cut.fits"), 0) == "unreadable"
+
+
+@pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
+@pytest.mark.parametrize("tile", [None, (5, 14), (12, 14)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_tiles_in_a_file_that_is_not_padded_to_full_blocks(kind, tile, whole, rng, tmp_path):
+    """Some programs leave the last block of 2,880 bytes short."""
+    if kind == "HCOMPRESS_1":
+        tile = (12, 14)
+    data = rng.normal(0, 1e3, (12, 14)).astype("i4" if whole else "f4")
+    image = fits.CompImageHDU(data, compression_type=kind, quantize_level=16, tile_shape=tile)
+    content = fits_file(fits.PrimaryHDU(), image)
+    with fits.open(io.BytesIO(content), disable_image_compression=True) as hdus:
+        header, start = hdus[1].header, hdus[1].fileinfo()["datLoc"]
+    end = start + header["NAXIS1"] * header["NAXIS2"] + header["PCOUNT"]
+    assert set(content[end:]) == {0}
+    with fits.open(io.BytesIO(content)) as hdus:
+        expected = hdus[1].data  # noise is quantised, and so not what it was
+    if whole:
+        np.testing.assert_array_equal(expected, data)
+    for short in (content[:end], content[: end + 9]):
+        for name, packed in (("a.fits.fz", short), ("a.fits.gz", gzip.compress(short))):
+            np.testing.assert_array_equal(one(tmp_path, name, packed), expected)
+    (tmp_path / "cut.fits.fz").write_bytes(content[: start + 2])
+    assert reason(open_source(tmp_path / "cut.fits.fz"), 0) == "unreadable"
 
 
 def test_stacks_in_a_zip(rng, zipped):

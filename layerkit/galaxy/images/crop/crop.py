@@ -14,7 +14,6 @@ from PIL import Image
 from scipy import ndimage
 
 from layerkit.errors import DataError
-from layerkit.galaxy.images.crop.blank import NoData, no_data
 from layerkit.galaxy.images.crop.detect import (
     NO_PEAK,
     Galaxy,
@@ -25,7 +24,9 @@ from layerkit.galaxy.images.crop.detect import (
     measure_sky,
 )
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
-from layerkit.galaxy.images.decode.decode import UnusableImageError, as_picture
+from layerkit.galaxy.images.decode.blank import NoData, no_data
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.decode.pixels import as_picture
 from layerkit.settings import Number, Whole, accept
 
 SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`

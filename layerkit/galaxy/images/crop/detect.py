@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 
 DETECTION_SIDE = 212  # pixels on a side, about, to which larger pictures are binned for detection
 SMOOTHING = 1.0  # pixels, standard deviation: takes out JPEG and pixel noise before looking

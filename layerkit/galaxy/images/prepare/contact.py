@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 
 from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.crop import visible
-from layerkit.galaxy.images.decode.decode import as_picture
-from layerkit.galaxy.images.prepare.prepared import GalaxySet
+from layerkit.galaxy.images.decode.pixels import as_picture
+from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.settings import fitting
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
 from layerkit.files import path_of
-from layerkit.galaxy.images.decode.decode import UnusableImageError
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.contact import contact_sheets
 from layerkit.galaxy.images.prepare.prepare import Settings, is_of, prepare
-from layerkit.galaxy.images.prepare.prepared import GalaxySet, load
 from layerkit.galaxy.images.prepare.sizing import native_size
-from layerkit.galaxy.images.sources.sources import Source, ZipSource, is_prepared, open_source
+from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
+from layerkit.galaxy.images.sources.files import ZipSource
+from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.galaxy.layout import SHEETS
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically

@@ -5,25 +5,16 @@ its most prominent galaxy, in proportion to the galaxy's size; pictures in which
 objects overlap it are left out; what remains is brought to 69 x 69 pixels.
 """
 
-import json
 import os
-import signal
-import sys
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
-from unittest import mock
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
@@ -31,18 +22,16 @@ from layerkit import hdf5
 from layerkit.errors import DataError, brief
 from layerkit.files import path_of
 from layerkit.galaxy.images.crop.crop import DEEPEST, Cut, Settings, cut_out, resample
-from layerkit.galaxy.images.decode.decode import TOO_LARGE, UnusableImageError
-from layerkit.galaxy.images.prepare.prepared import COLUMNS, VERSION
-from layerkit.galaxy.images.sources.sources import PREPARED_FORMAT, Source
+from layerkit.galaxy.images.prepare.workers import or_reason, results_of
+from layerkit.galaxy.images.prepared import Writer
+from layerkit.galaxy.images.sources.sources import Source
 from layerkit.settings import Optional, Whole, accept, fitting
 
 T = TypeVar("T")
 
 __all__ = ["Cut", "Report", "Settings", "cut_out", "cuts", "prepare", "resample"]
 
-CHUNK = 32  # pictures handed to a worker at a time
 MARK = 65535
-MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ def prepare(
             raise DataError(f"{output}: a folder; give the name of a file to write")
         if is_of(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
-        writer = _Writer(output.parent, size)
+        writer = Writer(output.parent, size)
     with writer:
         try:
             results = cuts(source, range(total), settings, workers)
@@ -158,44 +147,8 @@ def prepare(
             "row_order": getattr(source, "row_order", "top"),
         }  # fmt: skip
         with _writing(output):
-            writer.write(output, excluded, about)
+            writer.save(output, excluded, about)
     return Report(total, total - len(excluded), counts, time.perf_counter() - start)
-
-
-class _Writer:
-    """Galaxies that wait to be written, their images in a file without a name."""
-
-    def __init__(self, folder: Path, size: int):
-        self.images = hdf5.Rows(folder, (size, size), "<f4")
-        self.ids: list[str] = []
-        self.columns: dict[str, list] = {name: [] for name in COLUMNS}
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.images.__exit__()
-
-    def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
-        """Add a galaxy, with a value for each of COLUMNS."""
-        self.images.append(image)
-        self.ids.append(name)
-        for key, values in self.columns.items():
-            values.append(columns[key])
-
-    def write(self, path: Path, excluded: dict[str, str], about: dict) -> None:
-        """Write everything in one move."""
-
-        def fill(file: h5py.File) -> None:
-            self.images.reserve(file, "images")
-            for name, values in self.columns.items():
-                file[name] = np.array(values, "<f8").reshape(len(self.ids), *COLUMNS[name])
-            hdf5.attribute(file, "version", VERSION)
-            hdf5.attribute(file, "ids", json.dumps(self.ids))
-            hdf5.attribute(file, "excluded", json.dumps(excluded))
-            hdf5.attribute(file, "about", json.dumps(about))
-
-        hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
 
 
 def _check_source(source: Any) -> None:
@@ -244,7 +197,7 @@ class _Cutter:
     white: float
 
     def __call__(self, i: int) -> Result:
-        return _or_reason(lambda: cut_out(self.source.read(i), self.settings, self.white))
+        return or_reason(lambda: cut_out(self.source.read(i), self.settings, self.white))
 
 
 @dataclass(frozen=True)
@@ -254,7 +207,7 @@ class _Largest:
     source: Source
 
     def __call__(self, i: int) -> int | str:
-        return _or_reason(lambda: largest_value(self.source.read(i)))
+        return or_reason(lambda: largest_value(self.source.read(i)))
 
 
 def largest_value(image: np.ndarray) -> int:
@@ -284,7 +237,7 @@ def cuts(
         items: their numbers.
         settings, workers: see `prepare`.
     """
-    return _results(_Cutter(source, settings, _white(source, items, workers)), items, workers)
+    return results_of(_Cutter(source, settings, _white(source, items, workers)), items, workers)
 
 
 def _white(source: Source, items: Sequence[int], workers: int | None) -> float:
@@ -293,109 +246,5 @@ def _white(source: Source, items: Sequence[int], workers: int | None) -> float:
     Cameras fill 10, 12 or 14 of them, and no header says so.
     """
     deep = sorted(set(items).intersection(getattr(source, "deep", ())))
-    largest = [x for x in _results(_Largest(source), deep, workers) if not isinstance(x, str)]
+    largest = [x for x in results_of(_Largest(source), deep, workers) if not isinstance(x, str)]
     return float(2 ** max(8, max(largest).bit_length()) - 1) if largest else DEEPEST
-
-
-def _or_reason(job: Callable[[], T]) -> T | str:
-    """What the job of one picture returns, or why it failed: no picture ends the others'."""
-    try:
-        return job()
-    except UnusableImageError as error:
-        return str(error)
-    except MemoryError:
-        return TOO_LARGE
-    except Exception as error:
-        return f"fails with {type(error).__name__}"
-
-
-def _results(
-    job: Callable[[int], T | str], items: Sequence[int], workers: int | None
-) -> Iterator[T | str]:
-    """What `job` makes of each item, in their order, or why it failed."""
-    if workers is None:
-        # Starting a process costs as much as some hundreds of pictures.
-        workers = min(len(os.sched_getaffinity(0)), -(-len(items) // 500))
-    workers = min(workers, -(-len(items) // CHUNK))  # each of them is started at once
-    if workers <= 1:
-        yield from map(job, items)
-        return
-    chunks = deque(items[k : k + CHUNK] for k in range(0, len(items), CHUNK))
-    kills = 0
-    while chunks:
-        try:
-            for results in _pooled(job, list(chunks), workers):
-                chunks.popleft()
-                yield from results
-        except BrokenProcessPool:
-            # Somewhere in the chunks under way is a picture that kills its process (a decoder
-            # crashes, or memory runs out).  Alone, it takes no other with it.
-            rest = deque(chunks.popleft())
-            while rest:
-                try:
-                    for (result,) in _pooled(job, [[item] for item in rest], 1):
-                        rest.popleft()
-                        yield result
-                except BrokenProcessPool:
-                    if (kills := kills + 1) > MAX_KILLS:
-                        raise
-                    rest.popleft()
-                    yield "kills its process"
-
-
-def _pooled(
-    job: Callable[[int], T], chunks: Sequence[Sequence[int]], workers: int
-) -> Iterator[list[T]]:
-    """The results for each chunk, from worker processes."""
-    others = set(active_children())
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),  # a fork of a process with BLAS or CUDA threads may hang
-        initializer=_start_worker,
-        initargs=(job,),
-    )
-    rest = iter(chunks)
-    waiting: deque[Future[list[T]]] = deque()
-
-    def submit() -> None:
-        if (chunk := next(rest, None)) is not None:
-            # Workers start when work comes, and need nothing of the caller's script: without this
-            # each would run it again, which goes wrong where it has no `if __name__ == ...`.
-            with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
-                waiting.append(pool.submit(_chunk, chunk))
-
-    try:
-        for _ in range(4 * workers):
-            submit()
-        while waiting:
-            yield waiting.popleft().result()
-            submit()
-    except BrokenProcessPool:
-        # One that was just starting may have been overlooked; shutdown would wait for it for ever.
-        for process in set(active_children()) - others:
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_job: Callable[[int], Any]
-
-
-def _start_worker(job: Callable[[int], Any]) -> None:
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-
-    def follow_parent() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    # Without this a worker whose parent was killed would wait for work for ever.
-    threading.Thread(target=follow_parent, daemon=True).start()
-
-
-def _chunk(items: Sequence[int]) -> list[Any]:
-    return [_job(i) for i in items]

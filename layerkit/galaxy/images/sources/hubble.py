@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from layerkit.galaxy.images.crop.detect import SMOOTHING, measure, measure_sky
-from layerkit.galaxy.images.decode.decode import rgb_to_intensity
+from layerkit.galaxy.images.decode.pixels import rgb_to_intensity
 
 THRESHOLD = 4.0  # noise standard deviations above the sky, as `prepare` has it by default
 MIN_AREA = 12  # pixels; fewer have no shape, and most of what there is has fewer

@@ -1,23 +1,27 @@
 """A prepared set of galaxies in memory, and which of them training never sees."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from layerkit import hdf5
 from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.files import open_regular, path_of
-from layerkit.galaxy.images.sources.sources import PREPARED_FORMAT, is_prepared
 from layerkit.settings import Optional, Whole, accept, fitting
 
+PREPARED_FORMAT = "layerkit galaxy set"
 VERSION = 2
 # Columns stored beside the image and id of each galaxy: float64, of this shape.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
@@ -78,6 +82,59 @@ class GalaxySet:
         total = hashlib.sha256(json.dumps([images.shape, self.ids]).encode())
         total.update(images.data.cast("B") if images.size else b"")
         return total.hexdigest()
+
+
+def is_prepared(path: str | os.PathLike | None) -> bool:
+    """Tell whether `path` is an HDF5 file that `prepare` wrote, of any format version."""
+    if path is None:
+        return False
+    path = Path(path)
+    if hdf5.is_sealed(path, PREPARED_FORMAT):
+        return True
+    try:  # version 1 had no header of its own
+        with open_regular(path) as file:
+            if file.read(len(hdf5.SIGNATURE)) != hdf5.SIGNATURE:
+                return False
+        with hdf5.open_unsealed(path, DataError) as old:
+            return old.has("format") and old.text("format") == PREPARED_FORMAT
+    except (OSError, ValueError, DataError):
+        return False
+
+
+class Writer:
+    """Galaxies that wait to be written, their images in a file without a name."""
+
+    def __init__(self, folder: Path, size: int):
+        self.images = hdf5.Rows(folder, (size, size), "<f4")
+        self.ids: list[str] = []
+        self.columns: dict[str, list] = {name: [] for name in COLUMNS}
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.images.__exit__()
+
+    def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
+        """Add a galaxy, with a value for each of COLUMNS."""
+        self.images.append(image)
+        self.ids.append(name)
+        for key, values in self.columns.items():
+            values.append(columns[key])
+
+    def save(self, path: Path, excluded: dict[str, str], about: dict) -> None:
+        """Write everything in one move."""
+
+        def fill(file: h5py.File) -> None:
+            self.images.reserve(file, "images")
+            for name, values in self.columns.items():
+                file[name] = np.array(values, "<f8").reshape(len(self.ids), *COLUMNS[name])
+            hdf5.attribute(file, "version", VERSION)
+            hdf5.attribute(file, "ids", json.dumps(self.ids))
+            hdf5.attribute(file, "excluded", json.dumps(excluded))
+            hdf5.attribute(file, "about", json.dumps(about))
+
+        hdf5.write_sealed(path, PREPARED_FORMAT, fill, self.images)
 
 
 @fitting(DataError)

@@ -1,0 +1,80 @@
+"""Bounds on what a file may claim or become, and the one error of a picture that fails."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
+MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
+MAX_PICTURES = 100_000  # in one file
+MAX_DIRECTORIES = 10_000  # pages or extensions of one file, each of which takes a millisecond
+TOO_LARGE = "too large"
+UNREADABLE = "unreadable"
+NO_IMAGE = "not an image"
+
+
+class UnusableImageError(Exception):
+    """One picture that cannot be used; `str(error)` is the reason it is counted under."""
+
+
+def check_pixels(shape: Iterable[int]) -> None:
+    """Refuse a picture of more than MAX_PIXELS pixels, or of 4 colours of so many."""
+    sides = sorted((int(n) for n in shape), reverse=True)
+    if math.prod(sides[:2]) > MAX_PIXELS or math.prod(sides) > 4 * MAX_PIXELS:
+        raise UnusableImageError(TOO_LARGE)
+
+
+def read_bounded(stream: Any) -> io.BytesIO:
+    """All of a stream, in memory, or `UnusableImageError` where that is more than MAX_BYTES."""
+    content = io.BytesIO()
+    while part := stream.read(2**20):
+        content.write(part)
+        if content.tell() > MAX_BYTES:
+            raise UnusableImageError(TOO_LARGE)
+    content.seek(0)
+    return content
+
+
+def check_inflated(content: bytes, limit: int, gzipped: bool = False) -> None:
+    """Refuse deflated data that become more than `limit` bytes.
+
+    Args:
+        content: a zlib stream; anything after it is ignored.
+        limit: bytes after inflating.
+        gzipped: whether it may also be gzip members one after another, all of which are inflated.
+    """
+    wbits = zlib.MAX_WBITS | 32 if gzipped else zlib.MAX_WBITS
+    decoder = zlib.decompressobj(wbits)
+    size = 0
+    while content and not decoder.eof:
+        size += len(decoder.decompress(content, 2**20))
+        if size > limit:
+            raise UnusableImageError(TOO_LARGE)
+        content = decoder.unconsumed_tail
+        if decoder.eof and gzipped:
+            content, decoder = decoder.unused_data.lstrip(b"\0"), zlib.decompressobj(wbits)
+
+
+@contextmanager
+def only_unusable() -> Iterator[None]:
+    """Turn whatever a decoder raises into `UnusableImageError`, and keep its warnings to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnusableImageError:
+            raise
+        except UnidentifiedImageError as error:
+            raise UnusableImageError(NO_IMAGE) from error
+        except (MemoryError, Image.DecompressionBombError) as error:
+            raise UnusableImageError(TOO_LARGE) from error
+        except Exception as error:
+            raise UnusableImageError(UNREADABLE) from error

@@ -1,0 +1,141 @@
+"""FITS, read by astropy."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+from typing import IO
+
+import numpy as np
+
+from layerkit.galaxy.images.decode.axes import NARROW, Layout
+from layerkit.galaxy.images.decode.bounds import (
+    MAX_DIRECTORIES,
+    MAX_PICTURES,
+    NO_IMAGE,
+    TOO_LARGE,
+    UNREADABLE,
+    UnusableImageError,
+    check_inflated,
+    check_pixels,
+)
+from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.science import NOT_SCIENCE, SCIENCE, says
+
+
+class FitsPictures(Pictures):
+    """The science images of a FITS file.
+
+    Taken are the images named SCI, SCIENCE or IMAGE (EXTNAME) if there are any, and else all whose
+    names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky, a
+    model, its residuals or a PSF; or the one that `hdu` chooses.  GALFIT's model and residuals have
+    no name, but are known by its keywords.  `Layout` says what the axes mean.
+    """
+
+    row_order = "bottom"
+
+    def __init__(self, file: IO[bytes], hdu: int | str | None):
+        from astropy.io import fits  # slow to import, and most sources need none of it
+
+        file.seek(0, io.SEEK_END)
+        size = file.tell()
+        file.seek(0)
+        self.file = file
+        self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
+        self.unchecked: set[int] = set()  # compressed images whose tiles may be bombs
+        found: list[tuple[str, int, Layout]] = []
+        reason, galfit = NO_IMAGE, False
+        for number in itertools.count():
+            try:
+                one = self.hdus[number]
+            except IndexError:
+                break
+            if number > MAX_DIRECTORIES:
+                raise UnusableImageError(TOO_LARGE)
+            chosen = hdu is None or (
+                number == hdu if isinstance(hdu, int) else one.name == hdu.strip().upper()
+            )
+            shapes = () if one.is_image else one.header["TDIM*"].values()
+            if chosen and any(map(_holds_stamps, shapes)):
+                reason = "a FITS table with images in its cells; save them as image extensions"
+            if not one.is_image or not one.shape or math.prod(one.shape) == 0:
+                continue
+            galfit |= "LOGFILE" in one.header and ("COMP_1" in one.header or "1_XC" in one.header)
+            if not chosen:
+                continue
+            layout = Layout(one.shape)
+            reason = layout.doubt or reason
+            if layout.count:
+                place = one.fileinfo()
+                packed = isinstance(one, fits.CompImageHDU)
+                if packed:
+                    self.unchecked.add(number)
+                if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
+                    raise UnusableImageError(UNREADABLE)  # truncated
+                name = f"{one.name} {one.header.get('OBJECT')}" if galfit else one.name
+                found.append((name, number, layout))
+        if hdu is None:
+            if found and not (found := [x for x in found if not says(NOT_SCIENCE, x[0])]):
+                reason = "no FITS image but weights, masks, models or the like; choose one by hdu"
+            found = [x for x in found if says(SCIENCE, x[0])] or found
+        elif not found and reason == NO_IMAGE:
+            raise UnusableImageError(f"no image in HDU {hdu}")
+        if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
+            raise UnusableImageError(TOO_LARGE)
+        self.places = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
+        if not self.places:
+            raise UnusableImageError(reason)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def _read(self, k: int) -> np.ndarray:
+        number, layout, k = self.places[k]
+        check_pixels(layout.part)
+        hdu = self.hdus[number]
+        if number in self.unchecked:
+            self._check_tiles(number)
+            self.unchecked.remove(number)
+        numbers = np.asarray(hdu.section[layout.index(k)])
+        data = numbers.astype(np.float64)
+        if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
+            # Astropy heeds it in signed integers only.
+            data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
+        softening, zero = (hdu.header.get(key) for key in ("BSOFTEN", "BOFFSET"))
+        if softening is not None and zero is not None:  # stacks of Pan-STARRS, in asinh magnitudes
+            data = float(zero) + 2 * float(softening) * np.sinh(data * (math.log(10) / 2.5))
+        return layout.picture(data)
+
+    def _check_tiles(self, number: int) -> None:
+        """Refuse a compressed image with deflated tiles that become more than they may."""
+        from astropy.io import fits
+
+        hdu = self.hdus[number]
+        limit = 8 * min(math.prod(hdu.tile_shape), math.prod(hdu.shape)) + 2**16
+        self.file.seek(0)
+        table = fits.open(self.file, memmap=False, disable_image_compression=True)[number]
+        columns, header, start = table.columns, table.header, table.fileinfo()["datLoc"]
+        names = {"GZIP_COMPRESSED_DATA"}
+        if hdu.compression_type.startswith("GZIP"):
+            names.add("COMPRESSED_DATA")
+        # Astropy would read the table only if the file were padded to full blocks of 2,880 bytes.
+        size = header["NAXIS1"] * header["NAXIS2"]
+        self.file.seek(start)
+        rows = np.frombuffer(self.file.read(size), columns.dtype.newbyteorder(">"))
+        heap = start + header.get("THEAP", size)
+        for name in names.intersection(columns.names):
+            for count, offset in rows[name].tolist():
+                self.file.seek(heap + offset)
+                check_inflated(self.file.read(min(count, 2 * limit)), limit, gzipped=True)
+
+    def close(self) -> None:
+        """Let go of the parsed file."""
+        self.hdus.close()
+
+
+def _holds_stamps(dimensions: object) -> bool:
+    """Tell whether the cells of a table's column, by its TDIM, are pictures."""
+    sides = [int(n) for n in re.findall(r"\d+", str(dimensions))]
+    return len(sides) >= 2 and min(sides[:2]) >= NARROW

@@ -1,0 +1,133 @@
+"""HDF5 and MATLAB 7.3, read by h5py."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from layerkit.galaxy.images.decode.axes import FLATTENED, Layout, flat_side
+from layerkit.galaxy.images.decode.bounds import (
+    MAX_BYTES,
+    MAX_PICTURES,
+    NO_IMAGE,
+    TOO_LARGE,
+    UnusableImageError,
+    check_pixels,
+)
+from layerkit.galaxy.images.decode.formats.pictures import Pictures
+
+NOT_UNPACKED = "an HDF5 compression that is not read; save it with gzip"
+
+
+class Hdf5Pictures(Pictures):
+    """The pictures in an HDF5 file: its data set `images`, or the only one that may be pictures.
+
+    `Layout` says what the axes mean.  Four colours of an integer type are RGB and alpha.  MATLAB
+    writes its axes in reverse, (height, width, 3, n) as (n, 3, width, height).  The attributes
+    `scale_factor`, `add_offset`, `_FillValue` and `missing_value` of netCDF are heeded; scaled
+    numbers, and those of 16 bits that may be missing, are physical.  Only data that lie in the file
+    itself are read.
+    """
+
+    def __init__(self, file: IO[bytes], matlab: bool = False):
+        self.file = h5py.File(file, "r")
+        self.data = self._find()
+        data, shape = self.data, self.data.shape
+        if data.is_virtual or data.external is not None:
+            raise UnusableImageError("HDF5 images that lie in other files")
+        plan = data.id.get_create_plist()
+        filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+        self.known = all(h5py.h5z.filter_avail(number) for number in filters)
+        self.matlab = matlab or "MATLAB_class" in data.attrs
+        self.layout = Layout(shape, stack=not self.matlab)
+        if not self.layout.count:
+            raise UnusableImageError(self.layout.doubt or NO_IMAGE)
+        stored = data.id.get_storage_size()
+        if self.layout.count > MAX_PICTURES or data.nbytes > 2000 * stored:
+            raise UnusableImageError(TOO_LARGE)  # or nothing is there, for all it claims
+        chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
+        if chunk > MAX_BYTES // 4:
+            raise UnusableImageError(TOO_LARGE)
+        self.factor = self._attribute("scale_factor", 1.0)
+        self.offset = self._attribute("add_offset", 0.0)
+        self.fills = [
+            fill for name in ("_FillValue", "missing_value")
+            if (fill := self._attribute(name, np.nan)) == fill
+        ]  # fmt: skip
+        deep = data.dtype.kind == "u" and data.dtype.itemsize == 2
+        self.physical = (self.factor, self.offset) != (1, 0) or (deep and bool(self.fills))
+        self.deep = deep and not self.physical
+        if len(shape) == 2 and self._is_flattened():
+            raise UnusableImageError(FLATTENED)
+
+    def _find(self) -> h5py.Dataset:
+        found = {}
+        for name in itertools.islice(self.file, 1000):
+            if isinstance(self.file.get(name, getlink=True), h5py.HardLink):
+                item = self.file[name]
+                if isinstance(item, h5py.Dataset) and item.dtype.kind in "uif" and item.ndim > 1:
+                    found[name] = item
+                elif name == "images" and isinstance(item, h5py.Dataset):
+                    raise UnusableImageError(
+                        "an HDF5 file whose `images` are no array of real numbers"
+                    )
+        if "images" in found:
+            return found["images"]
+        if len(found) != 1:
+            raise UnusableImageError("an HDF5 file without a data set `images`")
+        return next(iter(found.values()))
+
+    def _attribute(self, name: str, default: float) -> float:
+        """Return the number that an attribute of the data set holds."""
+        if name not in self.data.attrs:
+            return default
+        known = self.data.attrs.get_id(name)
+        if math.prod(known.shape) != 1 or known.dtype.kind not in "iuf":
+            raise UnusableImageError(f"an HDF5 attribute `{name}` that is not one number")
+        return float(np.ravel(self.data.attrs[name])[0])
+
+    def _is_flattened(self) -> bool:
+        """Tell whether rows are pictures: the pixel one of their sides further on is like this one.
+
+        In a picture the pixel below is more so.
+        """
+        height, width = self.data.shape
+        if (side := flat_side(width)) is None or height == width:
+            return False
+        rows = np.asarray(self._part(slice(min(height, 2**22 // width))), np.float64)
+        steps = [rows[:, lag:] - rows[:, :-lag] for lag in (side, width // side)]
+        down, *along = (np.nanmean(np.abs(step)) for step in (rows[1:] - rows[:-1], *steps))
+        return bool(min(along) < 0.8 * down)
+
+    def _part(self, index: Any) -> np.ndarray:
+        """Read a part of the data set; a filter that is not known may not have been used."""
+        try:
+            return self.data[index]
+        except OSError as error:
+            if self.known:
+                raise
+            raise UnusableImageError(NOT_UNPACKED) from error
+
+    def __len__(self) -> int:
+        return self.layout.count
+
+    def _read(self, k: int) -> np.ndarray:
+        check_pixels(self.layout.part)
+        data = self._part(self.layout.index(k))
+        alpha, light = data.dtype.kind == "u", data.dtype == np.uint8 and not self.physical
+        if self.fills and (missing := np.isin(data, self.fills)).any():
+            data = np.where(missing, np.nan, data / 255 if light else data)
+        if self.physical:
+            data = data.astype(np.float64) * self.factor + self.offset
+        picture = self.layout.picture(data, alpha=alpha)
+        if self.matlab and not self.layout.turned:
+            picture = np.ascontiguousarray(picture.T)
+        return picture.astype(np.float32) if light else picture
+
+    def close(self) -> None:
+        """Close the file as HDF5 sees it."""
+        self.file.close()

@@ -1,0 +1,77 @@
+"""JPEG, PNG, BMP, GIF and WebP, read by Pillow."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from layerkit.galaxy.images.decode.bounds import (
+    MAX_PIXELS,
+    TOO_LARGE,
+    UnusableImageError,
+    check_pixels,
+)
+from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.pixels import intensities, rgb_to_intensity, upright
+
+ORIENTATION = 274  # a tag of TIFF and Exif
+LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of pixel layouts
+MAX_WORK = 16 * MAX_PIXELS  # pixels times passes over them, for formats that paint in passes
+
+
+class PlainPicture(Pictures):
+    """A JPEG, PNG, BMP, GIF or WebP file."""
+
+    def __init__(self, file: IO[bytes], kind: str, deep: bool):
+        self.file, self.kind, self.deep = file, kind, deep
+
+    def _read(self, k: int) -> np.ndarray:
+        with self._open() as picture:
+            check_pixels(picture.size)
+            if self.kind == "JPEG":
+                _check_scans(self.file, picture.size)
+            elif getattr(picture, "is_animated", False):
+                raise UnusableImageError("an animation")
+            values = self._deep(picture) if self.deep else pillow_intensities(picture)
+            return upright(values, _orientation(picture))
+
+    def _open(self) -> ImageFile.ImageFile:
+        self.file.seek(0)
+        return Image.open(self.file, formats=[self.kind])
+
+    def _deep(self, picture: ImageFile.ImageFile) -> np.ndarray:
+        """The pixels of a PNG of 16 bits; of its colours Pillow gives the upper bytes only."""
+        if picture.mode.startswith("I"):
+            return np.asarray(picture).astype(np.uint16)
+        layout = picture.tile[0][3]
+        if layout not in LOWER_BYTES:
+            raise UnusableImageError("a grey PNG of 16 bits with alpha; drop the alpha channel")
+        upper = np.asarray(picture)
+        with self._open() as again:
+            again.tile = [tile._replace(args=LOWER_BYTES[layout]) for tile in again.tile]
+            lower = np.asarray(again)
+        return intensities(upper * np.uint16(256) + lower, colours=3)
+
+
+def _orientation(picture: Image.Image) -> Any:
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # what a camera wrote is no reason to lose a picture
+        return 1
+
+
+def pillow_intensities(picture: Image.Image) -> np.ndarray:
+    """Return a picture of 8 bits or fewer as light in 0..1, the mean of its colours."""
+    if picture.mode in ("L", "LA", "1"):
+        return np.asarray(picture.convert("L")) * np.float32(1 / 255)
+    return rgb_to_intensity(np.asarray(picture.convert("RGB")))
+
+
+def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:
+    """Refuse a progressive JPEG that paints over itself a great many times."""
+    file.seek(0)
+    if file.read().count(b"\xff\xda") * math.prod(size) > MAX_WORK:
+        raise UnusableImageError(TOO_LARGE)

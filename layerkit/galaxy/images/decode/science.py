@@ -1,0 +1,31 @@
+"""Words in names by which science images are told from weights, masks and models."""
+
+from __future__ import annotations
+
+import re
+
+SCIENCE = re.compile(r"(SCI|SCIENCE|IMAGE)\d*")
+NOT_SCIENCE = re.compile(
+    r"(ERR|ERRORS?|ERRS?|STD|STDEV|STDDEV|RMS|SIG|SIGMA|UNC|UNCERT|UNCERTAINTY|NOISE"
+    r"|WHT|WGT|WT|WEIGHTS?|WEIGHTMAP|VAR|VARIANCE|IVAR|INVVAR|IVARIANCE"
+    r"|DQ|BPM|BPMASK|MSK|MASKS?|MASKED|FLAGS?|QUALITY|QUAL|CTX|CON|CONTEXT"
+    r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
+    r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
+    r"|CONF|CONFIDENCE|CONFMAP|MASKBITS|DEPTH|GALDEPTH|PSFDEPTH|PSFSIZE|CHI|CHISQ|BGMOD"
+    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
+)
+
+
+def is_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names a science image."""
+    return SCIENCE.fullmatch(word.upper()) is not None
+
+
+def is_no_science(word: str) -> bool:
+    """Tell whether a word in a name says that it names errors, weights, a mask or the like."""
+    return NOT_SCIENCE.fullmatch(word.upper()) is not None
+
+
+def says(words: re.Pattern[str], name: str) -> bool:
+    """Tell whether one of the words that make up an EXTNAME is among `words`."""
+    return any(words.fullmatch(part) for part in re.split(r"[^A-Z0-9]+", name.upper()))

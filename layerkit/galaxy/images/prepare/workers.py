@@ -1,0 +1,146 @@
+"""Parallel work on many pictures, each of which may fail without ending the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from types import ModuleType
+from typing import Any, TypeVar
+
+from layerkit.galaxy.images.decode.bounds import TOO_LARGE, UnusableImageError
+
+T = TypeVar("T")
+
+CHUNK = 32  # pictures handed to a worker at a time
+MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
+
+
+def or_reason(job: Callable[[], T]) -> T | str:
+    """What the job of one picture returns, or why it failed: no picture ends the others'."""
+    try:
+        return job()
+    except UnusableImageError as error:
+        return str(error)
+    except MemoryError:
+        return TOO_LARGE
+    except Exception as error:
+        return f"fails with {type(error).__name__}"
+
+
+def results_of(
+    job: Callable[[int], T | str], items: Sequence[int], workers: int | None
+) -> Iterator[T | str]:
+    """What `job` makes of each item, in their order, or why it failed."""
+    if workers is None:
+        # Starting a process costs as much as some hundreds of pictures.
+        from joblib import cpu_count  # slow to import, and of no use to the workers
+
+        workers = min(cpu_count(), -(-len(items) // 500))
+    workers = min(workers, -(-len(items) // CHUNK))  # each of them is started at once
+    if workers <= 1:
+        yield from map(job, items)
+        return
+    chunks = deque(items[k : k + CHUNK] for k in range(0, len(items), CHUNK))
+    kills = 0
+    while chunks:
+        try:
+            for results in _pooled(job, list(chunks), workers):
+                chunks.popleft()
+                yield from results
+        except BrokenProcessPool:
+            # Somewhere in the chunks under way is a picture that kills its process (a decoder
+            # crashes, or memory runs out).  Alone, it takes no other with it.
+            rest = deque(chunks.popleft())
+            while rest:
+                try:
+                    for (result,) in _pooled(job, [[item] for item in rest], 1):
+                        rest.popleft()
+                        yield result
+                except BrokenProcessPool:
+                    if (kills := kills + 1) > MAX_KILLS:
+                        raise
+                    rest.popleft()
+                    yield "kills its process"
+
+
+def _pooled(
+    job: Callable[[int], T], chunks: Sequence[Sequence[int]], workers: int
+) -> Iterator[list[T]]:
+    """The results for each chunk, from worker processes."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),  # a fork of a process with BLAS or CUDA threads may hang
+        initializer=_start_worker,
+        initargs=(job,),
+    )
+    rest = iter(chunks)
+    waiting: deque[Future[list[T]]] = deque()
+
+    def submit() -> None:
+        if (chunk := next(rest, None)) is not None:
+            with _script_hidden():  # workers start when work comes
+                waiting.append(pool.submit(_chunk, chunk))
+
+    try:
+        for _ in range(4 * workers):
+            submit()
+        while waiting:
+            yield waiting.popleft().result()
+            submit()
+    except BrokenProcessPool:
+        # One that was just starting may have been overlooked; shutdown would wait for it for ever.
+        for process in set(active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_hiding = threading.Lock()
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Hide the caller's script from processes that start.
+
+    They need nothing of it, and each would run it again, which goes wrong where it has no
+    `if __name__ == "__main__"`.
+    """
+    with _hiding:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
+_job: Callable[[int], Any]
+
+
+def _start_worker(job: Callable[[int], Any]) -> None:
+    global _job
+    _job = job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+    def follow_parent() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    # Without this a worker whose parent was killed would wait for work for ever.
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def _chunk(items: Sequence[int]) -> list[Any]:
+    return [_job(i) for i in items]

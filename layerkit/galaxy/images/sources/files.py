@@ -1,0 +1,276 @@
+"""Pictures in the files of a folder or a zip."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+
+from layerkit.errors import DataError
+from layerkit.galaxy.images.decode.bounds import (
+    MAX_BYTES,
+    TOO_LARGE,
+    UnusableImageError,
+    only_unusable,
+    read_bounded,
+)
+from layerkit.galaxy.images.decode.decode import open_pictures
+from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.signatures import HEAD, is_deep_png, is_image_file, plain_kind
+from layerkit.galaxy.images.prepared import PREPARED_FORMAT, is_prepared
+from layerkit.galaxy.images.sources.companions import companions
+from layerkit.galaxy.images.sources.ids import numbered, printable, unique_ids
+from layerkit.galaxy.images.sources.results import without_results
+from layerkit.galaxy.layout import GALAXIES
+from layerkit.hdf5 import is_sealed
+
+NOT_REGULAR = "not a regular file"
+OF_ANOTHER = "weights, a mask, a model or the like of another picture, by its name"
+ONLY_RESULTS = (
+    f"{{}}: only results of training runs; give one of their {GALAXIES}, or a {{}} of pictures"
+)
+FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
+
+
+class FileSource:
+    """Pictures in files of some kind, of which each may hold several or none.
+
+    Subclasses say how the file named `files[k]` is opened, and whether to read it at once.
+    """
+
+    in_memory = False
+    windows = False  # whether "\\" in names may stand between folders
+
+    def __init__(self, name: str, files: list[str], hdu: int | str | None):
+        # The pictures of another extension are another set.
+        self.name = printable(name) if hdu is None else f"{printable(name)}[{hdu}]"
+        self.files, self.hdu = files, hdu
+        self.reasons: dict[int, str] = {}  # by file, where that is known already
+        self.places: list[tuple[int, int]] = []  # file, and picture in it
+        self.ids: list[str] = []
+        self.deep: list[int] = []
+        self._last: tuple[int, int, IO[bytes], Pictures] | None = None
+        orders: Counter[str] = Counter()
+        names = [name.replace("\\", "/") for name in files] if self.windows else files
+        beside = companions(names)
+        for k, plain in enumerate(unique_ids(names)):
+            if k in beside:
+                self.reasons[k] = OF_ANOTHER
+            count, deep, order = (1, False, "") if k in beside else self._look_into(k)
+            orders[order] += count
+            width = max(4, len(str(count - 1)))
+            new = range(len(self.places), len(self.places) + count)
+            self.places += [(k, number) for number in range(count)]
+            self.ids += [f"{plain}[{n:0{width}d}]" for n in range(count)] if count > 1 else [plain]
+            self.deep += new if deep else ()
+        self._close()
+        self.ids = numbered(self.ids)
+        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
+
+    def _open(self, k: int) -> Any:
+        raise NotImplementedError
+
+    def _look_into(self, k: int) -> tuple[int, bool, str]:
+        """How many pictures file `k` holds (1 if it cannot be read), whether deep, their order."""
+        try:
+            with only_unusable():
+                with self._open(k) as file:
+                    head = file.read(HEAD)
+                if plain_kind(head) or not is_image_file(head):
+                    return 1, is_deep_png(head), "top" if plain_kind(head) else ""
+                pictures = self._pictures(k)
+                return len(pictures), pictures.deep, pictures.row_order
+        except UnusableImageError as error:
+            self.reasons[k] = str(error)
+            return 1, False, ""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_last": None}
+
+    def read(self, i: int) -> np.ndarray:
+        """Read picture `i`, (height, width); its type says what its numbers mean (see `Source`)."""
+        k, number = self.places[i]
+        if k in self.reasons:
+            raise UnusableImageError(self.reasons[k])
+        with only_unusable():
+            return self._pictures(k).read(number)
+
+    def _pictures(self, k: int) -> Pictures:
+        """File `k`, opened; the last one stays open, as its other pictures are likely to follow."""
+        # A file position shared between processes would be everyone's undoing: one handle each.
+        if self._last is None or self._last[:2] != (os.getpid(), k):
+            self._close()
+            file = self._open(k)
+            if self.in_memory or plain_kind(file.peek(HEAD)):
+                with file:
+                    file = read_bounded(file)
+            try:
+                self._last = (os.getpid(), k, file, open_pictures(file, self.hdu))
+            except UnusableImageError:
+                file.close()
+                raise
+        return self._last[3]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_last"):
+            self._close()
+
+    def _close(self) -> None:
+        if self._last is not None and self._last[0] == os.getpid():
+            self._last[3].close()
+            self._last[2].close()
+        self._last = None
+
+
+class ZipSource(FileSource):
+    """The pictures in a zip file, read in place, in the order of their names in the archive."""
+
+    in_memory = True  # going back in a compressed entry is to start it again
+    windows = True
+
+    def __init__(self, path: str | os.PathLike, hdu: int | str | None = None):
+        self.path = Path(path).absolute()
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                files = [e.filename for e in archive.infolist() if not e.is_dir()]
+                # Some programs on Windows write "\\" between folders, which zip files do not have.
+                plain = {name: name.replace("\\", "/") for name in files}
+                files = [name for name in files if not _hidden(plain[name])]
+                entries = {plain[name]: archive.getinfo(name) for name in files}
+                kept = set(
+                    without_results(
+                        list(entries), lambda name: _is_prepared(archive, entries[name])
+                    )
+                )
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
+            raise DataError(f"{path}: not a readable zip file ({error}); fetch it again") from error
+        if not files:
+            raise DataError(f"{path}: an empty zip; expected {FORMATS} in it")
+        files = [name for name in files if plain[name] in kept]
+        if not files:
+            raise DataError(ONLY_RESULTS.format(path, "zip"))
+        again = [name for name, count in Counter(files).items() for _ in range(count - 1)]
+        files = list(dict.fromkeys(files))
+        self.distinct = len(files)
+        super().__init__(self.path.name, files + again, hdu)
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "_handle": None}
+
+    def _open(self, k: int) -> Any:
+        if k >= self.distinct:
+            raise UnusableImageError("an entry of a name that a later one in the zip has too")
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = (os.getpid(), zipfile.ZipFile(self.path))
+        archive = self._handle[1]
+        entry = archive.getinfo(self.files[k])
+        if entry.file_size > MAX_BYTES:
+            raise UnusableImageError(TOO_LARGE)
+        if entry.flag_bits & 1:
+            raise UnusableImageError("encrypted")
+        return archive.open(entry)
+
+
+def _is_prepared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Tell whether an entry of a zip is a prepared set of galaxies, by its header."""
+    try:
+        with only_unusable(), archive.open(entry) as file:
+            return is_sealed(file, PREPARED_FORMAT)
+    except UnusableImageError:
+        return False
+
+
+class FolderSource(FileSource):
+    """The pictures in a folder and its subfolders, sorted by path; links are followed."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        files: list[str] | None = None,
+        name: str | None = None,
+        hdu: int | str | None = None,
+    ):
+        self.path = Path(path).absolute()
+        if files is None:
+            found = [f for f in sorted(_walk(self.path)) if not _hidden(f)]
+            files = without_results(found, lambda name: is_prepared(self.path / name))
+            if found and not files:
+                raise DataError(ONLY_RESULTS.format(path, "folder"))
+        if not files:
+            raise DataError(f"{path}: an empty folder; expected {FORMATS}")
+        super().__init__(name or self.path.name, files, hdu)
+
+    def _open(self, k: int) -> Any:
+        path = self.path / self.files[k]
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its other end
+            raise UnusableImageError(NOT_REGULAR)
+        return open(path, "rb")
+
+
+def _walk(top: Path) -> list[str]:
+    """Files under `top`, relative to it; what has several names goes by one of them.
+
+    Links to a folder or file that is there by another name would make its pictures count twice, and
+    training see what is held out.
+
+    Raises OSError where `top` cannot be read; folders below that cannot are passed over.
+    """
+    real = top.resolve()
+    # A link upwards would make the whole of the disk a part of this folder.
+    seen = {_identity(folder) for folder in (real, *real.parents)}
+    found: list[str] = []
+    linked: list[str] = []
+    folders, links = [""], list[str]()
+    while folders or links:
+        # Real folders first: what they hold goes by their own names.
+        inside = folders.pop() if folders else links.pop(0)
+        try:
+            if inside:
+                here = _identity(top / inside)
+                if here in seen:
+                    continue
+                seen.add(here)
+            with os.scandir(top / inside) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name = f"{inside}/{entry.name}" if inside else entry.name
+                    if not _is_folder(entry):
+                        (linked if entry.is_symlink() else found).append(name)
+                    elif entry.is_symlink():
+                        links.append(name)
+                    else:
+                        folders.append(name)
+        except OSError:
+            if not inside:
+                raise
+    files = {os.path.realpath(top / name) for name in found} if linked else set()
+    for name in linked:
+        if (target := os.path.realpath(top / name)) not in files:
+            files.add(target)
+            found.append(name)
+    return found
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or any(p.startswith(".") and p != ".." for p in parts)
