@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
-from setuptools import setup
+from setuptools import find_packages, setup
 
 FOLDER = Path("layerkit/engines/cpu")
 # Of -ffast-math only what keeps NaN and infinities, and the order of sums.
@@ -20,4 +20,10 @@ engine = Pybind11Extension(
 )
 
 ParallelCompile("LAYERKIT_BUILD_JOBS", default=2).install()
-setup(ext_modules=[engine], cmdclass={"build_ext": build_ext})
+setup(
+    ext_modules=[engine],
+    cmdclass={"build_ext": build_ext},
+    # Net files are no modules of the package, but come with it, to be called by name.
+    packages=[*find_packages(include=["layerkit*"]), "layerkit.nets"],
+    package_dir={"layerkit.nets": "nets"},
+)

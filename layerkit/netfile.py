@@ -22,8 +22,11 @@ from layerkit.files import path_of
 from layerkit.layer import Layer
 from layerkit.layers.data import Data
 from layerkit.layers.input import Input
+from layerkit.names import quoted
 from layerkit.settings import fitting
 
+# Net files that come with layerkit: in an installed package, or in a clone.
+SHIPPED = [folder / "nets" for folder in Path(__file__).resolve().parents[:2]]
 LONGEST = 400  # characters shown of an error that the file raised
 
 _importing = threading.RLock()  # all threads share sys.path and sys.modules
@@ -47,6 +50,27 @@ def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
     """
     path = path_of(path, NetFileError)
     return layers_of(read_net_file(path), path, settings)
+
+
+def find_net(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a net file, which may be called by its name where it comes with layerkit.
+
+    Args:
+        name: a path, or a name without suffix such as "galaxy_gdae".
+
+    Raises:
+        NetFileError: neither; it says which names there are.
+    """
+    path = path_of(name, NetFileError)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    for folder in SHIPPED:
+        if (shipped := folder / f"{path}.py").is_file():
+            return shipped
+    names = sorted({file.stem for folder in SHIPPED for file in folder.glob("*.py")})
+    raise NetFileError(
+        f"{path}: no such file, and no net that comes with layerkit; those are {quoted(names)}"
+    )
 
 
 def read_net_file(path: str | os.PathLike[str]) -> str:

@@ -119,6 +119,10 @@ class ArrayEngine:
     def __init__(self, xp: Any):
         self.xp = xp
 
+    def describe(self) -> str:
+        """Return in words what runs the layers."""
+        return "array code"
+
     def bind(self, layer: Layer) -> Runner:
         """Return what runs this layer."""
         return Runner(layer)

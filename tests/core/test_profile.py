@@ -1,7 +1,6 @@
 """The table of where time goes: its bookkeeping, never the times themselves."""
 
 import math
-import re
 import subprocess
 import sys
 import time
@@ -164,24 +163,17 @@ def test_the_command_prints_the_table(kernels):
     assert "a step of 2 takes" in done.stdout
 
 
-def test_the_usage_names_a_net_file_that_exists():
-    done = run("time", "--help")
-    (named,) = re.findall(r"nets/\S+\.py", done.stdout)
-    assert (NET.parent.parent / named).is_file()
-    assert "peak" not in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["time", "nowhere.py"], "nowhere.py"),
-        (["time", NET, "--batch", "0"], "batch_size must be a whole number, at least 1"),
-        (["time", NET, "--iterations", "0"], "--iterations must be at least 1"),
-        (["time", NET, "--kernels", "fast"], "kernels must be one of"),
-        (["time", NET, "--backend", "abacus"], "unknown backend"),
+        (["time", NET, "--batch", "0"], "must be from 1"),
+        (["time", NET, "--iterations", "0"], "must be from 1"),
+        (["time", NET, "--kernels", "fast"], "invalid choice: 'fast'"),
+        (["time", NET, "--backend", "abacus"], "invalid choice: 'abacus'"),
         (["time", NET, "--batch", "many"], "--batch"),
         (["time"], "NET"),
-        ([], "command"),
+        ([], "COMMAND"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message):

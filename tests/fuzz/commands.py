@@ -22,8 +22,8 @@ import numpy as np
 import layerkit as lk
 from fuzz import pictures
 from fuzz.harness import Case, HangError, check
-from layerkit import __main__ as layerkit_main
 from layerkit import command, galaxy
+from layerkit.cli import main as cli
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import evaluate as evaluation
 
@@ -245,19 +245,23 @@ def flat(options: dict[str, list[str]]) -> list[str]:
     return [word for name, values in options.items() for word in (name, *values)]
 
 
-def timing(case: Case) -> None:
-    """A command line of `python -m layerkit`."""
+NAMES = ["--model", "--data", "--blob", "--out", "--set", "--seed", "--nothing"]
+
+
+def framework(case: Case) -> None:
+    """A command line of `layerkit`."""
     files = materials(case.folder.parent)
     case.odd = True
     net = str(case.pick([files["net.py"], files["net.py"], *files.values()]))
     options = {"--batch": ["2"], "--iterations": ["1"]}
     for _ in range(case.whole(0, 2)):
-        name = case.pick(["--batch", "--iterations", "--backend", "--kernels", "--nothing"])
+        name = case.pick(["--batch", "--iterations", "--backend", "--kernels", *NAMES])
         options[name] = [case.pick(TOKENS)]
-    arguments = [case.pick(["time", "time", "time", *TOKENS]), net, *flat(options)]
+    name = case.pick(["time", "time", "check", "test", "infer", "devices", *TOKENS])
+    arguments = [name, net, *flat(options)]
     if case.chance(0.2):
         arguments[case.whole(0, len(arguments) - 1)] = case.pick(TOKENS)
-    judge(*run(case, layerkit_main.main, ["layerkit", *arguments]))
+    judge(*run(case, cli.main, ["layerkit", *arguments]))
 
 
 def judge(status: int, out: str, err: str) -> None:
@@ -273,4 +277,4 @@ def judge(status: int, out: str, err: str) -> None:
 
 def case(case: Case) -> None:
     """One program."""
-    case.pick([example, example, timing])(case)
+    case.pick([example, example, framework])(case)

@@ -42,7 +42,7 @@ RANKS = [
     ["layerkit.snapshot"],
     ["layerkit"],
     ["layerkit.command"],
-    ["layerkit.__main__", "layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
+    ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources"],
     ["layerkit.galaxy.images.prepare"],
@@ -51,6 +51,8 @@ RANKS = [
     ["layerkit.galaxy.evaluation"],
     ["layerkit.galaxy.report"],
     ["layerkit.galaxy"],
+    ["layerkit.cli"],
+    ["layerkit.__main__"],
     ["nets"],
     ["examples"],
 ]

@@ -123,6 +123,10 @@ class CpuEngine(ArrayEngine):
         self.kernels = kernels
         self.threads: int = kernels.threads()
 
+    def describe(self) -> str:
+        """Return in words what runs the layers."""
+        return f"compiled kernels ({self.kernels.name()}), {self.threads} threads"
+
     def bind(self, layer: Layer) -> Runner:
         """Return the runner registered for exactly this class, or the layer with its array code."""
         make = runners.RUNNERS.get(type(layer))

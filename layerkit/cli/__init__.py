@@ -1,0 +1,1 @@
+"""The `layerkit` command."""

@@ -1,0 +1,120 @@
+"""Arguments that several commands take, and how their texts are read."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from layerkit.layer import Layer
+from layerkit.netfile import find_net, load_net
+from layerkit.settings import LARGEST
+
+MOST = 2**31 - 1
+
+
+def number(kind: Callable[[str], Any], least: float, most: float, what: str) -> Callable[..., Any]:
+    """Make an argument type: a number from `least` to `most`, described by `what`."""
+
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {what}, got {text}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse says "invalid int value"
+    return convert
+
+
+COUNT = number(int, 1, MOST, f"from 1 to {MOST}")
+COUNT_OR_NONE = number(int, 0, MOST, f"from 0 to {MOST}")
+POSITIVE = number(float, sys.float_info.min, LARGEST, "a number above zero")
+NOT_NEGATIVE = number(float, 0, LARGEST, "a number, zero or above")
+SEED = number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1")
+
+
+def path(text: str) -> str:
+    """Make an absolute path, so that a run can be resumed from any folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got nothing")
+    return os.path.abspath(text)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Split NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
+    return name, value
+
+
+def literal(text: str) -> Any:
+    """Read a Python literal, or take the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def add_net(parser: argparse.ArgumentParser) -> None:
+    """Add NET and --set."""
+    parser.add_argument(
+        "net",
+        metavar="NET",
+        help="net definition file, or the name of one that comes with layerkit, as galaxy_gdae",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        nargs="+",
+        action="extend",
+        type=assignment,
+        default=[],
+        help="settings of the net file, such as hidden=256 latent=16",
+    )
+
+
+def layers_of(args: argparse.Namespace) -> list[Layer]:
+    """Return the layers of NET with the settings of --set."""
+    return load_net(find_net(args.net), **{name: literal(value) for name, value in args.set})
+
+
+def add_where(parser: argparse.ArgumentParser, backend: str = "auto") -> None:
+    """Add --backend and --kernels."""
+    parser.add_argument(
+        "--backend",
+        default=backend,
+        choices=["auto", "numpy", "cupy"],
+        help="where to compute; auto takes a GPU if there is one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kernels",
+        default="auto",
+        choices=["auto", "array"],
+        help="array runs array code instead of compiled kernels (default: %(default)s)",
+    )
+
+
+def add_batch(parser: argparse.ArgumentParser, size: int = 64) -> None:
+    """Add --batch."""
+    parser.add_argument(
+        "--batch",
+        type=COUNT,
+        default=size,
+        metavar="N",
+        help="examples in a batch (default: %(default)s)",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add --seed."""
+    parser.add_argument(
+        "--seed",
+        type=SEED,
+        default=0,
+        metavar="N",
+        help="seed of all random numbers (default: %(default)s)",
+    )

@@ -1,0 +1,1 @@
+"""Commands of `layerkit`, one file each: `add` describes one, `run` does it."""

@@ -1,0 +1,183 @@
+"""The `layerkit` command, run in this process: what it computes, and one line for bad input."""
+
+import csv
+import re
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import layerkit as lk
+from layerkit.cli.main import program
+
+NET = """
+from layerkit import layers as L
+
+def classifier(units=3):
+    return [
+        L.Input("x", shape=(4,)),
+        L.Input("label", shape=()),
+        L.Dense("h", "x", units=units, neuron="tanh"),
+        L.Dense("logits", "h", units=2),
+        L.SoftmaxLoss("loss", "logits", "label"),
+        L.Accuracy("accuracy", "logits", "label"),
+    ]
+"""
+
+
+@pytest.fixture
+def layerkit(monkeypatch, capsys, tmp_path):
+    """Runs a command line in a folder of its own; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["layerkit", *map(str, words)])
+        capsys.readouterr()  # what fixtures print
+        with pytest.raises(SystemExit) as ended:
+            program()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def trained(layerkit, tmp_path, rng):
+    """A net file, a snapshot, and data; returns the net and the arrays."""
+    (tmp_path / "classifier.py").write_text(NET)
+    x, label = rng.standard_normal((11, 4)), rng.integers(2, size=11)
+    net = lk.Net(lk.load_net(tmp_path / "classifier.py"), 11, seed=5)
+    lk.Adam(net, 0.1).step(x=x, label=label)
+    lk.save(tmp_path / "model.h5", net)
+    np.savez(tmp_path / "data.npz", x=x, label=label, other=np.zeros(3))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "label.npy", label)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"], file["label"], file["deep/x"] = x, label, x
+    return net, x, label
+
+
+WAYS = [
+    ["data.npz"],
+    ["data.h5"],
+    ["x=x.npy", "label=label.npy"],
+    ["x=data.h5:deep/x", "label=data.h5:label"],
+    ["data.h5", "--batch", 3],
+]
+
+
+def test_version_and_devices(layerkit):
+    assert layerkit("--version") == (0, f"{lk.__version__}\n", "")
+    code, out, _ = layerkit("devices")
+    assert code == 0
+    assert re.search("^numpy .*(array code|compiled kernels .*threads)$", out, re.MULTILINE)
+    assert re.search("^cupy ", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("data", WAYS)
+def test_test_prints_losses_and_metrics(layerkit, trained, data):
+    net, x, label = trained
+    code, out, err = layerkit("test", "classifier.py", "--model", "model.h5", "--data", *data)
+    assert code == 0, err
+    found = {name: float(value) for name, value in map(str.split, out.splitlines())}
+    logits = net.infer("logits", x=x)
+    loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(11), label]
+    assert found["loss"] == pytest.approx(loss.mean(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(axis=1) == label).mean(), rel=1e-5)
+
+
+def test_infer_writes_each_kind_of_file(layerkit, trained, tmp_path):
+    net, x, _ = trained
+    h, logits = net.infer(["h", "logits"], x=x)
+    what = ["infer", "classifier.py", "--model", "model.h5", "--data", "x.npy"]
+    assert layerkit(*what[:-1], "x=x.npy", "--blob", "h", "--out", "h.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "h.npy"), h)
+    for name in ("both.npz", "both.h5"):
+        code, out, err = layerkit(*what[:-1], "x=x.npy", "--blob", "h", "logits", "--out", name)
+        assert code == 0, err
+        assert "logits: 11 x 2" in out
+        opened = np.load(tmp_path / name) if name.endswith("z") else h5py.File(tmp_path / name)
+        with opened as file:
+            np.testing.assert_array_equal(file["h"][...], h)
+            np.testing.assert_array_equal(file["logits"][...], logits)
+    assert layerkit(*what[:-1], "data.npz", "--blob", "logits", "--out", "l.csv")[0] == 0
+    with open(tmp_path / "l.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["logits[0]", "logits[1]"]
+    np.testing.assert_array_equal(np.array(rows[1:], "float32"), logits)
+
+
+def test_check_finds_a_wrong_gradient(layerkit, trained, tmp_path):
+    code, out, _ = layerkit("check", "classifier.py", "--set", "units=2")
+    assert code == 0
+    assert "derivatives of" in out
+    assert layerkit("check", "classifier.py", "--data", "data.npz")[0] == 0
+    wrong = """
+import layerkit as lk
+from layerkit import layers as L
+class Wrong(lk.Layer):
+    def __init__(self, name, bottom):
+        super().__init__(name, [bottom], None)
+    def setup(self, shapes):
+        return shapes
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data ** 2
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = tops[0].diff * bottoms[0].data
+def net():
+    return [L.Input("x", shape=(2,)), Wrong("y", "x")]
+"""
+    (tmp_path / "wrong.py").write_text(wrong)
+    code, _, err = layerkit("check", "wrong.py")
+    assert code == 2
+    assert "failures of the gradient check" in err
+
+
+def test_nets_that_come_with_layerkit_have_names(layerkit):
+    code, out, err = layerkit("check", "galaxy_gdae", "--set", "pixels=9", "hidden=3", "latent=2")
+    assert code == 0, err
+    assert "derivatives" in out
+    code, _, err = layerkit("check", "galaxy_gade")
+    assert code == 2
+    assert "'galaxy_gdae'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["infer", "classifier.py", "--model", "model.h5", "--data", "x=x.npy", "--blob", "q",
+          "--out", "o.npy"], "'q'"),
+        (["infer", "classifier.py", "--model", "model.h5", "--data", "x=x.npy", "--blob", "h",
+          "--out", "o.txt"], "ends in .h5, .npz, .npy or .csv"),
+        (["infer", "classifier.py", "--model", "model.h5", "--data", "x=x.npy", "--blob", "h",
+          "logits", "--out", "o.npy"], "one blob"),
+        (["infer", "classifier.py", "--model", "none.h5", "--data", "x=x.npy", "--blob", "h",
+          "--out", "o.npy"], "none.h5"),
+        (["infer", "classifier.py", "--model", "model.h5", "--data", "x=x.npy", "--blob", "h",
+          "--out", "no/o.npy"], "cannot write"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "x=x.npy"], "'label'"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "x.npy"], "x=x.npy"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "y=x.npy"], "'y' is no input"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "classifier.py"], "HDF5, NPZ"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "x=data.h5:no",
+          "label=label.npy"], "no data set 'no'"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "data.npz", "x=x.npy"],
+         "given twice"),
+        (["test", "classifier.py", "--set", "units=9", "--model", "model.h5", "--data",
+          "data.npz"], "shape"),
+        (["check", "classifier.py", "--set", "unit=9"], "unit"),
+        (["check", "classifier.py", "--set", "units"], "NAME=VALUE"),
+        (["check", "classifier.py", "--batch", "0"], "from 1"),
+        (["time", "classifier.py", "--iterations", "x"], "invalid int value"),
+        (["nothing"], "invalid choice"),
+        ([], "COMMAND"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(layerkit, trained, words, says):
+    code, out, err = layerkit(*words)
+    assert code == 2, out
+    assert says in err
+    lines = [line for line in err.splitlines() if "error:" in line]
+    assert len(lines) == 1, err
