@@ -1,4 +1,4 @@
-"""Blobs, the arrays between layers; Parameters, the learned arrays; and an Arena of Parameters."""
+"""Blobs, the arrays between layers; Parameters, which are learned, in an Arena; and Statistics."""
 
 from __future__ import annotations
 
@@ -155,6 +155,32 @@ class Parameter(Checked, _Bound):
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, {self.shape}, trainable={self.trainable})"
+
+
+class Statistic(_Bound):
+    """An array that a layer measures in training and uses in phase "test", such as a running mean.
+
+    A snapshot has it, and nets that share parameters share it; but it is not learned: no solver
+    changes it, nothing regularises it, and freezing does not concern it.
+
+    Attributes:
+        name: "layer/statistic", for example "n1/mean".
+        shape: its shape; `data` is a backend array of this shape.  Write into it.
+    """
+
+    __slots__ = ("data", "diff", "name", "shape")
+
+    def __init__(self, name: str, data: Array):
+        self.name, self.shape = name, tuple(data.shape)
+        self.data: Array
+        self._bind(data, None)
+
+    def bind(self, data: Array) -> None:
+        """Stand for an array of another net."""
+        self._bind(data, None)
+
+    def __repr__(self) -> str:
+        return f"Statistic({self.name!r}, {self.shape})"
 
 
 class Arena:

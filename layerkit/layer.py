@@ -14,7 +14,7 @@ import numpy as np
 from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
-from layerkit.blob import Blob, Parameter
+from layerkit.blob import Blob, Parameter, Statistic
 from layerkit.errors import ContractError, NetError, brief
 from layerkit.memory import in_words, memory
 from layerkit.names import Named
@@ -168,8 +168,9 @@ class Layer(Checked):
     * `__init__(self, name, bottom, ..., *, settings, tops=None)`, which calls
       `super().__init__(name, [bottom, ...], tops)` and stores its settings;
     * `setup(shapes)`: given the bottoms' shapes (of one example, without the batch axis), declare
-      parameters with `self.parameter` and work space with `self.buffer`, and return the tops'
-      shapes.  Call `self.fail` on shapes that do not fit;
+      parameters with `self.parameter`, running means and the like with `self.statistic`, and work
+      space with `self.buffer`, and return the tops' shapes.  Call `self.fail` on shapes that do
+      not fit;
     * `forward(bottoms, tops)`: compute every `top.data` from the `bottom.data`;
     * `backward(bottoms, tops)`: compute the diffs from the `top.diff`.
 
@@ -204,6 +205,7 @@ class Layer(Checked):
         backend: the backend, for `gemm`.
         run: the state that the layers of a net share; see `Run`.
         parameters: name -> Parameter ("weight" -> ...), in the order declared.
+        statistics: name -> Statistic, which the layer measures in training.
     """
 
     is_loss: ClassVar[bool] = False
@@ -251,6 +253,7 @@ class Layer(Checked):
         if self.is_loss:
             self.weight = 1.0  # in the objective
         self.parameters: dict[str, Parameter] = Named("parameter")
+        self.statistics: dict[str, Statistic] = Named("statistic")
         self.buffers: list[Blob] = []
         self.run: Run
         self.backend: Backend
@@ -296,19 +299,35 @@ class Layer(Checked):
         l2: float = 0.0,
     ) -> Parameter:
         """Declare a learned array; `init` is an initialiser, its name, or a constant."""
-        if not self.declaring:
-            self.fail(f"{name}: parameters are declared in setup, when a net is built")
-        if not isinstance(name, str) or not name:
-            self.fail(f"a parameter's name is a non-empty string, got {name!r}")
-        if name in self.parameters:
-            self.fail(f"declares parameter {name!r} twice; give each its own name")
+        shape = self._new_shape(name, shape, "parameter")
         try:
-            shape, init = checked_shape(shape), initializers.get(init)
+            init = initializers.get(init)
         except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
         parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
         self.parameters[name] = parameter
         return parameter
+
+    def statistic(self, name: str, shape: Shape, value: float) -> Statistic:
+        """Declare an array that the layer measures itself, at first `value`; see Statistic."""
+        shape = self._new_shape(name, shape, "statistic")
+        data = self.backend.zeros(shape, self.run.dtype)
+        data.fill(value)
+        self.statistics[name] = Statistic(f"{self.name}/{name}", data)
+        return self.statistics[name]
+
+    def _new_shape(self, name: str, shape: Shape, kind: str) -> Shape:
+        """Return the shape of a new array of the layer, whose name and shape are checked."""
+        if not self.declaring:
+            self.fail(f"{name}: {kind}s are declared in setup, when a net is built")
+        if not isinstance(name, str) or not name:
+            self.fail(f"a {kind}'s name is a non-empty string, got {name!r}")
+        if name in self.parameters or name in self.statistics:
+            self.fail(f"declares {kind} {name!r} twice; give each its own name")
+        try:
+            return checked_shape(shape)
+        except ValueError as error:
+            self.fail(f"{name}: {error}")
 
     def buffer(self, shape: Shape, dtype: Any = None) -> Blob:
         """Declare work space of shape (n, *shape) in `.data`, resized with the batch."""
@@ -385,6 +404,7 @@ class Layer(Checked):
         layer.open()  # until it is set up
         layer.run, layer.backend, layer.xp = run, run.backend, run.backend.xp
         layer.parameters, layer.buffers = Named(f"parameter of layer {self.name!r}"), []
+        layer.statistics = Named(f"statistic of layer {self.name!r}")
         return layer
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from layerkit import backends, engines, evaluation, feeding, finite, parameters, states
 from layerkit.backends.base import Array
-from layerkit.blob import Blob, Parameter
+from layerkit.blob import Blob, Parameter, Statistic
 from layerkit.building import check_memory, set_up
 from layerkit.display import html_table
 from layerkit.engines.base import Make, Runner, call_layer
@@ -52,6 +52,7 @@ class Net(Closed):
         blobs: name -> Blob.
         params: "layer/parameter" -> Parameter.
         arena: the flat arrays behind the parameters.
+        statistics: "layer/statistic" -> Statistic, such as the running means of BatchNorm.
         losses: name -> mean over the examples of each loss layer, unweighted, of the last pass.
         metrics: name -> mean of each metric layer, such as Accuracy, of the last pass.
         reported: the layers that losses and metrics come from, losses first.
@@ -87,6 +88,7 @@ class Net(Closed):
         "tf32",
         "blobs",
         "params",
+        "statistics",
         "descriptions",
         "inputs",
         "losses",
@@ -137,6 +139,11 @@ class Net(Closed):
         declared, with_diffs = list(self.params.values()), gradients != "none"
         check_memory(self.layers.values(), shapes, self.run, with_diffs, share is not None)
         self.arena = parameters.place(declared, self.run, with_diffs, share)
+        self.statistics: Named[Statistic] = Named(
+            "statistic",
+            states.gather(self.layers.values(), share),
+            "write into its array: net.statistics[name].data[...] = values",
+        )
         blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()

@@ -1,5 +1,7 @@
 """Snapshots: parameters, solver history and everything else that decides the next step, as HDF5.
 
+Statistics of layers, such as running means, are a group of their own beside the parameters.
+
 A file is written beside its target, flushed to disk and renamed over it, so the target is always
 either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
 numbers, names and JSON, and loading it runs no code; see layerkit.hdf5.
@@ -17,6 +19,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from layerkit import hdf5
+from layerkit.blob import Parameter, Statistic
 from layerkit.display import Extra
 from layerkit.errors import SnapshotError, brief
 from layerkit.files import path_of, write_atomically
@@ -32,6 +35,7 @@ __all__ = ["load", "read_extra", "save", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
+KINDS = {"params": "parameter", "statistics": "statistic"}  # group -> what it holds
 SAFE = " !#$&'()*+,:;<=>?@[]^`{|}"  # stands for itself in the name of a data set
 LARGEST = 2**62  # largest pass number or position
 DEEPEST = 32  # slashes in the name of a parameter of format 1
@@ -72,6 +76,8 @@ def save(
         file.create_group("params")
         for name, p in net.params.items():
             file["/".join(_place("params", name))] = net.backend.to_host(p.data)
+        for name, s in net.statistics.items():
+            file["/".join(_place("statistics", name))] = net.backend.to_host(s.data)
         if solver is not None:
             hdf5.attribute(file, "solver", type(solver).__name__)
             hdf5.attribute(file, "iteration", int(solver.iteration))
@@ -170,11 +176,16 @@ class _Contents:
         self.file = file
         self.groups, self.most_groups = 0, 100 + 10 * len(net.params)
         self.extra = Extra(file.json("extra"))
-        self._check_names(net)
+        self._check_names("params", net.params)
+        self._check_names("statistics", net.statistics)
         to_device = net.backend.asarray
         self.values = {
             name: to_device(self._read(self._path("params", name), p.shape, net.dtype))
             for name, p in net.params.items()
+        }
+        self.statistics = {
+            name: to_device(self._read(self._path("statistics", name), s.shape, net.dtype))
+            for name, s in net.statistics.items()
         }
         self.state = self._state(net, solver)
         self.iteration = 0
@@ -192,6 +203,7 @@ class _Contents:
     def apply(self, net: Net, solver: Solver | None) -> None:
         """Put the contents into a net and its solver; on an interrupt put the old ones back."""
         pairs = [(p.data, self.values[name]) for name, p in net.params.items()]
+        pairs += [(s.data, self.statistics[name]) for name, s in net.statistics.items()]
         if solver is not None:
             pairs += [(flat, self.histories[key]) for key, flat in solver.history.items()]
         before = [target.copy() for target, _ in pairs]
@@ -213,33 +225,24 @@ class _Contents:
     def _path(self, section: str, name: str, *keys: str) -> tuple[str, ...]:
         return (section, *keys, *name.split("/")) if self.old else _place(section, name, *keys)
 
-    def _check_names(self, net: Net) -> None:
-        """Compare names and shapes of the parameters with the net's."""
-        found = self._stored("params")
-        for name in sorted(net.params.keys() | found):
-            if name not in net.params or name not in found:
-                there, here = (
-                    (self._shape(name), "none")
-                    if name in found
-                    else ("none", net.params[name].shape)
+    def _check_names(self, section: str, own: Mapping[str, Parameter | Statistic]) -> None:
+        """Compare names and shapes of the parameters, or the statistics, with the net's."""
+        found = self._stored(section)
+        for name in sorted(own.keys() | found):
+            there: Any = self._shape(section, name) if name in found else "none"
+            here: Any = own[name].shape if name in own else "none"
+            if there != here:
+                raise SnapshotError(
+                    f"{self.file.name} is of another net: {KINDS[section]} {name!r} has shape "
+                    f"{there} there, and {here} in this net"
                 )
-                raise self._of_another_net(name, there, here)
-            shape = self._shape(name)
-            if shape != net.params[name].shape:
-                raise self._of_another_net(name, shape, net.params[name].shape)
 
-    def _of_another_net(self, name: str, there: Any, here: Any) -> SnapshotError:
-        return SnapshotError(
-            f"{self.file.name} is of another net: parameter {name!r} has shape {there} there, and "
-            f"{here} in this net"
-        )
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.file.dataset(*self._path("params", name), kinds="f").shape
+    def _shape(self, section: str, name: str) -> tuple[int, ...]:
+        return self.file.dataset(*self._path(section, name), kinds="f").shape
 
     def _stored(self, section: str) -> set[str]:
-        """Collect the names of all parameters stored."""
-        if not self.file.is_group(section):
+        """Collect the names of all parameters, or statistics, stored."""
+        if section == "params" and not self.file.is_group(section):  # others may be missing
             raise self.file.fail(repr(section), "is missing, or not a group")
         if self.old:
             return set(self._walk(section))

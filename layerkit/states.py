@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from layerkit.arrays import narrowed
+from layerkit.blob import Statistic
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import quoted
@@ -59,12 +61,34 @@ def settings_of(net: Net) -> dict[str, Any]:
     }
 
 
-def copy_values(source: Net, target: Net) -> None:
-    """Copy parameters, settings of layers and the state, but for the seed, from net to net.
+def gather(layers: Iterable[Layer], share: Net | None) -> dict[str, Statistic]:
+    """Return what all layers measure, by name; it stands for what another net measures, if given.
 
     Raises:
-        NetError: a parameter that the target's dtype cannot hold.
+        NetError: the other net has no such statistic of this shape.
     """
+    found = {s.name: s for layer in layers for s in layer.statistics.values()}
+    if share is None:
+        return found
+    for s in found.values():
+        its = share.statistics.get(s.name)
+        if its is None or its.shape != s.shape:
+            had = f"has shape {its.shape} there" if its else "is not in the other net"
+            raise NetError(f"share: statistic {s.name!r} of shape {s.shape} {had}")
+        s.bind(its.data)
+    return found
+
+
+def copy_values(source: Net, target: Net) -> None:
+    """Copy parameters, statistics, settings of layers and the state, but for the seed.
+
+    Raises:
+        NetError: a parameter or statistic that the target's dtype cannot hold.
+    """
+    for name, s in source.statistics.items():
+        if name in target.statistics:
+            values = narrowed(source.backend.to_host(s.data), target.dtype, f"statistic {name!r}")
+            target.statistics[name].data[...] = target.backend.asarray(values)
     for name, p in source.params.items():
         if name in target.params:
             own, values = target.params[name], source.backend.to_host(p.data)

@@ -14,6 +14,7 @@ import atexit
 import functools
 import math
 import shutil
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -982,6 +983,120 @@ def pose_cases() -> list[Case]:
     return [*transforms, *poses]
 
 
+def affine_of_groups(
+    groups: Callable[[int, Shape], Any], own: slice, epsilon: float = 1e-5
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for normalisation: `statistics` of each group, number by number.
+
+    Args:
+        groups: of a batch's rows and shape: labels, an array of that shape.
+        own: the axes, with the batch axis, that gain and bias are of.
+    """
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        labels, y = groups(len(x), x.shape[1:]), np.empty_like(x)
+        for label in np.unique(labels):
+            values = x[labels == label].tolist()
+            mean, variance = statistics.fmean(values), statistics.pvariance(values)
+            y[labels == label] = [(v - mean) / math.sqrt(variance + epsilon) for v in values]
+        for place in np.ndindex(*x.shape):
+            gain = params["gain"][place[own]] if "gain" in params else 1.0
+            y[place] = gain * y[place] + (params["bias"][place[own]] if "bias" in params else 0.0)
+        return [y]
+
+    return reference
+
+
+def jax_affine_of_groups(
+    view: Shape, over: Shape, spread: Shape, epsilon: float = 1e-5
+) -> Callable[..., Any]:
+    """The same for JAX, whose groups are axes `over` of x reshaped to (n, *view)."""
+
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        grouped = x.reshape(len(x), *view)
+        mean, variance = grouped.mean(over, keepdims=True), grouped.var(over, keepdims=True)
+        y = ((grouped - mean) * jax.lax.rsqrt(variance + epsilon)).reshape(x.shape)
+        gain, bias = (
+            jax.numpy.broadcast_to(params.get(name, default), params[name].shape).reshape(spread)
+            if name in params
+            else default
+            for name, default in (("gain", 1.0), ("bias", 0.0))
+        )
+        return y * gain + bias
+
+    return function
+
+
+def normalization_cases() -> list[Case]:
+    affine = {"gain": lk.initializers.Normal(0.5, 1.0), "bias": BIAS}
+
+    def channels(rows: int, shape: Shape) -> Any:
+        return np.broadcast_to(np.arange(shape[0])[:, None, None], (rows, *shape))
+
+    def features(rows: int, shape: Shape) -> Any:
+        return np.broadcast_to(np.arange(shape[1]), (rows, *shape))
+
+    def examples(parts: int) -> Callable[[int, Shape], Any]:
+        def groups(rows: int, shape: Shape) -> Any:
+            size = math.prod(shape) // parts
+            return (np.arange(rows * parts * size) // size).reshape(rows, *shape)
+
+        return groups
+
+    return [
+        Case(
+            "BatchNorm",
+            lambda: L.BatchNorm("y", "x", **affine),
+            {"x": normal(2, 3, 2)},
+            affine_of_groups(channels, np.s_[1:2]),
+            jax_affine_of_groups((2, 6), (0, 2), (2, 1, 1)),
+        ),
+        Case(
+            "BatchNorm-last-axis",
+            lambda: L.BatchNorm("y", "x", axis=-1, epsilon=0.1, gain=None, bias=None),
+            {"x": normal(4, 3)},
+            affine_of_groups(features, np.s_[2:3], 0.1),
+            jax_affine_of_groups((4, 3), (0, 1), (), 0.1),
+        ),
+        Case(
+            "BatchNorm-frozen",
+            lambda: L.BatchNorm("y", "x", frozen=True, **affine),
+            {"x": normal(4)},
+            lambda params, x: [params["gain"] * (x / math.sqrt(1 + 1e-5)) + params["bias"]],
+            lambda jax, params, x: params["gain"] * x * (1 + 1e-5) ** -0.5 + params["bias"],
+        ),
+        Case(
+            "BatchNorm-test",
+            lambda: L.BatchNorm("y", "x", bias=None, gain=affine["gain"]),
+            {"x": normal(3, 2)},
+            lambda params, x: [params["gain"][:, None] * (x / math.sqrt(1 + 1e-5))],
+            lambda jax, params, x: params["gain"][:, None] * x * (1 + 1e-5) ** -0.5,
+            phase="test",
+        ),
+        Case(
+            "LayerNorm",
+            lambda: L.LayerNorm("y", "x", **affine),
+            {"x": normal(3, 4)},
+            affine_of_groups(examples(3), np.s_[2:3]),
+            jax_affine_of_groups((3, 4), (2,), (4,)),
+        ),
+        Case(
+            "LayerNorm-all-axes",
+            lambda: L.LayerNorm("y", "x", axis=0, epsilon=0.2, bias=None, gain=affine["gain"]),
+            {"x": normal(2, 3)},
+            affine_of_groups(examples(1), np.s_[1:3], 0.2),
+            jax_affine_of_groups((6,), (1,), (2, 3), 0.2),
+        ),
+        Case(
+            "GroupNorm",
+            lambda: L.GroupNorm("y", "x", groups=2, **affine),
+            {"x": normal(4, 3, 2)},
+            affine_of_groups(examples(2), np.s_[1:2]),
+            jax_affine_of_groups((2, 12), (2,), (4, 1, 1)),
+        ),
+    ]
+
+
 CASES: list[Case] = [
     Case(
         "Input",
@@ -1217,6 +1332,7 @@ CASES: list[Case] = [
         noise="normal",
     ),
     *convolution_cases(),
+    *normalization_cases(),
     *loss_cases(),
     *pose_cases(),
 ]

@@ -24,6 +24,7 @@ from layerkit.layers.hdf5_data import HDF5Data
 from layerkit.layers.image_pose import ImagePose
 from layerkit.layers.input import Input
 from layerkit.layers.memory_data import MemoryData
+from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
 from layerkit.layers.reparameterize import Reparameterize
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax_loss import SoftmaxLoss
@@ -36,6 +37,7 @@ __all__ = [
     "GELU",
     "Accuracy",
     "Add",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "Concat",
     "Convolution",
@@ -46,9 +48,11 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GroupNorm",
     "HDF5Data",
     "ImagePose",
     "Input",
+    "LayerNorm",
     "LeakyReLU",
     "MemoryData",
     "Multiply",

@@ -18,8 +18,6 @@ class Arithmetic(Layer):
         broadcasts: whether the bottoms are of several shapes.
     """
 
-    recordable = True
-
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that the shapes fit; declare no parameters."""
         top = broadcast(shapes)
@@ -38,6 +36,8 @@ class Add(Arithmetic):
     Shapes: bottoms (n, ...), of one shape, or with axes of size 1, which are repeated: a
     (n, channels, 1, 1) is added to every place of (n, channels, height, width).
     """
+
+    recordable = True
 
     def __init__(self, name: str, *bottoms: str, tops: Tops | None = None):
         super().__init__(name, bottoms, tops)
@@ -65,6 +65,8 @@ class Subtract(Arithmetic):
     shape that they have together.
     """
 
+    recordable = True
+
     def __init__(self, name: str, a: str, b: str, *, tops: Tops | None = None):
         super().__init__(name, [a, b], tops)
 
@@ -85,6 +87,8 @@ class Multiply(Arithmetic):
 
     Shapes: bottoms (n, ...), of one shape or with axes of size 1, as for Add.
     """
+
+    recordable = True
 
     def __init__(self, name: str, *bottoms: str, tops: Tops | None = None):
         super().__init__(name, bottoms, tops)
@@ -116,6 +120,8 @@ class Divide(Arithmetic):
     Shapes: bottoms a and b (n, ...), of one shape or with axes of size 1, as for Add; top of the
     shape that they have together.
     """
+
+    recordable = True
 
     def __init__(self, name: str, a: str, b: str, *, tops: Tops | None = None):
         super().__init__(name, [a, b], tops)

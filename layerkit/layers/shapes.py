@@ -20,7 +20,6 @@ class Pieces(Layer):
         spans: the piece of the long blob that each short one is.
     """
 
-    recordable = True
     axis: Axis
     spans: list[slice]
 
@@ -38,6 +37,7 @@ class Concat(Pieces):
         axis: which axis, without the batch axis, default 0; -1 is the last.
     """
 
+    recordable = True
     decided = (*Layer.decided, "axis")
 
     def __init__(self, name: str, *bottoms: str, axis: Axis = 0, tops: Tops | None = None):
@@ -83,6 +83,7 @@ class Slice(Pieces):
         axis: which axis, without the batch axis, default 0; -1 is the last.
     """
 
+    recordable = True
     decided = (*Layer.decided, "axis", "sizes")
 
     def __init__(

@@ -333,6 +333,7 @@ class Solver(Checked):
         iterations = accept(Whole(least=1), iterations, "iterations", "profile")
         net, curves = self.net, self.curves
         arrays = [net.arena.data, *self.history.values()]
+        arrays += [statistic.data for statistic in net.statistics.values()]
         state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
         try:
             return profile(self, iterations, inputs)

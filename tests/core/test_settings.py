@@ -64,6 +64,8 @@ POSE = {
     "tops": TOPS,
 }
 DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+OPTIONAL_INIT = [*INIT[0], None], [bad for bad in NO_INITIALISERS if bad is not None]
+NORM = {"epsilon": ABOVE_0, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
 GAIN = {"gain": ABOVE_0}
 STEPS = whole([7, 0], [])
@@ -98,6 +100,9 @@ TABLE = {
             "Reparameterize",
         )
     },
+    "BatchNorm": {**NORM, "axis": AXIS, "momentum": BELOW_1, "frozen": FLAG},
+    "GroupNorm": {**NORM, "groups": COUNT},
+    "LayerNorm": {**NORM, "axis": AXIS},
     "Concat": {"axis": AXIS, "tops": TOPS},
     "Convolution": WINDOWS,
     "Deconvolution": {
@@ -171,6 +176,7 @@ NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
     "Deconvolution": {"channels": 3, "kernel": 3},
     "Dense": {"units": 3},
+    "GroupNorm": {"groups": 1},
     "HDF5Data": {"path": "a.h5"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},

@@ -543,6 +543,12 @@ BAD = {
         (lambda: [x(3), L.Input("t", shape=(2,)), L.Add("y", "x", "t")], "[(3,), (2,)]"),
         (lambda: [L.Add("y")], "at least one"),
     ],
+    "BatchNorm": [
+        (lambda: [x(), L.BatchNorm("y", "x")], "no axis"),
+        (lambda: [x(3), L.BatchNorm("y", "x", axis=1)], "from -1 to 0"),
+        (lambda: [x(3), L.BatchNorm("y", "x", momentum=1)], "below 1"),
+        (lambda: [x(3), L.BatchNorm("y", "x", epsilon=0)], "above 0"),
+    ],
     "BinaryCrossEntropy": [
         (lambda: [x(3), L.Input("t", shape=(1, 3)), L.BinaryCrossEntropy("y", "x", "t")], "(1, 3)")
     ],
@@ -625,6 +631,12 @@ BAD = {
         ),
         (lambda: [x(3), L.GaussianReconstruction("y", "x", "x", "x", floor=-1)], "-1"),
     ],
+    "GroupNorm": [
+        (lambda: [x(3, 2), L.GroupNorm("y", "x", groups=2)], "divide the channels of (3, 2)"),
+        (lambda: [x(), L.GroupNorm("y", "x", groups=1)], "()"),
+        (lambda: [x(2), L.GroupNorm("y", "x", groups=2)], "no variance"),
+        (lambda: [x(2), L.GroupNorm("y", "x")], "groups"),
+    ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
     "ImagePose": [
         (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3, got 2"),
@@ -639,6 +651,11 @@ BAD = {
         (lambda: [L.Input("y", shape=(3, 0))], "(3, 0)"),
         (lambda: [L.Input("y", shape=(2.5,))], "2.5"),
         (lambda: [L.Input("y")], "shape"),
+    ],
+    "LayerNorm": [
+        (lambda: [x(3, 2), L.LayerNorm("y", "x", axis=2)], "from -2 to 1"),
+        (lambda: [x(3, 1), L.LayerNorm("y", "x")], "no variance"),
+        (lambda: [x(3), L.LayerNorm("y", "x", gain="large")], "gain"),
     ],
     "LeakyReLU": [(lambda: [x(3), L.LeakyReLU("y", "x", slope=0)], "above 0, got 0")],
     "MemoryData": [
