@@ -111,7 +111,7 @@ def animation(kind):
 
 
 TOO_LARGE = "too large"
-ELSEWHERE = "HDF5 images that lie in other files"
+ELSEWHERE = "HDF5 images stored in other files; copy them into this one"
 HOSTILE = {
     "axes.fits": (claims(100_000, 100_000) + bytes(2880), "unreadable"),
     "cube.fits": (claims(10, 10, 10**9, bits=8) + bytes(2880), "unreadable"),
@@ -138,7 +138,7 @@ HOSTILE = {
         hdf5(shape=(3, 20, 20), dtype="u1", external=[("/etc/passwd", 0, 1200)]), ELSEWHERE
     ),
     "records.h5": (hdf5(data=np.zeros((3, 9, 9), [("a", "f4")])),
-                   "an HDF5 file whose `images` are no array of real numbers"),
+                   "an HDF5 file whose `images` is not an array of real numbers"),
     "moving.gif": (animation("GIF"), "an animation"),
     "moving.png": (animation("PNG"), "an animation"),
     "ghost.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),

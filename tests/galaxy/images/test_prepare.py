@@ -509,7 +509,7 @@ def test_pictures_of_other_types_from_sources_of_ones_own(rng, tmp_path):
         np.stack([light] * 3, axis=-1),
     ]  # fmt: skip
     report = prepare(Own(pictures, list("abcdefg")), tmp_path / "set.h5", progress=False)
-    assert report.excluded == {"not of two axes": 1}
+    assert report.excluded == {"not two-dimensional": 1}
     galaxies = load(tmp_path / "set.h5")
     sheets = {p.stem for p in contact_sheets(galaxies, tmp_path, Own(pictures, list("abcdefg")))}
     assert sheets == {"kept", "kept-crops", "excluded-not-of-two-axes"}

@@ -187,7 +187,7 @@ def test_sixteen_bits_keep_their_numbers(rng, tmp_path):
         np.testing.assert_array_equal(image, expected, name)
         assert open_source(tmp_path / name).deep == [0]
     (tmp_path / "odd.png").write_bytes(deep_png(more[..., :2]))
-    assert reason(open_source(tmp_path / "odd.png"), 0).startswith("a grey PNG of 16 bits")
+    assert reason(open_source(tmp_path / "odd.png"), 0).startswith("a 16-bit grey PNG")
 
 
 def test_floats_and_signed_integers_are_physical(rng, tmp_path):
@@ -387,7 +387,7 @@ def test_science_extensions_come_first(rng, tmp_path):
     assert reason(open_source(path, hdu=7), 0) == "no image in HDU 7"
     path.write_bytes(fits_file(first, image("WHT")))
     assert reason(open_source(path), 0) == (
-        "no FITS image but weights, masks, models or the like; choose one by hdu"
+        "only weights, masks, models or the like; choose an image with hdu"
     )
 
 
@@ -690,7 +690,7 @@ def test_unsigned_tiffs_that_pillow_decodes(compression, rng, tmp_path):
     source = open_source(tmp_path)
     for i, expected in enumerate((deep, deep, long)):
         np.testing.assert_array_equal(source.read(i), expected, source.ids[i])
-    assert reason(source, 3) == "a TIFF compression that is not read; save it without"
+    assert reason(source, 3) == "an unsupported TIFF compression; save it uncompressed"
 
 
 def test_the_built_in_pictures_have_no_extensions():
@@ -745,9 +745,9 @@ def test_pictures_that_matlab_wrote(matlab, rng, tmp_path):
         check_all(path, [wide[0].mean(2)])
     else:
         hdf5(path, images=wide.T)  # 3 x 18 pictures of 24 x 20, as well
-        assert reason(open_source(path), 0).startswith("axes of uncertain order")
+        assert reason(open_source(path), 0).startswith("ambiguous axes")
     hdf5(path, matlab, images=colour[..., 0].T)
-    assert reason(open_source(path), 0).startswith("axes of uncertain order")
+    assert reason(open_source(path), 0).startswith("ambiguous axes")
 
 
 def test_pictures_along_the_last_axis(rng, tmp_path):
@@ -765,7 +765,7 @@ def test_axes_of_uncertain_order_are_refused(shape, rng, tmp_path):
     hdf5(tmp_path / "a.h5", images=rng.random(shape))
     fits.writeto(tmp_path / "a.fits", rng.random(shape))
     for name in ("a.h5", "a.fits"):
-        assert reason(open_source(tmp_path / name), 0).startswith("axes of uncertain order")
+        assert reason(open_source(tmp_path / name), 0).startswith("ambiguous axes")
 
 
 def test_few_galaxies_of_many_bands_are_no_reversed_colours(rng, tmp_path):
@@ -921,9 +921,9 @@ def test_tables_and_archives_say_what_to_do(rng, tmp_path):
     hdf5(tmp_path / "j.h5", images=rng.random((5, 16, 16)) > 0.5, psf=rng.random((9, 9)))
     source = open_source(tmp_path)
     says = ["a FITS table with images", "not an image", "a NumPy array; save",
-            *["a tar archive; unpack"] * 3, "a MATLAB file of before 7.3; save",
-            "a zip archive in a folder or another; give it by itself",
-            *["an HDF5 file whose `images` are no array of real numbers"] * 2]  # fmt: skip
+            *["a tar archive; unpack"] * 3, "a MATLAB file older than version 7.3; save",
+            "a zip archive inside a folder or another archive; open it by itself",
+            *["an HDF5 file whose `images` is not an array of real numbers"] * 2]  # fmt: skip
     for i, start in enumerate(says):
         assert reason(source, i).startswith(start)
     with pytest.raises(DataError, match=r"d\.tar: a tar archive; unpack it"):
@@ -1015,7 +1015,7 @@ def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):
         data = h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_DOUBLE, space, plan)
         data.write(h5py.h5s.ALL, h5py.h5s.ALL, pixels)
     source = open_source(tmp_path)
-    assert reason(source, 0) == "an HDF5 compression that is not read; save it with gzip"
+    assert reason(source, 0) == "an unsupported HDF5 compression; save it with gzip"
     np.testing.assert_array_equal(source.read(4), pixels[0])
 
 

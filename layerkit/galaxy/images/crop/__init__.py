@@ -1,1 +1,1 @@
-"""One galaxy out of its picture: found, cropped and scaled."""
+"""Pictures to galaxies: find the galaxy, cut it out and scale its pixel values."""

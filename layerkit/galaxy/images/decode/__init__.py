@@ -1,1 +1,1 @@
-"""Files to pictures: formats, axes and what their numbers mean."""
+"""Files to pictures: the supported formats, and the meaning of axes and pixel values."""

@@ -1,4 +1,4 @@
-"""Find where a picture holds no data: bad pixels, and the constant borders around surveys."""
+"""Pixels without data: bad pixels, and the constant borders around the area of a survey."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-# Numbers of at least this size stand for "nothing", as -1e30 and -3.4e38 do.  A picture whose units
-# are that small has a median above UNITS, and more than MARKS different numbers beyond SENTINEL.
+# Values of at least this magnitude, such as -1e30 and -3.4e38, mark bad pixels.  A picture in units
+# so small that its data are that large has a median above UNITS, and more than MARKS different
+# values beyond SENTINEL.
 SENTINEL, UNITS, MARKS = 1e30, 1e20, 8
-# The lowest number of a picture stands for "nothing" if it is one of these and lies FAR times
-# further below the darkest other pixel than that lies below the median of the others.
+# The lowest value of a picture marks bad pixels if it is one of LOW_MARKS and lies FAR times
+# further below the second lowest value than that lies below the median of the others.
 LOW_MARKS, FAR = (0, -99, -999, -9999, -99999, -32768, -(2**31)), 10
-BLOCK = 4  # pixels on a side of the smallest constant block that is a blank, in floats
-LIGHT_BLOCK = 1 / 6  # of the side, the same for pictures of 8 bits, whose dark sky has such blocks
-JPEG_BLOCK = 8  # pixels by which a JPEG blurs the rim of a blank
+BLOCK = 4  # pixels on a side of the smallest constant block that counts as blank, in floats
+LIGHT_BLOCK = 1 / 6  # that block, over the picture's side, in 8 bits: dark skies have small ones
+JPEG_BLOCK = 8  # pixels by which a JPEG blurs the rim of a blank region
 
 
 @dataclass(frozen=True)
 class NoData:
-    """Masks of the pixels that tell nothing: `border`, blank and touching the edge, and `bad`."""
+    """Masks of the pixels without data: `border`, blank and touching the edge, and `bad`."""
 
     border: np.ndarray
     bad: np.ndarray
 
     @property
     def anywhere(self) -> np.ndarray:
-        """Mask of both."""
+        """The union of both masks."""
         return self.border | self.bad
 
     def reason(self, window: tuple[slice, slice]) -> str | None:
-        """Why a window of the picture cannot be used; None if it can."""
+        """Return the reason why a window of the picture cannot be used; None if it can."""
         if self.border[window].any():
             return "reaches into blank border"
-        return "bad pixels in it" if self.bad[window].any() else None
+        return "bad pixels" if self.bad[window].any() else None
 
 
 def no_data(image: np.ndarray) -> NoData | None:
-    """Find the pixels without data; None, as nearly always, if there are none."""
+    """Find the pixels without data of a picture (height, width); None if there are none."""
     bad = bad_pixels(image)
     if not bad.any():
         border = blank_border(image)
@@ -58,7 +59,7 @@ def no_data(image: np.ndarray) -> NoData | None:
 
 
 def bad_pixels(image: np.ndarray) -> np.ndarray:
-    """Find the pixels that are not finite, or hold a number by which programs mark bad ones."""
+    """Return the mask of pixels that are not finite or hold a value that marks bad pixels."""
     with np.errstate(invalid="ignore"):
         size = np.abs(image)
         bad = ~(size < SENTINEL)
@@ -67,25 +68,28 @@ def bad_pixels(image: np.ndarray) -> np.ndarray:
         rest = size[np.isfinite(image) & (image != 0)]
         if len(np.unique(huge)) > MARKS and np.median(rest) > UNITS:
             bad = ~np.isfinite(image)
-    if image.dtype == np.float32:  # light, which has no negative numbers and may be black
+    if image.dtype == np.float32:  # light, which is never negative and may be black
         return bad
     lowest = image.min(initial=np.inf, where=~bad if bad.any() else True)
     if lowest in LOW_MARKS:
         others = image[~bad & (image > lowest)]
         if others.size:
             darkest, level = float(others.min()), float(np.median(others))
-            # Counts of few photons have no more than one step between 0 and most others.
+            # In photon counts near 0, most others are no more than one step away.
             if darkest - lowest > FAR * (level - darkest) and (lowest < 0 or darkest < level):
                 bad |= image == lowest
     return bad
 
 
 def blank_border(image: np.ndarray) -> np.ndarray | None:
-    """Mask of the blank regions at the border of a picture without bad pixels; None without any.
+    """Return the mask of blank regions at the border of a picture; None if there are none.
 
-    Blank is a region of one constant value, or of one repeated row or column, that touches the
-    border: whole rows or columns, or what holds a square block too large to come about by chance.
-    A region that the picture fades into, as noise-free pictures do into their sky, is not blank.
+    A region is blank if it touches the border and has one constant value, or repeats one row or
+    column; it must span whole rows or columns, or contain a square block too large to arise by
+    chance.  A region into which the picture fades, like the sky of a noise-free picture, is not.
+
+    Args:
+        image: (height, width), without bad pixels.
     """
     light = image.dtype == np.float32
     size = _light_block(image) if light else BLOCK
@@ -98,9 +102,12 @@ def blank_border(image: np.ndarray) -> np.ndarray | None:
 
 
 def partly_blank(bands: np.ndarray) -> np.ndarray | None:
-    """Mask of where some bands of a picture in light, (height, width, n), are blank, but not all.
+    """Return the mask of pixels where some bands are blank, but not all; None if there are none.
 
-    A mean over the bands would hide it, as where a survey ends in one of them.  None without any.
+    An average over the bands would hide that a survey ends in one of them.
+
+    Args:
+        bands: light, (height, width, n).
     """
     found = [
         blank_border(band.astype(np.float32)) if _suspicious(band, _light_block(band)) else None
@@ -121,14 +128,14 @@ def _light_block(image: np.ndarray) -> int:
 
 
 def _edges(image: np.ndarray) -> list[np.ndarray]:
-    """The picture turned so that each of its edges in turn comes first."""
+    """Return views of the picture in which each of its edges in turn is the first row."""
     return [image, image[::-1], image.T, image.T[::-1]]
 
 
 def _suspicious(image: np.ndarray, size: int) -> bool:
-    """Return whether an edge has `size` equal pixels in a row, is constant, or repeated next to it.
+    """Tell whether an edge has `size` equal pixels in a row, is constant, or equals the next row.
 
-    Cheap, as it is asked of every picture.
+    The test is cheap, as every picture takes it.
     """
     for edge in _edges(image):
         steps = np.flatnonzero(np.diff(edge[0]))
@@ -139,7 +146,7 @@ def _suspicious(image: np.ndarray, size: int) -> bool:
 
 
 def _repeated_lines(image: np.ndarray) -> np.ndarray:
-    """Mask of edges whose lines all repeat one line that is not constant."""
+    """Return the mask of rows or columns at an edge that repeat it, unless it is constant."""
     blank = np.zeros(image.shape, bool)
     for edge, mask in zip(_edges(image), _edges(blank), strict=True):
         equal = (edge[: len(edge) // 2] == edge[0]).all(axis=1)
@@ -150,10 +157,10 @@ def _repeated_lines(image: np.ndarray) -> np.ndarray:
 
 
 def _blocks(image: np.ndarray, size: int, light: bool) -> np.ndarray:
-    """Mask of constant regions at the border that hold whole lines or a block of `size` pixels."""
+    """Return the mask of constant border regions with whole lines or a block of `size` pixels."""
     blank = _regions(image, size)
     if not light and blank.any():
-        # Counts of few photons have equal neighbours all over: how large may a block be by chance?
+        # Photon counts near 0 have equal neighbours: how large is a block that arises by chance?
         pair = ~(blank[:, 1:] | blank[:, :-1])
         equal = np.count_nonzero(pair & (image[:, 1:] == image[:, :-1])) / max(1, pair.sum())
         if equal > 0.1:
@@ -187,10 +194,10 @@ def _regions(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _is_cut_off(image: np.ndarray, region: np.ndarray, value: float) -> bool:
-    """Return whether the picture ends at a constant region, rather than fades into it.
+    """Tell whether the picture is cut off at a constant region, and does not fade into it.
 
-    Beside a blank, noise lies on both sides of its value, or all pixels are far from it.  There is
-    nothing in a blank, whereas a sky that is black to the last bit has specks in it.
+    Pixels beside a blank region scatter about its value, or are all far from it.  A blank region
+    has nothing in it, whereas a sky that is exactly black has specks.
     """
     rim = ndimage.binary_dilation(region) & ~region
     if not rim.any():

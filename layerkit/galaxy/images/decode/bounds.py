@@ -1,4 +1,4 @@
-"""Bounds on what a file may claim or become, and the one error of a picture that fails."""
+"""Limits on the size of files and pictures, and the one error that decoding raises."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-MAX_PIXELS = 2**25  # of one picture, about 5,800 x 5,800
-MAX_BYTES = 8 * MAX_PIXELS  # of a file that has to be held in memory, after decompression
+MAX_PIXELS = 2**25  # in one picture, about 5,800 x 5,800
+MAX_BYTES = 8 * MAX_PIXELS  # in a file that has to be held in memory, after decompression
 MAX_PICTURES = 100_000  # in one file
-MAX_DIRECTORIES = 10_000  # pages or extensions of one file, each of which takes a millisecond
+MAX_DIRECTORIES = 10_000  # pages or extensions in one file; each takes a millisecond to parse
 TOO_LARGE = "too large"
 UNREADABLE = "unreadable"
 NO_IMAGE = "not an image"
 
 
 class UnusableImageError(Exception):
-    """One picture that cannot be used; `str(error)` is the reason it is counted under."""
+    """A picture that cannot be used; `str(error)` is the reason, under which it is counted."""
 
 
 def check_pixels(shape: Iterable[int]) -> None:
-    """Refuse a picture of more than MAX_PIXELS pixels, or of 4 colours of so many."""
+    """Refuse a picture with more than MAX_PIXELS pixels, or with more than four such colours.
+
+    Raises:
+        UnusableImageError: the picture is too large.
+    """
     sides = sorted((int(n) for n in shape), reverse=True)
     if math.prod(sides[:2]) > MAX_PIXELS or math.prod(sides) > 4 * MAX_PIXELS:
         raise UnusableImageError(TOO_LARGE)
 
 
 def read_bounded(stream: Any) -> io.BytesIO:
-    """All of a stream, in memory, or `UnusableImageError` where that is more than MAX_BYTES."""
+    """Read a whole stream into memory.
+
+    Raises:
+        UnusableImageError: the stream is longer than MAX_BYTES.
+    """
     content = io.BytesIO()
     while part := stream.read(2**20):
         content.write(part)
@@ -44,12 +52,15 @@ def read_bounded(stream: Any) -> io.BytesIO:
 
 
 def check_inflated(content: bytes, limit: int, gzipped: bool = False) -> None:
-    """Refuse deflated data that become more than `limit` bytes.
+    """Refuse deflated data that inflate to more than `limit` bytes.
 
     Args:
         content: a zlib stream; anything after it is ignored.
         limit: bytes after inflating.
-        gzipped: whether it may also be gzip members one after another, all of which are inflated.
+        gzipped: whether `content` may also be a sequence of gzip members; all are inflated.
+
+    Raises:
+        UnusableImageError: the data are too large.
     """
     wbits = zlib.MAX_WBITS | 32 if gzipped else zlib.MAX_WBITS
     decoder = zlib.decompressobj(wbits)
@@ -65,7 +76,7 @@ def check_inflated(content: bytes, limit: int, gzipped: bool = False) -> None:
 
 @contextmanager
 def only_unusable() -> Iterator[None]:
-    """Turn whatever a decoder raises into `UnusableImageError`, and keep its warnings to itself."""
+    """Turn any exception of a decoder into `UnusableImageError`, and silence its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -1,22 +1,22 @@
-"""Files to pictures: every format that is read, each behind bounds on what it may claim or become.
+"""Decoding of picture files: every supported format, with limits on what a file may demand.
 
-The content decides what a file is, never its name.  A file holds one picture or many:
+The format is recognised by content, never by file name.  A file holds one picture or several:
 
     JPEG, PNG, BMP, GIF, WebP   one (animations are refused)
-    TIFF                        one per page; thumbnails and masks between the pages are passed over
-    FITS (also gzip, bzip2)     those of its science images, see `FitsPictures`
-    HDF5, MATLAB 7.3            those of its data set `images`, see `Hdf5Pictures`
+    TIFF                        one per page; thumbnails and masks among the pages are skipped
+    FITS (also gzip, bzip2)     the science images, see `FitsPictures`
+    HDF5, MATLAB 7.3            those of the data set `images`, see `Hdf5Pictures`
 
-A picture is turned as its Orientation tag says it is to be seen: cameras, and programs that turn
-pictures without loss, write one.  Pictures keep the numbers they were written with.  Their type
-says what the numbers mean:
+A picture is rotated and mirrored as its Orientation tag asks: cameras write this tag, and so do
+programs that rotate without loss.  Pixels keep the values in the file.  The dtype says what the
+values mean:
 
-    float32   light in 0..1, linear: formats of 8 bits, v / 255, the mean of the colours
-    uint16    light in steps of unknown size: 16-bit formats, which may hold 10, 12 or 14 bits
-    float64   physical units (counts, fluxes), of any size and sign: FITS, and floats anywhere
+    float32   linear light in 0..1: 8-bit formats, v / 255, averaged over the colours
+    uint16    linear light on an unknown scale: 16-bit formats, which may hold 10, 12 or 14 bits
+    float64   physical units (counts, fluxes) of any magnitude and sign: FITS, and any float format
 
-Files come from anybody.  Reading one may fail only with `UnusableImageError`, whose text is the
-reason to count it under, and takes memory for MAX_PIXELS pixels at the most.
+Files may be damaged or hostile.  Decoding one raises nothing but `UnusableImageError`, whose text
+is the reason reported to the user, and needs memory for no more than MAX_PIXELS pixels.
 """
 
 from __future__ import annotations
@@ -51,12 +51,16 @@ from layerkit.galaxy.images.decode.signatures import (
 
 
 def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
-    """The pictures in a file that is open for reading, at its start.
+    """Find the pictures in a file.
 
-    Looks at headers only, except in compressed FITS files.  hdu: of FITS files, the extension to
-    read, by number or EXTNAME.
+    Only headers are read, except that a gzip or bzip2 file is decompressed.
 
-    Raises `UnusableImageError` with the reason where there are none.
+    Args:
+        file: opened for reading, at its start.
+        hdu: the FITS extension to read, by number or EXTNAME; by default all science images.
+
+    Raises:
+        UnusableImageError: the file holds no picture; the text is the reason.
     """
     with only_unusable():
         head = file.read(HEAD)
@@ -75,7 +79,7 @@ def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
 
 
 def _decompressed(file: IO[bytes], head: bytes) -> tuple[IO[bytes], bytes]:
-    """The FITS file in a gzip or bzip2 file, in memory, and how it begins."""
+    """Decompress the FITS file in a gzip or bzip2 file into memory; also return its head."""
     stream = gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else bz2.BZ2File(file)
     head = stream.read(HEAD)
     if not head.startswith(FITS):

@@ -1,4 +1,4 @@
-"""Numbers of pixels: what they mean, and means over colours."""
+"""Pixel values: the dtype that says what they mean, and averages over colours."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from layerkit.galaxy.images.decode.bounds import NO_IMAGE, UnusableImageError
 
 
 def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
-    """One picture as the type that says what its numbers mean (see the top of this module).
+    """Return a picture in the dtype that says what its values mean (see `decode`).
 
-    colours: average over so many, the first along the last axis; None if there is no such axis.
-        Bands of one value or NaN are left out.
+    Pixels without data become NaN in physical units.  Light has no such value: it becomes 0 outside
+    a band that ends within the picture, which counts as no data at the border.
 
-    In physical units, pixels that hold no data, of a band or of the picture, become NaN; in light,
-    where a band ends within the picture, 0, which at the border is no data.
+    Args:
+        values: (height, width), or (height, width, n) with colours or bands.
+        colours: how many of the n to average, the first ones; None if there is no such axis.
+            Bands that are constant or NaN are left out.
+
+    Returns:
+        float32, uint16 or float64 (height, width).
+
+    Raises:
+        UnusableImageError: the values are not real numbers.
     """
     kind = values.dtype
     if kind.kind not in "buif":
@@ -31,10 +39,10 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
         if colours is None:
             values[bad_pixels(values)] = np.nan
         for band in np.moveaxis(values, -1, 0) if colours is not None else ():
-            if (gaps := no_data(band)) is not None:  # which the mean would hide
+            if (gaps := no_data(band)) is not None:  # the mean would hide them
                 band[gaps.anywhere] = np.nan
     if colours is not None:
-        # Light has no number for "nothing", but a constant region at the border is none.
+        # Light has no NaN, but a constant region at the border counts as no data.
         ended = partly_blank(values) if kind.kind == "u" and kind.itemsize <= 2 else None
         values = values.mean(axis=-1, dtype=np.float64)
         if ended is not None:
@@ -47,15 +55,22 @@ def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
 
 
 def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
-    """Mean over the colours of a uint8 (height, width, 3) picture, as float32 in 0..1.
+    """Average the colours of an 8-bit picture.
 
-    Colours of one value hold no data, and are left out.  Where one of them ends within the picture
-    it is black, as a blank border is.
+    Constant colours hold no data and are left out.  Outside a colour that ends within the picture
+    the result is 0, like a blank border.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+
+    Returns:
+        float32 (height, width) in 0..1.
     """
-    few = _with_data(rgb[::16, ::16])  # to look at every pixel would take as long as to add them
-    if few.shape[-1] < 3 and (some := _with_data(rgb)).shape[-1] < 3:
+    # Testing every pixel would take as long as adding them up, so test a sample first.
+    sample = _with_data(rgb[::16, ::16])
+    if sample.shape[-1] < 3 and (some := _with_data(rgb)).shape[-1] < 3:
         return some.mean(axis=-1, dtype=np.float32) * np.float32(1 / 255)
-    # Sums of integers are exact, and four times as fast as a mean over the last axis.
+    # Integer sums are exact, and four times as fast as a mean over the last axis.
     total = np.add(rgb[..., 0], rgb[..., 1], dtype=np.uint16)
     total += rgb[..., 2]
     if (gaps := partly_blank(rgb)) is not None:
@@ -64,9 +79,10 @@ def rgb_to_intensity(rgb: np.ndarray) -> np.ndarray:
 
 
 def _with_data(bands: np.ndarray) -> np.ndarray:
-    """The bands (height, width, n) that hold more than one value or NaN, if any do.
+    """Select the bands of (height, width, n) that are not constant; all bands if every one is.
 
-    Surveys fill a band in which they did not look with zeros or NaN; an alpha channel is full of 1.
+    Surveys fill a band that they did not observe with zeros or NaN, and an unused alpha channel is
+    constant too.
     """
     flat = bands.reshape(-1, bands.shape[-1])
     some = (np.fmin.reduce(flat) < np.fmax.reduce(flat)).nonzero()[0]
@@ -74,19 +90,25 @@ def _with_data(bands: np.ndarray) -> np.ndarray:
 
 
 def as_picture(image: Any) -> np.ndarray:
-    """A picture of one of the three types that say what its numbers mean; masked pixels are NaN."""
+    """Return any array as a picture in the dtype that says what its values mean (see `decode`).
+
+    Masked pixels become NaN.
+
+    Raises:
+        UnusableImageError: the array is not two-dimensional, or not of real numbers.
+    """
     if isinstance(image, np.ma.MaskedArray):
         image = np.ma.filled(image.astype(np.float64), np.nan)
     image = np.asarray(image)
     if image.ndim != 2:
-        raise UnusableImageError("not of two axes")
-    if not image.dtype.isnative:  # the order of bytes says nothing of what the numbers mean
+        raise UnusableImageError("not two-dimensional")
+    if not image.dtype.isnative:  # byte order says nothing about what the values mean
         image = image.astype(image.dtype.newbyteorder("="))
     return image if image.dtype == np.float32 else intensities(image)
 
 
 def upright(values: np.ndarray, orientation: Any) -> np.ndarray:
-    """Turn a picture (height, width) as its Orientation tag, from 1 to 8, says it is to be seen."""
+    """Rotate and mirror a picture (height, width) as its Orientation tag, 1 to 8, asks."""
     if orientation in (5, 6, 7, 8):
         values = values.T
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Words in names by which science images are told from weights, masks and models."""
+"""Words in names that tell science images from weights, masks, models and the like."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NOT_SCIENCE = re.compile(
 
 
 def is_science(word: str) -> bool:
-    """Tell whether a word in a name says that it names a science image."""
+    """Tell whether a word from a name stands for a science image."""
     return SCIENCE.fullmatch(word.upper()) is not None
 
 
 def is_no_science(word: str) -> bool:
-    """Tell whether a word in a name says that it names errors, weights, a mask or the like."""
+    """Tell whether a word from a name stands for errors, weights, a mask or the like."""
     return NOT_SCIENCE.fullmatch(word.upper()) is not None
 
 
 def says(words: re.Pattern[str], name: str) -> bool:
-    """Tell whether one of the words that make up an EXTNAME is among `words`."""
+    """Tell whether any word of an EXTNAME matches a pattern."""
     return any(words.fullmatch(part) for part in re.split(r"[^A-Z0-9]+", name.upper()))

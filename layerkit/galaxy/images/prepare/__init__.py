@@ -1,1 +1,1 @@
-"""Sets of prepared galaxies: made in parallel, written, read and looked at."""
+"""Training sets: prepared in parallel, reused while nothing has changed, and drawn for a look."""

@@ -1,1 +1,1 @@
-"""A module for each kind of file that is read."""
+"""The supported file formats, one module each."""

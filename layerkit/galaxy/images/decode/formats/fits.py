@@ -1,4 +1,4 @@
-"""FITS, read by astropy."""
+"""FITS files, read by Astropy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from layerkit.galaxy.images.decode.axes import NARROW, Layout
+from layerkit.galaxy.images.decode.axes import MIN_SIDE, Layout
 from layerkit.galaxy.images.decode.bounds import (
     MAX_DIRECTORIES,
     MAX_PICTURES,
@@ -28,23 +28,27 @@ from layerkit.galaxy.images.decode.science import NOT_SCIENCE, SCIENCE, says
 class FitsPictures(Pictures):
     """The science images of a FITS file.
 
-    Taken are the images named SCI, SCIENCE or IMAGE (EXTNAME) if there are any, and else all whose
-    names do not say that they hold errors, weights, variances, masks, flags, exposures, the sky, a
-    model, its residuals or a PSF; or the one that `hdu` chooses.  GALFIT's model and residuals have
-    no name, but are known by its keywords.  `Layout` says what the axes mean.
+    These are the images whose EXTNAME is SCI, SCIENCE or IMAGE; if there are none, all images
+    except those named as errors, weights, variances, masks, flags, exposures, sky, models,
+    residuals or PSFs.  GALFIT's model and residuals, which have no EXTNAME, are recognised by its
+    keywords.  `Layout` interprets the axes.
+
+    Args:
+        file: the open file.
+        hdu: number or EXTNAME of the extension to read instead.
     """
 
     row_order = "bottom"
 
     def __init__(self, file: IO[bytes], hdu: int | str | None):
-        from astropy.io import fits  # slow to import, and most sources need none of it
+        from astropy.io import fits  # slow to import, and not needed for most sources
 
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
         self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
-        self.unchecked: set[int] = set()  # compressed images whose tiles may be bombs
+        self.unchecked: set[int] = set()  # compressed images not yet passed by `_check_tiles`
         found: list[tuple[str, int, Layout]] = []
         reason, galfit = NO_IMAGE, False
         for number in itertools.count():
@@ -78,21 +82,21 @@ class FitsPictures(Pictures):
                 found.append((name, number, layout))
         if hdu is None:
             if found and not (found := [x for x in found if not says(NOT_SCIENCE, x[0])]):
-                reason = "no FITS image but weights, masks, models or the like; choose one by hdu"
+                reason = "only weights, masks, models or the like; choose an image with hdu"
             found = [x for x in found if says(SCIENCE, x[0])] or found
         elif not found and reason == NO_IMAGE:
             raise UnusableImageError(f"no image in HDU {hdu}")
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
-        self.places = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
-        if not self.places:
+        self.images = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
+        if not self.images:
             raise UnusableImageError(reason)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.images)
 
     def _read(self, k: int) -> np.ndarray:
-        number, layout, k = self.places[k]
+        number, layout, k = self.images[k]
         check_pixels(layout.part)
         hdu = self.hdus[number]
         if number in self.unchecked:
@@ -101,15 +105,15 @@ class FitsPictures(Pictures):
         numbers = np.asarray(hdu.section[layout.index(k)])
         data = numbers.astype(np.float64)
         if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
-            # Astropy heeds it in signed integers only.
+            # Astropy applies BLANK to signed integers only.
             data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
         softening, zero = (hdu.header.get(key) for key in ("BSOFTEN", "BOFFSET"))
-        if softening is not None and zero is not None:  # stacks of Pan-STARRS, in asinh magnitudes
+        if softening is not None and zero is not None:  # Pan-STARRS stacks, in asinh magnitudes
             data = float(zero) + 2 * float(softening) * np.sinh(data * (math.log(10) / 2.5))
         return layout.picture(data)
 
     def _check_tiles(self, number: int) -> None:
-        """Refuse a compressed image with deflated tiles that become more than they may."""
+        """Refuse a compressed image with tiles that inflate to more than their size."""
         from astropy.io import fits
 
         hdu = self.hdus[number]
@@ -120,7 +124,7 @@ class FitsPictures(Pictures):
         names = {"GZIP_COMPRESSED_DATA"}
         if hdu.compression_type.startswith("GZIP"):
             names.add("COMPRESSED_DATA")
-        # Astropy would read the table only if the file were padded to full blocks of 2,880 bytes.
+        # Astropy would refuse a table whose last block of 2,880 bytes is not filled.
         size = header["NAXIS1"] * header["NAXIS2"]
         self.file.seek(start)
         rows = np.frombuffer(self.file.read(size), columns.dtype.newbyteorder(">"))
@@ -131,11 +135,11 @@ class FitsPictures(Pictures):
                 check_inflated(self.file.read(min(count, 2 * limit)), limit, gzipped=True)
 
     def close(self) -> None:
-        """Let go of the parsed file."""
+        """Close what Astropy opened."""
         self.hdus.close()
 
 
 def _holds_stamps(dimensions: object) -> bool:
-    """Tell whether the cells of a table's column, by its TDIM, are pictures."""
+    """Tell whether the cells of a table column are pictures, by the column's TDIM."""
     sides = [int(n) for n in re.findall(r"\d+", str(dimensions))]
-    return len(sides) >= 2 and min(sides[:2]) >= NARROW
+    return len(sides) >= 2 and min(sides[:2]) >= MIN_SIDE

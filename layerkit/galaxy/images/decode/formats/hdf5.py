@@ -1,4 +1,4 @@
-"""HDF5 and MATLAB 7.3, read by h5py."""
+"""HDF5 and MATLAB 7.3 files, read by h5py."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
 
-NOT_UNPACKED = "an HDF5 compression that is not read; save it with gzip"
+NO_FILTER = "an unsupported HDF5 compression; save it with gzip"
 
 
 class Hdf5Pictures(Pictures):
-    """The pictures in an HDF5 file: its data set `images`, or the only one that may be pictures.
+    """The pictures in an HDF5 file: its data set `images`, or the only one that can be pictures.
 
-    `Layout` says what the axes mean.  Four colours of an integer type are RGB and alpha.  MATLAB
-    writes its axes in reverse, (height, width, 3, n) as (n, 3, width, height).  The attributes
-    `scale_factor`, `add_offset`, `_FillValue` and `missing_value` of netCDF are heeded; scaled
-    numbers, and those of 16 bits that may be missing, are physical.  Only data that lie in the file
-    itself are read.
+    `Layout` interprets the axes.  Four colours of an unsigned type are RGB and alpha.  MATLAB
+    stores axes in reverse order, (height, width, 3, n) as (n, 3, width, height).  The netCDF
+    attributes `scale_factor`, `add_offset`, `_FillValue` and `missing_value` are applied; values
+    that are scaled, and 16-bit values with a fill value, are in physical units.  Only data stored
+    in the file itself are read.
     """
 
     def __init__(self, file: IO[bytes], matlab: bool = False):
@@ -38,17 +38,17 @@ class Hdf5Pictures(Pictures):
         self.data = self._find()
         data, shape = self.data, self.data.shape
         if data.is_virtual or data.external is not None:
-            raise UnusableImageError("HDF5 images that lie in other files")
+            raise UnusableImageError("HDF5 images stored in other files; copy them into this one")
         plan = data.id.get_create_plist()
         filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
-        self.known = all(h5py.h5z.filter_avail(number) for number in filters)
+        self.has_filters = all(h5py.h5z.filter_avail(number) for number in filters)
         self.matlab = matlab or "MATLAB_class" in data.attrs
         self.layout = Layout(shape, stack=not self.matlab)
         if not self.layout.count:
             raise UnusableImageError(self.layout.doubt or NO_IMAGE)
         stored = data.id.get_storage_size()
         if self.layout.count > MAX_PICTURES or data.nbytes > 2000 * stored:
-            raise UnusableImageError(TOO_LARGE)  # or nothing is there, for all it claims
+            raise UnusableImageError(TOO_LARGE)  # or almost nothing is stored
         chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
         if chunk > MAX_BYTES // 4:
             raise UnusableImageError(TOO_LARGE)
@@ -73,7 +73,7 @@ class Hdf5Pictures(Pictures):
                     found[name] = item
                 elif name == "images" and isinstance(item, h5py.Dataset):
                     raise UnusableImageError(
-                        "an HDF5 file whose `images` are no array of real numbers"
+                        "an HDF5 file whose `images` is not an array of real numbers"
                     )
         if "images" in found:
             return found["images"]
@@ -82,18 +82,19 @@ class Hdf5Pictures(Pictures):
         return next(iter(found.values()))
 
     def _attribute(self, name: str, default: float) -> float:
-        """Return the number that an attribute of the data set holds."""
+        """Return the value of an attribute of the data set."""
         if name not in self.data.attrs:
             return default
         known = self.data.attrs.get_id(name)
         if math.prod(known.shape) != 1 or known.dtype.kind not in "iuf":
-            raise UnusableImageError(f"an HDF5 attribute `{name}` that is not one number")
+            raise UnusableImageError(f"an HDF5 attribute `{name}` that is not a single number")
         return float(np.ravel(self.data.attrs[name])[0])
 
     def _is_flattened(self) -> bool:
-        """Tell whether rows are pictures: the pixel one of their sides further on is like this one.
+        """Tell whether each row of the data set is a flattened picture.
 
-        In a picture the pixel below is more so.
+        In a flattened picture, pixels one picture row apart differ less than pixels one row of the
+        data set apart.
         """
         height, width = self.data.shape
         if (side := flat_side(width)) is None or height == width:
@@ -104,13 +105,13 @@ class Hdf5Pictures(Pictures):
         return bool(min(along) < 0.8 * down)
 
     def _part(self, index: Any) -> np.ndarray:
-        """Read a part of the data set; a filter that is not known may not have been used."""
+        """Read a part of the data set, which may work even if one of its filters is missing."""
         try:
             return self.data[index]
         except OSError as error:
-            if self.known:
+            if self.has_filters:
                 raise
-            raise UnusableImageError(NOT_UNPACKED) from error
+            raise UnusableImageError(NO_FILTER) from error
 
     def __len__(self) -> int:
         return self.layout.count
@@ -129,5 +130,5 @@ class Hdf5Pictures(Pictures):
         return picture.astype(np.float32) if light else picture
 
     def close(self) -> None:
-        """Close the file as HDF5 sees it."""
+        """Close the HDF5 file."""
         self.file.close()

@@ -1,4 +1,4 @@
-"""Pictures: what every format gives of an open file."""
+"""The interface that all formats share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from layerkit.galaxy.images.decode.bounds import only_unusable
 
 
 class Pictures:
-    """The pictures in one open file: `len(pictures)`, and `read(k)` for k from 0.
+    """The pictures in one open file.
 
-    `deep` says whether they are of type uint16, and `row_order` whether the first row of a picture
-    is meant to be seen at its "top" or at its "bottom".
+    Attributes:
+        deep: whether the pictures are uint16.
+        row_order: "top" or "bottom", where the first row of a picture is displayed.
     """
 
     deep = False
@@ -21,7 +22,11 @@ class Pictures:
         return 1
 
     def read(self, k: int) -> np.ndarray:
-        """Picture `k`, (height, width), of a type that says what its numbers mean (see above)."""
+        """Read picture `k`, counted from 0: (height, width), of one of the dtypes in `decode`.
+
+        Raises:
+            UnusableImageError: the picture cannot be read; the text is the reason.
+        """
         with only_unusable():
             return self._read(k)
 
@@ -29,4 +34,4 @@ class Pictures:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what is open beside the file itself."""
+        """Close everything that was opened on top of the file."""

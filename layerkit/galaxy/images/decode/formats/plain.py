@@ -1,4 +1,4 @@
-"""JPEG, PNG, BMP, GIF and WebP, read by Pillow."""
+"""JPEG, PNG, BMP, GIF and WebP files, decoded by Pillow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from layerkit.galaxy.images.decode.bounds import (
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
 from layerkit.galaxy.images.decode.pixels import intensities, rgb_to_intensity, upright
 
-ORIENTATION = 274  # a tag of TIFF and Exif
-LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of pixel layouts
-MAX_WORK = 16 * MAX_PIXELS  # pixels times passes over them, for formats that paint in passes
+ORIENTATION = 274  # number of this tag in TIFF and Exif
+LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of sample layouts
+MAX_WORK = 16 * MAX_PIXELS  # pixels times scans, in a progressive JPEG
 
 
 class PlainPicture(Pictures):
@@ -43,12 +43,12 @@ class PlainPicture(Pictures):
         return Image.open(self.file, formats=[self.kind])
 
     def _deep(self, picture: ImageFile.ImageFile) -> np.ndarray:
-        """The pixels of a PNG of 16 bits; of its colours Pillow gives the upper bytes only."""
+        """Return the pixels of a 16-bit PNG; Pillow drops the lower bytes of its colours."""
         if picture.mode.startswith("I"):
             return np.asarray(picture).astype(np.uint16)
         layout = picture.tile[0][3]
         if layout not in LOWER_BYTES:
-            raise UnusableImageError("a grey PNG of 16 bits with alpha; drop the alpha channel")
+            raise UnusableImageError("a 16-bit grey PNG with alpha; drop the alpha channel")
         upper = np.asarray(picture)
         with self._open() as again:
             again.tile = [tile._replace(args=LOWER_BYTES[layout]) for tile in again.tile]
@@ -59,19 +59,19 @@ class PlainPicture(Pictures):
 def _orientation(picture: Image.Image) -> Any:
     try:
         return picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # what a camera wrote is no reason to lose a picture
+    except Exception:  # damaged metadata must not cost the picture
         return 1
 
 
 def pillow_intensities(picture: Image.Image) -> np.ndarray:
-    """Return a picture of 8 bits or fewer as light in 0..1, the mean of its colours."""
+    """Return a picture of up to 8 bits as float32 in 0..1, averaged over its colours."""
     if picture.mode in ("L", "LA", "1"):
         return np.asarray(picture.convert("L")) * np.float32(1 / 255)
     return rgb_to_intensity(np.asarray(picture.convert("RGB")))
 
 
 def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:
-    """Refuse a progressive JPEG that paints over itself a great many times."""
+    """Refuse a progressive JPEG with so many scans that it would take minutes to decode."""
     file.seek(0)
     if file.read().count(b"\xff\xda") * math.prod(size) > MAX_WORK:
         raise UnusableImageError(TOO_LARGE)
