@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepare.prepare import prepare
     from layerkit.galaxy.images.prepare.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
-    from layerkit.galaxy.model.inference import closest, refine
-    from layerkit.galaxy.model.model import GalaxyModel, Posterior
+    from layerkit.galaxy.model.model import GalaxyModel
+    from layerkit.galaxy.model.posterior import Posterior
+    from layerkit.galaxy.model.refinement import closest, refine
     from layerkit.galaxy.report.gallery import draw_figures
     from layerkit.galaxy.report.page import write_report
     from layerkit.galaxy.report.results import (
@@ -52,14 +53,14 @@ HOMES = {
     "evaluate": "evaluation.evaluate",
     "draw_figures": "report.gallery",
     "gather": "images.prepare.gather",
-    "closest": "model.inference",
-    "refine": "model.inference",
+    "closest": "model.refinement",
+    "refine": "model.refinement",
     "LatentCoverage": "evaluation.redraws",
     "latent_coverage": "evaluation.redraws",
     "SourcePictures": "evaluation.redraws",
     "redrawn_coverage": "evaluation.redraws",
     "GalaxyModel": "model.model",
-    "Posterior": "model.model",
+    "Posterior": "model.posterior",
     "prepare": "images.prepare.prepare",
     "write_report": "report.page",
     "read_metrics": "report.results",

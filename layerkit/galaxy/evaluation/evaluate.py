@@ -19,8 +19,8 @@ from layerkit.galaxy.baselines.baselines import (
 from layerkit.galaxy.baselines.sersic import fit_sersics
 from layerkit.galaxy.evaluation.calibration import Calibration, calibrate
 from layerkit.galaxy.evaluation.morphology import STATISTICS, morphology
-from layerkit.galaxy.model.inference import closest, refine
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.refinement import closest, refine
 from layerkit.settings import fitting
 
 BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat

@@ -22,8 +22,8 @@ from layerkit.galaxy.images.crop.blank import no_data
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.prepare.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import UnusableImageError, is_prepared, open_source
-from layerkit.galaxy.model.inference import refine
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.refinement import refine
 from layerkit.settings import fitting
 
 DRAWS = 8
