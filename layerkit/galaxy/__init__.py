@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerkit.galaxy.baselines.baselines import PCABaseline, fit_gaussian, fit_gaussians
+    from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
+    from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
     from layerkit.galaxy.evaluation.redraws import (
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     )
 
 HOMES = {
-    "PCABaseline": "baselines.baselines",
-    "fit_gaussian": "baselines.baselines",
-    "fit_gaussians": "baselines.baselines",
+    "PCABaseline": "baselines.pca",
+    "fit_gaussian": "baselines.gaussian",
+    "fit_gaussians": "baselines.gaussian",
     "contact_sheets": "images.prepare.contact",
     "GalaxySet": "images.prepare.prepared",
     "load": "images.prepare.prepared",

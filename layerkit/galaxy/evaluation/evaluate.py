@@ -10,12 +10,9 @@ from scipy.stats import ks_2samp
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines.baselines import (
-    PCABaseline,
-    fit_gaussians,
-    shared_variance_log_likelihood,
-    squared_errors,
-)
+from layerkit.galaxy.baselines.gaussian import fit_gaussians
+from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
+from layerkit.galaxy.baselines.pca import PCABaseline
 from layerkit.galaxy.baselines.sersic import fit_sersics
 from layerkit.galaxy.evaluation.calibration import Calibration, calibrate
 from layerkit.galaxy.evaluation.morphology import STATISTICS, morphology
