@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerkit.galaxy.baselines.baselines import PCABaseline, fit_gaussian, fit_gaussians
+    from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
+    from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
     from layerkit.galaxy.evaluation.redraws import (
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepare.prepare import prepare
     from layerkit.galaxy.images.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
-    from layerkit.galaxy.model.inference import closest, refine
-    from layerkit.galaxy.model.model import GalaxyModel, Posterior
+    from layerkit.galaxy.model.model import GalaxyModel
+    from layerkit.galaxy.model.posterior import Posterior
+    from layerkit.galaxy.model.refinement import closest, refine
     from layerkit.galaxy.report.folder import (
         finish_setting_aside,
         results_folder,
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.page import write_report
 
 HOMES = {
-    "PCABaseline": "baselines.baselines",
-    "fit_gaussian": "baselines.baselines",
-    "fit_gaussians": "baselines.baselines",
+    "PCABaseline": "baselines.pca",
+    "fit_gaussian": "baselines.gaussian",
+    "fit_gaussians": "baselines.gaussian",
     "contact_sheets": "images.prepare.contact",
     "GalaxySet": "images.prepared",
     "load": "images.prepared",
@@ -49,14 +51,14 @@ HOMES = {
     "evaluate": "evaluation.evaluate",
     "draw_figures": "report.gallery",
     "gather": "images.prepare.gather",
-    "closest": "model.inference",
-    "refine": "model.inference",
+    "closest": "model.refinement",
+    "refine": "model.refinement",
     "LatentCoverage": "evaluation.redraws",
     "latent_coverage": "evaluation.redraws",
     "SourcePictures": "evaluation.redraws",
     "redrawn_coverage": "evaluation.redraws",
     "GalaxyModel": "model.model",
-    "Posterior": "model.model",
+    "Posterior": "model.posterior",
     "prepare": "images.prepare.prepare",
     "write_report": "report.page",
     "read_metrics": "report.metrics",

@@ -11,8 +11,8 @@ from layerkit import layers as L
 from layerkit.display import Extra, brief
 from layerkit.errors import DataError, GradientError
 from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior, open_source
-from layerkit.galaxy.baselines.baselines import GaussianFits, fit_gaussian
-from layerkit.galaxy.baselines.sersic import SersicFits
+from layerkit.galaxy.baselines.fitting import ProfileFits
+from layerkit.galaxy.baselines.gaussian import fit_gaussian
 from layerkit.galaxy.evaluation.calibration import calibrate
 
 
@@ -118,8 +118,7 @@ def test_results_show_sizes_instead_of_numbers(rng):
         (evaluation(rng, 50), ["metrics=dict of 100", "mean=float64 (50, 9, 9)"]),
         (Posterior(images[:, 0], images[:, 1]), ["mean=float64 (50, 9)", "sd=float64 (50, 9)"]),
         (calibrate(images, images), ["density=float64 (128,)"]),
-        (GaussianFits(*columns), ["models=float64 (50, 9, 9)"]),
-        (SersicFits(*columns), ["models=float64 (50, 9, 9)"]),
+        (ProfileFits(*columns), ["models=float64 (50, 9, 9)"]),
         (fit_gaussian(images[0]), ["model=float64 (9, 9)"]),
         (PCABaseline.fit(images, 3), ["3 components"]),
     ):

@@ -12,7 +12,7 @@ import layerkit as lk
 from layerkit import initializers, rates, settings
 from layerkit import layers as L
 from layerkit.errors import DataError, LayerkitError, NetError
-from layerkit.galaxy.model.inference import Free
+from layerkit.galaxy.model.refinement import FreeBlob
 from layerkit.memory import in_words
 
 NAN, INF = math.nan, math.inf
@@ -127,7 +127,7 @@ TABLE = {
         "latents": whole([4, 1], [0, 5]),
     },
     "Input": {"shape": SHAPE, "tops": TOPS},
-    "Free": {"shape": SHAPE, "tops": TOPS},
+    "FreeBlob": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
     "PReLU": {"slope": INIT, "tops": TOPS},
     "Permute": {"order": ([(0,), [1, np.int8(0)]], [*NO_SHAPES[:2], *NO_SHAPES[3:]]), "tops": TOPS},
@@ -180,7 +180,7 @@ NEEDED = {
     "HDF5Data": {"path": "a.h5"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},
-    "Free": {"shape": (3,)},
+    "FreeBlob": {"shape": (3,)},
     "MemoryData": {"data": np.zeros((9, 3, 3))},
     "Permute": {"order": (1, 0)},
     "Reshape": {"shape": (3,)},
@@ -217,7 +217,7 @@ def public(module, base=object):
 
 CLASSES = {
     **{name: getattr(L, name) for name in L.__all__},
-    "Free": Free,
+    "FreeBlob": FreeBlob,
     "Net": lk.Net,
     **public(initializers, initializers.Initializer),
     **{

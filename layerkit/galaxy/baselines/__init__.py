@@ -1,1 +1,1 @@
-"""Models to compare with: Gaussian and Sersic profiles, and PCA."""
+"""Baselines to compare a model with: Gaussian and Sersic profiles, and PCA."""

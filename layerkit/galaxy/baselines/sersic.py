@@ -1,15 +1,15 @@
-"""The Sersic profile: what astronomers fit to a galaxy today, and so what a model has to beat.
+"""The Sersic profile, which astronomers fit to galaxies today and which a model has to beat.
 
     I(r) = sky + I_e exp(-b_n [(r / r_e)^(1/n) - 1])
 
-where r is the elliptical radius, half of the light lies within the effective radius r_e, I_e is the
-intensity there, and b_n solves gamma(2n, b_n) = Gamma(2n) / 2.  n = 1/2 is a Gaussian, n = 1 an
-exponential disc, n = 4 de Vaucouleurs' law for ellipticals.
+with r the elliptical radius, r_e the effective radius, within which half of the light lies, I_e the
+intensity there, and b_n the solution of gamma(2n, b_n) = Gamma(2n) / 2.  n = 1/2 is a Gaussian,
+n = 1 an exponential disc, n = 4 de Vaucouleurs' law for ellipticals.
 
 Eight parameters are fitted: centre (2), effective radius, axis ratio, angle, index n, intensity and
-a constant sky.  Without the sky there would be seven, as many as the paper's Gaussian has and the
-index; but the pictures do have a sky, and a fit with it can only be closer, so that it is the
-harder one to beat.  There is no point spread function: a picture does not say what it was.
+a constant sky.  The paper's Gaussian has no sky; but the images do, and a fit with a sky can only
+be closer, and so harder to beat.  There is no point spread function: an image alone does not tell
+what it was.
 
 References: Sersic (1963); Graham and Driver, "A concise reference to (projected) Sersic R^(1/n)
 quantities" (2005); Ciotti and Bertin (1999) for b_n.
@@ -18,60 +18,35 @@ quantities" (2005); Ciotti and Bertin (1999) for b_n.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, gammaincinv
 
-from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines.baselines import fit_gaussian, fit_in_processes, moments
+from layerkit.galaxy.baselines.fitting import ProfileFit, ProfileFits, fit_profiles
+from layerkit.galaxy.baselines.gaussian import fit_gaussian, gaussian_from_moments
 from layerkit.settings import fitting
 
 LEAST_INDEX, MOST_INDEX = 0.3, 8.0
 STARTING_INDICES = (0.5, 1.0, 2.5)
-# In half image widths, as in `baselines`; the index is unbounded behind its logistic function.
-LIMITS = np.array([1e3, 1e3, 9.0, 9.0, 1e3, 15.0, 1e6, 1e6])
-MAX_ITERATIONS = 100
-# A profile with a cusp is far from flat within a pixel.  So many pixels on a side about the centre
-# take the mean of so many points on a side each; the others take their centre's value.
+# In half image widths, as in `gaussian`; the index is unbounded behind its logistic function.
+SERSIC_LIMITS = np.array([1e3, 1e3, 9.0, 9.0, 1e3, 15.0, 1e6, 1e6])
+TRUST_REGION_ITERATIONS = 100
+# A profile with a cusp is far from flat within a pixel: each of FINE_PIXELS x FINE_PIXELS pixels
+# about the centre is the mean of FINE_POINTS x FINE_POINTS points.  The others are one point each.
 FINE_PIXELS, FINE_POINTS = 5, 5
-LEAST_RADIUS = 1e-6  # of r / r_e, squared: within it the profile is flat, as a cusp has no slope
-
-
-class SersicFit(NamedTuple):
-    """The Sersic profile closest to one image; see `fit_sersic`."""
-
-    parameters: np.ndarray
-    model: np.ndarray
-    squared_error: float
-    converged: bool
-
-    def __repr__(self) -> str:
-        return short_repr(self)
-
-
-class SersicFits(NamedTuple):
-    """The Sersic profiles closest to N images; see `fit_sersics`."""
-
-    parameters: np.ndarray
-    models: np.ndarray
-    squared_errors: np.ndarray
-    converged: np.ndarray
-
-    def __repr__(self) -> str:
-        return short_repr(self)
+LEAST_SQUARED_RADIUS = 1e-6  # in r_e^2; the profile is flat within it, as a cusp has no slope
 
 
 def index_of(v: float) -> float:
-    """The index of an unbounded parameter: between 0.3 and 8, logistic in log n."""
+    """Return the index, in 0.3..8, of an unbounded parameter: logistic in log n."""
     low, high = math.log(LEAST_INDEX), math.log(MOST_INDEX)
     return math.exp(low + (high - low) * float(expit(v)))
 
 
 def parameter_of(index: float) -> float:
-    """The inverse of `index_of`."""
+    """Return the unbounded parameter of an index; the inverse of `index_of`."""
     low, high = math.log(LEAST_INDEX), math.log(MOST_INDEX)
     done = (math.log(index) - low) / (high - low)
     return math.log(done / (1 - done))
@@ -106,9 +81,11 @@ class SersicObjective:
     def profile(
         self, parameters: np.ndarray, derivatives: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The profile over its scale and without the sky (H * W,), and its derivatives (6, H * W).
+        """Compute the profile with scale 1 and no sky, (H * W,), and its derivatives, (6, H * W).
 
-        The derivatives are by the first six parameters.
+        Args:
+            parameters: (6,) or more, of which the first six count.
+            derivatives: computes them, by the first six parameters; without it there are none.
         """
         m_column, m_row, a, b, c, v = parameters[:6].tolist()
         height, width = self.image.shape
@@ -121,7 +98,7 @@ class SersicObjective:
         w1 = x / l11
         w2 = (y - c * w1) / l22
         # Beyond this the profile is zero, whatever n is; and powers of it must not overflow.
-        t = np.clip(w1 * w1 + w2 * w2, LEAST_RADIUS, 1e30)
+        t = np.clip(w1 * w1 + w2 * w2, LEAST_SQUARED_RADIUS, 1e30)
         log_t = np.log(t)
         power = np.exp(log_t / (2 * n))
         b_n = float(gammaincinv(2 * n, 0.5))
@@ -129,7 +106,7 @@ class SersicObjective:
         points = f[None]
         if derivatives:
             # df = -b_n / (2 n) * f * power / t * dt and dt = -2 (L^-T w).dm - 2 (L^-T w w^T).dL
-            by_t = np.where(t > LEAST_RADIUS, (b_n / n) * f * power / t, 0.0)
+            by_t = np.where(t > LEAST_SQUARED_RADIUS, (b_n / n) * f * power / t, 0.0)
             along1, along2 = by_t * w1, by_t * w2
             step = 1e-5 * n
             slope = float(gammaincinv(2 * (n + step), 0.5) - gammaincinv(2 * (n - step), 0.5))
@@ -154,10 +131,10 @@ class SersicObjective:
         return pixels[0], pixels[1:]
 
     def evaluate(self, parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Squared error, its gradient (8,) and 2 J^T J (8, 8), J the derivatives of the model."""
+        """Compute the squared error, its gradient (8,) and 2 J^T J (8, 8), J = d model / d p."""
         key = parameters.tobytes()
         if self._last is None or self._last[0] != key:
-            held = np.clip(parameters, -LIMITS, LIMITS)
+            held = np.clip(parameters, -SERSIC_LIMITS, SERSIC_LIMITS)
             free = held == parameters
             f, by_shape = self.profile(held)
             jacobian = np.empty((8, f.size))
@@ -170,19 +147,19 @@ class SersicObjective:
         return self._last[1]
 
     def error(self, parameters: np.ndarray) -> float:
-        """Squared error."""
+        """Compute the squared error."""
         return self.evaluate(parameters)[0]
 
     def gradient(self, parameters: np.ndarray) -> np.ndarray:
-        """Gradient of the squared error, (8,)."""
+        """Compute the gradient of the squared error, (8,)."""
         return self.evaluate(parameters)[1]
 
     def hessian(self, parameters: np.ndarray) -> np.ndarray:
-        """Gauss and Newton's approximation of its second derivatives, (8, 8)."""
+        """Compute the Gauss-Newton approximation of the second derivatives, (8, 8)."""
         return self.evaluate(parameters)[2]
 
     def with_best_scale(self, shape: np.ndarray) -> np.ndarray:
-        """The six parameters of a shape with the scale and sky that fit best, (8,)."""
+        """Append the scale and sky that fit best to the six parameters of a shape, (8,)."""
         f, _ = self.profile(shape, derivatives=False)
         basis = np.stack([f, np.ones_like(f)], axis=1)
         linear, *_ = np.linalg.lstsq(basis, self.image.reshape(-1), rcond=None)
@@ -191,25 +168,22 @@ class SersicObjective:
 
 @fitting(DataError)
 @np.errstate(under="ignore")
-def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicFit:
-    """The Sersic profile with a constant sky that has the least squared error to an image.
+def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> ProfileFit:
+    """Fit the Sersic profile with a constant sky that has the least squared error to an image.
 
-    A trust region method with Gauss and Newton's Hessian runs from several starts (the best
-    Gaussian taken for three indices, and the moments of the bright parts) and the best end is kept.
-    Pixels near the centre are averaged over 5 x 5 points, as the profile may have a cusp there.
+    A trust region method with the Gauss-Newton Hessian runs from several starts (the best Gaussian
+    with three indices, and the moments of the bright parts), and the best result is kept.  Pixels
+    near the centre are averaged over 5 x 5 points, as the profile may have a cusp there.
 
     Args:
         image: (H, W), finite; any unit.
-        gaussian: parameters of its best Gaussian (`baselines.fit_gaussian`), if already known.
+        gaussian: parameters of its best Gaussian (`fit_gaussian`), fitted first if not given.
 
     Returns:
-        parameters: (8,), ``(m_column, m_row, r_e, axis_ratio, angle, n, scale, sky)``: the centre
-            in pixels from the centre of the first pixel, r_e along the major axis in pixels, the
-            axis ratio in 0..1, the angle of the major axis from the direction of columns towards
-            that of rows, 0..pi, n in 0.3..8, and I_e and the sky in the image's unit.
-        model: (H, W), float64: the profile on the image's pixels.
-        squared_error: the sum over pixels of (model - image)^2.
-        converged: whether the method reached its gradient tolerance on the run that was kept.
+        The fit, with parameters (8,), ``(m_column, m_row, r_e, axis_ratio, angle, n, scale, sky)``:
+        the centre in pixels from the centre of the first pixel, r_e along the major axis in pixels,
+        the axis ratio in 0..1, the angle of the major axis from the direction of columns towards
+        that of rows in 0..pi, n in 0.3..8, and I_e and the sky in the image's unit.
 
     Raises:
         DataError: the image is not two-dimensional, or not finite.
@@ -230,13 +204,13 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicF
                 jac=objective.gradient,
                 hess=objective.hessian,
                 method="trust-exact",
-                options={"maxiter": MAX_ITERATIONS, "gtol": 1e-6},
+                options={"maxiter": TRUST_REGION_ITERATIONS, "gtol": 1e-6},
             )
             for start in _starts(objective, gaussian, half)
         ),
         key=lambda result: result.fun,
     )
-    held = np.clip(best.x, -LIMITS, LIMITS)
+    held = np.clip(best.x, -SERSIC_LIMITS, SERSIC_LIMITS)
     model = (held[6] * objective.profile(held, derivatives=False)[0] + held[7]) * norm
     model = model.reshape(image.shape)
     m_column, m_row, a, b, c, v, scale, sky = held.tolist()
@@ -252,11 +226,11 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> SersicF
         sky * norm,
     ]
     squared_error = float(np.sum((model - image) ** 2))
-    return SersicFit(np.array(parameters), model, squared_error, bool(best.success))
+    return ProfileFit(np.array(parameters), model, squared_error, bool(best.success))
 
 
 def _starts(objective: SersicObjective, gaussian: np.ndarray, half: float) -> list[np.ndarray]:
-    """Where the search starts: up to five parameter vectors (8,)."""
+    """Return up to five starts for the search, parameter vectors (8,)."""
     m_column, m_row, a, b, c, _ = gaussian.tolist()
     # Half of a Gaussian's light lies within sqrt(2 log 2) standard deviations.
     effective = math.sqrt(2 * math.log(2)) / half
@@ -269,30 +243,30 @@ def _starts(objective: SersicObjective, gaussian: np.ndarray, half: float) -> li
     for threshold, n in ((0.1, 1.0), (0.5, 3.0)):
         weights = np.where(image > threshold * image.max(), np.maximum(image, 0.0), 0.0)
         if weights.sum() > 0:
-            start = moments(weights / weights.sum(), columns, rows)
+            start = gaussian_from_moments(weights / weights.sum(), columns, rows)
             shapes.append(np.array([*start[:5], parameter_of(n)]))
-    return [objective.with_best_scale(np.clip(s, -LIMITS[:6], LIMITS[:6])) for s in shapes]
+    return [
+        objective.with_best_scale(np.clip(s, -SERSIC_LIMITS[:6], SERSIC_LIMITS[:6])) for s in shapes
+    ]
 
 
 @fitting(DataError)
 @np.errstate(under="ignore")
 def fit_sersics(
     images: np.ndarray, gaussians: np.ndarray, workers: int | None = None, progress: bool = False
-) -> SersicFits:
-    """`fit_sersic` for every image, over several processes.
+) -> ProfileFits:
+    """Fit a Sersic profile to every image (`fit_sersic`), over several processes.
 
     Args:
         images: (N, H, W), finite.
-        gaussians: (N, 6), the parameters that `baselines.fit_gaussians` found.
+        gaussians: (N, 6), the parameters that `fit_gaussians` found.
         workers: processes; None takes one per core.
-        progress: whether to show a progress bar.
+        progress: shows a bar.
 
     Returns:
-        parameters (N, 8), models (N, H, W), squared_errors (N,) and converged (N,), in the order of
-        the images; the fits do not depend on the number of workers.
+        The fits in the order of the images; they do not depend on the number of workers.
 
     Raises:
         DataError: the images are not (N, H, W), or one is not finite.
     """
-    fits = fit_in_processes(fit_sersic, "Sersic fits", workers, progress, images, gaussians)
-    return SersicFits(*fits)
+    return fit_profiles(fit_sersic, "Sersic fits", workers, progress, images, gaussians)

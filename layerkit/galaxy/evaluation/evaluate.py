@@ -10,17 +10,14 @@ from scipy.stats import ks_2samp
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines.baselines import (
-    PCABaseline,
-    fit_gaussians,
-    shared_variance_log_likelihood,
-    squared_errors,
-)
+from layerkit.galaxy.baselines.gaussian import fit_gaussians
+from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
+from layerkit.galaxy.baselines.pca import PCABaseline
 from layerkit.galaxy.baselines.sersic import fit_sersics
 from layerkit.galaxy.evaluation.calibration import Calibration, calibrate
 from layerkit.galaxy.evaluation.morphology import STATISTICS, morphology
-from layerkit.galaxy.model.inference import closest, refine
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.refinement import closest, refine
 from layerkit.settings import fitting
 
 BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat

@@ -23,8 +23,8 @@ from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.sources import open_source
-from layerkit.galaxy.model.inference import refine
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.refinement import refine
 from layerkit.settings import fitting
 
 DRAWS = 8

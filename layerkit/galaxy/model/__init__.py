@@ -1,1 +1,1 @@
-"""The learned model: posteriors, bounds, and drawn galaxies."""
+"""The learned model of galaxy images: encoding, decoding, bounds and samples."""

@@ -6,7 +6,7 @@ from astropy.modeling.models import Sersic2D
 from scipy.optimize import least_squares
 
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines.baselines import fit_gaussians
+from layerkit.galaxy.baselines.gaussian import fit_gaussians
 from layerkit.galaxy.baselines.sersic import (
     SersicObjective,
     fit_sersic,

@@ -184,7 +184,7 @@ def posterior_of_h(net, x, z):
 
 def test_lower_latent_layers_come_from_their_prior_unless_there_is_an_image(ladder, rng):
     model = galaxy.GalaxyModel(ladder)
-    assert (model.latent, model.z, model.priors) == (
+    assert (model.latent, model.roles.z, model.roles.priors) == (
         LATENT,
         "z",
         {"h": ["p_mean", "p_log_variance"]},
@@ -440,11 +440,7 @@ def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
         ),
         (lambda m, x, p: m.sample(-1), NetError, "sample: count must be .* got -1"),
         (lambda m, x, p: m.sample("3"), NetError, "sample: count must be .* got '3'"),
-        (
-            lambda m, x, p: m.sample(2**31 - 1),
-            NetError,
-            "2147483647 pictures would take .* in parts",
-        ),
+        (lambda m, x, p: m.sample(2**31 - 1), NetError, "2147483647 images would take .* in parts"),
         (lambda m, x, p: m.sample(3, seed=-1), NetError, "sample: seed: .* got -1"),
         (lambda m, x, p: m.sample(3, seed="a"), NetError, "sample: seed: .* got 'a'"),
         (lambda m, x, p: m.traverse(3), NetError, "traverse: values must be a list"),

@@ -7,7 +7,7 @@ import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError
-from layerkit.galaxy.model.inference import closest, refine
+from layerkit.galaxy.model.refinement import closest, refine
 
 SIDE = 4
 

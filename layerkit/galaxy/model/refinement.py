@@ -1,8 +1,8 @@
-"""What an image says of z, found for that very image rather than read off by g.
+"""Refinement: z found for each image by gradient, starting from the encoder's answer.
 
-g is trained to be right on average, in one pass, and on an image it has not seen it is a few
-standard deviations of the posterior off.  Like the fits of other models to an image, these start
-from there and follow the gradient; the model's parameters stay as they are.
+The encoder is trained to be right on average, in one pass, and on an image it has not seen it is a
+few standard deviations of the posterior off.  Like the fits of other models to an image, these
+follow the gradient; the model's parameters do not change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.model import GalaxyModel, Posterior
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.posterior import Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
@@ -24,12 +25,19 @@ from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
 BATCH = 256
-RATE = 0.3  # of Adam at the start, in the units of a Free layer
+FIRST_RATE = 0.3  # of Adam, in the units of a FreeBlob
+SECOND_MOMENT_DECAY = 0.99  # remembers 100 steps, as there are few; Adam's default, 1000
 CLOSEST_UNIT = 0.15  # of z, whose prior has a standard deviation of 1
 
 
-class Free(Layer):
-    """Learned numbers of each example in the place of computed ones: start + unit * values."""
+class FreeBlob(Layer):
+    """A blob with learned values for each example instead of computed ones: start + unit * values.
+
+    Args:
+        name: of the layer.
+        shape: of the blob, without the batch.
+        tops: the name of the blob.
+    """
 
     recordable = True
 
@@ -44,7 +52,7 @@ class Free(Layer):
         return [self.shape]
 
     def place(self, start: np.ndarray, unit: np.ndarray) -> None:
-        """Begin anew from other numbers, (n, *shape)."""
+        """Reset the blob to `start`, to be changed in steps of `unit`, both (n, *shape)."""
         self.values.data.fill(0)
         for buffer, value in ((self.start, start), (self.unit, unit)):
             buffer.resize(len(start))
@@ -56,7 +64,7 @@ class Free(Layer):
         top[...] = self.start.data + self.unit.data * self.values.data[: len(top)]
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute d values = unit * d top, 0 for rows that a batch does not have."""
+        """Compute d values = unit * d top, 0 for rows beyond those of the batch."""
         diff = tops[0].diff
         self.values.diff.fill(0)
         self.xp.multiply(self.unit.data, diff, out=self.values.diff[: len(diff)])
@@ -71,31 +79,38 @@ def refine(
     progress: bool = False,
     tempered: bool = True,
 ) -> Posterior:
-    """Move q(z | x) of each image from g(x) to where the evidence lower bound is higher.
+    """Move q(z | x) of each image from g(x) to a higher evidence lower bound.
 
-    Any q gives a lower bound on log p(x), so that the bound with this q is one too, and tighter.
-    Where there are several stochastic layers, those below z keep their q.
+    Any q gives a lower bound on log p(x), so the bound with this q is one too, and tighter.  With
+    several stochastic layers, those below z keep their q.
 
     Args:
-        model: the model; nothing in it changes.
-        images: (n, ...).
-        steps: of Adam, with one sample of z in each; 0 leaves g(x) as it is.
+        model: the model; it does not change.
+        images: (n, ...), intensities in 0..1.
+        steps: of Adam, each with one sample of z; 0 returns g(x).
         progress: shows a bar.
-        tempered: gives standard deviations at the model's temperature, the default; the q that the
-            bound is highest with has them without (see GalaxyModel.temper).
+        tempered: returns standard deviations at the model's temperature, the default, rather than
+            those that maximise the bound (see GalaxyModel.temper).
+
+    Raises:
+        NetError: no GalaxyModel, or a negative number of steps.
+        DataError: images that the model does not take.
 
     Source: Kim et al., "Semi-amortized variational autoencoders" (2018), section 3, in testing.
     """
-    steps = _steps(model, steps, "refine")
+    steps = _check(model, steps, "refine")
     start = model.encode(images, tempered=False)
     if not steps:
         return model.temper(start) if tempered else start
-    free = {model.z_mean: start.mean, model.z_log_variance: 2 * np.log(start.sd)}
-    units = {model.z_mean: start.sd, model.z_log_variance: np.ones_like(start.sd)}
-    losses = [layer for layer in _layers(model) if layer.tops[0] in model.terms]
-    found = _climb(model, images, losses, free, units, steps, True, "refining" if progress else "")
-    q = Posterior(found[model.z_mean], np.exp(0.5 * found[model.z_log_variance]))
-    return model.temper(q) if tempered else q
+    mean, log_variance = model.roles.z_mean, model.roles.z_log_variance
+    free = {mean: start.mean, log_variance: 2 * np.log(start.sd)}
+    units = {mean: start.sd, log_variance: np.ones_like(start.sd)}
+    losses = [layer for layer in _layers(model) if layer.tops[0] in model.roles.bound_terms]
+    found = _minimise(
+        model, images, losses, free, units, steps, True, "refining" if progress else ""
+    )
+    refined = Posterior(found[mean], np.exp(0.5 * found[log_variance]))
+    return model.temper(refined) if tempered else refined
 
 
 @fitting(NetError)
@@ -103,39 +118,38 @@ def refine(
 def closest(
     model: GalaxyModel, images: np.ndarray, steps: int = 200, progress: bool = False
 ) -> np.ndarray:
-    """The z, (n, latent), whose picture f_mu(z) has the least squared error to each image.
+    """Find the z, (n, latent), whose f_mu(z) has the least squared error to each image.
 
-    It is to the model what a least-squares fit is to a profile, and a projection to principal
-    components: the nearest picture there is, however improbable.
+    It corresponds to the least-squares fit of a profile and to the projection onto principal
+    components: the nearest image that the model can make, however improbable.
 
     Args:
-        model, images, progress: as for `refine`.
+        model: the model; it does not change.
+        images: (n, ...), intensities in 0..1.
         steps: of Adam.
+        progress: shows a bar.
+
+    Raises:
+        NetError: no GalaxyModel, or a negative number of steps.
+        DataError: images that the model does not take.
     """
-    steps = _steps(model, steps, "closest")
+    steps = _check(model, steps, "closest")
+    z = model.roles.z
     start = model.encode(images).mean
-    loss = SquareLoss("squared_error", model.x_mean, model.x)
-    units = {model.z: np.full_like(start, CLOSEST_UNIT)}
-    return _climb(
-        model,
-        images,
-        [loss],
-        {model.z: start},
-        units,
-        steps,
-        False,
-        "closest pictures" if progress else "",
-    )[model.z]
+    losses = [SquareLoss("squared_error", model.roles.x_mean, model.roles.x)]
+    units = np.full_like(start, CLOSEST_UNIT)
+    name = "closest images" if progress else ""
+    return _minimise(model, images, losses, {z: start}, {z: units}, steps, False, name)[z]
 
 
-def _steps(model: GalaxyModel, steps: int, what: str) -> int:
+def _check(model: GalaxyModel, steps: int, function: str) -> int:
     """Return the number of steps, once it and the model are known to be valid."""
     if not isinstance(model, GalaxyModel):
-        raise NetError(f"{what}: expected a GalaxyModel, got {brief(model)}")
-    return accept(Whole(), steps, "steps", what)
+        raise NetError(f"{function}: expected a GalaxyModel, got {brief(model)}")
+    return accept(Whole(), steps, "steps", function)
 
 
-def _climb(
+def _minimise(
     model: GalaxyModel,
     images: np.ndarray,
     losses: Sequence[Layer],
@@ -145,8 +159,22 @@ def _climb(
     sample: bool,
     name: str,
 ) -> dict[str, np.ndarray]:
-    """Blobs, free to move from where they are given, at which the losses' sum is least."""
-    made = [Free(f"free {blob}", shape=model.net.blobs[blob].shape, tops=blob) for blob in free]
+    """Minimise the sum of losses over the values of free blobs.
+
+    Args:
+        model: the model.
+        images: (n, ...).
+        losses: layers.
+        free: start of each free blob, (n, ...), by name.
+        units: the steps of each in which it is changed.
+        steps: of Adam.
+        sample: draws the latent layers that are not free; without it they are at their means.
+        name: of the progress bar; none is shown if it is empty.
+
+    Returns:
+        The values of the free blobs, by name.
+    """
+    made = [FreeBlob(f"free {blob}", shape=model.net.blobs[blob].shape, tops=blob) for blob in free]
     net = Net(
         [*made, *_upstream(_layers(model), losses, free)],
         BATCH,
@@ -163,24 +191,23 @@ def _climb(
             if key in model.net.params:
                 p.data[...] = model.net.params[key].data
     net.freeze(*(key for key in net.params if key in model.net.params))
-    # Not the default memory of squares, of a thousand steps, for a hundred.  One solver for all
-    # batches, as a GPU records its step once.
-    solver = Adam(net, rates.Cosine(RATE, steps), beta2=0.99)
+    # One solver for all batches, as a GPU records its step once.
+    solver = Adam(net, rates.Cosine(FIRST_RATE, steps), beta2=SECOND_MOMENT_DECAY)
     net.run.sample = sample
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
     with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:
         for first in range(0, len(images), BATCH):
             batch = images[first : first + BATCH]
             for layer in net.layers.values():
-                if isinstance(layer, Free):
+                if isinstance(layer, FreeBlob):
                     start, unit = free[layer.tops[0]], units[layer.tops[0]]
                     layer.place(start[first : first + BATCH], unit[first : first + BATCH])
             solver.iteration = 0
             for history in solver.history.values():
                 history.fill(0)
             if steps:
-                solver.steps(steps, **{model.x: batch})
-            net.forward(**{model.x: batch})
+                solver.steps(steps, **{model.roles.x: batch})
+            net.forward(**{model.roles.x: batch})
             for blob in free:
                 found[blob].append(net.backend.to_host(net.blobs[blob].data).copy())
             bar.update(len(batch))
@@ -192,7 +219,7 @@ def _layers(model: GalaxyModel) -> list[Layer]:
 
 
 def _upstream(layers: list[Layer], losses: Iterable[Layer], given: Iterable[str]) -> list[Layer]:
-    """The losses and what they are made from, down to what is given."""
+    """Return the losses and the layers that they depend on, down to the given blobs."""
     needed = list(losses)
     wanted = {b for layer in needed for b in layer.bottoms} - set(given)
     for layer in reversed(layers):

@@ -163,5 +163,5 @@ def test_a_sampling_layer_without_a_prior_is_refused():
         ],
         phase="test",
     )
-    with pytest.raises(NetError, match="'z' samples"):
+    with pytest.raises(NetError, match=r"the prior of layer 'z' .* unknown"):
         galaxy.GalaxyModel(net).importance_bound(np.zeros((1, PIXELS)), 2)
