@@ -108,11 +108,13 @@ class Log(Break):
 
     def after(self, trainer: Trainer, losses: np.ndarray) -> None:
         """Add the steps up."""
-        block = np.column_stack([losses, *trainer.solver.curves.values()])
-        # One after the other, so that the sum does not depend on how many were made at once.
-        self.sums = np.add.accumulate(np.vstack([self.sums, block]))[-1].tolist()
+        curves = [losses.tolist(), *(c.tolist() for c in trainer.solver.curves.values())]
+        for values in zip(*curves, strict=True):  # in order, however many are made at once
+            self.sums = [x + value for x, value in zip(self.sums, values, strict=True)]
         self.steps += len(losses)
-        self._rate = rates.at(trainer.solver.rate, trainer.iteration - 1, math.inf)
+
+        if trainer.iteration % (self.every or 1) == 0:  # before others change the rate
+            self._rate = rates.at(trainer.solver.rate, trainer.iteration - 1, math.inf)
 
     def take(self, trainer: Trainer) -> None:
         """Write a row."""

@@ -56,13 +56,16 @@ class Progress(Break):
 
     def after(self, trainer: Trainer, losses: np.ndarray) -> None:
         """Move the bar on."""
-        self._loss = float(losses.mean())
-        self._bar.set_postfix(self.shown(trainer), refresh=False)
-        self._bar.update(len(losses) * self.each)
+        self._loss = float(losses[-1])
+        if self._bar.update(len(losses) * self.each):  # drawn: prepare what is drawn next
+            self._bar.set_postfix(self.shown(trainer), refresh=False)
 
     def due(self, trainer: Trainer) -> bool:
         """Tell whether there is a new value to show."""
-        return trainer.iteration in trainer.published.values()
+        return trainer.iteration in trainer.published.values() or self._ends(trainer)
+
+    def _ends(self, trainer: Trainer) -> bool:
+        return trainer.iteration == trainer.target
 
     def take(self, trainer: Trainer) -> None:
         """Show it with the next move of the bar."""
