@@ -32,8 +32,9 @@ from tqdm import tqdm
 import layerkit as lk
 from layerkit import galaxy, locks
 from layerkit import layers as L
-from layerkit.command import INTERRUPTED, OUTPUT_LOST, Interrupt, Parser, pasteable, run
+from layerkit.command import INTERRUPTED, OUTPUT_LOST, Parser, pasteable, run
 from layerkit.errors import DataError, LayerkitError, NetError, NetFileError, SnapshotError
+from layerkit.interrupt import Interrupt
 from layerkit.layers.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"

@@ -16,6 +16,7 @@ from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
 from layerkit.snapshot import load, save
 from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
+from layerkit.train import Trainer, breaks
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,8 @@ __all__ = [
     "Net",
     "Parameter",
     "Solver",
+    "Trainer",
+    "breaks",
     "centre_biases",
     "check_gradients",
     "errors",

@@ -9,18 +9,15 @@ import os
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from layerkit.errors import LayerkitError
+from layerkit.interrupt import handling
 
 BAD_INPUT, INTERRUPTED = 2, 130
 OUTPUT_LOST = 141  # as shells report a program that ended by writing to a closed pipe
-ENDING = [  # signals that ask a program to end; SIGHUP comes when its terminal is closed
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN}
 
 
@@ -38,7 +35,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     guards = [Guard(stream) for stream in streams]
     sys.stdout, sys.stderr = guards
     try:
-        with _handling(_interrupt):
+        with handling(_interrupt):
             status = _status(main)
     except KeyboardInterrupt:  # another one, while the first was answered
         status = INTERRUPTED
@@ -94,24 +91,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if number != signal.SIGINT:  # a terminal that closes may send SIGHUP twice
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals in ENDING while the block runs, but for a SIGHUP that nohup ignores."""
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
-        for number in ENDING:
-            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            # One that `_interrupt` has ignored stays so: its second must not kill the program while
-            # it ends.
-            if signal.getsignal(number) is handler:
-                signal.signal(number, signal.SIG_DFL if former is None else former)
 
 
 def pasteable(words: Sequence[str]) -> str:
@@ -190,43 +169,3 @@ class Guard:
         if name == "stream":
             raise AttributeError(name)
         return getattr(self.stream, name)
-
-
-class Interrupt:
-    """A flag to be looked at between steps, raised inside a `with` block by signals.
-
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP raise it, and so does output that nobody reads any more, by
-    then or before.  A step is never cut in two, so what is saved afterwards is a state that
-    training has been in; save inside the block, where a signal waits.  A second Ctrl-C interrupts
-    at once.
-    """
-
-    def __init__(self) -> None:
-        self._signals: list[int] = []
-
-    @property
-    def requested(self) -> bool:
-        """True once a signal has come, or nobody reads the output any more."""
-        return bool(self._signals) or self.output_lost
-
-    @property
-    def output_lost(self) -> bool:
-        """True once nobody reads the output any more, and no signal has come."""
-        return not self._signals and any(
-            getattr(stream, "closed_by_reader", False) for stream in (sys.stdout, sys.stderr)
-        )
-
-    def __enter__(self) -> Interrupt:
-        """Start to listen."""
-        self._block = _handling(self._note)
-        self._block.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Put the former handlers back."""
-        self._block.__exit__(None, None, None)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT in self._signals:
-            raise KeyboardInterrupt
-        self._signals.append(number)

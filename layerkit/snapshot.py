@@ -31,7 +31,7 @@ from layerkit.solvers.solver import Solver
 if TYPE_CHECKING:  # slow to import
     import h5py
 
-__all__ = ["load", "read_extra", "save", "write_atomically"]
+__all__ = ["load", "read_arrays", "read_extra", "save", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
@@ -47,6 +47,7 @@ def save(
     net: Net,
     solver: Solver | None = None,
     extra: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write a snapshot of a net and, if given, of its solver.
 
@@ -56,6 +57,7 @@ def save(
         solver: the solver that trains it.
         extra: a dict that JSON can hold, to be returned by `load`; NumPy's numbers come back as
             Python's, arrays and tuples as lists, and paths as strings.
+        arrays: further arrays of floats by name, to be returned by `read_arrays`.
 
     Raises:
         SnapshotError: the file cannot be written, or JSON cannot hold `extra`; a file that was
@@ -78,6 +80,8 @@ def save(
             file["/".join(_place("params", name))] = net.backend.to_host(p.data)
         for name, s in net.statistics.items():
             file["/".join(_place("statistics", name))] = net.backend.to_host(s.data)
+        for name, array in (arrays or {}).items():
+            file[f"arrays/{_escape(name)}"] = array
         if solver is not None:
             hdf5.attribute(file, "solver", type(solver).__name__)
             hdf5.attribute(file, "iteration", int(solver.iteration))
@@ -127,6 +131,20 @@ def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
         return Extra(snapshot.json("extra"))
 
 
+@fitting(SnapshotError)
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read the `arrays` that `save` was given.
+
+    Raises:
+        SnapshotError: as for `load`.
+    """
+    with _opened(path) as snapshot:
+        return {
+            _named(snapshot, name): snapshot.array("arrays", name, kinds="f")
+            for name in snapshot.names("arrays")
+        }
+
+
 def _check_arguments(net: Net, solver: Solver | None) -> None:
     if not isinstance(net, Net):
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
@@ -166,6 +184,15 @@ def _escape(name: str) -> str:
 
 def _unescape(name: str) -> str:
     return "" if name == "%" else unquote(name, errors="surrogatepass")
+
+
+def _named(file: hdf5.Reader, escaped: str) -> str:
+    """Return the name that stands in a file as `_escape` writes it."""
+    with contextlib.suppress(UnicodeError):
+        name = _unescape(escaped)
+        if _escape(name) == escaped:
+            return name
+    raise file.fail(repr(escaped), "is no name of a layer or parameter")
 
 
 class _Contents:
@@ -247,17 +274,10 @@ class _Contents:
         if self.old:
             return set(self._walk(section))
         return {
-            f"{self._name(layer)}/{self._name(own)}"
+            f"{_named(self.file, layer)}/{_named(self.file, own)}"
             for layer in self.file.names(section)
             for own in self.file.names(section, layer)
         }
-
-    def _name(self, escaped: str) -> str:
-        with contextlib.suppress(UnicodeError):
-            name = _unescape(escaped)
-            if _escape(name) == escaped:
-                return name
-        raise self.file.fail(repr(escaped), "is no name of a layer or parameter")
 
     def _walk(self, *group: str) -> Iterator[str]:
         """Yield paths of the data sets in a group of an old snapshot, and in the groups in it."""

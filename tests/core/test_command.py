@@ -12,7 +12,8 @@ from layerkit.errors import DataError
 
 PROGRAM = """
 import os, sys, time
-from layerkit.command import Interrupt, run, OUTPUT_LOST, INTERRUPTED
+from layerkit.command import run, OUTPUT_LOST, INTERRUPTED
+from layerkit.interrupt import Interrupt
 from pathlib import Path
 
 def main():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerkit import command
+from layerkit import interrupt
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.layout import FIGURES
 from layerkit.locks import lock
@@ -782,7 +782,7 @@ def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(
 ):
     """A long run stopped early, and told then that this was all."""
 
-    class AtOnce(command.Interrupt):
+    class AtOnce(interrupt.Interrupt):
         count = 0
 
         @property
@@ -793,7 +793,7 @@ def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(
     out = tmp_path / "out"
     options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
     with monkeypatch.context() as patched:
-        patched.setattr(command, "Interrupt", AtOnce)
+        patched.setattr(interrupt, "Interrupt", AtOnce)
         assert ended(*options, "--iterations", 100000, "--out", out)[0] == 130
     stopped = read_extra(out / "model.h5")
     assert stopped["history"]["iteration"] == []

@@ -11,7 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
-    ["layerkit.errors", "layerkit.display", "layerkit.memory", "layerkit.uninterrupted"],
+    [
+        "layerkit.errors",
+        "layerkit.display",
+        "layerkit.interrupt",
+        "layerkit.memory",
+        "layerkit.uninterrupted",
+    ],
     ["layerkit.files", "layerkit.locks", "layerkit.names"],
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
@@ -40,6 +46,7 @@ RANKS = [
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
+    ["layerkit.train"],
     ["layerkit"],
     ["layerkit.command"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
