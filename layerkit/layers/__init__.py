@@ -17,6 +17,7 @@ from layerkit.layers.input import Input
 from layerkit.layers.leaky_relu import LeakyReLU
 from layerkit.layers.memory_data import MemoryData
 from layerkit.layers.multiply import Multiply
+from layerkit.layers.pooling import GlobalPooling, Pooling
 from layerkit.layers.relu import ReLU
 from layerkit.layers.reparameterize import Reparameterize
 from layerkit.layers.reshape import Reshape
@@ -42,12 +43,14 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GlobalPooling",
     "HDF5Data",
     "ImagePose",
     "Input",
     "LeakyReLU",
     "MemoryData",
     "Multiply",
+    "Pooling",
     "ReLU",
     "Reparameterize",
     "Reshape",

@@ -45,7 +45,8 @@ struct Kernels {
     void (*reparameterize)(
         Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock);
     void (*reparameterize_backward)(Array scaled, Array dz, Array dmean, Array dlog_variance);
-    // geometry: kernel, stride, pad, windows down and across.
+    // geometry: kernel, stride, pad and dilation, each for rows and for columns; windows down and
+    // across; groups.  Without a bias b is absent.
     void (*windowed_forward)(
         Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed);
     void (*windowed_backward)(

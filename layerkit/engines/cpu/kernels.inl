@@ -415,20 +415,26 @@ void divergence_backward(
 LAYERKIT_INLINE Geometry geometry_of(const Array& numbers, const Array& pictures)
 {
     const i64* n = elements<i64>(numbers);
-    return {n[0], n[1], n[2], n[3], n[4], pictures.shape[1], pictures.shape[2], pictures.shape[3]};
+    i64 groups = std::max<i64>(n[10], 1);
+    return {n[0], n[1], {n[2], n[3]}, {n[4], n[5]}, {n[6], n[7]}, n[8], n[9], groups,
+            pictures.shape[1] / groups, pictures.shape[2], pictures.shape[3]};
 }
 
 void expect_windows(
     const Array& x, const Array& w, const Array& y, const Array& geometry, bool transposed)
 {
-    expect(x.axes == 4 && w.axes == 2 && y.axes == 4 && geometry.holds<i64>(5));
+    expect(x.axes == 4 && w.axes == 2 && y.axes == 4 && geometry.holds<i64>(11));
     expect(x.shape[0] == y.shape[0] && x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense());
     const Array &picture = transposed ? y : x, &small = transposed ? x : y;
     Geometry g = geometry_of(geometry, picture);
-    expect(g.size > 0 && g.stride > 0 && g.pad >= 0);
-    expect(small.shape[2] == g.down && small.shape[3] == g.across);
-    expect((g.down - 1) * g.stride + g.size <= g.height + 2 * g.pad);
-    expect((g.across - 1) * g.stride + g.size <= g.width + 2 * g.pad);
+    for (int axis = 0; axis < 2; ++axis) {
+        i64 kernel = axis ? g.columns : g.rows, windows = axis ? g.across : g.down;
+        i64 room = (axis ? g.width : g.height) + 2 * g.pad[axis];
+        expect(kernel > 0 && g.stride[axis] > 0 && g.pad[axis] >= 0 && g.dilation[axis] > 0);
+        expect((windows - 1) * g.stride[axis] + (kernel - 1) * g.dilation[axis] < room);
+        expect(small.shape[2 + axis] == windows);
+    }
+    expect(picture.shape[1] % g.groups == 0 && small.shape[1] % g.groups == 0);
     expect(w.shape[transposed] == g.window() && w.shape[!transposed] == small.shape[1]);
 }
 
@@ -436,12 +442,12 @@ void windowed_forward_arrays(
     Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed)
 {
     expect_windows(x, w, y, geometry, transposed);
-    expect(b.holds(y.shape[1], w));
+    expect(b.absent_or_holds(y.shape[1], w));
     with_type(y, [&](auto t) {
         using T = decltype(t);
         windowed_forward<T>(
             geometry_of(geometry, transposed ? y : x), transposed, matrix<T>(x), x.shape[1],
-            matrix<T>(w), elements<T>(b), T(slope), matrix<T>(y), y.shape[1]);
+            matrix<T>(w), or_null<T>(b), T(slope), matrix<T>(y), y.shape[1]);
     });
 }
 
