@@ -186,6 +186,8 @@ class GlobalPooling(Layer):
                 f"another number of spatial axes above 0, got shape {shapes[0]}"
             )
         self.channels, self.pixels = shapes[0][0], math.prod(shapes[0][1:])
+        self.picture = (self.channels, 1, self.pixels)  # for kernels, with one window:
+        self.windows = Windows((1, self.pixels), (1, 1), (0, 0), (1, 1), (1, 1))
         self.places = self.buffer((self.channels,), "int32") if self.mode == "max" else None
         return [(self.channels,)]
 

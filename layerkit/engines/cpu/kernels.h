@@ -52,6 +52,10 @@ struct Kernels {
     void (*windowed_backward)(
         Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db,
         Array dx, Array geometry, bool transposed);
+    // geometry: kernel, stride, pad and dilation, each for rows and for columns; windows down and
+    // across.  Places, int32, are absent for means.
+    void (*pool_windows)(Array x, Array y, Array places, Array geometry);
+    void (*unpool_windows)(Array dy, Array places, Array dx, Array geometry);
     void (*measure_poses)(
         Array images, double threshold, double unit, double span, double size_spread,
         double shift_spread, Array poses);

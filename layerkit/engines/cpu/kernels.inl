@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "pictures.h"
 #include "pixels.h"
+#include "pooling.h"
 #include "updates.h"
 #include "windows.h"
 
@@ -468,6 +469,45 @@ void windowed_backward_arrays(
     });
 }
 
+// x (n, channels, height, width), y and places (n, channels, down, across).
+PoolingShape pooling_shape(const Array& x, const Array& y, const Array& places, const Array& geometry)
+{
+    expect(x.axes == 4 && y.axes == 4 && geometry.holds<i64>(10));
+    expect(x.shape[0] == y.shape[0] && x.shape[1] == y.shape[1]);
+    expect(x.holds(x.size(), y) && y.holds(y.size(), y));
+    if (places.size())
+        expect(places.kind == 'i' && places.itemsize == 4 && places.dense()
+               && places.size() == y.size());
+    const i64* n = elements<i64>(geometry);
+    auto axis = [&](int k) {
+        PoolingAxis a{x.shape[2 + k], n[k], n[2 + k], n[4 + k], n[8 + k]};
+        expect(a.kernel > a.pad && a.stride > 0 && a.pad >= 0 && a.windows == y.shape[2 + k]);
+        expect((a.windows - 1) * a.stride - a.pad < a.size && n[6 + k] == 1);
+        return a;
+    };
+    return {axis(0), axis(1), x.shape[0] * x.shape[1]};
+}
+
+void pool_windows_arrays(Array x, Array y, Array places, Array geometry)
+{
+    PoolingShape shape = pooling_shape(x, y, places, geometry);
+    int* to = places.size() ? elements<int>(places) : nullptr;
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        pool_windows<T>(shape, elements<T>(x), elements<T>(y), to);
+    });
+}
+
+void unpool_windows_arrays(Array dy, Array places, Array dx, Array geometry)
+{
+    PoolingShape shape = pooling_shape(dx, dy, places, geometry);
+    const int* from = places.size() ? elements<int>(places) : nullptr;
+    with_type(dy, [&](auto t) {
+        using T = decltype(t);
+        unpool_windows<T>(shape, elements<T>(dy), from, elements<T>(dx));
+    });
+}
+
 // (n, side, side)
 void expect_pictures(const Array& images)
 {
@@ -588,7 +628,8 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
     LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::windowed_forward_arrays,
-    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::measure_poses_of,
+    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::pool_windows_arrays,
+    LAYERKIT_SET::unpool_windows_arrays, LAYERKIT_SET::measure_poses_of,
     LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,
     LAYERKIT_SET::gather_rows,
 };
