@@ -207,67 +207,134 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
     return reference
 
 
+def two(value: int | Sequence[int]) -> tuple[int, int]:
+    """A setting of windows for rows and columns."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def with_gaps(pictures: np.ndarray, apart: int | Sequence[int]) -> np.ndarray:
+    """Pictures (..., height, width) with zeros between their pixels."""
+    down, across = two(apart)
+    height, width = pictures.shape[-2:]
+    shape = (*pictures.shape[:-2], (height - 1) * down + 1, (width - 1) * across + 1)
+    found = np.zeros(shape)
+    found[..., ::down, ::across] = pictures
+    return found
+
+
 def convolution(
-    stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+    stride: int | Sequence[int] = 1,
+    pad: int | Sequence[int] = 0,
+    activation: Callable[[Any], Any] = lambda x: x,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Callable[..., list[np.ndarray]]:
     """The reference for Convolution: scipy's correlation, at every stride-th place."""
 
     def reference(params: dict[str, np.ndarray], x: np.ndarray):
-        weight, bias = params["weight"], params["bias"]
-        padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
-        return [
-            np.array(
-                [
-                    [
-                        activation(
-                            bias[o]
-                            + sum(
-                                signal.correlate2d(picture, weight[:, :, c, o], "valid")
-                                for c, picture in enumerate(example)
-                            )[::stride, ::stride]
-                        )
-                        for o in range(len(bias))
-                    ]
-                    for example in padded
-                ]
-            )
-        ]
+        (p, q), (s, t) = two(pad), two(stride)
+        weight = with_gaps(params["weight"].transpose(3, 2, 0, 1), dilation)
+        padded = np.pad(x, [(0, 0), (0, 0), (p, p), (q, q)])
+        channels, each = len(weight), x.shape[1] // groups
+        bias = params.get("bias", np.zeros(channels))
+        tops = []
+        for example in padded:
+            for o in range(channels):
+                first = o // (channels // groups) * each
+                found = sum(
+                    signal.correlate2d(example[first + c], weight[o, c], "valid")
+                    for c in range(each)
+                )
+                tops.append(activation(bias[o] + found[::s, ::t]))
+        return [np.array(tops).reshape(len(x), channels, *tops[0].shape)]
 
     return reference
 
 
 def deconvolution(
-    shape: Shape, stride: int = 1, pad: int = 0, activation: Callable[[Any], Any] = lambda x: x
+    shape: Shape,
+    stride: int | Sequence[int] = 1,
+    pad: int | Sequence[int] = 0,
+    activation: Callable[[Any], Any] = lambda x: x,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Callable[..., list[np.ndarray]]:
     """The reference for Deconvolution: scipy's convolution of pictures with gaps between pixels."""
 
     def reference(params: dict[str, np.ndarray], x: np.ndarray):
-        weight, bias = params["weight"], params["bias"]
-        n, channels, h, w = x.shape
-        apart = np.zeros((n, channels, h * stride, w * stride))
-        apart[:, :, ::stride, ::stride] = x
-        window = np.s_[pad : pad + shape[0], pad : pad + shape[1]]
-        room = [(0, pad + shape[0]), (0, pad + shape[1])]
-        return [
-            np.array(
-                [
-                    [
-                        activation(
-                            bias[o]
-                            + np.pad(
-                                sum(
-                                    signal.convolve2d(picture, weight[c, :, :, o])
-                                    for c, picture in enumerate(example)
-                                ),
-                                room,
-                            )[window]
-                        )
-                        for o in range(len(bias))
-                    ]
-                    for example in apart
-                ]
-            )
-        ]
+        p, q = two(pad)
+        window = np.s_[p : p + shape[0], q : q + shape[1]]
+        room = [(0, p + shape[0]), (0, q + shape[1])]
+        weight = with_gaps(params["weight"].transpose(0, 3, 1, 2), dilation)
+        inputs, each = weight.shape[:2]
+        bias = params.get("bias", np.zeros(each * groups))
+        tops = []
+        for example in with_gaps(x, stride):
+            for o in range(each * groups):
+                first = o // each * (inputs // groups)
+                found = sum(
+                    signal.convolve2d(example[c], weight[c, o % each])
+                    for c in range(first, first + inputs // groups)
+                )
+                tops.append(activation(bias[o] + np.pad(found, room)[window]))
+        return [np.array(tops).reshape(len(x), each * groups, *shape)]
+
+    return reference
+
+
+def of_lines(reference: Callable[..., list[np.ndarray]], axis: int) -> Callable[..., Any]:
+    """A reference for lines of pixels: that for pictures of height 1.
+
+    Args:
+        axis: of the weight, where the rows of a window are put.
+    """
+
+    def line_reference(params: dict[str, np.ndarray], x: np.ndarray):
+        params = {k: np.expand_dims(p, axis) if p.ndim > 1 else p for k, p in params.items()}
+        return [top[:, :, 0] for top in reference(params, x[:, :, None])]
+
+    return line_reference
+
+
+def pooling(
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    pad: int | Sequence[int] = 0,
+    mode: str = "max",
+    ceil: bool = False,
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for Pooling: each window by itself."""
+
+    def ranges(size: int, axis: int) -> list[tuple[int, int]]:
+        """Where windows begin and end, counted in the picture, up to its pad on either side."""
+        k, s, p = two(kernel)[axis], two(stride)[axis], two(pad)[axis]
+        found, start = [], -p
+        while start + k <= size + p or (ceil and start < size and start - s + k < size + p):
+            found.append((start, min(start + k, size + p)))
+            start += s
+        return found
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        shape = x.shape
+        x = x if x.ndim == 4 else x[:, :, None]  # lines of pixels
+        rows = [(0, 1)] if len(shape) == 3 else ranges(shape[2], 0)
+        columns = ranges(shape[-1], 1)
+        y = np.empty((*shape[:2], len(rows), len(columns)))
+        for *at, i, j in np.ndindex(y.shape):
+            (top, bottom), (left, right) = rows[i], columns[j]
+            pixels = x[tuple(at)][max(top, 0) : bottom, max(left, 0) : right].ravel().tolist()
+            area = (bottom - top) * (right - left)
+            y[(*at, i, j)] = max(pixels) if mode == "max" else math.fsum(pixels) / area
+        return [y if len(shape) == 4 else y[:, :, 0]]
+
+    return reference
+
+
+def global_pooling(mode: str) -> Callable[..., list[np.ndarray]]:
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        planes = [[plane.ravel().tolist() for plane in example] for example in x]
+        best = max if mode == "max" else lambda plane: math.fsum(plane) / len(plane)
+        return [np.array([[best(plane) for plane in example] for example in planes])]
 
     return reference
 
@@ -626,38 +693,73 @@ def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def jax_convolution(
-    stride: int = 1, pad: int = 0, activation: Callable[..., Any] = lambda jax, x: x
+    stride: int | Sequence[int] = 1,
+    pad: int | Sequence[int] = 0,
+    activation: Callable[..., Any] = lambda jax, x: x,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    axes: int = 2,
 ) -> Callable[..., Any]:
     def function(jax: Any, params: Any, x: Any) -> Any:
         y = jax.lax.conv_general_dilated(
             x,
             params["weight"],
-            (stride, stride),
-            [(pad, pad)] * 2,
-            dimension_numbers=("NCHW", "HWIO", "NCHW"),
+            two(stride)[-axes:],
+            [(p, p) for p in two(pad)[-axes:]],
+            rhs_dilation=two(dilation)[-axes:],
+            dimension_numbers=("NCHW", "HWIO", "NCHW") if axes == 2 else ("NCH", "HIO", "NCH"),
+            feature_group_count=groups,
         )
-        return activation(jax, y + params["bias"][:, None, None])
+        return activation(
+            jax, y + (params["bias"].reshape(-1, *axes * [1]) if "bias" in params else 0)
+        )
 
     return function
 
 
 def jax_deconvolution(
-    kernel: int,
-    stride: int = 1,
-    pad: int = 0,
-    more: Sequence[int] = (0, 0),
-    activation: Callable[..., Any] = lambda jax, x: x,
+    shape: Shape, activation: Callable[..., Any] = lambda jax, x: x, **settings: Any
 ) -> Callable[..., Any]:
+    """The transpose that JAX makes of its own convolution, from tops of this shape."""
+
     def function(jax: Any, params: Any, x: Any) -> Any:
-        edge = kernel - 1 - pad
-        y = jax.lax.conv_transpose(
-            x,
-            params["weight"][:, ::-1, ::-1],
-            (stride, stride),
-            [(edge, edge + extra) for extra in more],
-            dimension_numbers=("NCHW", "IHWO", "NCHW"),
+        weight = jax.numpy.moveaxis(params["weight"], 0, -1)
+        channels = weight.shape[-2] * settings.get("groups", 1)
+        top = jax.ShapeDtypeStruct((len(x), channels, *shape), x.dtype)
+        convolve = jax_convolution(axes=len(shape), **settings)
+        (y,) = jax.linear_transpose(lambda y: convolve(jax, {"weight": weight}, y), top)(x)
+        return activation(
+            jax, y + (params["bias"].reshape(-1, *len(shape) * [1]) if "bias" in params else 0)
         )
-        return activation(jax, y + params["bias"][:, None, None])
+
+    return function
+
+
+def jax_pooling(
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    more: Sequence[int] = (0, 0),
+    mode: str = "max",
+) -> Callable[..., Any]:
+    """JAX's windows, over pads of minus infinity or of zero.
+
+    Args:
+        more: rows and columns, beyond the pads, that partial windows at the end have.
+    """
+
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        def windows(x: Any, start: float, reduce: Any, pads: Any) -> Any:
+            shape = (1, 1, *kernel), (1, 1, *stride)
+            return jax.lax.reduce_window(x, start, reduce, *shape, [(0, 0), (0, 0), *pads])
+
+        pads = [(p, p + extra) for p, extra in zip(pad, more, strict=True)]
+        if mode == "max":
+            return windows(x, -jax.numpy.inf, jax.lax.max, pads)
+        sizes = (n + 2 * p for n, p in zip(x.shape[2:], pad, strict=True))
+        ones = jax.numpy.ones((*x.shape[:2], *sizes))
+        area = windows(ones, 0.0, jax.lax.add, [(0, extra) for extra in more])
+        return windows(x, 0.0, jax.lax.add, pads) / area
 
     return function
 
@@ -855,7 +957,72 @@ def convolution_cases() -> list[Case]:
     def leaky(x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, 0.01 * x)
 
+    def relu(x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, 0)
+
+    pairs = {"stride": (2, 1), "pad": (0, 2), "dilation": (1, 2), "groups": 2}
+    apart = {"stride": 2, "pad": 3, "dilation": 3}
+    lines = {"stride": 2, "pad": 1, "groups": 3}
     return [
+        Case(
+            "Convolution-pairs-groups",
+            lambda: L.Convolution(
+                "y", "x", channels=4, kernel=(3, 2), **pairs, neuron="relu", bias=BIAS
+            ),
+            {"x": normal(6, 5, 4)},
+            convolution(**pairs, activation=relu),
+            jax_convolution(**pairs, activation=NEURONS["relu"][1]),
+        ),
+        Case(
+            "Convolution-dilated-without-bias",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=3, **apart, neuron="relu", bias=None
+            ),
+            {"x": normal(2, 5, 8)},
+            convolution(**apart, activation=relu),
+            jax_convolution(**apart, activation=NEURONS["relu"][1]),
+        ),
+        Case(
+            "Convolution-of-lines",
+            lambda: L.Convolution("y", "x", channels=6, kernel=4, **lines, bias=BIAS),
+            {"x": normal(3, 9)},
+            of_lines(convolution((1, 2), (0, 1), groups=3), 0),
+            jax_convolution(**lines, axes=1),
+        ),
+        Case(
+            "Convolution-of-lines-without-bias",
+            lambda: L.Convolution(
+                "y", "x", channels=2, kernel=3, dilation=2, bias=None, neuron="tanh"
+            ),
+            {"x": normal(2, 8)},
+            of_lines(convolution(dilation=(1, 2), activation=np.tanh), 0),
+            jax_convolution(dilation=2, activation=NEURONS["tanh"][1], axes=1),
+        ),
+        Case(
+            "Deconvolution-pairs-groups",
+            lambda: L.Deconvolution(
+                "y", "x", channels=6, kernel=(3, 2), **pairs, neuron="relu", bias=BIAS
+            ),
+            {"x": normal(4, 3, 6)},
+            deconvolution((7, 4), **pairs, activation=relu),
+            jax_deconvolution((7, 4), NEURONS["relu"][1], **pairs),
+        ),
+        Case(
+            "Deconvolution-dilated-without-bias",
+            lambda: L.Deconvolution(
+                "y", "x", channels=2, kernel=3, **apart, shape=(6, 7), neuron="relu", bias=None
+            ),
+            {"x": normal(2, 3, 4)},
+            deconvolution((6, 7), **apart, activation=relu),
+            jax_deconvolution((6, 7), NEURONS["relu"][1], **apart),
+        ),
+        Case(
+            "Deconvolution-of-lines",
+            lambda: L.Deconvolution("y", "x", channels=3, kernel=4, **lines, shape=(9,), bias=BIAS),
+            {"x": normal(6, 4)},
+            of_lines(deconvolution((1, 9), (1, 2), (0, 1), groups=3), 1),
+            jax_deconvolution((9,), **lines),
+        ),
         Case(
             "Convolution",
             lambda: L.Convolution("y", "x", channels=3, kernel=3, bias=BIAS),
@@ -895,7 +1062,7 @@ def convolution_cases() -> list[Case]:
             lambda: L.Deconvolution("y", "x", channels=3, kernel=3, bias=BIAS),
             {"x": normal(2, 3, 4)},
             deconvolution((5, 6)),
-            jax_deconvolution(3),
+            jax_deconvolution((5, 6)),
         ),
         Case(
             "Deconvolution-relu",
@@ -912,7 +1079,7 @@ def convolution_cases() -> list[Case]:
             ),
             {"x": normal(3, 3, 3)},
             deconvolution((6, 5), 2, 1, lambda x: np.maximum(x, 0)),
-            jax_deconvolution(3, 2, 1, (1, 0), NEURONS["relu"][1]),
+            jax_deconvolution((6, 5), NEURONS["relu"][1], stride=2, pad=1),
         ),
         Case(
             "Deconvolution-wide",
@@ -921,7 +1088,7 @@ def convolution_cases() -> list[Case]:
             ),
             {"x": normal(2, 2, 3)},
             deconvolution((4, 7), 3, 2, leaky),
-            jax_deconvolution(5, 3, 2, (0, 0), NEURONS["leaky_relu"][1]),
+            jax_deconvolution((4, 7), NEURONS["leaky_relu"][1], stride=3, pad=2),
         ),
         Case(
             "Deconvolution-of-single-pixels",
@@ -939,7 +1106,64 @@ def convolution_cases() -> list[Case]:
             ),
             {"x": normal(3, 2, 2)},
             deconvolution((6, 4), 3, 0, np.tanh),
-            jax_deconvolution(1, 3, 0, (2, 0), NEURONS["tanh"][1]),
+            jax_deconvolution((6, 4), NEURONS["tanh"][1], stride=3),
+        ),
+    ]
+
+
+def pooling_cases() -> list[Case]:
+    # label, shape, settings, rows and columns that partial windows have beyond the pads
+    rows: list[tuple[str, Shape, dict[str, Any], tuple[int, int]]] = [
+        ("", (2, 5, 4), {"kernel": 2, "stride": 2}, (0, 0)),
+        ("of-all-pixels", (2, 3, 4), {"kernel": (3, 4)}, (0, 0)),
+        ("overlapping", (3, 6, 7), {"kernel": 3, "stride": 2, "pad": 1}, (0, 0)),
+        ("pairs", (2, 6, 5), {"kernel": (3, 2), "stride": (1, 2), "pad": (2, 1)}, (0, 0)),
+        ("partial", (2, 6, 5), {"kernel": 3, "stride": 2, "ceil": True}, (1, 0)),
+        (
+            "partial-pads",
+            (1, 6, 7),
+            {"kernel": 4, "stride": 3, "pad": (2, 1), "ceil": True},
+            (0, 1),
+        ),
+        ("left-out", (2, 4, 5), {"kernel": 2, "stride": 3, "pad": 1, "ceil": True}, (0, 0)),
+        ("apart", (2, 7, 8), {"kernel": 1, "stride": 3, "ceil": True}, (0, 0)),
+        ("of-lines", (3, 7), {"kernel": 3, "stride": 2, "pad": 1}, (0, 0)),
+    ]
+
+    def case(mode: str, label: str, shape: Shape, settings: dict[str, Any], more: Any) -> Case:
+        jax = {"stride": 1, "pad": 0, **settings}
+        windows = {name: two(jax[name]) for name in ("kernel", "stride", "pad")}
+        function = jax_pooling(**windows, more=more, mode=mode)
+        if len(shape) == 2:
+            windows = {"kernel": (1, 3), "stride": (1, 2), "pad": (0, 1)}
+            of_pictures = jax_pooling(**windows, mode=mode)
+
+            def function(jax: Any, params: Any, x: Any) -> Any:
+                return of_pictures(jax, params, x[:, :, None])[:, :, 0]
+
+        return Case(
+            f"Pooling-{mode}-{label}".rstrip("-"),
+            lambda: L.Pooling("y", "x", mode=mode, **settings),
+            {"x": normal(*shape)},
+            pooling(**settings, mode=mode),
+            function,
+        )
+
+    return [
+        *(case(mode, *row) for mode in ("max", "mean") for row in rows),
+        Case(
+            "GlobalPooling-mean",
+            lambda: L.GlobalPooling("y", "x"),
+            {"x": normal(3, 4, 5)},
+            global_pooling("mean"),
+            lambda jax, params, x: x.mean(axis=(2, 3)),
+        ),
+        Case(
+            "GlobalPooling-max",
+            lambda: L.GlobalPooling("y", "x", mode="max"),
+            {"x": normal(3, 17)},
+            global_pooling("max"),
+            lambda jax, params, x: x.max(axis=2),
         ),
     ]
 
@@ -1334,6 +1558,7 @@ CASES: list[Case] = [
     *convolution_cases(),
     *normalization_cases(),
     *loss_cases(),
+    *pooling_cases(),
     *pose_cases(),
 ]
 

@@ -70,8 +70,8 @@ class Handle:
     def gemm(self, a: GPUArray, b: GPUArray, out: GPUArray, add: bool = False) -> None:
         """Compute out = a @ b, or add it to `out`.
 
-        Either of `a` and `b` may be a transposed view; `out` has contiguous rows.  All are of one
-        dtype, float32 or float64.
+        Either of `a` and `b` may be a transposed view; `out` is none, but its rows may lie apart.
+        All are of one dtype, float32 or float64.
         """
         number = self._number(out)
         before, of_b, of_a, of_out = self._arguments(a, b, out)
@@ -123,6 +123,7 @@ class Handle:
     def _arguments(self, a: GPUArray, b: GPUArray, out: GPUArray) -> tuple[tuple[Any, ...], ...]:
         """Return the arguments that cuBLAS takes: operations and sizes, and each matrix."""
         (left, apart_a), (right, apart_b) = self._layout(a), self._layout(b)
+        apart_out = self._layout(out)[1]
         # cuBLAS stores by columns, so it sees the transposes: out' = b' a'.
         operations = ctypes.c_int(right), ctypes.c_int(left)
         sizes = (out.shape[1], out.shape[0], a.shape[1])
@@ -130,7 +131,7 @@ class Handle:
             (*operations, *map(ctypes.c_int, sizes)),
             (ctypes.c_void_p(b.data.ptr), ctypes.c_int(apart_b)),
             (ctypes.c_void_p(a.data.ptr), ctypes.c_int(apart_a)),
-            (ctypes.c_void_p(out.data.ptr), ctypes.c_int(out.shape[1])),
+            (ctypes.c_void_p(out.data.ptr), ctypes.c_int(apart_out)),
         )
 
     def _call(self, out: GPUArray, name: str, *arguments: Any) -> None:

@@ -25,6 +25,7 @@ from layerkit.layers.image_pose import ImagePose
 from layerkit.layers.input import Input
 from layerkit.layers.memory_data import MemoryData
 from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
+from layerkit.layers.pooling import GlobalPooling, Pooling
 from layerkit.layers.reparameterize import Reparameterize
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax_loss import SoftmaxLoss
@@ -48,6 +49,7 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GlobalPooling",
     "GroupNorm",
     "HDF5Data",
     "ImagePose",
@@ -58,6 +60,7 @@ __all__ = [
     "Multiply",
     "PReLU",
     "Permute",
+    "Pooling",
     "ReLU",
     "Reparameterize",
     "Reshape",

@@ -4,36 +4,38 @@ Both cut a picture into windows, one of kernel x kernel pixels and all channels 
 grid.  With the windows as the rows of a matrix (im2col), a convolution is a matrix product; adding
 windows back to the places they were cut from (col2im) is the transpose of cutting (Chellapilla,
 Puri and Simard, 2006; Jia, 2014).  Each layer's backward pass is built from the other's forward
-pass, so both are in this file.
+pass, so both are in this file.  With groups of channels, each group has a matrix of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.initializers import He, Init, Xavier
-from layerkit.layer import Layer, Shape
+from layerkit.layer import Shape
 from layerkit.layers.neuron import Activation, Neuron
-from layerkit.settings import Count, NotNegative, Sizes, Tops, Whole
-
-PIECES = 8  # that kernels cut a batch into, whatever the number of threads
-
-Pad = Annotated[int, Whole(least=0)]
+from layerkit.layers.windows import Counts, Pad, PictureLayer, Two, Windows, pictures
+from layerkit.settings import Count, NotNegative, Sizes, Tops
 
 
-class Windowed(Layer):
-    """Base class of Convolution and Deconvolution: settings, windows, activation."""
+class Windowed(PictureLayer):
+    """Base class of Convolution and Deconvolution: settings, windows, products, activation.
+
+    The channels of the picture that is cut and those of the small blob, which has one place for
+    each window, fall into `groups`.  All products are of three matrices for each of them: windows
+    (n * places, window), rows of the small blob (n * places, small) and W (window, small).
+    """
 
     transposed: ClassVar[bool] = False
     decided = (
-        *Layer.decided,
+        *PictureLayer.decided,
         "channels",
-        "kernel",
-        "stride",
-        "pad",
+        "dilation",
+        "groups",
         "shape",
         "neuron",
         "weight_init",
@@ -47,68 +49,78 @@ class Windowed(Layer):
         name: str,
         bottom: str,
         channels: Count,
-        kernel: Count,
-        stride: Count,
+        kernel: Counts,
+        stride: Counts,
         pad: Pad,
+        dilation: Counts,
+        groups: Count,
         neuron: Activation | None,
         weight: Init | None,
-        bias: Init,
+        bias: Init | None,
         l1: NotNegative,
         l2: NotNegative,
         tops: Tops | None,
     ):
-        super().__init__(name, [bottom], tops)
-        self.channels, self.kernel, self.stride, self.pad = channels, kernel, stride, pad
+        super().__init__(name, bottom, kernel, stride, pad, tops)
+        self.channels, self.dilation, self.groups = channels, dilation, groups
         self.neuron = Neuron.named(neuron) if neuron else None
-        # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights.
-        gain = float(stride) if self.transposed else 1.0
-        rectifies = self.neuron is not None and self.neuron.rectifies
-        default = He(gain) if rectifies else Xavier(gain)
-        self.weight_init = default if weight is None else weight
-        self.bias_init = bias
+        self.weight_init, self.bias_init = weight, bias
         self.l1, self.l2 = l1, l2
 
-    def _check_bottom(self, shape: Shape) -> tuple[int, int, int]:
-        if len(shape) != 3:
-            pictures = (1, *shape) if len(shape) == 2 else ("channels", "height", "width")
-            self.fail(
-                f"its bottom {self.bottoms[0]!r} must hold pictures (channels, height, width), got "
-                f"shape {shape}; put a Reshape layer with shape=({', '.join(map(str, pictures))}) "
-                "in between"
-            )
-        return shape
+    def _read(self, shape: Shape) -> tuple[Shape, Two]:
+        """Return the bottom as (channels, height, width), and the size of a dilated window."""
+        picture = self.check_bottom(shape)
+        for what, channels in (("its bottom has", picture[0]), ("channels is", self.channels)):
+            if channels % self.groups:
+                self.fail(
+                    f"groups must divide the channels of bottom and top: {what} {channels}, and "
+                    f"groups is {self.groups}"
+                )
+        kernel, dilation = self.pair("kernel"), self.pair("dilation")
+        rows, columns = ((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+        return picture, (rows, columns)
 
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return how many windows a picture of this size has, down and across."""
-        down, across = (
-            (size + 2 * self.pad - self.kernel) // self.stride + 1 for size in (height, width)
-        )
-        return down, across
-
-    def _set_up(
-        self, picture: Shape, grid: tuple[int, int], small: int, weight: Shape, top: Shape
-    ) -> None:
-        """Declare parameters and buffers.
+    def _set_up(self, picture: Shape, small: Shape, top: Shape) -> list[Shape]:
+        """Declare parameters and buffers; return the top's shape.
 
         Args:
             picture: (channels, height, width) of the picture that is cut into windows.
-            grid: how many windows there are, down and across.
-            small: channels of the blob that has one place for each window.
-            weight: shape of W.
-            top: shape of the top.
+            small: (channels, down, across) of the blob that has one place for each window.
+            top: whichever of them is the top's.
         """
-        self.grid = grid
-        self.w = self.parameter("weight", weight, self.weight_init, self.l1, self.l2)
-        self.b = self.parameter("bias", (self.channels,), self.bias_init)
-        self.places, self.window = grid[0] * grid[1], self.kernel**2 * picture[0]
-        border = 2 * self.pad
+        stride, grid = self.pair("stride"), (small[1], small[2])
+        self.windows = Windows(
+            self.pair("kernel"), stride, self.pair("pad", 0), self.pair("dilation"), grid
+        )
+        self.picture, self.places = picture, self.windows.places
+        kernel = self.windows.kernel[2 - self.axes :]
+        inputs, outputs = picture[0], small[0] // self.groups
+        if self.transposed:
+            inputs, outputs = small[0], picture[0] // self.groups
+            shape: Shape = (inputs, *kernel, outputs)
+        else:
+            shape = (*kernel, inputs // self.groups, small[0])
+        # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights,
+        # and those of its group.
+        gain = math.sqrt(math.prod(stride) * self.groups) if self.transposed else 1.0
+        rectifies = self.neuron is not None and self.neuron.rectifies
+        default = He(gain) if rectifies else Xavier(gain)
+        init = default if self.weight_init is None else self.weight_init
+        self.w = self.parameter("weight", shape, init, self.l1, self.l2)
+        self.b = (
+            None
+            if self.bias_init is None
+            else self.parameter("bias", (self.channels,), self.bias_init)
+        )
+        self.window = self.windows.pixels * picture[0] // self.groups  # numbers, in a group
         # Only array code uses these; memory that is never touched takes no RAM.
-        self.padded = self.buffer((picture[0], picture[1] + border, picture[2] + border))
-        self.columns = self.buffer((self.places, self.window))
-        self.rows = self.buffer((self.places, small))
+        self.bordered = self.buffer(self.windows.with_border(picture))
+        self.columns = self.buffer((self.places, self.windows.pixels * picture[0]))
+        self.rows = self.buffer((self.places, small[0]))
         self.inner = self.neuron.room(self, top) if self.neuron else None  # the input of a
         if self.neuron:
             self.before = self.buffer(top)  # d loss / d input of a
+        return [self.top_shape(top[0], (top[1], top[2]))]
 
     def multiplications(self) -> int:
         """Return the number of weights times the number of places."""
@@ -116,52 +128,75 @@ class Windowed(Layer):
 
     # Windows, in array code.
 
-    def _cut(self, picture: Array) -> Array:
-        """Return the windows of pictures (n, c, h, w) as rows (n * places, window): im2col."""
-        n, pad, step = len(picture), self.pad, self.stride
-        height, width = picture.shape[2:]
-        padded, columns = self.padded.data, self.columns.data
-        padded.fill(0)
-        padded[:, :, pad : pad + height, pad : pad + width] = picture
-        windows = self.xp.lib.stride_tricks.sliding_window_view(
-            padded, (self.kernel, self.kernel), axis=(2, 3)
-        )[:, :, ::step, ::step]
-        shape = (n, *self.grid, self.kernel, self.kernel, picture.shape[1])
-        columns.reshape(shape)[...] = windows.transpose(0, 2, 3, 4, 5, 1)
-        return columns.reshape(n * self.places, self.window)
+    def cut(self, picture: Array) -> None:
+        """Fill `columns` with the windows of pictures (n, c, h, w): im2col."""
+        bordered = self.bordered.data
+        bordered.fill(0)
+        self.windows.inside(bordered, *self.picture[1:])[...] = picture
+        for x, part in self._pixels():
+            part[...] = x
 
-    def _add_up(self, picture: Array) -> None:
-        """Set pictures to the sums of the windows in `self.columns`: col2im."""
-        n, pad, step = len(picture), self.pad, self.stride
-        height, width = picture.shape[2:]
-        padded = self.padded.data
-        shape = (n, *self.grid, self.kernel, self.kernel, picture.shape[1])
-        windows = self.columns.data.reshape(shape).transpose(3, 4, 0, 5, 1, 2)
-        down, across = ((count - 1) * step + 1 for count in self.grid)
-        padded.fill(0)
-        for i in range(self.kernel):
-            for j in range(self.kernel):
-                padded[:, :, i : i + down : step, j : j + across : step] += windows[i, j]
-        picture[...] = padded[:, :, pad : pad + height, pad : pad + width]
+    def add_up(self, picture: Array) -> None:
+        """Set pictures to the sums of the windows in `columns`: col2im."""
+        bordered = self.bordered.data
+        bordered.fill(0)
+        for x, part in self._pixels():
+            x += part
+        picture[...] = self.windows.inside(bordered, *self.picture[1:])
 
-    def _places_first(self, small: Array) -> Array:
-        """Return (n, channels, down, across) as rows (n * places, channels)."""
+    def _pixels(self) -> Iterator[tuple[Array, Array]]:
+        """Give, for each pixel of a window, where `bordered` and where `columns` hold it.
+
+        Yields:
+            Two views (n, groups, channels of a group, down, across).
+        """
+        bordered, columns, windows = self.bordered.data, self.columns.data, self.windows
+        n, channels = bordered.shape[:2]
+        group = channels // self.groups
+        parts = columns.reshape(self.groups, n, *windows.grid, windows.pixels, group)
+        pixels = windows.views(bordered.reshape(n, self.groups, group, *bordered.shape[2:]))
+        for k, x in enumerate(pixels):
+            yield x, parts[..., k, :].transpose(1, 0, 4, 2, 3)
+
+    def channels_last(self, small: Array) -> None:
+        """Fill `rows`, (n * places, channels), from (n, channels, down, across)."""
         n, channels = small.shape[:2]
-        self.rows.data.reshape(n, *self.grid, channels)[...] = small.transpose(0, 2, 3, 1)
-        return self.rows.data.reshape(n * self.places, channels)
+        rows = self.rows.data.reshape(n, *self.windows.grid, channels)
+        rows[...] = small.transpose(0, 2, 3, 1)
 
-    def _channels_first(self, small: Array) -> None:
-        """Fill (n, channels, down, across) from the rows in `self.rows`."""
+    def channels_first(self, small: Array) -> None:
+        """Fill (n, channels, down, across) from `rows`."""
         n, channels = small.shape[:2]
-        small[...] = self.rows.data.reshape(n, *self.grid, channels).transpose(0, 3, 1, 2)
+        rows = self.rows.data.reshape(n, *self.windows.grid, channels)
+        small[...] = rows.transpose(0, 3, 1, 2)
 
-    def _flat(self, buffer: Blob) -> Array:
-        """Return a buffer (n, places, ...) as a matrix (n * places, ...)."""
-        return buffer.data.reshape(-1, buffer.shape[1])
+    def matrix(self, weights: Array) -> Array:
+        """Return W, or its diff, as a matrix whose longer side is that of all groups."""
+        return (
+            weights.reshape(-1, self.window)
+            if self.transposed
+            else weights.reshape(self.window, -1)
+        )
+
+    def matrices(self, weights: Array) -> Iterator[tuple[Array, Array, Array]]:
+        """Give the matrices of each group: of `columns`, of `rows`, and of W or its diff.
+
+        Yields:
+            Views (n * places, window), (n * places, small), and (window, small) or, of a
+            Deconvolution, (small, window).
+        """
+        count, weights = len(self.rows.data) * self.places, self.matrix(weights)
+        columns = self.columns.data.reshape(self.groups, count, self.window)
+        rows = self.rows.data.reshape(count, -1)
+        small = rows.shape[1] // self.groups
+        for i in range(self.groups):
+            span = slice(i * small, (i + 1) * small)
+            yield columns[i], rows[:, span], weights[span] if self.transposed else weights[:, span]
 
     def _activate(self, y: Array) -> None:
         """Compute y = a(y + b), in place."""
-        y += self.b.data[:, None, None]
+        if self.b is not None:
+            y += self.b.data[:, None, None]
         if self.neuron:
             self.neuron.enter(self.xp, y, self.inner)
 
@@ -170,35 +205,43 @@ class Windowed(Layer):
         if self.neuron:
             self.neuron.leave(self.xp, y, self.inner, dy, self.before.data)
             dy = self.before.data
-        if self.b.trainable:
+        if self.b is not None and self.b.trainable:
             self.xp.sum(dy, axis=(0, 2, 3), out=self.b.diff)
         return dy
 
 
 class Convolution(Windowed):
-    """Convolution y = a(x * W + b) over windows of all channels of x.
+    """Convolution y = a(x * W + b) over windows of all channels of x, or of a group of them.
 
-    y[o, i, j] = a(b[o] + sum over u, v, c of W[u, v, c, o] x[c, i s + u - p, j s + v - p])
+    y[o, i, j] = a(b[o] + sum over u, v, c of W[u, v, c, o] x[c, i s + u d - p, j s + v d - p])
 
-    with stride s and pad p, and x zero outside the picture.  As in Caffe and Mocha this is a
-    cross-correlation (W is not flipped).
+    with stride s, dilation d and pad p, and x zero outside the picture; s, d and p can differ
+    between rows and columns.  As in Caffe and Mocha this is a cross-correlation (W is not flipped).
 
     Shapes: bottom (n, c, h, w); top (n, channels, out(h), out(w)) with
-    out(size) = (size + 2 p - kernel) // s + 1.
+    out(size) = (size + 2 p - (kernel - 1) d - 1) // s + 1.  Or lines of pixels: (n, c, length) and
+    (n, channels, out(length)).
 
     Args:
         channels: channels of the top.
-        kernel: height and width of a window, in pixels.
-        stride: distance between windows, in pixels, default 1.
-        pad: rows and columns of zeros on each side of the picture, default 0.
+        kernel: rows and columns of a window in pixels, one number or a pair.
+        stride: distance between windows in pixels, one number or a pair, default 1.
+        pad: rows and columns of zeros on each side of the picture, one number or a pair, default 0.
+        dilation: distance between the pixels of a window, one number or a pair, default 1.
+        groups: into how many groups of neighbours the channels of bottom and top fall, default 1;
+            each of the top sees its own of the bottom only.  It divides both numbers of channels.
         neuron: activation a, by name ("relu", "tanh", ...) or with settings of its own
             (`L.LeakyReLU.of(slope=0.1)`); None for a linear layer.
         weight: initialiser of W, by default "he" before a rectifier (ReLU, leaky ReLU, GELU, SiLU)
             and "xavier" otherwise.
-        bias: initialiser of b, default 0.
+        bias: initialiser of b, default 0; None for a layer without b.
         l1, l2: regularisation of W (not of b); see Parameter.
 
-    Parameters: weight (kernel, kernel, c, channels), bias (channels,).
+    Parameters: weight (kernel, kernel, c / groups, channels), or (kernel, c / groups, channels) for
+    lines; bias (channels,).
+
+    Source: LeCun et al. (1998); Krizhevsky et al. (2012) for groups, Yu and Koltun (2016) for
+    dilation.
     """
 
     def __init__(
@@ -207,74 +250,83 @@ class Convolution(Windowed):
         bottom: str,
         *,
         channels: Count,
-        kernel: Count,
-        stride: Count = 1,
+        kernel: Counts,
+        stride: Counts = 1,
         pad: Pad = 0,
+        dilation: Counts = 1,
+        groups: Count = 1,
         neuron: Activation | None = None,
         weight: Init | None = None,
-        bias: Init = 0.0,
+        bias: Init | None = 0.0,
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
     ):
-        super().__init__(
-            name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
-        )
+        windows = kernel, stride, pad, dilation, groups
+        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declare W and b; return the top's shape."""
-        inputs, height, width = self._check_bottom(shapes[0])
-        grid = self._grid(height, width)
-        if min(height, width) + 2 * self.pad < self.kernel:
+        """Lay the windows; declare W and b; return the top's shape."""
+        picture, size = self._read(shapes[0])
+        pad, stride = self.pair("pad", 0), self.pair("stride")
+        room = [n + 2 * p - k for n, p, k in zip(picture[1:], pad, size, strict=True)]
+        if min(room) < 0:
             self.fail(
-                f"a kernel of {self.kernel} x {self.kernel} is larger than the picture, "
-                f"{height} x {width} with pad {self.pad}"
+                f"a kernel of {self.words(size)} is larger than the picture, "
+                f"{self.words(picture[1:])} with pad {self.words(pad)}"
             )
-        top = (self.channels, *grid)
-        weight = (self.kernel, self.kernel, inputs, self.channels)
-        self._set_up(shapes[0], grid, self.channels, weight, top)
-        return [top]
+        top = (self.channels, room[0] // stride[0] + 1, room[1] // stride[1] + 1)
+        return self._set_up(picture, top, top)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(windows W + b)."""
-        w = self.w.data.reshape(self.window, -1)
-        self.backend.gemm(self._cut(bottoms[0].data), w, out=self._flat(self.rows))
-        self._channels_first(tops[0].data)
-        self._activate(tops[0].data)
+        y = pictures(tops[0].data)
+        self.cut(pictures(bottoms[0].data))
+        for windows, rows, w in self.matrices(self.w.data):
+            self.backend.gemm(windows, w, out=rows)
+        self.channels_first(y)
+        self._activate(y)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dW = windows^T d, the windows of dx = d W^T, and db, with d = dy * a'."""
-        d = self._places_first(self._through_activation(tops[0].data, tops[0].diff))
+        gemm = self.backend.gemm
+        d = self._through_activation(pictures(tops[0].data), pictures(tops[0].diff))
+        self.channels_last(d)
         if self.w.trainable:
-            windows = self._cut(bottoms[0].data)
-            self.backend.gemm(windows.T, d, out=self.w.diff.reshape(self.window, -1))
+            self.cut(pictures(bottoms[0].data))
+            for windows, rows, dw in self.matrices(self.w.diff):
+                gemm(windows.T, rows, out=dw)
         if bottoms[0].diff is not None:
-            w = self.w.data.reshape(self.window, -1)
-            self.backend.gemm(d, w.T, out=self._flat(self.columns))
-            self._add_up(bottoms[0].diff)
+            for windows, rows, w in self.matrices(self.w.data):
+                gemm(rows, w.T, out=windows)
+            self.add_up(pictures(bottoms[0].diff))
 
 
 class Deconvolution(Windowed):
     """Transposed convolution y = a(x *^T W + b): each number of x adds a window to y.
 
-    Before b and a, y is what the backward pass of a Convolution with this kernel, stride and pad,
-    from pictures of y's size to pictures of x's size, makes of a diff x:
+    Before b and a, y is what the backward pass of a Convolution with this kernel, stride, pad,
+    dilation and groups, from pictures of y's size to pictures of x's size, makes of a diff x:
 
-    y[o, k, l] = a(b[o] + sum over i, j, c of W[c, k + p - i s, l + p - j s, o] x[c, i, j])
+    y[o, k, l] = a(b[o] + sum of W[c, u, v, o] x[c, i, j] over all c, i, j, u, v
+                          with i s + u d - p = k and j s + v d - p = l)
 
-    Shapes: bottom (n, c, h, w); top (n, channels, height, width) of `shape`.
+    Shapes: bottom (n, c, h, w); top (n, channels, height, width) of `shape`.  Or lines of pixels:
+    (n, c, length); top (n, channels, length of `shape`).
 
     Args:
         channels: channels of the top.
-        kernel, stride, pad: those of the Convolution.
-        shape: (height, width) of the top.  With a stride several sizes fit; the default is the
-            least, (h - 1) stride + kernel - 2 pad by (w - 1) stride + kernel - 2 pad, and up to
-            stride - 1 more are possible.
+        kernel, stride, pad, dilation, groups: those of the Convolution.
+        shape: (height, width), or (length,), of the top.  With a stride several sizes fit; the
+            default is the least, (h - 1) stride + (kernel - 1) dilation + 1 - 2 pad and as much
+            across, and up to stride - 1 more are possible.
         neuron, bias, l1, l2: see Convolution.
-        weight: initialiser of W, by default that of Convolution times the stride: only one in
-            stride^2 of the weights of a window meets any one pixel of y.
+        weight: initialiser of W, by default that of Convolution with the gain
+            sqrt(rows' stride * columns' stride * groups): only so few of the weights of a window
+            meet any one pixel of y.
 
-    Parameters: weight (c, kernel, kernel, channels), bias (channels,).
+    Parameters: weight (c, kernel, kernel, channels / groups), or (c, kernel, channels / groups) for
+    lines; bias (channels,).
 
     Source: Zeiler et al. (2010); section 4 of Dumoulin and Visin (2016).
     """
@@ -287,54 +339,68 @@ class Deconvolution(Windowed):
         bottom: str,
         *,
         channels: Count,
-        kernel: Count,
-        stride: Count = 1,
+        kernel: Counts,
+        stride: Counts = 1,
         pad: Pad = 0,
-        shape: Annotated[Sequence[int], Sizes(2, names="(height, width)")] | None = None,
+        dilation: Counts = 1,
+        groups: Count = 1,
+        shape: Annotated[Sequence[int], Sizes(1, 2, names="(height, width) or (length,)")]
+        | None = None,
         neuron: Activation | None = None,
         weight: Init | None = None,
-        bias: Init = 0.0,
+        bias: Init | None = 0.0,
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
     ):
-        super().__init__(
-            name, bottom, channels, kernel, stride, pad, neuron, weight, bias, l1, l2, tops
-        )
+        windows = kernel, stride, pad, dilation, groups
+        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declare W and b; check `shape`, or work it out; return the top's shape."""
-        inputs, *grid = self._check_bottom(shapes[0])
-        least = [(size - 1) * self.stride + self.kernel - 2 * self.pad for size in grid]
-        if min(least) < 1 and self.shape is None:
-            self.fail(f"pad {self.pad} leaves no pixel of the top: its size would be {least}")
-        height, width = self.shape or least
-        if self._grid(height, width) != tuple(grid):
-            ranges = " and ".join(f"{max(n, 1)} to {n + self.stride - 1}" for n in least)
+        """Check `shape`, or work it out; declare W and b; return the top's shape."""
+        small, size = self._read(shapes[0])
+        stride, pad = self.pair("stride"), self.pair("pad", 0)
+        sizes = list(zip(small[1:], size, stride, pad, strict=True))
+        least = [(n - 1) * s + k - 2 * p for n, k, s, p in sizes]
+        shown = least[2 - self.axes :]
+        if min(shown) < 1 and self.shape is None:
+            self.fail(f"pad {self.pad} leaves no pixel of the top: its size would be {shown}")
+        if self.shape is not None and len(self.shape) != self.axes:
+            sizes_of = ("(length,)", "(height, width)")[self.axes - 1]
+            self.fail(f"shape must be {sizes_of}, as its bottom is, got {self.shape}")
+        height, width = least if self.shape is None else (1, *self.shape)[-2:]
+        fits = [
+            (n + 2 * p - k) // s + 1 for n, (_, k, s, p) in zip((height, width), sizes, strict=True)
+        ]
+        if fits != [*small[1:]]:
+            ranges = [f"{max(n, 1)} to {n + s - 1}" for n, s in zip(least, stride, strict=True)]
+            names = "height and width" if self.axes == 2 else "its length"
             self.fail(
-                f"shape ({height}, {width}) does not fit a bottom of {grid[0]} x {grid[1]}; "
-                f"height and width can be {ranges}"
+                f"shape {self.shape} does not fit a bottom of {self.words(small[1:])}; "
+                f"{names} can be {' and '.join(ranges[2 - self.axes :])}"
             )
         top = (self.channels, height, width)
-        weight = (inputs, self.kernel, self.kernel, self.channels)
-        self._set_up(top, (grid[0], grid[1]), inputs, weight, top)
-        return [top]
+        return self._set_up(top, small, top)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the windows x W, add them up, and activate."""
-        x, w = self._places_first(bottoms[0].data), self.w.data.reshape(-1, self.window)
-        self.backend.gemm(x, w, out=self._flat(self.columns))
-        self._add_up(tops[0].data)
-        self._activate(tops[0].data)
+        y = pictures(tops[0].data)
+        self.channels_last(pictures(bottoms[0].data))
+        for windows, rows, w in self.matrices(self.w.data):
+            self.backend.gemm(rows, w, out=windows)
+        self.add_up(y)
+        self._activate(y)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dW = x^T windows, dx = windows W^T, and db, of the windows of d = dy * a'."""
-        d = self._cut(self._through_activation(tops[0].data, tops[0].diff))
-        w = self.w.data.reshape(-1, self.window)
+        gemm = self.backend.gemm
+        self.cut(self._through_activation(pictures(tops[0].data), pictures(tops[0].diff)))
         if self.w.trainable:
-            x = self._places_first(bottoms[0].data)
-            self.backend.gemm(x.T, d, out=self.w.diff.reshape(w.shape))
+            self.channels_last(pictures(bottoms[0].data))
+            for windows, rows, dw in self.matrices(self.w.diff):
+                gemm(rows.T, windows, out=dw)
         if bottoms[0].diff is not None:
-            self.backend.gemm(d, w.T, out=self._flat(self.rows))
-            self._channels_first(bottoms[0].diff)
+            for windows, rows, w in self.matrices(self.w.data):
+                gemm(windows, w.T, out=rows)
+            self.channels_first(pictures(bottoms[0].diff))

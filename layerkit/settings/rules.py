@@ -138,16 +138,14 @@ class Sizes(Rule):
     """A tuple or list of whole numbers of at least 1.
 
     Args:
-        length: how many there must be; None takes any number of them.
+        lengths: how many there can be; without any, as many as come.
         unknown: whether -1 stands for a size to be worked out.
         names: what the sizes are, for messages, such as "(height, width)".
         least: the least that a number may be.
     """
 
-    def __init__(
-        self, length: int | None = None, unknown: bool = False, names: str = "", least: int = 1
-    ):
-        self.length, self.unknown, self.least = length, unknown, least
+    def __init__(self, *lengths: int, unknown: bool = False, names: str = "", least: int = 1):
+        self.lengths, self.unknown, self.least = lengths, unknown, least
         kind = "positive whole numbers" if least == 1 else f"whole numbers, at least {least}"
         self.expected = f"{names or 'a tuple'} of {kind}"
         if unknown:
@@ -159,11 +157,31 @@ class Sizes(Rule):
         if not isinstance(value, tuple | list):
             raise ValueError
         sizes = tuple(whole(size) for size in value)
-        if self.length not in (None, len(sizes)):
+        if self.lengths and len(sizes) not in self.lengths:
             raise ValueError
         if not all(self.least <= s <= LARGEST or (s == -1 and self.unknown) for s in sizes):
             raise ValueError
         return sizes
+
+
+class Pair(Rule):
+    """A whole number, or two of them: for rows and for columns.
+
+    Args:
+        least: the least number accepted.
+    """
+
+    def __init__(self, least: int = 0):
+        self.number = Whole(least)
+        self.expected = f"{self.number.expected}, or a pair of them (rows, columns)"
+
+    def accept(self, value: Any) -> int | tuple[int, int]:
+        """Return an int, or a tuple of two."""
+        if not isinstance(value, tuple | list):
+            return self.number.accept(value)
+        if len(value) != 2:
+            raise ValueError
+        return self.number.accept(value[0]), self.number.accept(value[1])
 
 
 class Name(Rule):

@@ -55,7 +55,27 @@ DENSE = {
     "neuron": ACTIVATION,
     "tops": TOPS,
 }
-WINDOWS = {**DENSE, "channels": COUNT, "kernel": COUNT, "stride": COUNT, "pad": whole([2, 0], [])}
+NO_PAIRS = [
+    *(v for v in NO_WHOLE_NUMBERS if v != [3]),
+    [3],
+    (1, 2, 3),
+    (),
+    (1, 2.5),
+    (2, -1),
+    {1, 2},
+]
+COUNTS = [*COUNT[0], (2, 1), [np.int8(2), 3]], [0, (0, 1), *NO_PAIRS]
+PAD = [2, 0, (0, 3), [np.int8(2), 0]], NO_PAIRS
+WINDOWS = {"kernel": COUNTS, "stride": COUNTS, "pad": PAD, "tops": TOPS}
+CONVOLUTION = {
+    **DENSE,
+    **WINDOWS,
+    "channels": COUNT,
+    "dilation": COUNTS,
+    "groups": COUNT,
+    "bias": ([*INIT[0], None], NO_INITIALISERS),
+}
+MODE = ["max", "mean"], ["Max", "average", "", None, 3, ["max"]]
 POSE = {
     "side": whole([9, 3], [2, 0]),
     "turns": number([0.5, 1], [0, 1.01]),
@@ -104,11 +124,13 @@ TABLE = {
     "GroupNorm": {**NORM, "groups": COUNT},
     "LayerNorm": {**NORM, "axis": AXIS},
     "Concat": {"axis": AXIS, "tops": TOPS},
-    "Convolution": WINDOWS,
+    "Convolution": CONVOLUTION,
     "Deconvolution": {
-        **WINDOWS,
-        "shape": ([(4, 5), [4, np.int8(5)], None], [*NO_SHAPES, (4,), (4, 5, 6)]),
+        **CONVOLUTION,
+        "shape": ([(4, 5), [4, np.int8(5)], (4,), None], [*NO_SHAPES, (), (4, 5, 6)]),
     },
+    "Pooling": {**WINDOWS, "mode": MODE, "ceil": FLAG},
+    "GlobalPooling": {"mode": MODE, "tops": TOPS},
     "Dense": {**DENSE, "units": COUNT},
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
@@ -183,6 +205,7 @@ NEEDED = {
     "FreeBlob": {"shape": (3,)},
     "MemoryData": {"data": np.zeros((9, 3, 3))},
     "Permute": {"order": (1, 0)},
+    "Pooling": {"kernel": 3},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},
     "SpatialTransform": {"side": 9},

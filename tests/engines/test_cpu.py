@@ -156,22 +156,66 @@ def test_dense_with_any_neuron(neuron, rng):
 @pytest.mark.parametrize("rows", [1, 3, 19])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions(transposed, rows, dtype, rng):
-    for _ in range(4):
-        kernel, stride = (int(n) for n in rng.integers(1, 6, 2))
-        pad, channels, inputs = (int(n) for n in rng.integers((0, 1, 1), (min(kernel, 3), 5, 5)))
-        size = tuple(int(n) for n in rng.integers(kernel, 12, 2))
+    for _ in range(6):
+        axes, groups, channels, inputs = (int(n) for n in rng.integers(1, (3, 4, 4, 4)))
+        kernel, stride, dilation = rng.integers(1, (6, 6, 3), (axes, 3)).T
+        pad = rng.integers(0, np.minimum(kernel, 3))
+        reach = (kernel - 1) * dilation + 1
+        size = tuple(int(n) for n in rng.integers(reach, reach + 7))
+        settings = {"kernel": kernel, "stride": stride, "pad": pad, "dilation": dilation}
+        if transposed and rng.random() < 0.5:
+            least = (np.array(size) - 1) * stride + reach - 2 * pad
+            settings["shape"] = np.maximum(least, 1) + rng.integers(stride)
         layer = (L.Deconvolution if transposed else L.Convolution)(
             "y",
             "x",
-            channels=channels,
-            kernel=kernel,
-            stride=stride,
-            pad=pad,
-            neuron=rng.choice(["relu", "leaky_relu", "softplus"]).item(),
-            bias=lk.initializers.Normal(1.0),
+            channels=groups * channels,
+            groups=groups,
+            neuron=rng.choice(["relu", "leaky_relu", "softplus", None]),
+            bias=rng.choice([lk.initializers.Normal(1.0), None]),
+            **{
+                k: v.tolist() if axes == 2 or k == "shape" else int(v[0])
+                for k, v in settings.items()
+            },
         )
-        x = rng.standard_normal((rows, inputs, *size))
+        x = rng.standard_normal((rows, groups * inputs, *size))
         compare([L.Input("x", shape=x.shape[1:]), layer], rng, {"x": x}, dtype, rows + 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3, 190])
+@pytest.mark.parametrize("mode", ["max", "mean"])
+def test_pooling(mode, rows, dtype, rng):
+    for _ in range(6):
+        kernel, stride = rng.integers(1, 5, (2, 2))
+        pad = rng.integers(0, kernel)
+        size = tuple(int(n) for n in rng.integers(kernel, 12))
+        layers = [
+            L.Input("x", shape=(int(rng.integers(1, 4)), *size)),
+            L.Pooling(
+                "y",
+                "x",
+                kernel=kernel.tolist(),
+                stride=stride.tolist(),
+                pad=pad.tolist(),
+                ceil=rng.random() < 0.5,
+                mode=mode,
+            ),
+            L.GlobalPooling("z", "x", mode=mode),
+        ]
+        x = rng.integers(-3, 3, (rows, *layers[0].shape)).astype(dtype)  # with many ties
+        compare(layers, rng, {"x": x}, dtype, rows + 2)
+
+
+def test_pooling_before_a_first_forward_pass_writes_within_its_arrays():
+    layers = [L.Input("x", shape=(1, 4, 4)), L.Pooling("y", "x", kernel=2, stride=2)]
+    net = lk.Net(layers, batch_size=1, gradients="all")
+    runner = cpu.engine().bind(net.layers["y"])
+    for place in (-1, 16, -(2**31), 2**31 - 1):
+        net.layers["y"].places.data[...] = place
+        net.blobs["y"].diff[...] = 1
+        runner.backward([net.blobs["x"]], [net.blobs["y"]])
+        assert not net.blobs["x"].diff.any()
 
 
 @pytest.mark.parametrize("frozen", [["y/weight"], ["y/bias"], ["y"]])

@@ -493,6 +493,58 @@ def test_convolutions_start_with_tops_as_large_as_their_bottoms(rng):
         assert not net.params[f"{name}/bias"].data.any()
 
 
+@with_and_without_kernels
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_first_of_equal_pixels_has_the_gradient_of_a_maximum(dtype, kernels):
+    """Of infinities, too, and never a pixel of the border, though it is as good."""
+    x = np.array([[1, 2, 2], [2, 0, 2], [-5, 7, 7]])
+    x = np.stack([x, np.where(x == 7, np.nan, x), np.full((3, 3), -np.inf), np.full((3, 3), 4)])
+    net = lk.Net(
+        [
+            L.Input("x", shape=(4, 3, 3)),
+            L.Pooling("y", "x", kernel=2, pad=1, stride=2),
+            L.GlobalPooling("z", "x", mode="max"),
+        ],
+        batch_size=1,
+        dtype=dtype,
+        gradients="all",
+        kernels=kernels,
+    )
+    net.forward(x=x[None])
+    nan, inf = np.nan, np.inf
+    y = [[[1, 2], [2, 7]], [[1, 2], [2, nan]], [[-inf] * 2] * 2, [[4, 4], [4, 4]]]
+    np.testing.assert_array_equal(net.blobs["y"].data[0], np.array(y))
+    np.testing.assert_array_equal(net.blobs["z"].data[0], np.array([7, nan, -inf, 4]))
+    dy = np.arange(1.0, 17).reshape(1, 4, 2, 2)
+    net.backward(y=dy, z=np.zeros((1, 4)))
+    firsts = [[(0, 0), (0, 1), (1, 0), (2, 1)], [(0, 0), (0, 1), (1, 0), (2, 1)]]
+    firsts += 2 * [[(0, 0), (0, 1), (1, 0), (1, 1)]]
+    expected = np.zeros((4, 3, 3))
+    for channel, places in enumerate(firsts):
+        for k, place in enumerate(places):
+            expected[(channel, *place)] += dy[0, channel].flat[k]
+    np.testing.assert_array_equal(net.blobs["x"].diff[0], expected)
+    net.backward(y=np.zeros((1, 4, 2, 2)), z=np.array([[1.0, 2, 3, 4]]))
+    expected = np.zeros((4, 9))
+    expected[[0, 1, 2, 3], [7, 7, 0, 0]] = 1, 2, 3, 4
+    np.testing.assert_array_equal(net.blobs["x"].diff[0].reshape(4, 9), expected)
+
+
+def test_a_partial_window_begins_within_the_picture_and_its_first_pad():
+    """Caffe's rule, for a window that would have nothing but the border behind the picture."""
+    sizes = {}
+    for ceil in (False, True):
+        for n in range(3, 10):
+            layer = L.Pooling("y", "x", kernel=3, stride=4, pad=1, ceil=ceil, mode="mean")
+            net = lk.Net([L.Input("x", shape=(1, n)), layer], batch_size=1)
+            sizes[ceil, n] = net.blobs["y"].shape[1]
+            net.forward(x=np.ones((1, 1, n)))
+            assert (net.blobs["y"].data > 0).all()
+    # ceil((n + 2 - 3) / 4) + 1, less 1 if the last window begins at n + 1 or later
+    assert [sizes[True, n] for n in range(3, 10)] == [1, 2, 2, 2, 2, 3, 3]
+    assert [sizes[False, n] for n in range(3, 10)] == [1, 1, 2, 2, 2, 2, 3]
+
+
 def test_a_neuron_of_ones_own_leaves_its_parent_in_place():
     class Rectifier(L.ReLU):
         """Not "relu" to Dense, though it inherits that name."""
@@ -515,7 +567,7 @@ def test_a_neuron_with_settings_is_the_layers_own(rng):
     layers += [L.Reshape("p", "x", shape=(1, 2, 2))]
     net = lk.Net(layers, seed=int(rng.integers(2**31)))
     assert net.layers["a"].weight_init == "he"
-    assert net.layers["c"].weight_init == lk.initializers.He()
+    assert net.params["c/weight"].init == lk.initializers.He()
     net.layers["a"].neuron.slope = 0.25
     assert steep.slope == net.layers["b"].neuron.slope == net.layers["c"].neuron.slope == 0.5
     assert net.rebuild().layers["a"].neuron.slope == 0.25
@@ -561,9 +613,16 @@ BAD = {
         (lambda: [x(3, 2), x(3, 2), L.Concat("y", "x", axis=1.5)], "whole number"),
     ],
     "Convolution": [
-        (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
-        (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=3)], "shape=(1, 9, 8)"),
+        (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), or lin"),
+        (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "shape=(1, 9)"),
+        (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=(1, 3))], "got (1, 3)"),
+        (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=3, pad=(0, 1))], "pad must"),
+        (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=9)], "the picture, 8 with p"),
         (lambda: [x(1, 4, 9), L.Convolution("y", "x", channels=1, kernel=5)], "4 x 9 with pad 0"),
+        (
+            lambda: [x(1, 4, 9), L.Convolution("y", "x", channels=1, kernel=3, dilation=(2, 1))],
+            "5 x 3 is larger than the picture, 4 x 9 with pad 0 x 0",
+        ),
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=0, kernel=5)], "channels"),
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=2.5)], "got 2.5"),
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, stride=0)], "stride"),
@@ -571,10 +630,13 @@ BAD = {
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, pad=True)], "True"),
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1, kernel=3, neuron="r")], "'relu'"),
         (lambda: [x(1, 9, 9), L.Convolution("y", "x", channels=1)], "kernel"),
+        (lambda: [x(3, 9, 9), L.Convolution("y", "x", channels=2, kernel=3, groups=2)], "has 3"),
+        (lambda: [x(2, 9, 9), L.Convolution("y", "x", channels=3, kernel=3, groups=2)], "is 3"),
     ],
     "Deconvolution": [
-        (lambda: [x(9), L.Deconvolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
+        (lambda: [x(9), L.Deconvolution("y", "x", channels=1, kernel=3)], "height, width), or lin"),
         (lambda: [x(1, 1, 1), L.Deconvolution("y", "x", channels=1, kernel=3, pad=2)], "[-1, -1]"),
+        (lambda: [x(1, 1), L.Deconvolution("y", "x", channels=1, kernel=3, pad=2)], "be [-1]"),
         (
             lambda: [
                 x(1, 4, 3),
@@ -583,11 +645,35 @@ BAD = {
             "7 to 8 and 5 to 6",
         ),
         (
+            lambda: [
+                x(1, 4),
+                L.Deconvolution("y", "x", channels=1, kernel=3, stride=3, dilation=2, shape=(9,)),
+            ],
+            "of 4; its length can be 14 to 16",
+        ),
+        (
             lambda: [x(1, 4, 3), L.Deconvolution("y", "x", channels=1, kernel=3, shape=(9,))],
-            "got (9,)",
+            "(height, width), as its bottom is, got (9,)",
         ),
         (lambda: [x(1, 4, 3), L.Deconvolution("y", "x", channels=1, kernel=3, shape=7)], "got 7"),
+        (lambda: [x(3, 9, 9), L.Deconvolution("y", "x", channels=2, kernel=3, groups=2)], "has 3"),
     ],
+    "Pooling": [
+        (lambda: [x(9), L.Pooling("y", "x", kernel=3)], "shape=(1, 9)"),
+        (lambda: [x(1, 4, 9), L.Pooling("y", "x", kernel=5)], "4 x 9 with pad 0"),
+        (lambda: [x(1, 3, 9), L.Pooling("y", "x", kernel=5, stride=2, ceil=True)], "3 x 9 with"),
+        (
+            lambda: [x(1, 9, 9), L.Pooling("y", "x", kernel=(3, 2), pad=2)],
+            "pad 2 x 2 and kernel 3 x 2",
+        ),
+        (
+            lambda: [x(9, 8), L.Pooling("y", "x", kernel=2, stride=(1, 2))],
+            "stride must be one number",
+        ),
+        (lambda: [x(9, 8), L.Pooling("y", "x", kernel=2, mode="average")], "'max', 'mean'"),
+        (lambda: [x(9, 8), L.Pooling("y", "x")], "kernel"),
+    ],
+    "GlobalPooling": [(lambda: [x(9), L.GlobalPooling("y", "x")], "got shape (9,)")],
     "Dense": [
         (lambda: [x(3), L.Dense("y", "x", units=0)], "got 0"),
         (lambda: [x(3), L.Dense("y", "x", units=2.5)], "got 2.5"),

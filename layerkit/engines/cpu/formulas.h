@@ -26,6 +26,7 @@ using std::tanh;
 #include "../formulas/divergence.h"
 #include "../formulas/likelihoods.h"
 #include "../formulas/philox.h"
+#include "../formulas/pooling.h"
 #include "../formulas/pose.h"
 #include "../formulas/updates.h"
 

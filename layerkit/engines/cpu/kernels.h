@@ -45,12 +45,17 @@ struct Kernels {
     void (*reparameterize)(
         Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock);
     void (*reparameterize_backward)(Array scaled, Array dz, Array dmean, Array dlog_variance);
-    // geometry: kernel, stride, pad, windows down and across.
+    // geometry: kernel, stride, pad and dilation, each for rows and for columns; windows down and
+    // across; groups.  Without a bias b is absent.
     void (*windowed_forward)(
         Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed);
     void (*windowed_backward)(
         Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db,
         Array dx, Array geometry, bool transposed);
+    // geometry: kernel, stride, pad and dilation, each for rows and for columns; windows down and
+    // across.  Places, int32, are absent for means.
+    void (*pool_windows)(Array x, Array y, Array places, Array geometry);
+    void (*unpool_windows)(Array dy, Array places, Array dx, Array geometry);
     void (*measure_poses)(
         Array images, double threshold, double unit, double span, double size_spread,
         double shift_spread, Array poses);

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "pictures.h"
 #include "pixels.h"
+#include "pooling.h"
 #include "updates.h"
 #include "windows.h"
 
@@ -415,20 +416,26 @@ void divergence_backward(
 LAYERKIT_INLINE Geometry geometry_of(const Array& numbers, const Array& pictures)
 {
     const i64* n = elements<i64>(numbers);
-    return {n[0], n[1], n[2], n[3], n[4], pictures.shape[1], pictures.shape[2], pictures.shape[3]};
+    i64 groups = std::max<i64>(n[10], 1);
+    return {n[0], n[1], {n[2], n[3]}, {n[4], n[5]}, {n[6], n[7]}, n[8], n[9], groups,
+            pictures.shape[1] / groups, pictures.shape[2], pictures.shape[3]};
 }
 
 void expect_windows(
     const Array& x, const Array& w, const Array& y, const Array& geometry, bool transposed)
 {
-    expect(x.axes == 4 && w.axes == 2 && y.axes == 4 && geometry.holds<i64>(5));
+    expect(x.axes == 4 && w.axes == 2 && y.axes == 4 && geometry.holds<i64>(11));
     expect(x.shape[0] == y.shape[0] && x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense());
     const Array &picture = transposed ? y : x, &small = transposed ? x : y;
     Geometry g = geometry_of(geometry, picture);
-    expect(g.size > 0 && g.stride > 0 && g.pad >= 0);
-    expect(small.shape[2] == g.down && small.shape[3] == g.across);
-    expect((g.down - 1) * g.stride + g.size <= g.height + 2 * g.pad);
-    expect((g.across - 1) * g.stride + g.size <= g.width + 2 * g.pad);
+    for (int axis = 0; axis < 2; ++axis) {
+        i64 kernel = axis ? g.columns : g.rows, windows = axis ? g.across : g.down;
+        i64 room = (axis ? g.width : g.height) + 2 * g.pad[axis];
+        expect(kernel > 0 && g.stride[axis] > 0 && g.pad[axis] >= 0 && g.dilation[axis] > 0);
+        expect((windows - 1) * g.stride[axis] + (kernel - 1) * g.dilation[axis] < room);
+        expect(small.shape[2 + axis] == windows);
+    }
+    expect(picture.shape[1] % g.groups == 0 && small.shape[1] % g.groups == 0);
     expect(w.shape[transposed] == g.window() && w.shape[!transposed] == small.shape[1]);
 }
 
@@ -436,12 +443,12 @@ void windowed_forward_arrays(
     Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed)
 {
     expect_windows(x, w, y, geometry, transposed);
-    expect(b.holds(y.shape[1], w));
+    expect(b.absent_or_holds(y.shape[1], w));
     with_type(y, [&](auto t) {
         using T = decltype(t);
         windowed_forward<T>(
             geometry_of(geometry, transposed ? y : x), transposed, matrix<T>(x), x.shape[1],
-            matrix<T>(w), elements<T>(b), T(slope), matrix<T>(y), y.shape[1]);
+            matrix<T>(w), or_null<T>(b), T(slope), matrix<T>(y), y.shape[1]);
     });
 }
 
@@ -459,6 +466,45 @@ void windowed_backward_arrays(
             geometry_of(geometry, transposed ? y : x), transposed, matrix<T>(x), x.shape[1],
             matrix<T>(y), matrix<T>(dy), T(slope), matrix<T>(before), y.shape[1], matrix<T>(w),
             matrix<T>(dw), or_null<T>(db), matrix<T>(dx));
+    });
+}
+
+// x (n, channels, height, width), y and places (n, channels, down, across).
+PoolingShape pooling_shape(const Array& x, const Array& y, const Array& places, const Array& geometry)
+{
+    expect(x.axes == 4 && y.axes == 4 && geometry.holds<i64>(10));
+    expect(x.shape[0] == y.shape[0] && x.shape[1] == y.shape[1]);
+    expect(x.holds(x.size(), y) && y.holds(y.size(), y));
+    if (places.size())
+        expect(places.kind == 'i' && places.itemsize == 4 && places.dense()
+               && places.size() == y.size());
+    const i64* n = elements<i64>(geometry);
+    auto axis = [&](int k) {
+        PoolingAxis a{x.shape[2 + k], n[k], n[2 + k], n[4 + k], n[8 + k]};
+        expect(a.kernel > a.pad && a.stride > 0 && a.pad >= 0 && a.windows == y.shape[2 + k]);
+        expect((a.windows - 1) * a.stride - a.pad < a.size && n[6 + k] == 1);
+        return a;
+    };
+    return {axis(0), axis(1), x.shape[0] * x.shape[1]};
+}
+
+void pool_windows_arrays(Array x, Array y, Array places, Array geometry)
+{
+    PoolingShape shape = pooling_shape(x, y, places, geometry);
+    int* to = places.size() ? elements<int>(places) : nullptr;
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        pool_windows<T>(shape, elements<T>(x), elements<T>(y), to);
+    });
+}
+
+void unpool_windows_arrays(Array dy, Array places, Array dx, Array geometry)
+{
+    PoolingShape shape = pooling_shape(dx, dy, places, geometry);
+    const int* from = places.size() ? elements<int>(places) : nullptr;
+    with_type(dy, [&](auto t) {
+        using T = decltype(t);
+        unpool_windows<T>(shape, elements<T>(dy), from, elements<T>(dx));
     });
 }
 
@@ -582,7 +628,8 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
     LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::windowed_forward_arrays,
-    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::measure_poses_of,
+    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::pool_windows_arrays,
+    LAYERKIT_SET::unpool_windows_arrays, LAYERKIT_SET::measure_poses_of,
     LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,
     LAYERKIT_SET::gather_rows,
 };

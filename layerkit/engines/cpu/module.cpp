@@ -202,6 +202,8 @@ PYBIND11_MODULE(_cpu, m)
     m.def("reparameterize_backward", kernel(&Kernels::reparameterize_backward));
     m.def("windowed_forward", kernel(&Kernels::windowed_forward));
     m.def("windowed_backward", kernel(&Kernels::windowed_backward));
+    m.def("pool_windows", kernel(&Kernels::pool_windows));
+    m.def("unpool_windows", kernel(&Kernels::unpool_windows));
     m.def("measure_poses", kernel(&Kernels::measure_poses));
     m.def("resample", kernel(&Kernels::resample));
     m.def("resample_backward", kernel(&Kernels::resample_backward));

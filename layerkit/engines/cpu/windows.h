@@ -9,53 +9,60 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
-// How windows of size x size pixels lie on a picture (channels, height, width).
+// How windows lie on pictures (channels, height, width), whose channels fall into groups that are cut
+// each by itself; `channels` are those of a group.
 struct Geometry {
-    i64 size, stride, pad, down, across, channels, height, width;
+    i64 rows, columns;           // of a window
+    i64 stride[2], pad[2], dilation[2];
+    i64 down, across;            // windows
+    i64 groups, channels, height, width;
 
     i64 places() const { return down * across; }
-    i64 run() const { return size * channels; }                 // numbers in a row of a window
-    i64 window() const { return size * run(); }
-    i64 line() const { return (width + 2 * pad) * channels; }   // of a picture with its border
-    i64 bordered() const { return (height + 2 * pad) * line(); }
-    i64 start(i64 i, i64 j) const { return i * stride * line() + j * stride * channels; }
+    i64 run() const { return columns * channels; }               // numbers in a row of a window
+    i64 window() const { return rows * run(); }
+    i64 line() const { return (width + 2 * pad[1]) * channels; }  // of a picture with its border
+    i64 bordered() const { return (height + 2 * pad[0]) * line(); }
+    i64 start(i64 i, i64 j) const { return i * stride[0] * line() + j * stride[1] * channels; }
+    i64 picture() const { return channels * height * width; }
+    // Calls function(number of the window, where a row of it begins in the border, and in the
+    // window, how many numbers follow) for each run of numbers that are neighbours in both.
+    template <class Function> LAYERKIT_INLINE void runs(Function&& function) const
+    {
+        i64 pieces = dilation[1] == 1 ? 1 : columns, length = run() / pieces;
+        i64 below = dilation[0] * line(), beside = dilation[1] * channels, at = 0;
+        for (i64 i = 0; i < down; ++i)
+            for (i64 j = 0; j < across; ++j)
+                for (i64 u = 0; u < rows; ++u)
+                    for (i64 v = 0; v < pieces; ++v, at += length)
+                        function(start(i, j) + u * below + v * beside, at, length);
+    }
 };
 
 // im2col: the windows of a picture as rows (places, window); `border` is work space.
 template <class T> void cut_windows(const Geometry& g, const T* picture, T* border, T* columns)
 {
-    if (g.pad > 0) std::fill(border, border + g.bordered(), T(0));
+    if (g.pad[0] > 0 || g.pad[1] > 0) std::fill(border, border + g.bordered(), T(0));
     for (i64 y = 0; y < g.height; ++y) {
-        T* to = border + (y + g.pad) * g.line() + g.pad * g.channels;
+        T* to = border + (y + g.pad[0]) * g.line() + g.pad[1] * g.channels;
         for (i64 c = 0; c < g.channels; ++c) {
             const T* from = picture + (c * g.height + y) * g.width;
             for (i64 x = 0; x < g.width; ++x) to[x * g.channels + c] = from[x];
         }
     }
-    i64 run = g.run(), line = g.line();
-    for (i64 i = 0; i < g.down; ++i) {
-        for (i64 j = 0; j < g.across; ++j, columns += g.window()) {
-            const T* from = border + g.start(i, j);
-            for (i64 u = 0; u < g.size; ++u)
-                for (i64 k = 0; k < run; ++k) columns[u * run + k] = from[u * line + k];
-        }
-    }
+    g.runs([&](i64 from, i64 to, i64 length) {
+        for (i64 k = 0; k < length; ++k) columns[to + k] = border[from + k];
+    });
 }
 
 // col2im: the picture whose pixels are the sums of the windows that hold them.
 template <class T> void add_windows(const Geometry& g, const T* columns, T* border, T* picture)
 {
     std::fill(border, border + g.bordered(), T(0));
-    i64 run = g.run(), line = g.line();
-    for (i64 i = 0; i < g.down; ++i) {
-        for (i64 j = 0; j < g.across; ++j, columns += g.window()) {
-            T* to = border + g.start(i, j);
-            for (i64 u = 0; u < g.size; ++u)
-                for (i64 k = 0; k < run; ++k) to[u * line + k] += columns[u * run + k];
-        }
-    }
+    g.runs([&](i64 to, i64 from, i64 length) {
+        for (i64 k = 0; k < length; ++k) border[to + k] += columns[from + k];
+    });
     for (i64 y = 0; y < g.height; ++y) {
-        const T* from = border + (y + g.pad) * g.line() + g.pad * g.channels;
+        const T* from = border + (y + g.pad[0]) * g.line() + g.pad[1] * g.channels;
         for (i64 c = 0; c < g.channels; ++c) {
             T* to = picture + (c * g.height + y) * g.width;
             for (i64 x = 0; x < g.width; ++x) to[x] = from[x * g.channels + c];
@@ -65,12 +72,27 @@ template <class T> void add_windows(const Geometry& g, const T* columns, T* bord
 
 constexpr i64 most_sums = 32;  // of gradients, which are added up in the end
 
-// Examples in a piece: as many as make its work worth handing out.
-inline i64 examples_of(const Geometry& g, i64 other, i64 examples, i64 most)
+// Examples in a piece: as many as make its work worth handing out.  `small` are the channels of the
+// blob that has one place for each window.
+inline i64 examples_of(const Geometry& g, i64 small, i64 examples, i64 most)
 {
-    i64 work = std::max<i64>(g.places() * g.window() * other, 1);
+    i64 work = std::max<i64>(g.places() * g.window() * small, 1);
     i64 least = std::max<i64>((1 << 18) / work, 1);
     return std::max(least, pieces_of(examples, most));
+}
+
+// The rows of a blob's channels (channels, places) that belong to a group.
+template <class T> LAYERKIT_INLINE Matrix<T> of_group(T* example, i64 i, i64 channels, i64 places)
+{
+    return {example + i * channels * places, channels, places, places, 1};
+}
+
+// The part of W, or of its diff, that belongs to a group: rows if transposed, else columns.
+template <class T>
+LAYERKIT_INLINE Matrix<T> weights_of_group(Matrix<T> w, bool transposed, i64 i, i64 small)
+{
+    return transposed ? w.block(i * small, (i + 1) * small, 0, w.columns)
+                      : w.block(0, w.rows, i * small, (i + 1) * small);
 }
 
 // x (n, inputs, ...), w (inputs, window) if transposed, else (window, outputs), y (n, outputs, ...).
@@ -79,24 +101,28 @@ void windowed_forward(
     const Geometry& g, bool transposed, Matrix<T> x, i64 inputs, Matrix<T> w, const T* b, T slope,
     Matrix<T> y, i64 outputs)
 {
-    i64 width = examples_of(g, transposed ? inputs : outputs, x.rows, 64);
+    i64 small = transposed ? inputs : outputs, width = examples_of(g, small, x.rows, 64);
     parallel(pieces_of(x.rows, width), [&](i64 i) {
         T* border = work_space<struct OfBorder, T>(g.bordered());
         Matrix<T> columns{work_space<struct OfWindows, T>(g.places() * g.window()), g.places(),
                           g.window(), g.window(), 1};
         for (i64 e = i * width; e < std::min((i + 1) * width, x.rows); ++e) {
-            Matrix<T> xe{x.row(e), inputs, x.columns / inputs, x.columns / inputs, 1};
-            Matrix<T> ye{y.row(e), outputs, y.columns / outputs, y.columns / outputs, 1};
-            if (transposed) {
-                multiply<T>(fixed(xe).turned(), fixed(w), columns, false);
-                add_windows(g, columns.data, border, ye.data);
-            } else {
-                cut_windows(g, xe.data, border, columns.data);
-                multiply<T>(fixed(w).turned(), fixed(columns).turned(), ye, false);
+            for (i64 k = 0; k < g.groups; ++k) {
+                Matrix<T> xe = of_group(x.row(e), k, inputs / g.groups, x.columns / inputs);
+                Matrix<T> ye = of_group(y.row(e), k, outputs / g.groups, y.columns / outputs);
+                Matrix<T> we = weights_of_group(w, transposed, k, small / g.groups);
+                if (transposed) {
+                    multiply<T>(fixed(xe).turned(), fixed(we), columns, false);
+                    add_windows(g, columns.data, border, ye.data);
+                } else {
+                    cut_windows(g, xe.data, border, columns.data);
+                    multiply<T>(fixed(we).turned(), fixed(columns).turned(), ye, false);
+                }
             }
-            for (i64 c = 0; c < outputs; ++c) {
-                T *to = ye.row(c), bias = b[c];
-                for (i64 j = 0; j < ye.columns; ++j) to[j] = rectified(to[j] + bias, slope);
+            i64 places = y.columns / outputs;
+            for (i64 c = 0; c < outputs && (b || slope != 1); ++c) {
+                T *to = y.row(e) + c * places, bias = b ? b[c] : T(0);
+                for (i64 j = 0; j < places; ++j) to[j] = rectified(to[j] + bias, slope);
             }
         }
     });
@@ -109,7 +135,7 @@ void windowed_backward(
     Matrix<T> before, i64 outputs, Matrix<T> w, Matrix<T> dw, T* db, Matrix<T> dx)
 {
     i64 n = x.rows, weights = w.rows * w.columns;
-    i64 width = examples_of(g, transposed ? inputs : outputs, n, most_sums);
+    i64 small = transposed ? inputs : outputs, width = examples_of(g, small, n, most_sums);
     i64 count = pieces_of(n, width);
     T* of_w = work_space<struct OfWeights, T>(count * weights);
     T* of_b = work_space<struct OfBiases, T>(count * outputs);
@@ -121,7 +147,6 @@ void windowed_backward(
         Matrix<T> dw_here{of_w + i * weights, w.rows, w.columns, w.columns, 1};
         for (i64 e = i * width; e < std::min((i + 1) * width, n); ++e) {
             bool more = e > i * width;
-            Matrix<T> xe{x.row(e), inputs, x.columns / inputs, x.columns / inputs, 1};
             T* d = slope == 1 ? dy.row(e) : before.row(e);
             if (slope != 1) {
                 const T *from = dy.row(e), *top = y.row(e);
@@ -141,20 +166,27 @@ void windowed_backward(
                     to = more ? to + total : total;
                 }
             }
-            if (transposed) {
-                if (wants_dw || wants_dx) cut_windows(g, d, border, columns.data);
-                if (wants_dw) multiply<T>(fixed(xe), fixed(columns), dw_here, more);
-                if (wants_dx)
-                    multiply<T>(fixed(w), fixed(columns).turned(),
-                                {dx.row(e), inputs, xe.columns, xe.columns, 1}, false);
-            } else {
-                if (wants_dw) {
-                    cut_windows(g, xe.data, border, columns.data);
-                    multiply<T>(fixed(columns).turned(), fixed(de).turned(), dw_here, more);
-                }
-                if (wants_dx) {
-                    multiply<T>(fixed(de).turned(), fixed(w).turned(), columns, false);
-                    add_windows(g, columns.data, border, dx.row(e));
+            for (i64 k = 0; k < g.groups; ++k) {
+                Matrix<T> xk = of_group(x.row(e), k, inputs / g.groups, x.columns / inputs);
+                Matrix<T> dk = of_group(d, k, outputs / g.groups, de.columns);
+                Matrix<T> wk = weights_of_group(w, transposed, k, small / g.groups);
+                Matrix<T> dwk = weights_of_group(dw_here, transposed, k, small / g.groups);
+                T* dxk = wants_dx ? dx.row(e) + k * xk.rows * xk.columns : nullptr;
+                if (transposed) {
+                    if (wants_dw || wants_dx) cut_windows(g, dk.data, border, columns.data);
+                    if (wants_dw) multiply<T>(fixed(xk), fixed(columns), dwk, more);
+                    if (wants_dx)
+                        multiply<T>(fixed(wk), fixed(columns).turned(),
+                                    {dxk, xk.rows, xk.columns, xk.columns, 1}, false);
+                } else {
+                    if (wants_dw) {
+                        cut_windows(g, xk.data, border, columns.data);
+                        multiply<T>(fixed(columns).turned(), fixed(dk).turned(), dwk, more);
+                    }
+                    if (wants_dx) {
+                        multiply<T>(fixed(dk).turned(), fixed(wk).turned(), columns, false);
+                        add_windows(g, columns.data, border, dxk);
+                    }
                 }
             }
         }

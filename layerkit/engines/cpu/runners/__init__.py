@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, windows
+from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, pooling, windows
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     L.Add: common.Add,
@@ -15,10 +15,12 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Dense: dense.Dense,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
+    L.GlobalPooling: pooling.Pooling,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
     L.MemoryData: pictures.MemoryData,
     L.Multiply: common.Multiply,
+    L.Pooling: pooling.Pooling,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,
     L.Slice: elementwise.Slice,

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, or_nothing, straight
+from layerkit.layers.windows import pictures
 
 
 class Windowed(KernelRunner):
@@ -19,28 +19,28 @@ class Windowed(KernelRunner):
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
         self.recordable = straight(layer.neuron)[1] is None
-        self.geometry = np.array([layer.kernel, layer.stride, layer.pad, *layer.grid], np.int64)
+        self.geometry = np.array([*layer.windows.numbers, layer.groups], np.int64)
 
     def settings(self) -> tuple[Any, ...]:
         """Return the activation, and which parameters get a gradient."""
         layer = self.layer
-        return *straight(layer.neuron), layer.w.trainable, layer.b.trainable
+        return *straight(layer.neuron), layer.w.trainable, bool(layer.b and layer.b.trainable)
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x * W + b), or its transpose."""
         layer, y = self.layer, tops[0].data
         slope, neuron = straight(layer.neuron)
         self.kernels.windowed_forward(
-            bottoms[0].data,
-            self._matrix(layer.w.data),
-            layer.b.data,
+            pictures(bottoms[0].data),
+            layer.matrix(layer.w.data),
+            layer.b.data if layer.b else NOTHING,
             slope,
-            y,
+            pictures(y),
             self.geometry,
             self.transposed,
         )
         if neuron:
-            neuron.enter(layer.xp, y, layer.inner)
+            neuron.enter(layer.xp, pictures(y), layer.inner)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
@@ -48,32 +48,25 @@ class Windowed(KernelRunner):
         slope, neuron = straight(layer.neuron)
         before = layer.before.data if layer.neuron else d
         if neuron:
-            neuron.leave(layer.xp, y, layer.inner, d, before)
+            neuron.leave(layer.xp, pictures(y), layer.inner, pictures(d), before)
             d = before
         w, b = layer.w, layer.b
         self.kernels.windowed_backward(
-            bottoms[0].data,
-            y,
+            pictures(bottoms[0].data),
+            pictures(y),
             d,
             slope,
             before,
-            self._matrix(w.data),
-            self._matrix(w.diff) if w.trainable else NOTHING,
-            b.diff if b.trainable else NOTHING,
+            layer.matrix(w.data),
+            layer.matrix(w.diff) if w.trainable else NOTHING,
+            b.diff if b and b.trainable else NOTHING,
             or_nothing(bottoms[0].diff),
             self.geometry,
             self.transposed,
         )
-
-    def _matrix(self, weights: Array) -> Array:
-        """Return W as the matrix that windows are multiplied by."""
-        return weights.reshape(self.layer.window, -1)
 
 
 class Deconvolution(Windowed):
     """The transpose of a Convolution."""
 
     transposed = True
-
-    def _matrix(self, weights: Array) -> Array:
-        return weights.reshape(len(weights), -1)

@@ -7,7 +7,7 @@ from typing import Any
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner, Runner
-from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, windows
+from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, pooling, windows
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
 from layerkit.layer import Layer, overrides
@@ -27,9 +27,11 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Dropout: elementwise.Dropout,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
+    L.GlobalPooling: pooling.Pooling,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
     L.Multiply: common.Multiply,
+    L.Pooling: pooling.Pooling,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,
     L.Slice: elementwise.Slice,

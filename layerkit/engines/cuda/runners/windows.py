@@ -8,6 +8,7 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
+from layerkit.layers.windows import pictures
 
 SLICES = 32  # of a batch, of which the gradients of biases are added up apart
 
@@ -17,6 +18,7 @@ class Windowed(Activated):
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
+        self.geometry = *layer.windows.numbers, layer.groups, *layer.picture
         self.sums = self.zeros(min(SLICES, layer.run.batch_size), layer.channels)
 
     @classmethod
@@ -24,45 +26,46 @@ class Windowed(Activated):
         """Return whether the activation has a formula."""
         return type(layer.neuron) in ACTIVATIONS
 
-    def geometry(self, picture: Array) -> tuple[int, ...]:
-        """Return how pictures, (n, channels, height, width), are cut into windows."""
-        layer = self.layer
-        return *picture.shape[1:], layer.kernel, layer.stride, layer.pad, *layer.grid
-
-    def cut(self, picture: Array) -> Array:
-        """Return the windows of pictures, in rows."""
-        columns = self.matrix(self.layer.columns)
+    def cut(self, picture: Array) -> None:
+        """Fill the layer's `columns` with the windows of pictures."""
+        columns = self.layer.columns.data
         self.each(
             "windows",
             "cut_windows",
             columns.size,
-            *self.geometry(picture),
+            len(picture),
+            *self.geometry,
             picture,
             columns,
             ACTIVATION="Linear",
         )
-        return columns
 
-    def add_up(self, picture: Array, bias: Array | None) -> None:
-        """Fill pictures with the sums of the windows, through bias and activation if any."""
-        inner = None if bias is None else self.layer.inner
+    def add_up(self, picture: Array, diffs: bool) -> None:
+        """Fill pictures with the sums of the windows, and unless they are diffs activate them."""
+        inner = None if diffs else self.layer.inner
         (out,), setting, defines = self.entering([picture], [inner])
         self.each(
             "windows",
             "add_up_windows",
             picture.size,
-            *self.geometry(picture),
+            len(picture),
+            *self.geometry,
+            diffs,
             setting,
             self.layer.columns.data,
-            bias,
+            None if diffs else self.bias(),
             out,
             **defines,
         )
         self.activate(picture, inner)
 
-    def channels_last(self, small: Array) -> Array:
-        """Return (n, channels, down, across) as rows (n * places, channels)."""
-        layer, found = self.layer, self.matrix(self.layer.rows)
+    def bias(self) -> Array | None:
+        """Return b, or None where the layer has none."""
+        return None if self.layer.b is None else self.layer.b.data
+
+    def channels_last(self, small: Array) -> None:
+        """Fill the layer's `rows` from (n, channels, down, across)."""
+        layer = self.layer
         self.each(
             "windows",
             "channels_last",
@@ -70,15 +73,14 @@ class Windowed(Activated):
             small.shape[1],
             layer.places,
             small,
-            found,
+            layer.rows.data,
             ACTIVATION="Linear",
         )
-        return found
 
-    def channels_first(self, small: Array, bias: Array | None) -> None:
-        """Fill (n, channels, down, across), through bias and activation if there is one."""
+    def channels_first(self, small: Array, diffs: bool) -> None:
+        """Fill (n, channels, down, across) from `rows`, and unless they are diffs activate them."""
         layer = self.layer
-        inner = None if bias is None else layer.inner
+        inner = None if diffs else layer.inner
         (out,), setting, defines = self.entering([small], [inner])
         self.each(
             "windows",
@@ -86,9 +88,10 @@ class Windowed(Activated):
             small.size,
             small.shape[1],
             layer.places,
+            diffs,
             setting,
             layer.rows.data,
-            bias,
+            None if diffs else self.bias(),
             out,
             **defines,
         )
@@ -96,12 +99,12 @@ class Windowed(Activated):
 
     def before(self, top: Blob) -> Array:
         """Return d loss / d what was activated, and fill db."""
-        layer, d, (setting, defines) = self.layer, top.diff, self.activation()
+        layer, d, (setting, defines) = self.layer, pictures(top.diff), self.activation()
         if layer.neuron:
             d = layer.before.data
             known = self.known(top, layer.inner)
             self.each("activation", "differentiate", d.size, setting, known, top.diff, d, **defines)
-        if layer.b.trainable:
+        if layer.b is not None and layer.b.trainable:
             (count, channels), places = d.shape[:2], math.prod(d.shape[2:])
             slices = min(len(self.sums), count)
             self.launch(
@@ -129,11 +132,6 @@ class Windowed(Activated):
                 )
         return d
 
-    @staticmethod
-    def matrix(buffer: Blob) -> Array:
-        """Return a buffer (n, places, ...) as a matrix (n * places, ...)."""
-        return buffer.data.reshape(-1, buffer.shape[1])
-
 
 class Convolution(Windowed):
     """Windows times W."""
@@ -141,21 +139,23 @@ class Convolution(Windowed):
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x * W + b)."""
         layer = self.layer
-        w = layer.w.data.reshape(layer.window, -1)
-        self.engine.backend.gemm(self.cut(bottoms[0].data), w, out=self.matrix(layer.rows))
-        self.channels_first(tops[0].data, layer.b.data)
+        self.cut(pictures(bottoms[0].data))
+        for windows, rows, w in layer.matrices(layer.w.data):
+            layer.backend.gemm(windows, w, out=rows)
+        self.channels_first(pictures(tops[0].data), diffs=False)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
-        layer, gemm = self.layer, self.engine.backend.gemm
-        d = self.channels_last(self.before(tops[0]))
+        layer, gemm = self.layer, self.layer.backend.gemm
+        self.channels_last(self.before(tops[0]))
         if layer.w.trainable:
-            windows = self.cut(bottoms[0].data)
-            gemm(windows.T, d, out=layer.w.diff.reshape(layer.window, -1))
+            self.cut(pictures(bottoms[0].data))
+            for windows, rows, dw in layer.matrices(layer.w.diff):
+                gemm(windows.T, rows, out=dw)
         if bottoms[0].diff is not None:
-            w = layer.w.data.reshape(layer.window, -1)
-            gemm(d, w.T, out=self.matrix(layer.columns))
-            self.add_up(bottoms[0].diff, None)
+            for windows, rows, w in layer.matrices(layer.w.data):
+                gemm(rows, w.T, out=windows)
+            self.add_up(pictures(bottoms[0].diff), diffs=True)
 
 
 class Deconvolution(Windowed):
@@ -164,17 +164,20 @@ class Deconvolution(Windowed):
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x *^T W + b)."""
         layer = self.layer
-        x, w = self.channels_last(bottoms[0].data), layer.w.data.reshape(-1, layer.window)
-        self.engine.backend.gemm(x, w, out=self.matrix(layer.columns))
-        self.add_up(tops[0].data, layer.b.data)
+        self.channels_last(pictures(bottoms[0].data))
+        for windows, rows, w in layer.matrices(layer.w.data):
+            layer.backend.gemm(rows, w, out=windows)
+        self.add_up(pictures(tops[0].data), diffs=False)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute all gradients."""
-        layer, gemm = self.layer, self.engine.backend.gemm
-        d, w = self.cut(self.before(tops[0])), layer.w.data.reshape(-1, layer.window)
+        layer, gemm = self.layer, self.layer.backend.gemm
+        self.cut(self.before(tops[0]))
         if layer.w.trainable:
-            x = self.channels_last(bottoms[0].data)
-            gemm(x.T, d, out=layer.w.diff.reshape(w.shape))
+            self.channels_last(pictures(bottoms[0].data))
+            for windows, rows, dw in layer.matrices(layer.w.diff):
+                gemm(rows.T, windows, out=dw)
         if bottoms[0].diff is not None:
-            gemm(d, w.T, out=self.matrix(layer.rows))
-            self.channels_first(bottoms[0].diff, None)
+            for windows, rows, w in layer.matrices(layer.w.data):
+                gemm(windows, w.T, out=rows)
+            self.channels_first(pictures(bottoms[0].diff), diffs=True)
