@@ -11,7 +11,8 @@ from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.crop.scaling import unstretch
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
-from layerkit.galaxy.images.prepare.prepare import largest_value, prepare
+from layerkit.galaxy.images.prepare.bit_depth import largest_value
+from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
@@ -338,4 +339,4 @@ def test_a_mask_is_no_galaxy(kind):
     y, x = np.mgrid[-60:60, -60:60]
     mask = np.where(np.hypot(x, 2 * y) < 20, 200, 0)
     picture = (mask / 255 if kind == "f4" else mask).astype(kind)
-    assert reason(picture) == "a mask: of two values only"
+    assert reason(picture) == "a mask of only two values"

@@ -222,7 +222,7 @@ def test_a_picture_that_kills_its_worker_is_counted(rng, tmp_path):
     good = picture(rng, blob(106, 106, 10, side=212), side=212)
     report = prepare(Unlucky(good), tmp_path / "set.h5", progress=False, workers=2)
     assert report.excluded == {
-        "kills its process": 1, TOO_LARGE: 1, "fails with ZeroDivisionError": 1
+        "crashes its process": 1, TOO_LARGE: 1, "fails with ZeroDivisionError": 1
     }  # fmt: skip
     galaxies = load(tmp_path / "set.h5")
     assert galaxies.ids == [f"g{i}" for i in range(40) if i not in (5, 7, 33)]

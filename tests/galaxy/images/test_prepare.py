@@ -18,10 +18,11 @@ from skimage.transform import resize
 
 from layerkit.errors import DataError
 from layerkit.galaxy import contact_sheets, gather
+from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out, resample
 from layerkit.galaxy.images.crop.detect import Galaxy, Sky, find_galaxy, foreign_light
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare import workers as work
-from layerkit.galaxy.images.prepare.prepare import Cut, Settings, cut_out, prepare, resample
+from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
@@ -512,7 +513,7 @@ def test_pictures_of_other_types_from_sources_of_ones_own(rng, tmp_path):
     assert report.excluded == {"not two-dimensional": 1}
     galaxies = load(tmp_path / "set.h5")
     sheets = {p.stem for p in contact_sheets(galaxies, tmp_path, Own(pictures, list("abcdefg")))}
-    assert sheets == {"kept", "kept-crops", "excluded-not-of-two-axes"}
+    assert sheets == {"kept", "kept-crops", "excluded-not-two-dimensional"}
     byte_alone = [Own([p] * 7, list("abcdefg")) for p in pictures[:2]]
     one, other = (contact_sheets(galaxies, tmp_path / "x", s)[1].read_bytes() for s in byte_alone)
     assert one == other
@@ -523,7 +524,7 @@ def test_pictures_of_other_types_from_sources_of_ones_own(rng, tmp_path):
 
 @pytest.mark.parametrize("ids", [["a"], ["a", "a"], ["a", "b", "c"]])
 def test_a_source_whose_pictures_have_no_ids_of_their_own(ids, tmp_path):
-    with pytest.raises(DataError, match="2 pictures must have as many ids"):
+    with pytest.raises(DataError, match="expected a unique id for each of 2 pictures, got"):
         prepare(Own([np.zeros((9, 9))] * 2, ids), tmp_path / "set.h5")
 
 

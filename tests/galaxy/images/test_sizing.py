@@ -5,7 +5,7 @@ import pytest
 
 import layerkit as lk
 from layerkit import galaxy
-from layerkit.galaxy.images.prepare.prepare import Settings, cut_out
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.prepare.sizing import SMALLEST, native_size
 
 

@@ -957,7 +957,7 @@ def test_entries_of_one_name_in_a_zip_are_counted(rng, zipped):
     assert source.ids == ["a", "b", "a~2"]
     np.testing.assert_allclose(source.read(0), third / 255, rtol=1e-6)
     np.testing.assert_allclose(source.read(1), second / 255, rtol=1e-6)
-    assert reason(source, 2) == "an entry of a name that a later one in the zip has too"
+    assert reason(source, 2) == "replaced by a later entry of that name in the zip"
 
 
 @pytest.mark.parametrize("fill", [0, -1, np.nan])
@@ -1050,7 +1050,7 @@ def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_pa
         if name in light:
             assert source.read(i).shape == (9, 9)
         else:
-            assert reason(source, i).startswith("weights, a mask, a model or the like of another")
+            assert reason(source, i).startswith("named as weights, a mask, a model or the like")
     assert open_source(tmp_path / "a_mask.png").read(0).shape == (9, 9)  # asked for by name
 
 
