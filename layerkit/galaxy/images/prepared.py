@@ -229,8 +229,8 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
 def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.ndarray, np.ndarray]:
     """Split a set into a training and a held-out part, by the ids alone.
 
-    Held out are the ids with the smallest BLAKE2b hashes of salt and id, in whatever order they
-    come.  Therefore, if galaxies are added to a set, few of the others change sides.  For a
+    Held out are the ids with the smallest BLAKE2b hashes of salt and id.  The order of the ids does
+    not matter, and if galaxies are added to a set, few of the others change sides.  For a
     validation set, split the training ids again with another salt.
 
     Args:

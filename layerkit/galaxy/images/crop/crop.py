@@ -43,7 +43,7 @@ CORNER = 1.4  # |y| + |x| from the middle, in half-sides, where corners begin
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of cropping, and of which pictures are excluded.
+    """Settings that decide how pictures are cropped and which of them are excluded.
 
     Args:
         size: pixels on a side of a prepared galaxy, 4 to 4096, default 69.
@@ -55,9 +55,8 @@ class Settings:
             star, say, or fills the picture, which leaves no sky to measure it by.
         threshold: standard deviations above the sky from which light belongs to an object,
             default 4.
-        min_radius: smallest radius of a galaxy, default 1.4, in the pixels used for detection, to
-            which pictures of more than 212 pixels on a side are binned.  A point source has 1.0 to
-            1.2, as it is smoothed.
+        min_radius: smallest radius of a galaxy, default 1.4, in pixels of the picture as binned for
+            detection, to about 212 on a side.  A point source, smoothed, has 1.0 to 1.2.
 
     Raises:
         DataError: a setting is out of range.

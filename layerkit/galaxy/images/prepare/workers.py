@@ -20,6 +20,7 @@ from layerkit.galaxy.images.decode.bounds import TOO_LARGE, UnusableImageError
 T = TypeVar("T")
 
 CHUNK = 32  # pictures handed to a worker at a time
+MAX_WORKERS = 60  # by default; Windows cannot wait for more than 61
 MAX_CRASHES = 20  # of worker processes; after more, the pictures are not to blame
 
 
@@ -56,7 +57,7 @@ def results_of(
     if workers is None:
         from joblib import cpu_count  # slow to import, and not needed by the workers
 
-        workers = min(cpu_count(), -(-len(items) // 500))
+        workers = min(cpu_count(), MAX_WORKERS, -(-len(items) // 500))
     workers = min(workers, -(-len(items) // CHUNK))  # every worker is started at once
     if workers <= 1:
         yield from map(job, items)

@@ -81,7 +81,7 @@ class FileSource:
         raise NotImplementedError
 
     def _look_into(self, k: int) -> tuple[int, bool, str]:
-        """Return the number of pictures in file `k`, whether they are deep, and their row order.
+        """Return the number of pictures in file `k`, whether they are uint16, and their row order.
 
         A file that cannot be read counts as one picture, and its reason is noted.
         """
@@ -91,7 +91,7 @@ class FileSource:
                     head = file.read(HEAD)
                 if plain_kind(head) or not is_image_file(head):
                     return 1, is_deep_png(head), "top" if plain_kind(head) else ""
-                pictures = self._pictures(k)
+                pictures = self._opened(k)
                 return len(pictures), pictures.deep, pictures.row_order
         except UnusableImageError as error:
             self.reasons[k] = str(error)
@@ -109,9 +109,9 @@ class FileSource:
         if k in self.reasons:
             raise UnusableImageError(self.reasons[k])
         with only_unusable():
-            return self._pictures(k).read(number)
+            return self._opened(k).read(number)
 
-    def _pictures(self, k: int) -> Pictures:
+    def _opened(self, k: int) -> Pictures:
         """Open file `k`, and keep it open, as its other pictures are likely to be read next."""
         # Forked processes would share a file's position, so each opens its own.
         if self._last is None or self._last[:2] != (os.getpid(), k):
