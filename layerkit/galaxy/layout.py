@@ -1,10 +1,10 @@
-"""Names of all that a run writes into its folder."""
+"""Names of the files and folders that a training run writes into its folder."""
 
 import re
 
-GALAXIES = "galaxies.h5"  # prepared from pictures
-SHEETS = "contact_sheets"  # of what was prepared; a folder
-HELD_OUT = "held_out"  # a folder, with galaxies and sheets of its own
+GALAXIES = "galaxies.h5"  # the prepared galaxies
+SHEETS = "contact_sheets"  # a folder
+HELD_OUT = "held_out"  # a folder with its own galaxies and sheets
 MODEL, BEST, METRICS, REPORT = "model.h5", "best.h5", "metrics.json", "report.html"
 FIGURES = (
     "reconstructions",
@@ -24,5 +24,5 @@ BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results
 
 
 def is_result(name: str) -> bool:
-    """Tell whether a run gives this name to a file or folder in its own folder."""
+    """Tell whether a run writes a file or folder of this name into its folder."""
     return name in (*RESULTS, GALAXIES, SHEETS, HELD_OUT) or bool(BEFORE.fullmatch(name))

@@ -1,4 +1,4 @@
-"""A prepared set of galaxies in memory, and which of them training never sees."""
+"""Prepared sets of galaxies, the file format they are stored in, and the held-out part of a set."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ from layerkit.settings import Optional, Whole, accept, fitting
 
 PREPARED_FORMAT = "layerkit galaxy set"
 VERSION = 2
-# Columns stored beside the image and id of each galaxy: float64, of this shape.
+# Columns stored beside the image and id of each galaxy: float64, of this shape per galaxy.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
 AGAIN = "; prepare the set again"
 
 
 @dataclass
 class GalaxySet:
-    """Galaxies that `prepare` wrote, as `load` read them.
+    """A set of galaxies as `prepare` wrote it and `load` read it.
 
-    images: float32 (N, size, size), intensities in 0..1, in the order of the source.
-    ids: N strings, unique.
-    crops: float64 (N, 3): y0, x0 and side of the square cut from each source picture, in its
-        pixels, where a pixel's area is [k, k + 1).
-    scales: float64 (N,): source pixels per output pixel, side / size.
-    stretches: float64 (N, 3): sky, spread and white, by which `scaling.unstretch` turns the images
-        back to the units of their pictures; 0, 0, 1 where the numbers are as they were.
-    excluded: ids that were left out, with the reason for each (of the whole source).
-    source: the name of the source; read: how many pictures it had, usable or not; settings: those
-        of `prepare`; path: the file.
-    origin: what `prepare` was told that the set was made of, or None.
-    row_order: "top" or "bottom", where the first row of an image is to be drawn; that of FITS files
-        is at the bottom.  Of a mixed source, that of most pictures.
+    Attributes:
+        images: float32 (N, size, size) in 0..1, in the order of the source.
+        ids: N unique strings.
+        crops: float64 (N, 3), y0, x0 and side of the square cut from each picture, in pixels of the
+            picture; pixel k extends from k to k + 1.
+        scales: float64 (N,), pixels of the picture per pixel of the image, side / size.
+        stretches: float64 (N, 3), sky, spread and white, by which `scaling.unstretch` converts the
+            images back to the units of their pictures; 0, 0, 1 for unscaled values.
+        excluded: reason for each id that was excluded, over the whole source.
+        source: name of the source.
+        read: number of pictures in the source, usable or not.
+        settings: settings of `prepare`.
+        path: the file.
+        origin: the dict given to `prepare` as `origin`, or None.
+        row_order: "top" or "bottom", where the first row of an image is displayed: at the bottom
+            for FITS files.  In a mixed source the majority decides.
     """
 
     images: np.ndarray
@@ -67,17 +70,17 @@ class GalaxySet:
 
     @property
     def size(self) -> int:
-        """Pixels on a side."""
+        """The number of pixels on a side of each image."""
         return self.images.shape[1]
 
     @property
     def excluded_counts(self) -> dict[str, int]:
-        """How many were excluded for each reason, most frequent first."""
+        """The number of pictures excluded for each reason, most frequent first."""
         return dict(Counter(self.excluded.values()).most_common())
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of images and ids: equal sets have equal digests, others do not."""
+        """The SHA-256 of images and ids, by which sets are compared."""
         images = np.ascontiguousarray(self.images, "<f4")
         total = hashlib.sha256(json.dumps([images.shape, self.ids]).encode())
         total.update(images.data.cast("B") if images.size else b"")
@@ -85,13 +88,13 @@ class GalaxySet:
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
-    """Tell whether `path` is an HDF5 file that `prepare` wrote, of any format version."""
+    """Tell whether a path is a file that `prepare` wrote, in any version of the format."""
     if path is None:
         return False
     path = Path(path)
     if hdf5.is_sealed(path, PREPARED_FORMAT):
         return True
-    try:  # version 1 had no header of its own
+    try:  # version 1 was a plain HDF5 file
         with open_regular(path) as file:
             if file.read(len(hdf5.SIGNATURE)) != hdf5.SIGNATURE:
                 return False
@@ -102,7 +105,12 @@ def is_prepared(path: str | os.PathLike | None) -> bool:
 
 
 class Writer:
-    """Galaxies that wait to be written, their images in a file without a name."""
+    """A prepared set that is being made; its images wait in an unnamed file.
+
+    Args:
+        folder: where that file is; it needs space for the images.
+        size: pixels on a side of each image.
+    """
 
     def __init__(self, folder: Path, size: int):
         self.images = hdf5.Rows(folder, (size, size), "<f4")
@@ -116,14 +124,23 @@ class Writer:
         self.images.__exit__()
 
     def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
-        """Add a galaxy, with a value for each of COLUMNS."""
+        """Add a galaxy: its id, its image (size, size), and a value for each of COLUMNS."""
         self.images.append(image)
         self.ids.append(name)
         for key, values in self.columns.items():
             values.append(columns[key])
 
     def save(self, path: Path, excluded: dict[str, str], about: dict) -> None:
-        """Write everything in one move."""
+        """Write the set to a file, complete or not at all.
+
+        Args:
+            path: the file.
+            excluded: reason for each id that was excluded.
+            about: values of `GalaxySet` by name: source, read, settings, origin and row_order.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
 
         def fill(file: h5py.File) -> None:
             self.images.reserve(file, "images")
@@ -139,10 +156,15 @@ class Writer:
 
 @fitting(DataError)
 def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
-    """Read a set that `prepare` wrote; with `limit`, its first `limit` galaxies only.
+    """Read a set that `prepare` wrote.
 
-    Raises `DataError` if the file is missing, truncated, damaged, not such a set, or of another
-    version of the format, or if `limit` is not a positive whole number.
+    Args:
+        path: the file.
+        limit: read only the first `limit` galaxies.
+
+    Raises:
+        DataError: the file is missing, truncated, damaged, not a prepared set, or in another
+            version of the format; or `limit` is not a positive whole number.
     """
     limit = accept(Optional(Whole(least=1)), limit, "limit", "load", DataError)
     path = path_of(path, DataError)
@@ -170,7 +192,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
 
 
 def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
-    """Read the galaxies in an open file; every part is looked at before it is believed."""
+    """Read the galaxies from an open file, checking the type and shape of every part."""
     ids = file.json("ids", list)
     left_out = file.json("excluded")
     about = file.json("about")
@@ -184,7 +206,7 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
     about = {name: about.get(name) for name in kinds}
     for name, kind in kinds.items():
         if not isinstance(about[name], kind) or isinstance(about[name], bool):
-            raise file.fail(f"attribute 'about': {name!r}", "is missing or of another kind")
+            raise file.fail(f"attribute 'about': {name!r}", "is missing or of the wrong type")
     if about["row_order"] not in ("top", "bottom"):
         raise file.fail("attribute 'about': 'row_order'", "must be 'top' or 'bottom'")
     shape = file.dataset("images", kinds="f", shape=(count, None, None)).shape
@@ -205,20 +227,28 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
 
 @fitting(DataError)
 def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.ndarray, np.ndarray]:
-    """Divide a set in two by the ids alone: training indices, and `held_out` held-out indices.
+    """Split a set into a training and a held-out part, by the ids alone.
 
-    Held out are the ids with the smallest BLAKE2b hash of salt and id, whatever their order, so
-    adding galaxies to a set moves few of the others, and none where the share held out stays the
-    same but for chance.  Both arrays (int64) are in increasing order.  For a validation set, split
-    the training ids again with another salt.
+    Held out are the ids with the smallest BLAKE2b hashes of salt and id.  The order of the ids does
+    not matter, and if galaxies are added to a set, few of the others change sides.  For a
+    validation set, split the training ids again with another salt.
 
-    Raises `DataError` where `held_out` is no whole number, negative or more than half of the ids.
+    Args:
+        ids: of all galaxies.
+        held_out: how many to hold out, at most half of them.
+        salt: makes independent splits.
+
+    Returns:
+        Training indices and held-out indices, int64, each in increasing order.
+
+    Raises:
+        DataError: `held_out` is not a whole number, negative, or more than half of the ids.
     """
     held_out = accept(Whole(), held_out, "held_out", "split", DataError)
     if held_out > len(ids) // 2:
         raise DataError(
-            f"held out {held_out} of {len(ids)} galaxies: at least half must be left to train on;"
-            f" hold out at most {len(ids) // 2}, or bring more images"
+            f"held out {held_out} of {len(ids)} galaxies: at least half must be left for training;"
+            f" hold out at most {len(ids) // 2}, or use more images"
         )
     hashes = [hashlib.blake2b(f"{salt}/{i}".encode()).digest() for i in ids]
     order = np.array(sorted(range(len(ids)), key=lambda k: (hashes[k], ids[k])), dtype=np.int64)

@@ -11,8 +11,8 @@ from layerkit import layers as L
 from layerkit.errors import DataError, NetError
 from layerkit.galaxy.evaluation import redraws
 from layerkit.galaxy.evaluation.redraws import sky_noise
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
-from layerkit.galaxy.images.prepare.prepare import Settings, cut_out
 from layerkit.galaxy.report import figures
 
 SIDE, LATENT, NOISE = 6, 2, 0.3

@@ -4,22 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from simulated import profile
 
 from layerkit.galaxy.images.crop import crop as cutting
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.crop.scaling import unstretch
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
-from layerkit.galaxy.images.prepare.prepare import largest_value, prepare
-from layerkit.galaxy.images.prepared import load
-from layerkit.galaxy.images.sources.sources import open_source
-
-
-def profile(side, y, x, scale, ratio=0.7, peak=100.0):
-    """An exponential galaxy of some scale length, in counts."""
-    dy, dx = np.mgrid[:side, :side] + 0.5 - np.array([y, x])[:, None, None]
-    return peak * np.exp(-np.hypot(np.hypot(dx, dy / ratio) / scale, 0.7))
 
 
 def stamp(rng, side=128, scale=5.0, sky=50.0, noise=1.0, peak=100.0):
@@ -220,53 +211,6 @@ def test_bad_pixels_count_where_the_square_is(bad, dtype):
     assert dtype == "f4" or np.mean(equal) >= 0.95
 
 
-def save(path, values, bits=16):
-    Image.fromarray(values.astype("u2" if bits == 16 else "u1")).save(path)
-
-
-def test_how_many_of_16_bits_are_used_is_decided_for_the_set(rng, tmp_path):
-    def write(folder, top, hot):
-        folder.mkdir()
-        for k, share in enumerate((0.9, 0.4, 0.2)):
-            rng = np.random.default_rng(k)
-            light = profile(120, 60, 60, 6, peak=1.6) + rng.normal(0.05, 0.005, (120, 120))
-            values = np.clip(light / light.max() * share, 0, 1) * top
-            if hot and k == 2:
-                values[7, 9] = 65535
-            save(folder / f"{k}.png", values)
-        prepare(open_source(folder), tmp_path / f"{folder.name}.h5", progress=False)
-        return load(tmp_path / f"{folder.name}.h5")
-
-    deep = write(tmp_path / "deep", 65535, hot=False)
-    camera = write(tmp_path / "camera", 4095, hot=False)
-    spoilt = write(tmp_path / "spoilt", 4095, hot=True)
-    np.testing.assert_array_equal(deep.stretches, [[0, 0, 65535]] * 3)
-    np.testing.assert_array_equal(camera.stretches, [[0, 0, 4095]] * 3)
-    assert deep.images.max(axis=(1, 2)) == pytest.approx([0.9, 0.4, 0.2], rel=0.1)
-    np.testing.assert_allclose(camera.images, deep.images, atol=0.002)
-    np.testing.assert_array_equal(spoilt.stretches, camera.stretches)
-    np.testing.assert_allclose(spoilt.images, camera.images, atol=1e-3)
-
-
-def test_the_largest_value_is_one_that_a_neighbour_confirms():
-    image = np.zeros((5, 5), np.uint16)
-    image[2, 2] = 60000
-    image[3, 2] = 900
-    assert largest_value(image) == 900
-    assert largest_value(image[:1, :1]) == 0
-
-
-def test_marks_of_saturated_pixels_are_no_light():
-    image = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
-    light = largest_value(image)
-    assert 3000 < light < 4096
-    image[5:8, 3:12] = 65535  # of a camera of 12 bits
-    assert largest_value(image) == light
-    image[5:8, 12] = 40000  # a star that fades from there to the sky
-    assert largest_value(image) == 65535
-    assert largest_value(np.full((4, 4), 65535, np.uint16)) == 65535
-
-
 @pytest.mark.parametrize("noise", [1.2, 2.0, 2.3, 3.3])
 @pytest.mark.parametrize("gain", [1.0, 0.25])
 def test_whole_numbers_have_the_sky_and_noise_of_what_they_round(noise, gain):
@@ -338,4 +282,4 @@ def test_a_mask_is_no_galaxy(kind):
     y, x = np.mgrid[-60:60, -60:60]
     mask = np.where(np.hypot(x, 2 * y) < 20, 200, 0)
     picture = (mask / 255 if kind == "f4" else mask).astype(kind)
-    assert reason(picture) == "a mask: of two values only"
+    assert reason(picture) == "a mask of only two values"

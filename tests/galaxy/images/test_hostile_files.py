@@ -12,16 +12,14 @@ import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
+from picture_files import chunk, encoded, fits_file, reason, tiff
 from PIL import Image
-from test_prepare import blob, picture
-from test_sources import chunk, encoded, fits_file, reason, tiff
-from unlucky import Unlucky
+from simulated import blob, picture
 
 from layerkit.galaxy.images.decode import bounds
 from layerkit.galaxy.images.decode.formats import fits as fits_pictures
 from layerkit.galaxy.images.decode.formats import tiff as tiff_pictures
 from layerkit.galaxy.images.prepare.prepare import prepare
-from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -111,7 +109,11 @@ def animation(kind):
 
 
 TOO_LARGE = "too large"
+
+
 ELSEWHERE = "HDF5 images stored in other files; copy them into this one"
+
+
 HOSTILE = {
     "axes.fits": (claims(100_000, 100_000) + bytes(2880), "unreadable"),
     "cube.fits": (claims(10, 10, 10**9, bits=8) + bytes(2880), "unreadable"),
@@ -216,13 +218,3 @@ def test_too_many_pages_and_extensions(tmp_path, monkeypatch):
     (tmp_path / "b.fits").write_bytes(fits_file(fits.PrimaryHDU(), *hdus))
     source = open_source(tmp_path)
     assert [reason(source, k) for k in range(len(source))] == [TOO_LARGE] * 2
-
-
-def test_a_picture_that_kills_its_worker_is_counted(rng, tmp_path):
-    good = picture(rng, blob(106, 106, 10, side=212), side=212)
-    report = prepare(Unlucky(good), tmp_path / "set.h5", progress=False, workers=2)
-    assert report.excluded == {
-        "kills its process": 1, TOO_LARGE: 1, "fails with ZeroDivisionError": 1
-    }  # fmt: skip
-    galaxies = load(tmp_path / "set.h5")
-    assert galaxies.ids == [f"g{i}" for i in range(40) if i not in (5, 7, 33)]

@@ -9,23 +9,13 @@ import os
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import DataError
-from layerkit.galaxy.images.crop.scaling import unstretch
-from layerkit.galaxy.images.prepare.contact import TILE, YELLOW, contact_sheets
 from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import is_prepared, load, split
 from layerkit.galaxy.images.sources.sources import open_source
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    path = tmp_path_factory.mktemp("prepared") / "hubble.h5"
-    prepare(open_source(None), path, progress=False, limit=120)
-    return path
 
 
 def test_load(prepared):
@@ -254,43 +244,7 @@ def test_split_leaves_enough_to_train_on():
         split(list("abcdefgh"), -1)
 
 
-def test_contact_sheets(prepared, tmp_path):
-    galaxies, source = load(prepared), open_source(None)
-    paths = contact_sheets(galaxies, tmp_path / "sheets", source, rows=2, columns=3)
-    names = {"kept", "kept-crops"} | {
-        f"excluded-{reason.replace(' ', '-')}" for reason in galaxies.excluded_counts
-    }
-    assert {p.stem for p in paths} == names
-    sheets = {p.stem: np.asarray(Image.open(p)) for p in paths}
-    assert sheets["kept"].shape == sheets["kept-crops"].shape
-    assert not (sheets["kept"] == YELLOW).all(2).any()
-    tile = (sheets["kept-crops"][:TILE, :TILE] == YELLOW).all(2)
-    rows, columns = np.flatnonzero(tile.any(1)), np.flatnonzero(tile.any(0))
-    assert abs(rows.mean() - TILE / 2) < 0.1 * TILE  # a square, about the middle
-    assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
-    again = contact_sheets(galaxies, tmp_path / "again", source, rows=2, columns=3)
-    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths, again, strict=True))
-    assert [p.stem for p in contact_sheets(galaxies, tmp_path / "set alone")] == ["kept"]
-    source.name = "another"
-    with pytest.raises(DataError, match="not another"):
-        contact_sheets(galaxies, tmp_path, source)
-    with pytest.raises(DataError, match="cannot be written"):
-        contact_sheets(galaxies, prepared / "sheets")
-
-
 @pytest.mark.parametrize("held_out", [True, 0.5, "1", None])
 def test_a_count_to_hold_out_that_is_none(held_out):
     with pytest.raises(DataError, match="split: held_out must be a whole number"):
         split(["a", "b", "c"], held_out)
-
-
-def test_unstretch_wants_a_stretch_for_each_image():
-    images, stretches = np.full((2, 3, 4), 0.5), np.array([[0.0, 0, 1], [0, 0, 10]])
-    np.testing.assert_array_equal(unstretch(images, stretches)[:, 0, 0], [0.5, 5])
-    np.testing.assert_array_equal(unstretch(images[1], stretches[1]), np.full((3, 4), 5.0))
-    bad = ((images, stretches[:1]), (images, [1, 2]), (images[0], stretches), (5, stretches))
-    for pair in bad:
-        with pytest.raises(DataError, match="expected images"):
-            unstretch(*pair)
-    with pytest.raises(DataError, match="arrays of numbers"):
-        unstretch(images, "none")

@@ -5,7 +5,7 @@ import pytest
 
 import layerkit as lk
 from layerkit import galaxy
-from layerkit.galaxy.images.prepare.prepare import Settings, cut_out
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.prepare.sizing import SMALLEST, native_size
 
 
@@ -60,7 +60,7 @@ def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatc
     assert side < 69
     found = galaxy.gather(None, tmp_path / "a.h5", size=None)
     assert found.size == side
-    assert f"galaxies of {side} x {side} pixels" in capsys.readouterr().out
+    assert f"galaxies are prepared at {side} x {side} pixels" in capsys.readouterr().out
     assert galaxy.gather(None, tmp_path / "a.h5", size=None).size == side
     assert "earlier" in capsys.readouterr().out
     assert galaxy.gather(None, tmp_path / "a.h5").size == 69  # other settings: prepared again

@@ -1,8 +1,8 @@
-"""One picture to one galaxy: find it, judge it, cut it out and bring it to size.
+"""Cropping: find the galaxy in a picture, judge it, cut it out and resample it.
 
-After section 4 of Regier, McAuliffe and Prabhat (2015): each picture is cropped to a square around
-its most prominent galaxy, in proportion to the galaxy's size; pictures in which other bright
-objects overlap it are left out; what remains is brought to 69 x 69 pixels.
+This follows section 4 of Regier, McAuliffe and Prabhat (2015): each picture is cropped to a square
+around its most prominent galaxy, in proportion to the galaxy's size, and resampled to 69 x 69
+pixels; pictures in which another bright object overlaps the galaxy are excluded.
 """
 
 from __future__ import annotations
@@ -31,31 +31,35 @@ from layerkit.settings import Number, Whole, accept
 
 SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`
 DEEPEST = 65535.0  # the largest value of 16 bits
-CENTRED = 0.16  # of the side: two standard deviations of the Gaussian of `find_galaxy`
-FAINT = 3.0  # times the threshold: how bright a peak must be for a size to mean anything
-INNER = 0.9  # share of the square's side in which a galaxy in physical units is measured
-PASSES = 2  # more would follow the wings of bright galaxies inwards
-CLEAN = 1000.0  # noise standard deviations to which a galaxy rises that shows no noise
-STEP = 1.15  # from one size of that square to the next
+CENTRED = 0.16  # of the side: two standard deviations of the Gaussian in `find_galaxy`
+FAINT = 3.0  # times the threshold: a peak below this is too faint for a size to mean anything
+INNER = 0.9  # of the square's side: where a galaxy in physical units is measured
+PASSES = 2  # of that measurement; more would shrink the square of a bright galaxy
+CLEAN = 1000.0  # brightness over noise that is assumed for a galaxy without noise
+STEP = 1.15  # ratio of successive sizes of that square
 CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
-CORNER = 1.4  # half-sides up and across, in sum, from the middle: where corners begin
+CORNER = 1.4  # |y| + |x| from the middle, in half-sides, where corners begin
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that decide how a picture is cut and whether it is kept.
+    """Settings that decide how pictures are cropped and which of them are excluded.
 
-    size: pixels on a side of a prepared galaxy.
-    frame: side of the crop over the galaxy's radius (`detect.Galaxy`).
-    overlap: another object counts as bright where its peak is at least this share of the galaxy's
-        (`detect.foreign_light`).
-    background: the background counts as bright where the border of the crop is at least this share
-        of the galaxy's peak (`detect.border_light`): in the glare of a star, say, or where the
-        galaxy fills the picture, so that there is no sky to measure it by.
-    threshold: light counts as an object's where it is this many noise standard deviations above
-        the sky.
-    min_radius: smallest radius of a galaxy, in the pixels in which it is detected, those of the
-        picture binned to about 212 on a side.  A point, smoothed for detection, has 1.0 to 1.2.
+    Args:
+        size: pixels on a side of a prepared galaxy, 4 to 4096, default 69.
+        frame: side of the crop over the galaxy's radius (`detect.Galaxy`), default 6.5.
+        overlap: exclude a picture if another object's peak is at least this fraction of the
+            galaxy's (`detect.foreign_light`), default 0.5.
+        background: exclude a picture if the border of the crop is at least this fraction of the
+            galaxy's peak (`detect.border_light`), default 0.2: the galaxy is in the glare of a
+            star, say, or fills the picture, which leaves no sky to measure it by.
+        threshold: standard deviations above the sky from which light belongs to an object,
+            default 4.
+        min_radius: smallest radius of a galaxy, default 1.4, in pixels of the picture as binned for
+            detection, to about 212 on a side.  A point source, smoothed, has 1.0 to 1.2.
+
+    Raises:
+        DataError: a setting is out of range.
     """
 
     size: int = 69
@@ -66,11 +70,11 @@ class Settings:
     min_radius: float = 1.4
 
     def __post_init__(self) -> None:
-        """Refuse what no picture can be cut by."""
+        """Check each setting."""
         for field in fields(self):
             value = getattr(self, field.name)
             rule = SIDE if field.name == "size" else FRAME if field.name == "frame" else LIMIT
-            # At infinity no picture is left out for it.
+            # At infinity a limit excludes no picture.
             if rule is not LIMIT or not (isinstance(value, float) and value == np.inf):
                 value = accept(rule, value, field.name, "prepare", DataError)
             object.__setattr__(self, field.name, value)
@@ -78,11 +82,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cut:
-    """A square of a picture, and how its numbers were scaled.
+    """The square cut from a picture, and how its values were scaled.
 
-    y0, x0, side: its top left corner and side, in pixels, fractions allowed.
-    sky, spread, white: see `scaling`; for linear pictures sky and spread are 0, and white is the
-        value that became 1, in the numbers that `Source.read` gives.
+    Attributes:
+        y0, x0, side: top left corner and side, in pixels and fractions of pixels.
+        sky, spread, white: see `scaling`.  In linear pictures sky and spread are 0, and white is
+            the value from `Source.read` that became 1.
     """
 
     y0: float
@@ -96,30 +101,29 @@ class Cut:
 def cut_out(
     image: np.ndarray, settings: Settings, white: float = DEEPEST
 ) -> tuple[np.ndarray, Cut]:
-    """Cut the galaxy out of a picture and bring it to `settings.size`.
+    """Cut the galaxy out of a picture and resample it to `settings.size`.
 
     Args:
-        image: (height, width), of a type that says what its numbers mean: float32 is linear light
-            in 0..1, and so is uint8 once divided by 255; uint16 is light in steps of 1 / white; and
-            float64, as any other type, is in physical units, which are stretched by the sky and the
-            galaxy in the square itself (see `scaling`): nothing outside it changes its numbers.
-            Masked pixels, as NaN, are no data.
-        settings: see there.
-        white: value of uint16 pictures that becomes 1.
+        image: (height, width); the dtype says what the values mean.  float32 is linear light in
+            0..1, and so is uint8 after division by 255; uint16 is linear light in steps of
+            1 / white; any other dtype is in physical units.  These are stretched by the sky and the
+            galaxy inside the square (see `scaling`), so that nothing outside it matters.  NaN and
+            masked pixels are no data.
+        settings: of the crop.
+        white: value of a uint16 picture that becomes 1.
 
     Returns:
-        The galaxy as float32 (size, size) in 0..1, and its square.
+        The galaxy, float32 (size, size) in 0..1, and the square that was cut.
 
     Raises:
-        UnusableImageError: with the reason where there is no galaxy near the centre, where its
-            square is too small, does not fit or has pixels without data, or where another bright
-            object is in it.
+        UnusableImageError: there is no galaxy near the centre; or its square is too small, does not
+            fit into the picture, contains pixels without data or another bright object.
     """
     image = as_picture(image)
     if image.size == 0 or (low := image.min()) == (high := image.max()):
         raise UnusableImageError("blank")
     if ((image == low) | (image == high)).all():
-        raise UnusableImageError("a mask: of two values only")
+        raise UnusableImageError("a mask of only two values")
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
         return view, replace(cut, white=white)
@@ -129,7 +133,7 @@ def cut_out(
 
 
 def visible(image: np.ndarray, white: float = DEEPEST) -> np.ndarray:
-    """A whole picture of any kind as float32 in 0..1, to be looked at; see `cut_out`."""
+    """Scale a whole picture of any dtype to float32 in 0..1 for display; see `cut_out`."""
     if image.dtype == np.uint16:
         return np.minimum(image * np.float32(1 / white), 1)
     if image.dtype != np.float64:
@@ -148,7 +152,7 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     galaxy = find_galaxy(image, settings.threshold, missing)
     cut = _square(galaxy, image, gaps, settings)
     view = resample(image, cut, settings.size)
-    # A bright neighbour is the better reason, as it may be what makes the square so large.
+    # A bright neighbour is reported first, as it may be what makes the square too large.
     _check_overlap(view, galaxy, cut, settings)
     if border_light(view) >= settings.background:
         raise UnusableImageError("bright background")
@@ -162,8 +166,8 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     far = _sky(image, ~missing)
     galaxy = _find(image, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
-    # Whatever lies outside the square shall not decide what is in it, not in the last bit: measure
-    # again from pixels inside alone, until the pixels are those that the measurement asks for.
+    # Nothing outside the square may change the result, not even its last bit.  So measure again
+    # from the pixels inside alone, until the measurement asks for just these pixels.
     last = None
     for _ in range(PASSES):
         window = _window(galaxy, image.shape, settings)
@@ -178,8 +182,8 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
     inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
     raw = _resampled(units, inside, settings.size)
-    # A hot pixel is none of the galaxy's: no pixel counts for much more than twice its neighbours,
-    # and none for much more than twice the galaxy's own light, which its opposite shows.
+    # Hot pixels must not set the scale: a pixel counts for little more than twice its brightest
+    # neighbour, and white is little more than twice the brightest light that is symmetric.
     tame = _resampled(np.minimum(units, 2 * _brightest_neighbour(units) + 5), inside, settings.size)
     own = float(np.minimum(tame, tame[::-1, ::-1]).max())
     white = min(float(tame.max()), 2 * max(own, 0) + 5)
@@ -188,7 +192,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     view = stretch_units(raw, white)
     level = float(stretch_units(np.zeros(1), white)[0])
     _check_overlap(view, replace(galaxy, sky=Sky(level, 0)), cut, settings)
-    # The border of the square and its peak as they look from the sky of the whole picture.
+    # Compare the border of the square with its peak, both above the sky of the whole picture.
     peak = np.arcsinh(((white * sky.noise + sky.level - far.level) / far.noise + 1) / 10)
     if np.arcsinh(((sky.level - far.level) / far.noise + 1) / 10) >= settings.background * peak:
         faint = sky.level < far.level + far.noise
@@ -198,7 +202,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
 
 
 def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with the sky where it has no data, and the mask of that."""
+    """Fill pixels without data with the median of the others; also return their mask."""
     if gaps is None:
         return image, np.zeros(image.shape, bool)
     missing = gaps.anywhere
@@ -208,13 +212,13 @@ def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndar
 
 
 def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
-    """Measure level and noise of the pixels at `where`, in physical units; the noise is above 0."""
+    """Measure the sky from the pixels where a mask is true; the noise is never 0."""
     pixels = image[where]
     sky = measure_sky(pixels, quantum=0)
     if sky.noise > 0:
         return measure_sky(_off_steps(pixels), quantum=0)
-    # Most pixels are equal: few photons, no noise at all, or noise that was cut away with the sky.
-    # Then it is left in the galaxy, and in the specks that were bright enough.
+    # Most pixels are equal: there are few photons, or no noise, or the sky was cut off with its
+    # noise.  The noise still shows in the galaxy, and in the pixels that rise above the cut.
     light = image[image > sky.level]
     if not light.size:
         return Sky(sky.level, 1.0)
@@ -225,7 +229,7 @@ def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
 
 
 def _roughness(image: np.ndarray, level: float) -> float:
-    """Measure the noise of a galaxy's faint half, pixel against the mean of its neighbours."""
+    """Measure the noise in a galaxy's faint half, as the deviation from neighbouring pixels."""
     inside = ndimage.minimum_filter(image, footprint=CROSS) > level
     around = ndimage.convolve(image, CROSS / 4.0) - image / 4
     if np.count_nonzero(inside) < CROSS.size:
@@ -235,10 +239,10 @@ def _roughness(image: np.ndarray, level: float) -> float:
 
 
 def _off_steps(pixels: np.ndarray) -> np.ndarray:
-    """The pixels, spread evenly over their step where they lie on few steps, as counts do.
+    """Spread quantised pixels, such as counts, evenly over their quantisation steps.
 
-    Medians of whole numbers jump from one to the next: of counts with a noise of 2, the level is up
-    to half a count off, and 1.4826 times the absolute deviation is 1.5 or 3.
+    The median of whole numbers is a whole number: for counts with a noise of 2, the level would be
+    up to half a count off, and 1.4826 times the median absolute deviation would be 1.5 or 3.
     """
     values, index, counts = np.unique(pixels.ravel(), return_inverse=True, return_counts=True)
     if not 1 < len(values) <= pixels.size / 4:
@@ -253,13 +257,13 @@ def _off_steps(pixels: np.ndarray) -> np.ndarray:
 def _find(
     image: np.ndarray, sky: Sky, threshold: float, no_sky: np.ndarray, bins: int | None = None
 ) -> Galaxy:
-    """The galaxy in a picture in physical units, found where these are compressed."""
+    """Find the galaxy in a picture in physical units, after compressing its bright pixels."""
     seen = np.arcsinh(np.maximum((image - sky.level) / sky.noise + 3, 0) / 10).astype(np.float32)
     return find_galaxy(seen, threshold, no_sky, quantum=0.01, bins=bins)
 
 
 def _window(galaxy: Galaxy, shape: tuple[int, ...], settings: Settings) -> tuple[slice, slice]:
-    """Most of the square around a galaxy, in steps so coarse that trifles do not change them."""
+    """Return most of the square around a galaxy, in steps too coarse for small errors to matter."""
     half = INNER * settings.frame * galaxy.radius / 2 / galaxy.bins
     half = galaxy.bins * round(STEP ** round(np.log(max(half, 4)) / np.log(STEP)))
     middle = 2 * galaxy.bins
@@ -277,7 +281,7 @@ def _find_in(
     settings: Settings,
     missing: np.ndarray,
 ) -> Galaxy:
-    """The galaxy as measured from a window alone, the edges of which count as sky."""
+    """Measure the galaxy from the pixels of a window alone, whose corners are taken for sky."""
     part, gone = image[window], missing[window]
     no_sky = gone | ~_corners(part.shape)
     if no_sky.all():
@@ -290,13 +294,13 @@ def _find_in(
 
 
 def _corners(shape: tuple[int, ...]) -> np.ndarray:
-    """Mask of the four corners of a part of a picture, where a galaxy's light is least."""
+    """Return the mask of the four corners of a rectangle, where a galaxy's light is faintest."""
     y, x = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in shape)
     return np.add.outer(y, x) > CORNER
 
 
 def _brightest_neighbour(image: np.ndarray) -> np.ndarray:
-    """The brightest of the four pixels beside each."""
+    """Return the brightest of the four pixels beside each pixel."""
     around = np.pad(image, 1, constant_values=-np.inf)
     return np.maximum(
         np.maximum(around[:-2, 1:-1], around[2:, 1:-1]),
@@ -305,7 +309,7 @@ def _brightest_neighbour(image: np.ndarray) -> np.ndarray:
 
 
 def _square(galaxy: Galaxy, image: np.ndarray, gaps: NoData | None, settings: Settings) -> Cut:
-    """The square around a galaxy, no larger than there is room for."""
+    """Return the square around a galaxy, as large as the picture allows."""
     if galaxy.radius < settings.min_radius * galaxy.bins:
         faint = galaxy.signal < FAINT * settings.threshold
         raise UnusableImageError("too faint" if faint else "too small")
@@ -320,7 +324,7 @@ def _square(galaxy: Galaxy, image: np.ndarray, gaps: NoData | None, settings: Se
 
 
 def _pixels(cut: Cut, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The pixels that a square touches."""
+    """Return the index of the pixels that a square touches."""
     rows, columns = (
         slice(max(0, int(np.floor(start))), min(n, int(np.ceil(start + cut.side))))
         for start, n in zip((cut.y0, cut.x0), shape, strict=True)
@@ -331,7 +335,7 @@ def _pixels(cut: Cut, shape: tuple[int, ...]) -> tuple[slice, slice]:
 def _check_overlap(view: np.ndarray, galaxy: Galaxy, cut: Cut, settings: Settings) -> None:
     foreign = foreign_light(view, galaxy, cut.side)
     if foreign >= settings.overlap:
-        # With no peak in the middle, what lies near the centre is the outskirts of something else.
+        # Without a peak in the middle, the light there is the outskirts of another object.
         away = foreign == NO_PEAK and galaxy.off_centre > CENTRED
         raise UnusableImageError("galaxy off centre" if away else "overlapping bright object")
 
@@ -342,10 +346,18 @@ def _check_room(galaxy: Galaxy, cut: Cut, settings: Settings) -> None:
 
 
 def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
-    """The square `cut` of `image` as float32 (size, size), anti-aliased.
+    """Resample the square `cut` of an image to size x size pixels, without aliasing.
 
-    Shrinking weighs every source pixel with a Hamming-windowed sinc as wide as an output pixel is
-    far from the next; enlarging is bicubic.  Pixel values stay within 0..1.
+    Shrinking weighs the source pixels by a Hamming-windowed sinc of the width of an output pixel;
+    enlarging is bicubic.
+
+    Args:
+        image: (height, width) in 0..1.
+        cut: the square.
+        size: pixels on a side of the result.
+
+    Returns:
+        float32 (size, size), clipped to 0..1.
     """
     return np.clip(_resampled(image, cut, size), 0, 1)
 

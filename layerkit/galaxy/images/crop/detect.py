@@ -1,9 +1,8 @@
-"""Find the galaxy in a picture, measure it, and judge whether something else lies over it.
+"""Detection of the galaxy in a picture, its size, and light of other objects that overlap it.
 
-The idea throughout is the one with which the Sloan survey takes blended galaxies apart: a galaxy
-looks the same when turned by 180 degrees about its centre, and a star or a neighbour does not.
-The darker of each pixel and its opposite is therefore the galaxy's own light, and what the brighter
-one has on top of it is foreign.
+The method is that of the Sloan survey's deblender: a galaxy is unchanged by a rotation of 180
+degrees about its centre, whereas a star or a neighbour is not.  The darker pixel of each opposite
+pair is therefore the galaxy's own light, and the excess of the brighter one is foreign light.
 """
 
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from scipy import ndimage
 
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 
-DETECTION_SIDE = 212  # pixels on a side, about, to which larger pictures are binned for detection
-SMOOTHING = 1.0  # pixels, standard deviation: takes out JPEG and pixel noise before looking
-NO_PEAK = 1.0  # what `foreign_light` returns where the square has no peak in its middle
+DETECTION_SIDE = 212  # pixels on a side, about: larger pictures are binned to this for detection
+SMOOTHING = 1.0  # pixels, standard deviation: removes JPEG and pixel noise before detection
+NO_PEAK = 1.0  # returned by `foreign_light` if the square has no peak in its middle
 MIN_AREA = 5  # pixels: fewer connected ones are noise
 
 
 @dataclass(frozen=True)
 class Sky:
-    """Level and standard deviation of the empty parts of a (smoothed) picture."""
+    """The level and the standard deviation of the empty parts of a picture."""
 
     level: float
     noise: float
@@ -29,15 +28,16 @@ class Sky:
 
 @dataclass(frozen=True)
 class Galaxy:
-    """A galaxy in a picture.
+    """A galaxy that was detected in a picture.
 
-    y, x: its centre in pixels, where pixel k reaches from k to k + 1.
-    radius: the root mean square distance of its own light from the centre along its longest axis,
-        in pixels.
-    bins: pixels of the picture, on a side, to one in which it was detected.
-    sky: of the picture so binned and smoothed.
-    signal: its brightest pixel there, in noise standard deviations above the sky.
-    off_centre: how far that pixel lies from the centre of the picture, over its shorter side.
+    Attributes:
+        y, x: centre in pixels of the picture, where pixel k extends from k to k + 1.
+        radius: root mean square distance of the galaxy's own light from the centre, along its
+            longest axis, in pixels of the picture.
+        bins: pixels on a side that were averaged into one for detection.
+        sky: level and noise of the binned and smoothed picture.
+        signal: brightest pixel of the galaxy there, in standard deviations above the sky.
+        off_centre: distance of that pixel from the centre of the picture, over its shorter side.
     """
 
     y: float
@@ -58,19 +58,19 @@ def find_galaxy(
 ) -> Galaxy:
     """Find the most prominent galaxy near the centre of a picture.
 
-    Connected pixels that are `threshold` noise standard deviations above the sky make an object;
-    the one with the most light under a Gaussian about the centre of the picture (standard deviation
-    8% of its side) is taken.
+    An object is a set of connected pixels above a threshold.  The most prominent one has the most
+    light under a Gaussian at the centre of the picture, whose standard deviation is 8% of the
+    picture's shorter side.
 
     Args:
         image: float32 (height, width).
-        threshold: see above.
-        no_sky: mask of the pixels that the sky is not to be measured from.
+        threshold: standard deviations above the sky.
+        no_sky: mask of the pixels to leave out when the sky is measured.
         quantum: see `measure_sky`.
-        bins: pixels to bin on a side, by default as many as make the picture DETECTION_SIDE large.
+        bins: pixels on a side to average into one; by default enough for DETECTION_SIDE pixels.
 
     Raises:
-        UnusableImageError: there is none.
+        UnusableImageError: there is no galaxy near the centre.
     """
     if image.size == 0 or image.min() == image.max():
         raise UnusableImageError("blank")
@@ -92,7 +92,7 @@ def find_galaxy(
     best = int(np.argmax(prominence))
     window = ndimage.find_objects(objects, best)[best - 1] if best else (slice(0), slice(0))
     mine = np.where(objects[window] == best, light[window], 0)
-    # Beyond two standard deviations it is not "near the centre" any more.
+    # Beyond two standard deviations an object is no longer "near the centre".
     if not best or near[window][mine > 0].max() < np.exp(-2):
         raise UnusableImageError("no galaxy near the centre")
     start = np.unravel_index(np.argmax(mine * near[window]), mine.shape)
@@ -107,10 +107,17 @@ def find_galaxy(
 
 
 def measure(light: np.ndarray, start: tuple) -> tuple[float, float, float]:
-    """Centre (y, x) and radius, as in `Galaxy`, of the object whose `light` above the sky is given.
+    """Measure the centre and the radius of an object, as in `Galaxy`.
 
-    From the pixel `start`, the centre moves to the mean of the light under a Gaussian as wide as
-    the object, and the radius becomes that of the light which has its like on the opposite side.
+    The centre moves, in five steps, to the mean position of the light under a Gaussian as wide as
+    the object; the radius is that of the light which is symmetric about the centre.
+
+    Args:
+        light: the object above the sky, (height, width), 0 elsewhere.
+        start: the pixel to begin at.
+
+    Returns:
+        y, x and radius, in pixels.
     """
     light = light.astype(np.float64)
     y, x = (float(s) for s in start)
@@ -119,56 +126,67 @@ def measure(light: np.ndarray, start: tuple) -> tuple[float, float, float]:
         own = _symmetric(light, y, x)
         dy, dx = rows - y, columns - x
         total = own.sum()
-        if total == 0:  # a thin crescent, bent around a centre where nothing is
+        if total == 0:  # a thin crescent around an empty centre
             return y + 0.5, x + 0.5, 0.0
         yy, xx, yx = own.sum(1) @ dy**2 / total, own.sum(0) @ dx**2 / total, dy @ own @ dx / total
         radius = np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
-        # A single pixel has no extent, and no centre of gravity but itself.
+        # A single pixel has no extent, and would have an empty Gaussian.
         weighted = light * _gaussian(light.shape, (y, x), max(radius, 0.5))
         y, x = weighted.sum(1) @ rows / weighted.sum(), weighted.sum(0) @ columns / weighted.sum()
     return y + 0.5, x + 0.5, float(radius)
 
 
 def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
-    """Brightness of the brightest other object in `view`, over that of the galaxy in its middle.
+    """Measure the brightest other object in a square, relative to the galaxy in its middle.
 
-    view: a square of `side` pixels of the picture, the galaxy centred in it, at any resolution.
-    Both are heights of a peak after smoothing: the other object's above what the opposite pixel
-    shows, the galaxy's above the sky.  NO_PEAK where there is nothing in the middle.
+    Brightness is the height of a peak after smoothing: that of the other object above the opposite
+    pixel, and that of the galaxy above the sky.
+
+    Args:
+        view: the square, (n, n), with the galaxy at its centre, at any resolution.
+        galaxy: as detected, with the sky in the units of `view`.
+        side: pixels of the picture on a side of the square.
+
+    Returns:
+        The ratio of the two peaks; NO_PEAK if there is no galaxy in the middle.
     """
     n = len(view)
-    # A 69th of the square takes out the knots of spiral arms; where a small square is enlarged,
-    # 0.7 pixels take out the noise, which would else pass for bright objects beside faint galaxies.
+    # A 69th of the square smooths out the knots of spiral arms.  In a small, enlarged square, 0.7
+    # pixels smooth out the noise, which would otherwise pass for bright objects.
     smooth = ndimage.gaussian_filter(view, n * max(1 / 69, 0.7 * galaxy.bins / side))
     smooth -= galaxy.sky.level
     turned = smooth[::-1, ::-1]
     own = np.minimum(smooth, turned)
     peak = own[_middle(n, n // 2)].max()
-    # A pair of equals looks the same when turned about the point between them, which is dark.
+    # A pair of equal objects is symmetric about the point between them, which is dark.
     if peak <= 0 or own[_middle(n, max(1, n // 23))].max() < 0.9 * peak:
         return NO_PEAK
     return float((smooth - turned).max() / peak)
 
 
 def border_light(view: np.ndarray) -> float:
-    """Brightness at the border of the square `view` (median), over the greatest in its middle."""
+    """Return the median brightness at the border of a square, over the maximum in its middle."""
     border = np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]])
     return float(np.median(border) / view[_middle(len(view), len(view) // 2)].max())
 
 
 def _middle(n: int, width: int) -> tuple[slice, slice]:
-    """The square of `width` pixels, or one more, in the middle of n x n."""
+    """Return the index of the middle `width` x `width` pixels, or one more, of n x n."""
     start = (n - width) // 2
     return slice(start, n - start), slice(start, n - start)
 
 
 def measure_sky(image: np.ndarray, quantum: float = 1 / 255) -> Sky:
-    """Median, and 1.4826 times the median absolute deviation, of the pixels that are not clipped.
+    """Measure the sky by its median and 1.4826 times the median absolute deviation.
 
-    Clipped is what is three standard deviations above the sky, four times over.  The deviation is
-    never below half a `quantum`, lest a sky that is black to the last bit have none.
+    Pixels three standard deviations above the sky are clipped, in four rounds.
+
+    Args:
+        image: of any shape.
+        quantum: step between values; the noise is at least half of it, so that a sky which is
+            exactly black has some.
     """
-    pixels = image.ravel()[:: max(1, image.size // 4000)]  # plenty for a median, and fast
+    pixels = image.ravel()[:: max(1, image.size // 4000)]  # enough for a median, and fast
     for _ in range(4):
         level = float(np.median(pixels))
         noise = max(1.4826 * float(np.median(np.abs(pixels - level))), 0.5 * quantum)
@@ -179,14 +197,14 @@ def measure_sky(image: np.ndarray, quantum: float = 1 / 255) -> Sky:
 
 
 def _bin(image: np.ndarray, bins: int) -> np.ndarray:
-    """Averages over bins x bins pixels; what is left over at the right and bottom is dropped."""
+    """Average over bins x bins pixels; the remainder at the right and bottom is dropped."""
     h, w = (n // bins * bins for n in image.shape)
     parts = [image[dy:h:bins, dx:w:bins] for dy in range(bins) for dx in range(bins)]
     return sum(parts[1:], start=parts[0]) / np.float32(bins**2)
 
 
 def _gaussian(shape: tuple, centre: tuple | list, width: float) -> np.ndarray:
-    """A Gaussian of height 1 about the pixel coordinates `centre`."""
+    """Return a Gaussian of height 1 about the pixel coordinates `centre`."""
     y, x = (
         np.exp(-((np.arange(n, dtype=np.float32) - c) ** 2) / (2 * width**2))
         for n, c in zip(shape, centre, strict=True)
@@ -195,7 +213,7 @@ def _gaussian(shape: tuple, centre: tuple | list, width: float) -> np.ndarray:
 
 
 def _symmetric(light: np.ndarray, y: float, x: float) -> np.ndarray:
-    """The darker of each pixel and its opposite with respect to (y, x), taken to half a pixel."""
+    """Return the darker of each pixel and its opposite about (y, x), rounded to half a pixel."""
     own = np.zeros_like(light)
     spans = []
     for n, c in zip(light.shape, (y, x), strict=True):

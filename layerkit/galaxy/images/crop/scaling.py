@@ -1,16 +1,16 @@
-"""From physical units to numbers in 0..1, and back.
+"""Scaling of physical units to 0..1, and back.
 
-With sky the level and spread the standard deviation of the empty sky, a pixel v becomes
+Let `sky` be the level and `spread` the standard deviation of the empty sky.  A pixel v becomes
 
     asinh((v - black) / (10 spread)) / asinh((white - black) / (10 spread)),  black = sky - 3 spread
 
-cut to 0..1.  Faint wings stay linear and cores are compressed, as in the colour pictures of Lupton
-et al. (2004, PASP 116, 133), and nearly all of the noise is above black.  A spread of 0 stands for
-linear pictures: v = white times the number.
+clipped to 0..1.  Faint wings stay linear and bright cores are compressed, as in the colour pictures
+of Lupton et al. (2004, PASP 116, 133); nearly all of the noise is above black.  A spread of 0
+stands for linear scaling: v = white times the result.
 
-Where most of the sky is one value, as where a survey cut all below it away, the spread is that of
-neighbouring pixels in the faint half of the galaxy, or of the specks left in the sky if they have
-more, or a thousandth of the galaxy's brightest hundredth: it has a spread where it has no noise.
+If most of the sky has one value, as in pictures that are cut off below a level, the spread is the
+largest of three: the scatter between neighbouring pixels in the faint half of the galaxy, the
+scatter of the faint pixels that are left in the sky, and a thousandth of the brightest percentile.
 """
 
 from __future__ import annotations
@@ -21,34 +21,42 @@ from layerkit.errors import DataError
 from layerkit.settings import fitting
 
 BLACK = 3.0  # spreads below the sky
-SOFTENING = 10.0  # spreads at which linear turns to logarithmic
+SOFTENING = 10.0  # spreads above black where the curve turns from linear to logarithmic
 
 
 def stretch(image: np.ndarray, sky: float, spread: float, white: float) -> np.ndarray:
-    """Bring physical units to 0..1 (see above), as float32; pixels that are not finite stay so."""
+    """Scale a picture in physical units to 0..1, as at the top of this module.
+
+    Args:
+        image: of any shape.
+        sky, spread, white: in the units of `image`.
+
+    Returns:
+        float32 of the shape of `image`; NaN stays NaN.
+    """
     units = (np.asarray(image, np.float64) - sky) / spread
     return stretch_units(units, (white - sky) / spread)
 
 
 def stretch_units(units: np.ndarray, white: float) -> np.ndarray:
-    """`stretch` of pixels that are in spreads above the sky already; and so is `white`."""
+    """Scale pixels that are given in spreads above the sky, as `white` is; see `stretch`."""
     scaled = np.arcsinh((np.asarray(units, np.float64) + BLACK) / SOFTENING)
     return np.clip(scaled / np.arcsinh((white + BLACK) / SOFTENING), 0, 1).astype(np.float32)
 
 
 @fitting(DataError)
 def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
-    """Turn prepared galaxies back to the units of their pictures, but for what was cut to 0 or 1.
+    """Convert prepared galaxies back to the units of their pictures; clipped pixels stay clipped.
 
     Args:
-        images: (n, height, width) numbers in 0..1, or (height, width).
-        stretches: sky, spread, white of each, (n, 3) or (3,); see `GalaxySet.stretches`.
+        images: (n, height, width) in 0..1, or (height, width).
+        stretches: sky, spread and white of each, (n, 3) or (3,); see `GalaxySet.stretches`.
 
     Returns:
         float64 of the shape of `images`.
 
     Raises:
-        DataError: other shapes, or no numbers.
+        DataError: the shapes do not match, or the values are not numbers.
     """
     try:
         images, stretches = np.asarray(images, np.float64), np.asarray(stretches, np.float64)

@@ -1,4 +1,4 @@
-"""Contact sheets: what was kept and what was left out, to be looked at."""
+"""Contact sheets, which show at a glance what was kept and what was excluded."""
 
 import os
 from pathlib import Path
@@ -28,13 +28,24 @@ def contact_sheets(
     columns: int = 10,
     seed: int = 0,
 ) -> list[Path]:
-    """Write PNG sheets of galaxies chosen at random (by `seed`), and return their paths.
+    """Draw contact sheets of randomly chosen galaxies.
 
-    `kept.png` shows prepared galaxies, as the model sees them.  With the `source` they were
-    prepared from there are also `kept-crops.png`, whole pictures with the square that was cut, and
-    `excluded-REASON.png` for each reason, whole pictures, an empty tile where there is none.
+    `kept.png` shows prepared galaxies, as the model sees them.  Given the source, `kept-crops.png`
+    shows whole pictures with the square that was cut, and `excluded-REASON.png` the pictures that
+    were excluded for each reason; a picture that cannot be read is a black tile.
 
-    Raises `DataError` where the sheets cannot be written, or the source is not that of the set.
+    Args:
+        galaxies: the prepared set.
+        folder: where the sheets are written.
+        source: the pictures from which the set was prepared.
+        rows, columns: of tiles on a sheet, default 6 and 10.
+        seed: of the random choice, default 0.
+
+    Returns:
+        The paths of the sheets.
+
+    Raises:
+        DataError: the sheets cannot be written, or the set was prepared from another source.
     """
     rng = np.random.default_rng(seed)
     folder = Path(folder)
@@ -44,19 +55,19 @@ def contact_sheets(
     order = galaxies.row_order
     sheets["kept"] = [_tile(galaxies.images[i], order) for i in chosen]
     if source is not None:
-        place = {name: i for i, name in enumerate(source.ids)}
+        number = {name: i for i, name in enumerate(source.ids)}
         needed = {*galaxies.ids, *galaxies.excluded}
-        if galaxies.source != source.name or not needed <= place.keys():
+        if galaxies.source != source.name or not needed <= number.keys():
             raise DataError(f"{galaxies.path}: prepared from {galaxies.source}, not {source.name}")
         sheets["kept-crops"] = [
-            _tile(source.read(place[galaxies.ids[i]]), order, tuple(galaxies.crops[i]))
+            _tile(source.read(number[galaxies.ids[i]]), order, tuple(galaxies.crops[i]))
             for i in chosen
         ]
         for reason in galaxies.excluded_counts:
             names = [name for name, why in galaxies.excluded.items() if why == reason]
             picked = [names[i] for i in rng.permutation(len(names))[:count]]
             sheets[f"excluded-{reason.replace(' ', '-')}"] = [
-                _readable_tile(source, place[name], order) for name in picked
+                _readable_tile(source, number[name], order) for name in picked
             ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +83,7 @@ def contact_sheets(
 def _tile(
     image: np.ndarray, row_order: str, crop: tuple[float, float, float] | None = None
 ) -> Image.Image:
-    """`image` scaled to fit a tile, its intensities as they are, with `crop` drawn on it."""
+    """Resize a picture to fit a tile, and draw the outline of its crop."""
     image = as_picture(image)
     scale = TILE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
@@ -89,7 +100,7 @@ def _tile(
 def _readable_tile(source: Source, i: int, row_order: str) -> Image.Image:
     try:
         return _tile(source.read(i), row_order)
-    except Exception:  # it was left out for what it is
+    except Exception:  # which may be why it was excluded
         return Image.new("RGB", (TILE, TILE))
 
 

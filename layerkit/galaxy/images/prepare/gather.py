@@ -1,4 +1,4 @@
-"""gather: a galaxy set from wherever a path points, prepared now, before, or elsewhere."""
+"""Gathering: the galaxy set for a path, prepared now or reused from an earlier run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
 from layerkit.files import path_of
+from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.contact import contact_sheets
-from layerkit.galaxy.images.prepare.prepare import Settings, is_of, prepare
+from layerkit.galaxy.images.prepare.prepare import is_source_file, prepare
 from layerkit.galaxy.images.prepare.sizing import native_size
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
 from layerkit.galaxy.images.sources.files import ZipSource
@@ -23,7 +24,7 @@ from layerkit.galaxy.layout import SHEETS
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically
 
-RECIPE = 7  # to be raised whenever `prepare` makes other galaxies of equal pictures and settings
+RECIPE = 7  # raise this if `prepare` changes what it makes of given pictures and settings
 
 
 @fitting(DataError)
@@ -36,23 +37,23 @@ def gather(
     size: int | None = Settings.size,
     replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
-    """Return the galaxies at `path`: an HDF5 file that `prepare` wrote, or any source it can read.
+    """Return the galaxies at a path: load a prepared set, or prepare the pictures found there.
 
-    What is prepared is kept in `cache`, and used again while the pictures, the settings and the way
-    of preparing them are what they were.  Contact sheets of it go into `contact_sheets/` beside it.
+    Prepared galaxies are kept in `cache`, and reused until the pictures, the settings or the recipe
+    change.  Contact sheets are drawn in `contact_sheets/` beside it.
 
     Args:
-        path: see `open_source`; None is the Hubble Deep Field that scikit-image ships.
-        cache: HDF5 file for what is prepared; its folder is made if need be.
-        limit: only the first so many pictures (or prepared galaxies).
+        path: a file that `prepare` wrote, or anything that `open_source` accepts.
+        cache: HDF5 file for the prepared galaxies; its folder is created if needed.
+        limit: use only the first `limit` pictures, or prepared galaxies.
         hdu: see `open_source`.
-        size: pixels on a side of a galaxy; None takes fewer than the default where crops have fewer
-            (`native_size`), and says so.  A prepared file has the size that it has.
-        replacing: called with the new galaxies before they take the place of others in `cache`,
-            which stay where they are if it raises.
+        size: pixels on a side of a galaxy, default 69; None chooses a smaller size if crops are
+            smaller (`native_size`), and prints it.  A prepared file is loaded at its own size.
+        replacing: called with the new galaxies before they replace others in `cache`; if it raises,
+            the others stay.
 
     Raises:
-        DataError: the source is missing, empty, cannot be read, or holds no usable galaxy.
+        DataError: the source is missing, empty, unreadable, or holds no usable galaxy.
     """
     limit = accept(Optional(Whole(least=1)), limit, "limit", "gather", DataError)
     cache = path_of(cache, DataError)
@@ -64,22 +65,22 @@ def gather(
             )
         return load(path, limit)
     source = open_source(path, hdu)
-    if is_of(source, cache) and not is_prepared(cache):
+    if is_source_file(source, cache) and not is_prepared(cache):
         raise DataError(f"{cache}: a file of the source; give the name of another to write")
     if size is None:
         size = native_size(source, limit)
         if size < Settings.size:
             print(
-                f"crops have {size} pixels on a side in the median: galaxies of {size} x {size} "
-                f"pixels are made of them, not of {Settings.size} x {Settings.size}"
+                f"the median crop is {size} pixels on a side, so galaxies are prepared at "
+                f"{size} x {size} pixels instead of {Settings.size} x {Settings.size}"
             )
-    # Before they are read: they may change meanwhile.
+    # Taken before the pictures are read, as they may change meanwhile.
     origin = _origin(source, path, limit, hdu, Settings(size=size))
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
     galaxies = earlier
     if earlier is not None and earlier.origin == origin:
-        print(f"uses {cache}, prepared from {source.name} earlier (delete it to start afresh)")
+        print(f"uses {cache}, prepared earlier from {source.name}; delete it to prepare again")
     else:
 
         def write(part: Path) -> None:
@@ -92,7 +93,7 @@ def gather(
             known = earlier is not None and earlier.digest == galaxies.digest
             if replacing is not None and cache.exists() and not known:
                 replacing(galaxies)
-            shutil.rmtree(sheets, ignore_errors=True)  # of other galaxies
+            shutil.rmtree(sheets, ignore_errors=True)  # those of other galaxies
 
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -120,10 +121,10 @@ def _origin(
     hdu: int | str | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """All that decides which galaxies `prepare` makes, as far as can be told without reading.
+    """Describe everything that decides which galaxies `prepare` makes, without reading pictures.
 
-    For each file in a zip that is its checksum; elsewhere its size and the times of its last change
-    of content and of any change, of which nobody can set the latter back.
+    A file in a zip is described by its checksum.  Any other file is described by its size and the
+    times of the last change to its content and to its metadata; the latter cannot be set back.
     """
     origin: dict[str, Any] = {
         "path": None if path is None else os.path.realpath(path),
@@ -147,13 +148,13 @@ def _origin(
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
         known = path.stat()
-    except OSError:  # a link to nowhere
+    except OSError:  # a broken link
         return ()
     return known.st_size, known.st_mtime_ns, known.st_ctime_ns
 
 
 def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
-    """Contact sheets, under their name only when all are drawn; training can do without them."""
+    """Draw contact sheets, which appear when all are complete; print a line if that fails."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

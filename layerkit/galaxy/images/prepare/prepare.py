@@ -1,9 +1,4 @@
-"""Pictures of galaxies to a training set: find the galaxy, cut it out, judge it, scale it down.
-
-After section 4 of Regier, McAuliffe and Prabhat (2015): each picture is cropped to a square around
-its most prominent galaxy, in proportion to the galaxy's size; pictures in which other bright
-objects overlap it are left out; what remains is brought to 69 x 69 pixels.
-"""
+"""Preparation: cut the galaxies out of the pictures of a source and write them to a file."""
 
 import os
 import time
@@ -13,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,22 +16,24 @@ from tqdm import tqdm
 from layerkit import hdf5
 from layerkit.errors import DataError, brief
 from layerkit.files import path_of
-from layerkit.galaxy.images.crop.crop import DEEPEST, Cut, Settings, cut_out, resample
+from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out
+from layerkit.galaxy.images.prepare.bit_depth import white_value
 from layerkit.galaxy.images.prepare.workers import or_reason, results_of
 from layerkit.galaxy.images.prepared import Writer
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.settings import Optional, Whole, accept, fitting
 
-T = TypeVar("T")
-
-__all__ = ["Cut", "Report", "Settings", "cut_out", "cuts", "prepare", "resample"]
-
-MARK = 65535
-
 
 @dataclass(frozen=True)
 class Report:
-    """What `prepare` did: pictures read and kept, why the others were not, and how fast."""
+    """Counts and duration of one run of `prepare`.
+
+    Attributes:
+        read: pictures read.
+        kept: galaxies written.
+        excluded: pictures excluded, by reason, most frequent first.
+        seconds: wall-clock time.
+    """
 
     read: int
     kept: int
@@ -45,7 +42,7 @@ class Report:
 
     @property
     def images_per_second(self) -> float:
-        """Pictures read per second of wall-clock time, start of the workers included."""
+        """The pictures read per second of wall-clock time, the start of workers included."""
         return self.read / self.seconds
 
     def __str__(self) -> str:
@@ -75,24 +72,26 @@ def prepare(
     progress: bool = True,
     origin: dict | None = None,
 ) -> Report:
-    """Write the usable galaxies of `source` to the HDF5 file `output`, and say what was left out.
+    """Cut the galaxies out of the pictures of a source and write them to an HDF5 file.
 
-    size, frame, overlap, background, threshold and min_radius are explained in `Settings`.
-    workers: processes, by default one for each core this process may use, and none for a small
-    set; the result does not depend on it.  limit: only the first so many pictures.  progress: show
-    a bar on stderr.
+    The file appears under its name only when it is complete.  Until then, its folder needs space
+    for the images twice.  `load` reads it, and `GalaxySet` describes what it holds.
 
-    origin: what the set is made of, stored with it and given back by `load`: a dict of what JSON
-    can hold.
+    Args:
+        source: the pictures, as `open_source` returns them.
+        output: the file to write; its folder is created if needed.
+        size, frame, overlap, background, threshold, min_radius: see `Settings`.
+        workers: number of processes, by default one per available core, or none for a small set.
+            The result does not depend on it.
+        limit: use only the first `limit` pictures.
+        progress: show a progress bar on stderr, default True.
+        origin: a JSON-like dict that says what the set is made of; `load` returns it.
 
-    The file holds `images` float32 (N, size, size) in 0..1, in the order of the source; `crops`
-    float64 (N, 3) y0, x0, side in source pixels; `scales` float64 (N,) source pixels per output
-    pixel; `stretches` float64 (N, 3) sky, spread, white (see `scaling`); and as attributes, in
-    JSON, `ids`; `excluded` (id to reason); and `about`, the source's name, the number of pictures
-    read, the settings and the origin.  It is complete, with a checksum, before it appears under its
-    name.  While it is written its folder needs room for the images twice.
+    Returns:
+        How many pictures were read, kept and excluded, and why.
 
-    Raises `DataError` where no picture is usable, the file cannot be written or a setting is bad.
+    Raises:
+        DataError: no picture is usable, the file cannot be written, or an argument is out of range.
     """
     settings = Settings(size, frame, overlap, background, threshold, min_radius)
     output = path_of(output, DataError)
@@ -107,7 +106,7 @@ def prepare(
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise DataError(f"{output}: a folder; give the name of a file to write")
-        if is_of(source, output):
+        if is_source_file(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
         writer = Writer(output.parent, size)
     with writer:
@@ -128,14 +127,14 @@ def prepare(
                             stretches=(cut.sky, cut.spread, cut.white),
                         )
         except OSError as error:
-            # A picture's own errors are among the results: this is no process, or no stderr.
+            # Errors of pictures are among the results; so a process or stderr failed.
             raise DataError(
                 f"{source.name}: preparing stopped ({error.strerror or error}); try workers=1 where"
                 " no process can be started, progress=False where stderr cannot be written"
             ) from error
         except BrokenProcessPool as error:
             raise DataError(
-                f"{source.name}: a worker process was killed, perhaps for want of memory;"
+                f"{source.name}: a worker process was killed, perhaps for lack of memory;"
                 " try workers=1"
             ) from error
         counts = dict(Counter(excluded.values()).most_common())
@@ -152,21 +151,21 @@ def prepare(
 
 
 def _check_source(source: Any) -> None:
-    """Refuse what is no source of pictures, or one whose pictures have no ids of their own."""
+    """Refuse an object that is not a source, or a source without one unique id per picture."""
     if not all(hasattr(source, name) for name in ("name", "ids", "read", "__len__")):
         raise DataError(
-            f"prepare: expected a source of pictures, got {brief(source)}; make one of a path with "
+            f"prepare: expected a source of pictures, got {brief(source)}; open a path with "
             "open_source()"
         )
     if len(source.ids) != len(source) or len(set(source.ids)) != len(source):
         raise DataError(
-            f"{source.name}: {len(source)} pictures must have as many ids, each its own; there are "
-            f"{len(source.ids)}, and {len(set(source.ids))} different ones"
+            f"{source.name}: expected a unique id for each of {len(source)} pictures, got "
+            f"{len(source.ids)}, {len(set(source.ids))} of them different"
         )
 
 
-def is_of(source: Source, output: Path) -> bool:
-    """Say whether a file is one that the source reads its pictures from."""
+def is_source_file(source: Source, output: Path) -> bool:
+    """Tell whether a source reads pictures from a file."""
     path = getattr(source, "path", None)
     if path is None or not (output.exists() and Path(path).exists()):
         return False
@@ -178,7 +177,7 @@ def is_of(source: Source, output: Path) -> bool:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Say which file could not be written."""
+    """Turn an OSError into an error that names the file to be written."""
     try:
         yield
     except OSError as error:
@@ -190,7 +189,7 @@ Result = str | tuple[np.ndarray, Cut]
 
 @dataclass(frozen=True)
 class _Cutter:
-    """The job of preparing: picture `i` prepared, or the reason why not."""
+    """The job of cutting out picture `i`: the galaxy and its square, or the reason why not."""
 
     source: Source
     settings: Settings
@@ -200,51 +199,20 @@ class _Cutter:
         return or_reason(lambda: cut_out(self.source.read(i), self.settings, self.white))
 
 
-@dataclass(frozen=True)
-class _Largest:
-    """The job of finding the largest value in picture `i` that an adjacent pixel confirms."""
-
-    source: Source
-
-    def __call__(self, i: int) -> int | str:
-        return or_reason(lambda: largest_value(self.source.read(i)))
-
-
-def largest_value(image: np.ndarray) -> int:
-    """The largest value of a uint16 picture that two pixels side by side reach, so no hot one.
-
-    The largest of all, 65535, is a mark of saturated or bad pixels where nothing comes near it.
-    """
-    largest = _largest_pair(image)
-    if largest == MARK:
-        light = _largest_pair(np.where(image == MARK, 0, image))
-        return light if 0 < light < MARK // 4 else largest
-    return largest
-
-
-def _largest_pair(image: np.ndarray) -> int:
-    pairs = (np.minimum(image[1:], image[:-1]), np.minimum(image[:, 1:], image[:, :-1]))
-    return max(int(pair.max(initial=0)) for pair in pairs)
-
-
 def cuts(
     source: Source, items: Sequence[int], settings: Settings, workers: int | None = None
 ) -> Iterator[Result]:
-    """Cut pictures out: of each its image and `Cut`, in their order, or the reason why it has none.
+    """Cut the galaxies out of pictures.
 
     Args:
-        source: of the pictures.
-        items: their numbers.
-        settings, workers: see `prepare`.
+        source: the pictures.
+        items: numbers of the pictures to use.
+        settings: of the crop.
+        workers: see `prepare`.
+
+    Returns:
+        For each picture, in order, the image and its `Cut`, or the reason why it is excluded.
     """
-    return results_of(_Cutter(source, settings, _white(source, items, workers)), items, workers)
-
-
-def _white(source: Source, items: Sequence[int], workers: int | None) -> float:
-    """Find the value of white in pictures of 16 bits: how many bits all of them together use.
-
-    Cameras fill 10, 12 or 14 of them, and no header says so.
-    """
-    deep = sorted(set(items).intersection(getattr(source, "deep", ())))
-    largest = [x for x in results_of(_Largest(source), deep, workers) if not isinstance(x, str)]
-    return float(2 ** max(8, max(largest).bit_length()) - 1) if largest else DEEPEST
+    return results_of(
+        _Cutter(source, settings, white_value(source, items, workers)), items, workers
+    )

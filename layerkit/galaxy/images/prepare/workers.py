@@ -1,4 +1,4 @@
-"""Parallel work on many pictures, each of which may fail without ending the others."""
+"""Worker processes for many pictures, each of which may fail without ending the others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from layerkit.galaxy.images.decode.bounds import TOO_LARGE, UnusableImageError
 T = TypeVar("T")
 
 CHUNK = 32  # pictures handed to a worker at a time
-MAX_KILLS = 20  # worker processes that may die of a picture before the fault is not the picture's
+MAX_WORKERS = 60  # by default; Windows cannot wait for more than 61
+MAX_CRASHES = 20  # of worker processes; after more, the pictures are not to blame
 
 
 def or_reason(job: Callable[[], T]) -> T | str:
-    """What the job of one picture returns, or why it failed: no picture ends the others'."""
+    """Run the job of one picture; return its result, or the reason why it failed."""
     try:
         return job()
     except UnusableImageError as error:
@@ -38,26 +39,39 @@ def or_reason(job: Callable[[], T]) -> T | str:
 def results_of(
     job: Callable[[int], T | str], items: Sequence[int], workers: int | None
 ) -> Iterator[T | str]:
-    """What `job` makes of each item, in their order, or why it failed."""
-    if workers is None:
-        # Starting a process costs as much as some hundreds of pictures.
-        from joblib import cpu_count  # slow to import, and of no use to the workers
+    """Run a job on each item, in worker processes if that is worth it.
 
-        workers = min(cpu_count(), -(-len(items) // 500))
-    workers = min(workers, -(-len(items) // CHUNK))  # each of them is started at once
+    Args:
+        job: takes an item and returns a result or a reason; it is pickled.
+        items: numbers of pictures.
+        workers: how many processes; by default one per core, but none for a few hundred pictures,
+            which take as long as a process takes to start.
+
+    Yields:
+        The result or reason of each item, in the order of `items`.
+
+    Raises:
+        BrokenProcessPool: workers keep crashing.
+        OSError: no process can be started.
+    """
+    if workers is None:
+        from joblib import cpu_count  # slow to import, and not needed by the workers
+
+        workers = min(cpu_count(), MAX_WORKERS, -(-len(items) // 500))
+    workers = min(workers, -(-len(items) // CHUNK))  # every worker is started at once
     if workers <= 1:
         yield from map(job, items)
         return
     chunks = deque(items[k : k + CHUNK] for k in range(0, len(items), CHUNK))
-    kills = 0
+    crashes = 0
     while chunks:
         try:
             for results in _pooled(job, list(chunks), workers):
                 chunks.popleft()
                 yield from results
         except BrokenProcessPool:
-            # Somewhere in the chunks under way is a picture that kills its process (a decoder
-            # crashes, or memory runs out).  Alone, it takes no other with it.
+            # A picture in the unfinished chunks crashed its process: a decoder failed, or memory
+            # ran out.  Alone, it takes no other picture with it.
             rest = deque(chunks.popleft())
             while rest:
                 try:
@@ -65,16 +79,16 @@ def results_of(
                         rest.popleft()
                         yield result
                 except BrokenProcessPool:
-                    if (kills := kills + 1) > MAX_KILLS:
+                    if (crashes := crashes + 1) > MAX_CRASHES:
                         raise
                     rest.popleft()
-                    yield "kills its process"
+                    yield "crashes its process"
 
 
 def _pooled(
     job: Callable[[int], T], chunks: Sequence[Sequence[int]], workers: int
 ) -> Iterator[list[T]]:
-    """The results for each chunk, from worker processes."""
+    """Yield the results of each chunk, computed by worker processes."""
     others = set(active_children())
     pool = ProcessPoolExecutor(
         workers,
@@ -87,7 +101,7 @@ def _pooled(
 
     def submit() -> None:
         if (chunk := next(rest, None)) is not None:
-            with _script_hidden():  # workers start when work comes
+            with _script_hidden():  # submitting may start a worker
                 waiting.append(pool.submit(_chunk, chunk))
 
     try:
@@ -97,7 +111,7 @@ def _pooled(
             yield waiting.popleft().result()
             submit()
     except BrokenProcessPool:
-        # One that was just starting may have been overlooked; shutdown would wait for it for ever.
+        # A worker that was just starting may be alive still, and shutdown would wait for it.
         for process in set(active_children()) - others:
             process.kill()
         raise
@@ -110,9 +124,9 @@ _hiding = threading.Lock()
 
 @contextmanager
 def _script_hidden() -> Iterator[None]:
-    """Hide the caller's script from processes that start.
+    """Hide the caller's script from processes that are started meanwhile.
 
-    They need nothing of it, and each would run it again, which goes wrong where it has no
+    They do not need it, and would run it again, which fails if it lacks an
     `if __name__ == "__main__"`.
     """
     with _hiding:
@@ -130,7 +144,7 @@ _job: Callable[[int], Any]
 def _start_worker(job: Callable[[int], Any]) -> None:
     global _job
     _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
     def follow_parent() -> None:
         parent = parent_process()
@@ -138,7 +152,7 @@ def _start_worker(job: Callable[[int], Any]) -> None:
         parent.join()
         os._exit(1)
 
-    # Without this a worker whose parent was killed would wait for work for ever.
+    # Without this, a worker whose parent was killed would wait for work for ever.
     threading.Thread(target=follow_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Files that by their names belong to the picture in another file: weights, masks, models."""
+"""Files whose names say that they are weights, masks, models or the like of another file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ LAST_WORD = re.compile(r"(.*[^/])[-_.]([A-Za-z]+)", re.DOTALL)
 
 
 def companions(names: list[str]) -> set[int]:
-    """Find the files that say by their names to hold no light but what belongs to another file.
+    """Find the files that are named as weights, a mask, a model or the like of another file.
 
-    Such are `ngc1_mask.png` or `ngc1.weight.fits` where there is an `ngc1.fits` or an
-    `ngc1_sci.fits`.  The words are those for the extensions of FITS files, without numbers.
+    `ngc1_mask.png` and `ngc1.weight.fits` are such files if there is an `ngc1.fits` or an
+    `ngc1_sci.fits`.  The words are those that `science` knows, without digits.
+
+    Args:
+        names: paths with "/" between folders.
+
+    Returns:
+        The positions of such files in `names`.
     """
     plain = [SUFFIX.sub("", name) for name in names]
     there = set(plain)

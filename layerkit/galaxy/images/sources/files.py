@@ -1,4 +1,4 @@
-"""Pictures in the files of a folder or a zip."""
+"""Sources that read files: a folder, a single file or a zip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from layerkit.galaxy.layout import GALAXIES
 from layerkit.hdf5 import is_sealed
 
 NOT_REGULAR = "not a regular file"
-OF_ANOTHER = "weights, a mask, a model or the like of another picture, by its name"
+COMPANION = "named as weights, a mask, a model or the like of another picture"
 ONLY_RESULTS = (
     f"{{}}: only results of training runs; give one of their {GALAXIES}, or a {{}} of pictures"
 )
@@ -38,20 +38,25 @@ FORMATS = "JPEG, PNG, TIFF, FITS or HDF5 files"
 
 
 class FileSource:
-    """Pictures in files of some kind, of which each may hold several or none.
+    """Pictures in files, each of which may hold several pictures or none.
 
-    Subclasses say how the file named `files[k]` is opened, and whether to read it at once.
+    Subclasses define how the file named `files[k]` is opened.
+
+    Args:
+        name: of the source.
+        files: names of the files, with "/" between folders.
+        hdu: the FITS extension to read, see `open_source`.
     """
 
-    in_memory = False
-    windows = False  # whether "\\" in names may stand between folders
+    in_memory = False  # whether whole files are read before they are decoded
+    windows = False  # whether names may have "\\" between folders
 
     def __init__(self, name: str, files: list[str], hdu: int | str | None):
-        # The pictures of another extension are another set.
+        # The pictures of different extensions are different sets.
         self.name = printable(name) if hdu is None else f"{printable(name)}[{hdu}]"
         self.files, self.hdu = files, hdu
-        self.reasons: dict[int, str] = {}  # by file, where that is known already
-        self.places: list[tuple[int, int]] = []  # file, and picture in it
+        self.reasons: dict[int, str] = {}  # why a file cannot be read, by its number
+        self.pictures: list[tuple[int, int]] = []  # file, and number in the file, of each
         self.ids: list[str] = []
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
@@ -60,12 +65,12 @@ class FileSource:
         beside = companions(names)
         for k, plain in enumerate(unique_ids(names)):
             if k in beside:
-                self.reasons[k] = OF_ANOTHER
+                self.reasons[k] = COMPANION
             count, deep, order = (1, False, "") if k in beside else self._look_into(k)
             orders[order] += count
             width = max(4, len(str(count - 1)))
-            new = range(len(self.places), len(self.places) + count)
-            self.places += [(k, number) for number in range(count)]
+            new = range(len(self.pictures), len(self.pictures) + count)
+            self.pictures += [(k, number) for number in range(count)]
             self.ids += [f"{plain}[{n:0{width}d}]" for n in range(count)] if count > 1 else [plain]
             self.deep += new if deep else ()
         self._close()
@@ -76,36 +81,39 @@ class FileSource:
         raise NotImplementedError
 
     def _look_into(self, k: int) -> tuple[int, bool, str]:
-        """How many pictures file `k` holds (1 if it cannot be read), whether deep, their order."""
+        """Return the number of pictures in file `k`, whether they are uint16, and their row order.
+
+        A file that cannot be read counts as one picture, and its reason is noted.
+        """
         try:
             with only_unusable():
                 with self._open(k) as file:
                     head = file.read(HEAD)
                 if plain_kind(head) or not is_image_file(head):
                     return 1, is_deep_png(head), "top" if plain_kind(head) else ""
-                pictures = self._pictures(k)
+                pictures = self._opened(k)
                 return len(pictures), pictures.deep, pictures.row_order
         except UnusableImageError as error:
             self.reasons[k] = str(error)
             return 1, False, ""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.pictures)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_last": None}
 
     def read(self, i: int) -> np.ndarray:
-        """Read picture `i`, (height, width); its type says what its numbers mean (see `Source`)."""
-        k, number = self.places[i]
+        """Read picture `i`; see `Source.read`."""
+        k, number = self.pictures[i]
         if k in self.reasons:
             raise UnusableImageError(self.reasons[k])
         with only_unusable():
-            return self._pictures(k).read(number)
+            return self._opened(k).read(number)
 
-    def _pictures(self, k: int) -> Pictures:
-        """File `k`, opened; the last one stays open, as its other pictures are likely to follow."""
-        # A file position shared between processes would be everyone's undoing: one handle each.
+    def _opened(self, k: int) -> Pictures:
+        """Open file `k`, and keep it open, as its other pictures are likely to be read next."""
+        # Forked processes would share a file's position, so each opens its own.
         if self._last is None or self._last[:2] != (os.getpid(), k):
             self._close()
             file = self._open(k)
@@ -131,9 +139,17 @@ class FileSource:
 
 
 class ZipSource(FileSource):
-    """The pictures in a zip file, read in place, in the order of their names in the archive."""
+    """The pictures in a zip file, in the order of its directory; it is not unpacked.
 
-    in_memory = True  # going back in a compressed entry is to start it again
+    Args:
+        path: the zip file.
+        hdu: see `open_source`.
+
+    Raises:
+        DataError: it is not a zip file, or holds no files but results of training runs.
+    """
+
+    in_memory = True  # seeking back in a compressed entry would decompress it again
     windows = True
 
     def __init__(self, path: str | os.PathLike, hdu: int | str | None = None):
@@ -142,7 +158,7 @@ class ZipSource(FileSource):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 files = [e.filename for e in archive.infolist() if not e.is_dir()]
-                # Some programs on Windows write "\\" between folders, which zip files do not have.
+                # Some programs on Windows write "\\" between folders, against the zip standard.
                 plain = {name: name.replace("\\", "/") for name in files}
                 files = [name for name in files if not _hidden(plain[name])]
                 entries = {plain[name]: archive.getinfo(name) for name in files}
@@ -168,7 +184,7 @@ class ZipSource(FileSource):
 
     def _open(self, k: int) -> Any:
         if k >= self.distinct:
-            raise UnusableImageError("an entry of a name that a later one in the zip has too")
+            raise UnusableImageError("replaced by a later entry of that name in the zip")
         if self._handle is None or self._handle[0] != os.getpid():
             self._handle = (os.getpid(), zipfile.ZipFile(self.path))
         archive = self._handle[1]
@@ -181,7 +197,7 @@ class ZipSource(FileSource):
 
 
 def _is_prepared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
-    """Tell whether an entry of a zip is a prepared set of galaxies, by its header."""
+    """Tell whether an entry of a zip is a prepared set of galaxies, by its first bytes."""
     try:
         with only_unusable(), archive.open(entry) as file:
             return is_sealed(file, PREPARED_FORMAT)
@@ -190,7 +206,17 @@ def _is_prepared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
 
 
 class FolderSource(FileSource):
-    """The pictures in a folder and its subfolders, sorted by path; links are followed."""
+    """The pictures in a folder and its subfolders, sorted by path; links are followed.
+
+    Args:
+        path: the folder.
+        files: names of the files to read, relative to `path`; by default all.
+        name: of the source; by default that of the folder.
+        hdu: see `open_source`.
+
+    Raises:
+        DataError: there are no files, or none but results of training runs.
+    """
 
     def __init__(
         self,
@@ -211,27 +237,28 @@ class FolderSource(FileSource):
 
     def _open(self, k: int) -> Any:
         path = self.path / self.files[k]
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its other end
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits for a writer
             raise UnusableImageError(NOT_REGULAR)
         return open(path, "rb")
 
 
 def _walk(top: Path) -> list[str]:
-    """Files under `top`, relative to it; what has several names goes by one of them.
+    """List the files under a folder, relative to it, each under one name only.
 
-    Links to a folder or file that is there by another name would make its pictures count twice, and
-    training see what is held out.
+    If links gave a file several names, its pictures would count twice, and training might see
+    pictures that are held out.  Subfolders that cannot be read are skipped.
 
-    Raises OSError where `top` cannot be read; folders below that cannot are passed over.
+    Raises:
+        OSError: `top` cannot be read.
     """
     real = top.resolve()
-    # A link upwards would make the whole of the disk a part of this folder.
+    # A link to a folder above would make the whole disk part of this folder.
     seen = {_identity(folder) for folder in (real, *real.parents)}
     found: list[str] = []
     linked: list[str] = []
     folders, links = [""], list[str]()
     while folders or links:
-        # Real folders first: what they hold goes by their own names.
+        # Real folders come first, so that files get their real names.
         inside = folders.pop() if folders else links.pop(0)
         try:
             if inside:

@@ -1,4 +1,4 @@
-"""The built-in galaxies: cut from the Hubble picture that scikit-image carries in its wheel."""
+"""The built-in galaxies, found in the Hubble picture that is part of scikit-image."""
 
 from functools import cache
 
@@ -8,19 +8,18 @@ from scipy import ndimage
 from layerkit.galaxy.images.crop.detect import SMOOTHING, measure, measure_sky
 from layerkit.galaxy.images.decode.pixels import rgb_to_intensity
 
-THRESHOLD = 4.0  # noise standard deviations above the sky, as `prepare` has it by default
-MIN_AREA = 12  # pixels; fewer have no shape, and most of what there is has fewer
-MIN_RADIUS = 1.5  # pixels; the smoothed image of a point has 1.1 to 1.2
+THRESHOLD = 4.0  # standard deviations above the sky, the default of `prepare`
+MIN_AREA = 12  # pixels; smaller objects, which are the majority, show no shape
+MIN_RADIUS = 1.5  # pixels; a point source, smoothed, has 1.1 to 1.2
 STARS = [(16, 405), (166, 254), (217, 147), (234, 132), (578, 754)]  # with diffraction spikes
 
 
 class HubbleSource:
-    """Galaxies of the Hubble eXtreme Deep Field, as scikit-image ships it (872 x 1000 pixels, RGB).
+    """The galaxies of the Hubble eXtreme Deep Field, as scikit-image ships it (872 x 1000, RGB).
 
-    Every object that is wider than a point is one item, named by the row and column of its centre,
-    `hdf_0401_0123`: at this depth all but a handful are galaxies, and those few are left out.
-    `read` returns a square around it, twice as wide as the default crop of `prepare`, which is to
-    judge whether the object is alone in it.
+    Every object that is wider than a point source is one picture, except a handful of stars.  Its
+    id holds the row and column of its centre, as in `hdf_0401_0123`.  The picture is a square twice
+    as wide as the default crop, so that `prepare` can judge whether other objects are in it.
     """
 
     name = "Hubble Deep Field"
@@ -34,15 +33,15 @@ class HubbleSource:
         return len(self.boxes)
 
     def read(self, i: int) -> np.ndarray:
-        """The square around object `i` as float32 (side, side) in 0..1."""
+        """Read the square around object `i`: float32 (side, side) in 0..1."""
         y, x, side = self.boxes[i]
         return _picture()[y : y + side, x : x + side].copy()
 
 
 @cache
 def _find_galaxies() -> dict[str, tuple[int, int, int]]:
-    """Name, and corner and side of the square to read, of each galaxy in the picture."""
-    # Heavy to import, and needed for this source only.
+    """Find the galaxies; return the top left corner and the side of each one's square, by id."""
+    # Slow to import, and needed for this source only.
     from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
 
@@ -51,7 +50,7 @@ def _find_galaxies() -> dict[str, tuple[int, int, int]]:
     sky = measure_sky(smooth)
     floor = THRESHOLD * sky.noise
     light = np.maximum(smooth - sky.level, floor)
-    # Two peaks are two objects where the lower is half as bright again as the saddle between.
+    # Two peaks are two objects if the lower one is 1.5 times as bright as the saddle between.
     peaks = h_maxima(np.log(light), np.log(1.5)).astype(bool) & (light > floor)
     peaks = ndimage.label(peaks, np.ones((3, 3)))[0]
     objects = watershed(-light, peaks, mask=light > floor)

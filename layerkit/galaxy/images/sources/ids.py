@@ -1,4 +1,9 @@
-"""Ids of pictures, made from the names of their files."""
+"""Ids of pictures, made from the names of their files.
+
+An id is the name of the file without folder and suffix.  If two files share it, both keep their
+folders; if they share that as well, their suffixes too.  A file of several pictures adds the number
+of each, as in `name[0003]`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,19 @@ SUFFIX = re.compile(r"(\.(fits?|fts|fz))?\.[^./]+$", re.IGNORECASE)
 
 
 def unique_ids(names: list[str]) -> list[str]:
-    """The stem of each name; where stems collide, the path without suffix; then the full path.
+    """Shorten file names to ids that are printable and, for different names, different.
 
-    Ids are printable: control characters and what is not UTF-8 become backslash escapes.
+    Args:
+        names: paths with "/" between folders.
+
+    Returns:
+        For each name its stem; if stems collide, the path without suffix; if those collide, the
+        path.
     """
     names = [printable(name) for name in names]
     plain = [SUFFIX.sub("", name) for name in names]
     stems = [name.rsplit("/", 1)[-1] for name in plain]
-    # Names that a zip holds twice are told apart by `numbered`.
+    # A zip may hold a name twice; `numbered` tells these apart.
     different = dict(zip(names, zip(stems, plain, strict=True), strict=True)).values()
     of_stem, of_plain = Counter(s for s, _ in different), Counter(p for _, p in different)
     return [
@@ -27,7 +37,7 @@ def unique_ids(names: list[str]) -> list[str]:
 
 
 def numbered(ids: list[str]) -> list[str]:
-    """`ids`, with a number after those that came before."""
+    """Append a number, as in `name~2`, to every id that repeats an earlier one."""
     taken, result = set(ids), []
     seen: set[str] = set()
     for name in ids:
@@ -41,7 +51,7 @@ def numbered(ids: list[str]) -> list[str]:
 
 def printable(name: str) -> str:
     """Replace control characters, and bytes that are not UTF-8, by backslash escapes."""
-    # File systems' bytes that are no UTF-8 come as surrogates, U+DC80 to U+DCFF.
+    # Python decodes bytes that are not UTF-8 to surrogates, U+DC80 to U+DCFF.
     name = re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", name)
     name = name.encode("utf-8", "backslashreplace").decode()
     return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), name)

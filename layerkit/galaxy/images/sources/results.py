@@ -1,4 +1,4 @@
-"""Results of training runs among pictures, which are no pictures to train on."""
+"""Results of training runs that lie among pictures, and must not be taken for pictures."""
 
 from __future__ import annotations
 

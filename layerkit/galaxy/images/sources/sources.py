@@ -1,9 +1,8 @@
-"""Where galaxy images come from: a zip, a folder, single files, or the built-in Hubble picture.
+"""Sources of pictures: a folder, a zip, a file, or the built-in Hubble picture.
 
-Every source looks the same from outside: a name, a list of ids, and `read(i)`, which returns one
-picture; `decode` says which formats there are and what the numbers of a picture mean.  Opening a
-source looks at the headers of its files, to know how many pictures each holds; pixels are decoded
-when asked for.
+All sources share one interface: a name, a list of ids, and `read(i)`, which returns one picture.
+`decode` describes the formats, and what the values of a picture mean.  Opening a source reads the
+headers of its files, as a file may hold several pictures; pixels are decoded by `read`.
 """
 
 from __future__ import annotations
@@ -24,49 +23,59 @@ from layerkit.settings import Whole, accept, fitting
 
 
 class Source(Protocol):
-    """A set of pictures, one galaxy near the centre of each.
+    """A set of pictures with one galaxy near the centre of each.
 
-    `name` is short and goes into messages and file attributes; `ids` are unique.  Sources can be
-    pickled and sent to worker processes.  A source may have `deep`, the numbers of those pictures
-    that are of type uint16; `prepare` then finds out how many of the 16 bits they use.
+    Sources are pickled and sent to worker processes.  A source may have an attribute `deep`, a list
+    of the numbers of its uint16 pictures; `prepare` then measures how many of the 16 bits are used.
+    It may also have `row_order`, see `GalaxySet`.
+
+    Attributes:
+        name: a short name, for messages and for the prepared file.
+        ids: a unique id for each picture.
     """
 
     name: str
     ids: list[str]
 
     def __len__(self) -> int:
-        """Count the pictures, or things that should have been pictures."""
+        """Count the pictures, including those that cannot be read."""
         ...
 
     def read(self, i: int) -> np.ndarray:
-        """Read picture `i`, (height, width); raises `UnusableImageError`.
+        """Read picture `i`, counted from 0.
 
-        Its type says what its numbers mean: float32 is linear light in 0..1, uint16 light in steps
-        of unknown size, and float64 physical units.
+        Returns:
+            (height, width) of float32, linear light in 0..1; or uint16, linear light on an unknown
+            scale; or float64, physical units.
+
+        Raises:
+            UnusableImageError: the picture cannot be read; the text is the reason.
         """
         ...
 
 
 @fitting(DataError)
 def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) -> Source:
-    """Open a set of pictures of whatever kind `path` is.
+    """Open the pictures at a path.
 
-    - None: the galaxies of the Hubble picture that scikit-image ships (`HubbleSource`).
-    - a zip, such as Kaggle's `images_training_rev1.zip`: read in place, never unpacked;
-    - a folder of JPEG, PNG, TIFF, FITS or HDF5 files, searched through all its subfolders, sorted;
-    - a single such file.
+    A file that holds several pictures (see `decode`) gives each an id, `name[0000]`, `name[0001]`
+    and so on, in the order of the file.
 
-    A file that holds several pictures (see `decode`) counts as so many, with the ids `name[0000]`,
-    `name[0001]` and so on, in the order of the file.  hdu: the extension of FITS files to read, by
-    number or EXTNAME, where it is not to be chosen by their names.
+    Hidden files, `__MACOSX` entries, results of training runs and second links to a file are
+    skipped.  Files whose names say that they are weights, a mask, a model or the like of another
+    file, such as `ngc1_mask.png` beside `ngc1.fits`, are counted as pictures that cannot be read,
+    and so are files that are not pictures.
 
-    Hidden files, `__MACOSX` entries, and links to a file that is there already are passed over.
-    Files that by their names hold weights, a mask, a model or the like of another, `ngc1_mask.png`
-    beside `ngc1.fits`, and any other files that are not pictures, keep their place in the source,
-    so that they are counted, and their `read` raises `UnusableImageError`.
+    Args:
+        path: a folder of JPEG, PNG, TIFF, FITS or HDF5 files, searched with all its subfolders and
+            sorted; a zip of such files, such as Kaggle's `images_training_rev1.zip`, which is not
+            unpacked; a single such file; or None, the galaxies of the Hubble Deep Field that
+            scikit-image ships (`HubbleSource`).
+        hdu: the FITS extension to read, by number or EXTNAME; by default see `FitsPictures`.
 
-    Raises `DataError` where the path is missing, empty, not to be read, or of another kind, and for
-    an `hdu` that is neither.
+    Raises:
+        DataError: the path is missing, empty, unreadable or of another kind, or `hdu` is neither a
+            number nor a name.
     """
     if isinstance(hdu, str) and hdu.strip().isdecimal():
         hdu = int(hdu)
@@ -102,6 +111,6 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
     if (other := other_format(head)) is not None:
         raise DataError(f"{path}: {other}")
     raise DataError(
-        f"{path}: not a zip, a picture, a FITS file or a prepared HDF5 set; give one of these, or a"
-        " folder of pictures"
+        f"{path}: not a zip, a picture, a FITS or an HDF5 file; give one of these, or a folder of"
+        " pictures"
     )

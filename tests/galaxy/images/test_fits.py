@@ -1,0 +1,169 @@
+"""FITS: the science images, with the values that were written."""
+
+import bz2
+import gzip
+import io
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from picture_files import check_all, fits_file, one, reason
+
+from layerkit.galaxy.images.sources.sources import open_source
+
+
+def test_fits(rng, tmp_path):
+    data = rng.gamma(1, 100, (12, 14)).astype(np.float32)
+    first = fits_file(fits.PrimaryHDU(data))
+    counts = data.astype(np.int32)
+    unsigned = fits.PrimaryHDU(data.astype(np.uint16))  # BZERO is 32768
+    blank = fits.PrimaryHDU(data.astype(np.int16))
+    blank.header["BLANK"] = int(data.astype(np.int16)[3, 4])
+    for name, content, expected in [
+        ("a.fits", first, data),
+        ("b.fits.gz", gzip.compress(first), data),
+        ("b.bz2", bz2.compress(first), data),
+        ("c.fit", fits_file(fits.PrimaryHDU(), fits.ImageHDU(data[None])), data),
+        ("d.flt", first, data),
+        ("d", first, data),
+        ("d.jpg", first, data),
+        ("e.img", fits_file(unsigned), data.astype(np.uint16)),
+        ("f.fz", fits_file(fits.PrimaryHDU(), fits.CompImageHDU(counts)), counts),
+        ("g.fits", fits_file(fits.PrimaryHDU(), fits.CompImageHDU(
+            data, compression_type="GZIP_2", quantize_level=0)), data),
+    ]:  # fmt: skip
+        image = one(tmp_path, name, content)
+        assert image.dtype == np.float64
+        np.testing.assert_array_equal(image, expected, name)
+    holed = one(tmp_path, "h.fits", fits_file(blank))
+    assert np.isnan(holed[3, 4])
+    (tmp_path / "table.fits").write_bytes(fits_file(fits.PrimaryHDU()))
+    (tmp_path / "cut.fits").write_bytes(first[:2900])
+    assert reason(open_source(tmp_path / "table.fits"), 0) == "not an image"
+    assert reason(open_source(tmp_path / "cut.fits"), 0) == "unreadable"
+
+
+@pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
+@pytest.mark.parametrize("tile", [None, (5, 14), (12, 14)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_tiles_in_a_file_that_is_not_padded_to_full_blocks(kind, tile, whole, rng, tmp_path):
+    """Some programs leave the last block of 2,880 bytes short."""
+    if kind == "HCOMPRESS_1":
+        tile = (12, 14)
+    data = rng.normal(0, 1e3, (12, 14)).astype("i4" if whole else "f4")
+    image = fits.CompImageHDU(data, compression_type=kind, quantize_level=16, tile_shape=tile)
+    content = fits_file(fits.PrimaryHDU(), image)
+    with fits.open(io.BytesIO(content), disable_image_compression=True) as hdus:
+        header, start = hdus[1].header, hdus[1].fileinfo()["datLoc"]
+    end = start + header["NAXIS1"] * header["NAXIS2"] + header["PCOUNT"]
+    assert set(content[end:]) == {0}
+    with fits.open(io.BytesIO(content)) as hdus:
+        expected = hdus[1].data  # noise is quantised, and so not what it was
+    if whole:
+        np.testing.assert_array_equal(expected, data)
+    for short in (content[:end], content[: end + 9]):
+        for name, packed in (("a.fits.fz", short), ("a.fits.gz", gzip.compress(short))):
+            np.testing.assert_array_equal(one(tmp_path, name, packed), expected)
+    (tmp_path / "cut.fits.fz").write_bytes(content[: start + 2])
+    assert reason(open_source(tmp_path / "cut.fits.fz"), 0) == "unreadable"
+
+
+def test_science_extensions_come_first(rng, tmp_path):
+    science, weight = rng.normal(0, 1, (2, 12, 14))
+    path = tmp_path / "a.fits"
+
+    def check(expected, *hdus, **settings):
+        path.write_bytes(fits_file(*hdus))
+        source = open_source(path, **settings)
+        assert len(source) == 1
+        np.testing.assert_array_equal(source.read(0), expected)
+
+    def image(name, data=weight):
+        return fits.ImageHDU(data, name=name)
+
+    first = fits.PrimaryHDU()
+    for name in ("WHT", "ERR", "weight_map", "VAR_POISSON", "DQ", "IVAR", "MASK", "SIGMA"):
+        check(science, first, image(name), image("SCI", science))
+        check(science, first, image(name), image("", science))
+        check(science, fits.PrimaryHDU(science), image(name))
+    check(science, fits.PrimaryHDU(weight), image("IMAGE", science))
+    flags = fits.CompImageHDU(np.zeros((12, 14), np.int32), name="BPM")
+    check(science, first, flags, fits.CompImageHDU(science, name="SCI", quantize_level=0,
+          compression_type="GZIP_1"))  # fmt: skip
+    every = (first, image("WHT"), image("SCI", science))
+    check(weight, *every, hdu=1)
+    check(weight, *every, hdu="wht")
+    assert reason(open_source(path, hdu=7), 0) == "no image in HDU 7"
+    path.write_bytes(fits_file(first, image("WHT")))
+    assert reason(open_source(path), 0) == (
+        "only weights, masks, models or the like; choose an image with hdu"
+    )
+
+
+@pytest.mark.parametrize("names", [
+    ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
+    ("COADD", "DEPTH", "CHI2", "MASKBITS"), ("FLUX", "CONF"), ("BGSUB", "BGMOD"),
+])  # fmt: skip
+def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):
+    planes = rng.random((len(names), 20, 30))
+    images = [fits.ImageHDU(p, name=n) for p, n in zip(planes, names, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path)
+    assert source.ids == ["a"]
+    np.testing.assert_array_equal(source.read(0), planes[0])
+
+
+def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):
+    pixels = rng.random((20, 30))
+    images = [fits.ImageHDU(x, name=n) for x, n in ((pixels, "SCI"), (pixels + 1, "WHT"))]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path, "2")
+    assert source.name == open_source(tmp_path, 2).name
+    np.testing.assert_array_equal(source.read(0), pixels + 1)
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "u2"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_blank_of_fits_integers(kind, packed, rng, tmp_path):
+    values = rng.integers(100, 3000, (20, 30)).astype(kind)
+    values[3, 4] = 99
+    hdu = fits.CompImageHDU(values) if packed else fits.PrimaryHDU(values)
+    hdu.header["BLANK"] = 99 - (32768 if kind == "u2" else 0)
+    hdus = [fits.PrimaryHDU(), hdu] if packed else [hdu]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    expected = values.astype("f8")
+    expected[3, 4] = np.nan
+    check_all(tmp_path / "a.fits", [expected])
+
+
+def galfit(rng, **more):
+    planes = rng.random((3, 20, 30))
+    hdus = [fits.ImageHDU(plane) for plane in planes]
+    for hdu, name in zip(hdus, ("NGC 1", "model", "residual map"), strict=True):
+        hdu.header.update({"OBJECT": name, **more})
+    hdus[1].header.update({
+        "LOGFILE": "galfit.01", "FITSECT": "[1:30,1:20]", "COMP_1": "sersic", "1_XC": "15.1 +/- 0.1"
+    })  # fmt: skip
+    return planes, fits.HDUList([fits.PrimaryHDU(), *hdus])
+
+
+@pytest.mark.parametrize("more", [{}, {"EXTNAME": "SCI"}])
+def test_models_and_residuals_of_galfit_are_no_pictures(more, rng, tmp_path):
+    planes, hdus = galfit(rng, **more)
+    path = tmp_path / "imgblock.fits"
+    hdus.writeto(path)
+    check_all(path, planes[:1])
+    np.testing.assert_array_equal(open_source(path, 2).read(0), planes[1])
+    for hdu in hdus[1:]:
+        hdu.header.remove("COMP_1", ignore_missing=True)
+        hdu.header.remove("1_XC", ignore_missing=True)
+    hdus.writeto(path, overwrite=True)  # of somebody who calls galaxies so
+    assert len(open_source(path)) == 3
+
+
+def test_stacks_of_pan_starrs_are_in_asinh_magnitudes(rng, tmp_path):
+    flux = rng.normal(10, 5, (20, 30))
+    hdu = fits.PrimaryHDU(2.5 / np.log(10) * np.arcsinh((flux - 0.5) / (2 * 120)))
+    hdu.header.update({"BSOFTEN": 120.0, "BOFFSET": 0.5})
+    hdu.writeto(tmp_path / "a.fits")
+    check_all(tmp_path / "a.fits", [flux])
