@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 from layerkit.errors import DataError
 from layerkit.files import write_atomically
 from layerkit.galaxy.evaluation.calibration import EDGES, NOMINAL, Calibration
+from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.morphology import STATISTICS
-from layerkit.galaxy.evaluation.redraws import LatentCoverage
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
