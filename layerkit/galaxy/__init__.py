@@ -1,7 +1,7 @@
-"""Galaxy images to training set, baselines, evaluation and figures, after Regier et al. (2015).
+"""Galaxy images to training set, model, baselines, evaluation and report: Regier et al. (2015).
 
-The names below come from the modules of this package when they are first used: matplotlib and
-scikit-learn take seconds to import, and the processes that prepare images need neither.
+Each name is imported from its module on first use: matplotlib and scikit-learn take seconds to
+import, and the processes that prepare images need neither.
 """
 
 from __future__ import annotations

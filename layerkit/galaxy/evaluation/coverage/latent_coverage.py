@@ -23,8 +23,8 @@ from layerkit.settings import fitting
 
 DRAWS = 8
 NOISE_SHARE = 0.5  # the fraction of its own noise that is added to a picture
-WITHIN_ONE_SD = 0.683  # the share of a normal distribution
-MAX_TEMPERATURE = 1e6  # leaves nothing of the likelihood but its mean
+WITHIN_ONE_SD = 0.683  # share of the draws from a normal distribution
+MAX_TEMPERATURE = 1e6  # q is then as wide as the prior
 MIN_PICTURES = 8  # to choose a temperature
 
 
