@@ -62,16 +62,33 @@ def test_a_model_that_has_diverged_is_not_standardised(level, rng):
     np.testing.assert_array_equal(net.arena.data, before)
 
 
-def test_standardising_leaves_other_nets_alone(rng):
+@pytest.mark.parametrize(
+    ("neuron", "more"),
+    [
+        ("tanh", []),  # what makes z_mean is not linear
+        (None, [L.ReLU("z_positive", "z")]),  # something other than Dense reads z
+        (
+            None,  # a second latent layer is sampled around z_mean
+            [
+                L.Dense("h_log_variance", "x", units=2),
+                L.Reparameterize("h", "z_mean", "h_log_variance"),
+                L.GaussianKL("kl_h", "z_mean", "h_log_variance"),
+            ],
+        ),
+    ],
+    ids=["not linear", "another reader", "a second sample"],
+)
+def test_standardising_leaves_other_nets_alone(neuron, more, rng):
     layers = [
         L.Input("x", shape=(9,)),
-        L.Dense("z_mean", "x", units=2, neuron="tanh"),
+        L.Dense("z_mean", "x", units=2, neuron=neuron),
         L.Dense("z_log_variance", "x", units=2),
         L.Reparameterize("z", "z_mean", "z_log_variance"),
         L.Dense("x_mean", "z", units=9),
         L.Dense("x_log_variance", "z", units=9),
         L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
+        *more,
     ]
     net = lk.Net(layers, phase="test")
     before = net.arena.data.copy()
