@@ -832,7 +832,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                 model, pictures[0], refine_steps, True, tempered=False
             )
             model.temperature = measured.temperature() if measured else 1.0
-            if not (measured and measured.tells):
+            if not (measured and measured.is_sufficient):
                 print(
                     "too few pictures, or none, to redraw noise in: standard deviations of z are "
                     "as the likelihood has them, unchecked"
@@ -883,7 +883,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         "iterations_per_second": solver.iteration / spent,
         "images_per_second": seen / spent,
         "seconds": spent,
-        **result.metrics,
+        **result.metrics(),
         **(coverage.metrics() if coverage else {}),
         "backend": net.backend.name,
         "seed": args.seed,

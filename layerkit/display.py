@@ -6,6 +6,7 @@ A class takes one by `__repr__ = short_repr` in its body, a named tuple by a met
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -51,3 +52,21 @@ class Extra(dict[str, Any]):
 def html_table(text: str) -> str:
     """Return a plain-text table as HTML for notebooks, which would else break its lines."""
     return f'<pre style="white-space: pre; overflow-x: auto; line-height: 1.3">{escape(text)}</pre>'
+
+
+def html_grid(title: str, header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Return a titled table as HTML for notebooks, which give it their own style.
+
+    Args:
+        title: shown above the table.
+        header: of the columns after the first; none is shown if it is empty.
+        rows: the cells of each row after the first, by the first.
+    """
+    body = "".join(_html_row([name, *cells], "td") for name, cells in rows.items())
+    head = f"<thead>{_html_row(['', *header], 'th')}</thead>" if header else ""
+    return f"<table><caption>{escape(title)}</caption>{head}<tbody>{body}</tbody></table>"
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    first, *others = (escape(cell) for cell in cells)
+    return f"<tr><th>{first}</th>{''.join(f'<{tag}>{cell}</{tag}>' for cell in others)}</tr>"

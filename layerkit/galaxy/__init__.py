@@ -1,7 +1,7 @@
-"""Galaxy images to training set, baselines, evaluation and figures, after Regier et al. (2015).
+"""Galaxy images to training set, model, baselines, evaluation and report: Regier et al. (2015).
 
-The names below come from the modules of this package when they are first used: matplotlib and
-scikit-learn take seconds to import, and the processes that prepare images need neither.
+Each name is imported from its module on first use: matplotlib and scikit-learn take seconds to
+import, and the processes that prepare images need neither.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
-    from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
-    from layerkit.galaxy.evaluation.redraws import (
+    from layerkit.galaxy.evaluation.bounds import evaluate_bounds
+    from layerkit.galaxy.evaluation.calibration import evaluate_calibration
+    from layerkit.galaxy.evaluation.comparison import fit_baselines
+    from layerkit.galaxy.evaluation.coverage.latent_coverage import (
         LatentCoverage,
-        SourcePictures,
         latent_coverage,
         redrawn_coverage,
     )
+    from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
+    from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
+    from layerkit.galaxy.evaluation.morphology import evaluate_morphology
     from layerkit.galaxy.images.crop.scaling import unstretch
     from layerkit.galaxy.images.prepare.contact import contact_sheets
     from layerkit.galaxy.images.prepare.gather import gather
@@ -53,10 +57,14 @@ HOMES = {
     "gather": "images.prepare.gather",
     "closest": "model.refinement",
     "refine": "model.refinement",
-    "LatentCoverage": "evaluation.redraws",
-    "latent_coverage": "evaluation.redraws",
-    "SourcePictures": "evaluation.redraws",
-    "redrawn_coverage": "evaluation.redraws",
+    "evaluate_bounds": "evaluation.bounds",
+    "evaluate_calibration": "evaluation.calibration",
+    "evaluate_morphology": "evaluation.morphology",
+    "fit_baselines": "evaluation.comparison",
+    "LatentCoverage": "evaluation.coverage.latent_coverage",
+    "latent_coverage": "evaluation.coverage.latent_coverage",
+    "SourcePictures": "evaluation.coverage.source_pictures",
+    "redrawn_coverage": "evaluation.coverage.latent_coverage",
     "GalaxyModel": "model.model",
     "Posterior": "model.posterior",
     "prepare": "images.prepare.prepare",
@@ -87,7 +95,11 @@ __all__ = [
     "contact_sheets",
     "draw_figures",
     "evaluate",
+    "evaluate_bounds",
+    "evaluate_calibration",
+    "evaluate_morphology",
     "finish_setting_aside",
+    "fit_baselines",
     "fit_gaussian",
     "fit_gaussians",
     "fit_sersic",

@@ -13,7 +13,15 @@ from layerkit.errors import DataError, GradientError
 from layerkit.galaxy import Evaluation, GalaxyModel, GalaxySet, PCABaseline, Posterior, open_source
 from layerkit.galaxy.baselines.fitting import ProfileFits
 from layerkit.galaxy.baselines.gaussian import fit_gaussian
+from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds
 from layerkit.galaxy.evaluation.calibration import calibrate
+from layerkit.galaxy.evaluation.comparison import (
+    Baselines,
+    Comparison,
+    ModelReconstructions,
+    Reconstructions,
+)
+from layerkit.galaxy.evaluation.morphology import MorphologyComparison
 
 
 def net(**settings):
@@ -97,16 +105,18 @@ def galaxy_set(count):
 
 def evaluation(rng, count):
     images = rng.random((count, 9, 9))
+    model = ModelReconstructions(images, rng.random(count), rng.random(count), images)
+    fits = Reconstructions(images, rng.random(count), rng.random(count))
+    posterior = Posterior(rng.random((count, 2)), rng.random((count, 2)))
     return Evaluation(
-        {f"number {i}": i for i in range(100)},
-        images,
-        images,
-        rng.random((count, 2)),
-        images,
-        *(rng.random(count) for _ in range(6)),
+        rng.random(count),
+        Bounds(posterior, rng.random(count), rng.random(count), rng.random(count)),
+        ImportanceBounds(rng.random(count), 10),
+        Comparison(model, model, rng.random(count), Baselines(fits, fits, fits, 2)),
         calibrate(images, images),
-        rng.random((count, 4)),
-        rng.random((count, 4)),
+        MorphologyComparison(rng.random((count, 4)), rng.random((count, 4))),
+        refine_steps=3,
+        temperature=np.ones(2),
     )
 
 
@@ -115,7 +125,7 @@ def test_results_show_sizes_instead_of_numbers(rng):
     columns = [rng.random((50, 6)), images, rng.random(50), np.ones(50, bool)]
     for shown, expected in (
         (galaxy_set(50), ["float32 (50, 9, 9)", "ids=list of 50", "excluded=dict of 50"]),
-        (evaluation(rng, 50), ["metrics=dict of 100", "mean=float64 (50, 9, 9)"]),
+        (evaluation(rng, 50), ["50 held-out images", "over Gaussian"]),
         (Posterior(images[:, 0], images[:, 1]), ["mean=float64 (50, 9)", "sd=float64 (50, 9)"]),
         (calibrate(images, images), ["density=float64 (128,)"]),
         (ProfileFits(*columns), ["models=float64 (50, 9, 9)"]),
@@ -130,10 +140,27 @@ def test_results_show_sizes_instead_of_numbers(rng):
             assert words in text
 
 
+def test_an_evaluation_shows_its_bounds_and_wins_as_tables(rng):
+    shown = evaluation(rng, 50)
+    shown.bounds.held_out[:] = 1234.5
+    shown.comparison.closest_errors[:] = -1.0
+    page = Text(shown._repr_html_())
+    assert page.tags.count("table") == 2
+    assert page.tags.count("tr") == 5 + 1 + 3
+    for words in ("50 held-out images", "1,234.5 nats", "10 samples", "68.3%", "asymmetry 0."):
+        assert words in page.text
+    assert page.text.count("50 (100.0%)") >= 3  # the closest images beat each baseline
+
+
 def test_the_galaxy_model_says_how_large_it_is():
     path = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
     model = GalaxyModel(lk.Net(lk.load_net(path, hidden=8, latent=3), 2, phase="test"))
     assert repr(model).startswith("GalaxyModel(4761 pixels from 3 latents")
+    model.temperature = [1.0, 2.5, 1.0]
+    page = Text(model._repr_html_())
+    numbers = sum(p.data.size for p in model.net.params.values())
+    for words in ("4,761 pixels", "3 dimensions", "1 to 2.5", "none", f"{numbers:,}, float32"):
+        assert words in page.text
 
 
 def test_what_came_with_a_snapshot_is_a_dictionary_that_fits_on_the_screen(tmp_path):

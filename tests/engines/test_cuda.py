@@ -552,7 +552,6 @@ def changes():
         "sample": lambda net, solver: setattr(net.run, "sample", False),
         "training": lambda net, solver: setattr(net.run, "training", False),
         "ratio": setting("drop", "ratio", 0.7),
-        "scale": setting("x", "scale", np.float64(0.5)),
         "augment": setting("x", "augment", None),
         "floor": setting("reconstruction", "floor", 0.3),
         "slope": lambda net, solver: setattr(net.layers["h"].neuron, "slope", np.float32(0.25)),

@@ -129,7 +129,7 @@ def is_property(node: ast.AST) -> bool:
 
 
 # Rooms of the galaxy package whose English has not been gone through yet.
-NOT_YET = tuple(f"galaxy/{room}/" for room in ("baselines", "evaluation", "model", "report"))
+NOT_YET = ("galaxy/report/",)
 MODULES = sorted(
     name
     for path in PACKAGE.rglob("*.py")

@@ -1,1 +1,1 @@
-"""Measures of a trained model on held-out galaxies."""
+"""Evaluation of a model on galaxies that training never saw: bounds, wins, noise, morphology."""

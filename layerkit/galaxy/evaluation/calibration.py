@@ -1,4 +1,4 @@
-"""Calibration: whether pixels lie as far from what is predicted as the predicted noise says."""
+"""Calibration: do pixels lie as far from their predicted means as the predicted noise says?"""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import numpy as np
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.posterior import Posterior
+from layerkit.settings import fitting
 
 DEVIATIONS = (1, 2, 3)
 NOMINAL = tuple(math.erf(k / math.sqrt(2)) for k in DEVIATIONS)  # 68.3%, 95.4%, 99.7%
 QUINTILES = 5
-EDGES = np.linspace(-8, 8, 129)  # of the histogram, in standard deviations
+EDGES = np.linspace(-8, 8, 129)  # of the histogram's bins, in standard deviations
 
 
 class Calibration(NamedTuple):
-    """What `calibrate` found.
+    """Coverage of pixels by the predicted noise.
 
     Attributes:
-        coverage: share of all pixels within 1, 2 and 3 predicted standard deviations, (3,); of a
-            noise that is not Gaussian, within the intervals that hold as much as those of one.
-        by_quintile: the same for each fifth of the pixels by predicted mean, darkest first, (5, 3).
+        coverage: share of all pixels within 1, 2 and 3 predicted standard deviations, (3,).  If
+            the predicted noise is not Gaussian, its central intervals of 68.3%, 95.4% and 99.7%
+            take their place.
+        by_quintile: coverage of each fifth of the pixels by predicted mean, darkest first, (5, 3).
         brightness: median predicted mean of each fifth, (5,).
-        density: of the scores in the bins EDGES, per standard deviation, of all pixels.
-        beyond: share of all pixels below the first of the EDGES, and above the last, (2,).
+        density: histogram of the scores of all pixels in the bins of EDGES, per standard deviation.
+        beyond: share of all pixels below the first of EDGES, and above the last, (2,).
     """
 
     coverage: np.ndarray
@@ -38,7 +42,7 @@ class Calibration(NamedTuple):
         return short_repr(self)
 
     def metrics(self) -> dict[str, Any]:
-        """For metrics.json: coverages, by quintiles too, and that of the quintile furthest off."""
+        """Return coverages for metrics.json: overall, by quintile, and the worst quintile's."""
         found: dict[str, Any] = {}
         for i, k in enumerate(DEVIATIONS):
             each = self.by_quintile[:, i]
@@ -51,21 +55,20 @@ class Calibration(NamedTuple):
 
 
 def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
-    """Pixels' scores, which are standard normal if the predicted noise is right.
+    """Compare the scores of pixels with the standard normal, which they follow if noise is right.
 
-    The fifths are of the predicted mean and not of the observed intensity: among the pixels that
-    were seen bright are those that noise made bright, so that even a perfect prediction would be
-    too low for them.  The prediction does not know the noise.
+    Fifths are by predicted mean rather than by observed intensity: noise itself makes some pixels
+    bright, and even a perfect prediction would be too low for the pixels observed to be bright.
 
-    The mean and variance are decoded from the mean of q(z | x) and leave out its spread, so that
-    a perfectly trained model would cover a little less than is nominal.
+    Means and variances are decoded from the mean of q(z | x) and leave out its spread, so a
+    perfectly trained model would cover slightly less than is nominal.
 
     Args:
-        scores: (n, ...), such as (x - mean) / sd of a Gaussian noise; see GalaxyModel.scores.
-        mean: the predicted means, of the same shape.
+        scores: (n, ...), such as (x - mean) / sd of Gaussian noise; see GalaxyModel.scores.
+        mean: the predicted means, of the shape of `scores`.
 
     Raises:
-        DataError: arrays that differ in shape, or no pixels.
+        DataError: the shapes differ, or there are no pixels.
     """
     if scores.shape != mean.shape or scores.size == 0:
         raise DataError(
@@ -74,7 +77,7 @@ def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
         )
     score, predicted = (a.reshape(-1).astype("float64") for a in (scores, mean))
     within = np.abs(score)[:, None] <= np.array(DEVIATIONS)
-    # Ranks, not quantiles: fifths of one size even where many pixels are predicted alike.
+    # Ranks rather than quantiles, for fifths of one size even if many predictions are equal.
     fifths = np.array_split(np.argsort(predicted, kind="stable"), QUINTILES)
     count, _ = np.histogram(score, EDGES)
     return Calibration(
@@ -84,3 +87,19 @@ def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
         count / (len(score) * (EDGES[1] - EDGES[0])),
         np.array([np.mean(score < EDGES[0]), np.mean(score > EDGES[-1])]),
     )
+
+
+@fitting(DataError)
+@np.errstate(under="ignore")
+def evaluate_calibration(
+    model: GalaxyModel, images: np.ndarray, posterior: Posterior | None = None
+) -> Calibration:
+    """Calibrate a model's predicted noise on images; see `calibrate`.
+
+    Args:
+        model: the model.
+        images: (n, side, side) that training never saw.
+        posterior: q(z | x) of the images; None, the default, takes the encoder's.
+    """
+    mean, _ = model.reconstruct(images, posterior)
+    return calibrate(model.scores(images, posterior), mean)

@@ -1,65 +1,109 @@
-"""How good a galaxy model is, on images that training never saw, beside what is used today."""
+"""All of a model's evaluation: bounds, wins over baselines, calibration and morphology."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import ks_2samp
 
-from layerkit.display import short_repr
+from layerkit.display import html_grid
 from layerkit.errors import DataError
-from layerkit.galaxy.baselines.gaussian import fit_gaussians
-from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
-from layerkit.galaxy.baselines.pca import PCABaseline
-from layerkit.galaxy.baselines.sersic import fit_sersics
-from layerkit.galaxy.evaluation.calibration import Calibration, calibrate
-from layerkit.galaxy.evaluation.morphology import STATISTICS, morphology
+from layerkit.galaxy.evaluation.bounds import (
+    BOUND_SAMPLES,
+    Bounds,
+    ImportanceBounds,
+    evaluate_bounds,
+)
+from layerkit.galaxy.evaluation.calibration import NOMINAL, Calibration, evaluate_calibration
+from layerkit.galaxy.evaluation.comparison import (
+    Comparison,
+    Wins,
+    closest_errors,
+    fit_baselines,
+    reconstruct,
+)
+from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
+from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES
 from layerkit.galaxy.model.model import GalaxyModel
-from layerkit.galaxy.model.refinement import closest, refine
+from layerkit.galaxy.model.refinement import REFINE_STEPS
 from layerkit.settings import fitting
-
-BOUND_SAMPLES = 8  # of z for each image: enough that the bound's sampling error is far below a nat
-IMPORTANCE_SAMPLES = 1000
-REFINE_STEPS = 100
-MOST_SEEN = 500  # training images of which the bound is taken
-MOST_DRAWN = 1000  # from the prior, for their morphology
 
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found.
+    """A model's results on n held-out images.
 
     Attributes:
-        metrics: numbers for metrics.json; wins are counts out of the held-out images.
-        mean, variance: f_mu and f_Sigma of the held-out images, at the mean of q(z | x).
-        z_mean: g_mu(x) of the held-out images, (n, latent).
-        gaussians: the best Gaussian of each held-out image.
-        squared_error, gaussian_squared_error, sersic_squared_error: of each held-out image, (n,).
-        log_likelihood, gaussian_log_likelihood, sersic_log_likelihood: of each held-out image,
-            (n,), in nats.
+        encoded_bound: evidence lower bound at the encoder's posterior, (n,), in nats.
+        bounds: evidence lower bounds at refined posteriors.
+        importance: importance weighted bounds.
+        comparison: squared errors and likelihoods of the model and of the baselines.
         calibration: of the predicted noise.
-        morphology, drawn_morphology: of the held-out images and of as many drawn from the prior,
-            (n, 4); see `morphology`.
+        morphology: of the held-out images and of as many drawn from the model.
+        refine_steps: of the refined posteriors.
+        temperature: of each axis of z, (latent,); no number here is tempered.
     """
 
-    metrics: dict[str, Any]
-    mean: np.ndarray
-    variance: np.ndarray
-    z_mean: np.ndarray
-    gaussians: np.ndarray
-    squared_error: np.ndarray
-    gaussian_squared_error: np.ndarray
-    sersic_squared_error: np.ndarray
-    log_likelihood: np.ndarray
-    gaussian_log_likelihood: np.ndarray
-    sersic_log_likelihood: np.ndarray
+    encoded_bound: np.ndarray
+    bounds: Bounds
+    importance: ImportanceBounds
+    comparison: Comparison
     calibration: Calibration
-    morphology: np.ndarray
-    drawn_morphology: np.ndarray
+    morphology: MorphologyComparison
+    refine_steps: int
+    temperature: np.ndarray
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        count = len(self.encoded_bound)
+        wins = ", ".join(f"{w.squared_error} over {k}" for k, w in self.comparison.wins().items())
+        return (
+            f"Evaluation({count:,} held-out images, mean bound {self.bounds.held_out.mean():,.1f} "
+            f"nats, wins by squared error: {wins})"
+        )
+
+    def _repr_html_(self) -> str:
+        count, bounds = len(self.encoded_bound), self.bounds
+        facts = {
+            "bound, refined": f"{bounds.held_out.mean():,.1f} nats (KL {bounds.kl.mean():.1f}; "
+            f"training {bounds.train.mean():,.1f}, {bounds.gap_percent:.2f}% apart)",
+            "bound, encoder's": f"{self.encoded_bound.mean():,.1f} nats",
+            "importance weighted bound": f"{self.importance.held_out.mean():,.1f} nats "
+            f"({self.importance.samples:,} samples)",
+            "pixels within 1, 2, 3 sd": f"{_percentages(self.calibration.coverage)} "
+            f"(nominal {_percentages(NOMINAL)})",
+            "KS distance of drawn images": ", ".join(
+                f"{name} {_decimals(found['ks_distance'])}"
+                for name, found in self.morphology.metrics().items()
+            ),
+        }
+        wins = {
+            name: [f"{n:,} ({n / count:.1%})" for n in counts]
+            for name, counts in self.comparison.wins().items()
+        }
+        kinds = [name.replace("_", " ") for name in Wins._fields]
+        return html_grid(
+            f"Evaluation on {count:,} held-out images", [], {k: [v] for k, v in facts.items()}
+        ) + html_grid("Images on which the model wins", kinds, wins)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the numbers for metrics.json; wins are counts out of the held-out images.
+
+        Names that begin with `encoded_` are of the encoder's posterior, as in the paper; with
+        `closest_`, of the z whose image has the least squared error (`closest`), found as the
+        Gaussian, the Sersic profile and PCA are; the others are of refined posteriors.
+        """
+        return {
+            "refine_steps": self.refine_steps,
+            "latent_temperature": self.temperature.tolist(),
+            **self.bounds.metrics(),
+            "encoded_held_out_elbo": float(self.encoded_bound.mean()),
+            **self.importance.metrics(),
+            **self.comparison.metrics(),
+            **self.calibration.metrics(),
+            "morphology": self.morphology.metrics(),
+        }
 
 
 @fitting(DataError)
@@ -72,120 +116,57 @@ def evaluate(
     importance_samples: int = IMPORTANCE_SAMPLES,
     refine_steps: int = REFINE_STEPS,
 ) -> Evaluation:
-    """Scores a model on held-out images, against fits to each of them and against PCA.
+    """Evaluate a model on held-out images.
 
-    Section 4 of Regier et al. (2015): an image is a win by squared error where the model's mean is
-    closer to it than the scaled bivariate Gaussian fitted to that very image, and by likelihood
-    where log p(x | z) exceeds that of the Gaussian with the shared pixel variance that suits the
-    image best.  The same is counted against the Sersic profile with a free index and sky, fitted to
-    that very image too, and against PCA, fitted to the training images, with as many components as
-    z has dimensions.
+    As in section 4 of Regier et al. (2015), an image is a win by squared error if the model's mean
+    is closer to it than the scaled bivariate Gaussian fitted to that very image, and by likelihood
+    if log p(x | z) exceeds that of the Gaussian with the pixel variance that suits the image best.
+    The Sersic profile with a free index and sky, fitted to that very image too, and PCA, fitted to
+    the training images with as many components as z has dimensions, are compared alike.
 
-    Here z is the mean of q(z | x), which `refine` has moved from g(x) to where the bound is higher.
-    Metrics whose names begin with `encoded_` are of g(x) itself, as in the paper; those with
-    `closest_`, of the z whose mean has the least squared error (`closest`), which is how the
-    Gaussian, the profile and PCA are fitted.
+    z is the mean of q(z | x), once at the encoder's and once at the one that `refine` finds.
+
+    Each part can be had alone: `evaluate_bounds`, `reconstruct`, `closest_errors`, `fit_baselines`,
+    `evaluate_calibration` and `evaluate_morphology`.
 
     Args:
         model: the model.
-        train: images (n, side, side) it was trained on, for PCA and the bound in training.
+        train: images (m, side, side) it was trained on, for PCA and the bound in training.
         held_out: images (n, side, side) it never saw.
-        progress: shows a bar for whatever takes long.
-        importance_samples: of z for each image, for the tighter bound on log p(x).
-        refine_steps: see `refine`; 0 evaluates g(x) alone.
+        progress: shows a bar for each step that takes long.
+        importance_samples: of z for each image, in the importance weighted bound; default 1000.
+        refine_steps: see `refine`; default 100, and 0 evaluates the encoder alone.
+
+    Raises:
+        DataError: images that the model does not take, or too few to fit PCA to.
     """
-    model.net.run.passes = 0  # the same noise, however often the model was used before
-    encoded_elbo, _ = model.bound(held_out, BOUND_SAMPLES)
-    encoded_error = squared_errors(held_out, model.reconstruct(held_out)[0])
-    encoded_likelihood = model.log_likelihood(held_out)
-    posterior = refine(model, held_out, refine_steps, progress, tempered=False)
-    elbo, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
-    seen = train[: min(len(held_out), MOST_SEEN)]
-    seen_posterior = refine(model, seen, refine_steps, progress, tempered=False)
-    train_elbo, _ = model.bound(seen, BOUND_SAMPLES, seen_posterior)
-    mean, variance = model.reconstruct(held_out, posterior)
-    own_error = squared_errors(held_out, mean)
-    own_likelihood = model.log_likelihood(held_out, posterior)
-    closest_means, _ = model.decode(closest(model, held_out, progress=progress))
-    closest_error = squared_errors(held_out, closest_means.reshape(held_out.shape))
-    iwae = model.importance_bound(held_out, importance_samples, progress, posterior)
-    gaussians = fit_gaussians(held_out, progress=progress)
-    sersics = fit_sersics(held_out, gaussians.parameters, progress=progress)
-    pca = PCABaseline.fit(train, model.latent)
-    pca_images = pca.reconstruct(held_out)
-    pca_error = squared_errors(held_out, pca_images)
-    gaussian_likelihood = shared_variance_log_likelihood(held_out, gaussians.models)
-    sersic_likelihood = shared_variance_log_likelihood(held_out, sersics.models)
-    pca_likelihood = shared_variance_log_likelihood(held_out, pca_images)
-    calibration = calibrate(model.scores(held_out, posterior), mean)
-    real = morphology(held_out)
-    # Pictures from the prior with the noise the model predicts, and no brighter or darker than a
-    # picture can be: means alone would be smoother than any picture.
-    drawn = model.sample(min(len(held_out), MOST_DRAWN), noise=True)
-    sampled = morphology(np.clip(drawn, 0, 1).reshape(-1, *held_out.shape[1:]))
-    train_bound, bound = float(train_elbo.mean()), float(elbo.mean())
-    size = held_out[0].size
-    errors = {"": own_error, "encoded_": encoded_error, "closest_": closest_error}
-    baselines = {"": gaussians.squared_errors, "sersic_": sersics.squared_errors, "pca_": pca_error}
-    metrics = {
-        "refine_steps": refine_steps,
-        "latent_temperature": model.temperature.tolist(),
-        "train_elbo": train_bound,
-        "held_out_elbo": bound,
-        "encoded_held_out_elbo": float(encoded_elbo.mean()),
-        "bound_gap_percent": 100 * (train_bound - bound) / abs(train_bound),
-        "held_out_kl": float(kl.mean()),
-        "held_out_iwae": float(iwae.mean()),
-        "iwae_samples": importance_samples,
-        **{f"{own}held_out_mse": float(e.mean() / size) for own, e in errors.items()},
-        "gaussian_mse": float(gaussians.squared_errors.mean() / size),
-        "sersic_mse": float(sersics.squared_errors.mean() / size),
-        "pca_mse": float(pca_error.mean() / size),
-        **{
-            f"{own}{other}mse_wins": int((own_errors < other_errors).sum())
-            for own, own_errors in errors.items()
-            for other, other_errors in baselines.items()
-        },
-        "likelihood_wins": int((own_likelihood > gaussian_likelihood).sum()),
-        "encoded_likelihood_wins": int((encoded_likelihood > gaussian_likelihood).sum()),
-        "sersic_likelihood_wins": int((own_likelihood > sersic_likelihood).sum()),
-        "pca_components": pca.components,
-        "pca_likelihood_wins": int((own_likelihood > pca_likelihood).sum()),
-        **calibration.metrics(),
-        "morphology": {
-            name: {
-                "held_out_median": _median(real[:, i]),
-                "sampled_median": _median(sampled[:, i]),
-                "ks_distance": _distance(real[:, i], sampled[:, i]),
-            }
-            for i, name in enumerate(STATISTICS)
-        },
-    }
+    # The noise of the bounds repeats, however often the model was used before.
+    model.net.run.passes = 0
+    encoded_bound, _ = model.bound(held_out, BOUND_SAMPLES)
+    encoded = reconstruct(model, held_out)
+    bounds = evaluate_bounds(model, train, held_out, refine_steps, progress)
+    comparison = Comparison(
+        encoded,
+        reconstruct(model, held_out, bounds.posterior),
+        closest_errors(model, held_out, progress),
+        fit_baselines(train, held_out, model.latent, progress),
+    )
+    importance = model.importance_bound(held_out, importance_samples, progress, bounds.posterior)
     return Evaluation(
-        metrics,
-        mean,
-        variance,
-        model.encode(held_out).mean,
-        gaussians.models,
-        own_error,
-        gaussians.squared_errors,
-        sersics.squared_errors,
-        own_likelihood,
-        gaussian_likelihood,
-        sersic_likelihood,
-        calibration,
-        real,
-        sampled,
+        encoded_bound=encoded_bound,
+        bounds=bounds,
+        importance=ImportanceBounds(importance, importance_samples),
+        comparison=comparison,
+        calibration=evaluate_calibration(model, held_out, bounds.posterior),
+        morphology=evaluate_morphology(model, held_out),
+        refine_steps=refine_steps,
+        temperature=model.temperature,
     )
 
 
-def _median(values: np.ndarray) -> float | None:
-    """Of those that could be measured; None where none could."""
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else None
+def _percentages(shares: Iterable[float]) -> str:
+    return ", ".join(f"{share:.1%}" for share in shares)
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Kolmogorov and Smirnov's: the most that two distribution functions differ, 0 to 1."""
-    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-    return float(ks_2samp(a, b).statistic) if len(a) and len(b) else None
+def _decimals(distance: float | None) -> str:
+    return "not measured" if distance is None else f"{distance:.2f}"

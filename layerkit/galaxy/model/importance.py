@@ -12,6 +12,8 @@ from layerkit.galaxy.model.roles import Roles
 from layerkit.layers import GaussianKL, Reparameterize
 from layerkit.net import Net
 
+IMPORTANCE_SAMPLES = 1000
+
 
 class LatentBlobs(NamedTuple):
     """The blobs of one latent layer: a sample, the moments of q, and those of the prior.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from layerkit.arrays import numbers
+from layerkit.display import html_grid
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.importance import importance_bound
+from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES, importance_bound
 from layerkit.galaxy.model.pixels import Pixels, decode, draw, infer_pixels, scores
 from layerkit.galaxy.model.posterior import (
     Posterior,
@@ -86,6 +87,19 @@ class GalaxyModel(Closed):
     def __repr__(self) -> str:
         likelihood = self.roles.likelihood
         return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {likelihood!r})"
+
+    def _repr_html_(self) -> str:
+        hot = self.temperature.max()
+        facts = {
+            "images": f"{self.pixels:,} pixels",
+            "z": f"{self.latent} dimensions, temperature "
+            + (f"{self.temperature.min():.3g} to {hot:.3g}" if hot > 1 else "1"),
+            "lower latent layers": ", ".join(self.roles.priors) or "none",
+            "likelihood": repr(self.roles.likelihood),
+            "parameters": f"{sum(p.data.size for p in self.net.params.values()):,}, "
+            f"{self.net.dtype} on {self.net.backend.name}",
+        }
+        return html_grid("GalaxyModel", [], {name: [fact] for name, fact in facts.items()})
 
     @property
     def temperature(self) -> np.ndarray:
@@ -211,7 +225,7 @@ class GalaxyModel(Closed):
     def importance_bound(
         self,
         images: np.ndarray,
-        samples: int = 1000,
+        samples: int = IMPORTANCE_SAMPLES,
         progress: bool = False,
         posterior: Posterior | None = None,
     ) -> np.ndarray:

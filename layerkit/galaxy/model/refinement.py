@@ -25,6 +25,8 @@ from layerkit.solvers import Adam, rates
 from layerkit.wiring import sort_layers
 
 BATCH = 256
+REFINE_STEPS = 100
+CLOSEST_STEPS = 200
 FIRST_RATE = 0.3  # of Adam, in the units of a FreeBlob
 SECOND_MOMENT_DECAY = 0.99  # remembers 100 steps, as there are few; Adam's default, 1000
 CLOSEST_UNIT = 0.15  # of z, whose prior has a standard deviation of 1
@@ -75,7 +77,7 @@ class FreeBlob(Layer):
 def refine(
     model: GalaxyModel,
     images: np.ndarray,
-    steps: int = 100,
+    steps: int = REFINE_STEPS,
     progress: bool = False,
     tempered: bool = True,
 ) -> Posterior:
@@ -116,7 +118,7 @@ def refine(
 @fitting(NetError)
 @np.errstate(under="ignore")
 def closest(
-    model: GalaxyModel, images: np.ndarray, steps: int = 200, progress: bool = False
+    model: GalaxyModel, images: np.ndarray, steps: int = CLOSEST_STEPS, progress: bool = False
 ) -> np.ndarray:
     """Find the z, (n, latent), whose f_mu(z) has the least squared error to each image.
 

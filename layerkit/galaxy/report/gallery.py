@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
-from layerkit.galaxy.evaluation.redraws import LatentCoverage
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
@@ -55,33 +55,36 @@ def draw_figures(
 
     shape = held_out.shape[1:]
     seen = upright(held_out)
+    refined, baselines = result.comparison.refined, result.comparison.baselines
     traversed = model.traverse(TRAVERSED)
     drawn = {
         "reconstructions": figures.reconstructions(
             seen,
-            upright(result.mean),
-            upright(result.variance),
-            baseline=upright(result.gaussians),
+            upright(refined.images),
+            upright(refined.variances),
+            baseline=upright(baselines.gaussian.images),
             ids=ids,
         ),
-        "embedding": figures.embedding(result.z_mean, seen),
+        "embedding": figures.embedding(model.encode(held_out).mean, seen),
         "traversal": figures.traversal(
             upright(traversed.reshape(*traversed.shape[:2], *shape)), TRAVERSED
         ),
         "samples": figures.samples(upright(model.sample(64).reshape(-1, *shape)), seen),
         "learning_curves": figures.learning_curves(history),
-        "squared_error": figures.comparison(result.squared_error, result.gaussian_squared_error),
+        "squared_error": figures.comparison(
+            refined.squared_errors, baselines.gaussian.squared_errors
+        ),
         "likelihood": figures.comparison(
-            result.log_likelihood,
-            result.gaussian_log_likelihood,
+            refined.log_likelihoods,
+            baselines.gaussian.log_likelihoods,
             quantity="log likelihood",
             higher_is_better=True,
         ),
         "sersic_squared_error": figures.comparison(
-            result.squared_error, result.sersic_squared_error, "Sersic profile"
+            refined.squared_errors, baselines.sersic.squared_errors, "Sersic profile"
         ),
         "calibration": figures.calibration(result.calibration),
-        "morphology": figures.morphology(result.morphology, result.drawn_morphology),
+        "morphology": figures.morphology(result.morphology.held_out, result.morphology.drawn),
     }
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from layerkit import galaxy
 from layerkit.errors import DataError
-from layerkit.galaxy.evaluation.calibration import EDGES, calibrate
+from layerkit.galaxy.evaluation.calibration import EDGES, calibrate, evaluate_calibration
 
 NOMINAL = norm.cdf([1, 2, 3]) - norm.cdf([-1, -2, -3])
 
@@ -53,3 +54,13 @@ def test_arrays_that_differ_are_refused(rng):
     mean, _ = predictions(rng, 2)
     with pytest.raises(DataError, match="one shape"):
         calibrate(mean[:1], mean)
+
+
+def test_images_drawn_from_the_model_itself_are_covered_as_they_should_be(net, rng):
+    model = galaxy.GalaxyModel(net)
+    posterior = galaxy.Posterior(rng.standard_normal((300, model.latent)), np.ones((300, 3)))
+    mean, variance = (a.reshape(300, 12, 12) for a in model.decode(posterior.mean))
+    images = np.clip(rng.normal(mean, np.sqrt(variance)), -9, 9)
+    found = evaluate_calibration(model, images, posterior)
+    np.testing.assert_allclose(found.coverage, NOMINAL, atol=0.01)
+    assert abs(evaluate_calibration(model, images).coverage[0] - NOMINAL[0]) > 0.01

@@ -6,7 +6,12 @@ from scipy.optimize import brentq
 from scipy.special import gammainc
 
 from layerkit.errors import DataError
-from layerkit.galaxy.evaluation.morphology import STATISTICS, gini, morphology
+from layerkit.galaxy.evaluation.morphology import (
+    STATISTICS,
+    MorphologyComparison,
+    gini,
+    measure_morphology,
+)
 
 SIDE = 101
 
@@ -23,9 +28,8 @@ def galaxy(rng, index, size, ratio=1.0, noise=0.0, sky=0.02, centre=None):
 
 
 def described(images):
-    return dict(
-        zip(STATISTICS, morphology(np.atleast_3d(images).reshape(-1, SIDE, SIDE)).T, strict=True)
-    )
+    measured = measure_morphology(np.asarray(images).reshape(-1, SIDE, SIDE))
+    return dict(zip(STATISTICS, measured.T, strict=True))
 
 
 def concentration(index, size):
@@ -87,7 +91,25 @@ def test_gini_in_closed_form(rng):
 def test_what_cannot_be_measured_is_nan(rng):
     images = np.array([np.full((SIDE, SIDE), 0.2), galaxy(rng, 1.0, 8.0), np.zeros((SIDE, SIDE))])
     images[2, 3, 3] = np.nan
-    measured = np.isfinite(morphology(images))
+    measured = np.isfinite(measure_morphology(images))
     np.testing.assert_array_equal(measured, [[False] * 4, [True] * 4, [False] * 4])
     with pytest.raises(DataError, match=r"\(N, H, W\)"):
-        morphology(images[0])
+        measure_morphology(images[0])
+
+
+def test_comparisons_leave_out_what_cannot_be_measured(rng):
+    held_out, drawn = rng.random((50, 4)), rng.random((70, 4))
+    drawn[:, 1] += 10  # apart
+    drawn[:, 2] = np.nan
+    held_out[:9, 3] = np.nan
+    found = MorphologyComparison(held_out, drawn).metrics()
+    assert list(found) == list(STATISTICS)
+    assert found["concentration"]["held_out_median"] == np.median(held_out[:, 0])
+    grid = np.concatenate([held_out[:, 0], drawn[:, 0]])
+    shares = [np.mean(a[:, 0] <= grid[:, None], axis=1) for a in (held_out, drawn)]
+    expected = np.abs(shares[0] - shares[1]).max()
+    assert found["concentration"]["ks_distance"] == pytest.approx(expected)
+    assert found["asymmetry"]["ks_distance"] == 1
+    assert found["Gini"]["sampled_median"] is None
+    assert found["Gini"]["ks_distance"] is None
+    assert found["ellipticity"]["held_out_median"] == np.median(held_out[9:, 3])

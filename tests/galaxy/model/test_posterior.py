@@ -1,4 +1,4 @@
-"""Images given to a galaxy model: those it can be right about, and what the others get."""
+"""Posteriors, and the images they are encoded from: what a model takes, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError
+from layerkit.galaxy.model.posterior import Posterior, check_posterior, temper
 from layerkit.galaxy.model.refinement import closest, refine
 
 SIDE = 4
@@ -88,3 +89,30 @@ def test_other_images_are_refused(model, images, fault):
         with pytest.raises(DataError, match=told) as message:
             look(bad)
         assert "\n" not in str(message.value)
+
+
+def test_tempering_divides_the_precision_that_an_image_adds(rng):
+    sd = rng.uniform(0.05, 1, (6, 3))
+    found = temper(Posterior(rng.random((6, 3)), sd), np.array([1.0, 4.0, 1e12])).sd
+    np.testing.assert_allclose(found[:, 0], sd[:, 0])
+    np.testing.assert_allclose(1 / found[:, 1] ** 2, 1 + (1 / sd[:, 1] ** 2 - 1) / 4)
+    np.testing.assert_allclose(found[:, 2], 1, atol=1e-9)  # the prior
+
+
+def test_an_axis_wider_than_the_prior_stays_as_it_is():
+    sd = np.array([[1.5, 1.0]])
+    np.testing.assert_array_equal(temper(Posterior(sd, sd), np.full(2, 9.0)).sd, sd)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "says"),
+    [
+        ([[np.inf, 0]], [[1, 1]], "some means are not"),
+        ([[0, 0]], [[1, np.nan]], "standard deviations are NaN or below 0"),
+        ([[0, 0]], [[-1, 1]], "standard deviations are NaN or below 0"),
+        ([[0, 0, 0]], [[1, 1, 1]], r"shape \(1, 2\), got \(1, 3\)"),
+    ],
+)
+def test_posteriors_that_cannot_be_right(mean, sd, says):
+    with pytest.raises(DataError, match=says):
+        check_posterior((mean, sd), 1, 2)

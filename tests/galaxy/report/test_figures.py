@@ -11,9 +11,18 @@ from matplotlib.text import Text
 from PIL import Image
 
 from layerkit.errors import DataError
+from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds
 from layerkit.galaxy.evaluation.calibration import calibrate
+from layerkit.galaxy.evaluation.comparison import (
+    Baselines,
+    Comparison,
+    ModelReconstructions,
+    Reconstructions,
+)
+from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
-from layerkit.galaxy.evaluation.redraws import LatentCoverage
+from layerkit.galaxy.evaluation.morphology import MorphologyComparison
+from layerkit.galaxy.model.posterior import Posterior
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
 from layerkit.galaxy.report.figures.style import round_numbers
@@ -367,28 +376,23 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         def sample(self, count):
             return marked(count).reshape(count, 144)
 
+        def encode(self, images):
+            return posterior
+
     held_out = marked(64)
-    numbers = {
-        name: rng.random(64) + 1
-        for name in (
-            "squared_error",
-            "gaussian_squared_error",
-            "sersic_squared_error",
-            "log_likelihood",
-            "gaussian_log_likelihood",
-            "sersic_log_likelihood",
-        )
-    }
+    numbers = rng.random((2, 64)) + 1
+    posterior = Posterior(rng.random((64, 2)), rng.random((64, 2)))
+    model = ModelReconstructions(marked(64), *numbers, marked(64))
+    fits = Reconstructions(marked(64), *(numbers + rng.random((2, 64))))
     result = Evaluation(
-        metrics={},
-        mean=marked(64),
-        variance=marked(64),
-        z_mean=rng.random((64, 2)),
-        gaussians=marked(64),
+        encoded_bound=rng.random(64),
+        bounds=Bounds(posterior, *rng.random((3, 64))),
+        importance=ImportanceBounds(rng.random(64), 10),
+        comparison=Comparison(model, model, rng.random(64), Baselines(fits, fits, fits, 2)),
         calibration=calibrate(held_out, held_out),
-        morphology=rng.random((64, 4)),
-        drawn_morphology=rng.random((64, 4)),
-        **numbers,
+        morphology=MorphologyComparison(rng.random((64, 4)), rng.random((64, 4))),
+        refine_steps=3,
+        temperature=np.ones(2),
     )
     kept = {}
     monkeypatch.setattr(figures, "save", lambda figure, path: kept.update({path.stem: figure}))

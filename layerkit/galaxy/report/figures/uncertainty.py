@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm as normal_distribution
 
 from layerkit.galaxy.evaluation.calibration import EDGES, NOMINAL, Calibration
-from layerkit.galaxy.evaluation.redraws import LatentCoverage
+from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL, plain
 
 

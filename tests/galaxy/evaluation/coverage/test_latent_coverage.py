@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import norm
 
 import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError, NetError
-from layerkit.galaxy.evaluation import redraws
-from layerkit.galaxy.evaluation.redraws import sky_noise
+from layerkit.galaxy.evaluation.coverage.latent_coverage import DRAWS, NOISE_SHARE
+from layerkit.galaxy.evaluation.coverage.redraws import redraw
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.report import figures
@@ -74,7 +73,7 @@ def test_scatter_of_an_exact_posterior_is_the_closed_form(cut, share, rng):
     found = galaxy.latent_coverage(
         model, pictures, NOISE, cut=cut, share=share, refine_steps=0, seed=1
     )
-    assert found.deviation.shape == found.sd.shape == (300, redraws.DRAWS, LATENT)
+    assert found.deviation.shape == found.sd.shape == (300, DRAWS, LATENT)
     np.testing.assert_allclose(found.sd, precision**-0.5 * np.ones_like(found.sd))
     total = np.sqrt((found.deviation**2).mean(axis=(0, 1)))
     np.testing.assert_allclose(total, scatter, rtol=0.06)
@@ -165,7 +164,7 @@ def test_pictures_that_fail_under_a_draw_are_left_out(rng):
     pictures[1] += 100
     found = galaxy.latent_coverage(model, pictures, [0.1, 0.2, 0.3, 0.4], cut=fails, refine_steps=0)
     assert found.kept.tolist() == [0, 2, 3]
-    assert not found.tells
+    assert not found.is_sufficient
     assert found.temperature().tolist() == [1, 1]
     with pytest.raises(DataError, match="no picture"):
         galaxy.latent_coverage(model, pictures[1:2], 0.1, cut=fails)
@@ -188,18 +187,6 @@ def test_settings_that_make_no_sense(settings, rng):
     pictures = rng.standard_normal((2, SIDE, SIDE))
     with pytest.raises(DataError, match="latent_coverage"):
         galaxy.latent_coverage(model, pictures, **{"noise": 0.1, "cut": np.copy, **settings})
-
-
-def test_noise_of_the_sky(rng):
-    counts = 1000 + 20 * rng.standard_normal((200, 200))
-    counts[80:120, 80:120] += 500
-    counts[0, 0] = np.nan
-    assert sky_noise(counts) == pytest.approx(20, rel=0.03)
-    assert sky_noise(1e-12 * counts) == pytest.approx(2e-11, rel=0.03)
-    whole = np.nan_to_num(counts, nan=1000).astype("uint16")
-    assert sky_noise(whole) == pytest.approx(20, rel=0.05)
-    assert sky_noise(np.zeros((9, 9), "float32")) == 0.5 / 255
-    assert sky_noise(np.zeros((9, 9), "uint16")) == 0.5
 
 
 def test_the_figure_shows_every_axis_with_and_without_temperature(rng):
@@ -229,97 +216,6 @@ def test_the_figure_shows_every_axis_with_and_without_temperature(rng):
     assert len(figures.latent_coverage(raw, np.ones(2)).axes[0].containers) == 1
 
 
-def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
-    """By their ids, evenly spread; and prepared as the set's were, with noise measured in them."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    y, x = np.mgrid[:120, :120] - 60
-    for i in range(12):
-        light = 180 * np.exp(-0.5 * (x**2 + (2 + 0.1 * i) * y**2) / 49)
-        light += rng.normal(20, 3, light.shape)
-        Image.fromarray(light.clip(0, 255).astype("uint8")).save(folder / f"{i:02d}.png")
-    prepared = tmp_path / "galaxies.h5"
-    galaxy.prepare(galaxy.open_source(folder), prepared, size=24, progress=False)
-    galaxies = galaxy.load(prepared)
-    assert len(galaxies) == 12
-    pictures = redraws.SourcePictures(folder, galaxies, np.arange(2, 12), most=5)
-    assert [row for row, _ in pictures.items] == [2, 4, 6, 8, 11]
-    for (row, _), picture in zip(pictures.items, pictures, strict=True):
-        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
-        assert sky_noise(picture) == pytest.approx(3 / 255, rel=0.1)
-    net = lk.Net(lk.load_net("nets/galaxy_gdae.py", pixels=24 * 24, hidden=8), 8, phase="test")
-    model = galaxy.GalaxyModel(net)
-    pictures = redraws.SourcePictures(folder, galaxies, np.arange(12))
-    found = redraws.redrawn_coverage(model, pictures, refine_steps=2)
-    assert found.sd.shape == (12, redraws.DRAWS, 8)
-    assert set(found.metrics()) >= {"latent_scatter_over_sd", "latent_coverage_1sd"}
-    # A prepared set has no pictures any more.
-    nothing = redraws.SourcePictures(prepared, galaxies, np.arange(12))
-    assert len(nothing) == 0
-    assert redraws.redrawn_coverage(model, nothing) is None
-
-
-def deep(folder, count, top, noise):
-    """PNGs of 16 bits, of which a camera fills the values up to `top`."""
-    folder.mkdir()
-    rng = np.random.default_rng(7)
-    y, x = np.mgrid[:120, :120] - 60
-    for i in range(count):
-        light = top * (0.02 + 0.9 * np.exp(-0.5 * (x**2 + (1.5 + 0.1 * i) * y**2) / 49))
-        values = (light + rng.normal(0, noise, light.shape)).clip(0, top).round()
-        Image.fromarray(values.astype("uint16")).save(folder / f"{i}.png")
-
-
-def test_pictures_of_16_bits_keep_their_steps(tmp_path):
-    """Their noise may be far below a step of 8 bits; white is that of the set."""
-    deep(tmp_path / "pictures", 9, top=4095, noise=3)
-    galaxy.prepare(
-        galaxy.open_source(tmp_path / "pictures"), tmp_path / "g.h5", size=24, progress=False
-    )
-    galaxies = galaxy.load(tmp_path / "g.h5")
-    pictures = redraws.SourcePictures(tmp_path / "pictures", galaxies, np.arange(1, 9), most=4)
-    assert len(pictures) == 4
-    for (row, _), picture in zip(pictures.items, pictures, strict=True):
-        assert picture.dtype == np.uint16
-        assert sky_noise(picture) == pytest.approx(3, rel=0.1)
-        np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[row])
-    views, kept = redraws.redraw(pictures, None, 8, share=0.5, cut=pictures.cut)
-    assert len(kept) == 4
-    border = views[:, :, [0, -1]]  # sky, with 1.5 steps of noise added; its pixels are averaged
-    assert 0 < border.std(axis=1).mean() < 1.6 / 4095
-
-
-@pytest.mark.parametrize("fill", [0.0, np.nan, -999.0])
-def test_blank_borders_get_no_noise(fill):
-    """Or they would pass for sky, and for galaxies where the fill is far from it."""
-    rng = np.random.default_rng(8)
-    y, x = np.mgrid[:100, :100] - 50
-    picture = 50 + 300 * np.exp(-np.hypot(y, 1.3 * x) / 4) + rng.normal(0, 2, (100, 100))
-    picture = np.pad(picture, 60, constant_values=fill)
-    assert sky_noise(picture) == pytest.approx(2, rel=0.15)
-    view = cut_out(picture, Settings(size=32))[0]
-    views, kept = redraws.redraw(
-        [picture], 2.0, 8, share=0.5, cut=lambda p: cut_out(p, Settings(size=32))[0]
-    )
-    assert kept.tolist() == [0]
-    assert np.abs(views[0] - view).max() < 0.3
-    assert np.abs(views[0] - view).mean() < 0.05
-
-
-def test_noise_of_few_photons_and_of_none():
-    rng = np.random.default_rng(9)
-    photons = rng.poisson(0.05, (80, 80)).astype("float64")  # 19 of 20 pixels are 0
-    photons[30:50, 30:50] += 40
-    assert 0.05 < sky_noise(photons) < 1
-    clean = np.zeros((80, 80))
-    clean[40, 40] = 1
-    assert sky_noise(clean) == 0
-    cut = np.copy
-    assert redraws.redraw([clean, photons], None, 2, share=1.0, cut=cut)[1].tolist() == [1]
-    with pytest.raises(DataError, match="give noise="):
-        redraws.redraw([clean], None, 2, share=1.0, cut=cut)
-
-
 def stamps(rng, count, side=100):
     """Galaxies of exponential profiles without noise, in 0..1, whose crops have 25 to 50 pixels."""
     y, x = np.mgrid[:side, :side] - side / 2 + 0.5
@@ -343,7 +239,7 @@ def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
     def cut(picture):
         return cut_out(picture, Settings(size=size))[0]
 
-    views, kept = redraws.redraw(noisy[:160], 1e-9, 2, share=1.0, cut=cut)
+    views, kept = redraw(noisy[:160], 1e-9, 2, share=1.0, cut=cut)
     assert len(kept) > 140
     layers = lk.load_net("nets/galaxy_gdae.py", pixels=size * size, hidden=32, latent=4)
     data = L.MemoryData("x", data=views[:, 0], augment="dihedral")
@@ -351,7 +247,7 @@ def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
     lk.Adam(net, lk.rates.Cosine(3e-3, 600, final=1e-5)).steps(600)
     model = galaxy.GalaxyModel(lk.Net(layers, 256, phase="test", share=net))
     model.standardise(views[:, 0])
-    before = galaxy.latent_coverage(model, noisy[160:200], share=redraws.SHARE, cut=cut)
+    before = galaxy.latent_coverage(model, noisy[160:200], share=NOISE_SHARE, cut=cut)
     model.temperature = before.temperature()
     after = galaxy.latent_coverage(model, truth[200:], noise, cut=cut, seed=1)
     assert len(after.kept) > 30
