@@ -111,28 +111,46 @@ def test_reconstructions_of_an_untrained_net_do_not_fail(rng):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 60])
 def test_embedding_leaves_no_galaxy_out_and_draws_none_over_another(rng, count):
-    # A picture of one value tells which galaxy it is.
-    images = np.arange(1.0, count + 1).reshape(-1, 1, 1) * np.ones((count, 4, 4))
+    # The middle of a picture tells which galaxy it is; the sky is another in each.
+    images = rng.random((count, 1, 1)) * np.ones((count, 4, 4))
+    images[:, 1:3, 1:3] += np.arange(1.0, count + 1).reshape(-1, 1, 1)
     (shown,) = pictures(figures.embedding(rng.normal(size=(count, 3)), images))
-    cells = shown.reshape(shown.shape[0] // 4, 4, -1, 4).transpose(0, 2, 1, 3).reshape(-1, 16)
-    assert (np.ptp(cells, axis=1) == 0).all()
-    values = np.sort(cells[np.isin(cells[:, 0], np.arange(1.0, count + 1)), 0])
-    np.testing.assert_array_equal(np.unique(values), np.arange(1.0, count + 1))
+    cells = shown.reshape(shown.shape[0] // 4, 4, -1, 4).transpose(0, 2, 1, 3)
+    cells = cells.reshape(-1, 4, 4)[cells.any(axis=(2, 3)).reshape(-1)]
+    assert len(cells) == count
+    inner = cells[:, 1:3, 1:3].reshape(count, 4)
+    np.testing.assert_allclose(np.sort(inner[:, 0]), np.arange(1.0, count + 1))
+    np.testing.assert_allclose(inner, inner[:, :1] * np.ones(4))
+
+
+def test_the_pictures_of_the_embedding_have_no_seams(rng):
+    """Skies from 0 to 1 and noise up to every edge; galaxies in the middle stay as they are."""
+    sky = np.arange(9.0).reshape(9, 1, 1) / 8
+    images = sky + rng.normal(0, 0.01, (9, 64, 64))
+    images[:, 28:36, 28:36] = sky + 1
+    (shown,) = pictures(figures.embedding(rng.normal(size=(9, 2)), images))
+    cells = shown.reshape(shown.shape[0] // 64, 64, -1, 64).transpose(0, 2, 1, 3)
+    cells = cells.reshape(-1, 64, 64)[cells.any(axis=(2, 3)).reshape(-1)]
+    assert len(cells) == 9
+    edges = np.concatenate([cells[:, [0, -1]], cells[:, :, [0, -1]].transpose(0, 2, 1)])
+    assert np.abs(edges).max() < 1e-3
+    np.testing.assert_allclose(cells[:, 28:36, 28:36], 1, atol=0.01)
+    assert 0.009 < cells[:, 9:25, 9:55].std() < 0.011
 
 
 def test_embedding_keeps_two_clusters_apart_and_repeats(rng):
     cluster = np.arange(80) % 2
     z = rng.normal(size=(80, 8)) + 30 * cluster[:, None]
-    images = np.ones((80, 2, 2)) + cluster[:, None, None]
+    images = np.zeros((80, 3, 3))
+    images[:, 1, 1] = 1 + cluster
     (shown,) = pictures(figures.embedding(z, images, seed=3))
     (again,) = pictures(figures.embedding(z, images, seed=3))
     np.testing.assert_array_equal(shown, again)
-    first, second = (np.argwhere(shown[::2, ::2] == value) for value in (1.0, 2.0))
-    # Empty cells are as dark as the darkest galaxy, so only the second cluster is unmistakable:
-    # it must fill its own bounding box, with no room for forty of the first in it.
-    assert len(second) == 40
-    assert np.prod(np.ptp(second, axis=0) + 1) < 80
-    assert len(first) >= 40
+    for value in (1.0, 2.0):
+        # Each fills its own bounding box, with no room for forty of the other in it.
+        places = np.argwhere(shown[1::3, 1::3] == value)
+        assert len(places) == 40
+        assert np.prod(np.ptp(places, axis=0) + 1) < 80
 
 
 def test_embedding_takes_a_part_of_many(rng):
@@ -360,14 +378,27 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         images[:, 0] = 1
         return images
 
+    held_out, given = marked(64), []
+    encoded, sd = rng.normal(5, 10, (8, 300)), rng.uniform(1e-3, 1e-2, (8, 300))
+
     class Model:
         def traverse(self, steps):
+            np.testing.assert_array_equal(steps, [-3, -2, -1, 0, 1, 2, 3])
             return marked(2 * len(steps)).reshape(2, len(steps), 144)
 
         def sample(self, count):
             return marked(count).reshape(count, 144)
 
-    held_out = marked(64)
+        def encode(self, images, tempered):
+            np.testing.assert_array_equal(images, held_out[:8])
+            assert not tempered
+            return encoded, sd
+
+        def reconstruct(self, images, posterior):
+            np.testing.assert_array_equal(images, held_out[:8])
+            given.append((posterior.mean - encoded) / sd)
+            return marked(8), marked(8)
+
     numbers = {
         name: rng.random(64) + 1
         for name in (
