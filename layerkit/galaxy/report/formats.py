@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -37,6 +37,27 @@ def number(values: Mapping[str, Any], key: str, form: str = ",d") -> str:
     return DASH if value is None else str(value)
 
 
+def decimals(count: int) -> Callable[[Mapping[str, Any], str], str]:
+    """Return a function that writes a number with so many decimals."""
+    return lambda values, key: number(values, key, f",.{count}f")
+
+
+def significant(values: Mapping[str, Any], key: str) -> str:
+    """Write a number with three significant digits."""
+    return number(values, key, ".3g")
+
+
+def percentage(values: Mapping[str, Any], key: str) -> str:
+    """Write a number that is a percentage already."""
+    text = number(values, key, ".2f")
+    return f"{text}%" if text[-1].isdigit() else text
+
+
+def fraction(values: Mapping[str, Any], key: str) -> str:
+    """Write a fraction as a percentage."""
+    return number(values, key, ".1%")
+
+
 def percent(part: Any, whole: Any) -> str:
     """Write part / whole as a percentage."""
     return f"{part / whole:.1%}" if part is not None and whole else DASH
@@ -54,21 +75,8 @@ def kept(values: Mapping[str, Any], key: str) -> str:
 
 
 def wins(values: Mapping[str, Any], key: str) -> str:
-    """Write a count of held-out images, their number, and the percentage."""
-    if values.get(key) is None:
-        return DASH
-    # A narrow screen may break the line before the percentage, not inside the count.
-    count = f"{number(values, key)} of {number(values, 'held_out')}"
-    return f"{count.replace(' ', NO_BREAK)} ({share(values, key)})"
-
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-def coverage(values: Mapping[str, Any], key: str) -> str:
-    """Write the percentages of pixels within one, two and three standard deviations."""
-    shares = [values.get(key.format(k)) for k in (1, 2, 3)]
-    return DASH if None in shares else ", ".join(f"{s:.1%}" for s in shares)
+    """Write a count of held-out images, and the percentage of them."""
+    return DASH if values.get(key) is None else f"{number(values, key)} ({share(values, key)})"
 
 
 def duration(values: Mapping[str, Any], key: str) -> str:

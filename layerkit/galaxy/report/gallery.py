@@ -11,11 +11,14 @@ from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.posterior import Posterior
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
+from layerkit.galaxy.report.plates import Plate, plate
 
 ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
-TRAVERSED = np.linspace(-3, 3, 11)  # of the traversal, in standard deviations of the prior
+TRAVERSED = np.arange(-3.0, 4.0)  # of the traversal, in standard deviations of the prior
+RECONSTRUCTED = 8  # galaxies of figure 3
 
 
 def draw_figures(
@@ -27,7 +30,7 @@ def draw_figures(
     ids: Sequence[str] | None = None,
     row_order: str = "top",
     coverage: LatentCoverage | None = None,
-) -> list[tuple[str, str, Path]]:
+) -> list[Plate]:
     """Draw each figure as a PNG in `folder`.
 
     Args:
@@ -56,20 +59,21 @@ def draw_figures(
     shape = held_out.shape[1:]
     seen = upright(held_out)
     refined, baselines = result.comparison.refined, result.comparison.baselines
+    mean, variance = _decoded_samples(model, held_out[:RECONSTRUCTED])
     traversed = model.traverse(TRAVERSED)
     drawn = {
         "reconstructions": figures.reconstructions(
-            seen,
-            upright(refined.images),
-            upright(refined.variances),
-            baseline=upright(baselines.gaussian.images),
-            ids=ids,
+            seen[:RECONSTRUCTED],
+            upright(mean),
+            upright(variance),
+            baseline=upright(baselines.gaussian.images[:RECONSTRUCTED]),
+            ids=None if ids is None else ids[:RECONSTRUCTED],
         ),
-        "embedding": figures.embedding(model.encode(held_out).mean, seen),
+        "embedding": figures.embedding(model.encode(held_out).mean, seen, ids=ids),
         "traversal": figures.traversal(
             upright(traversed.reshape(*traversed.shape[:2], *shape)), TRAVERSED
         ),
-        "samples": figures.samples(upright(model.sample(64).reshape(-1, *shape)), seen),
+        "samples": figures.samples(upright(model.sample(64).reshape(-1, *shape)), seen, ids=ids),
         "learning_curves": figures.learning_curves(history),
         "squared_error": figures.comparison(
             refined.squared_errors, baselines.gaussian.squared_errors
@@ -89,6 +93,12 @@ def draw_figures(
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     return [
-        (*CAPTIONS[name], figures.save(figure, folder / f"{name}.png"))
-        for name, figure in drawn.items()
+        plate(figure, folder / f"{name}.png", *CAPTIONS[name]) for name, figure in drawn.items()
     ]
+
+
+def _decoded_samples(model: GalaxyModel, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return f_mu(z) and f_Sigma(z) for one z drawn from N(g_mu(x), g_Sigma(x)) of each image."""
+    mean, sd = model.encode(images, tempered=False)
+    z = mean + sd * np.random.default_rng(0).standard_normal(mean.shape)
+    return model.reconstruct(images, Posterior(z, sd))

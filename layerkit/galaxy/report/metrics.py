@@ -30,33 +30,53 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def summary(metrics: dict[str, Any]) -> str:
-    """The main results in a few lines."""
-    count = metrics["held_out"]
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Write the main results in a few lines, those of the encoder alone beside refined ones."""
 
-    def share(key: str) -> str:
-        return f"{metrics[key]:>5} of {count} ({metrics[key] / count:.1%})"
+    def line(label: str, encoded: str, refined: str, note: str = "") -> str:
+        text = f"{label:50}{encoded:>14}{refined:>14}   {note}".rstrip()
+        return text.replace(DASH, "-")  # terminals may have no other
 
+    def wins(label: str, key: str, note: str = "") -> str:
+        encoded, refined = (_wins(name)(metrics) for name in (f"encoded_{key}", key))
+        return line(label, encoded, refined, note)
+
+    samples, components = metrics["iwae_samples"], metrics["pca_components"]
     return "\n".join(
         [
-            f"bound on held-out galaxies         {metrics['held_out_elbo']:,.0f} nats per image "
-            f"(training {metrics['train_elbo']:,.0f}, {metrics['bound_gap_percent']:.1f}% apart; "
-            f"KL {metrics['held_out_kl']:.1f})",
-            f"importance weighted bound          {metrics['held_out_iwae']:,.0f} nats per image "
-            f"({metrics['iwae_samples']:,} samples)",
-            f"better than the best Gaussian by squared error  {share('mse_wins')}   "
-            "paper: 971 of 1000",
-            f"better than the best Gaussian by likelihood     {share('likelihood_wins')}   "
-            "paper: 972 of 1000",
-            f"better than the best Sersic profile by squared error   {share('sersic_mse_wins')}",
-            "better than the best Sersic profile by likelihood      "
-            f"{share('sersic_likelihood_wins')}",
-            f"better than PCA with {metrics['pca_components']} components, squared error  "
-            f"{share('pca_mse_wins')}",
-            f"  the closest picture that the model can make    {share('closest_pca_mse_wins')}",
-            "pixels within 1, 2 and 3 predicted sd  "
-            + ", ".join(f"{metrics[f'coverage_{k}sd']:.1%}" for k in (1, 2, 3))
-            + "   nominal: 68.3%, 95.4%, 99.7%",
+            line(f"{metrics['held_out']:,} held-out galaxies", "encoder alone", "refined"),
+            line(
+                "bound, nats per image",
+                f"{metrics['encoded_held_out_elbo']:,.1f}",
+                f"{metrics['held_out_elbo']:,.1f}",
+                f"KL {metrics['held_out_kl']:.1f}",
+            ),
+            line(
+                "bound on training galaxies",
+                DASH,
+                f"{metrics['train_elbo']:,.1f}",
+                f"{metrics['bound_gap_percent']:.1f}% apart",
+            ),
+            line(
+                "importance-weighted bound",
+                DASH,
+                f"{metrics['held_out_iwae']:,.1f}",
+                f"{samples:,} samples",
+            ),
+            wins("better than the Gaussian, squared error", "mse_wins", "paper: 971 of 1000"),
+            wins("better than the Gaussian, likelihood", "likelihood_wins", "paper: 972 of 1000"),
+            wins("better than the Sersic profile, squared error", "sersic_mse_wins"),
+            wins("better than the Sersic profile, likelihood", "sersic_likelihood_wins"),
+            wins(
+                f"better than PCA with {components} components, squared error",
+                "pca_mse_wins",
+                f"closest picture: {_wins('closest_pca_mse_wins')(metrics)}",
+            ),
+            *(
+                line(f"pixels within {k} predicted sd", DASH, f"{share:.1%}", f"normal: {normal}")
+                for k, normal in enumerate(("68.3%", "95.4%", "99.7%"), 1)
+                for share in [metrics[f"coverage_{k}sd"]]
+            ),
             f"{metrics['iterations_per_second']:,.0f} iterations and "
             f"{metrics['images_per_second']:,.0f} images per second",
         ]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 from PIL import Image
+from scipy import stats
 
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds
@@ -120,28 +121,46 @@ def test_reconstructions_of_an_untrained_net_do_not_fail(rng):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 60])
 def test_embedding_leaves_no_galaxy_out_and_draws_none_over_another(rng, count):
-    # A picture of one value tells which galaxy it is.
-    images = np.arange(1.0, count + 1).reshape(-1, 1, 1) * np.ones((count, 4, 4))
+    # The middle of a picture tells which galaxy it is; the sky is another in each.
+    images = rng.random((count, 1, 1)) * np.ones((count, 4, 4))
+    images[:, 1:3, 1:3] += np.arange(1.0, count + 1).reshape(-1, 1, 1)
     (shown,) = pictures(figures.embedding(rng.normal(size=(count, 3)), images))
-    cells = shown.reshape(shown.shape[0] // 4, 4, -1, 4).transpose(0, 2, 1, 3).reshape(-1, 16)
-    assert (np.ptp(cells, axis=1) == 0).all()
-    values = np.sort(cells[np.isin(cells[:, 0], np.arange(1.0, count + 1)), 0])
-    np.testing.assert_array_equal(np.unique(values), np.arange(1.0, count + 1))
+    cells = shown.reshape(shown.shape[0] // 4, 4, -1, 4).transpose(0, 2, 1, 3)
+    cells = cells.reshape(-1, 4, 4)[cells.any(axis=(2, 3)).reshape(-1)]
+    assert len(cells) == count
+    inner = cells[:, 1:3, 1:3].reshape(count, 4)
+    np.testing.assert_allclose(np.sort(inner[:, 0]), np.arange(1.0, count + 1))
+    np.testing.assert_allclose(inner, inner[:, :1] * np.ones(4))
+
+
+def test_the_pictures_of_the_embedding_have_no_seams(rng):
+    """Skies from 0 to 1 and noise up to every edge; galaxies in the middle stay as they are."""
+    sky = np.arange(9.0).reshape(9, 1, 1) / 8
+    images = sky + rng.normal(0, 0.01, (9, 64, 64))
+    images[:, 28:36, 28:36] = sky + 1
+    (shown,) = pictures(figures.embedding(rng.normal(size=(9, 2)), images))
+    cells = shown.reshape(shown.shape[0] // 64, 64, -1, 64).transpose(0, 2, 1, 3)
+    cells = cells.reshape(-1, 64, 64)[cells.any(axis=(2, 3)).reshape(-1)]
+    assert len(cells) == 9
+    edges = np.concatenate([cells[:, [0, -1]], cells[:, :, [0, -1]].transpose(0, 2, 1)])
+    assert np.abs(edges).max() < 1e-3
+    np.testing.assert_allclose(cells[:, 28:36, 28:36], 1, atol=0.01)
+    assert 0.009 < cells[:, 9:25, 9:55].std() < 0.011
 
 
 def test_embedding_keeps_two_clusters_apart_and_repeats(rng):
     cluster = np.arange(80) % 2
     z = rng.normal(size=(80, 8)) + 30 * cluster[:, None]
-    images = np.ones((80, 2, 2)) + cluster[:, None, None]
+    images = np.zeros((80, 3, 3))
+    images[:, 1, 1] = 1 + cluster
     (shown,) = pictures(figures.embedding(z, images, seed=3))
     (again,) = pictures(figures.embedding(z, images, seed=3))
     np.testing.assert_array_equal(shown, again)
-    first, second = (np.argwhere(shown[::2, ::2] == value) for value in (1.0, 2.0))
-    # Empty cells are as dark as the darkest galaxy, so only the second cluster is unmistakable:
-    # it must fill its own bounding box, with no room for forty of the first in it.
-    assert len(second) == 40
-    assert np.prod(np.ptp(second, axis=0) + 1) < 80
-    assert len(first) >= 40
+    for value in (1.0, 2.0):
+        # Each fills its own bounding box, with no room for forty of the other in it.
+        places = np.argwhere(shown[1::3, 1::3] == value)
+        assert len(places) == 40
+        assert np.prod(np.ptp(places, axis=0) + 1) < 80
 
 
 def test_embedding_takes_a_part_of_many(rng):
@@ -369,17 +388,29 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         images[:, 0] = 1
         return images
 
+    held_out, given = marked(64), []
+    encoded, sd = rng.normal(5, 10, (8, 300)), rng.uniform(1e-3, 1e-2, (8, 300))
+
     class Model:
         def traverse(self, steps):
+            np.testing.assert_array_equal(steps, [-3, -2, -1, 0, 1, 2, 3])
             return marked(2 * len(steps)).reshape(2, len(steps), 144)
 
         def sample(self, count):
             return marked(count).reshape(count, 144)
 
-        def encode(self, images):
-            return posterior
+        def encode(self, images, tempered=True):
+            if len(images) == len(held_out):
+                return posterior
+            np.testing.assert_array_equal(images, held_out[:8])
+            assert not tempered
+            return Posterior(encoded, sd)
 
-    held_out = marked(64)
+        def reconstruct(self, images, posterior):
+            np.testing.assert_array_equal(images, held_out[:8])
+            given.append((posterior.mean - encoded) / sd)
+            return marked(8), marked(8)
+
     numbers = rng.random((2, 64)) + 1
     posterior = Posterior(rng.random((64, 2)), rng.random((64, 2)))
     model = ModelReconstructions(marked(64), *numbers, marked(64))
@@ -395,17 +426,24 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         temperature=np.ones(2),
     )
     kept = {}
-    monkeypatch.setattr(figures, "save", lambda figure, path: kept.update({path.stem: figure}))
+    monkeypatch.setattr(
+        "layerkit.galaxy.report.gallery.plate",
+        lambda figure, path, title, caption: kept.update({path.stem: figure}),
+    )
     history = {"iteration": [1, 2], "kl": [1.0, 2.0]}
     draw_figures(tmp_path, Model(), result, held_out, history, row_order=row_order)
     first = -1 if row_order == "bottom" else 0
     for name in ("samples", "traversal"):
         for picture in pictures(kept[name]):
             np.testing.assert_array_equal(picture[first, :12], np.ones(12))
-    bright = np.argwhere(pictures(kept["embedding"])[0] == 1)[:, 0]
+    cells = pictures(kept["embedding"])[0]
+    bright = np.argwhere(cells > 0.5 * cells.max())[:, 0]
     assert set(bright % 12) == {first % 12}
     for i in (0, 1, 2, 4):
         assert (pictures(kept["reconstructions"])[i][first] > 0.9).all()
+    # Figure 3 decodes samples of the encoder's posterior: these are of a standard normal.
+    (sampled,) = given
+    assert stats.kstest(sampled.reshape(-1), "norm").pvalue > 1e-3
     with pytest.raises(DataError, match="row_order"):
         draw_figures(tmp_path, Model(), result, held_out, history, row_order="up")
 

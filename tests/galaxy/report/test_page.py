@@ -9,6 +9,7 @@ from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy.report.page import write_report
+from layerkit.galaxy.report.plates import Mark, Plate
 
 METRICS = {
     "images_read": 14000,
@@ -25,9 +26,14 @@ METRICS = {
     "train_elbo": 12110.44,
     "held_out_elbo": 12079.26,
     "held_out_kl": 26.13,
+    "encoded_held_out_elbo": 11990.5,
     "mse_wins": 1010,
+    "encoded_mse_wins": 1001,
+    "closest_mse_wins": 1111,
     "likelihood_wins": 1101,
+    "encoded_likelihood_wins": 1100,
     "pca_mse_wins": 456,
+    "coverage_1sd": 0.7012,
     "backend": "numpy",
     "seed": 17,
     "data": "images.zip",
@@ -37,6 +43,7 @@ METRICS = {
     "rate": 0.001,
     "augment": True,
     "validation": None,
+    "shapes": {"Gini": {"median": 0.5, "distance": 0.1}, "asymmetry": {"median": 0.25}},
     "versions": {"numpy": "2.4", "<script>": "1"},
 }
 
@@ -44,7 +51,7 @@ METRICS = {
 class Page(HTMLParser):
     """Collects text, table rows and attributes, and fails on tags that do not match."""
 
-    VOID = frozenset({"meta", "img", "link", "br", "hr", "input"})
+    VOID = frozenset({"meta", "img", "link", "br", "hr", "input", "source"})
 
     def __init__(self, path):
         super().__init__()
@@ -92,18 +99,33 @@ def test_the_numbers_stand_beside_the_papers(tmp_path):
     assert page.row("Images trained on") == ["43,444", "8,765"]
     assert page.row("Latent") == ["8", "8"]
     assert page.row("Time") == ["\N{EM DASH}", "1 h 2 min"]
-    assert page.row("Iterations a second") == ["about 200", "123.5"]
-    assert page.row("Bound on held-out") == ["\N{EM DASH}", "12,079.3"]
-    assert page.row("Better than the Gaussian, squared") == [
-        "971 of 1,000 (97.1%)",
-        "1,010 of 1,111 (90.9%)",
-    ]
-    assert page.row("Better than the Gaussian, log") == [
-        "972 of 1,000 (97.2%)",
-        "1,101 of 1,111 (99.1%)",
-    ]
-    assert page.row("Better than PCA") == ["\N{EM DASH}", "456 of 1,111 (41.0%)"]
+    assert page.row("Iterations per second") == ["about 200", "123.5"]
     assert page.row("other objects") == ["4,120", "29.4%"]
+
+
+def test_every_number_is_in_the_column_of_its_posterior(tmp_path):
+    """The paper's stand beside the encoder's, as the paper measured."""
+    page = Page(write_report(tmp_path / "report.html", METRICS))
+    dash = "\N{EM DASH}"
+    (head,) = [row for row in page.rows if "refined" in row]
+    assert head == ["encoder alone", "refined", "closest"]
+    assert page.row("Bound, nats") == [dash, "11,990.5", "12,079.3", dash]
+    assert page.row("Bound on training") == [dash, dash, "12,110.4", dash]
+    assert page.row("Closer than the Gaussian") == [
+        "971 (97.1%)",
+        "1,001 (90.1%)",
+        "1,010 (90.9%)",
+        "1,111 (100.0%)",
+    ]
+    assert page.row("Likelier than the Gaussian") == [
+        "972 (97.2%)",
+        "1,100 (99.0%)",
+        "1,101 (99.1%)",
+        dash,
+    ]
+    assert page.row("Closer than PCA") == [dash, dash, "456 (41.0%)", dash]
+    assert page.row("Pixels within 1 sd") == [dash, dash, "70.1%", dash]
+    assert "90.1%closer than the Gaussian, encoder alone" in page.text
 
 
 def test_every_metric_is_on_the_page(tmp_path):
@@ -113,6 +135,8 @@ def test_every_metric_is_on_the_page(tmp_path):
     assert page.row("augment") == ["yes"]
     assert page.row("validation") == ["\N{EM DASH}"]
     assert page.row("versions") == ["numpy: 2.4, <script>: 1"]
+    assert page.row("shapes, Gini") == ["median: 0.5, distance: 0.1"]
+    assert page.row("shapes, asymmetry") == ["median: 0.25"]
     for key in ("data", "net", "command", "seed", "backend"):
         assert str(METRICS[key]) in page.text
 
@@ -123,15 +147,15 @@ def test_what_is_missing_is_a_dash(tmp_path, missing):
     page = Page(write_report(tmp_path / "report.html", metrics))
     assert "None" not in page.text
     if missing in ("all", "mse_wins"):
-        assert page.row("Better than the Gaussian, squared")[1] == "\N{EM DASH}"
+        assert page.row("Closer than the Gaussian")[2] == "\N{EM DASH}"
 
 
 def test_numpy_numbers_and_numbers_that_are_not(tmp_path):
     metrics = {"images_read": np.int64(12345), "held_out_elbo": np.float32(1.25), "mse_wins": 1}
     page = Page(write_report(tmp_path / "a.html", {**metrics, "train_elbo": float("nan")}))
     assert page.row("Images read")[1] == "12,345"
-    assert page.row("Bound on held-out")[1] == "1.2"
-    assert page.row("Bound on training")[1] == "not finite"
+    assert page.row("Bound, nats")[2] == "1.2"
+    assert page.row("Bound on training")[2] == "not finite"
 
 
 def test_text_is_escaped(tmp_path, picture):
@@ -158,7 +182,10 @@ def test_pictures_are_inside_in_order_and_nothing_is_outside(tmp_path, picture, 
         other.read_bytes(),
     ]
     assert page.text.index("look here") < page.text.index("and there")
-    assert not {"script", "link", "iframe", "a"} & set(page.tags)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert [a for a in page.attributes if a[1] == "loading"] == 2 * [("img", "loading", "lazy")]
+    sizes = [(n, v) for tag, n, v in page.attributes if tag == "img" and n in ("width", "height")]
+    assert sizes == [("width", "9"), ("height", "8"), ("width", "5"), ("height", "5")]
     source = path.read_text(encoding="utf-8")
     assert "http" not in source
     assert "url(" not in source
@@ -175,3 +202,35 @@ def test_a_bad_figure_is_named_and_the_old_page_stays(tmp_path, picture):
         write_report(path, {}, [("t", "c", tmp_path / "text.png")])
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_dark_pages_get_their_own_pictures(tmp_path, picture):
+    plates = [Plate("t", "c", picture, b"the dark one"), Plate("t", "c", picture)]
+    page = Page(write_report(tmp_path / "report.html", {}, plates))
+    sources = [(name, value) for tag, name, value in page.attributes if tag == "source"]
+    data = base64.b64encode(b"the dark one").decode()
+    assert sources == [
+        ("media", "(prefers-color-scheme: dark)"),
+        ("srcset", f"data:image/png;base64,{data}"),
+    ]
+
+
+def test_every_galaxy_shown_is_linked_to_its_id_and_back(tmp_path, picture):
+    marks = [
+        Mark("a<1>", 0.1, 0.2, 0.25, 0.5),
+        Mark("b", 0.5, 0.2, 0.25, 0.5),
+        Mark("a<1>", 0.75, 0.2, 0.25, 0.5),
+    ]
+    plates = [Plate("t", "c", picture, b"", marks), Plate("u", "c", picture, b"", marks[:1])]
+    page = Page(write_report(tmp_path / "report.html", {}, plates))
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    titles = [value for tag, name, value in page.attributes if (tag, name) == ("a", "title")]
+    styles = [value for tag, name, value in page.attributes if (tag, name) == ("a", "style")]
+    assert titles == ["a<1>", "b", "a<1>", "a<1>"]
+    assert styles[0] == "left:10.000%;top:20.000%;width:25.000%;height:50.000%"
+    assert len(ids) == len(set(ids)) == 6  # a place and a line for each galaxy of each figure
+    assert len(links) == 4 + 3
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+    assert set(ids) == {link[1:] for link in links}
+    assert "The 2 galaxies shown" in page.text

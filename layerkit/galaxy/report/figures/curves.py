@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerkit.errors import DataError
-from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL, plain
+from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL, plain, readable
 
 
 def learning_curves(history: Mapping[str, Sequence[float] | np.ndarray]) -> Figure:
@@ -50,6 +50,8 @@ def learning_curves(history: Mapping[str, Sequence[float] | np.ndarray]) -> Figu
     for axes in (upper, lower):
         _later_limits(axes, iteration)
         plain(axes)
+        axes.yaxis.set_major_formatter(lambda value, _: readable(value))
+    lower.xaxis.set_major_formatter(lambda value, _: readable(value))
     return figure
 
 

@@ -1,6 +1,7 @@
 """The latent space as a map of galaxies."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,7 +14,9 @@ from layerkit.errors import DataError
 from layerkit.galaxy.report.figures.style import (
     INTENSITY,
     axes_at,
+    check_ids,
     draw,
+    mark,
     mosaic,
     shared_scale,
     stack,
@@ -22,18 +25,29 @@ from layerkit.galaxy.report.figures.style import (
 LARGEST_CELL = 1.2  # inches that a galaxy of the embedding has on a side, where there are few
 
 
-def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int = 600) -> Figure:
-    """Figure 4 of the paper: t-SNE of g_mu(x), drawn with the galaxies themselves.
+def embedding(
+    z_mean: np.ndarray,
+    images: np.ndarray,
+    seed: int = 0,
+    most: int = 600,
+    ids: Sequence[str] | None = None,
+) -> Figure:
+    """Draw figure 4 of the paper: t-SNE of g_mu(x), with the galaxies themselves as points.
 
-    Every galaxy gets a cell of a square grid to itself, near its place on the map: of all such
+    Every galaxy gets a cell of a square grid to itself, near its place on the map: among all such
     assignments the one with the least sum of squared distances.  So pictures never overlap and
-    none is left out.
+    none is left out.  Each is drawn above its own sky and fades into the common background.
 
     Args:
         z_mean: (N, latent), the encoded means.
         images: (N, H, W).
         seed: of t-SNE and of the choice of galaxies.
         most: no more than this many galaxies, chosen at random.
+        ids: of the galaxies, (N,).
+
+    Raises:
+        DataError: arrays of other shapes, encoded means that are not finite, or another number of
+            ids than of images.
     """
     images, z_mean = stack("images", images), np.asarray(z_mean, dtype=np.float64)
     if z_mean.ndim != 2 or len(z_mean) != len(images) or not np.isfinite(z_mean).all():
@@ -41,6 +55,8 @@ def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int =
             f"embedding: expected finite encoded means ({len(images)}, latent), one row for each"
             f" image, got an array of {z_mean.shape}"
         )
+    check_ids("embedding", ids, images)
+    chosen = np.arange(len(images))
     if len(images) > most:
         chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)
         images, z_mean = images[chosen], z_mean[chosen]
@@ -53,13 +69,37 @@ def embedding(z_mean: np.ndarray, images: np.ndarray, seed: int = 0, most: int =
     rows, columns = (cells[taken] - cells[taken].min(axis=0)).T
 
     shape = (rows.max() + 1, columns.max() + 1)
-    picture = np.full((*shape, *images.shape[1:]), np.percentile(images, 1))
-    picture[rows, columns] = images
+    faded = _faded(images)
+    picture = np.zeros((*shape, *images.shape[1:]))
+    picture[rows, columns] = faded
     cell = min(8 / max(shape), LARGEST_CELL)
     height, width = (cell * cells_across for cells_across in shape)
     figure = Figure((width, height))
-    draw(axes_at(figure, 0, 0, width, height), mosaic(picture, 0), INTENSITY, shared_scale(images))
+    axes = axes_at(figure, 0, 0, width, height)
+    draw(axes, mosaic(picture, 0), INTENSITY, shared_scale(faded))
+    if ids is not None:
+        size = images.shape[2], images.shape[1]
+        for k in np.lexsort((columns, rows)):
+            corner = (columns[k] * size[0] - 0.5, rows[k] * size[1] - 0.5)
+            mark(axes, corner, size, ids[chosen[k]])
     return figure
+
+
+def _faded(images: np.ndarray) -> np.ndarray:
+    """Return images above their sky, which falls to zero along the outer eighth of every side.
+
+    Pictures side by side then show no seams: the sky of each, the median of its border, is the
+    background that all share.
+    """
+    border = np.ones(images.shape[1:], bool)
+    border[1:-1, 1:-1] = False
+    sky = np.median(images[:, border], axis=1)
+    rows, columns = (
+        np.clip((0.5 + np.minimum(np.arange(n), np.arange(n)[::-1])) / (n / 8), 0, 1)
+        for n in images.shape[1:]
+    )
+    window = np.sin(0.5 * np.pi * np.minimum.outer(rows, columns)) ** 2
+    return window * (images - sky[:, None, None])
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:

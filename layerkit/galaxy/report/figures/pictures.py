@@ -10,13 +10,16 @@ from matplotlib.ticker import MaxNLocator
 
 from layerkit.errors import DataError
 from layerkit.galaxy.report.figures.style import (
+    GAP,
     INTENSITY,
     RESIDUAL,
     SMALL,
     VARIANCE,
     axes_at,
     centres,
+    check_ids,
     draw,
+    mark,
     mosaic,
     power_of_ten,
     round_numbers,
@@ -53,8 +56,7 @@ def reconstructions(
     Raises:
         DataError: arrays of other shapes, or another number of ids than of images.
     """
-    if ids is not None and len(ids) != len(images):
-        raise DataError(f"reconstructions: got {len(ids)} ids for {len(images)} images")
+    check_ids("reconstructions", ids, images)
     images = stack("images", images)[:most]
     mean = stack("mean", mean)[:most]
     variance = stack("variance", variance)[:most]
@@ -103,7 +105,10 @@ def reconstructions(
         width = cell * rows * pictures.shape[1] / len(picture)
         axes = axes_at(figure, left, foot, width, rows * cell)
         drawn = draw(axes, picture, colours, norm)
-        axes.set_title(title, fontsize=10, pad=5)
+        for row, galaxy in enumerate(ids[:most] if ids is not None else ()):
+            corner = (-0.5, row * (images.shape[1] + GAP) - 0.5)
+            mark(axes, corner, (images.shape[2], images.shape[1]), galaxy)
+        axes.set_title(title, fontsize=10 if len(title) < 12 else 9, pad=5)
         bar_axes = axes_at(figure, left + 0.1, foot - 0.2, cell - 0.2, 0.1)
         bar = figure.colorbar(drawn, cax=bar_axes, orientation="horizontal")
         if norm is range_of_x:
@@ -118,7 +123,7 @@ def reconstructions(
         bar.outline.set_visible(False)
         bar.ax.set_xlabel(unit_name, fontsize=7, labelpad=1)
         if i == 0:
-            axes.set_yticks(centres(rows * images.shape[1], rows) + 2 * np.arange(rows))
+            axes.set_yticks(centres(rows * images.shape[1], rows) + GAP * np.arange(rows))
             ranges = [_range(float(x.min()), float(x.max())) for x in images]
             names = [_shortened(name) for name in ids[:most]] if ids is not None else [""] * rows
             axes.set_yticklabels(
@@ -176,7 +181,11 @@ def traversal(decoded: np.ndarray, values: Sequence[float] | np.ndarray) -> Figu
 
 
 def samples(
-    drawn: np.ndarray, real: np.ndarray | None = None, columns: int = 8, most: int = 64
+    drawn: np.ndarray,
+    real: np.ndarray | None = None,
+    columns: int = 8,
+    most: int = 64,
+    ids: Sequence[str] | None = None,
 ) -> Figure:
     """Galaxies drawn from the model, beside as many real ones.
 
@@ -185,9 +194,11 @@ def samples(
         real: (M, H, W), real galaxies; both panels share one intensity scale.
         columns: pictures in a row of each panel.
         most: no more than this many in each panel.
+        ids: of the real galaxies, (M,).
     """
     panels = [("drawn from the prior", stack("drawn", drawn)[:most])]
     if real is not None:
+        check_ids("samples", ids, real)
         count = len(panels[0][1])
         panels.append(("real galaxies", stack("real", real)[:count]))
     columns = min(columns, len(panels[0][1]))
@@ -203,4 +214,9 @@ def samples(
         axes = axes_at(figure, edge + i * (width + gap), foot, width, rows * cell)
         draw(axes, mosaic(cells.reshape(rows, columns, *images.shape[1:])), INTENSITY, norm)
         axes.set_title(title, fontsize=10, pad=5)
+    if real is not None:
+        height, width = (n + GAP for n in images.shape[1:])
+        for k, galaxy in enumerate(ids[: len(images)] if ids is not None else ()):
+            corner = (k % columns * width - 0.5, k // columns * height - 0.5)
+            mark(axes, corner, (width - GAP, height - GAP), galaxy)
     return figure

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from layerkit.galaxy.evaluation.morphology import STATISTICS
-from layerkit.galaxy.report.figures.style import MODEL, NEUTRAL, SMALL, bars_beyond, plain
+from layerkit.galaxy.report.figures.style import MODEL, NEUTRAL, SMALL, bars_beyond, bins_for, plain
 
 
 def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
@@ -21,7 +21,8 @@ def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
         values = [v[np.isfinite(v[:, i]), i] for v in (real, drawn)]
         both = np.concatenate(values)
         low, high = np.percentile(both, [0.5, 99.5]) if len(both) else (0.0, 1.0)
-        bins = np.linspace(low, high if high > low else low + 1, 36)
+        count = bins_for(min(map(len, values)), 36)
+        bins = np.linspace(low, high if high > low else low + 1, count + 1)
         sides = (("real", NEUTRAL, "stepfilled", 0.55), ("drawn from the prior", MODEL, "step", 1))
         outside = []
         for v, (label, colour, kind, alpha) in zip(values, sides, strict=True):

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from layerkit.errors import DataError
@@ -17,14 +18,17 @@ from layerkit.files import write_atomically
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
-SMALL = 8
+INK, FAINT, GRID, PAPER = "#000000", "#404448", "#e6e8eb", "#ffffff"
+DPI = 160
+SMALL = 8  # points
+GAP = 2  # pixels between pictures
 TICK_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 
-def save(figure: Figure, path: str | os.PathLike, dpi: int = 160) -> Path:
+def save(figure: Figure, path: str | os.PathLike, dpi: int = DPI) -> Path:
     """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
     write_atomically(
-        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor="white")
+        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor=PAPER)
     )
     return Path(path)
 
@@ -37,13 +41,19 @@ def stack(name: str, images: np.ndarray) -> np.ndarray:
     return np.nan_to_num(images, posinf=1e30, neginf=-1e30)
 
 
+def check_ids(figure: str, ids: Sequence[str] | None, images: np.ndarray) -> None:
+    """Raise a DataError, unless there are no ids or as many as images."""
+    if ids is not None and len(ids) != len(images):
+        raise DataError(f"{figure}: got {len(ids)} ids for {len(images)} images")
+
+
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes at a place given in inches, so that pictures sit exactly side by side."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def mosaic(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
+def mosaic(pictures: np.ndarray, gap: int = GAP) -> np.ndarray:
     """(rows, columns, H, W) to one picture, with NaN between them."""
     rows, columns, height, width = pictures.shape
     padded = np.full((rows, columns, height + gap, width + gap), np.nan)
@@ -73,11 +83,23 @@ def draw(axes: Axes, picture: np.ndarray, colours: str | Colormap, norm: Normali
     return drawn
 
 
+def mark(axes: Axes, corner: tuple[float, float], size: tuple[float, float], galaxy: str) -> None:
+    """Say which galaxy is shown in a part of the axes, by an artist that is not drawn.
+
+    Args:
+        axes: they show it.
+        corner: x and y of a corner of the part, in the axes' data coordinates.
+        size: its width and height.
+        galaxy: its id; see `layerkit.galaxy.report.plates.marks`.
+    """
+    axes.add_artist(Rectangle(corner, *size, visible=False, gid=galaxy))
+
+
 def plain(axes: Axes) -> None:
     """Give a diagram a faint grid, small labels, and no frame at the top and the right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL)
-    axes.grid(True, color="#e6e8eb", linewidth=0.6)
+    axes.grid(True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
@@ -90,7 +112,7 @@ def write_scale(figure: Figure, norm: Normalize) -> None:
         fontsize=7,
         ha="right",
         va="bottom",
-        color="#404448",
+        color=FAINT,
     )
 
 
@@ -114,9 +136,14 @@ def power_of_ten(value: float) -> str:
 
 
 def readable(value: float) -> str:
-    """A number for a tick: thousands apart, few digits."""
-    text = f"{value:,.0f}" if 1 <= abs(value) < 1e6 or not value else f"{value:.3g}"
+    """Write the number of a tick, thousands apart; huge and tiny ones with an exponent."""
+    text = f"{value:,.10g}" if 1e-3 <= abs(value) < 1e6 or not value else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def bins_for(count: int, most: int) -> int:
+    """Return how many bins a histogram of so many values takes, from 10 to `most`."""
+    return int(np.clip(1.5 * math.sqrt(count), 10, most))
 
 
 def bars_beyond(
@@ -153,7 +180,7 @@ def bars_beyond(
                 height,
                 part,
                 align="edge",
-                facecolor="white",
+                facecolor=PAPER,
                 edgecolor=colour,
                 hatch="//////",
                 linewidth=1,
@@ -168,7 +195,7 @@ def bars_beyond(
             fontsize=6.5,
             ha="center",
             va="bottom",
-            color="#404448",
+            color=FAINT,
         )
         # The words take a quarter of the height, and shall not leave the frame.
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.3 * max(found)))

@@ -7,7 +7,7 @@ from scipy.stats import norm as normal_distribution
 
 from layerkit.galaxy.evaluation.calibration import EDGES, NOMINAL, Calibration
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
-from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL, plain
+from layerkit.galaxy.report.figures.style import BASELINE, INK, MODEL, NEUTRAL, PAPER, SMALL, plain
 
 
 def calibration(result: Calibration) -> Figure:
@@ -43,11 +43,7 @@ def calibration(result: Calibration) -> Figure:
     centres = (EDGES[1:] + EDGES[:-1]) / 2
     right.stairs(result.density, EDGES, color=MODEL, linewidth=1.2, label="pixels held out")
     right.plot(
-        centres,
-        normal_distribution.pdf(centres),
-        color="black",
-        linewidth=0.8,
-        label="standard normal",
+        centres, normal_distribution.pdf(centres), color=INK, linewidth=0.8, label="standard normal"
     )
     right.set_yscale("log")
     seen = result.density[result.density > 0]
@@ -85,7 +81,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
         results.append((result.untempered(temperature), BASELINE, "without temperature"))
     for k, (found, colour, label) in enumerate(results):
         low, middle, high = np.percentile(found.ratios, [10, 50, 90], axis=0)
-        face = colour if k == 0 else "white"
+        face = colour if k == 0 else PAPER
         left.errorbar(
             axis + 0.2 * k,
             middle,
@@ -108,7 +104,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
     for nominal in NOMINAL[:2]:
         right.axhline(nominal, color=NEUTRAL, linewidth=0.9, linestyle="--")
     right.set_ylim(0, 1.02)
-    right.set_ylabel("share of draws within 1 (dots) and 2 sd (squares)", fontsize=SMALL)
+    right.set_ylabel("share within 1 sd (dots), 2 sd (squares)", fontsize=SMALL)
     for axes in (left, right):
         axes.set_xlabel("axis of z", fontsize=SMALL)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

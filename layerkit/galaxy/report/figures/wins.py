@@ -9,10 +9,13 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from layerkit.errors import DataError
 from layerkit.galaxy.report.figures.style import (
     BASELINE,
+    FAINT,
+    INK,
     MODEL,
     SMALL,
     TICK_STEPS,
     bars_beyond,
+    bins_for,
     plain,
     power_of_ten,
     readable,
@@ -72,7 +75,7 @@ def comparison(
         left.scatter(
             baseline[chosen], model[chosen], s=7, color=colour, alpha=0.6, linewidths=0, zorder=3
         )
-    left.plot(limits, limits, color="black", linewidth=0.8)
+    left.plot(limits, limits, color=INK, linewidth=0.8)
     left.set_xlim(limits)
     left.set_ylim(limits)
     left.set_aspect("equal")
@@ -82,7 +85,7 @@ def comparison(
     # Zero, where neither is better, is an edge between two bins.
     low, high = np.percentile(advantage, [0.5, 99.5])
     low, high = min(low, 0.0), max(high, 0.0)
-    step = (high - low) / 40 or 1.0
+    step = (high - low) / bins_for(len(advantage), 40) or 1.0
     bins = step * np.arange(math.floor(low / step), max(math.ceil(high / step), 1) + 1)
     for chosen, colour in ((wins, MODEL), (~wins, BASELINE)):
         right.hist(advantage[chosen], bins=bins, color=colour)
@@ -104,13 +107,13 @@ def comparison(
                 transform=left.transAxes,
                 fontsize=7,
                 ha="right",
-                color="#404448",
+                color=FAINT,
             )
     else:
         ticks = round_numbers(float(2 ** bins[0]), float(2 ** bins[-1]), 6)
         right.xaxis.set_major_locator(FixedLocator([math.log2(tick) for tick in ticks]))
         right.xaxis.set_major_formatter(lambda power, _: f"{2**power:.3g}")
-    right.axvline(0.0, color="black", linewidth=0.8)
+    right.axvline(0.0, color=INK, linewidth=0.8)
     right.set_xlabel(advantage_name, fontsize=SMALL)
     right.set_ylabel("images", fontsize=SMALL)
     right.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
