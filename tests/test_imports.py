@@ -40,6 +40,7 @@ RANKS = [
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
+    ["layerkit.loading"],
     ["layerkit.train"],
     ["layerkit"],
     ["layerkit.command"],
