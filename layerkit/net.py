@@ -39,6 +39,9 @@ class Net(Closed):
         seed: of the initial parameters and of everything random in the layers.
         phase: "train" or "test"; layers such as Dropout and data augmentation act in "train" only.
         share: a net whose parameters this one uses (by name) instead of having its own.
+        share_only: names of parameters or layers, or patterns such as "encoder*", one or a list:
+            only these are taken from `share`, and are trained there; here they are frozen, and
+            cannot be unfrozen.  None, the default, takes all.
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
@@ -82,6 +85,7 @@ class Net(Closed):
         "seed",
         "phase",
         "share",
+        "share_only",
         "gradients",
         "kernels",
         "tf32",
@@ -106,6 +110,7 @@ class Net(Closed):
         gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
         kernels: Annotated[str, Choice("auto", "array")] = "auto",
         tf32: Flag = False,
+        share_only: str | Sequence[str] | None = None,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
@@ -135,8 +140,9 @@ class Net(Closed):
             "write into its array: net.params[name].data[...] = values",
         )
         declared, with_diffs = list(self.params.values()), gradients != "none"
-        check_memory(self.layers.values(), shapes, self.run, with_diffs, share is not None)
-        self.arena = parameters.place(declared, self.run, with_diffs, share)
+        whole = share is not None and share_only is None
+        check_memory(self.layers.values(), shapes, self.run, with_diffs, whole)
+        self.arena = parameters.place(declared, self.run, with_diffs, share, share_only)
         blobs = {
             name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
             for name, shape in shapes.items()

@@ -81,7 +81,7 @@ def save(
             hdf5.attribute(file, "iteration", int(solver.iteration))
             for key, flat in solver.history.items():
                 file.create_group(f"history/{_escape(key)}")
-                for name, p in net.params.items():
+                for name, p in net.arena.parameters.items():
                     piece = flat[p.offset : p.offset + p.size]
                     place = _place("history", name, key)
                     file["/".join(place)] = net.backend.to_host(piece)
@@ -191,7 +191,7 @@ class Contents:
             self.iteration = file.integer("iteration")
             for key, flat in solver.history.items():
                 values = np.zeros(flat.shape, net.dtype)
-                for name, p in net.params.items():
+                for name, p in net.arena.parameters.items():
                     piece = self._read(self._path("history", name, key), (p.size,), net.dtype)
                     values[p.offset : p.offset + p.size] = piece
                 self.histories[key] = to_device(values)

@@ -611,6 +611,70 @@ def test_training_a_shared_part_equals_training_it_alone(xt):
         np.testing.assert_array_equal(whole.params[name].data, p.data)
 
 
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("names", ["h", ["h/*"], ("h/weight", "h/bias")])
+def test_a_net_can_borrow_some_parameters_and_train_its_own(names, kernels, xt, tmp_path):
+    """It trains as one whose parameters of these names are frozen, wherever they come from."""
+    other = double([L.Dense("before", "x", units=20), *regression()], seed=3)
+    net = double(regression(), share=other, share_only=names, seed=5, kernels=kernels)
+    alone = double(regression(), seed=5, kernels=kernels)
+    for name in ("h/weight", "h/bias"):
+        alone.params[name].data[...] = other.params[name].data
+    alone.freeze("h")
+    before = {name: p.data.copy() for name, p in other.params.items()}
+    other.forward(**xt)
+    other.backward()
+    diffs_before = diffs(other)
+    solvers = lk.Adam(net, 0.1), lk.Adam(alone, 0.1)
+    for _ in range(5):
+        assert len({solver.step(**xt) for solver in solvers}) == 1
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(alone.params[name].data, p.data)
+        assert np.shares_memory(p.data, other.params[name].data) == name.startswith("h/")
+    for name, p in other.params.items():
+        np.testing.assert_array_equal(p.data, before[name])
+        np.testing.assert_array_equal(p.diff, diffs_before[name])
+    # Trained there, and seen here.
+    lk.SGD(other, 0.1).step(**xt)
+    assert (net.params["h/weight"].data == other.params["h/weight"].data).all()
+    assert (net.params["h/weight"].data != before["h/weight"]).any()
+    lk.save(tmp_path / "net.h5", net, solvers[0])
+    lk.load(tmp_path / "net.h5", net, solvers[0])
+    twice = double(regression(), share=net)
+    np.testing.assert_array_equal(twice.params["h/weight"].data, net.params["h/weight"].data)
+    loss = net.forward(**xt)
+    assert lk.Adam(twice, 0.1).step(**xt) == loss
+    for borrower in (net, twice):
+        assert not borrower.params["h/weight"].trainable
+        for unfreeze in (
+            lambda net=borrower: net.unfreeze("h/weight"),
+            lambda net=borrower: setattr(net.params["h/weight"], "trainable", True),
+        ):
+            with pytest.raises(NetError, match="'h/weight' belongs to another net"):
+                unfreeze()
+    own = net.rebuild()
+    assert not np.shares_memory(own.params["h/weight"].data, other.params["h/weight"].data)
+    own.unfreeze("h/weight")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"share": None}, ["give share="]),
+        ({"share_only": "z"}, ["no parameter matches 'z'"]),
+        ({"share_only": 3}, ["a name or pattern", "3"]),
+        ({"share_only": ["h", 3]}, ["a pattern is a string", "3"]),
+        ({"layers": [*regression()[:2], L.Dense("h", "x", units=8)]}, ["h/weight", "(5, 8)"]),
+        ({"dtype": "float32"}, ["float64", "float32"]),
+    ],
+)
+def test_what_cannot_be_borrowed(settings, words):
+    settings = {"share": double(regression(), phase="test"), "share_only": "h", **settings}
+    with pytest.raises(NetError) as message:
+        lk.Net(**{"layers": regression(), "dtype": "float64", **settings})
+    one_line(message, *words)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
