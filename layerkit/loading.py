@@ -18,6 +18,7 @@ from layerkit.net import Net
 from layerkit.settings import Truth, accept, fitting
 from layerkit.snapshot import Contents, check_arguments, opened
 from layerkit.solvers.solver import Solver
+from layerkit.states import learned
 
 Patterns = str | Sequence[str]
 Rename = Mapping[str, str] | Callable[[str], str]
@@ -85,11 +86,6 @@ def load(
         loaded.apply(net, solver)
         names = {name: name for name in learned(net)}
         return Loaded(loaded.extra, Report(snapshot.name, names))
-
-
-def learned(net: Net) -> dict[str, Any]:
-    """Return all that training changes in a net, by name: parameters, and statistics of layers."""
-    return {**net.params, **getattr(net, "statistics", {})}
 
 
 @dataclass

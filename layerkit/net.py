@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, engines, evaluation, feeding, finite, parameters, states
+from layerkit import backends, copying, engines, evaluation, feeding, finite, parameters, states
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.building import check_memory, set_up
@@ -59,6 +59,7 @@ class Net(Closed):
         metrics: name -> mean of each metric layer, such as Accuracy, of the last pass.
         reported: the layers that losses and metrics come from, losses first.
         inputs: the Input layers.
+        sharing: the arguments `share` and `share_only`, if parameters are another net's.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         engine: how layers are run; see layerkit.engines.
@@ -70,7 +71,9 @@ class Net(Closed):
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
 
-    A net cannot be copied or pickled; `rebuild` makes another one, `layerkit.save` a file.
+    Nets can be copied (`copy.deepcopy`) and pickled, with parameters and all that decides the next
+    pass; a net that shares parameters takes the other one along.  `rebuild` makes another net with
+    other settings, `layerkit.save` a file that nothing but layerkit's own code reads.
 
     Raises:
         NetError: layers that cannot be wired; the message names the layer and what is wrong.
@@ -126,6 +129,7 @@ class Net(Closed):
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
         self.tf32 = tf32
+        self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]
         self.layers: Named[Layer] = Named(
             "layer",
@@ -412,11 +416,17 @@ class Net(Closed):
         """List the data layers."""
         return [layer for layer in self.layers.values() if layer.is_source]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NetError(
-            "a net cannot be copied or pickled, as its layers hold views of each other's memory; "
-            "net.rebuild() makes another with the same layers and values, layerkit.save a file"
-        )
+    @serialised
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return copying.reduced_net(self)
+
+    @serialised
+    def __copy__(self) -> Net:
+        return copying.net_of(type(self), copying.parts_of_net(self))
+
+    @serialised
+    def __deepcopy__(self, memo: dict[int, Any], /) -> Net:
+        return copying.copied_net(self, memo)
 
     @serialised
     def rebuild(self, **changes: Any) -> Net:

@@ -89,3 +89,8 @@ def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
             continue
         elif isinstance(now, bool | int | float | str) and now != before:
             setattr(target, name, now)
+
+
+def learned(net: Net) -> dict[str, Any]:
+    """Return all that training changes in a net, by name: parameters, and statistics of layers."""
+    return {**net.params, **getattr(net, "statistics", {})}

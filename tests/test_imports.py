@@ -36,7 +36,7 @@ RANKS = [
         "layerkit.states",
         "layerkit.summary",
     ],
-    ["layerkit.evaluation"],
+    ["layerkit.copying", "layerkit.evaluation"],
     ["layerkit.net"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],

@@ -560,6 +560,53 @@ def test_inputs_that_do_not_fit(inputs, words, xt):
     assert net.forward(**xt) == double(regression()).forward(**xt), "the net still works"
 
 
+class Handed:
+    """An array of another library that knows no NumPy."""
+
+    def __init__(self, array, device=None):
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **settings):
+        if self.device:
+            raise BufferError("it is on a GPU")
+        return self.array.__dlpack__(**settings)
+
+    def __dlpack_device__(self):
+        return self.device or self.array.__dlpack_device__()
+
+
+def test_arrays_are_handed_over_by_dlpack(xt):
+    net = double(regression())
+    expected = net.forward(**xt)
+    given = {name: Handed(array) for name, array in xt.items()}
+    assert net.forward(**given) == expected
+    np.testing.assert_array_equal(net.infer("y", x=given["x"]), net.blobs["y"].data)
+    assert net.evaluate(given)["loss"] == pytest.approx(expected, rel=1e-12)
+    data = lk.layers.MemoryData("x", data=Handed(xt["x"]))
+    np.testing.assert_array_equal(data.arrays[0], xt["x"])
+    for array in (net.blobs["y"].data, net.params["h/weight"].data):  # and out, without a copy
+        assert np.shares_memory(np.from_dlpack(Handed(array)), array)
+    with pytest.raises(NetError, match=r"blob 'x': expected an array of numbers.*on a GPU"):
+        net.forward(x=Handed(xt["x"], (2, 0)), t=xt["t"])
+
+
+def test_arrays_on_a_gpu_are_handed_over_by_dlpack(xt, cupy_on_host, monkeypatch):
+    taken = []
+
+    def from_dlpack(given):
+        taken.append(given)
+        return cupy_on_host.asarray(given.array)
+
+    monkeypatch.setattr(cupy_on_host, "from_dlpack", from_dlpack, raising=False)
+    net = double(regression(), backend="cupy")
+    expected = net.forward(**xt)
+    given = {name: Handed(array, (2, 0)) for name, array in xt.items()}
+    assert net.forward(**given) == expected
+    assert len(taken) == 2
+    net.infer("y", x=given["x"])
+    assert len(taken) == 3
+
+
 # Sharing.
 
 
