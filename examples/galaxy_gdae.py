@@ -20,14 +20,12 @@ import math
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import layerkit as lk
 from layerkit import galaxy, locks
@@ -593,6 +591,68 @@ class Best:
             self.saved.add(path)
 
 
+class Watch(lk.breaks.Break):
+    """The bound on the galaxies that training is watched with, and on those of the steps between.
+
+    Args:
+        every: iterations from one look to the next.
+        model: the model that is trained.
+        images: the galaxies.
+        best: is offered the parameters, or None.
+
+    Attributes:
+        history: the learning curves.
+        recent: the loss in each step since the last look.
+    """
+
+    place = 20
+
+    def __init__(
+        self, every: int, model: galaxy.GalaxyModel, images: np.ndarray, best: Best | None
+    ):
+        super().__init__(every)
+        self.model, self.images, self.best = model, images, best
+        self.history: dict[str, list[float]] = {
+            "iteration": [],
+            "train_elbo": [],
+            "validation_elbo": [],
+            "kl": [],
+        }
+        self.recent: list[float] = []
+
+    def after(self, trainer: lk.Trainer, losses: np.ndarray) -> None:
+        """Note the losses of steps, with each term of the bound at its full weight."""
+        curves = [
+            trainer.solver.curves[layer.name]
+            for layer in trainer.net.layers.values()
+            if isinstance(layer, Reconstruction | L.GaussianKL)
+        ]
+        self.recent.extend(np.sum(curves, axis=0).tolist())
+
+    def take(self, trainer: lk.Trainer) -> None:
+        """Evaluate the bound."""
+        self.model.net.run.passes = trainer.iteration  # the same noise, resumed or not
+        bound, kl = self.model.bound(self.images)
+        train_elbo = -float(np.mean(self.recent)) if self.recent else math.nan
+        self.history["iteration"].append(trainer.iteration)
+        self.history["train_elbo"].append(train_elbo)
+        self.history["validation_elbo"].append(float(bound.mean()))
+        self.history["kl"].append(float(kl.mean()))
+        self.recent.clear()
+        trainer.publish("loss", -train_elbo)
+        trainer.publish("bound", self.history["validation_elbo"][-1])
+        if self.best is not None:
+            self.best.offer(trainer.net, self.history["validation_elbo"][-1], trainer.iteration)
+
+
+class Bar(lk.breaks.Progress):
+    """A progress bar in images, with loss and bound."""
+
+    def shown(self, trainer: lk.Trainer) -> dict[str, str]:
+        """Return them as whole nats."""
+        return {name: f"{value:.0f}" for name, value in trainer.values.items()}
+
+
 def copy_parameters(source: lk.Net, target: lk.Net) -> None:
     """From one net to another of the same layers."""
     for name, p in target.params.items():
@@ -693,20 +753,11 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     final_rate = 0.01 * args.rate if args.final_rate is None else args.final_rate
     rate = lk.rates.WarmUp(lk.rates.Cosine(args.rate, iterations, final_rate), args.warm_up)
     solver = lk.Adam(net, rate, clip=args.clip)
-    kl_weights = {x: x.weight for x in net.layers.values() if isinstance(x, L.GaussianKL)}
-    bound_terms = [  # each at its full weight, whatever training gives it
-        x.name for x in net.layers.values() if isinstance(x, Reconstruction | L.GaussianKL)
-    ]
     best = Best(layers, args.backend)
-    history: dict[str, list[float]] = {
-        "iteration": [],
-        "train_elbo": [],
-        "validation_elbo": [],
-        "kl": [],
-    }
-    recent: list[float] = []
     stretches: list[dict[str, Any]] = []
-    spent, done = 0.0, False
+    every = max(1, iterations // 200)
+    watch = Watch(every, model, validation, best if args.keep == "best" else None)
+    history, spent, done = watch.history, 0.0, False
     was_done = False
     if args.resume:
         lk.load(model_file, net, solver)
@@ -715,8 +766,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
         if saved.get("galaxies") != counts["galaxies"]:
             raise other_galaxies()
         try:
-            history = {key: [float(x) for x in saved["history"][key]] for key in history}
-            recent = [float(x) for x in saved["recent"]]
+            history.update({key: [float(x) for x in saved["history"][key]] for key in history})
+            watch.recent = [float(x) for x in saved["recent"]]
             spent, was_done = float(saved["seconds"]), bool(saved["done"])
             model.temperature = saved["latent_temperature"]
         except (LookupError, TypeError, ValueError, NetError) as error:
@@ -744,8 +795,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "galaxies": counts["galaxies"],
             **prepared,
             "history": history,
-            "recent": recent,
-            "seconds": spent,
+            "recent": watch.recent,
+            "seconds": spent + trainer.seconds,
             "done": done,
             "latent_temperature": model.temperature.tolist(),
         }
@@ -763,65 +814,35 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             settled = True
         save_into(out)
 
-    def watch() -> None:
-        test_net.run.passes = solver.iteration  # the same noise, resumed or not
-        bound, kl = model.bound(validation)
-        history["iteration"].append(solver.iteration)
-        history["train_elbo"].append(-float(np.mean(recent)) if recent else math.nan)
-        history["validation_elbo"].append(float(bound.mean()))
-        history["kl"].append(float(kl.mean()))
-        recent.clear()
-        if args.keep == "best":
-            best.offer(net, history["validation_elbo"][-1], solver.iteration)
+    def save_or_warn(trainer: lk.Trainer) -> None:
+        try:
+            save()
+        except (LayerkitError, OSError) as error:  # a full disk, say
+            print(
+                f"\nwarning: {error}; training goes on, and tries again in {SNAPSHOT_SECONDS} s",
+                file=sys.stderr,
+            )
 
-    every = max(1, iterations // 200)
-    at_once = 1 if net.backend.name == "numpy" else every  # a GPU is asked for many steps at a time
-    started = saved_at = time.perf_counter()
-    progress = {
-        "total": iterations * args.batch,
-        "initial": solver.iteration * args.batch,
-        "desc": "training",
-        "unit": " images",
-        "unit_scale": True,
-        "mininterval": 0.5 if sys.stderr.isatty() else 10,
-    }
-    with Interrupt() as interrupt:
-        with tqdm(**progress) as bar:
-            while solver.iteration < iterations and not interrupt.requested:
-                warm = min(1.0, (solver.iteration + 1) / (args.kl_warm_up + 1))
-                for layer, weight in kl_weights.items():
-                    layer.weight = warm * weight
-                left = min(every - solver.iteration % every, iterations - solver.iteration)
-                count = min(left, at_once) if warm == 1 else 1
-                solver.steps(count)
-                losses = np.sum([solver.curves[name] for name in bound_terms], axis=0)
-                recent.extend(losses.tolist())
-                bar.update(count * args.batch)
-                if solver.iteration % every == 0 or solver.iteration == iterations:
-                    spent += time.perf_counter() - started  # watching is not training
-                    watch()
-                    bar.set_postfix(
-                        loss=f"{-history['train_elbo'][-1]:.0f}",
-                        bound=f"{history['validation_elbo'][-1]:.0f}",
-                        refresh=False,
-                    )
-                    started = time.perf_counter()
-                if time.perf_counter() - saved_at > SNAPSHOT_SECONDS:
-                    spent += time.perf_counter() - started
-                    try:
-                        save()
-                    except (LayerkitError, OSError) as error:  # a full disk, say
-                        print(
-                            f"\nwarning: {error}; training goes on, and tries again in "
-                            f"{SNAPSHOT_SECONDS} s",
-                            file=sys.stderr,
-                        )
-                    started = saved_at = time.perf_counter()
-        spent += time.perf_counter() - started
+    def warm(weight: float) -> Callable[[int], float]:
+        return lambda iteration: weight * min(1.0, (iteration + 1) / (args.kl_warm_up + 1))
+
+    breaks: list[lk.breaks.Break] = [
+        lk.breaks.Schedule(x.name, warm(x.weight))
+        for x in net.layers.values()
+        if isinstance(x, L.GaussianKL)
+    ]
+    breaks += [
+        watch,
+        lk.breaks.Call(save_or_warn, seconds=SNAPSHOT_SECONDS),
+        Bar(unit="images", each=args.batch),
+    ]
+    with Interrupt() as interrupt:  # a signal waits until the model is saved
+        trainer = lk.Trainer(solver, breaks, interrupt=interrupt)
+        trainer.run(until=max(iterations, solver.iteration))
         # A run that is resumed to end where it is may have been watched last long before, or never.
         watched = history["iteration"][-1:] == [solver.iteration]
         if solver.iteration >= iterations and not (history["iteration"] and (done or watched)):
-            watch()
+            watch.take(trainer)
         if solver.iteration >= iterations and not done:
             if args.keep == "best":
                 copy_parameters(best.net, net)
@@ -843,6 +864,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
                 save()
             except (LayerkitError, OSError) as error:
                 galaxy.save_somewhere(save_into, error, out)
+    spent += trainer.seconds
     if not done:
         print(
             f"stopped at iteration {solver.iteration} of {iterations}; go on with: "

@@ -12,9 +12,10 @@ from layerkit.blob import Blob, Parameter
 from layerkit.errors import LayerkitError
 from layerkit.gradcheck import GradientReport, check_gradients
 from layerkit.layer import Layer
+from layerkit.loading import load
 from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
-from layerkit.snapshot import load, save
+from layerkit.snapshot import save
 from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
 from layerkit.train import Trainer, breaks
 

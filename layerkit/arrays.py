@@ -13,6 +13,7 @@ from layerkit.backends.base import Array
 from layerkit.errors import LayerkitError, NetError
 
 NUMBERS = "biuf"  # kinds of dtype that hold numbers: truth values, integers, floats
+ON_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged
 WIDEST = np.dtype("float64").itemsize
 
 
@@ -20,7 +21,8 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
     """Make a NumPy array of real numbers, in the processor's byte order, of what a caller gave.
 
     Args:
-        given: an array, nested lists, or anything that NumPy can turn into an array.
+        given: an array, also of another library that hands it over by `__array__` or DLPack,
+            nested lists, or anything that NumPy can turn into an array.
         what: the name of the place that it is for, to begin the error with.
         error: what to raise.
 
@@ -46,6 +48,8 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
             f"{wanted}; got {type(given).__name__}, which holds arrays by name: give one of them"
         )
     try:
+        if hasattr(given, "__dlpack__") and not hasattr(given, "__array__"):
+            given = np.from_dlpack(given)
         array = np.asarray(given)
     except Exception as problem:  # of any kind, from an object's own way to become an array
         raise error(f"{wanted}; {' '.join(str(problem).split())}") from problem
@@ -54,6 +58,17 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
     if array.dtype.itemsize > WIDEST:
         array = narrowed(array, "float64", what, error)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def from_gpu(given: Any, xp: Any) -> Any:
+    """Return an array of `xp`, CuPy, for one of another library that lies on a GPU, uncopied.
+
+    Anything else is returned as it is.
+    """
+    if xp is np or isinstance(given, np.ndarray | xp.ndarray):
+        return given
+    device = getattr(given, "__dlpack_device__", lambda: (0, 0))()[0]
+    return xp.from_dlpack(given) if device in ON_GPU else given
 
 
 def _masked(given: Any) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerkit.backends.base import Array, Backend
-from layerkit.errors import ContractError
+from layerkit.errors import ContractError, NetError
 from layerkit.settings import Checked, Flag, NotNegative
 
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
@@ -119,9 +119,22 @@ class Parameter(Checked, _Bound):
             into a Blob's.
         l1, l2: regularisation; the objective gains l1 * sum|w| + l2 / 2 * sum w^2.
         trainable: False once frozen; a solver then leaves it alone.
+        borrowed: whether it is one of few that another net lends this one (`share_only`); it is
+            never trainable here.
     """
 
-    __slots__ = ("data", "diff", "init", "l1", "l2", "name", "offset", "shape", "trainable")
+    __slots__ = (
+        "borrowed",
+        "data",
+        "diff",
+        "init",
+        "l1",
+        "l2",
+        "name",
+        "offset",
+        "shape",
+        "trainable",
+    )
 
     l1: NotNegative
     l2: NotNegative
@@ -133,11 +146,27 @@ class Parameter(Checked, _Bound):
         self.init = init
         self.l1 = l1
         self.l2 = l2
+        self.borrowed = False
         self.trainable = True
         self.offset = 0
         self.data: Array
         self.diff: Array
         self._bind(None, None)
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "trainable" and value is not False and self.borrowed:
+                raise NetError(
+                    f"parameter {self.name!r} belongs to another net (share_only), and is trained "
+                    "there; it stays frozen in this one"
+                )
+            super().__setattr__(name, value)
+
+    def lend(self, other: Parameter, diff: Array | None) -> None:
+        """Let a parameter of another net stand for this one, frozen there."""
+        other.trainable, other.borrowed = False, True
+        other.bind(self.data, diff, 0)
 
     def bind(self, data: Array, diff: Array | None, offset: int) -> None:
         """Bind the parameter to these arrays, which start at `offset` in an arena."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed, numbers
+from layerkit.arrays import NUMBERS, check_exact, from_gpu, keeps_axes, narrowed, numbers
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
@@ -144,8 +144,9 @@ def examples(net: Net, what: str, given: dict[str, Any]) -> tuple[dict[str, Any]
 def _sliceable(net: Net, name: str, array: Any) -> Any:
     """Make an array of what was given for a blob; a data set of HDF5 stays in its file."""
     given, in_file = array, type(array).__module__.split(".")[0] == "h5py"
+    array = from_gpu(array, net.xp)
     if not in_file and not isinstance(array, np.ndarray | net.xp.ndarray):
-        array = numbers(given, f"blob {name!r}")
+        array = numbers(array, f"blob {name!r}")
     if not array.shape:
         raise NetError(
             f"blob {name!r}: expected an array of shape {_with_rows(net.blobs[name].shape)}, got "
@@ -166,7 +167,7 @@ def _fitting(net: Net, blob: Blob, array: Any) -> Array:
 
 def _as_array(net: Net, array: Any, name: str, dtype: Any = None) -> Array:
     """Bring what a caller gave for a blob to the backend; an error names the blob."""
-    what = f"blob {name!r}"
+    what, array = f"blob {name!r}", from_gpu(array, net.xp)
     if net.xp is np or not isinstance(array, net.xp.ndarray):
         array = numbers(array, what)
     elif array.dtype.kind not in NUMBERS:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, engines, evaluation, feeding, finite, parameters, states
+from layerkit import backends, copying, engines, evaluation, feeding, finite, parameters, states
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter, Statistic
 from layerkit.building import check_memory, set_up
@@ -39,6 +39,9 @@ class Net(Closed):
         seed: of the initial parameters and of everything random in the layers.
         phase: "train" or "test"; layers such as Dropout and data augmentation act in "train" only.
         share: a net whose parameters this one uses (by name) instead of having its own.
+        share_only: names of parameters or layers, or patterns such as "encoder*", one or a list:
+            only these are taken from `share`, and are trained there; here they are frozen, and
+            cannot be unfrozen.  None, the default, takes all.
         gradients: which blobs get a diff: those that lead from a trainable parameter to a loss
             ("parameters", the default in phase "train"), every blob ("all"), or none ("none", the
             default in phase "test").
@@ -57,6 +60,7 @@ class Net(Closed):
         metrics: name -> mean of each metric layer, such as Accuracy, of the last pass.
         reported: the layers that losses and metrics come from, losses first.
         inputs: the Input layers.
+        sharing: the arguments `share` and `share_only`, if parameters are another net's.
         regularisation: the L1 and L2 terms of the last pass.
         run: what the layers share: seed, pass number, phase.
         engine: how layers are run; see layerkit.engines.
@@ -68,7 +72,9 @@ class Net(Closed):
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
 
-    A net cannot be copied or pickled; `rebuild` makes another one, `layerkit.save` a file.
+    Nets can be copied (`copy.deepcopy`) and pickled, with parameters and all that decides the next
+    pass; a net that shares parameters takes the other one along.  `rebuild` makes another net with
+    other settings, `layerkit.save` a file that nothing but layerkit's own code reads.
 
     Raises:
         NetError: layers that cannot be wired; the message names the layer and what is wrong.
@@ -83,6 +89,7 @@ class Net(Closed):
         "seed",
         "phase",
         "share",
+        "share_only",
         "gradients",
         "kernels",
         "tf32",
@@ -108,6 +115,7 @@ class Net(Closed):
         gradients: Annotated[str, Choice("parameters", "all", "none")] | None = None,
         kernels: Annotated[str, Choice("auto", "array")] = "auto",
         tf32: Flag = False,
+        share_only: str | Sequence[str] | None = None,
     ):
         if gradients is None:
             gradients = "parameters" if phase == "train" else "none"
@@ -123,6 +131,7 @@ class Net(Closed):
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
         self.tf32 = tf32
+        self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]
         self.layers: Named[Layer] = Named(
             "layer",
@@ -137,11 +146,12 @@ class Net(Closed):
             "write into its array: net.params[name].data[...] = values",
         )
         declared, with_diffs = list(self.params.values()), gradients != "none"
-        check_memory(self.layers.values(), shapes, self.run, with_diffs, share is not None)
-        self.arena = parameters.place(declared, self.run, with_diffs, share)
+        whole = share is not None and share_only is None
+        check_memory(self.layers.values(), shapes, self.run, with_diffs, whole)
+        self.arena = parameters.place(declared, self.run, with_diffs, share, share_only)
         self.statistics: Named[Statistic] = Named(
             "statistic",
-            states.gather(self.layers.values(), share),
+            states.gather(self.layers.values(), share, whole),
             "write into its array: net.statistics[name].data[...] = values",
         )
         blobs = {
@@ -413,11 +423,17 @@ class Net(Closed):
         """List the data layers."""
         return [layer for layer in self.layers.values() if layer.is_source]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NetError(
-            "a net cannot be copied or pickled, as its layers hold views of each other's memory; "
-            "net.rebuild() makes another with the same layers and values, layerkit.save a file"
-        )
+    @serialised
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return copying.reduced_net(self)
+
+    @serialised
+    def __copy__(self) -> Net:
+        return copying.net_of(type(self), copying.parts_of_net(self))
+
+    @serialised
+    def __deepcopy__(self, memo: dict[int, Any], /) -> Net:
+        return copying.copied_net(self, memo)
 
     @serialised
     def rebuild(self, **changes: Any) -> Net:

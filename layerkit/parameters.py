@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +54,13 @@ def _held(layer: Layer) -> list[Parameter]:
     return found
 
 
-def place(parameters: list[Parameter], run: Run, gradients: bool, share: Net | None) -> Arena:
+def place(
+    parameters: list[Parameter],
+    run: Run,
+    gradients: bool,
+    share: Net | None,
+    share_only: str | Sequence[str] | None = None,
+) -> Arena:
     """Give the parameters of a net their memory and values.
 
     Args:
@@ -62,9 +68,19 @@ def place(parameters: list[Parameter], run: Run, gradients: bool, share: Net | N
         run: of the net.
         gradients: whether there are diffs.
         share: another net that has them already, or None.
+        share_only: names or patterns of those that are taken from it; None for all.
     """
     if share is None:
+        if share_only is not None:
+            raise NetError("share_only: give share=, the net that lends these parameters")
         return _initialised(parameters, run, gradients)
+    if (share.backend.name, share.dtype) != (run.backend.name, run.dtype):
+        raise NetError(
+            f"share: the other net is {share.dtype} on {share.backend.name}, this one is "
+            f"{run.dtype} on {run.backend.name}; they must be alike"
+        )
+    if share_only is not None:
+        return _borrowed(parameters, run, gradients, share, share_only)
     return _shared(parameters, run, gradients, share)
 
 
@@ -88,22 +104,44 @@ def _initialised(parameters: list[Parameter], run: Run, gradients: bool) -> Aren
 
 def _shared(parameters: list[Parameter], run: Run, gradients: bool, other: Net) -> Arena:
     """Make the parameters stand for those of another net; return an arena of its arrays."""
-    if (other.backend.name, other.dtype) != (run.backend.name, run.dtype):
-        raise NetError(
-            f"share: the other net is {other.dtype} on {other.backend.name}, this one is "
-            f"{run.dtype} on {run.backend.name}; they must be alike"
-        )
     if gradients and other.arena.diff is None:
         raise NetError("share: the other net has no gradients; share from the training net")
     for p in parameters:
-        its = other.params.get(p.name)
-        if its is None or its.shape != p.shape:
-            had = f"has shape {its.shape} there" if its else "is not in the other net"
-            raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
-        p.bind(its.data, its.diff, its.offset)
+        its = _of_other(other, p)
+        if its.borrowed:
+            its.lend(p, its.diff)
+        else:
+            p.bind(its.data, its.diff, its.offset)
     arena = copy.copy(other.arena)  # the same arrays, but this net freezes for itself
-    arena.parameters = {p.name: p for p in parameters}
+    arena.parameters = {p.name: p for p in parameters if not p.borrowed}
     return arena
+
+
+def _borrowed(
+    parameters: list[Parameter], run: Run, gradients: bool, other: Net, patterns: Any
+) -> Arena:
+    """Make some of the parameters stand for those of another net; return an arena of the rest."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, list | tuple):
+        raise NetError(
+            "share_only must be a name or pattern such as 'conv*', or a list of them, got "
+            f"{brief(patterns)}"
+        )
+    found = {p.name for p in matching({p.name: p for p in parameters}, patterns)}
+    pairs = [(_of_other(other, p), p) for p in parameters if p.name in found]
+    arena = _initialised([p for p in parameters if p.name not in found], run, gradients)
+    for its, p in pairs:  # diffs of its own, as this net's passes leave the other's alone
+        its.lend(p, run.backend.zeros(p.shape, run.dtype) if gradients else None)
+    return arena
+
+
+def _of_other(other: Net, p: Parameter) -> Parameter:
+    """Return the parameter of another net that is called like one of this, and as large."""
+    its = other.params.get(p.name)
+    if its is None or its.shape != p.shape:
+        had = f"has shape {its.shape} there" if its else "is not in the other net"
+        raise NetError(f"share: parameter {p.name!r} of shape {p.shape} {had}")
+    return its
 
 
 def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> list[Parameter]:

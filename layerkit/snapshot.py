@@ -31,7 +31,7 @@ from layerkit.solvers.solver import Solver
 if TYPE_CHECKING:  # slow to import
     import h5py
 
-__all__ = ["load", "read_arrays", "read_extra", "save", "write_atomically"]
+__all__ = ["read_arrays", "read_extra", "save", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
@@ -64,7 +64,7 @@ def save(
             there is unchanged.
     """
     path = path_of(path, SnapshotError)
-    _check_arguments(net, solver)
+    check_arguments(net, solver)
     if extra is not None and not isinstance(extra, Mapping):
         raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
     kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
@@ -87,7 +87,7 @@ def save(
             hdf5.attribute(file, "iteration", int(solver.iteration))
             for key, flat in solver.history.items():
                 file.create_group(f"history/{_escape(key)}")
-                for name, p in net.params.items():
+                for name, p in net.arena.parameters.items():
                     piece = flat[p.offset : p.offset + p.size]
                     place = _place("history", name, key)
                     file["/".join(place)] = net.backend.to_host(piece)
@@ -100,34 +100,13 @@ def save(
 
 
 @fitting(SnapshotError)
-def load(path: str | os.PathLike[str], net: Net, solver: Solver | None = None) -> dict[str, Any]:
-    """Read a snapshot into a net and, if given, its solver: all of it or nothing.
-
-    Training that resumes here equals training that never stopped, bit for bit on NumPy.  Without a
-    solver the net may have other data layers than the one that was saved, or none.
-
-    Returns:
-        The `extra` that `save` was given.
-
-    Raises:
-        SnapshotError: the file is missing, truncated, damaged, of a newer format, or of another net
-            or solver; the message says which, and net and solver are unchanged.
-    """
-    _check_arguments(net, solver)
-    with net.lock, _opened(path) as snapshot:
-        loaded = _Contents(snapshot, net, solver)
-        loaded.apply(net, solver)
-    return loaded.extra
-
-
-@fitting(SnapshotError)
 def read_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the `extra` that `save` was given, without a net to load into.
 
     Raises:
         SnapshotError: as for `load`.
     """
-    with _opened(path) as snapshot:
+    with opened(path) as snapshot:
         return Extra(snapshot.json("extra"))
 
 
@@ -138,14 +117,15 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         SnapshotError: as for `load`.
     """
-    with _opened(path) as snapshot:
+    with opened(path) as snapshot:
         return {
             _named(snapshot, name): snapshot.array("arrays", name, kinds="f")
             for name in snapshot.names("arrays")
         }
 
 
-def _check_arguments(net: Net, solver: Solver | None) -> None:
+def check_arguments(net: Net, solver: Solver | None) -> None:
+    """Fail unless a net, and perhaps the solver that trains it, were given."""
     if not isinstance(net, Net):
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
     if solver is not None and not isinstance(solver, Solver):
@@ -155,7 +135,7 @@ def _check_arguments(net: Net, solver: Solver | None) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
+def opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
     """Open a snapshot of a format that can be read."""
     with hdf5.open_sealed(path, KIND, "a snapshot", SnapshotError, unmarked=True) as snapshot:
         found = snapshot.integer("format", 1)
@@ -195,7 +175,7 @@ def _named(file: hdf5.Reader, escaped: str) -> str:
     raise file.fail(repr(escaped), "is no name of a layer or parameter")
 
 
-class _Contents:
+class Contents:
     """Contents of a snapshot, checked against the net and solver that it is for."""
 
     def __init__(self, file: hdf5.Reader, net: Net, solver: Solver | None):
@@ -222,7 +202,7 @@ class _Contents:
             self.iteration = file.integer("iteration")
             for key, flat in solver.history.items():
                 values = np.zeros(flat.shape, net.dtype)
-                for name, p in net.params.items():
+                for name, p in net.arena.parameters.items():
                     piece = self._read(self._path("history", name, key), (p.size,), net.dtype)
                     values[p.offset : p.offset + p.size] = piece
                 self.histories[key] = to_device(values)

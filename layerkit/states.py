@@ -61,21 +61,29 @@ def settings_of(net: Net) -> dict[str, Any]:
     }
 
 
-def gather(layers: Iterable[Layer], share: Net | None) -> dict[str, Statistic]:
-    """Return what all layers measure, by name; it stands for what another net measures, if given.
+def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str, Statistic]:
+    """Return what all layers measure, by name.
+
+    Args:
+        layers: of the net.
+        share: another net, whose statistics those of this one stand for, or None.
+        whole: whether that holds for all layers, or only for those that borrow all parameters.
 
     Raises:
         NetError: the other net has no such statistic of this shape.
     """
-    found = {s.name: s for layer in layers for s in layer.statistics.values()}
-    if share is None:
-        return found
-    for s in found.values():
-        its = share.statistics.get(s.name)
-        if its is None or its.shape != s.shape:
-            had = f"has shape {its.shape} there" if its else "is not in the other net"
-            raise NetError(f"share: statistic {s.name!r} of shape {s.shape} {had}")
-        s.bind(its.data)
+    found: dict[str, Statistic] = {}
+    for layer in layers:
+        found.update({s.name: s for s in layer.statistics.values()})
+        borrows = whole or all(p.borrowed for p in layer.parameters.values())
+        if share is None or not borrows:
+            continue
+        for s in layer.statistics.values():
+            its = share.statistics.get(s.name)
+            if its is None or its.shape != s.shape:
+                had = f"has shape {its.shape} there" if its else "is not in the other net"
+                raise NetError(f"share: statistic {s.name!r} of shape {s.shape} {had}")
+            s.bind(its.data)
     return found
 
 
@@ -113,3 +121,8 @@ def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
             continue
         elif isinstance(now, bool | int | float | str) and now != before:
             setattr(target, name, now)
+
+
+def learned(net: Net) -> dict[str, Any]:
+    """Return all that training changes in a net, by name: parameters, and statistics of layers."""
+    return {**net.params, **getattr(net, "statistics", {})}

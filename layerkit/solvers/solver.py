@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from layerkit import copying
 from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError, brief
@@ -124,11 +126,18 @@ class Solver(Checked):
         """The lock of the net, so that one thread at a time runs a whole step."""
         return self.net.lock
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NetError(
-            "a solver cannot be copied or pickled, as it trains one net; layerkit.save(path, net, "
-            "solver) stores both"
-        )
+    @serialised
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return copying.reduced_solver(self)
+
+    @serialised
+    def __copy__(self) -> Solver:
+        return copying.solver_of(type(self), self.net, copying.parts_of_solver(self))
+
+    @serialised
+    def __deepcopy__(self, memo: dict[int, Any], /) -> Solver:
+        parts = copying.parts_of_solver(self)
+        return copying.solver_of(type(self), copy.deepcopy(self.net, memo), parts)
 
     @serialised
     @QUIET

@@ -20,6 +20,7 @@ from layerkit.names import quoted
 from layerkit.net import Net
 from layerkit.settings import Count, FilePath, Positive, Whole
 from layerkit.snapshot import save
+from layerkit.states import learned
 from layerkit.train.base import Break
 from layerkit.train.watching import Margin, Mode, Watched, Watching
 
@@ -277,15 +278,17 @@ class KeepBest(Watching):
         if self._trained is None or self._net is None or self.best is None:
             raise NetError("KeepBest: there are no best parameters yet; train, with a Validate")
         with self._trained.lock:
-            for name, p in self._trained.params.items():
-                p.data[...] = self._net.params[name].data
+            best = learned(self._net)
+            for name, own in learned(self._trained).items():
+                own.data[...] = best[name].data
             self._trained.passed = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the best parameters."""
         if self.best is None or self._net is None:
             return {}
-        return {name: self._net.backend.to_host(p.data) for name, p in self._net.params.items()}
+        to_host = self._net.backend.to_host
+        return {name: to_host(own.data) for name, own in learned(self._net).items()}
 
     def set_state(self, trainer: Trainer, state: Any, arrays: dict[str, np.ndarray]) -> None:
         """Put back the best parameters, and have the file written again."""
@@ -295,9 +298,10 @@ class KeepBest(Watching):
         if self.best is None:
             return
         net = self._make(trainer.net)
-        shapes = {name: p.shape for name, p in net.params.items()}
+        own = learned(net)
+        shapes = {name: p.shape for name, p in own.items()}
         if {name: a.shape for name, a in arrays.items()} != shapes:
             raise SnapshotError("KeepBest: the snapshot holds the best parameters of another net")
-        for name, p in net.params.items():
+        for name, p in own.items():
             p.data[...] = net.backend.asarray(arrays[name], net.dtype)
         self._written = self.path is None

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from layerkit.errors import LayerkitError, NetError, SnapshotError, brief
 from layerkit.interrupt import Interrupt
+from layerkit.loading import load
 from layerkit.net import Net
 from layerkit.settings import Closed, Flag, Text, Truth, Whole, accept, checks, fitting
-from layerkit.snapshot import load, read_arrays, read_extra
+from layerkit.snapshot import read_arrays, read_extra
 from layerkit.solvers.solver import Solver
 from layerkit.train.base import Break
 from layerkit.train.saving import last_snapshot

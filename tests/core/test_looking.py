@@ -465,16 +465,94 @@ def test_a_net_in_use_by_another_thread_cannot_be_used_in_the_child_of_a_fork():
 # Copies.
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_nets_and_solvers_are_not_copied(copied):
+def pickled(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": pickled}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("kind", [lk.SGD, lk.Nesterov, lk.Adam])
+def test_a_copy_goes_on_as_its_original_does(way, kind, rng):
+    layers = with_data(rng)
+    net = lk.Net(layers, ROWS, seed=2, dtype="float64")
+    solver = kind(net, lk.rates.Cosine(1e-2, 50), clip=3.0)
+    net.freeze("g/bias")
+    loss = next(x for x in net.layers.values() if x.is_loss)
+    loss.weight = 0.5
+    net.params["f/weight"].l2 = 0.25
+    solver.steps(5)
+    if way == "copy":
+        other = kind(COPIES[way](net), lk.rates.Cosine(1e-2, 50), clip=3.0)
+        for name, flat in other.history.items():
+            flat[...] = solver.history[name]
+        other.iteration = 5
+    else:
+        other = COPIES[way](solver)
+    assert type(other) is kind
+    assert (other.iteration, other.clip, other.rate) == (5, 3.0, solver.rate)
+    copied = other.net
+    assert repr(copied) == repr(net)
+    assert copied.state() == net.state()
+    assert copied.layers[loss.name].weight == 0.5
+    assert not copied.params["g/bias"].trainable
+    before = copied.arena.data.copy()
+    np.testing.assert_array_equal(before, net.arena.data)
+    losses = solver.steps(7)
+    np.testing.assert_array_equal(copied.arena.data, before)  # it has memory of its own
+    np.testing.assert_array_equal(other.steps(7), losses)
+    np.testing.assert_array_equal(copied.arena.data, net.arena.data)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_copies_share_what_their_originals_share(way, rng):
+    x = rng.random((4, 1, 6, 6))
+    net = lk.Net(with_input(), 4, seed=1)
+    test = lk.Net(with_input(), 4, phase="test", share=net)
+    part = lk.Net(with_input(), 4, seed=3, share=net, share_only="g")
+    solver = lk.Adam(part)
+    copied = COPIES[way]({"solver": solver, "test": test, "net": net, "part": part})
+    assert copied["solver"].net is copied["part"]
+    g = [copied[name].params["g/weight"].data for name in ("net", "test", "part")]
+    assert np.shares_memory(g[0], g[1])
+    assert np.shares_memory(g[0], g[2])
+    assert not np.shares_memory(g[0], net.params["g/weight"].data)
+    assert not np.shares_memory(
+        copied["part"].params["f/weight"].data, copied["net"].params["f/weight"].data
+    )
+    for name in ("net", "test", "part"):
+        original = {"net": net, "test": test, "part": part}[name]
+        assert copied[name].lock is copied["net"].lock
+        np.testing.assert_array_equal(
+            copied[name].infer("f", pictures=x), original.infer("f", pictures=x)
+        )
+
+
+class NotPickled(lk.layers.ReLU):
+    def __init__(self, name, bottom):
+        super().__init__(name, bottom)
+        self.function = lambda x: x
+
+
+class Forgetful(lk.SGD):
+    def __init__(self, net, rate, secret):
+        super().__init__(net, rate)
+
+
+def test_what_cannot_be_copied_or_pickled_is_named():
     net = lk.Net(with_input(), 4)
-    for what in (net, lk.Adam(net), {"net": net}, net.layers["g"]):
-        if copied is copy.copy and isinstance(what, dict):
-            continue
-        with pytest.raises(LayerkitError) as message:
+    odd = lk.Net([*with_input(), NotPickled("odd", "f")], 4)
+    assert copy.deepcopy(odd).blobs.keys() == odd.blobs.keys()
+    for copied, what, words in (
+        (copy.deepcopy, net.layers["g"], "belongs to a net and cannot be copied or pickled"),
+        (pickle.dumps, {"net": odd}, r"'odd' \(NotPickled\) cannot be pickled"),
+        (pickle.dumps, lk.Adam(net, lambda i: 1e-3), "Adam: rate, .* cannot be pickled"),
+        (copy.deepcopy, Forgetful(net, 0.1, 3), "Forgetful: .* no attribute 'secret'"),
+    ):
+        with pytest.raises(LayerkitError, match=words) as message:
             copied(what)
         assert "\n" not in str(message.value)
-        assert "cannot be copied or pickled" in str(message.value)
 
 
 def test_lists_of_layers_can_be_copied(rng):

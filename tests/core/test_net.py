@@ -560,6 +560,53 @@ def test_inputs_that_do_not_fit(inputs, words, xt):
     assert net.forward(**xt) == double(regression()).forward(**xt), "the net still works"
 
 
+class Handed:
+    """An array of another library that knows no NumPy."""
+
+    def __init__(self, array, device=None):
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **settings):
+        if self.device:
+            raise BufferError("it is on a GPU")
+        return self.array.__dlpack__(**settings)
+
+    def __dlpack_device__(self):
+        return self.device or self.array.__dlpack_device__()
+
+
+def test_arrays_are_handed_over_by_dlpack(xt):
+    net = double(regression())
+    expected = net.forward(**xt)
+    given = {name: Handed(array) for name, array in xt.items()}
+    assert net.forward(**given) == expected
+    np.testing.assert_array_equal(net.infer("y", x=given["x"]), net.blobs["y"].data)
+    assert net.evaluate(given)["loss"] == pytest.approx(expected, rel=1e-12)
+    data = lk.layers.MemoryData("x", data=Handed(xt["x"]))
+    np.testing.assert_array_equal(data.arrays[0], xt["x"])
+    for array in (net.blobs["y"].data, net.params["h/weight"].data):  # and out, without a copy
+        assert np.shares_memory(np.from_dlpack(Handed(array)), array)
+    with pytest.raises(NetError, match=r"blob 'x': expected an array of numbers.*on a GPU"):
+        net.forward(x=Handed(xt["x"], (2, 0)), t=xt["t"])
+
+
+def test_arrays_on_a_gpu_are_handed_over_by_dlpack(xt, cupy_on_host, monkeypatch):
+    taken = []
+
+    def from_dlpack(given):
+        taken.append(given)
+        return cupy_on_host.asarray(given.array)
+
+    monkeypatch.setattr(cupy_on_host, "from_dlpack", from_dlpack, raising=False)
+    net = double(regression(), backend="cupy")
+    expected = net.forward(**xt)
+    given = {name: Handed(array, (2, 0)) for name, array in xt.items()}
+    assert net.forward(**given) == expected
+    assert len(taken) == 2
+    net.infer("y", x=given["x"])
+    assert len(taken) == 3
+
+
 # Sharing.
 
 
@@ -609,6 +656,70 @@ def test_training_a_shared_part_equals_training_it_alone(xt):
         assert len({solver.step(**xt) for solver in solvers}) == 1
     for name, p in alone.params.items():
         np.testing.assert_array_equal(whole.params[name].data, p.data)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+@pytest.mark.parametrize("names", ["h", ["h/*"], ("h/weight", "h/bias")])
+def test_a_net_can_borrow_some_parameters_and_train_its_own(names, kernels, xt, tmp_path):
+    """It trains as one whose parameters of these names are frozen, wherever they come from."""
+    other = double([L.Dense("before", "x", units=20), *regression()], seed=3)
+    net = double(regression(), share=other, share_only=names, seed=5, kernels=kernels)
+    alone = double(regression(), seed=5, kernels=kernels)
+    for name in ("h/weight", "h/bias"):
+        alone.params[name].data[...] = other.params[name].data
+    alone.freeze("h")
+    before = {name: p.data.copy() for name, p in other.params.items()}
+    other.forward(**xt)
+    other.backward()
+    diffs_before = diffs(other)
+    solvers = lk.Adam(net, 0.1), lk.Adam(alone, 0.1)
+    for _ in range(5):
+        assert len({solver.step(**xt) for solver in solvers}) == 1
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(alone.params[name].data, p.data)
+        assert np.shares_memory(p.data, other.params[name].data) == name.startswith("h/")
+    for name, p in other.params.items():
+        np.testing.assert_array_equal(p.data, before[name])
+        np.testing.assert_array_equal(p.diff, diffs_before[name])
+    # Trained there, and seen here.
+    lk.SGD(other, 0.1).step(**xt)
+    assert (net.params["h/weight"].data == other.params["h/weight"].data).all()
+    assert (net.params["h/weight"].data != before["h/weight"]).any()
+    lk.save(tmp_path / "net.h5", net, solvers[0])
+    lk.load(tmp_path / "net.h5", net, solvers[0])
+    twice = double(regression(), share=net)
+    np.testing.assert_array_equal(twice.params["h/weight"].data, net.params["h/weight"].data)
+    loss = net.forward(**xt)
+    assert lk.Adam(twice, 0.1).step(**xt) == loss
+    for borrower in (net, twice):
+        assert not borrower.params["h/weight"].trainable
+        for unfreeze in (
+            lambda net=borrower: net.unfreeze("h/weight"),
+            lambda net=borrower: setattr(net.params["h/weight"], "trainable", True),
+        ):
+            with pytest.raises(NetError, match="'h/weight' belongs to another net"):
+                unfreeze()
+    own = net.rebuild()
+    assert not np.shares_memory(own.params["h/weight"].data, other.params["h/weight"].data)
+    own.unfreeze("h/weight")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"share": None}, ["give share="]),
+        ({"share_only": "z"}, ["no parameter matches 'z'"]),
+        ({"share_only": 3}, ["a name or pattern", "3"]),
+        ({"share_only": ["h", 3]}, ["a pattern is a string", "3"]),
+        ({"layers": [*regression()[:2], L.Dense("h", "x", units=8)]}, ["h/weight", "(5, 8)"]),
+        ({"dtype": "float32"}, ["float64", "float32"]),
+    ],
+)
+def test_what_cannot_be_borrowed(settings, words):
+    settings = {"share": double(regression(), phase="test"), "share_only": "h", **settings}
+    with pytest.raises(NetError) as message:
+        lk.Net(**{"layers": regression(), "dtype": "float64", **settings})
+    one_line(message, *words)
 
 
 @pytest.mark.parametrize(
@@ -1539,3 +1650,20 @@ def test_the_likelihood_follows_its_degrees_of_freedom(rng):
         scale = np.sqrt(np.exp(v) * (degrees - 2) / degrees)
         expected = -stats.t.logpdf(x, degrees, m, scale).sum(axis=1).mean()
         assert net.forward(x=x, m=m, v=v) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("names", "borrows"), [("bn", True), ("h", False), (["bn/gain"], False)])
+def test_a_layer_that_borrows_all_its_parameters_borrows_its_running_statistics(
+    rng, names, borrows
+):
+    layers = [
+        L.Input("x", shape=(3,)),
+        L.Dense("h", "x", units=4),
+        L.BatchNorm("bn", "h"),
+        L.Dense("y", "bn", units=2),
+    ]
+    net = lk.Net([*layers, L.Input("t", shape=(2,)), L.SquareLoss("loss", "y", "t")], 8)
+    lk.SGD(net, 0.1).step(x=rng.standard_normal((8, 3)), t=rng.standard_normal((8, 2)))
+    part = lk.Net(layers, 8, phase="test", share=net, share_only=names)
+    for name, its in net.statistics.items():
+        assert np.shares_memory(part.statistics[name].data, its.data) == borrows

@@ -193,7 +193,7 @@ TABLE = {
         "kernels": (["auto", "array"], ["none", None, True]),
     },
 }
-NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share"}
+NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share", "share_only"}
 NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
     "Deconvolution": {"channels": 3, "kernel": 3},

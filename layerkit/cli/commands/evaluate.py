@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from layerkit.cli import arguments, data
+from layerkit.loading import load
 from layerkit.net import Net
-from layerkit.snapshot import load
 
 
 def add(commands: Any) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from layerkit.cli import arguments, data
 from layerkit.errors import DataError
 from layerkit.files import write_atomically
+from layerkit.loading import load
 from layerkit.net import Net
-from layerkit.snapshot import load
 
 
 def add(commands: Any) -> None:
