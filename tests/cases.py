@@ -51,6 +51,10 @@ def unit_interval() -> Bottom:
     return Bottom(lambda rng, size: rng.uniform(size=size))
 
 
+def shares(*shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.uniform(size=size), shape)
+
+
 def away_from_zero(*shape: int) -> Bottom:
     """Numbers of either sign, of magnitudes from 1/2 to 2."""
     return Bottom(
@@ -283,6 +287,120 @@ def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
         return [np.array(hits)]
 
     return reference
+
+
+def labels_or(ignored: float, classes: int, *shape: int) -> Bottom:
+    """Labels, of which about a third are to be ignored."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        named = rng.integers(classes, size=size).astype(float)
+        return np.where(rng.random(size) < 0.3, ignored, named)
+
+    return Bottom(draw, shape)
+
+
+def distributions(axis: int, *shape: int) -> Bottom:
+    """Probabilities along an axis, the batch axis counted."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        return special.softmax(rng.standard_normal(size), axis=axis)
+
+    return Bottom(draw, shape)
+
+
+def softmax_along(
+    axis: int,
+    ignore: int | None = None,
+    weights: Sequence[float] | None = None,
+    smoothing: float = 0.0,
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for SoftmaxLoss, place by place; `axis` counts the batch axis."""
+
+    def reference(
+        params: dict[str, np.ndarray],
+        logits: np.ndarray,
+        label: np.ndarray,
+        importance: np.ndarray | None = None,
+    ):
+        z, classes, soft = np.moveaxis(logits, axis, -1), logits.shape[axis], None
+        if label.shape == logits.shape:
+            soft = np.moveaxis(label, axis, -1)
+        losses = np.zeros(len(logits))
+        for place in np.ndindex(*z.shape[:-1]):
+            if soft is None:
+                named = label.reshape(z.shape[:-1])[place]
+                if named == ignore:
+                    continue
+                given = [float(k == named) for k in range(classes)]
+            else:
+                given = soft[place].tolist()
+            total = special.logsumexp(z[place])
+            for k in range(classes):
+                q = (1 - smoothing) * given[k] + smoothing / classes
+                term = (1.0 if weights is None else weights[k]) * q * (total - z[place][k])
+                if importance is not None:
+                    by_place = importance.size == math.prod(z.shape[:-1])
+                    term *= (
+                        importance.reshape(z.shape[:-1])[place]
+                        if by_place
+                        else (importance.reshape(-1)[place[0]])
+                    )
+                losses[place[0]] += term
+        return [losses]
+
+    return reference
+
+
+def jax_softmax_along(
+    axis: int,
+    ignore: int | None = None,
+    weights: Sequence[float] | None = None,
+    smoothing: float = 0.0,
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, logits: Any, label: Any, importance: Any = None) -> Any:
+        classes, counts = logits.shape[axis], 1.0
+        log_p = jax.numpy.moveaxis(jax.nn.log_softmax(logits, axis), axis, -1)
+        if label.shape == logits.shape:
+            q = jax.numpy.moveaxis(label, axis, -1)
+        else:
+            label = label.reshape(log_p.shape[:-1])
+            q = jax.nn.one_hot(label.astype(int), classes)
+            counts = (label != (-9 if ignore is None else ignore))[..., None]
+        q = (q * (1 - smoothing) + smoothing / classes) * counts
+        q = q if weights is None else q * jax.numpy.array(weights)
+        terms = -(q * log_p).sum(-1)
+        if importance is not None:
+            spread = [1] * (terms.ndim - 1) if importance.size != terms.size else terms.shape[1:]
+            terms = terms * importance.reshape(-1, *spread)
+        return terms.reshape(len(terms), -1).sum(1)
+
+    return function
+
+
+def accuracy_along(axis: int, top: int, ignore: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for Accuracy along an axis, the batch axis counted."""
+
+    def reference(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
+        z = np.moveaxis(logits, axis, -1)
+        label, hits, counted = label.reshape(z.shape[:-1]), np.zeros(len(z)), 0
+        for place in np.ndindex(*label.shape):
+            if label[place] != ignore:
+                counted += 1
+                hits[place[0]] += label[place] in np.argsort(-z[place])[:top]
+        return [hits / (counted / len(z))]
+
+    return reference
+
+
+def jax_accuracy_along(axis: int, top: int, ignore: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, logits: Any, label: Any) -> Any:
+        z = jax.numpy.moveaxis(logits, axis, -1)
+        label = label.reshape(z.shape[:-1])
+        right = (jax.lax.top_k(z, top)[1] == label[..., None]).any(-1) & (label != ignore)
+        counted = (label != ignore).sum() / len(z)
+        return right.reshape(len(z), -1).sum(1) / counted
+
+    return function
 
 
 def softmax_loss(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
@@ -834,6 +952,69 @@ def loss_cases() -> list[Case]:
             jax_softmax_loss,
             weight=0.2,
         ),
+        *(
+            Case(
+                f"SoftmaxLoss-{label}",
+                lambda settings=settings, bottoms=bottoms: L.SoftmaxLoss("y", *bottoms, **settings),
+                bottoms,
+                softmax_along(axis, **of),
+                jax_softmax_along(axis, **of),
+                weight=settings.get("weight", 1.0),
+                plain=False,
+            )
+            for label, axis, of, settings, bottoms in (
+                (
+                    "channels",
+                    1,
+                    {},
+                    {"axis": 0, "weight": 0.3},
+                    {"x": normal(3, 2, 4), "t": labels(3, 2, 4)},
+                ),
+                (
+                    "steps-ignored",
+                    2,
+                    {"ignore": -1},
+                    {"axis": -1, "ignore": -1},
+                    {"x": normal(4, 3), "t": labels_or(-1, 3, 4, 1)},
+                ),
+                (
+                    "class-weights-smoothing",
+                    1,
+                    {"weights": (0.5, 0.0, 2.0, 1.0), "smoothing": 0.2, "ignore": 9},
+                    {"weights": [0.5, 0, 2, 1], "smoothing": 0.2, "ignore": 9},
+                    {"x": normal(4), "t": labels_or(9, 4)},
+                ),
+                (
+                    "importance-of-examples",
+                    1,
+                    {"smoothing": 0.1},
+                    {"axis": 0, "smoothing": 0.1},
+                    {"x": normal(3, 4), "t": labels(3, 4), "v": shares()},
+                ),
+                (
+                    "importance-of-labels",
+                    2,
+                    {"weights": (1.0, 3.0)},
+                    {"axis": 1, "weights": (1.0, 3.0)},
+                    {"x": normal(3, 2, 2), "t": labels(2, 3, 2), "v": shares(3, 2)},
+                ),
+                (
+                    "soft",
+                    1,
+                    {"weights": (1.0, 3.0, 0.5), "smoothing": 0.3},
+                    {"axis": 0, "weights": (1.0, 3.0, 0.5), "smoothing": 0.3},
+                    {"x": normal(3, 4), "t": distributions(1, 3, 4), "v": shares(4)},
+                ),
+                ("soft-classes", 1, {}, {}, {"x": normal(3), "t": distributions(1, 3)}),
+            )
+        ),
+        Case(
+            "Accuracy-along-an-axis",
+            lambda: L.Accuracy("y", "x", "t", axis=0, top=2, ignore=-1),
+            {"x": normal(4, 3, 2), "t": labels_or(-1, 4, 3, 2)},
+            accuracy_along(1, 2, -1),
+            jax_accuracy_along(1, 2, -1),
+        ),
         Case(
             "Accuracy",
             lambda: L.Accuracy("y", "x", "t"),
@@ -1167,6 +1348,16 @@ CASES: list[Case] = [
         prelu,
         jax_prelu,
         (0.0,),
+    ),
+    *(
+        Case(
+            f"Softmax{label}",
+            lambda axis=axis: L.Softmax("y", "x", axis=axis),
+            {"x": normal(3, 4)},
+            lambda params, x, along=along: [special.softmax(x, axis=along)],
+            lambda jax, params, x, along=along: jax.nn.softmax(x, along),
+        )
+        for label, axis, along in (("", None, (1, 2)), ("-axis", 0, 1), ("-last-axis", -1, 2))
     ),
     Case(
         "Slice",

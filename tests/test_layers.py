@@ -538,6 +538,10 @@ BAD = {
         (lambda: [x(), L.Input("t", shape=()), L.Accuracy("y", "x", "t")], "(classes,)"),
         (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=4)], "1 to 3"),
         (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=0)], "got 0"),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=()), L.Accuracy("y", "x", "t", axis=1)],
+            "labels (3,) for logits (3, 2), got ()",
+        ),
     ],
     "Add": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.Add("y", "x", "t")], "[(3,), (2,)]"),
@@ -703,8 +707,38 @@ BAD = {
         (lambda: [x(6), L.Slice("y", "x")], "tops"),
     ],
     "SoftmaxLoss": [
-        (lambda: [x(3), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t")], "one label"),
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.SoftmaxLoss("y", "x", "t")], "one label"),
+        (lambda: [x(3, 2), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t")], "axis="),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t", axis=0)],
+            "labels (2,) for logits (3, 2), got (3,)",
+        ),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=(2,)), L.SoftmaxLoss("y", "x", "t", axis=2)],
+            "from -2 to 1",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", weights=(1, 2))],
+            "each of 3 classes, got 2",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", weights=(1, -2))],
+            "at least 0",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", smoothing=1)],
+            "below 1",
+        ),
+        (lambda: [x(3), L.SoftmaxLoss("y", "x", "x", ignore=-1)], "soft labels name none"),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", "x")],
+            "importance must be one number",
+        ),
         (lambda: [x(), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t")], "(classes,)"),
+    ],
+    "Softmax": [
+        (lambda: [x(), L.Softmax("y", "x")], "(classes,)"),
+        (lambda: [x(3, 2), L.Softmax("y", "x", axis=-3)], "from -2 to 1"),
     ],
     "Softplus": [(lambda: [x(3), L.Softplus("y")], "bottom")],
     "SpatialTransform": [

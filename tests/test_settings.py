@@ -44,6 +44,7 @@ INIT = ["he", 0, 0.5, np.float32(0.5), initializers.He()], NO_INITIALISERS
 RATE = [0.1, 1, 0, np.float32(0.1), rates.Fixed(0.1), lambda iteration: 0.1], NO_RATES
 SHAPE = [(3,), [3, 2], (np.uint8(250), np.int64(2)), ()], NO_SHAPES
 AXIS = [0, 1, -1, np.int8(2), np.array(0)], NO_WHOLE_NUMBERS[:-1]
+AXES = [*AXIS[0], None], AXIS[1]
 ACTIVATION = ["relu", "tanh", None, L.ELU.of(alpha=0.5)], NO_ACTIVATIONS
 AUGMENT = ["dihedral", None], ["Dihedral", "", 3, True, ["dihedral"]]
 BELOW_1 = number([0, 0.5], [1, -0.1, 1.5])
@@ -72,10 +73,20 @@ STEPS = whole([7, 0], [])
 
 # kind -> setting -> values that are accepted and values that are not.
 TABLE = {
-    "Accuracy": {"top": COUNT, "tops": TOPS},
+    "Accuracy": {"top": COUNT, "axis": AXES, "ignore": AXES, "tops": TOPS},
     "BinaryCrossEntropy": LOSS,
     "GaussianKL": LOSS,
-    "SoftmaxLoss": LOSS,
+    "Softmax": {"axis": AXES, "tops": TOPS},
+    "SoftmaxLoss": {
+        **LOSS,
+        "axis": AXES,
+        "ignore": AXES,
+        "smoothing": BELOW_1,
+        "weights": (
+            [(1, 0.5), [0, np.float32(2)], np.ones(3), (), None],
+            [1.0, "12", (-1,), (NAN,), ("1",), (True,), np.ones((2, 2)), {1.0}],
+        ),
+    },
     "SquareLoss": LOSS,
     "GaussianReconstruction": {**LOSS, "floor": AT_LEAST_0},
     "StudentReconstruction": {

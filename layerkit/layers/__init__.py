@@ -27,7 +27,7 @@ from layerkit.layers.memory_data import MemoryData
 from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
 from layerkit.layers.reparameterize import Reparameterize
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
-from layerkit.layers.softmax_loss import SoftmaxLoss
+from layerkit.layers.softmax import Softmax, SoftmaxLoss
 from layerkit.layers.spatial_transform import SpatialTransform
 from layerkit.layers.square_loss import SquareLoss
 from layerkit.layers.student_reconstruction import StudentReconstruction
@@ -64,6 +64,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Slice",
+    "Softmax",
     "SoftmaxLoss",
     "Softplus",
     "SpatialTransform",

@@ -166,6 +166,26 @@ class Sizes(Rule):
         return sizes
 
 
+class Numbers(Rule):
+    """A tuple, list or array of finite numbers.
+
+    Args:
+        least: the least that a number may be.
+    """
+
+    def __init__(self, least: float = -math.inf):
+        self.number = Number(least=least)
+        self.expected = f"a tuple of numbers, each {self.number.expected}"
+
+    def accept(self, value: Any) -> tuple[float, ...]:
+        """Return a tuple of floats."""
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = list(value)
+        if not isinstance(value, tuple | list):
+            raise ValueError
+        return tuple(self.number.accept(number) for number in value)
+
+
 class Name(Rule):
     """The name of a layer or blob: text that is not blank, without NUL, that UTF-8 can hold."""
 
