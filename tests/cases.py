@@ -276,6 +276,65 @@ def deconvolution(
     return reference
 
 
+def signs(*shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.choice([-1.0, 1.0], size), shape)
+
+
+def clear_of(magnitude: float, *shape: int) -> Bottom:
+    """Normal numbers whose magnitudes are not close to one at which there is a kink."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        x = rng.standard_normal(size)
+        return np.where(abs(abs(x) - magnitude) < 0.05, x + 0.1 * np.sign(x), x)
+
+    return Bottom(draw, shape)
+
+
+def hinge(margin: float, power: int) -> Callable[..., list[np.ndarray]]:
+    def reference(params: dict[str, np.ndarray], scores: np.ndarray, label: np.ndarray):
+        losses = []
+        for row, t in zip(scores.reshape(len(scores), -1), label, strict=True):
+            given = np.ravel(t).tolist()
+            if len(given) != len(row):
+                given = [1 if k == given[0] else -1 for k in range(len(row))]
+            terms = [max(0.0, margin - t * x) ** power for x, t in zip(row, given, strict=True)]
+            losses.append(math.fsum(terms))
+        return [np.array(losses)]
+
+    return reference
+
+
+def jax_hinge(margin: float, power: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, scores: Any, label: Any) -> Any:
+        t = label.reshape(len(label), -1)
+        scores = scores.reshape(len(scores), -1)
+        if t.shape != scores.shape:
+            t = 2 * jax.nn.one_hot(t[:, 0].astype(int), scores.shape[1]) - 1
+        return (jax.nn.relu(margin - t * scores) ** power).sum(1)
+
+    return function
+
+
+def contrastive(margin: float) -> Callable[..., list[np.ndarray]]:
+    def reference(params: Any, a: np.ndarray, b: np.ndarray, similar: np.ndarray):
+        losses = []
+        for p, q, s in zip(a, b, similar.ravel(), strict=True):
+            d = math.dist(p.ravel(), q.ravel())
+            losses.append(d * d / 2 if s else max(0.0, margin - d) ** 2 / 2)
+        return [np.array(losses)]
+
+    return reference
+
+
+def jax_contrastive(margin: float) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, a: Any, b: Any, similar: Any) -> Any:
+        d = jax.numpy.linalg.norm((a - b).reshape(len(a), -1), axis=1)
+        s = similar.reshape(-1)
+        return (s * d**2 + (1 - s) * jax.nn.relu(margin - d) ** 2) / 2
+
+    return function
+
+
 def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
     """The reference for Accuracy: sort the guesses."""
 
@@ -921,6 +980,51 @@ def loss_cases() -> list[Case]:
             summed(lambda x, t: (x - t) ** 2 / 2),
             lambda jax, params, x, t: flat((x - t) ** 2 / 2).sum(1),
             weight=4.0,
+        ),
+        Case(
+            "HuberLoss",
+            lambda: L.HuberLoss("y", "x", "t", weight=0.4),
+            {"x": normal(), "t": normal()},
+            summed(lambda x, t: float(special.huber(1.0, x - t))),
+            lambda jax, params, x, t: flat(
+                jax.numpy.where(abs(x - t) < 1, (x - t) ** 2 / 2, abs(x - t) - 0.5)
+            ).sum(1),
+            weight=0.4,
+        ),
+        Case(
+            "HuberLoss-wide",
+            lambda: L.HuberLoss("y", "x", "t", delta=1.7),
+            {"x": normal(), "t": normal()},
+            summed(lambda x, t: float(special.huber(1.7, x - t))),
+            lambda jax, params, x, t: flat(
+                jax.numpy.where(abs(x - t) < 1.7, (x - t) ** 2 / 2, 1.7 * abs(x - t) - 1.7**2 / 2)
+            ).sum(1),
+        ),
+        *(
+            Case(
+                f"HingeLoss-{label}",
+                lambda settings=settings: L.HingeLoss("y", "x", "t", **settings),
+                {"x": clear_of(margin, *shape), "t": t},
+                hinge(margin, power),
+                jax_hinge(margin, power),
+                weight=settings.get("weight", 1.0),
+            )
+            for label, margin, power, settings, shape, t in (
+                ("signs", 1.0, 1, {}, (2, 3), signs(2, 3)),
+                ("sign-squared", 0.7, 2, {"margin": 0.7, "squared": True}, (), signs()),
+                ("class", 1.0, 1, {"weight": 0.6}, (4,), labels(4)),
+                ("class-squared", 1.5, 2, {"margin": 1.5, "squared": True}, (2, 2), labels(4, 1)),
+            )
+        ),
+        *(
+            Case(
+                f"ContrastiveLoss{label}",
+                lambda margin=margin: L.ContrastiveLoss("y", "a", "b", "s", margin=margin),
+                {"a": normal(2, 2), "b": normal(2, 2), "s": Bottom(zeros_and_ones().draw, shape)},
+                contrastive(margin),
+                jax_contrastive(margin),
+            )
+            for label, margin, shape in (("", 1.0, ()), ("-wide", 4.0, (1,)))
         ),
         Case(
             "BinaryCrossEntropy",

@@ -42,6 +42,28 @@ def test_soft_labels_that_are_no_probabilities_are_named(bad):
         net.forward(x=np.zeros((3, 2)), t=good)
 
 
+@pytest.mark.parametrize(
+    ("layer", "t", "says"),
+    [
+        (L.HingeLoss("y", "x", "t"), [0, 1, 3], "row 2 of 't' holds 3, which is no class"),
+        (L.HingeLoss("y", "x", "t"), [[1, 1, -1], [0, 1, 1]], "row 1 of 't' holds 0; signs, -1 or"),
+        (L.ContrastiveLoss("y", "x", "x", "t"), [0, 1, 0.5], "row 2 of 't' holds 0.5; .* 0 or 1"),
+    ],
+)
+def test_labels_that_margins_cannot_take_are_named(layer, t, says):
+    net = net_of(layer, x=(3,), t=np.shape(t)[1:])
+    with pytest.raises(DataError, match=says):
+        net.forward(x=np.ones((len(t), 3)), t=np.array(t))
+
+
+def test_points_that_coincide_are_not_driven_apart():
+    net = net_of(L.ContrastiveLoss("y", "a", "b", "s", margin=2), a=(2,), b=(2,), s=())
+    net.forward(a=np.ones((2, 2)), b=np.ones((2, 2)), s=np.array([0, 1]))
+    net.backward()
+    np.testing.assert_array_equal(net.blobs["y"].data, [2, 0])
+    np.testing.assert_array_equal(net.blobs["a"].diff, np.zeros((2, 2)))
+
+
 def test_labels_of_classes_without_probability_cost_infinitely_much_and_others_nothing():
     x = np.array([[0.0, -np.inf], [0.0, -np.inf]])
     net = net_of(L.SoftmaxLoss("y", "x", "t"), x=(2,), t=())

@@ -564,6 +564,14 @@ BAD = {
         (lambda: [x(3, 2), L.Concat("y", "x", axis=2)], "from -2 to 1"),
         (lambda: [x(3, 2), x(3, 2), L.Concat("y", "x", axis=1.5)], "whole number"),
     ],
+    "ContrastiveLoss": [
+        (
+            lambda: [x(3), L.Input("s", shape=(2,)), L.ContrastiveLoss("y", "x", "x", "s")],
+            "one number per example",
+        ),
+        (lambda: [x(), L.Input("b", shape=(1,)), L.ContrastiveLoss("y", "x", "b", "x")], "(1,)"),
+        (lambda: [x(), L.ContrastiveLoss("y", "x", "x", "x", margin=0)], "above 0"),
+    ],
     "Convolution": [
         (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), got sh"),
         (lambda: [x(9, 8), L.Convolution("y", "x", channels=1, kernel=3)], "shape=(1, 9, 8)"),
@@ -642,6 +650,14 @@ BAD = {
         (lambda: [x(2), L.GroupNorm("y", "x")], "groups"),
     ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
+    "HingeLoss": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.HingeLoss("y", "x", "t")], "got (2,)"),
+        (lambda: [x(3), L.HingeLoss("y", "x", "x", squared=2)], "True or False"),
+    ],
+    "HuberLoss": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.HuberLoss("y", "x", "t")], "x, t"),
+        (lambda: [x(3), L.HuberLoss("y", "x", "x", delta=0)], "above 0"),
+    ],
     "ImagePose": [
         (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3, got 2"),
         (lambda: [x(81), L.ImagePose("y", "x", side=9, size=0.0)], "above 0, got 0.0"),

@@ -76,6 +76,9 @@ TABLE = {
     "Accuracy": {"top": COUNT, "axis": AXES, "ignore": AXES, "tops": TOPS},
     "BinaryCrossEntropy": LOSS,
     "GaussianKL": LOSS,
+    "ContrastiveLoss": {**LOSS, "margin": ABOVE_0},
+    "HingeLoss": {**LOSS, "margin": ABOVE_0, "squared": FLAG},
+    "HuberLoss": {**LOSS, "delta": ABOVE_0},
     "Softmax": {"axis": AXES, "tops": TOPS},
     "SoftmaxLoss": {
         **LOSS,

@@ -17,19 +17,20 @@ from layerkit.layers.arithmetic import Add, Divide, Multiply, Subtract
 from layerkit.layers.binary_cross_entropy import BinaryCrossEntropy
 from layerkit.layers.convolution import Convolution, Deconvolution
 from layerkit.layers.dense import Dense
+from layerkit.layers.distances import HuberLoss, SquareLoss
 from layerkit.layers.dropout import Dropout
 from layerkit.layers.gaussian_kl import GaussianKL
 from layerkit.layers.gaussian_reconstruction import GaussianReconstruction
 from layerkit.layers.hdf5_data import HDF5Data
 from layerkit.layers.image_pose import ImagePose
 from layerkit.layers.input import Input
+from layerkit.layers.margins import ContrastiveLoss, HingeLoss
 from layerkit.layers.memory_data import MemoryData
 from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
 from layerkit.layers.reparameterize import Reparameterize
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax import Softmax, SoftmaxLoss
 from layerkit.layers.spatial_transform import SpatialTransform
-from layerkit.layers.square_loss import SquareLoss
 from layerkit.layers.student_reconstruction import StudentReconstruction
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "BatchNorm",
     "BinaryCrossEntropy",
     "Concat",
+    "ContrastiveLoss",
     "Convolution",
     "Deconvolution",
     "Dense",
@@ -50,6 +52,8 @@ __all__ = [
     "GaussianReconstruction",
     "GroupNorm",
     "HDF5Data",
+    "HingeLoss",
+    "HuberLoss",
     "ImagePose",
     "Input",
     "LayerNorm",
