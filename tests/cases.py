@@ -487,6 +487,77 @@ def repeated(*bottoms: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def affine(axis: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for Affine, number by number; `axis` counts the batch axis."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        y = np.empty_like(x)
+        for place in np.ndindex(*x.shape):
+            gain = params["gain"][place[axis]] if "gain" in params else 1.0
+            bias = params["bias"][place[axis]] if "bias" in params else 0.0
+            y[place] = gain * x[place] + bias
+        return [y]
+
+    return reference
+
+
+def jax_affine(axis: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        y = jax.numpy.moveaxis(x, axis, -1)
+        y = y * params.get("gain", 1.0) + params.get("bias", 0.0)
+        return jax.numpy.moveaxis(y, -1, axis)
+
+    return function
+
+
+def reduced(mode: str, axes: Sequence[int], keep: bool) -> Callable[..., list[np.ndarray]]:
+    """The reference for Reduce; `axes` count the batch axis."""
+    function = {"sum": math.fsum, "mean": statistics.fmean, "max": max}[mode]
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        y = np.empty(shape)
+        for place in np.ndindex(*shape):
+            index = tuple(slice(None) if a in axes else i for a, i in enumerate(place))
+            y[place] = function(x[index].ravel().tolist())
+        return [y if keep else y.reshape([s for a, s in enumerate(shape) if a not in axes])]
+
+    return reference
+
+
+def products(params: dict[str, np.ndarray], a: np.ndarray, b: np.ndarray):
+    """The reference for MatMul: sums of products, one by one."""
+    y = np.empty((*a.shape[:-1], b.shape[-1]))
+    for place in np.ndindex(*y.shape):
+        row, column = a[place[:-1]], b[place[:-2]][:, place[-1]]
+        y[place] = math.fsum(p * q for p, q in zip(row.tolist(), column.tolist(), strict=True))
+    return [y]
+
+
+def turned(array: Any, transposed: bool) -> Any:
+    return array.swapaxes(-1, -2) if transposed else array
+
+
+def matmul_cases() -> list[Case]:
+    return [
+        Case(
+            f"MatMul{label}",
+            lambda settings=settings: L.MatMul("y", "a", "b", **settings),
+            {"a": normal(*a), "b": normal(*b)},
+            lambda params, a, b, ta=ta, tb=tb: products(params, turned(a, ta), turned(b, tb)),
+            lambda jax, params, a, b, ta=ta, tb=tb: jax.numpy.einsum(
+                "...ik,...kj->...ij", turned(a, ta), turned(b, tb)
+            ),
+        )
+        for label, a, b, ta, tb, settings in (
+            ("", (2, 3), (3, 4), False, False, {}),
+            ("-turned", (3, 2), (3, 4), True, False, {"transpose_a": True}),
+            ("-rows", (2, 2, 3), (2, 4, 3), False, True, {"transpose_b": True}),
+            ("-both", (3, 2), (4, 3), True, True, {"transpose_a": True, "transpose_b": True}),
+        )
+    ]
+
+
 def prelu(params: dict[str, np.ndarray], x: np.ndarray):
     slope = params["slope"]
     y = np.empty_like(x)
@@ -1452,6 +1523,82 @@ CASES: list[Case] = [
         prelu,
         jax_prelu,
         (0.0,),
+    ),
+    Case(
+        "Affine",
+        lambda: L.Affine("y", "x", gain=BIAS, bias=BIAS),
+        {"x": normal(3, 2, 2)},
+        affine(1),
+        jax_affine(1),
+    ),
+    Case(
+        "Affine-gain",
+        lambda: L.Affine("y", "x", axis=-1, gain=BIAS, bias=None),
+        {"x": normal(2, 3)},
+        affine(2),
+        jax_affine(2),
+    ),
+    Case(
+        "Affine-bias",
+        lambda: L.Affine("y", "x", gain=None, bias=BIAS),
+        {"x": normal(4)},
+        affine(1),
+        jax_affine(1),
+    ),
+    *(
+        Case(
+            f"Reduce-{label}",
+            lambda settings=settings: L.Reduce("y", "x", **settings),
+            {"x": normal(2, 3, 4)},
+            reduced(mode, along, settings.get("keep", False)),
+            lambda jax, params, x, mode=mode, along=along, settings=settings: getattr(
+                jax.numpy, mode
+            )(x, axis=along, keepdims=settings.get("keep", False)),
+        )
+        for label, mode, along, settings in (
+            ("sum", "sum", (1, 2, 3), {}),
+            ("sum-middle", "sum", (2,), {"axes": 1}),
+            ("mean", "mean", (1, 3), {"mode": "mean", "axes": (0, -1), "keep": True}),
+            ("max", "max", (2, 3), {"mode": "max", "axes": (-1, 1)}),
+            ("max-first", "max", (1,), {"mode": "max", "axes": [0], "keep": True}),
+        )
+    ),
+    *matmul_cases(),
+    Case(
+        "Embed",
+        lambda: L.Embed("y", "x", count=3, units=4),
+        {"x": labels(3)},
+        lambda params, x: [np.array([params["weight"][int(i)] for i in x])],
+        lambda jax, params, x: params["weight"][x.astype(int)],
+    ),
+    Case(
+        "Embed-steps",
+        lambda: L.Embed("y", "x", count=5, units=2, weight="xavier", l2=0.3),
+        {"x": labels(5, 6)},
+        lambda params, x: [np.array([[params["weight"][int(i)] for i in row] for row in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 5) @ params["weight"],
+    ),
+    Case(
+        "OneHot",
+        lambda: L.OneHot("y", "x", count=4),
+        {"x": labels(4)},
+        lambda params, x: [np.array([[float(k == i) for k in range(4)] for i in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 4),
+    ),
+    Case(
+        "OneHot-channels",
+        lambda: L.OneHot("y", "x", count=3, axis=0),
+        {"x": labels(3, 2, 2)},
+        lambda params, x: [np.array([[(e == k) * 1.0 for k in range(3)] for e in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 3, axis=1),
+    ),
+    Case(
+        "Normal",
+        lambda: L.Normal("y", shape=(3, 5)),
+        {},
+        lambda params, noise: [noise],
+        lambda jax, params, noise: jax.numpy.array(noise),
+        noise="normal",
     ),
     *(
         Case(

@@ -13,7 +13,7 @@ from layerkit.layers.activations import (
     Softplus,
     Tanh,
 )
-from layerkit.layers.arithmetic import Add, Divide, Multiply, Subtract
+from layerkit.layers.arithmetic import Add, Affine, Divide, MatMul, Multiply, Subtract
 from layerkit.layers.binary_cross_entropy import BinaryCrossEntropy
 from layerkit.layers.convolution import Convolution, Deconvolution
 from layerkit.layers.dense import Dense
@@ -24,10 +24,12 @@ from layerkit.layers.gaussian_reconstruction import GaussianReconstruction
 from layerkit.layers.hdf5_data import HDF5Data
 from layerkit.layers.image_pose import ImagePose
 from layerkit.layers.input import Input
+from layerkit.layers.lookup import Embed, OneHot
 from layerkit.layers.margins import ContrastiveLoss, HingeLoss
 from layerkit.layers.memory_data import MemoryData
+from layerkit.layers.noise import Normal, Reparameterize
 from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
-from layerkit.layers.reparameterize import Reparameterize
+from layerkit.layers.reduce import Reduce
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax import Softmax, SoftmaxLoss
 from layerkit.layers.spatial_transform import SpatialTransform
@@ -38,6 +40,7 @@ __all__ = [
     "GELU",
     "Accuracy",
     "Add",
+    "Affine",
     "BatchNorm",
     "BinaryCrossEntropy",
     "Concat",
@@ -47,6 +50,7 @@ __all__ = [
     "Dense",
     "Divide",
     "Dropout",
+    "Embed",
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
@@ -58,11 +62,15 @@ __all__ = [
     "Input",
     "LayerNorm",
     "LeakyReLU",
+    "MatMul",
     "MemoryData",
     "Multiply",
+    "Normal",
+    "OneHot",
     "PReLU",
     "Permute",
     "ReLU",
+    "Reduce",
     "Reparameterize",
     "Reshape",
     "SiLU",

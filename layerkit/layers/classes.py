@@ -84,8 +84,17 @@ def check_fit(layer: Layer, classes: Classes, shapes: list[Shape]) -> None:
     )
 
 
-def check_labels(layer: Layer, label: Blob, classes: int, ignore: int | None = None) -> None:
+def check_labels(
+    layer: Layer, label: Blob, classes: int, ignore: int | None = None, kind: str = "class"
+) -> None:
     """Fail if a label is no whole number from 0 to classes - 1, nor the one to be ignored.
+
+    Args:
+        layer: whose bottom `label` is.
+        label: holds the labels, (n, ...).
+        classes: how many there are.
+        ignore: a label that is allowed as well, or None.
+        kind: "class", or "id", for messages.
 
     Raises:
         DataError: names the layer, the row, its label and the number of classes.
@@ -98,8 +107,9 @@ def check_labels(layer: Layer, label: Blob, classes: int, ignore: int | None = N
         place = int(layer.xp.argmin(good))
         row, inner = divmod(place, values.size // len(label.data))
         where = f" at place {inner}" if values.size > len(label.data) else ""
+        labels, several = ("ids", "ids") if kind == "id" else ("labels", "classes")
         raise DataError(
             f"{layer.label()}: row {row} of {label.name!r} holds {float(values[place]):g}{where}, "
-            f"which is no class; labels are whole numbers from 0 to {classes - 1}, as there are "
-            f"{classes} classes" + ("" if ignore is None else f", or {ignore} to be ignored")
+            f"which is no {kind}; {labels} are whole numbers from 0 to {classes - 1}, as there are "
+            f"{classes} {several}" + ("" if ignore is None else f", or {ignore} to be ignored")
         )

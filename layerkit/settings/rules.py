@@ -141,15 +141,11 @@ class Sizes(Rule):
         length: how many there must be; None takes any number of them.
         unknown: whether -1 stands for a size to be worked out.
         names: what the sizes are, for messages, such as "(height, width)".
-        least: the least that a number may be.
     """
 
-    def __init__(
-        self, length: int | None = None, unknown: bool = False, names: str = "", least: int = 1
-    ):
-        self.length, self.unknown, self.least = length, unknown, least
-        kind = "positive whole numbers" if least == 1 else f"whole numbers, at least {least}"
-        self.expected = f"{names or 'a tuple'} of {kind}"
+    def __init__(self, length: int | None = None, unknown: bool = False, names: str = ""):
+        self.length, self.unknown = length, unknown
+        self.expected = f"{names or 'a tuple'} of positive whole numbers"
         if unknown:
             self.expected += " or -1"
         self.expected += ", each below 2^31"
@@ -161,7 +157,7 @@ class Sizes(Rule):
         sizes = tuple(whole(size) for size in value)
         if self.length not in (None, len(sizes)):
             raise ValueError
-        if not all(self.least <= s <= LARGEST or (s == -1 and self.unknown) for s in sizes):
+        if not all(1 <= s <= LARGEST or (s == -1 and self.unknown) for s in sizes):
             raise ValueError
         return sizes
 

@@ -19,6 +19,7 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Input: common.Input,
     L.MemoryData: pictures.MemoryData,
     L.Multiply: common.Multiply,
+    L.Normal: elementwise.Normal,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,
     L.Slice: elementwise.Slice,

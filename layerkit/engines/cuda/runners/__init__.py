@@ -30,6 +30,7 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
     L.Multiply: common.Multiply,
+    L.Normal: elementwise.Normal,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,
     L.Slice: elementwise.Slice,

@@ -112,3 +112,48 @@ def test_kernels_run_the_plain_case_and_array_code_the_others(rng):
     here.forward(x=x, t=t)
     for name, loss in here.losses.items():
         assert net.losses[name] == pytest.approx(loss, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [L.Embed("y", "t", count=3, units=2), L.OneHot("y", "t", count=3)],
+    ids=lambda x: x.name,
+)
+def test_ids_that_are_none_are_named(layer):
+    net = net_of(layer, t=(2,))
+    net.forward(t=np.array([[0, 1], [2, 0]]))
+    for bad in (3, -1, 0.5):
+        with pytest.raises(
+            DataError, match=r"row 1 of 't' holds .* at place 1, which is no id; ids"
+        ):
+            net.forward(t=np.array([[0, 1], [2, bad]]))
+
+
+def test_the_gradient_of_an_id_is_the_sum_over_its_places(rng):
+    net = net_of(L.Embed("y", "t", count=6, units=3), t=(7,))
+    t, dy = rng.integers(5, size=(8, 7)), rng.standard_normal((8, 7, 3))
+    net.forward(t=t)
+    net.backward(y=dy)
+    expected = np.zeros((6, 3))
+    np.add.at(expected, t, dy)
+    np.testing.assert_allclose(net.params["y/weight"].diff, expected, rtol=1e-12)
+    assert not net.params["y/weight"].diff[5].any()  # an id that does not occur
+
+
+def test_normal_noise_is_that_of_a_sample_without_mean_or_spread():
+    layers = [L.Normal("z", shape=(4,)), L.Affine("y", "z")]
+    layers += [L.Input("x", shape=(4,)), L.Add("sum", "x", "z")]
+    x = np.ones((500, 4))
+    net, twin = (lk.Net(layers, 500, seed=seed, dtype="float64") for seed in (3, 4))
+    for one in (net, twin):
+        one.forward(x=x)
+    z, other = net.blobs["z"].data, twin.blobs["z"].data
+    assert abs(z.mean()) < 0.15
+    assert abs(z.std() - 1) < 0.1
+    assert not np.isclose(z, other).any()
+    before = z.copy()
+    net.forward(x=x)
+    assert not np.isclose(net.blobs["z"].data, before).any()
+    assert not net.infer("y", z=np.zeros((2, 4))).any()
+    np.testing.assert_array_equal(net.infer("sum", sample=False, x=x[:3]), x[:3])
+    assert not np.isclose(net.infer("sum", x=x[:3]), x[:3]).any()
