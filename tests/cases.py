@@ -558,6 +558,122 @@ def matmul_cases() -> list[Case]:
     ]
 
 
+def expit(x: float) -> float:
+    return float(special.expit(x))
+
+
+def weighted(x: Sequence[float], matrix: np.ndarray, column: int) -> float:
+    return math.fsum(v * w for v, w in zip(x, matrix[:, column].tolist(), strict=True))
+
+
+def recurrent(kind: str, units: int, last: bool, reverse: bool, forget: float = 0.0):
+    """The reference for LSTM and GRU: unit by unit, step by step."""
+
+    def lstm(w: Any, u: Any, b: Any, x: list[float], h: list[float], c: list[float]) -> None:
+        def enters(gate: int, k: int) -> float:
+            column = gate * units + k
+            return weighted(x, w, column) + weighted(before, u, column) + b[column]
+
+        before = list(h)
+        for k in range(units):
+            i, f, g, o = (enters(gate, k) for gate in range(4))
+            c[k] = expit(f + forget) * c[k] + expit(i) * math.tanh(g)
+            h[k] = expit(o) * math.tanh(c[k])
+
+    def gru(w: Any, u: Any, b: Any, x: list[float], h: list[float], c: list[float]) -> None:
+        before = list(h)
+        for k in range(units):
+            (rx, zx, nx), (rh, zh, nh) = (
+                [weighted(a, m, gate * units + k) for gate in range(3)]
+                for a, m in ((x, w), (before, u))
+            )
+            r, z = expit(rx + rh + b[k]), expit(zx + zh + b[units + k])
+            m = math.tanh(nx + b[2 * units + k] + r * nh)
+            h[k] = (1 - z) * m + z * before[k]
+
+    step = {"LSTM": lstm, "GRU": gru}[kind]
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        y = np.empty((*x.shape[:2], units))
+        arrays = (params["weight"], params["recurrent"], params["bias"].tolist())
+        for row, example in enumerate(x):
+            h, c = [0.0] * units, [0.0] * units
+            order = range(len(example))
+            for t in reversed(order) if reverse else order:
+                step(*arrays, example[t].tolist(), h, c)
+                y[row, t] = h
+        return [y[:, 0 if reverse else -1] if last else y]
+
+    return reference
+
+
+def jax_recurrent(kind: str, units: int, last: bool, reverse: bool, forget: float = 0.0):
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        def lstm(state: Any, x: Any) -> Any:
+            h, c = state
+            enters = x @ params["weight"] + h @ params["recurrent"] + params["bias"]
+            i, f, g, o = jax.numpy.split(enters, 4, axis=-1)
+            c = jax.nn.sigmoid(f + forget) * c + jax.nn.sigmoid(i) * jax.numpy.tanh(g)
+            h = jax.nn.sigmoid(o) * jax.numpy.tanh(c)
+            return (h, c), h
+
+        def gru(state: Any, x: Any) -> Any:
+            h, c = state
+            r, z, n = jax.numpy.split(x @ params["weight"] + params["bias"], 3, axis=-1)
+            hr, hz, hn = jax.numpy.split(h @ params["recurrent"], 3, axis=-1)
+            m = jax.numpy.tanh(n + jax.nn.sigmoid(r + hr) * hn)
+            z = jax.nn.sigmoid(z + hz)
+            h = (1 - z) * m + z * h
+            return (h, c), h
+
+        zeros = jax.numpy.zeros((len(x), units))
+        step = {"LSTM": lstm, "GRU": gru}[kind]
+        (h, _), y = jax.lax.scan(step, (zeros, zeros), x.swapaxes(0, 1), reverse=reverse)
+        return h if last else y.swapaxes(0, 1)
+
+    return function
+
+
+def recurrent_cases() -> list[Case]:
+    return [
+        Case(
+            f"{kind}{label}",
+            lambda kind=kind, settings=settings: getattr(L, kind)(
+                "y", "x", units=3, bias=BIAS, **settings
+            ),
+            {"x": normal(*shape)},
+            recurrent(kind, 3, **how),
+            jax_recurrent(kind, 3, **how),
+        )
+        for kind, label, shape, settings, how in (
+            ("LSTM", "", (4, 2), {}, {"last": False, "reverse": False, "forget": 1.0}),
+            (
+                "LSTM",
+                "-last",
+                (3, 2),
+                {"last": True, "forget": 0.3, "l2": 0.2},
+                {"last": True, "reverse": False, "forget": 0.3},
+            ),
+            (
+                "LSTM",
+                "-reverse",
+                (3, 4),
+                {"reverse": True, "forget": 0},
+                {"last": False, "reverse": True},
+            ),
+            ("GRU", "", (4, 2), {}, {"last": False, "reverse": False}),
+            (
+                "GRU",
+                "-reverse-last",
+                (3, 2),
+                {"last": True, "reverse": True},
+                {"last": True, "reverse": True},
+            ),
+            ("GRU", "-one-step", (1, 5), {}, {"last": False, "reverse": False}),
+        )
+    ]
+
+
 def prelu(params: dict[str, np.ndarray], x: np.ndarray):
     slope = params["slope"]
     y = np.empty_like(x)
@@ -1564,6 +1680,7 @@ CASES: list[Case] = [
         )
     ),
     *matmul_cases(),
+    *recurrent_cases(),
     Case(
         "Embed",
         lambda: L.Embed("y", "x", count=3, units=4),

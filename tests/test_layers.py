@@ -634,6 +634,10 @@ BAD = {
     ],
     "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
     "GELU": [(lambda: [x(3), L.GELU("y", "x", slope=1)], "slope")],
+    "GRU": [
+        (lambda: [x(3), L.GRU("y", "x", units=2)], "(steps, features), got shape (3,)"),
+        (lambda: [x(3, 2), L.GRU("y", "x", units=0)], "got 0"),
+    ],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
         (
@@ -682,6 +686,11 @@ BAD = {
         (lambda: [L.Input("y", shape=(3, 0))], "(3, 0)"),
         (lambda: [L.Input("y", shape=(2.5,))], "2.5"),
         (lambda: [L.Input("y")], "shape"),
+    ],
+    "LSTM": [
+        (lambda: [x(3, 2, 2), L.LSTM("y", "x", units=2)], "(steps, features), got shape (3, 2, 2)"),
+        (lambda: [x(3, 2), L.LSTM("y", "x", units=2, last=1)], "True or False"),
+        (lambda: [x(3, 2), L.LSTM("y", "x")], "units"),
     ],
     "LayerNorm": [
         (lambda: [x(3, 2), L.LayerNorm("y", "x", axis=2)], "from -2 to 1"),

@@ -66,6 +66,17 @@ POSE = {
     "tops": TOPS,
 }
 DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+RECURRENT = {
+    "units": COUNT,
+    "last": FLAG,
+    "reverse": FLAG,
+    "weight": INIT,
+    "recurrent": INIT,
+    "bias": INIT,
+    "l1": AT_LEAST_0,
+    "l2": AT_LEAST_0,
+    "tops": TOPS,
+}
 OPTIONAL_INIT = [*INIT[0], None], [bad for bad in NO_INITIALISERS if bad is not None]
 NORM = {"epsilon": ABOVE_0, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
@@ -162,6 +173,8 @@ TABLE = {
         "l2": AT_LEAST_0,
         "tops": TOPS,
     },
+    "LSTM": {**RECURRENT, "forget": ANY},
+    "GRU": RECURRENT,
     "OneHot": {"count": COUNT, "axis": AXIS, "tops": TOPS},
     "Normal layer": {"shape": SHAPE, "tops": TOPS},
     "Reshape": {"shape": ([(3, -1), [np.int64(3)]], NO_SHAPES), "tops": TOPS},
@@ -218,6 +231,8 @@ NEEDED = {
     "Permute": {"order": (1, 0)},
     "Embed": {"count": 3, "units": 2},
     "OneHot": {"count": 3},
+    "LSTM": {"units": 2},
+    "GRU": {"units": 2},
     "Normal layer": {"shape": (3,)},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},

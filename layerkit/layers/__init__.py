@@ -29,6 +29,7 @@ from layerkit.layers.margins import ContrastiveLoss, HingeLoss
 from layerkit.layers.memory_data import MemoryData
 from layerkit.layers.noise import Normal, Reparameterize
 from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
+from layerkit.layers.recurrent import GRU, LSTM
 from layerkit.layers.reduce import Reduce
 from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax import Softmax, SoftmaxLoss
@@ -38,6 +39,8 @@ from layerkit.layers.student_reconstruction import StudentReconstruction
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "Accuracy",
     "Add",
     "Affine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, windows
+from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, recurrent, windows
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     L.Add: common.Add,
@@ -13,10 +13,12 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Convolution: windows.Windowed,
     L.Deconvolution: windows.Deconvolution,
     L.Dense: dense.Dense,
+    L.GRU: recurrent.Recurrent,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
+    L.LSTM: recurrent.Recurrent,
     L.MemoryData: pictures.MemoryData,
     L.Multiply: common.Multiply,
     L.Normal: elementwise.Normal,
