@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,16 @@ def assert_same(some, others, **tolerance):
 def test_every_layer_has_a_row():
     assert {type(case.layer()).__name__ for case in CASES} == set(L.__all__)
     assert len({case.id for case in CASES}) == len(CASES)
+
+
+def test_every_layer_is_in_the_catalogue():
+    text = (Path(lk.__file__).parent.parent / "docs" / "layers.md").read_text(encoding="utf-8")
+    named = {
+        name for line in text.splitlines() if "|" in line for name in re.findall("`(.*?)`", line)
+    }
+    assert set(L.__all__) <= named
+    names = dict(re.findall(r'`(\w+)` \("(\w+)"\)', text))
+    assert names == {cls.__name__: name for name, cls in Neuron.registry.items()}
 
 
 def test_every_neuron_has_a_row():
