@@ -51,6 +51,10 @@ def unit_interval() -> Bottom:
     return Bottom(lambda rng, size: rng.uniform(size=size))
 
 
+def shares(*shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.uniform(size=size), shape)
+
+
 def away_from_zero(*shape: int) -> Bottom:
     """Numbers of either sign, of magnitudes from 1/2 to 2."""
     return Bottom(
@@ -339,6 +343,65 @@ def global_pooling(mode: str) -> Callable[..., list[np.ndarray]]:
     return reference
 
 
+def signs(*shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.choice([-1.0, 1.0], size), shape)
+
+
+def clear_of(magnitude: float, *shape: int) -> Bottom:
+    """Normal numbers whose magnitudes are not close to one at which there is a kink."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        x = rng.standard_normal(size)
+        return np.where(abs(abs(x) - magnitude) < 0.05, x + 0.1 * np.sign(x), x)
+
+    return Bottom(draw, shape)
+
+
+def hinge(margin: float, power: int) -> Callable[..., list[np.ndarray]]:
+    def reference(params: dict[str, np.ndarray], scores: np.ndarray, label: np.ndarray):
+        losses = []
+        for row, t in zip(scores.reshape(len(scores), -1), label, strict=True):
+            given = np.ravel(t).tolist()
+            if len(given) != len(row):
+                given = [1 if k == given[0] else -1 for k in range(len(row))]
+            terms = [max(0.0, margin - t * x) ** power for x, t in zip(row, given, strict=True)]
+            losses.append(math.fsum(terms))
+        return [np.array(losses)]
+
+    return reference
+
+
+def jax_hinge(margin: float, power: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, scores: Any, label: Any) -> Any:
+        t = label.reshape(len(label), -1)
+        scores = scores.reshape(len(scores), -1)
+        if t.shape != scores.shape:
+            t = 2 * jax.nn.one_hot(t[:, 0].astype(int), scores.shape[1]) - 1
+        return (jax.nn.relu(margin - t * scores) ** power).sum(1)
+
+    return function
+
+
+def contrastive(margin: float) -> Callable[..., list[np.ndarray]]:
+    def reference(params: Any, a: np.ndarray, b: np.ndarray, similar: np.ndarray):
+        losses = []
+        for p, q, s in zip(a, b, similar.ravel(), strict=True):
+            d = math.dist(p.ravel(), q.ravel())
+            losses.append(d * d / 2 if s else max(0.0, margin - d) ** 2 / 2)
+        return [np.array(losses)]
+
+    return reference
+
+
+def jax_contrastive(margin: float) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, a: Any, b: Any, similar: Any) -> Any:
+        d = jax.numpy.linalg.norm((a - b).reshape(len(a), -1), axis=1)
+        s = similar.reshape(-1)
+        return (s * d**2 + (1 - s) * jax.nn.relu(margin - d) ** 2) / 2
+
+    return function
+
+
 def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
     """The reference for Accuracy: sort the guesses."""
 
@@ -350,6 +413,120 @@ def accuracy(top: int) -> Callable[..., list[np.ndarray]]:
         return [np.array(hits)]
 
     return reference
+
+
+def labels_or(ignored: float, classes: int, *shape: int) -> Bottom:
+    """Labels, of which about a third are to be ignored."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        named = rng.integers(classes, size=size).astype(float)
+        return np.where(rng.random(size) < 0.3, ignored, named)
+
+    return Bottom(draw, shape)
+
+
+def distributions(axis: int, *shape: int) -> Bottom:
+    """Probabilities along an axis, the batch axis counted."""
+
+    def draw(rng: np.random.Generator, size: Shape) -> np.ndarray:
+        return special.softmax(rng.standard_normal(size), axis=axis)
+
+    return Bottom(draw, shape)
+
+
+def softmax_along(
+    axis: int,
+    ignore: int | None = None,
+    weights: Sequence[float] | None = None,
+    smoothing: float = 0.0,
+) -> Callable[..., list[np.ndarray]]:
+    """The reference for SoftmaxLoss, place by place; `axis` counts the batch axis."""
+
+    def reference(
+        params: dict[str, np.ndarray],
+        logits: np.ndarray,
+        label: np.ndarray,
+        importance: np.ndarray | None = None,
+    ):
+        z, classes, soft = np.moveaxis(logits, axis, -1), logits.shape[axis], None
+        if label.shape == logits.shape:
+            soft = np.moveaxis(label, axis, -1)
+        losses = np.zeros(len(logits))
+        for place in np.ndindex(*z.shape[:-1]):
+            if soft is None:
+                named = label.reshape(z.shape[:-1])[place]
+                if named == ignore:
+                    continue
+                given = [float(k == named) for k in range(classes)]
+            else:
+                given = soft[place].tolist()
+            total = special.logsumexp(z[place])
+            for k in range(classes):
+                q = (1 - smoothing) * given[k] + smoothing / classes
+                term = (1.0 if weights is None else weights[k]) * q * (total - z[place][k])
+                if importance is not None:
+                    by_place = importance.size == math.prod(z.shape[:-1])
+                    term *= (
+                        importance.reshape(z.shape[:-1])[place]
+                        if by_place
+                        else (importance.reshape(-1)[place[0]])
+                    )
+                losses[place[0]] += term
+        return [losses]
+
+    return reference
+
+
+def jax_softmax_along(
+    axis: int,
+    ignore: int | None = None,
+    weights: Sequence[float] | None = None,
+    smoothing: float = 0.0,
+) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, logits: Any, label: Any, importance: Any = None) -> Any:
+        classes, counts = logits.shape[axis], 1.0
+        log_p = jax.numpy.moveaxis(jax.nn.log_softmax(logits, axis), axis, -1)
+        if label.shape == logits.shape:
+            q = jax.numpy.moveaxis(label, axis, -1)
+        else:
+            label = label.reshape(log_p.shape[:-1])
+            q = jax.nn.one_hot(label.astype(int), classes)
+            counts = (label != (-9 if ignore is None else ignore))[..., None]
+        q = (q * (1 - smoothing) + smoothing / classes) * counts
+        q = q if weights is None else q * jax.numpy.array(weights)
+        terms = -(q * log_p).sum(-1)
+        if importance is not None:
+            spread = [1] * (terms.ndim - 1) if importance.size != terms.size else terms.shape[1:]
+            terms = terms * importance.reshape(-1, *spread)
+        return terms.reshape(len(terms), -1).sum(1)
+
+    return function
+
+
+def accuracy_along(axis: int, top: int, ignore: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for Accuracy along an axis, the batch axis counted."""
+
+    def reference(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
+        z = np.moveaxis(logits, axis, -1)
+        label, hits, counted = label.reshape(z.shape[:-1]), np.zeros(len(z)), 0
+        for place in np.ndindex(*label.shape):
+            if label[place] != ignore:
+                counted += 1
+                hits[place[0]] += label[place] in np.argsort(-z[place])[:top]
+        return [hits / (counted / len(z))]
+
+    return reference
+
+
+def jax_accuracy_along(axis: int, top: int, ignore: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, logits: Any, label: Any) -> Any:
+        z = jax.numpy.moveaxis(logits, axis, -1)
+        label = label.reshape(z.shape[:-1])
+        right = (jax.lax.top_k(z, top)[1] == label[..., None]).any(-1) & (label != ignore)
+        counted = (label != ignore).sum() / len(z)
+        return right.reshape(len(z), -1).sum(1) / counted
+
+    return function
 
 
 def softmax_loss(params: dict[str, np.ndarray], logits: np.ndarray, label: np.ndarray):
@@ -374,6 +551,193 @@ def repeated(*bottoms: np.ndarray) -> list[np.ndarray]:
             ]
         ).reshape(shape)
         for b in bottoms
+    ]
+
+
+def affine(axis: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for Affine, number by number; `axis` counts the batch axis."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        y = np.empty_like(x)
+        for place in np.ndindex(*x.shape):
+            gain = params["gain"][place[axis]] if "gain" in params else 1.0
+            bias = params["bias"][place[axis]] if "bias" in params else 0.0
+            y[place] = gain * x[place] + bias
+        return [y]
+
+    return reference
+
+
+def jax_affine(axis: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        y = jax.numpy.moveaxis(x, axis, -1)
+        y = y * params.get("gain", 1.0) + params.get("bias", 0.0)
+        return jax.numpy.moveaxis(y, -1, axis)
+
+    return function
+
+
+def reduced(mode: str, axes: Sequence[int], keep: bool) -> Callable[..., list[np.ndarray]]:
+    """The reference for Reduce; `axes` count the batch axis."""
+    function = {"sum": math.fsum, "mean": statistics.fmean, "max": max}[mode]
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        y = np.empty(shape)
+        for place in np.ndindex(*shape):
+            index = tuple(slice(None) if a in axes else i for a, i in enumerate(place))
+            y[place] = function(x[index].ravel().tolist())
+        return [y if keep else y.reshape([s for a, s in enumerate(shape) if a not in axes])]
+
+    return reference
+
+
+def products(params: dict[str, np.ndarray], a: np.ndarray, b: np.ndarray):
+    """The reference for MatMul: sums of products, one by one."""
+    y = np.empty((*a.shape[:-1], b.shape[-1]))
+    for place in np.ndindex(*y.shape):
+        row, column = a[place[:-1]], b[place[:-2]][:, place[-1]]
+        y[place] = math.fsum(p * q for p, q in zip(row.tolist(), column.tolist(), strict=True))
+    return [y]
+
+
+def turned(array: Any, transposed: bool) -> Any:
+    return array.swapaxes(-1, -2) if transposed else array
+
+
+def matmul_cases() -> list[Case]:
+    return [
+        Case(
+            f"MatMul{label}",
+            lambda settings=settings: L.MatMul("y", "a", "b", **settings),
+            {"a": normal(*a), "b": normal(*b)},
+            lambda params, a, b, ta=ta, tb=tb: products(params, turned(a, ta), turned(b, tb)),
+            lambda jax, params, a, b, ta=ta, tb=tb: jax.numpy.einsum(
+                "...ik,...kj->...ij", turned(a, ta), turned(b, tb)
+            ),
+        )
+        for label, a, b, ta, tb, settings in (
+            ("", (2, 3), (3, 4), False, False, {}),
+            ("-turned", (3, 2), (3, 4), True, False, {"transpose_a": True}),
+            ("-rows", (2, 2, 3), (2, 4, 3), False, True, {"transpose_b": True}),
+            ("-both", (3, 2), (4, 3), True, True, {"transpose_a": True, "transpose_b": True}),
+        )
+    ]
+
+
+def expit(x: float) -> float:
+    return float(special.expit(x))
+
+
+def weighted(x: Sequence[float], matrix: np.ndarray, column: int) -> float:
+    return math.fsum(v * w for v, w in zip(x, matrix[:, column].tolist(), strict=True))
+
+
+def recurrent(kind: str, units: int, last: bool, reverse: bool, forget: float = 0.0):
+    """The reference for LSTM and GRU: unit by unit, step by step."""
+
+    def lstm(w: Any, u: Any, b: Any, x: list[float], h: list[float], c: list[float]) -> None:
+        def enters(gate: int, k: int) -> float:
+            column = gate * units + k
+            return weighted(x, w, column) + weighted(before, u, column) + b[column]
+
+        before = list(h)
+        for k in range(units):
+            i, f, g, o = (enters(gate, k) for gate in range(4))
+            c[k] = expit(f + forget) * c[k] + expit(i) * math.tanh(g)
+            h[k] = expit(o) * math.tanh(c[k])
+
+    def gru(w: Any, u: Any, b: Any, x: list[float], h: list[float], c: list[float]) -> None:
+        before = list(h)
+        for k in range(units):
+            (rx, zx, nx), (rh, zh, nh) = (
+                [weighted(a, m, gate * units + k) for gate in range(3)]
+                for a, m in ((x, w), (before, u))
+            )
+            r, z = expit(rx + rh + b[k]), expit(zx + zh + b[units + k])
+            m = math.tanh(nx + b[2 * units + k] + r * nh)
+            h[k] = (1 - z) * m + z * before[k]
+
+    step = {"LSTM": lstm, "GRU": gru}[kind]
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        y = np.empty((*x.shape[:2], units))
+        arrays = (params["weight"], params["recurrent"], params["bias"].tolist())
+        for row, example in enumerate(x):
+            h, c = [0.0] * units, [0.0] * units
+            order = range(len(example))
+            for t in reversed(order) if reverse else order:
+                step(*arrays, example[t].tolist(), h, c)
+                y[row, t] = h
+        return [y[:, 0 if reverse else -1] if last else y]
+
+    return reference
+
+
+def jax_recurrent(kind: str, units: int, last: bool, reverse: bool, forget: float = 0.0):
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        def lstm(state: Any, x: Any) -> Any:
+            h, c = state
+            enters = x @ params["weight"] + h @ params["recurrent"] + params["bias"]
+            i, f, g, o = jax.numpy.split(enters, 4, axis=-1)
+            c = jax.nn.sigmoid(f + forget) * c + jax.nn.sigmoid(i) * jax.numpy.tanh(g)
+            h = jax.nn.sigmoid(o) * jax.numpy.tanh(c)
+            return (h, c), h
+
+        def gru(state: Any, x: Any) -> Any:
+            h, c = state
+            r, z, n = jax.numpy.split(x @ params["weight"] + params["bias"], 3, axis=-1)
+            hr, hz, hn = jax.numpy.split(h @ params["recurrent"], 3, axis=-1)
+            m = jax.numpy.tanh(n + jax.nn.sigmoid(r + hr) * hn)
+            z = jax.nn.sigmoid(z + hz)
+            h = (1 - z) * m + z * h
+            return (h, c), h
+
+        zeros = jax.numpy.zeros((len(x), units))
+        step = {"LSTM": lstm, "GRU": gru}[kind]
+        (h, _), y = jax.lax.scan(step, (zeros, zeros), x.swapaxes(0, 1), reverse=reverse)
+        return h if last else y.swapaxes(0, 1)
+
+    return function
+
+
+def recurrent_cases() -> list[Case]:
+    return [
+        Case(
+            f"{kind}{label}",
+            lambda kind=kind, settings=settings: getattr(L, kind)(
+                "y", "x", units=3, bias=BIAS, **settings
+            ),
+            {"x": normal(*shape)},
+            recurrent(kind, 3, **how),
+            jax_recurrent(kind, 3, **how),
+        )
+        for kind, label, shape, settings, how in (
+            ("LSTM", "", (4, 2), {}, {"last": False, "reverse": False, "forget": 1.0}),
+            (
+                "LSTM",
+                "-last",
+                (3, 2),
+                {"last": True, "forget": 0.3, "l2": 0.2},
+                {"last": True, "reverse": False, "forget": 0.3},
+            ),
+            (
+                "LSTM",
+                "-reverse",
+                (3, 4),
+                {"reverse": True, "forget": 0},
+                {"last": False, "reverse": True},
+            ),
+            ("GRU", "", (4, 2), {}, {"last": False, "reverse": False}),
+            (
+                "GRU",
+                "-reverse-last",
+                (3, 2),
+                {"last": True, "reverse": True},
+                {"last": True, "reverse": True},
+            ),
+            ("GRU", "-one-step", (1, 5), {}, {"last": False, "reverse": False}),
+        )
     ]
 
 
@@ -907,6 +1271,51 @@ def loss_cases() -> list[Case]:
             weight=4.0,
         ),
         Case(
+            "HuberLoss",
+            lambda: L.HuberLoss("y", "x", "t", weight=0.4),
+            {"x": normal(), "t": normal()},
+            summed(lambda x, t: float(special.huber(1.0, x - t))),
+            lambda jax, params, x, t: flat(
+                jax.numpy.where(abs(x - t) < 1, (x - t) ** 2 / 2, abs(x - t) - 0.5)
+            ).sum(1),
+            weight=0.4,
+        ),
+        Case(
+            "HuberLoss-wide",
+            lambda: L.HuberLoss("y", "x", "t", delta=1.7),
+            {"x": normal(), "t": normal()},
+            summed(lambda x, t: float(special.huber(1.7, x - t))),
+            lambda jax, params, x, t: flat(
+                jax.numpy.where(abs(x - t) < 1.7, (x - t) ** 2 / 2, 1.7 * abs(x - t) - 1.7**2 / 2)
+            ).sum(1),
+        ),
+        *(
+            Case(
+                f"HingeLoss-{label}",
+                lambda settings=settings: L.HingeLoss("y", "x", "t", **settings),
+                {"x": clear_of(margin, *shape), "t": t},
+                hinge(margin, power),
+                jax_hinge(margin, power),
+                weight=settings.get("weight", 1.0),
+            )
+            for label, margin, power, settings, shape, t in (
+                ("signs", 1.0, 1, {}, (2, 3), signs(2, 3)),
+                ("sign-squared", 0.7, 2, {"margin": 0.7, "squared": True}, (), signs()),
+                ("class", 1.0, 1, {"weight": 0.6}, (4,), labels(4)),
+                ("class-squared", 1.5, 2, {"margin": 1.5, "squared": True}, (2, 2), labels(4, 1)),
+            )
+        ),
+        *(
+            Case(
+                f"ContrastiveLoss{label}",
+                lambda margin=margin: L.ContrastiveLoss("y", "a", "b", "s", margin=margin),
+                {"a": normal(2, 2), "b": normal(2, 2), "s": Bottom(zeros_and_ones().draw, shape)},
+                contrastive(margin),
+                jax_contrastive(margin),
+            )
+            for label, margin, shape in (("", 1.0, ()), ("-wide", 4.0, (1,)))
+        ),
+        Case(
             "BinaryCrossEntropy",
             lambda: L.BinaryCrossEntropy("y", "x", "t"),
             {**logit, "t": zeros_and_ones()},
@@ -935,6 +1344,69 @@ def loss_cases() -> list[Case]:
             softmax_loss,
             jax_softmax_loss,
             weight=0.2,
+        ),
+        *(
+            Case(
+                f"SoftmaxLoss-{label}",
+                lambda settings=settings, bottoms=bottoms: L.SoftmaxLoss("y", *bottoms, **settings),
+                bottoms,
+                softmax_along(axis, **of),
+                jax_softmax_along(axis, **of),
+                weight=settings.get("weight", 1.0),
+                plain=False,
+            )
+            for label, axis, of, settings, bottoms in (
+                (
+                    "channels",
+                    1,
+                    {},
+                    {"axis": 0, "weight": 0.3},
+                    {"x": normal(3, 2, 4), "t": labels(3, 2, 4)},
+                ),
+                (
+                    "steps-ignored",
+                    2,
+                    {"ignore": -1},
+                    {"axis": -1, "ignore": -1},
+                    {"x": normal(4, 3), "t": labels_or(-1, 3, 4, 1)},
+                ),
+                (
+                    "class-weights-smoothing",
+                    1,
+                    {"weights": (0.5, 0.0, 2.0, 1.0), "smoothing": 0.2, "ignore": 9},
+                    {"weights": [0.5, 0, 2, 1], "smoothing": 0.2, "ignore": 9},
+                    {"x": normal(4), "t": labels_or(9, 4)},
+                ),
+                (
+                    "importance-of-examples",
+                    1,
+                    {"smoothing": 0.1},
+                    {"axis": 0, "smoothing": 0.1},
+                    {"x": normal(3, 4), "t": labels(3, 4), "v": shares()},
+                ),
+                (
+                    "importance-of-labels",
+                    2,
+                    {"weights": (1.0, 3.0)},
+                    {"axis": 1, "weights": (1.0, 3.0)},
+                    {"x": normal(3, 2, 2), "t": labels(2, 3, 2), "v": shares(3, 2)},
+                ),
+                (
+                    "soft",
+                    1,
+                    {"weights": (1.0, 3.0, 0.5), "smoothing": 0.3},
+                    {"axis": 0, "weights": (1.0, 3.0, 0.5), "smoothing": 0.3},
+                    {"x": normal(3, 4), "t": distributions(1, 3, 4), "v": shares(4)},
+                ),
+                ("soft-classes", 1, {}, {}, {"x": normal(3), "t": distributions(1, 3)}),
+            )
+        ),
+        Case(
+            "Accuracy-along-an-axis",
+            lambda: L.Accuracy("y", "x", "t", axis=0, top=2, ignore=-1),
+            {"x": normal(4, 3, 2), "t": labels_or(-1, 4, 3, 2)},
+            accuracy_along(1, 2, -1),
+            jax_accuracy_along(1, 2, -1),
         ),
         Case(
             "Accuracy",
@@ -1391,6 +1863,93 @@ CASES: list[Case] = [
         prelu,
         jax_prelu,
         (0.0,),
+    ),
+    Case(
+        "Affine",
+        lambda: L.Affine("y", "x", gain=BIAS, bias=BIAS),
+        {"x": normal(3, 2, 2)},
+        affine(1),
+        jax_affine(1),
+    ),
+    Case(
+        "Affine-gain",
+        lambda: L.Affine("y", "x", axis=-1, gain=BIAS, bias=None),
+        {"x": normal(2, 3)},
+        affine(2),
+        jax_affine(2),
+    ),
+    Case(
+        "Affine-bias",
+        lambda: L.Affine("y", "x", gain=None, bias=BIAS),
+        {"x": normal(4)},
+        affine(1),
+        jax_affine(1),
+    ),
+    *(
+        Case(
+            f"Reduce-{label}",
+            lambda settings=settings: L.Reduce("y", "x", **settings),
+            {"x": normal(2, 3, 4)},
+            reduced(mode, along, settings.get("keep", False)),
+            lambda jax, params, x, mode=mode, along=along, settings=settings: getattr(
+                jax.numpy, mode
+            )(x, axis=along, keepdims=settings.get("keep", False)),
+        )
+        for label, mode, along, settings in (
+            ("sum", "sum", (1, 2, 3), {}),
+            ("sum-middle", "sum", (2,), {"axes": 1}),
+            ("mean", "mean", (1, 3), {"mode": "mean", "axes": (0, -1), "keep": True}),
+            ("max", "max", (2, 3), {"mode": "max", "axes": (-1, 1)}),
+            ("max-first", "max", (1,), {"mode": "max", "axes": [0], "keep": True}),
+        )
+    ),
+    *matmul_cases(),
+    *recurrent_cases(),
+    Case(
+        "Embed",
+        lambda: L.Embed("y", "x", count=3, units=4),
+        {"x": labels(3)},
+        lambda params, x: [np.array([params["weight"][int(i)] for i in x])],
+        lambda jax, params, x: params["weight"][x.astype(int)],
+    ),
+    Case(
+        "Embed-steps",
+        lambda: L.Embed("y", "x", count=5, units=2, weight="xavier", l2=0.3),
+        {"x": labels(5, 6)},
+        lambda params, x: [np.array([[params["weight"][int(i)] for i in row] for row in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 5) @ params["weight"],
+    ),
+    Case(
+        "OneHot",
+        lambda: L.OneHot("y", "x", count=4),
+        {"x": labels(4)},
+        lambda params, x: [np.array([[float(k == i) for k in range(4)] for i in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 4),
+    ),
+    Case(
+        "OneHot-channels",
+        lambda: L.OneHot("y", "x", count=3, axis=0),
+        {"x": labels(3, 2, 2)},
+        lambda params, x: [np.array([[(e == k) * 1.0 for k in range(3)] for e in x])],
+        lambda jax, params, x: jax.nn.one_hot(x.astype(int), 3, axis=1),
+    ),
+    Case(
+        "Normal",
+        lambda: L.Normal("y", shape=(3, 5)),
+        {},
+        lambda params, noise: [noise],
+        lambda jax, params, noise: jax.numpy.array(noise),
+        noise="normal",
+    ),
+    *(
+        Case(
+            f"Softmax{label}",
+            lambda axis=axis: L.Softmax("y", "x", axis=axis),
+            {"x": normal(3, 4)},
+            lambda params, x, along=along: [special.softmax(x, axis=along)],
+            lambda jax, params, x, along=along: jax.nn.softmax(x, along),
+        )
+        for label, axis, along in (("", None, (1, 2)), ("-axis", 0, 1), ("-last-axis", -1, 2))
     ),
     Case(
         "Slice",

@@ -1,11 +1,15 @@
-"""Arithmetic: sums, products, differences and quotients of blobs, element by element."""
+"""Arithmetic: sums, products, differences and quotients of blobs; Affine; products of matrices."""
 
 from __future__ import annotations
 
+import math
+
+from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import add_to, broadcast
-from layerkit.settings import Tops
+from layerkit.layers.axes import Axis, add_to, axis_of, broadcast
+from layerkit.settings import Flag, Tops
 
 
 class Arithmetic(Layer):
@@ -137,3 +141,134 @@ class Divide(Arithmetic):
             add_to(self.xp, bottoms[0].diff, slope)
         if bottoms[1].diff is not None:
             add_to(self.xp, bottoms[1].diff, -slope * tops[0].data)
+
+
+class Affine(Layer):
+    """Scale and shift with a learned gain and bias for each channel: y = gain x + bias.
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Args:
+        axis: axis of an example, without the batch axis, that counts channels, default 0: the
+            units of (n, units), or the channels of (n, channels, height, width).
+        gain, bias: initialisers, default 1 and 0; None for none of them.
+
+    Parameters: gain (channels,), bias (channels,).
+    """
+
+    recordable = True
+    decided = (*Layer.decided, "axis", "gain_init", "bias_init")
+
+    def __init__(
+        self,
+        name: str,
+        bottom: str,
+        *,
+        axis: Axis = 0,
+        gain: Init | None = 1.0,
+        bias: Init | None = 0.0,
+        tops: Tops | None = None,
+    ):
+        super().__init__(name, [bottom], tops)
+        self.axis, self.gain_init, self.bias_init = axis, gain, bias
+        if gain is None and bias is None:
+            self.fail("gain=None and bias=None leave nothing to do; give one of them")
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Declare gain and bias; return the bottom's shape for the top."""
+        self.axis = axis = axis_of(self, self.axis, shapes[0], self.bottoms[0])
+        own, after = shapes[0][axis : axis + 1], len(shapes[0]) - axis - 1
+        self.g = None if self.gain_init is None else self.parameter("gain", own, self.gain_init)
+        self.b = None if self.bias_init is None else self.parameter("bias", own, self.bias_init)
+        self._spread = (-1, *[1] * after)  # which broadcasts against a batch
+        self._others = tuple(a for a in range(1 + len(shapes[0])) if a != 1 + axis)
+        return shapes
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = gain x + bias."""
+        x, y = bottoms[0].data, tops[0].data
+        if self.g is None:
+            y[...] = x
+        else:
+            self.xp.multiply(x, self.g.data.reshape(self._spread), out=y)
+        if self.b is not None:
+            y += self.b.data.reshape(self._spread)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx = gain dy, and the sums over a channel d gain of dy x and d bias of dy."""
+        x, dy = bottoms[0], tops[0].diff
+        if self.g is not None and self.g.trainable:
+            self.xp.sum(dy * x.data, axis=self._others, out=self.g.diff)
+        if self.b is not None and self.b.trainable:
+            self.xp.sum(dy, axis=self._others, out=self.b.diff)
+        if x.diff is not None:
+            x.diff[...] = dy if self.g is None else dy * self.g.data.reshape(self._spread)
+
+
+class MatMul(Layer):
+    """Products of matrices, example by example: y = a b, or with either of them transposed.
+
+    Shapes: bottoms a (n, ..., i, k) and b (n, ..., k, j), with equal axes in front; top
+    (n, ..., i, j).
+
+    Args:
+        transpose_a: True if a comes as (n, ..., k, i); False by default.
+        transpose_b: True if b comes as (n, ..., j, k), as for the products of all pairs of rows;
+            False by default.
+    """
+
+    decided = (*Layer.decided, "transpose_a", "transpose_b")
+
+    def __init__(
+        self,
+        name: str,
+        a: str,
+        b: str,
+        *,
+        transpose_a: Flag = False,
+        transpose_b: Flag = False,
+        tops: Tops | None = None,
+    ):
+        super().__init__(name, [a, b], tops)
+        self.transpose_a, self.transpose_b = transpose_a, transpose_b
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Check that the matrices fit; declare no parameters."""
+        a, b = shapes
+        if len(a) < 2 or len(a) != len(b) or a[:-2] != b[:-2]:
+            self.fail(
+                f"expected matrices (i, k) and (k, j), with equal axes in front, got {shapes}"
+            )
+        i, k = a[-2:][::-1] if self.transpose_a else a[-2:]
+        terms, j = b[-2:][::-1] if self.transpose_b else b[-2:]
+        if k != terms:
+            flags = f"transpose_a={self.transpose_a}, transpose_b={self.transpose_b}"
+            self.fail(f"cannot multiply {a} by {b}: {k} columns and {terms} rows, with {flags}")
+        self._multiplications = math.prod(a) * j
+        return [(*a[:-2], i, j)]
+
+    def multiplications(self) -> int:
+        """Return the number of products."""
+        return self._multiplications
+
+    @staticmethod
+    def _turned(matrices: Array, transpose: bool) -> Array:
+        return matrices.swapaxes(-1, -2) if transpose else matrices
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a b."""
+        a = self._turned(bottoms[0].data, self.transpose_a)
+        b = self._turned(bottoms[1].data, self.transpose_b)
+        self.xp.matmul(a, b, out=tops[0].data)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute da = dy b^T and db = a^T dy, transposed where a or b is."""
+        dy, xp, turned = tops[0].diff, self.xp, self._turned
+        if bottoms[0].diff is not None:
+            b = turned(bottoms[1].data, not self.transpose_b)
+            pair = (turned(b, True), turned(dy, True)) if self.transpose_a else (dy, b)
+            xp.matmul(*pair, out=bottoms[0].diff)
+        if bottoms[1].diff is not None:
+            a = turned(bottoms[0].data, not self.transpose_a)
+            pair = (turned(dy, True), turned(a, True)) if self.transpose_b else (a, dy)
+            xp.matmul(*pair, out=bottoms[1].diff)

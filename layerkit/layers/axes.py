@@ -7,9 +7,21 @@ from typing import Annotated, Any
 
 from layerkit.backends.base import Array
 from layerkit.layer import Layer, Shape
-from layerkit.settings import LARGEST, Whole
+from layerkit.settings import LARGEST, Rule, Whole, whole
+
+
+class Several(Rule):
+    """Rule for an axis, or a tuple or list of axes."""
+
+    expected = "an axis or a tuple of axes, which are whole numbers"
+
+    def accept(self, value: Any) -> tuple[int, ...]:
+        """Return a tuple of ints."""
+        return tuple(map(whole, value if isinstance(value, tuple | list) else [value]))
+
 
 Axis = Annotated[int, Whole(-LARGEST)]
+Axes = Annotated[tuple[int, ...], Several()]
 
 
 def axis_of(layer: Layer, axis: int, shape: Shape, bottom: str) -> int:

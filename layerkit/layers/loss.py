@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
-from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
 from layerkit.settings import NotNegative, Tops
 
@@ -30,23 +28,6 @@ class Loss(Layer):
         if len(set(shapes)) != 1:
             self.fail(f"bottoms {', '.join(self.bottoms)} must have one shape, got {shapes}")
         return [()]
-
-
-def check_labels(layer: Layer, label: Blob, classes: int) -> None:
-    """Fail if a label, shape (n,) or (n, 1), is no whole number from 0 to classes - 1.
-
-    Raises:
-        DataError: names the layer, the row, its label and the number of classes.
-    """
-    values = label.data.reshape(-1)
-    good = (values >= 0) & (values < classes) & (values == layer.xp.floor(values))
-    if not bool(good.all()):
-        row = int(layer.xp.argmin(good))
-        raise DataError(
-            f"{layer.label()}: row {row} of {label.name!r} holds {float(values[row]):g}, which is "
-            f"no class; labels are whole numbers from 0 to {classes - 1}, as there are {classes} "
-            "classes"
-        )
 
 
 def rows(array: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis, axis_of
+from layerkit.layers.axes import Axes, Axis, axis_of
 from layerkit.settings import Sizes, Tops
 
 
@@ -172,33 +172,28 @@ class Permute(Layer):
 
     Args:
         order: the bottom's axes, without the batch axis, in the order of the top's: (1, 2, 0)
-            makes (height, width, channels) of (channels, height, width).
+            makes (height, width, channels) of (channels, height, width).  Negative numbers count
+            from the last axis.
     """
 
     recordable = True
     decided = (*Layer.decided, "order")
 
-    def __init__(
-        self,
-        name: str,
-        bottom: str,
-        *,
-        order: Annotated[tuple[int, ...], Sizes(least=0)],
-        tops: Tops | None = None,
-    ):
+    def __init__(self, name: str, bottom: str, *, order: Axes, tops: Tops | None = None):
         super().__init__(name, [bottom], tops)
         self.order = order
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that the order names every axis once; declare no parameters."""
-        if sorted(self.order) != list(range(len(shapes[0]))):
+        shape = shapes[0]
+        order = [axis_of(self, axis, shape, self.bottoms[0]) for axis in self.order]
+        if sorted(order) != list(range(len(shape))):
             self.fail(
-                f"order must name each of the {len(shapes[0])} axes of {shapes[0]}, from 0, once, "
-                f"got {self.order}"
+                f"order must name each of the {len(shape)} axes of {shape} once, got {self.order}"
             )
-        axes = [0, *(axis + 1 for axis in self.order)]
+        axes = [0, *(axis + 1 for axis in order)]
         self._axes, self._back = tuple(axes), tuple(axes.index(i) for i in range(len(axes)))
-        return [tuple(shapes[0][axis] for axis in self.order)]
+        return [tuple(shape[axis] for axis in order)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy the data, with its axes in another order."""

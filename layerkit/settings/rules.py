@@ -141,13 +141,11 @@ class Sizes(Rule):
         lengths: how many there can be; without any, as many as come.
         unknown: whether -1 stands for a size to be worked out.
         names: what the sizes are, for messages, such as "(height, width)".
-        least: the least that a number may be.
     """
 
-    def __init__(self, *lengths: int, unknown: bool = False, names: str = "", least: int = 1):
-        self.lengths, self.unknown, self.least = lengths, unknown, least
-        kind = "positive whole numbers" if least == 1 else f"whole numbers, at least {least}"
-        self.expected = f"{names or 'a tuple'} of {kind}"
+    def __init__(self, *lengths: int, unknown: bool = False, names: str = ""):
+        self.lengths, self.unknown = lengths, unknown
+        self.expected = f"{names or 'a tuple'} of positive whole numbers"
         if unknown:
             self.expected += " or -1"
         self.expected += ", each below 2^31"
@@ -159,7 +157,7 @@ class Sizes(Rule):
         sizes = tuple(whole(size) for size in value)
         if self.lengths and len(sizes) not in self.lengths:
             raise ValueError
-        if not all(self.least <= s <= LARGEST or (s == -1 and self.unknown) for s in sizes):
+        if not all(1 <= s <= LARGEST or (s == -1 and self.unknown) for s in sizes):
             raise ValueError
         return sizes
 
@@ -182,6 +180,26 @@ class Pair(Rule):
         if len(value) != 2:
             raise ValueError
         return self.number.accept(value[0]), self.number.accept(value[1])
+
+
+class Numbers(Rule):
+    """A tuple, list or array of finite numbers.
+
+    Args:
+        least: the least that a number may be.
+    """
+
+    def __init__(self, least: float = -math.inf):
+        self.number = Number(least=least)
+        self.expected = f"a tuple of numbers, each {self.number.expected}"
+
+    def accept(self, value: Any) -> tuple[float, ...]:
+        """Return a tuple of floats."""
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = list(value)
+        if not isinstance(value, tuple | list):
+            raise ValueError
+        return tuple(self.number.accept(number) for number in value)
 
 
 class Name(Rule):

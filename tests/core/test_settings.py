@@ -44,6 +44,8 @@ INIT = ["he", 0, 0.5, np.float32(0.5), initializers.He()], NO_INITIALISERS
 RATE = [0.1, 1, 0, np.float32(0.1), rates.Fixed(0.1), lambda iteration: 0.1], NO_RATES
 SHAPE = [(3,), [3, 2], (np.uint8(250), np.int64(2)), ()], NO_SHAPES
 AXIS = [0, 1, -1, np.int8(2), np.array(0)], NO_WHOLE_NUMBERS[:-1]
+SEVERAL_AXES = [(0,), [1, np.int8(0)], 0, (-1, 0)], ["33", (2.5,), (True,), {3}, ((3,),), None]
+AXES = [*AXIS[0], None], AXIS[1]
 ACTIVATION = ["relu", "tanh", None, L.ELU.of(alpha=0.5)], NO_ACTIVATIONS
 AUGMENT = ["dihedral", None], ["Dihedral", "", 3, True, ["dihedral"]]
 BELOW_1 = number([0, 0.5], [1, -0.1, 1.5])
@@ -84,6 +86,17 @@ POSE = {
     "tops": TOPS,
 }
 DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+RECURRENT = {
+    "units": COUNT,
+    "last": FLAG,
+    "reverse": FLAG,
+    "weight": INIT,
+    "recurrent": INIT,
+    "bias": INIT,
+    "l1": AT_LEAST_0,
+    "l2": AT_LEAST_0,
+    "tops": TOPS,
+}
 OPTIONAL_INIT = [*INIT[0], None], [bad for bad in NO_INITIALISERS if bad is not None]
 NORM = {"epsilon": ABOVE_0, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
@@ -92,10 +105,23 @@ STEPS = whole([7, 0], [])
 
 # kind -> setting -> values that are accepted and values that are not.
 TABLE = {
-    "Accuracy": {"top": COUNT, "tops": TOPS},
+    "Accuracy": {"top": COUNT, "axis": AXES, "ignore": AXES, "tops": TOPS},
     "BinaryCrossEntropy": LOSS,
     "GaussianKL": LOSS,
-    "SoftmaxLoss": LOSS,
+    "ContrastiveLoss": {**LOSS, "margin": ABOVE_0},
+    "HingeLoss": {**LOSS, "margin": ABOVE_0, "squared": FLAG},
+    "HuberLoss": {**LOSS, "delta": ABOVE_0},
+    "Softmax": {"axis": AXES, "tops": TOPS},
+    "SoftmaxLoss": {
+        **LOSS,
+        "axis": AXES,
+        "ignore": AXES,
+        "smoothing": BELOW_1,
+        "weights": (
+            [(1, 0.5), [0, np.float32(2)], np.ones(3), (), None],
+            [1.0, "12", (-1,), (NAN,), ("1",), (True,), np.ones((2, 2)), {1.0}],
+        ),
+    },
     "SquareLoss": LOSS,
     "GaussianReconstruction": {**LOSS, "floor": AT_LEAST_0},
     "StudentReconstruction": {
@@ -152,7 +178,27 @@ TABLE = {
     "FreeBlob": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
     "PReLU": {"slope": INIT, "tops": TOPS},
-    "Permute": {"order": ([(0,), [1, np.int8(0)]], [*NO_SHAPES[:2], *NO_SHAPES[3:]]), "tops": TOPS},
+    "Permute": {"order": SEVERAL_AXES, "tops": TOPS},
+    "Reduce": {
+        "mode": (["sum", "mean", "max"], ["min", "", None, 3]),
+        "axes": ([*SEVERAL_AXES[0], None], SEVERAL_AXES[1][:-1]),
+        "keep": FLAG,
+        "tops": TOPS,
+    },
+    "Affine": {"axis": AXIS, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS},
+    "MatMul": {"transpose_a": FLAG, "transpose_b": FLAG, "tops": TOPS},
+    "Embed": {
+        "count": COUNT,
+        "units": COUNT,
+        "weight": OPTIONAL_INIT,
+        "l1": AT_LEAST_0,
+        "l2": AT_LEAST_0,
+        "tops": TOPS,
+    },
+    "LSTM": {**RECURRENT, "forget": ANY},
+    "GRU": RECURRENT,
+    "OneHot": {"count": COUNT, "axis": AXIS, "tops": TOPS},
+    "Normal layer": {"shape": SHAPE, "tops": TOPS},
     "Reshape": {"shape": ([(3, -1), [np.int64(3)]], NO_SHAPES), "tops": TOPS},
     "Slice": {"axis": AXIS, "sizes": ([[1, 2], (np.uint8(3),), None], NO_SHAPES), "tops": TOPS},
     "SpatialTransform": {**POSE, "inverse": FLAG},
@@ -205,6 +251,11 @@ NEEDED = {
     "FreeBlob": {"shape": (3,)},
     "MemoryData": {"data": np.zeros((9, 3, 3))},
     "Permute": {"order": (1, 0)},
+    "Embed": {"count": 3, "units": 2},
+    "OneHot": {"count": 3},
+    "LSTM": {"units": 2},
+    "GRU": {"units": 2},
+    "Normal layer": {"shape": (3,)},
     "Pooling": {"kernel": 3},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},
@@ -239,7 +290,7 @@ def public(module, base=object):
 
 
 CLASSES = {
-    **{name: getattr(L, name) for name in L.__all__},
+    **{f"{name} layer" if name == "Normal" else name: getattr(L, name) for name in L.__all__},
     "FreeBlob": FreeBlob,
     "Net": lk.Net,
     **public(initializers, initializers.Initializer),
@@ -304,7 +355,7 @@ def test_values_that_are_accepted(kind, setting):
 @pytest.mark.parametrize(("kind", "setting"), ROWS)
 def test_values_that_are_not(kind, setting):
     """One line that names the owner, the setting, what is expected and what came."""
-    name = kind.removesuffix(" policy")
+    name = kind.removesuffix(" policy").removesuffix(" layer")
     owner = f"layer 'y' ({name}): " if issubclass(CLASSES[kind], lk.Layer) else f"{name}: "
     for value in TABLE[kind][setting][1]:
         with pytest.raises(LayerkitError) as caught:

@@ -105,7 +105,7 @@ def compare(case, rng, rows, dtype, capacity=None):
         np.testing.assert_array_equal(on_host(nets[1], nets[1].params[name].data), p.data)
     weights = {
         top: rng.standard_normal(
-            (capacity or rows if case.layer().is_source else rows, *nets[0].blobs[top].shape)
+            (rows if case.bottoms else capacity or rows, *nets[0].blobs[top].shape)
         )
         for top in nets[0].layers["y"].tops
     }

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,16 @@ def assert_same(some, others, **tolerance):
 def test_every_layer_has_a_row():
     assert {type(case.layer()).__name__ for case in CASES} == set(L.__all__)
     assert len({case.id for case in CASES}) == len(CASES)
+
+
+def test_every_layer_is_in_the_catalogue():
+    text = (Path(lk.__file__).parent.parent / "docs" / "layers.md").read_text(encoding="utf-8")
+    named = {
+        name for line in text.splitlines() if "|" in line for name in re.findall("`(.*?)`", line)
+    }
+    assert set(L.__all__) <= named
+    names = dict(re.findall(r'`(\w+)` \("(\w+)"\)', text))
+    assert names == {cls.__name__: name for name, cls in Neuron.registry.items()}
 
 
 def test_every_neuron_has_a_row():
@@ -217,7 +229,7 @@ def test_a_partial_batch_is_as_good_as_a_net_of_that_size(case, rows, rng):
     assert_same(partial.backward(), exact.backward())
 
 
-@rows_where(lambda layer: not layer.is_source)  # whose batches are always full
+@rows_where(lambda layer: layer.bottoms or isinstance(layer, L.Input))  # else batches are full
 @pytest.mark.parametrize("rows", [1, 4])
 def test_a_net_takes_fewer_rows_than_its_batch_size(case, rows, rng):
     arrays = case.draw(rng, 7)
@@ -380,7 +392,9 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(rng):
 
 
 @pytest.mark.parametrize(
-    "layer", [L.Dropout("y", "x"), L.Reparameterize("y", "x", "v")], ids=lambda x: type(x).__name__
+    "layer",
+    [L.Dropout("y", "x"), L.Normal("y", shape=(9,)), L.Reparameterize("y", "x", "v")],
+    ids=lambda x: type(x).__name__,
 )
 def test_noise_differs_from_pass_to_pass_and_repeats_with_the_seed(layer, rng):
     inputs = {b: rng.uniform(1, 2, (8, 9)) for b in layer.bottoms}
@@ -590,10 +604,19 @@ BAD = {
         (lambda: [x(), L.Input("t", shape=()), L.Accuracy("y", "x", "t")], "(classes,)"),
         (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=4)], "1 to 3"),
         (lambda: [x(3), L.Input("t", shape=()), L.Accuracy("y", "x", "t", top=0)], "got 0"),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=()), L.Accuracy("y", "x", "t", axis=1)],
+            "labels (3,) for logits (3, 2), got ()",
+        ),
     ],
     "Add": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.Add("y", "x", "t")], "[(3,), (2,)]"),
         (lambda: [L.Add("y")], "at least one"),
+    ],
+    "Affine": [
+        (lambda: [x(), L.Affine("y", "x")], "no axis"),
+        (lambda: [x(3), L.Affine("y", "x", axis=1)], "from -1 to 0"),
+        (lambda: [x(3), L.Affine("y", "x", gain=None, bias=None)], "nothing to do"),
     ],
     "BatchNorm": [
         (lambda: [x(), L.BatchNorm("y", "x")], "no axis"),
@@ -611,6 +634,14 @@ BAD = {
         (lambda: [L.Concat("y")], "at least one"),
         (lambda: [x(3, 2), L.Concat("y", "x", axis=2)], "from -2 to 1"),
         (lambda: [x(3, 2), x(3, 2), L.Concat("y", "x", axis=1.5)], "whole number"),
+    ],
+    "ContrastiveLoss": [
+        (
+            lambda: [x(3), L.Input("s", shape=(2,)), L.ContrastiveLoss("y", "x", "x", "s")],
+            "one number per example",
+        ),
+        (lambda: [x(), L.Input("b", shape=(1,)), L.ContrastiveLoss("y", "x", "b", "x")], "(1,)"),
+        (lambda: [x(), L.ContrastiveLoss("y", "x", "x", "x", margin=0)], "above 0"),
     ],
     "Convolution": [
         (lambda: [x(9), L.Convolution("y", "x", channels=1, kernel=3)], "height, width), or lin"),
@@ -695,8 +726,16 @@ BAD = {
         (lambda: [x(3), L.Divide("y", "x")], "'b'"),
     ],
     "ELU": [(lambda: [x(3), L.ELU("y", "x", alpha=0)], "above 0, got 0")],
+    "Embed": [
+        (lambda: [x(), L.Embed("y", "x", count=0, units=2)], "got 0"),
+        (lambda: [x(), L.Embed("y", "x", count=3)], "units"),
+    ],
     "Exponential": [(lambda: [L.Exponential("y", "x")], "'x'")],
     "GELU": [(lambda: [x(3), L.GELU("y", "x", slope=1)], "slope")],
+    "GRU": [
+        (lambda: [x(3), L.GRU("y", "x", units=2)], "(steps, features), got shape (3,)"),
+        (lambda: [x(3, 2), L.GRU("y", "x", units=0)], "got 0"),
+    ],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
         (
@@ -724,6 +763,14 @@ BAD = {
         (lambda: [x(2), L.GroupNorm("y", "x")], "groups"),
     ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
+    "HingeLoss": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.HingeLoss("y", "x", "t")], "got (2,)"),
+        (lambda: [x(3), L.HingeLoss("y", "x", "x", squared=2)], "True or False"),
+    ],
+    "HuberLoss": [
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.HuberLoss("y", "x", "t")], "x, t"),
+        (lambda: [x(3), L.HuberLoss("y", "x", "x", delta=0)], "above 0"),
+    ],
     "ImagePose": [
         (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3, got 2"),
         (lambda: [x(81), L.ImagePose("y", "x", side=9, size=0.0)], "above 0, got 0.0"),
@@ -738,12 +785,26 @@ BAD = {
         (lambda: [L.Input("y", shape=(2.5,))], "2.5"),
         (lambda: [L.Input("y")], "shape"),
     ],
+    "LSTM": [
+        (lambda: [x(3, 2, 2), L.LSTM("y", "x", units=2)], "(steps, features), got shape (3, 2, 2)"),
+        (lambda: [x(3, 2), L.LSTM("y", "x", units=2, last=1)], "True or False"),
+        (lambda: [x(3, 2), L.LSTM("y", "x")], "units"),
+    ],
     "LayerNorm": [
         (lambda: [x(3, 2), L.LayerNorm("y", "x", axis=2)], "from -2 to 1"),
         (lambda: [x(3, 1), L.LayerNorm("y", "x")], "no variance"),
         (lambda: [x(3), L.LayerNorm("y", "x", gain="large")], "gain"),
     ],
     "LeakyReLU": [(lambda: [x(3), L.LeakyReLU("y", "x", slope=0)], "above 0, got 0")],
+    "MatMul": [
+        (lambda: [x(3, 2), L.MatMul("y", "x", "x")], "2 columns and 3 rows"),
+        (lambda: [x(3), L.MatMul("y", "x", "x")], "expected matrices"),
+        (
+            lambda: [x(2, 2, 2), L.Input("b", shape=(2, 2)), L.MatMul("y", "x", "b")],
+            "equal axes in front",
+        ),
+        (lambda: [x(3, 2), L.MatMul("y", "x", "x", transpose_a=1)], "True or False"),
+    ],
     "MemoryData": [
         (lambda: [L.MemoryData("y", data=[])], "lengths"),
         (lambda: [L.MemoryData("y", data=[np.zeros(3), np.zeros(2)], tops=["a", "b"])], "[2, 3]"),
@@ -754,16 +815,28 @@ BAD = {
         (lambda: [x(3), L.Input("t", shape=()), L.Multiply("y", "x", "t")], "[(3,), ()]"),
         (lambda: [L.Multiply("y")], "at least one"),
     ],
+    "Normal": [(lambda: [L.Normal("y", shape=(0,))], "(0,)"), (lambda: [L.Normal("y")], "shape")],
+    "OneHot": [
+        (lambda: [x(3), L.OneHot("y", "x", count=0)], "got 0"),
+        (lambda: [x(3), L.OneHot("y", "x", count=2, axis=2)], "from -2 to 1"),
+    ],
     "PReLU": [
         (lambda: [x(), L.PReLU("y", "x")], "no axis"),
         (lambda: [x(3), L.PReLU("y", "x", slope="steep")], "slope"),
     ],
     "Permute": [
         (lambda: [x(3, 2), L.Permute("y", "x", order=(1, 1))], "each of the 2 axes"),
-        (lambda: [x(3, 2), L.Permute("y", "x", order=(0, 1, 2))], "got (0, 1, 2)"),
-        (lambda: [x(3, 2), L.Permute("y", "x", order=(0, -1))], "at least 0"),
+        (lambda: [x(3, 2), L.Permute("y", "x", order=(0,))], "got (0,)"),
+        (lambda: [x(3, 2), L.Permute("y", "x", order=(0, -3))], "from -2 to 1"),
+        (lambda: [x(3, 2), L.Permute("y", "x", order="10")], "a tuple of axes"),
     ],
     "ReLU": [(lambda: [x(3), L.ReLU("y", "x", slope=0.1)], "slope")],
+    "Reduce": [
+        (lambda: [x(3), L.Reduce("y", "x", mode="min")], "'max'"),
+        (lambda: [x(3), L.Reduce("y", "x", axes=(0, -1))], "each once"),
+        (lambda: [x(3), L.Reduce("y", "x", axes=1)], "from -1 to 0"),
+        (lambda: [x(), L.Reduce("y", "x")], "at least one axis"),
+    ],
     "Reparameterize": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.Reparameterize("y", "x", "v")], "(2,)")
     ],
@@ -789,8 +862,38 @@ BAD = {
         (lambda: [x(6), L.Slice("y", "x")], "tops"),
     ],
     "SoftmaxLoss": [
-        (lambda: [x(3), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t")], "one label"),
+        (lambda: [x(3), L.Input("t", shape=(2,)), L.SoftmaxLoss("y", "x", "t")], "one label"),
+        (lambda: [x(3, 2), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t")], "axis="),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=(3,)), L.SoftmaxLoss("y", "x", "t", axis=0)],
+            "labels (2,) for logits (3, 2), got (3,)",
+        ),
+        (
+            lambda: [x(3, 2), L.Input("t", shape=(2,)), L.SoftmaxLoss("y", "x", "t", axis=2)],
+            "from -2 to 1",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", weights=(1, 2))],
+            "each of 3 classes, got 2",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", weights=(1, -2))],
+            "at least 0",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", smoothing=1)],
+            "below 1",
+        ),
+        (lambda: [x(3), L.SoftmaxLoss("y", "x", "x", ignore=-1)], "soft labels name none"),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t", "x")],
+            "importance must be one number",
+        ),
         (lambda: [x(), L.Input("t", shape=()), L.SoftmaxLoss("y", "x", "t")], "(classes,)"),
+    ],
+    "Softmax": [
+        (lambda: [x(), L.Softmax("y", "x")], "(classes,)"),
+        (lambda: [x(3, 2), L.Softmax("y", "x", axis=-3)], "from -2 to 1"),
     ],
     "Softplus": [(lambda: [x(3), L.Softplus("y")], "bottom")],
     "SpatialTransform": [

@@ -5,7 +5,15 @@ from __future__ import annotations
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, pooling, windows
+from layerkit.engines.cpu.runners import (
+    dense,
+    elementwise,
+    losses,
+    pictures,
+    pooling,
+    recurrent,
+    windows,
+)
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     L.Add: common.Add,
@@ -13,13 +21,16 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Convolution: windows.Windowed,
     L.Deconvolution: windows.Deconvolution,
     L.Dense: dense.Dense,
+    L.GRU: recurrent.Recurrent,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
     L.GlobalPooling: pooling.Pooling,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
+    L.LSTM: recurrent.Recurrent,
     L.MemoryData: pictures.MemoryData,
     L.Multiply: common.Multiply,
+    L.Normal: elementwise.Normal,
     L.Pooling: pooling.Pooling,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,

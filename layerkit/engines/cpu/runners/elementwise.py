@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import KernelRunner, flat_rows, or_nothing, piece
@@ -27,6 +29,24 @@ class Reparameterize(KernelRunner):
         self.kernels.reparameterize_backward(
             self.layer.scaled.data, tops[0].diff, *(or_nothing(b.diff) for b in bottoms)
         )
+
+
+class Normal(KernelRunner):
+    """The noise of Reparameterize, for means and logarithms of variances that are 0."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        run = layer.run
+        self.zeros, self.scaled = run.backend.zeros((2, run.batch_size, *layer.shape), run.dtype)
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Draw the noise."""
+        layer, run, y = self.layer, self.layer.run, tops[0].data
+        zeros, scaled = self.zeros[: len(y)], self.scaled[: len(y)]
+        self.kernels.reparameterize(zeros, zeros, scaled, y, layer.stream, run.clock())
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: there is no bottom."""
 
 
 class Pieces(KernelRunner):

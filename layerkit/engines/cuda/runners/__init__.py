@@ -31,6 +31,7 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
     L.Multiply: common.Multiply,
+    L.Normal: elementwise.Normal,
     L.Pooling: pooling.Pooling,
     L.Reparameterize: elementwise.Reparameterize,
     L.Reshape: common.Reshape,

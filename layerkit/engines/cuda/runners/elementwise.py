@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,24 @@ class Reparameterize(KernelRunner):
             dz,
             *(b.diff for b in bottoms),
         )
+
+
+class Normal(KernelRunner):
+    """The noise of Reparameterize, for means and logarithms of variances that are 0."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.nothing, self.scaled = self.zeros(2, layer.run.batch_size, *layer.shape)
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Draw the noise."""
+        y, zeros = tops[0].data, self.nothing
+        arguments = zeros, zeros, self.scaled, y, int(self.layer.run.sample), *self.noise()
+        blocks = self.blocks(-(-y.size // 4))
+        self.launch("elementwise", "reparameterize", blocks, y.size, *arguments)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: there is no bottom."""
 
 
 class Dropout(KernelRunner):

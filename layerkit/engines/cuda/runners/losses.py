@@ -75,10 +75,17 @@ class BinaryCrossEntropy(Pairs):
 
 
 class SoftmaxLoss(Loss):
-    """The cross entropy of a class."""
+    """The cross entropy of a class; for other labels array code, which does not check them first:
+    no GPU answers while it records.
+    """
 
     def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
         """Compute the cross entropy of each example, and the diff of the logits."""
+        if not self.layer.plain:
+            self.layer.compute(bottoms, tops)
+            if any(diff is not None for diff in diffs):
+                self.layer.backward(bottoms, tops)
+            return
         (count, classes), top = rows(bottoms[0].data).shape, tops[0]
         self.launch(
             "losses",

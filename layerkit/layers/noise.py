@@ -1,10 +1,45 @@
-"""Reparameterize: a sample of a Gaussian that gradients flow through."""
+"""Noise: Normal, a source of it, and Reparameterize, a sample that gradients flow through."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.settings import Tops
+from layerkit.settings import Sizes, Tops
+
+
+class Normal(Layer):
+    """Source of standard normal noise, y ~ N(0, I), such as the input of a generator.
+
+    Shapes: no bottom; top (n, *shape), with as many rows as the net's inputs or data have.
+
+    The noise depends only on the net's seed, the layer's name and the number of the pass.  If the
+    net is asked not to sample (`infer(..., sample=False)`), y = 0, its mean.
+
+    Args:
+        shape: shape of one example, without the batch axis.
+    """
+
+    decided = (*Layer.decided, "shape")
+
+    def __init__(self, name: str, *, shape: Annotated[Shape, Sizes()], tops: Tops | None = None):
+        super().__init__(name, [], tops)
+        self.shape = shape
+
+    def setup(self, shapes: list[Shape]) -> list[Shape]:
+        """Return the shape given; declare no parameters."""
+        return [self.shape]
+
+    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Draw the noise."""
+        if self.run.sample:
+            tops[0].data[...] = self.normal(tops[0].data.shape)
+        else:
+            tops[0].data.fill(0)
+
+    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Do nothing: there is no bottom."""
 
 
 class Reparameterize(Layer):
