@@ -196,8 +196,8 @@ class _Check:
         """Compute its derivatives, into diffs filled with NaN, none of which may remain."""
         for p in self.net.params.values():
             p.diff.fill(np.nan)
-        for _, bottoms, tops, _ in self.net.wires.backward:
-            for blob in (*bottoms, *tops):
+        for call in self.net.wires.backward:
+            for blob in (*call.bottoms, *call.tops):
                 if blob.diff is not None:
                     blob.diff.fill(np.nan)
         self.net.backward(**self.weights)

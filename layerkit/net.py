@@ -16,13 +16,15 @@ from layerkit.display import html_table
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.methods import QUIET, flushing, serialised
 from layerkit.names import Named
 from layerkit.objective import Objective
 from layerkit.plan import Plan, make_plan
+from layerkit.run import Run
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
+from layerkit.sharing import resolve
 from layerkit.summary import summarise
 from layerkit.wiring import Wires, checked_layers, connect, sort_layers
 
@@ -128,6 +130,7 @@ class Net(Closed):
             "change net.descriptions and make another net of them",
         )
         shapes = set_up(self.layers.values())
+        resolve(self.layers.values())
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
         self.params: Named[Parameter] = Named(
             "parameter",
@@ -178,7 +181,10 @@ class Net(Closed):
         def zeros(blob: Blob) -> Array:
             return self.backend.zeros((size, *blob.shape), self.dtype)
 
-        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, zeros)
+        def part(p: Parameter) -> Array:
+            return self.backend.zeros(p.shape, self.dtype)
+
+        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, zeros, part)
         self.resize(rows)
         self._plan = self.plan(at_once=False)
 
@@ -300,7 +306,7 @@ class Net(Closed):
         shares = self._objective.shares(losses)
 
         def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable, gathers in plan.backward:
+            for layer, call, bottoms, tops, recordable, gathers, sums in plan.backward:
                 self.engine.gather(gathers)
                 if layer.is_loss:
                     self.engine.add_number(shares[layer.name], tops[0].diff)
@@ -308,6 +314,8 @@ class Net(Closed):
                     if top.name in diffs:
                         top.diff += diffs[top.name]
                 make(recordable, layer, call, bottoms, tops, way="backward")
+                for part, total in sums or ():
+                    self.engine.add_to(total, part)
 
         if not plan.backward_checked:
             calls(plan.check_backward)

@@ -73,6 +73,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
+        beside: makes the layers whose parameters it uses.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Case:
     phase: str = "train"
     weight: float = 1.0
     kernels: str = "array"
+    beside: Callable[[], list[lk.Layer]] = list
 
     @property
     def has_kernels(self) -> bool:
@@ -130,7 +132,7 @@ class Case:
             "gradients": "all",
             "kernels": self.kernels,
         }
-        return lk.Net([*inputs, layer], **{**defaults, **settings})
+        return lk.Net([*inputs, *self.beside(), layer], **{**defaults, **settings})
 
     def expected(self, net: lk.Net, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         """The tops by the reference, for the net's last forward pass."""
@@ -187,6 +189,17 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
                 terms = [float(v) * w for v, w in zip(example.flat, weight[:, unit], strict=True)]
                 y[row, unit] = activation(math.fsum(terms) + bias[unit])
         return [y]
+
+    return reference
+
+
+def tied_dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray]]:
+    """The reference for TiedDense: that of Dense, of the other layer's weight turned round."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        rows, columns = params["weight"].shape
+        turned = np.array([[params["weight"][i, j] for i in range(rows)] for j in range(columns)])
+        return dense(activation)({**params, "weight": turned}, x)
 
     return reference
 
@@ -969,6 +982,20 @@ CASES: list[Case] = [
         {"x": normal(2, 3)},
         dense(lambda x: x),
         jax_dense(lambda jax, x: x),
+    ),
+    *(
+        Case(
+            f"TiedDense-{neuron}",
+            lambda neuron=neuron: L.TiedDense("y", "x", to="e", neuron=neuron, bias=BIAS),
+            {"x": normal(2, 3), "z": normal(5)},
+            tied_dense(f),
+            lambda jax, params, x, f=jax_f: f(jax, flat(x) @ params["weight"].T + params["bias"]),
+            beside=lambda: [L.Dense("e", "z", units=6, neuron="tanh", bias=BIAS)],
+        )
+        for neuron, f, jax_f in (
+            (None, lambda x: x, lambda jax, x: x),
+            *((name, *NEURONS[name][:2]) for name in ("leaky_relu", "tanh")),
+        )
     ),
     *(case for name in NEURONS for case in neuron_cases(name)),
     Case(

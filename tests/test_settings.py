@@ -23,6 +23,7 @@ NO_NAMES = ["", " \t", "a\0b", "\ud800", 5, b"a", [""], ["a", 3], []]
 NO_SHAPES = [3, "33", (0,), (2, -2), (2.5,), (True,), {3}, np.array([3, 3]), (2**31,), ((3,),)]
 NO_INITIALISERS = [NAN, INF, "glorot", True, [1.0], 1j, initializers.He, np.zeros(2)]
 NO_RATES = [NAN, INF, -1e-3, True, "0.1", [0.1], 1j, rates.Fixed, None]
+NO_NAME = [*NO_NAMES, ["a"], ("a",)]
 NO_ACTIVATIONS = ["relUs", "", 3, True, L.ReLU]
 
 
@@ -100,6 +101,12 @@ TABLE = {
         "shape": ([(4, 5), [4, np.int8(5)], None], [*NO_SHAPES, (4,), (4, 5, 6)]),
     },
     "Dense": {**DENSE, "units": COUNT},
+    "TiedDense": {
+        "bias": INIT,
+        "neuron": ACTIVATION,
+        "tops": TOPS,
+        "to": (["a", "conv1/7x7_s2"], NO_NAME),
+    },
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
     "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
@@ -164,6 +171,7 @@ NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
     "Deconvolution": {"channels": 3, "kernel": 3},
     "Dense": {"units": 3},
+    "TiedDense": {"to": "a"},
     "HDF5Data": {"path": "a.h5"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},

@@ -12,7 +12,8 @@ import numpy as np
 from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
+from layerkit.run import Run
 
 Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
 
@@ -173,6 +174,10 @@ class ArrayEngine:
         out.fill(0)
         for diff in diffs:
             out += diff
+
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        total += part
 
     def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
         """Set the diff of each blob to the sum of those of its branches."""

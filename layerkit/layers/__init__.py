@@ -28,6 +28,7 @@ from layerkit.layers.spatial_transform import SpatialTransform
 from layerkit.layers.square_loss import SquareLoss
 from layerkit.layers.student_reconstruction import StudentReconstruction
 from layerkit.layers.tanh import Tanh
+from layerkit.layers.tied_dense import TiedDense
 
 __all__ = [
     "ELU",
@@ -59,4 +60,5 @@ __all__ = [
     "SquareLoss",
     "StudentReconstruction",
     "Tanh",
+    "TiedDense",
 ]

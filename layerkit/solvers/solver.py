@@ -207,7 +207,7 @@ class Solver(Checked):
             self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
 
         def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable, _ in updates:
+            for layer, call, bottoms, tops, recordable, *_ in updates:
                 make(recordable, layer, call, bottoms, tops, way="update")
             for span in spans:
                 self._update_span(span, rate)
@@ -228,7 +228,7 @@ class Solver(Checked):
 
         def calls(make: Make) -> None:
             places = (found[i : i + 1] for i in range(len(found)))
-            for layer, _, bottoms, tops, recordable, _ in plan.updates:
+            for layer, _, bottoms, tops, recordable, *_ in plan.updates:
                 bound = net.runners[layer.name].gradient_bound
                 make(recordable, layer, bound, bottoms, tops, next(places), way="update")
             for span in self.spans:

@@ -168,6 +168,10 @@ class CpuEngine(ArrayEngine):
             self.kernels.add(total, diff, out)
             total = out
 
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        self.kernels.add(total, part, total)
+
     def add_number(self, number: np.ndarray, out: Array) -> None:
         """Add number[0], float64, to every element."""
         self.kernels.add_number(out, number)

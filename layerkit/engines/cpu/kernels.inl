@@ -247,7 +247,8 @@ void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y
 {
     expect(x.axes == 2 && w.axes == 2 && y.axes == 2);
     expect(x.shape[0] == y.shape[0] && x.shape[1] == w.shape[0] && w.shape[1] == y.shape[1]);
-    expect(x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense() && b.holds(w.shape[1], w));
+    expect(x.holds(x.size(), w) && y.holds(y.size(), w) && b.holds(w.shape[1], w));
+    expect(w.dense() || w.turned().dense());
 }
 
 void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
@@ -266,8 +267,10 @@ void dense_backward_arrays(
 {
     expect_dense(x, w, b, y);
     expect(dy.holds(y.size(), w) && before.holds(y.size(), w) && dx.absent_or_holds(x.size(), w));
-    expect(dw.absent_or_holds(w.size(), w) && db.absent_or_holds(b.size(), w));
+    expect(dw.absent_or_holds(w.size(), w) || dw.turned().holds(w.size(), w));
+    expect(db.absent_or_holds(b.size(), w));
     if (kind) {
+        expect(w.dense());
         expect(constants.holds<double>(8) && db.size());
         expect(w_first.holds(w.size(), w) && w_second.holds(w.size(), w));
         expect(b_first.holds(b.size(), w) && b_second.holds(b.size(), w));

@@ -20,7 +20,8 @@ from layerkit.engines.cuda.program import POSITION, Steps
 from layerkit.engines.cuda.runners import make_runner
 from layerkit.engines.cuda.runners.data import DataRunner
 from layerkit.engines.cuda.runners.dense import TOGETHER, three
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
+from layerkit.run import Run
 
 THREADS = 256  # of a block
 UPDATE_BLOCKS = 1024  # at most, that change parameters
@@ -124,6 +125,10 @@ class CudaEngine(ArrayEngine):
             blocks = self.blocks(out.size)
             self.launch("elementwise", "add", blocks, out.size, total, diff, out)
             total = out
+
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        self.launch("elementwise", "add", self.blocks(total.size), total.size, total, part, total)
 
     def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
         """Set the diff of each blob to the sum of those of its branches, in few launches."""

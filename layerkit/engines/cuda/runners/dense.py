@@ -53,8 +53,7 @@ class Dense(Activated):
 
     def forward_together(self, runners: list[Dense], x: Array, tops: list[Blob]) -> None:
         """Compute the tops of layers that read x, each of which has one."""
-        layers, ys, (setting, defines) = [r.layer for r in runners], [], self.activation()
-        ys = [top.data for top in tops]
+        layers, ys = [r.layer for r in runners], [top.data for top in tops]
         ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
         units, count = self.layer.units, len(x)
         if self.few:
@@ -67,7 +66,7 @@ class Dense(Activated):
                 count,
                 self.inputs,
                 units,
-                setting,
+                self.activation()[0],
                 x,
                 *three(ws),
                 *three(bs),
@@ -76,13 +75,18 @@ class Dense(Activated):
             )
             return
         self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
+        self._activate(bs, ys)
+
+    def _activate(self, bs: list[Array], ys: list[Array]) -> None:
+        """Add the biases of layers to what they have multiplied, and activate it."""
+        setting, defines = self.activation()
         self.launch(
             "dense",
             "bias_activation",
-            self.blocks(len(layers) * ys[0].size),
+            self.blocks(len(ys) * ys[0].size),
             ys[0].size,
-            len(layers),
-            units,
+            len(ys),
+            self.layer.units,
             setting,
             *three(bs),
             *three(ys),
@@ -193,3 +197,26 @@ class Dense(Activated):
                     **defines,
                 )
         return [top.diff if d is None else d for top, d in zip(tops, ds, strict=True)]
+
+
+class TiedDense(Dense):
+    """Products with the transpose by cuBLAS, however many examples there are."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.few = False
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x W^T + b)."""
+        layer, y = self.layer, tops[0].data
+        self.engine.backend.gemm(rows(bottoms[0].data), layer.w.data.T, out=y)
+        self._activate([layer.b.data], [y])
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        layer, gemm, dx = self.layer, self.engine.backend.gemm, bottoms[0].diff
+        d = self._before([self], tops)[0]
+        if layer.w.trainable:
+            gemm(d.T, rows(bottoms[0].data), out=layer.w.diff)
+        if dx is not None:
+            gemm(d, layer.w.data, out=rows(dx))
