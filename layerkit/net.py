@@ -26,7 +26,7 @@ from layerkit.run import Run
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
 from layerkit.sharing import resolve
 from layerkit.summary import summarise
-from layerkit.wiring import Wires, checked_layers, connect, sort_layers
+from layerkit.wiring import Layers, Wires, checked_layers, connect, sort_layers
 
 
 @checks
@@ -35,6 +35,8 @@ class Net(Closed):
 
     Args:
         layers: layer descriptions in any order; each is copied, so a list can make several nets.
+            A list inside the list, such as a function of your own returns for a block of layers,
+            stands for its layers, however deep.
         batch_size: the most examples in one pass; memory is allocated for this many.
         backend: "numpy", "cupy" or "auto".
         dtype: "float32" or "float64".
@@ -98,7 +100,7 @@ class Net(Closed):
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Layers,
         batch_size: Count = 64,
         backend: Annotated[str, Name()] = "numpy",
         dtype: Annotated[str, Precision()] = "float32",

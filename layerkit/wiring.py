@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
@@ -12,6 +12,32 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import closest
 from layerkit.sharing import Sum, borrowed, lend, own
+
+Layers = Sequence[Union[Layer, "Layers"]]  # a list of layers, and of such lists
+
+
+def flattened(layers: Iterable[Any]) -> list[Any]:
+    """Return a list in which the layers of lists inside take the place of these, however deep.
+
+    Raises:
+        NetError: a list that holds itself.
+    """
+    found: list[Any] = []
+    around: list[int] = []
+
+    def collect(some: Iterable[Any]) -> None:
+        if id(some) in around:
+            raise NetError("the list of layers holds a list that holds itself")
+        around.append(id(some))
+        for item in some:
+            if isinstance(item, list | tuple):
+                collect(item)
+            else:
+                found.append(item)
+        around.pop()
+
+    collect(layers)
+    return found
 
 
 def checked_layers(layers: Any) -> list[Layer]:
@@ -24,7 +50,7 @@ def checked_layers(layers: Any) -> list[Layer]:
         raise NetError(
             f"a net is made from a list of layers, got {brief(layers)}; put it in a list"
         )
-    layers = list(layers)
+    layers = flattened(layers)
     if not layers:
         raise NetError("the list of layers is empty")
     for layer in layers:
