@@ -15,13 +15,14 @@ from layerkit.layer import Layer
 from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
 from layerkit.snapshot import load, save
-from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
+from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "Blob",
     "GradientReport",
     "Inactive",
@@ -30,6 +31,7 @@ __all__ = [
     "Nesterov",
     "Net",
     "Parameter",
+    "RMSProp",
     "Solver",
     "centre_biases",
     "check_gradients",

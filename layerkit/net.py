@@ -67,6 +67,8 @@ class Net(Closed):
         wires: the blobs that each layer reads and writes; see layerkit.wiring.
         version: changes whenever blobs are given diffs, or none, anew.
         passed: whether there is a forward pass that `backward` can differentiate.
+        differentiated: whether `backward` has filled the diffs of the parameters, and no solver has
+            followed them yet.
         lock: held by every call of this net, of its solvers and of the nets that share parameters
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
@@ -165,7 +167,7 @@ class Net(Closed):
         self._inferences = Inferences(self)
         self.wires = Wires()
         self._rows = batch_size
-        self.passed = False
+        self.passed = self.differentiated = False
         self.version = 0
         self.rewire()
         self.losses: Named[float] = Named("loss")  # none before the first pass
@@ -273,7 +275,10 @@ class Net(Closed):
                 the net was built or its parameters last changed.
             ContractError: a layer that breaks its contract with the net.
         """
-        self.run_backward(self._plan, feeding.check_diffs(self, diffs))
+        diffs = feeding.check_diffs(self, diffs)
+        self.differentiated = False
+        self.run_backward(self._plan, diffs)
+        self.differentiated = True
 
     def plan(self, update: Any = None, at_once: bool = True) -> Plan:
         """Plan the calls of a training step, for solvers; see layerkit.plan.make_plan."""

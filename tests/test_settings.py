@@ -66,6 +66,7 @@ POSE = {
 DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
 GAIN = {"gain": ABOVE_0}
+SOLVER = {"clip": ABOVE_0, "accumulate": COUNT, "ema": number([0.5, 0.999], [0, 1, -0.1, 1.5])}
 STEPS = whole([7, 0], [])
 
 # kind -> setting -> values that are accepted and values that are not.
@@ -140,15 +141,40 @@ TABLE = {
     "Inverse": {"rate": AT_LEAST_0, "gamma": AT_LEAST_0, "power": AT_LEAST_0},
     "Cosine": {"rate": AT_LEAST_0, "iterations": STEPS, "final": AT_LEAST_0},
     "WarmUp": {"policy": RATE, "iterations": STEPS},
-    "Adam": {
+    "MultiStep": {
+        "rate": AT_LEAST_0,
+        "gamma": AT_LEAST_0,
+        "at": (
+            [[3], (0, 5, np.int64(9))],
+            [[], 3, "3", [5, 3], [3, 3], [-1], [1.5], [True], None, {3: 1}],
+        ),
+    },
+    "Polynomial": {
+        "rate": AT_LEAST_0,
+        "iterations": STEPS,
+        "power": AT_LEAST_0,
+        "final": AT_LEAST_0,
+    },
+    "Plateau": {
+        "rate": AT_LEAST_0,
+        "factor": number([0.5, 1], [0, 1.1, -0.5]),
+        "patience": COUNT,
+        "least": AT_LEAST_0,
+        "tolerance": BELOW_1,
+        "cooldown": STEPS,
+    },
+    "Adam": {"rate": RATE, "beta1": BELOW_1, "beta2": BELOW_1, "epsilon": ABOVE_0, **SOLVER},
+    "AdamW": {
         "rate": RATE,
         "beta1": BELOW_1,
         "beta2": BELOW_1,
         "epsilon": ABOVE_0,
-        "clip": (ABOVE_0[0], ABOVE_0[1]),
+        "weight_decay": AT_LEAST_0,
+        **SOLVER,
     },
-    "SGD": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
-    "Nesterov": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
+    "RMSProp": {"rate": RATE, "decay": BELOW_1, "epsilon": ABOVE_0, **SOLVER},
+    "SGD": {"rate": RATE, "momentum": BELOW_1, **SOLVER},
+    "Nesterov": {"rate": RATE, "momentum": BELOW_1, **SOLVER},
     "Net": {
         "batch_size": COUNT,
         "tf32": FLAG,
@@ -186,6 +212,9 @@ NEEDED = {
     "Inverse": {"rate": 0.1, "gamma": 0.5, "power": 2},
     "Cosine": {"rate": 0.1, "iterations": 9},
     "WarmUp": {"policy": 0.1, "iterations": 9},
+    "MultiStep": {"rate": 0.1, "gamma": 0.5, "at": [3]},
+    "Polynomial": {"rate": 0.1, "iterations": 9},
+    "Plateau": {"rate": 0.1},
 }
 
 
@@ -219,7 +248,7 @@ CLASSES = {
         for name, cls in public(rates).items()
         if dataclasses.is_dataclass(cls)
     },
-    **{name: getattr(lk, name) for name in ("Adam", "SGD", "Nesterov")},
+    **{name: getattr(lk, name) for name in ("Adam", "AdamW", "RMSProp", "SGD", "Nesterov")},
 }
 
 

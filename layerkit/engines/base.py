@@ -196,6 +196,10 @@ class ArrayEngine:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
         raise NotImplementedError("the engine of array code has no formulas")
 
+    def approach(self, average: Array, w: Array, share: float) -> None:
+        """Compute average = average + share * (w - average)."""
+        average += share * (w - average)
+
     def products(self, a: Array, b: Array, out: Array) -> None:
         """Compute out[i] = a[i] @ b[i]."""
         self.xp.matmul(a, b, out=out)

@@ -242,6 +242,20 @@ void update_arrays(int kind, Array w, Array g, Array first, Array second, Array 
     });
 }
 
+void approach(Array average, Array w, double share)
+{
+    expect(average.dense() && w.holds(average.size(), average));
+    with_type(average, [&](auto t) {
+        using T = decltype(t);
+        Approach<T> formula(share);
+        T* to = elements<T>(average);
+        const T* from = elements<T>(w);
+        by_pieces(average.size(), [&](i64 i, i64 stop) {
+            for (; i < stop; ++i) formula(from[i], to[i]);
+        });
+    });
+}
+
 // x (n, inputs), W (inputs, units), b (units,), y (n, units).
 void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y)
 {
@@ -581,6 +595,7 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
     LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
+    LAYERKIT_SET::approach,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,

@@ -25,8 +25,8 @@ from layerkit.run import Run
 
 THREADS = 256  # of a block
 UPDATE_BLOCKS = 1024  # at most, that change parameters
-FORMULAS = {"adam": 1, "momentum": 2}
-UPDATES = {1: "AdamUpdate", 2: "MomentumUpdate"}  # of formulas/updates.h
+FORMULAS = {"adam": 1, "momentum": 2, "rmsprop": 3}
+UPDATES = {1: "AdamUpdate", 2: "MomentumUpdate", 3: "RmsUpdate"}  # of formulas/updates.h
 
 
 class CudaEngine(ArrayEngine):
@@ -162,6 +162,15 @@ class CudaEngine(ArrayEngine):
     def steps(self, solver: Any, update: Update | None) -> Steps | None:
         """Return what makes a solver's steps on the GPU, if its update is a formula."""
         return None if update is None else Steps(solver, self, update)
+
+    def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
+        """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
+        self.change(update, span, w, g, self.xp.asarray(update.constants), None)
+
+    def approach(self, average: Array, w: Array, share: float) -> None:
+        """Compute average = average + share * (w - average), unless the clock is halted."""
+        blocks = min(self.blocks(w.size), UPDATE_BLOCKS)
+        self.launch("step", "approach", blocks, w.size, w, average, np.float64(share), self.clock)
 
     def change(
         self,
