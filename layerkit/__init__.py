@@ -16,7 +16,7 @@ from layerkit.loading import load
 from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
 from layerkit.snapshot import save
-from layerkit.solvers import SGD, Adam, Nesterov, Solver, rates
+from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 from layerkit.train import Trainer, breaks
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "Blob",
     "GradientReport",
     "Inactive",
@@ -32,6 +33,7 @@ __all__ = [
     "Nesterov",
     "Net",
     "Parameter",
+    "RMSProp",
     "Solver",
     "Trainer",
     "breaks",

@@ -98,7 +98,10 @@ def centre_biases(net: Net, **given: Any) -> None:
     for layer in _after(net, given):
         if isinstance(layer, Dense) and _rectifies(layer):
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
-            w, b = net.backend.to_host(layer.w.data), net.backend.to_host(layer.b.data)
+            w, b = (
+                net.backend.to_host(layer.matrix(layer.w.data)),
+                net.backend.to_host(layer.b.data),
+            )
             with np.errstate(all="ignore"):  # what is not finite is named below
                 level = x.reshape(len(x), -1).mean(axis=0) @ w + b
                 biases = (b - level).astype(net.dtype)

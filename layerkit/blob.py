@@ -212,6 +212,52 @@ class Statistic(_Bound):
         return f"Statistic({self.name!r}, {self.shape})"
 
 
+def _of_source(name: str) -> property:
+    """Return a property that is the attribute `name` of an object's `source`."""
+
+    def assign(self: SharedParameter, value: Any) -> None:
+        setattr(self.source, name, value)
+
+    return property(lambda self: getattr(self.source, name), assign)
+
+
+class SharedParameter(Parameter):
+    """A parameter of another layer of the net, as a layer that uses it too sees it.
+
+    The layer writes its part of the gradient into `diff`, in full; the net adds the parts up in the
+    diff of the parameter itself, which is the one in `net.params`.
+
+    Attributes:
+        source: the parameter itself, known once the net is wired.
+        data: the array of `source`.
+        l1, l2, trainable, borrowed: those of `source`; assigning one of them assigns it there.
+        lender, key: the layer whose parameter it is, and the parameter's name within that layer.
+        wanted: the (l1, l2) that the layer asks for itself.
+    """
+
+    __slots__ = ("key", "lender", "source", "wanted")
+
+    def __init__(
+        self, name: str, shape: tuple[int, ...], lender: str, key: str, l1: float, l2: float
+    ):
+        self.name, self.shape, self.init = name, shape, None
+        self.lender, self.key, self.wanted = lender, key, (l1, l2)
+        self.source: Parameter
+        self.offset = 0
+        self._bind(None, None)
+
+    def stand_for(self, source: Parameter) -> None:
+        """Make this a view of `source`, whose name it takes; `bind_part` binds it to arrays."""
+        self.name, self.source = source.name, source
+
+    def bind_part(self, diff: Array | None) -> None:
+        """Bind the parameter to the data of `source`, and to an array for its part of the diff."""
+        self.bind(self.source.data, diff, self.source.offset)
+
+    if not TYPE_CHECKING:  # which would not let an attribute become a property
+        l1, l2, trainable, borrowed = map(_of_source, ("l1", "l2", "trainable", "borrowed"))
+
+
 class Arena:
     """All parameters of a net end to end in one flat array, and their diffs in another.
 

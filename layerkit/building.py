@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable
 
 from layerkit.errors import brief
-from layerkit.layer import Layer, Run, Shape, checked_shape
+from layerkit.layer import Layer, Shape, checked_shape
 from layerkit.memory import in_words
+from layerkit.run import Run
+from layerkit.sharing import borrowed, own
 
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 
@@ -18,6 +20,7 @@ def set_up(layers: Iterable[Layer]) -> dict[str, Shape]:
     for layer in layers:
         try:
             given = layer.setup([shapes[b] for b in layer.bottoms])
+            layer.run.declared[layer.name] = layer.parameters
         except (MemoryError, OverflowError, ValueError) as error:
             if isinstance(error, ValueError) and "dimension exceeded" not in str(error):
                 raise  # not NumPy's word for arrays beyond all bounds
@@ -57,12 +60,14 @@ def check_memory(
     rows, size = run.batch_size, run.dtype.itemsize * (1 + gradients)
     needs = {
         layer: size * rows * sum(math.prod(shapes[t]) for t in layer.tops)
-        + sum(p.size for p in layer.parameters.values()) * (0 if shared else size)
+        + sum(p.size for p in own(layer)) * (0 if shared else size)
         for layer in layers
     }
-    need, free = sum(needs.values()), run.memory()
+    lent = {p.name: p.size for layer in layers for p in borrowed(layer)}
+    parts = 2 * run.dtype.itemsize * sum(lent.values()) if gradients else 0  # see sharing.py
+    need, free = sum(needs.values()) + parts, run.memory()
     if run.backend.name == "numpy" and not shared:
-        sizes = (p.size for layer in layers for p in layer.parameters.values())
+        sizes = (p.size for layer in layers for p in own(layer))
         need += DRAWING * max(sizes, default=0)
     if need > free:
         largest = max(needs, key=lambda layer: needs[layer])

@@ -28,7 +28,7 @@ def first_non_finite(net: Net) -> str | None:
     for name, blob in net.blobs.items():
         if not bool(isfinite(blob.data).all()):
             return f"blob {name!r}"
-    for _, _, tops, _ in net.wires.backward:
+    for _, _, tops, *_ in net.wires.backward:
         for blob in tops:
             if not bool(isfinite(blob.diff).all()):
                 return f"the diff of blob {blob.name!r}"

@@ -17,7 +17,7 @@ forward pass alone, so a wrong backward pass cannot pass for a kink.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -30,6 +30,7 @@ from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
+from layerkit.wiring import Layers, flattened
 
 STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most accurate, the others work closer to kinks
 TOLERANCE = 1e-6
@@ -62,7 +63,7 @@ class GradientReport:
 
 @fitting(NetError)
 def check_gradients(
-    net: Net | Layer | Sequence[Layer],
+    net: Net | Layer | Layers,
     /,
     *,
     tolerance: float = TOLERANCE,
@@ -122,7 +123,7 @@ def check_gradients(
     return check.report
 
 
-def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, np.ndarray]) -> Net:
+def _as_net(net: Net | Layer | Layers, inputs: dict[str, np.ndarray]) -> Net:
     for name, array in inputs.items():
         if not array.ndim:
             raise NetError(f"input {name!r}: expected an array (n, ...), got the number {array}")
@@ -131,7 +132,8 @@ def _as_net(net: Net | Layer | Sequence[Layer], inputs: dict[str, np.ndarray]) -
         rows = rows if inputs else net.run.batch_size
         return net.rebuild(batch_size=rows, backend="numpy", dtype="float64", gradients="all")
     layers = [net] if isinstance(net, Layer) else net
-    if not isinstance(layers, list | tuple) or not all(isinstance(x, Layer) for x in layers):
+    layers = flattened(layers) if isinstance(layers, list | tuple) else layers
+    if not isinstance(layers, list) or not all(isinstance(x, Layer) for x in layers):
         raise NetError(f"expected a net, a layer or a list of layers, got {brief(net)}")
     made = {top for layer in layers for top in layer.tops}
     given = [Input(k, shape=a.shape[1:]) for k, a in inputs.items() if k not in made]
@@ -196,8 +198,8 @@ class _Check:
         """Compute its derivatives, into diffs filled with NaN, none of which may remain."""
         for p in self.net.params.values():
             p.diff.fill(np.nan)
-        for _, bottoms, tops, _ in self.net.wires.backward:
-            for blob in (*bottoms, *tops):
+        for call in self.net.wires.backward:
+            for blob in (*call.bottoms, *call.tops):
                 if blob.diff is not None:
                     blob.diff.fill(np.nan)
         self.net.backward(**self.weights)

@@ -5,34 +5,34 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import numpy as np
 
 from layerkit import initializers
 from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
-from layerkit.blob import Blob, Parameter, Statistic
+from layerkit.blob import Blob, Parameter, SharedParameter, Statistic
 from layerkit.errors import ContractError, NetError, brief
-from layerkit.memory import in_words, memory
-from layerkit.names import Named
-from layerkit.settings import (
-    Checked,
-    Flag,
-    Name,
-    Names,
-    Number,
-    Rule,
-    Seed,
-    Sizes,
-    Whole,
-    accept,
-    checked,
-)
+from layerkit.memory import in_words
+from layerkit.names import Named, quoted
+from layerkit.run import Run
+from layerkit.settings import Checked, Name, Names, Number, Rule, Sizes, accept, checked
 
 Shape = tuple[int, ...]
+COMMON = ("shares",)  # settings that every layer takes, whether or not its constructor says so
+
+
+class OtherLayer(Name):
+    """The name of another layer of the net, whose parameters a layer uses."""
+
+    expected = "the name of a layer: non-empty text, not blank, without NUL"
+    kept = True
+
+
+Lender = Annotated[str, OtherLayer()]
 
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
@@ -53,110 +53,6 @@ def checked_shape(shape: Any) -> Shape:
             "a shape is a tuple of positive whole numbers, each below 2^31, such as (3,), got "
             f"{brief(shape)}"
         ) from None
-
-
-class Run(Checked):
-    """Shared state of all layers of one net while it runs.
-
-    Attributes:
-        backend, dtype: where arrays live and what they hold.
-        batch_size: the most rows a forward pass can have; buffers are allocated for that many.
-        seed: seed of the net.
-        passes: number of the current forward pass; with the seed and a layer's name it determines
-            every random number that the layer draws.
-        training: False in a net of phase "test", and while a net infers.
-        sample: False while sampling layers should return the mean of what they sample.
-    """
-
-    seed: Seed
-    training: Flag
-    sample: Flag
-    fixed = ("backend", "dtype", "batch_size")
-    instead = "make another net, with net.rebuild(batch_size=...), say"
-
-    @classmethod
-    def own_rules(cls) -> dict[str, Rule]:
-        """Return the rule for the number of a pass, which is a property."""
-        return {"passes": Whole(0, 2**63 - 1)}
-
-    def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
-        self.backend = backend
-        self.dtype = dtype
-        self.batch_size = batch_size
-        self.seed = seed
-        self.training = training
-        self._passes = self._looks = 0
-        self.sample = True
-        self._clock = np.zeros(3, np.uint64)
-        self._users: dict[int, str] = {}
-        self.close()
-
-    def stream_of(self, user: str) -> int:
-        """Return the stream of random numbers that belongs to a name, and to no other of the net.
-
-        Args:
-            user: name of a layer, or of a parameter while it is drawn.
-
-        Raises:
-            NetError: another name of this net has the same CRC-32, and so would draw equal numbers.
-        """
-        stream = philox.stream_of(user)
-        other = self._users.setdefault(stream, user)
-        if other != user:
-            raise NetError(
-                f"{other!r} and {user!r} would draw the same random numbers, as their names have "
-                "the same CRC-32; rename one of the two layers"
-            )
-        return stream
-
-    @property
-    def passes(self) -> int:
-        """The number of the current forward pass; see above."""
-        return self._passes
-
-    @passes.setter
-    def passes(self, number: int) -> None:
-        self._passes, self._looks = number, 0
-
-    def clock(self) -> Array:
-        """Update and return the array that kernels read: seed, pass, and whether to sample.
-
-        It is always one array, which recorded calls keep a reference to.
-        """
-        self._clock[:] = self.seed % 2**64, self._passes, self.sample
-        return self._clock
-
-    def memory(self) -> int:
-        """Return how many bytes the net's arrays can take: the free memory, or all of a GPU's."""
-        if self.backend.name == "numpy":
-            return memory()
-        return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
-
-    @contextmanager
-    def same_noise(self) -> Iterator[None]:
-        """Let looks draw what the first looks after a forward pass draw, and forget them."""
-        kept, self._looks = self._looks, 0
-        try:
-            yield
-        finally:
-            self._looks = kept
-
-    @contextmanager
-    def looking(self, sample: bool) -> Iterator[None]:
-        """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
-
-        The pass has a number of its own: that of the last forward pass, with the number of looks
-        since then above its 32 bits.  So noise differs from look to look, and repeats when the
-        number of the pass is set again.
-        """
-        kept = self._passes, self.training, self.sample
-        self._looks += 1
-        self._passes += self._looks << 32
-        self.training, self.sample = False, sample
-        try:
-            yield
-        finally:
-            self._passes, self.training, self.sample = kept
 
 
 class Layer(Checked):
@@ -196,6 +92,12 @@ class Layer(Checked):
     every layer can be: one that the engine has kernels for, or one that declares that its array
     code can be replayed (`recordable`).  Otherwise layers are called in each step.
 
+    **Shared parameters.**  Every layer with parameters takes `shares="other"`, though its
+    constructor need not know of it: it then has none of its own, and uses those of layer "other",
+    which must have the same names and shapes.  Initial values, regularisation, freezing and updates
+    are those of the other layer.  Each of the layers writes its part of the gradient in full, as
+    the contract says; the net adds the parts up.
+
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
 
@@ -204,7 +106,9 @@ class Layer(Checked):
         xp: the array module (numpy or cupy); array code written with it runs on both.
         backend: the backend, for `gemm`.
         run: the state that the layers of a net share; see `Run`.
-        parameters: name -> Parameter ("weight" -> ...), in the order declared.
+        shares: the name of the layer whose parameters this one uses, or None.
+        parameters: name -> Parameter ("weight" -> ...), in the order declared; those of another
+            layer are each a SharedParameter.
         statistics: name -> Statistic, which the layer measures in training.
     """
 
@@ -214,7 +118,7 @@ class Layer(Checked):
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
-    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops")  # from then on
+    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops", *COMMON)  # from then on
     instead = (
         "only a net that is being made looks at it: change the description, in net.descriptions, "
         "and make another net"
@@ -234,13 +138,19 @@ class Layer(Checked):
         """Make a wrong setting an error that names the layer; see layerkit.settings."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, _label)  # type: ignore[method-assign]
+            cls.__init__ = checked(cls.__init__, _label, COMMON)  # type: ignore[method-assign]
 
     def __init__(
-        self, name: str, bottoms: Sequence[str] = (), tops: Sequence[str] | str | None = None
+        self,
+        name: str,
+        bottoms: Sequence[str] = (),
+        tops: Sequence[str] | str | None = None,
+        *,
+        shares: Lender | None = None,
     ):
         """Name the layer `name`, and its single top too unless `tops` says otherwise."""
         self.name = name
+        self.shares = shares
         self.name = accept(Name(), name, "its name", self.label())
         for what, value in (("bottoms", bottoms), ("tops", tops)):
             if value is not None and not isinstance(value, str | list | tuple):
@@ -288,6 +198,10 @@ class Layer(Checked):
         """Return the number of multiplications in the layer's matrix products, per example."""
         return 0
 
+    def after(self) -> list[str]:
+        """Name the layers that must be set up before this one, besides those below it."""
+        return []
+
     # For a subclass to call.
 
     def parameter(
@@ -304,9 +218,27 @@ class Layer(Checked):
             init = initializers.get(init)
         except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
-        parameter = Parameter(f"{self.name}/{name}", shape, init, l1, l2)
-        self.parameters[name] = parameter
-        return parameter
+        own = f"{self.name}/{name}"
+        self.parameters[name] = (
+            Parameter(own, shape, init, l1, l2)
+            if self.shares is None
+            else SharedParameter(own, shape, self.shares, name, l1, l2)
+        )
+        return self.parameters[name]
+
+    def borrowed(self, name: str, lender: str) -> Parameter:
+        """Declare parameter `name` of layer `lender`, which `after` names, as one of this layer's.
+
+        Its `shape` and `data` are those of the other layer's parameter.
+        """
+        if (there := self.run.declared.get(lender)) is None:
+            self.fail(f"there is no layer {lender!r} whose parameter {name!r} it could use")
+        if name not in there:
+            self.fail(f"uses parameter {name!r} of layer {lender!r}, which has {quoted(there)}")
+        its = there[name]
+        own = f"{self.name}/{name}"
+        self.parameters[name] = SharedParameter(own, its.shape, lender, name, 0.0, 0.0)
+        return self.parameters[name]
 
     def statistic(self, name: str, shape: Shape, value: float) -> Statistic:
         """Declare an array that the layer measures itself, at first `value`; see Statistic."""

@@ -15,16 +15,18 @@ from layerkit.display import html_table
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.methods import QUIET, flushing, serialised
 from layerkit.names import Named
 from layerkit.objective import Objective
 from layerkit.plan import Plan, make_plan
+from layerkit.run import Run
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
+from layerkit.sharing import resolve
 from layerkit.summary import summarise
 from layerkit.turns import Turns
-from layerkit.wiring import Wires, checked_layers, connect, sort_layers
+from layerkit.wiring import Layers, Wires, checked_layers, connect, sort_layers
 
 
 @checks
@@ -33,6 +35,8 @@ class Net(Closed):
 
     Args:
         layers: layer descriptions in any order; each is copied, so a list can make several nets.
+            A list inside the list, such as a function of your own returns for a block of layers,
+            stands for its layers, however deep.
         batch_size: the most examples in one pass; memory is allocated for this many.
         backend: "numpy", "cupy" or "auto".
         dtype: "float32" or "float64".
@@ -68,6 +72,8 @@ class Net(Closed):
         wires: the blobs that each layer reads and writes; see layerkit.wiring.
         version: changes whenever blobs are given diffs, or none, anew.
         passed: whether there is a forward pass that `backward` can differentiate.
+        differentiated: whether `backward` has filled the diffs of the parameters, and no solver has
+            followed them yet.
         lock: held by every call of this net, of its solvers and of the nets that share parameters
             with it, so several threads can use them: one call runs after another.  Hold it
             (`with net.lock:`) to read blobs or diffs before another thread's next call.
@@ -105,7 +111,7 @@ class Net(Closed):
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Layers,
         batch_size: Count = 64,
         backend: Annotated[str, Name()] = "numpy",
         dtype: Annotated[str, Precision()] = "float32",
@@ -139,6 +145,7 @@ class Net(Closed):
             "change net.descriptions and make another net of them",
         )
         shapes = set_up(self.layers.values())
+        resolve(self.layers.values())
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
         self.params: Named[Parameter] = Named(
             "parameter",
@@ -177,7 +184,7 @@ class Net(Closed):
         self._inferences = Inferences(self)
         self.wires = Wires()
         self._rows = batch_size
-        self.passed = False
+        self.passed = self.differentiated = False
         self.version = 0
         self.rewire()
         self.losses: Named[float] = Named("loss")  # none before the first pass
@@ -195,7 +202,10 @@ class Net(Closed):
         def zeros(blob: Blob) -> Array:
             return self.backend.zeros((size, *blob.shape), self.dtype)
 
-        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, zeros)
+        def part(p: Parameter) -> Array:
+            return self.backend.zeros(p.shape, self.dtype)
+
+        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, zeros, part)
         self.resize(rows)
         self._plan = self.plan(at_once=False)
 
@@ -282,7 +292,10 @@ class Net(Closed):
                 the net was built or its parameters last changed.
             ContractError: a layer that breaks its contract with the net.
         """
-        self.run_backward(self._plan, feeding.check_diffs(self, diffs))
+        diffs = feeding.check_diffs(self, diffs)
+        self.differentiated = False
+        self.run_backward(self._plan, diffs)
+        self.differentiated = True
 
     def plan(self, update: Any = None, at_once: bool = True) -> Plan:
         """Plan the calls of a training step, for solvers; see layerkit.plan.make_plan."""
@@ -317,7 +330,7 @@ class Net(Closed):
         shares = self._objective.shares(losses)
 
         def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable, gathers in plan.backward:
+            for layer, call, bottoms, tops, recordable, gathers, sums in plan.backward:
                 self.engine.gather(gathers)
                 if layer.is_loss:
                     self.engine.add_number(shares[layer.name], tops[0].diff)
@@ -325,6 +338,8 @@ class Net(Closed):
                     if top.name in diffs:
                         top.diff += diffs[top.name]
                 make(recordable, layer, call, bottoms, tops, way="backward")
+                for part, total in sums or ():
+                    self.engine.add_to(total, part)
 
         if not plan.backward_checked:
             calls(plan.check_backward)

@@ -12,7 +12,7 @@ import sys
 import threading
 import tokenize
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from layerkit.layers.data import Data
 from layerkit.layers.input import Input
 from layerkit.names import quoted
 from layerkit.settings import fitting
+from layerkit.wiring import Layers, flattened
 
 # Net files that come with layerkit: in an installed package, or in a clone.
 SHIPPED = [folder / "nets" for folder in Path(__file__).resolve().parents[:2]]
@@ -34,10 +35,11 @@ _importing = threading.RLock()  # all threads share sys.path and sys.modules
 
 @fitting(NetFileError)
 def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
-    """Return the list of layers that a net definition file describes.
+    """Return the list of layers that a net definition file describes, flattened.
 
     The file defines a function named like itself, `galaxy_gdae` in `galaxy_gdae.py`, or one public
-    function of any name.  It takes settings as keyword arguments and returns a list of layers.
+    function of any name.  It takes settings as keyword arguments and returns a list of layers,
+    in which lists of layers may stand for their layers.
     The file may import modules that lie beside it.
 
     Args:
@@ -118,6 +120,8 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
         if inspect.iscoroutine(layers):
             layers.close()  # or Python warns that nobody awaited it
     name = getattr(function, "__name__", path.stem)
+    given = layers
+    layers = _run(path, lambda: flattened(given)) if isinstance(given, list) else given
     good = isinstance(layers, list) and all(isinstance(x, Layer) for x in layers)
     if name != path.stem and not (good and layers):  # the function was a guess
         raise NetFileError(
@@ -125,7 +129,7 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
             "has one function that does, or one named like itself"
         )
     if not good:
-        raise NetFileError(f"{path}: {name}() must return a list of layers, got {brief(layers)}")
+        raise NetFileError(f"{path}: {name}() must return a list of layers, got {brief(given)}")
     return layers
 
 
@@ -249,8 +253,8 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
 
 
 @fitting(NetError)
-def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:
-    """Return the list with Input layers replaced by a data layer.
+def with_data(layers: Layers, source: Data) -> list[Layer]:
+    """Return the list with Input layers replaced by a data layer; lists inside it are flattened.
 
     Every top of `source` takes the place, and the shape, of the Input layer with that top:
     `with_data(layers, L.MemoryData("x", data=images))`.
@@ -267,7 +271,7 @@ def with_data(layers: Sequence[Layer], source: Data) -> list[Layer]:
             "with_data: expected a data layer, such as MemoryData('x', data=images), got "
             f"{brief(source)}"
         )
-    layers = list(layers)
+    layers = flattened(layers)
     inputs = {x.tops[0]: x for x in layers if isinstance(x, Input)}
     for top in source.tops:
         if top not in inputs:

@@ -13,34 +13,41 @@ from layerkit.arrays import narrowed, numbers
 from layerkit.backends import philox
 from layerkit.blob import Arena, Parameter
 from layerkit.errors import NetError, brief
-from layerkit.layer import Layer, Run, Shape
+from layerkit.layer import Layer, Shape
 from layerkit.names import quoted
+from layerkit.run import Run
+from layerkit.sharing import own
 
 if TYPE_CHECKING:
     from layerkit.net import Net
 
-SHARING = "a parameter belongs to one layer of a net; nets share parameters with share="
-
 
 def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
-    """Return all parameters by name, each of one layer only, which declared it."""
+    """Return all parameters by name, each of the one layer that declared it as its own."""
     layers = list(layers)
     found: dict[str, Parameter] = {}
-    owners: dict[str, Layer] = {}
+    owners: dict[str, str] = {}
     for layer in layers:
-        for p in layer.parameters.values():
+        for p in own(layer):
             if p.name in found:
-                own = found[p.name] is p
+                owner, same = owners[p.name], found[p.name] is p
                 layer.fail(
-                    f"its parameter {p.name!r} is one of layer {owners[p.name].name!r} too; "
-                    + (SHARING if own else "rename one of the layers")
+                    f"its parameter {p.name!r} is one of layer {owner!r} too; "
+                    + (_sharing(owner) if same else "rename one of the layers")
                 )
-            found[p.name], owners[p.name] = p, layer
+            found[p.name], owners[p.name] = p, layer.name
     for layer in layers:
         for p in _held(layer):
             if p not in layer.parameters.values():
-                layer.fail(f"holds parameter {p.name!r}, which it has not declared; {SHARING}")
+                owner = p.name.rpartition("/")[0]
+                layer.fail(
+                    f"holds parameter {p.name!r}, which it has not declared; {_sharing(owner)}"
+                )
     return found
+
+
+def _sharing(owner: str) -> str:
+    return f"a layer uses the parameters of another by shares={owner!r}"
 
 
 def _held(layer: Layer) -> list[Parameter]:

@@ -11,6 +11,7 @@ from layerkit import contract
 from layerkit.blob import Blob
 from layerkit.engines.base import Runner
 from layerkit.layer import Layer
+from layerkit.sharing import Sum
 from layerkit.wiring import Wires
 
 Call = Callable[[list[Blob], list[Blob]], None]
@@ -27,7 +28,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """A call of a backward pass; `gathers` are the tops whose diffs must first be added up."""
+    """A call of a backward pass; `gathers` and `sums` are what is added up before and after it."""
 
     layer: Layer
     call: Call
@@ -35,6 +36,7 @@ class Backward(NamedTuple):
     tops: list[Blob]
     recordable: bool
     gathers: list[tuple[Blob, list[Blob]]]
+    sums: list[Sum] | None
 
 
 @dataclass
@@ -97,8 +99,8 @@ def make_plan(wires: Wires, runners: Mapping[str, Runner], update: Any, at_once:
 
     A loss whose top nothing else reads computes its diffs together with its value: what they are
     multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all trained,
-    and none regularised, changes them without filling their diffs.  It does so when the backward
-    pass is over, and all gradients are known to be finite.
+    and none regularised or shared, changes them without filling their diffs.  It does so when the
+    backward pass is over, and all gradients are known to be finite.
 
     Args:
         wires: the blobs of each layer.
@@ -107,26 +109,30 @@ def make_plan(wires: Wires, runners: Mapping[str, Runner], update: Any, at_once:
         at_once: False for the calls of `Net.forward` and `Net.backward`, each on its own.
     """
     plan = Plan()
-    backward = {layer.name: (bottoms, tops) for layer, bottoms, tops, _ in wires.backward}
+    backward = {call.layer.name: (call.bottoms, call.tops) for call in wires.backward}
+    together = {call.layer.name for call in wires.backward if call.sums is not None}
     read = {b for layer, _, _ in wires.forward for b in layer.bottoms}
     for layer, bottoms, tops in wires.forward:
         runner = runners[layer.name]
         call = runner.forward
         both = at_once and layer.is_loss and runner.forward_backward is not None
+        both = both and layer.name not in together
         if both and layer.name in backward and tops[0].name not in read:
             plan.losses.add(layer.name)
             call, (bottoms, tops) = runner.forward_backward, backward[layer.name]
         plan.forward.append(Forward(layer, call, bottoms, tops, runner.recordable))
-    for layer, bottoms, tops, gathers in wires.backward:
+    for layer, bottoms, tops, gathers, sums in wires.backward:
         runner = runners[layer.name]
         call = runner.backward
         own = layer.parameters.values()
-        plain = own and all(p.trainable and not p.l1 and not p.l2 for p in own)
+        plain = own and sums is None and all(p.trainable and not p.l1 and not p.l2 for p in own)
         if update is not None and plain and runner.backward_update is not None:
             plan.updated.update(p.name for p in own)
             change = functools.partial(runner.backward_update, update=update)
-            plan.updates.append(Backward(layer, change, bottoms, tops, runner.recordable, []))
+            plan.updates.append(Backward(layer, change, bottoms, tops, runner.recordable, [], None))
             call = runner.backward_bottoms
         if layer.name not in plan.losses:
-            plan.backward.append(Backward(layer, call, bottoms, tops, runner.recordable, gathers))
+            plan.backward.append(
+                Backward(layer, call, bottoms, tops, runner.recordable, gathers, sums)
+            )
     return plan

@@ -21,7 +21,7 @@ import numpy as np
 from layerkit import hdf5
 from layerkit.blob import Parameter, Statistic
 from layerkit.display import Extra
-from layerkit.errors import SnapshotError, brief
+from layerkit.errors import NetError, SnapshotError, brief
 from layerkit.files import path_of, write_atomically
 from layerkit.names import quoted
 from layerkit.net import Net
@@ -85,6 +85,7 @@ def save(
         if solver is not None:
             hdf5.attribute(file, "solver", type(solver).__name__)
             hdf5.attribute(file, "iteration", int(solver.iteration))
+            hdf5.attribute(file, "solver_state", json.dumps(solver.state()))
             for key, flat in solver.history.items():
                 file.create_group(f"history/{_escape(key)}")
                 for name, p in net.arena.parameters.items():
@@ -130,6 +131,11 @@ def check_arguments(net: Net, solver: Solver | None) -> None:
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
     if solver is not None and not isinstance(solver, Solver):
         raise SnapshotError(f"expected a solver after the net, got {type(solver).__name__}")
+    if solver is not None and solver.shown:
+        raise SnapshotError(
+            "the net holds the average of its parameters until the block of solver.averaged() has "
+            "ended: save and load the net alone there"
+        )
     if solver is not None and solver.net is not net:
         raise SnapshotError("the solver trains another net; give the net that it trains")
 
@@ -196,10 +202,13 @@ class Contents:
         }
         self.state = self._state(net, solver)
         self.iteration = 0
+        self.solver_state: dict[str, Any] = {}
         self.histories: dict[str, Any] = {}
         if solver is not None:
             self._check_solver(solver)
             self.iteration = file.integer("iteration")
+            stored = file.json("solver_state") if file.has("solver_state") else {}
+            self.solver_state = {**stored, "iteration": self.iteration}
             for key, flat in solver.history.items():
                 values = np.zeros(flat.shape, net.dtype)
                 for name, p in net.arena.parameters.items():
@@ -214,18 +223,21 @@ class Contents:
         if solver is not None:
             pairs += [(flat, self.histories[key]) for key, flat in solver.history.items()]
         before = [target.copy() for target, _ in pairs]
-        state, iteration = net.state(), solver.iteration if solver is not None else 0
+        state, own = net.state(), solver.state() if solver is not None else {}
         try:
             for target, values in pairs:
                 target[...] = values
             if solver is not None:
-                solver.iteration = self.iteration
+                try:
+                    solver.set_state(self.solver_state)
+                except NetError as error:
+                    raise SnapshotError(f"{self.file.name}: {error}") from error
             net.set_state(self.state)
         except BaseException:
             for (target, _), values in zip(pairs, before, strict=True):
                 target[...] = values
             if solver is not None:
-                solver.iteration = iteration
+                solver.set_state(own)
             net.set_state(state)
             raise
 
@@ -308,5 +320,7 @@ class Contents:
         wanted = sorted(solver.history if self.old else map(_escape, solver.history))
         if stored != wanted:
             raise self.file.fail(
-                "history", f"holds {quoted(stored)}, but {own} keeps {quoted(wanted)}"
+                "history",
+                f"holds {quoted(stored)}, but {own} keeps {quoted(wanted)} with the settings "
+                "that it was made with (accumulate=, ema=)",
             )

@@ -41,7 +41,7 @@ def set_state(net: Net, state: Any) -> None:
                 f"state: {name!r} must be a whole number from {least} to {most}, got "
                 f"{brief(value)}; the state of this net has {quoted(own)}"
             )
-    net.passed = False
+    net.passed = net.differentiated = False
     net.run.seed, net.run.passes = int(state["seed"]), int(state["passes"])
     for source in net.sources():
         source.position = int(state[f"position/{source.name}"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from layerkit.sharing import borrowed, own
+
 if TYPE_CHECKING:
     from layerkit.net import Net
 
@@ -15,14 +17,16 @@ def summarise(net: Net) -> str:
     rows: list[tuple[str, ...]] = [HEADS]
     for layer in net.layers.values():
         shapes = (", ".join(map(str, net.blobs[t].shape)) for t in layer.tops)
-        count = sum(p.size for p in layer.parameters.values())
+        count = sum(p.size for p in own(layer))
+        lenders = dict.fromkeys(p.name.rpartition("/")[0] for p in borrowed(layer))
+        shown = [f"{count:,}"] if own(layer) else []
         rows.append(
             (
                 layer.name,
                 type(layer).__name__,
                 f"{', '.join(layer.bottoms)} -> {', '.join(layer.tops)}".strip(),
                 ", ".join(f"({shape})" for shape in shapes),
-                f"{count:,}" if layer.parameters else "",
+                " + ".join([*shown, *(f"those of {name}" for name in lenders)]),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
@@ -30,7 +34,7 @@ def summarise(net: Net) -> str:
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    count = sum(p.size for x in net.layers.values() for p in x.parameters.values())
+    count = sum(p.size for p in net.params.values())
     lines.append(
         f"{count:,} parameters, {net.dtype} on {net.backend.name}, "
         f"up to {net.run.batch_size} examples in a pass"

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import closest
+from layerkit.sharing import Sum, borrowed, lend, own
+
+Layers = Sequence[Union[Layer, "Layers"]]  # a list of layers, and of such lists
+
+
+def flattened(layers: Iterable[Any]) -> list[Any]:
+    """Return a list in which the layers of lists inside take the place of these, however deep.
+
+    Raises:
+        NetError: a list that holds itself.
+    """
+    found: list[Any] = []
+    around: list[int] = []
+
+    def collect(some: Iterable[Any]) -> None:
+        if id(some) in around:
+            raise NetError("the list of layers holds a list that holds itself")
+        around.append(id(some))
+        for item in some:
+            if isinstance(item, list | tuple):
+                collect(item)
+            else:
+                found.append(item)
+        around.pop()
+
+    collect(layers)
+    return found
 
 
 def checked_layers(layers: Any) -> list[Layer]:
@@ -23,7 +50,7 @@ def checked_layers(layers: Any) -> list[Layer]:
         raise NetError(
             f"a net is made from a list of layers, got {brief(layers)}; put it in a list"
         )
-    layers = list(layers)
+    layers = flattened(layers)
     if not layers:
         raise NetError("the list of layers is empty")
     for layer in layers:
@@ -64,24 +91,34 @@ def sort_layers(layers: list[Layer]) -> list[Layer]:
         for bottom in layer.bottoms:
             if bottom not in producers:
                 layer.fail(f"its bottom {bottom!r} is no layer's top; {closest(bottom, producers)}")
+    for layer in layers:
+        for name in layer.after():
+            if name not in names:
+                layer.fail(f"there is no layer {name!r} to use; {closest(name, names)}")
     ordered: list[Layer] = []
     made: set[str] = set()
+    there: set[str] = set()
     waiting = list(layers)
     while waiting:
-        ready = next((x for x in waiting if made.issuperset(x.bottoms)), None)
+        ready = next(
+            (x for x in waiting if made.issuperset(x.bottoms) and there.issuperset(x.after())), None
+        )
         if ready is None:
             raise NetError(_cycle(waiting, producers))
         waiting.remove(ready)
         ordered.append(ready)
         made.update(ready.tops)
+        there.add(ready.name)
     return ordered
 
 
 def _cycle(waiting: list[Layer], producers: dict[str, Layer]) -> str:
     """Say which layers feed each other in a circle, by walking upstream until one repeats."""
+    missing = {x.name: x for x in waiting}
     path = [waiting[0]]
     while True:
-        upstream = next(producers[b] for b in path[-1].bottoms if producers[b] in waiting)
+        needed = [*(producers[b].name for b in path[-1].bottoms), *path[-1].after()]
+        upstream = next(missing[name] for name in needed if name in missing)
         if upstream in path:
             circle = [*path[path.index(upstream) :], upstream][::-1]
             return "these layers feed each other in a circle: " + " -> ".join(
@@ -139,12 +176,19 @@ class ForwardWires(NamedTuple):
 
 
 class BackwardWires(NamedTuple):
-    """Blobs of a layer in the backward pass; `gathers` are tops with diffs to be added up."""
+    """Blobs of a layer in the backward pass.
+
+    Attributes:
+        gathers: tops with diffs to be added up before.
+        sums: parts of parameters' gradients to be added up afterwards; None where the layer alone
+            has parts in the gradients of its parameters.
+    """
 
     layer: Layer
     bottoms: list[Blob]
     tops: list[Blob]
     gathers: list[tuple[Blob, list[Blob]]]
+    sums: list[Sum] | None
 
 
 @dataclass
@@ -165,7 +209,11 @@ class Wires:
 
 
 def connect(
-    layers: list[Layer], blobs: Mapping[str, Blob], gradients: str, zeros: Callable[[Blob], Array]
+    layers: list[Layer],
+    blobs: Mapping[str, Blob],
+    gradients: str,
+    zeros: Callable[[Blob], Array],
+    part: Callable[[Parameter], Array],
 ) -> Wires:
     """Decide which blobs get a diff, give it to them, and connect them to the layers.
 
@@ -174,13 +222,16 @@ def connect(
         blobs: name -> Blob, each of a whole batch.
         gradients: see Net.
         zeros: makes a diff for a blob.
+        part: makes an array for part of a parameter's gradient.
     """
     wires = Wires()
     for layer in layers:
         bottoms, tops = [blobs[b] for b in layer.bottoms], [blobs[t] for t in layer.tops]
         wires.forward.append(ForwardWires(layer, bottoms, tops))
     active = needing_gradients(layers, gradients)
-    wires.idle = [p for x in layers if x not in active for p in x.parameters.values()]
+    sums = lend(layers, active, part)
+    filled = {id(p) for x in active for p in (*own(x), *(p.source for p in borrowed(x)))}
+    wires.idle = [p for x in layers for p in own(x) if id(p) not in filled]
     with_diff = {top for layer in active for top in layer.tops}
     for name, blob in blobs.items():
         blob.set_diff(zeros(blob) if name in with_diff else None)
@@ -205,5 +256,5 @@ def connect(
             bottoms.append(views[layer.name, i])
         tops = [blobs[t] for t in layer.tops]
         gathers = [(t, branches[t.name]) for t in tops if t.name in branches]
-        wires.backward.append(BackwardWires(layer, bottoms, tops, gathers))
+        wires.backward.append(BackwardWires(layer, bottoms, tops, gathers, sums.get(layer.name)))
     return wires

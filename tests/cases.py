@@ -87,6 +87,7 @@ class Case:
         weight: of a loss layer.
         kernels: "array" or "auto".
         plain: False where a setting is one that kernels refuse, so that array code runs.
+        beside: makes the layers whose parameters it uses.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Case:
     weight: float = 1.0
     kernels: str = "array"
     plain: bool = True
+    beside: Callable[[], list[lk.Layer]] = list
 
     @property
     def has_kernels(self) -> bool:
@@ -150,7 +152,7 @@ class Case:
             "gradients": "all",
             "kernels": self.kernels,
         }
-        return lk.Net([*inputs, layer], **{**defaults, **settings})
+        return lk.Net([*inputs, *self.beside(), layer], **{**defaults, **settings})
 
     def expected(self, net: lk.Net, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         """The tops by the reference, for the net's last forward pass."""
@@ -224,6 +226,17 @@ def with_gaps(pictures: np.ndarray, apart: int | Sequence[int]) -> np.ndarray:
     found = np.zeros(shape)
     found[..., ::down, ::across] = pictures
     return found
+
+
+def tied_dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray]]:
+    """The reference for TiedDense: that of Dense, of the other layer's weight turned round."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        rows, columns = params["weight"].shape
+        turned = np.array([[params["weight"][i, j] for i in range(rows)] for j in range(columns)])
+        return dense(activation)({**params, "weight": turned}, x)
+
+    return reference
 
 
 def convolution(
@@ -1828,6 +1841,20 @@ CASES: list[Case] = [
         {"x": normal(2, 3)},
         dense(lambda x: x),
         jax_dense(lambda jax, x: x),
+    ),
+    *(
+        Case(
+            f"TiedDense-{neuron}",
+            lambda neuron=neuron: L.TiedDense("y", "x", to="e", neuron=neuron, bias=BIAS),
+            {"x": normal(2, 3), "z": normal(5)},
+            tied_dense(f),
+            lambda jax, params, x, f=jax_f: f(jax, flat(x) @ params["weight"].T + params["bias"]),
+            beside=lambda: [L.Dense("e", "z", units=6, neuron="tanh", bias=BIAS)],
+        )
+        for neuron, f, jax_f in (
+            (None, lambda x: x, lambda jax, x: x),
+            *((name, *NEURONS[name][:2]) for name in ("leaky_relu", "tanh")),
+        )
     ),
     *(case for name in NEURONS for case in neuron_cases(name)),
     Case(

@@ -12,7 +12,8 @@ import numpy as np
 from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
+from layerkit.run import Run
 
 Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
 
@@ -178,6 +179,10 @@ class ArrayEngine:
         for diff in diffs:
             out += diff
 
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        total += part
+
     def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
         """Set the diff of each blob to the sum of those of its branches."""
         for top, branches in gathers:
@@ -194,6 +199,10 @@ class ArrayEngine:
     def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
         raise NotImplementedError("the engine of array code has no formulas")
+
+    def approach(self, average: Array, w: Array, share: float) -> None:
+        """Compute average = average + share * (w - average)."""
+        average += share * (w - average)
 
     def products(self, a: Array, b: Array, out: Array) -> None:
         """Compute out[i] = a[i] @ b[i]."""

@@ -36,6 +36,7 @@ from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.softmax import Softmax, SoftmaxLoss
 from layerkit.layers.spatial_transform import SpatialTransform
 from layerkit.layers.student_reconstruction import StudentReconstruction
+from layerkit.layers.tied_dense import TiedDense
 
 __all__ = [
     "ELU",
@@ -90,4 +91,5 @@ __all__ = [
     "StudentReconstruction",
     "Subtract",
     "Tanh",
+    "TiedDense",
 ]

@@ -15,7 +15,8 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.data.augment import dihedral, dihedral_table
 from layerkit.data.order import passages
-from layerkit.layer import Layer, Run, Shape
+from layerkit.layer import Layer, Shape
+from layerkit.run import Run
 from layerkit.settings import Choice, Flag, Number, Tops, Whole
 
 __all__ = ["NUMBERS", "Augmentation", "Data", "Scale"]

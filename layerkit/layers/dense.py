@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from layerkit.blob import Blob
+from layerkit.backends.base import Array
+from layerkit.blob import Blob, Parameter
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.neuron import Activation, Neuron
@@ -53,8 +54,7 @@ class Dense(Layer):
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare W and b; return the top's shape, (units,)."""
-        inputs = math.prod(shapes[0])
-        self.w = self.parameter("weight", (inputs, self.units), self.weight_init, self.l1, self.l2)
+        self.w = self._weight(math.prod(shapes[0]))
         self.b = self.parameter("bias", (self.units,), self.bias_init)
         # x W + b, where the derivative is computed from it
         self.inner = self.neuron.room(self, (self.units,)) if self.neuron else None
@@ -62,10 +62,17 @@ class Dense(Layer):
             self.before = self.buffer((self.units,))  # d loss / d (x W + b)
         return [(self.units,)]
 
+    def _weight(self, inputs: int) -> Parameter:
+        return self.parameter("weight", (inputs, self.units), self.weight_init, self.l1, self.l2)
+
+    def matrix(self, w: Array) -> Array:
+        """Return W or its diff as the matrix (inputs, units) that x is multiplied by."""
+        return w
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x W + b)."""
         x, y = bottoms[0].data, tops[0].data
-        self.backend.gemm(x.reshape(len(x), -1), self.w.data, out=y)
+        self.backend.gemm(x.reshape(len(x), -1), self.matrix(self.w.data), out=y)
         y += self.b.data
         if self.neuron:
             self.neuron.enter(self.xp, y, self.inner)
@@ -77,12 +84,15 @@ class Dense(Layer):
             self.neuron.leave(self.xp, y, self.inner, d, self.before.data)
             d = self.before.data
         if self.w.trainable:
-            self.backend.gemm(x.reshape(len(x), -1).T, d, out=self.w.diff)
+            self._differentiate_weight(x.reshape(len(x), -1), d)
         if self.b.trainable:
             self.xp.sum(d, axis=0, out=self.b.diff)
         dx = bottoms[0].diff
         if dx is not None:
-            self.backend.gemm(d, self.w.data.T, out=dx.reshape(len(x), -1))
+            self.backend.gemm(d, self.matrix(self.w.data).T, out=dx.reshape(len(x), -1))
+
+    def _differentiate_weight(self, x: Array, d: Array) -> None:
+        self.backend.gemm(x.T, d, out=self.w.diff)
 
     def multiplications(self) -> int:
         """Return the number of weights."""

@@ -46,15 +46,20 @@ def rules_of(annotated: Any, scope: dict[str, Any]) -> dict[str, Rule]:
     return rules
 
 
-def checked(init: Callable[..., None], label: Callable[..., str] | None = None) -> Any:
+def checked(
+    init: Callable[..., None], label: Callable[..., str] | None = None, common: Collection[str] = ()
+) -> Any:
     """Make a constructor apply the rules of its signature, with errors that name their owner.
 
     Args:
         init: an `__init__`.
         label: names the owner for messages, given the object and the constructor's arguments; the
             name of its class by default.
+        common: settings that are taken too where the signature does not name them; they are
+            assigned once the object is made.
     """
     signature = inspect.signature(init)
+    common = [name for name in common if name not in signature.parameters]
     rules: dict[str, Rule] = {}
     ready = False
 
@@ -65,14 +70,17 @@ def checked(init: Callable[..., None], label: Callable[..., str] | None = None) 
             rules.update(rules_of(init, getattr(init, "__globals__", {})))
             ready = True
         owner = (label or _kind)(self, *args, **settings)
+        apart = {name: settings.pop(name) for name in common if name in settings}
         try:
             given = signature.bind(self, *args, **settings)
         except TypeError as error:
-            raise NetError(f"{owner}: {_misfit(signature, settings, error)}") from None
+            raise NetError(f"{owner}: {_misfit(signature, settings, error, common)}") from None
         for name, value in given.arguments.items():
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
         init(*given.args, **given.kwargs)
+        for name, value in apart.items():
+            setattr(self, name, value)
         if isinstance(self, Closed) and type(self).__init__ is __init__:  # not that of a base
             self.close()
 
@@ -103,7 +111,12 @@ def fitting(error: type[LayerkitError]) -> Callable[[Function], Function]:
     return decorate
 
 
-def _misfit(signature: inspect.Signature, settings: dict[str, Any], error: TypeError) -> str:
+def _misfit(
+    signature: inspect.Signature,
+    settings: dict[str, Any],
+    error: TypeError,
+    common: Collection[str] = (),
+) -> str:
     """Say what is wrong with a call, for which binding its arguments gave `error`."""
     taken = [p for name, p in signature.parameters.items() if name != "self"]
     unknown = [name for name in settings if name not in signature.parameters]  # mostly misspelt
@@ -118,6 +131,7 @@ def _misfit(signature: inspect.Signature, settings: dict[str, Any], error: TypeE
         else str(p.replace(annotation=p.empty))
         for p in taken
     ]
+    usage += [f"{name}=None" for name in common]
     return f"{problem}; it takes ({', '.join(usage)})"
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-import numpy as np
-
 from layerkit.backends.base import Array
-from layerkit.errors import NetError
 from layerkit.net import Net
-from layerkit.settings import Number, Positive
+from layerkit.settings import Count, NotNegative, Number, Positive
 from layerkit.solvers.rates import Rate
-from layerkit.solvers.solver import Solver, flush_denormals
+from layerkit.solvers.solver import Average, Solver
+from layerkit.solvers.updating import check_epsilon, flush_denormals
 
 Decay = Annotated[float, Number(least=0, below=1)]
 
@@ -29,8 +27,10 @@ class Adam(Solver):
         rate: learning rate, default 1e-3.
         beta1, beta2: decay of the two moments, in [0, 1), default 0.9 and 0.999.
         epsilon: above 0, default 1e-8.
+        clip, accumulate, ema: see Solver.
     """
 
+    weight_decay = 0.0
     histories = ("m", "v")
     formula = "adam"
 
@@ -42,8 +42,10 @@ class Adam(Solver):
         beta2: Decay = 0.999,
         epsilon: Positive = 1e-8,
         clip: Positive | None = None,
+        accumulate: Count = 1,
+        ema: Average | None = None,
     ):
-        super().__init__(net, rate, clip)
+        super().__init__(net, rate, clip, accumulate, ema)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 
     def check(self) -> None:
@@ -52,12 +54,7 @@ class Adam(Solver):
         Raises:
             NetError: the net's dtype rounds epsilon to 0.
         """
-        least = float(np.finfo(self.net.dtype).tiny)
-        if self.epsilon < least:
-            raise NetError(
-                f"Adam: epsilon must be at least {least:g} in a net of {self.net.dtype}, got "
-                f"{self.epsilon}"
-            )
+        check_epsilon(self, self.epsilon)
 
     def largest_gradient(self) -> float:
         """Return the square root of the largest number: the second moment holds squares."""
@@ -72,6 +69,8 @@ class Adam(Solver):
         v *= self.beta2
         v += (1 - self.beta2) * (g * g)
         flush_denormals(self.net.xp, v)
+        if self.weight_decay:
+            w *= 1 - rate * self.weight_decay
         step = rate / (1 - self.beta1**self.iteration)
         root = self.net.xp.sqrt(v)
         root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
@@ -90,5 +89,36 @@ class Adam(Solver):
             rate / (1 - self.beta1**self.iteration),
             1 / math.sqrt(1 - self.beta2**self.iteration),
             self.epsilon,
-            0.0,
+            1 - rate * self.weight_decay,
         )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: Loshchilov and Hutter (2019), algorithm 2.
+
+    After the moments of Adam, of a gradient without any decay in it,
+
+    w = w - rate * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay * w).
+
+    Unlike `l2` of a layer, the decay is not scaled by the moments, and is no part of the objective.
+
+    Args:
+        rate, beta1, beta2, epsilon: see Adam.
+        weight_decay: of all parameters, at least 0, default 0.01.
+        clip, accumulate, ema: see Solver.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        rate: Rate = 1e-3,
+        beta1: Decay = 0.9,
+        beta2: Decay = 0.999,
+        epsilon: Positive = 1e-8,
+        weight_decay: NotNegative = 0.01,
+        clip: Positive | None = None,
+        accumulate: Count = 1,
+        ema: Average | None = None,
+    ):
+        super().__init__(net, rate, beta1, beta2, epsilon, clip, accumulate, ema)
+        self.weight_decay = weight_decay

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from layerkit.backends.base import Array
 from layerkit.net import Net
-from layerkit.settings import Number, Positive
+from layerkit.settings import Count, Number, Positive
 from layerkit.solvers.rates import Rate
-from layerkit.solvers.solver import Solver, flush_denormals
+from layerkit.solvers.solver import Average, Solver
+from layerkit.solvers.updating import flush_denormals
 
 
 class SGD(Solver):
@@ -17,7 +18,9 @@ class SGD(Solver):
     Velocities below the smallest normal number become zero; see `flush_denormals`.
 
     Args:
+        rate: learning rate, default 0.01.
         momentum: decay of the velocity v, in [0, 1), default 0.9.
+        clip, accumulate, ema: see Solver.
     """
 
     histories = ("velocity",)
@@ -29,8 +32,10 @@ class SGD(Solver):
         rate: Rate = 0.01,
         momentum: Annotated[float, Number(least=0, below=1)] = 0.9,
         clip: Positive | None = None,
+        accumulate: Count = 1,
+        ema: Average | None = None,
     ):
-        super().__init__(net, rate, clip)
+        super().__init__(net, rate, clip, accumulate, ema)
         self.momentum = momentum
 
     def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:

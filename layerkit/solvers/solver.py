@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import numpy as np
 
 from layerkit import copying
 from layerkit.backends.base import Array
-from layerkit.engines.base import Make, Update, call_layer
+from layerkit.engines.base import Update
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import overrides
 from layerkit.memory import in_words
@@ -19,55 +21,60 @@ from layerkit.names import Named
 from layerkit.net import Net
 from layerkit.plan import Plan
 from layerkit.profile import Profile, profile
-from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
-from layerkit.solvers.rates import Rate, RatePolicy, at
+from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
+from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
+from layerkit.solvers.updating import ACCUMULATED, AVERAGE, Updater
 from layerkit.uninterrupted import Uninterrupted
 
-
-def smallest_normal(dtype: np.dtype) -> float:
-    """Return the smallest positive number of a dtype that has its full precision."""
-    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
+Average = Annotated[float, Number(above=0, below=1)]
 
 
-def flush_denormals(xp: Any, array: Array) -> None:
-    """Set numbers below the smallest normal one to zero, in place.
-
-    The history of a weight without a gradient decays for ever.  It would soon be denormal, and
-    each denormal number costs many processors a hundred cycles.
-    """
-    array *= xp.abs(array) >= smallest_normal(array.dtype)
-
-
-class Solver(Checked):
+class Solver(Updater):
     """Base class of solvers, which minimise a net's objective; a subclass defines `update`.
 
     Args:
-        net: the net to train; it needs at least one loss layer.
+        net: the net to train.  Without a loss layer its gradients come from `net.backward`, and
+            `apply` follows them.
         rate: learning rate, a number or a policy from layerkit.rates.
         clip: largest allowed Euclidean norm of the whole gradient, above 0; a larger gradient is
             scaled down to it (on a GPU as it is used, which leaves the diffs as they were).  None,
             the default, does not clip.
+        accumulate: k, default 1: parameters are updated in every k-th step only, by the mean of
+            the gradients of k steps, as if their minibatches were one.  The gradients are added
+            up in the order of the steps, and the sum is multiplied by 1 / k: so the bits may
+            differ from those of one pass over the large minibatch, but never from run to run.
+            On a GPU such steps are not recorded.
+        ema: decay d, in (0, 1), of an exponential moving average of all parameters, such as 0.999;
+            None, the default, keeps none.  It begins as the parameters before the first update,
+            and each update then moves it: average = d average + (1 - d) w.  See `averaged`.
 
     Attributes:
-        iteration: number of steps made.
-        history: name -> flat array beside the net's arena, such as Adam's moments.
+        iteration: number of updates made, which is that of steps unless gradients accumulate.
+        accumulated: number of gradients kept for the next update, below `accumulate`.
+        history: name -> flat array beside the net's arena, such as Adam's moments; "accumulated"
+            is the sum of gradients, "average" the moving average.
+        hooks: functions that are called with the solver in each update, when `net.params` hold the
+            gradient (the mean of accumulated ones) in their diffs, before it is clipped; they may
+            change the diffs in place.  Empty at first: `solver.hooks.append(function)`.  On a GPU
+            steps with hooks are not recorded.
         fuse: True, the default, lets `step` have layers with many parameters update them without
             filling their diffs, which is faster and leaves the diffs as they were.  It has no
-            effect if the gradient is clipped, a parameter is regularised or frozen, on a GPU, or
-            without kernels.
+            effect if the gradient is clipped, accumulated or given to hooks, a parameter is
+            regularised, shared or frozen, on a GPU, or without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         spans: the spans of the arena that `update` changes, as `plan` last found them.
+        shown: whether the net holds the average of its parameters; see `averaged`.
         record: True, the default, lets a GPU replay a recorded step, which is faster; it has no
             effect if a layer cannot be recorded (see Layer).
     """
 
-    histories: ClassVar[tuple[str, ...]] = ()
-    fixed = ("net", "history")
+    fixed = ("net", "history", "accumulate", "ema")
     instead = "make another solver for another net"
 
     rate: RatePolicy
     iteration: Annotated[int, Whole(0, 2**62)]
+    accumulated: Annotated[int, Whole(0, 2**62)]
     fuse: Flag
     record: Flag
 
@@ -77,19 +84,27 @@ class Solver(Checked):
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
-    def __init__(self, net: Net, rate: Rate, clip: Positive | None = None):
+    def __init__(
+        self,
+        net: Net,
+        rate: Rate,
+        clip: Positive | None = None,
+        accumulate: Count = 1,
+        ema: Average | None = None,
+    ):
         if not isinstance(net, Net):
             raise NetError(f"{self.label()}: expected a net to train, got {brief(net)}")
-        if not any(layer.is_loss for layer in net.layers.values()):
-            raise NetError("this net has no loss layer, so there is nothing to minimise; add one")
         if net.gradients == "none":
             raise NetError("this net has no gradients (phase 'test'); train one of phase 'train'")
         self.net = net
         self.rate = rate  # type: ignore[assignment]  # a number becomes a policy
         self.clip = clip
-        self.iteration = 0
+        self.accumulate, self.ema = accumulate, ema
+        self.iteration = self.accumulated = 0
+        self.hooks: list[Callable[[Solver], None]] = []
         size = net.arena.data.shape
-        need, free = net.arena.data.nbytes * len(self.histories), net.run.memory()
+        names = [*self.histories, *[ACCUMULATED] * (accumulate > 1), *[AVERAGE] * (ema is not None)]
+        need, free = net.arena.data.nbytes * len(names), net.run.memory()
         if need > free:
             raise NetError(
                 f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
@@ -97,7 +112,7 @@ class Solver(Checked):
             )
         self.history: Named[Array] = Named(
             "history",
-            {name: net.backend.zeros(size, net.dtype) for name in self.histories},
+            {name: net.backend.zeros(size, net.dtype) for name in names},
             "write into its array: solver.history[name][...] = values",
         )
         self.fuse = self.record = True
@@ -110,6 +125,7 @@ class Solver(Checked):
         self.spans: list[slice] = []
         self._plan: Plan | None = None
         self._planned: Any = None
+        self.shown = False
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
         """Return two histories of each parameter, and two of the whole arena."""
@@ -150,7 +166,8 @@ class Solver(Checked):
         Raises:
             NotFiniteError: the objective or a gradient is infinite or not a number, or too large
                 for this solver; neither a parameter nor a history has changed.
-            NetError: a rate policy gave something that is no rate; nothing has changed.
+            NetError: a rate policy gave something that is no rate, or the net has no loss layer;
+                nothing has changed.
 
         If anything else goes wrong the step counts as not made: iteration, pass and position in the
         data are as before, so that the step can be tried again.  Ctrl-C interrupts before any
@@ -158,8 +175,10 @@ class Solver(Checked):
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
-        if self._steps is not None:
+        if self._steps is not None and self.plain:
             return float(self.steps(1, **inputs)[0])
+        self._check_loss("step")
+        self.net.differentiated = False
         net, iteration, before, made = self.net, self.iteration, self.net.state(), False
         try:
             with net.engine.flushed():
@@ -179,6 +198,142 @@ class Solver(Checked):
             raise
         return loss
 
+    @serialised
+    @QUIET
+    def gradients(self, /, **inputs: Any) -> float:
+        """Run forward and backward, and leave the gradient in the diffs; return the objective.
+
+        `apply` then updates the parameters; both together are a `step`, between which the diffs can
+        be looked at and changed: `net.params["g1/weight"].diff[...] *= 0.1`.
+
+        Args:
+            inputs: as for `step`.
+
+        Raises:
+            NotFiniteError: the objective is infinite or not a number.
+            NetError: the net has no loss layer.
+        """
+        self._check_loss("gradients")
+        net, before = self.net, self.net.state()
+        try:
+            loss = net.forward(**inputs)
+            if not math.isfinite(loss):
+                raise NotFiniteError(self.not_finite(loss))
+            net.backward()
+        except NotFiniteError:
+            raise
+        except BaseException:
+            net.set_state(before)
+            raise
+        return loss
+
+    @serialised
+    @QUIET
+    def apply(self) -> None:
+        """Update the parameters by the gradient in their diffs, or accumulate it.
+
+        The diffs come from `gradients`, or from the net's own `backward`, which takes derivatives
+        by any blobs: a net without a loss, such as the generator of a GAN, is trained by
+        `generator.backward(image=discriminator.blobs["x"].diff)` and `solver.apply()`.  A gradient
+        is applied once.
+
+        Raises:
+            NotFiniteError: a gradient is infinite or not a number, or too large for this solver;
+                neither a parameter nor a history has changed.
+            NetError: there is no gradient, or a rate policy gave something that is no rate.
+        """
+        net, iteration = self.net, self.iteration
+        self._check_shown("apply")
+        if not net.differentiated:
+            raise NetError(
+                "apply: there is no gradient that has not been applied; call solver.gradients(...) "
+                "or net.backward(...) first"
+            )
+        try:
+            with net.engine.flushed():
+                net.engine.set_pass(net.run)
+                rate = self.rate_now()
+                with Uninterrupted():
+                    self._apply(rate, None)
+        except BaseException:
+            self.iteration = iteration
+            raise
+
+    @contextmanager
+    def averaged(self) -> Iterator[Net]:
+        """Make a `with` block in which the net holds the moving average of its parameters.
+
+        All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
+        and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
+        this thread's own meanwhile, and the solver makes no step.
+
+        Raises:
+            NetError: the solver was made without `ema`.
+        """
+        if self.ema is None:
+            raise NetError(f"averaged: make the solver with {self.label()}(net, ema=0.999), say")
+        net = self.net
+        with net.lock:
+            self._check_shown("averaged")
+            self.start_average()
+            kept = net.arena.data.copy()
+            net.arena.data[...] = self.history[AVERAGE]
+            net.passed, self.shown = False, True
+            try:
+                yield net
+            finally:
+                net.arena.data[...] = kept
+                net.passed, self.shown = False, False
+
+    def _check_shown(self, method: str) -> None:
+        if self.shown:
+            raise NetError(
+                f"{method}: the net holds the average of its parameters until the block of "
+                "solver.averaged() has ended"
+            )
+
+    def _check_loss(self, method: str) -> None:
+        self._check_shown(method)
+        if not any(layer.is_loss for layer in self.net.layers.values()):
+            raise NetError(
+                f"{method}: this net has no loss layer, so there is nothing to minimise; add one, "
+                "or give derivatives to net.backward(blob=diff) and call solver.apply()"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Return what decides the next update, but for rates given as functions and the arrays.
+
+        Returns:
+            Numbers by name, for `set_state`; "rate" is the state of the rate policy.
+        """
+        return {
+            "iteration": self.iteration,
+            "accumulated": self.accumulated,
+            "rate": get_state(self.rate),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned.
+
+        Raises:
+            NetError: something in it does not fit this solver; nothing has changed then.
+        """
+        before = self.iteration, self.accumulated
+        if not isinstance(state, dict):
+            raise NetError(f"{self.label()}: expected what state() returned, got {brief(state)}")
+        try:
+            self.iteration = state.get("iteration", 0)
+            self.accumulated = state.get("accumulated", 0)
+            if self.accumulated >= self.accumulate:
+                raise NetError(
+                    f"{self.label()}: {self.accumulated} gradients are kept for the next update, "
+                    f"which comes after {self.accumulate} (accumulate=)"
+                )
+            set_state(self.rate, state.get("rate", {}))
+        except BaseException:
+            self.iteration, self.accumulated = before
+            raise
+
     def rate_now(self) -> float:
         """Return the rate of the next step.
 
@@ -190,61 +345,6 @@ class Solver(Checked):
 
     def check(self) -> None:
         """Fail if settings do not suit the net; called before each step, as they may change."""
-
-    def largest_gradient(self) -> float:
-        """Return the largest derivative by a weight that an update can take; here any number."""
-        return float(np.finfo(self.net.dtype).max)
-
-    def _follow(self, plan: Plan, rate: float, loss: float) -> None:
-        """Make the backward pass and, once all gradients are known to be finite, the update."""
-        net, limit = self.net, self.largest_gradient()
-        net.run_backward(plan, {})
-        updates, spans, planned = plan.updates, self.spans, self._update is not None
-        bounds, sizes = np.split(self._look(plan), [len(updates)])
-        if not (bounds <= limit).all():
-            for layer, _, bottoms, tops, *_ in updates:  # bounds do not tell: look at each
-                net.runners[layer.name].backward(bottoms, tops)
-            updates, spans, planned = [], net.arena.trainable_spans(), False
-            sizes = np.array([net.engine.magnitude(net.arena.diff[span]) for span in spans])
-        if not (sizes <= limit).all():
-            raise NotFiniteError(self.not_finite(loss))
-        self.iteration += 1
-        if self._update is not None:
-            self._update.constants[:] = self.constants(rate)
-        net.passed = False  # blobs still belong to the parameters before the update
-        if self.clip is not None:
-            self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
-
-        def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable, _ in updates:
-                make(recordable, layer, call, bottoms, tops, way="update")
-            for span in spans:
-                self._update_span(span, rate)
-
-        if planned:
-            net.engine.repeat(plan.programs["update"], net.program_key(), calls)
-        else:
-            calls(call_layer)
-
-    def _look(self, plan: Plan) -> np.ndarray:
-        """Bound the diffs that layers update by, and measure those that the solver itself applies.
-
-        Returns:
-            Magnitudes that no derivative exceeds, one for each layer of `plan.updates` and one for
-            each span of the rest.
-        """
-        net, found = self.net, self._found
-
-        def calls(make: Make) -> None:
-            places = (found[i : i + 1] for i in range(len(found)))
-            for layer, _, bottoms, tops, recordable, _ in plan.updates:
-                bound = net.runners[layer.name].gradient_bound
-                make(recordable, layer, bound, bottoms, tops, next(places), way="update")
-            for span in self.spans:
-                net.engine.largest(net.arena.diff[span], next(places))
-
-        net.engine.repeat(plan.programs["look"], net.program_key(), calls)
-        return found
 
     @serialised
     def steps(self, count: int, /, **inputs: Any) -> np.ndarray:
@@ -260,8 +360,9 @@ class Solver(Checked):
         """
         count = accept(Whole(least=1), count, "count", "steps")
         names = [layer.name for layer in self.net.reported]
-        if self._steps is not None:
-            self.net.passed = False
+        if self._steps is not None and self.plain:
+            self._check_loss("steps")
+            self.net.passed = self.net.differentiated = False
             results = self._steps.run(int(count), inputs)
         else:
             results = np.empty((count, 1 + len(names)))
@@ -271,49 +372,10 @@ class Solver(Checked):
         self.curves = Named("curve", dict(zip(names, results.T[1:], strict=True)))
         return results[:, 0]
 
-    def not_finite(self, loss: float) -> str:
-        """Return a message that says what is wrong, if the last pass gave this loss.
-
-        Raises:
-            DataError: a layer finds what is wrong with its data.
-        """
-        if not math.isfinite(loss):
-            self.net.check_data()
-        if (where := self.net.non_finite_data()) is not None:
-            wrong = "a gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-            return (
-                f"{wrong} at iteration {self.iteration}: the data hold an infinity or "
-                f"not-a-number, first in {where}; leave such rows out, or fill them"
-            )
-        where = self.net.first_non_finite()
-        if not math.isfinite(loss):
-            return (
-                f"the loss is {loss} at iteration {self.iteration}: first in "
-                f"{where or 'the sum of the losses'}; lower the rate, clip the gradient, or look "
-                "at the data"
-            )
-        if where is not None:
-            return (
-                f"a gradient is not finite at iteration {self.iteration}, where the loss is "
-                f"{loss:g}: first in {where}; look at the derivative of the layer that fills it, "
-                "and at the data"
-            )
-        limit = self.largest_gradient()
-        name, size = next(
-            (n, s)
-            for n, p in self.net.params.items()
-            if p.trainable and not (s := self.net.engine.magnitude(p.diff)) <= limit
-        )
-        return (
-            f"the gradient is too large at iteration {self.iteration}: {size:.3g} in the diff of "
-            f"parameter {name!r}, of which {self.label()} in {self.net.dtype} can take "
-            f"{limit:.3g}; scale the loss down, or look at the data"
-        )
-
     def plan(self) -> Plan:
         """Return the calls that `step` makes, planned anew if a setting they depend on changes."""
         net = self.net
-        update = self._update if self.fuse and self.clip is None else None
+        update = self._update if self.fuse and self.clip is None and self.plain else None
         settings = (
             net.version,
             update is None,
@@ -343,48 +405,15 @@ class Solver(Checked):
         net, curves = self.net, self.curves
         arrays = [net.arena.data, *self.history.values()]
         arrays += [statistic.data for statistic in net.statistics.values()]
-        state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
+        state, own, kept = net.state(), self.state(), [array.copy() for array in arrays]
         try:
             return profile(self, iterations, inputs)
         finally:
             for array, values in zip(arrays, kept, strict=True):
                 array[...] = values
-            self.iteration, self.curves = iteration, curves
+            self.curves = curves
+            self.set_state(own)
             net.set_state(state)
-
-    def _update_span(self, span: slice, rate: float) -> None:
-        w, g = self.net.arena.data[span], self.net.arena.diff[span]
-        if self._update is None:
-            update: Any = self.update  # perhaps a user's own
-            if update(w, g, rate, **{k: a[span] for k, a in self.history.items()}) is not None:
-                raise NetError(
-                    f"{type(self).__name__}.update returned something, but must change the "
-                    "parameters in place (w -= step), and return nothing"
-                )
-        else:
-            self.net.engine.update(self._update, span, w, g)
-
-    def _clip(self, diffs: list[Array], largest: float) -> None:
-        """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
-        count = sum(d.size for d in diffs)
-        if largest**2 * count < 0.5 * float(np.finfo(self.net.dtype).max):
-            norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
-        else:  # squares would overflow
-            scaled = (d / largest for d in diffs)
-            norm = largest * math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in scaled))
-        if self.clip is not None and norm > self.clip:
-            for diff in diffs:
-                diff *= self.clip / norm
-
-    def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
-        """Change the parameters `w` given their gradient `g`; all arrays are flat.
-
-        `self.iteration` counts this step, from 1.
-        """
-        raise NetError(
-            f"{self.label()}: its class does not define update(w, g, rate, **history), which "
-            "changes the parameters w in place"
-        )
 
     def __repr__(self) -> str:
         trained = [p for p in self.net.params.values() if p.trainable]
@@ -393,11 +422,3 @@ class Solver(Checked):
             f"iteration={self.iteration}, {sum(p.size for p in trained):,} numbers in "
             f"{len(trained)} parameters)"
         )
-
-    # With kernels.
-
-    formula: ClassVar[str | None] = None  # name in engines/formulas/updates.h of what `update` does
-
-    def constants(self, rate: float) -> tuple[float, ...]:
-        """Return the eight numbers that the formula takes in step `self.iteration`."""
-        raise NotImplementedError

@@ -410,7 +410,7 @@ def test_one_parameter_of_two_layers_is_refused(kind):
     ]
     with pytest.raises(NetError) as message:
         lk.Net(layers)
-    one_line(message, "layer 'b'", "'a/weight'", "share=")
+    one_line(message, "layer 'b'", "'a/weight'", "shares='a'")
 
 
 def test_parameters_of_one_name_are_refused():

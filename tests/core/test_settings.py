@@ -23,6 +23,7 @@ NO_NAMES = ["", " \t", "a\0b", "\ud800", 5, b"a", [""], ["a", 3], []]
 NO_SHAPES = [3, "33", (0,), (2, -2), (2.5,), (True,), {3}, np.array([3, 3]), (2**31,), ((3,),)]
 NO_INITIALISERS = [NAN, INF, "glorot", True, [1.0], 1j, initializers.He, np.zeros(2)]
 NO_RATES = [NAN, INF, -1e-3, True, "0.1", [0.1], 1j, rates.Fixed, None]
+NO_NAME = [*NO_NAMES, ["a"], ("a",)]
 NO_ACTIVATIONS = ["relUs", "", 3, True, L.ReLU]
 
 
@@ -101,6 +102,7 @@ OPTIONAL_INIT = [*INIT[0], None], [bad for bad in NO_INITIALISERS if bad is not 
 NORM = {"epsilon": ABOVE_0, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS}
 LOSS = {"weight": AT_LEAST_0, "tops": TOPS}
 GAIN = {"gain": ABOVE_0}
+SOLVER = {"clip": ABOVE_0, "accumulate": COUNT, "ema": number([0.5, 0.999], [0, 1, -0.1, 1.5])}
 STEPS = whole([7, 0], [])
 
 # kind -> setting -> values that are accepted and values that are not.
@@ -158,6 +160,12 @@ TABLE = {
     "Pooling": {**WINDOWS, "mode": MODE, "ceil": FLAG},
     "GlobalPooling": {"mode": MODE, "tops": TOPS},
     "Dense": {**DENSE, "units": COUNT},
+    "TiedDense": {
+        "bias": INIT,
+        "neuron": ACTIVATION,
+        "tops": TOPS,
+        "to": (["a", "conv1/7x7_s2"], NO_NAME),
+    },
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
     "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
@@ -213,15 +221,40 @@ TABLE = {
     "Inverse": {"rate": AT_LEAST_0, "gamma": AT_LEAST_0, "power": AT_LEAST_0},
     "Cosine": {"rate": AT_LEAST_0, "iterations": STEPS, "final": AT_LEAST_0},
     "WarmUp": {"policy": RATE, "iterations": STEPS},
-    "Adam": {
+    "MultiStep": {
+        "rate": AT_LEAST_0,
+        "gamma": AT_LEAST_0,
+        "at": (
+            [[3], (0, 5, np.int64(9))],
+            [[], 3, "3", [5, 3], [3, 3], [-1], [1.5], [True], None, {3: 1}],
+        ),
+    },
+    "Polynomial": {
+        "rate": AT_LEAST_0,
+        "iterations": STEPS,
+        "power": AT_LEAST_0,
+        "final": AT_LEAST_0,
+    },
+    "Plateau": {
+        "rate": AT_LEAST_0,
+        "factor": number([0.5, 1], [0, 1.1, -0.5]),
+        "patience": COUNT,
+        "least": AT_LEAST_0,
+        "tolerance": BELOW_1,
+        "cooldown": STEPS,
+    },
+    "Adam": {"rate": RATE, "beta1": BELOW_1, "beta2": BELOW_1, "epsilon": ABOVE_0, **SOLVER},
+    "AdamW": {
         "rate": RATE,
         "beta1": BELOW_1,
         "beta2": BELOW_1,
         "epsilon": ABOVE_0,
-        "clip": (ABOVE_0[0], ABOVE_0[1]),
+        "weight_decay": AT_LEAST_0,
+        **SOLVER,
     },
-    "SGD": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
-    "Nesterov": {"rate": RATE, "momentum": BELOW_1, "clip": ABOVE_0},
+    "RMSProp": {"rate": RATE, "decay": BELOW_1, "epsilon": ABOVE_0, **SOLVER},
+    "SGD": {"rate": RATE, "momentum": BELOW_1, **SOLVER},
+    "Nesterov": {"rate": RATE, "momentum": BELOW_1, **SOLVER},
     "Net": {
         "batch_size": COUNT,
         "tf32": FLAG,
@@ -245,6 +278,7 @@ NEEDED = {
     "Deconvolution": {"channels": 3, "kernel": 3},
     "Dense": {"units": 3},
     "GroupNorm": {"groups": 1},
+    "TiedDense": {"to": "a"},
     "HDF5Data": {"path": "a.h5"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},
@@ -266,6 +300,9 @@ NEEDED = {
     "Inverse": {"rate": 0.1, "gamma": 0.5, "power": 2},
     "Cosine": {"rate": 0.1, "iterations": 9},
     "WarmUp": {"policy": 0.1, "iterations": 9},
+    "MultiStep": {"rate": 0.1, "gamma": 0.5, "at": [3]},
+    "Polynomial": {"rate": 0.1, "iterations": 9},
+    "Plateau": {"rate": 0.1},
 }
 
 
@@ -299,7 +336,7 @@ CLASSES = {
         for name, cls in public(rates).items()
         if dataclasses.is_dataclass(cls)
     },
-    **{name: getattr(lk, name) for name in ("Adam", "SGD", "Nesterov")},
+    **{name: getattr(lk, name) for name in ("Adam", "AdamW", "RMSProp", "SGD", "Nesterov")},
 }
 
 

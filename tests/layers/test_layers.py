@@ -17,8 +17,9 @@ from layerkit.blob import Arena, Blob
 from layerkit.engines import cpu
 from layerkit.engines.base import ArrayEngine
 from layerkit.errors import NetError
-from layerkit.layer import Run
 from layerkit.layers.neuron import Neuron
+from layerkit.run import Run
+from layerkit.sharing import resolve
 
 
 def rows_where(condition):
@@ -43,7 +44,12 @@ class Bench:
         run.passes = 1
         self.layer = case.layer().attach(run)
         shapes = [arrays[b].shape[1:] for b in self.layer.bottoms]
+        others = [layer.attach(run) for layer in case.beside()]
+        for other in others:
+            other.setup([arrays[b].shape[1:] for b in other.bottoms])
+            run.declared[other.name] = other.parameters
         tops = self.layer.setup(shapes)
+        resolve([*others, self.layer])
         engine = cpu.engine() if case.kernels == "auto" else None
         self.runner = (engine or ArrayEngine(np)).bind(self.layer)
         arena = Arena(list(self.layer.parameters.values()), run.backend, "float64", True)
@@ -136,7 +142,8 @@ def test_gradients_agree_with_differences(case, rng):
     net = case.net(rng, arrays)
     report = lk.check_gradients(net, elements=10**6, seed=int(rng.integers(2**31)), **arrays)
     layer = net.layers["y"]
-    inputs = {b for i, b in enumerate(layer.bottoms) if layer.differentiable(i)}
+    readers = [layer, *case.beside()]
+    inputs = {b for x in readers for i, b in enumerate(x.bottoms) if x.differentiable(i)}
     assert set(report.errors) == {f"input {b}" for b in inputs} | set(net.params)
     elements = sum(arrays[b].size for b in inputs) + sum(p.size for p in net.params.values())
     assert report.checked + report.kinks == elements + 4 * len(report.errors)
@@ -917,6 +924,22 @@ BAD = {
         (lambda: [x(3, 2), L.Input("t", shape=(2,)), L.Subtract("y", "x", "t")], "(3, 2), (2,)")
     ],
     "Tanh": [(lambda: [x(3), L.Tanh("y", "x", tops=["y", ""])], "non-empty")],
+    "TiedDense": [
+        (lambda: [x(3), L.TiedDense("y", "x", to="f")], "there is no layer 'f'"),
+        (lambda: [x(3), L.ReLU("f", "x"), L.TiedDense("y", "f", to="f")], "'weight'"),
+        (
+            lambda: [x(3), L.Dense("f", "x", units=2), L.TiedDense("y", "x", to="f")],
+            "'x' has 3 numbers for each example, but layer 'f', whose weight it transposes, has 2",
+        ),
+        (
+            lambda: [
+                x(2, 3, 3),
+                L.Convolution("f", "x", channels=2, kernel=3),
+                L.TiedDense("y", "f", to="f"),
+            ],
+            "two axes",
+        ),
+    ],
 }
 
 

@@ -22,8 +22,9 @@ RANKS = [
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
+    ["layerkit.run"],
     ["layerkit.layer"],
-    ["layerkit.layers"],
+    ["layerkit.layers", "layerkit.sharing"],
     [
         "layerkit.profile",
         "layerkit.wiring",

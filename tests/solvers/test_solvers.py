@@ -170,8 +170,24 @@ def test_the_norm_is_of_what_is_trained_only(batches):
             lambda i: 0.02 + 0.08 * math.cos(math.pi * min(i, 40) / 80) ** 2,  # half-angle formula
         ),
         (rates.WarmUp(rates.Fixed(0.1), 5), lambda i: (0.02, 0.04, 0.06, 0.08, 0.1)[min(i, 4)]),
+        (
+            rates.MultiStep(0.1, 0.5, at=[3, 40, 41]),
+            lambda i: 0.1 * 0.5 ** ((i >= 3) + (i >= 40) + (i >= 41)),
+        ),
+        (rates.Polynomial(0.1, 50), lambda i: 0.1 * max(50 - i, 0) / 50),
+        (rates.Polynomial(0.1, 50, power=0.0), lambda i: 0.1 if i < 50 else 0.0),
     ],
-    ids=["fixed", "step", "exponential", "inverse", "cosine", "warm-up"],
+    ids=[
+        "fixed",
+        "step",
+        "exponential",
+        "inverse",
+        "cosine",
+        "warm-up",
+        "multi-step",
+        "linear",
+        "power 0",
+    ],
 )
 def test_rates_against_closed_forms(policy, formula):
     for i in range(100):
@@ -186,8 +202,16 @@ def test_rates_against_closed_forms(policy, formula):
         (rates.Exponential(0.1, 0.9), optax.exponential_decay(0.1, 1, 0.9)),
         (rates.Cosine(0.05, 80, final=0.005), COSINE),
         (rates.WarmUp(rates.Exponential(0.01, 0.98), 10), None),
+        (
+            rates.MultiStep(0.1, 0.5, at=[7, 50]),
+            optax.piecewise_constant_schedule(0.1, {7: 0.5, 50: 0.5}),
+        ),
+        (
+            rates.Polynomial(0.1, 60, power=2.5, final=0.01),
+            optax.polynomial_schedule(0.1, 0.01, 2.5, 60),
+        ),
     ],
-    ids=["step", "exponential", "cosine", "warm-up"],
+    ids=["step", "exponential", "cosine", "warm-up", "multi-step", "polynomial"],
 )
 def test_rates_against_optax(policy, schedule):
     for i in range(100):
@@ -391,7 +415,7 @@ def test_the_first_blob_that_is_not_finite_is_named():
 @pytest.mark.parametrize(
     ("make_solver", "words"),
     [
-        (lambda: lk.Adam(lk.Net(regression()[:4])), ["no loss layer"]),
+        (lambda: lk.Adam(lk.Net(regression()[:4])).step(), ["no loss layer", "apply"]),
         (lambda: lk.Adam(lk.Net(regression(), phase="test")), ["no gradients", "train"]),
         (lambda: lk.SGD(make(), clip=0), ["clip", "0"]),
         (lambda: lk.SGD(make(), clip=-1.0), ["clip", "-1"]),

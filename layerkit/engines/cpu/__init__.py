@@ -26,7 +26,7 @@ from layerkit.layer import Layer
 ZERO = np.zeros(1)
 PROGRAMS = 8  # that a net keeps for one thing, such as for batches of different sizes
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-FORMULAS = {"adam": 1, "momentum": 2}  # as numbered in updates.h
+FORMULAS = {"adam": 1, "momentum": 2, "rmsprop": 3}  # as numbered in updates.h
 MISSING = (
     "layerkit's compiled kernels are not installed, so nets run on array code, which is slower; "
     "install layerkit again where there is a C++ compiler (such as g++)"
@@ -172,6 +172,10 @@ class CpuEngine(ArrayEngine):
             self.kernels.add(total, diff, out)
             total = out
 
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        self.kernels.add(total, part, total)
+
     def add_number(self, number: np.ndarray, out: Array) -> None:
         """Add number[0], float64, to every element."""
         self.kernels.add_number(out, number)
@@ -183,6 +187,10 @@ class CpuEngine(ArrayEngine):
     def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
         self.kernels.update(update.kind, w, g, *(a[span] for a in update.flat), update.constants)
+
+    def approach(self, average: Array, w: Array, share: float) -> None:
+        """Compute average = average + share * (w - average)."""
+        self.kernels.approach(average, w, share)
 
     def multiply(self, a: Array, b: Array, out: Array) -> None:
         """Compute out = a * b, element by element."""

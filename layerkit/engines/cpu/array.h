@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 
 namespace layerkit {
 
@@ -36,6 +37,16 @@ struct Array {
     {
         bool alike = itemsize == other.itemsize && kind == 'f' && other.kind == 'f';
         return alike && size() == count && dense();
+    }
+    // A matrix with rows for columns; anything else is as it was.
+    Array turned() const
+    {
+        Array other = *this;
+        if (axes == 2) {
+            std::swap(other.shape[0], other.shape[1]);
+            std::swap(other.stride[0], other.stride[1]);
+        }
+        return other;
     }
     bool absent_or_holds(i64 count, const Array& other) const
     {

@@ -137,9 +137,12 @@ void backward_block(
         rows = std::min(rows, last - first);
         T* scratch = updates ? work_space<struct OfBlock, T>(rows * width) : nullptr;
         Matrix<const T> dc = fixed(o.d.block(0, n, c, c_end));
-        if (!updates && !o.dw.empty())
-            multiply<T>(fixed(o.x.block(0, n, first, last)).turned(), dc,
-                        o.dw.block(first, last, c, c_end), false);
+        if (!updates && !o.dw.empty()) {
+            Matrix<const T> xr = fixed(o.x.block(0, n, first, last)).turned();
+            Matrix<T> dw = o.dw.block(first, last, c, c_end);
+            if (o.dw.across == 1) multiply<T>(xr, dc, dw, false);
+            else multiply<T>(dc.turned(), xr.turned(), dw.turned(), false);
+        }
         if (o.wants_dx && !few_rows)
             multiply<T>(dc, fixed(o.w.block(first, last, c, c_end)).turned(), target, c > left);
         for (i64 r = first; r < last; r += rows) {

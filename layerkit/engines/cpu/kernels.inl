@@ -243,12 +243,27 @@ void update_arrays(int kind, Array w, Array g, Array first, Array second, Array 
     });
 }
 
+void approach(Array average, Array w, double share)
+{
+    expect(average.dense() && w.holds(average.size(), average));
+    with_type(average, [&](auto t) {
+        using T = decltype(t);
+        Approach<T> formula(share);
+        T* to = elements<T>(average);
+        const T* from = elements<T>(w);
+        by_pieces(average.size(), [&](i64 i, i64 stop) {
+            for (; i < stop; ++i) formula(from[i], to[i]);
+        });
+    });
+}
+
 // x (n, inputs), W (inputs, units), b (units,), y (n, units).
 void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y)
 {
     expect(x.axes == 2 && w.axes == 2 && y.axes == 2);
     expect(x.shape[0] == y.shape[0] && x.shape[1] == w.shape[0] && w.shape[1] == y.shape[1]);
-    expect(x.holds(x.size(), w) && y.holds(y.size(), w) && w.dense() && b.holds(w.shape[1], w));
+    expect(x.holds(x.size(), w) && y.holds(y.size(), w) && b.holds(w.shape[1], w));
+    expect(w.dense() || w.turned().dense());
 }
 
 void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
@@ -267,8 +282,10 @@ void dense_backward_arrays(
 {
     expect_dense(x, w, b, y);
     expect(dy.holds(y.size(), w) && before.holds(y.size(), w) && dx.absent_or_holds(x.size(), w));
-    expect(dw.absent_or_holds(w.size(), w) && db.absent_or_holds(b.size(), w));
+    expect(dw.absent_or_holds(w.size(), w) || dw.turned().holds(w.size(), w));
+    expect(db.absent_or_holds(b.size(), w));
     if (kind) {
+        expect(w.dense());
         expect(constants.holds<double>(8) && db.size());
         expect(w_first.holds(w.size(), w) && w_second.holds(w.size(), w));
         expect(b_first.holds(b.size(), w) && b_second.holds(b.size(), w));
@@ -624,6 +641,7 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
     LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
+    LAYERKIT_SET::approach,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,

@@ -11,7 +11,7 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
-enum UpdateKind { no_update = 0, adam_update = 1, momentum_update = 2 };
+enum UpdateKind { no_update = 0, adam_update = 1, momentum_update = 2, rms_update = 3 };
 
 template <class T, class Update>
 LAYERKIT_INLINE void apply(
@@ -22,13 +22,23 @@ LAYERKIT_INLINE void apply(
 }
 
 // A history only where the solver has one: `second` may be `first` again.
-template <class T>
-LAYERKIT_INLINE void apply(
-    const MomentumUpdate<T>& update, i64 size, const T* __restrict g, T* __restrict w,
-    T* __restrict first, T*)
+template <class T, class Update>
+LAYERKIT_INLINE void apply_with_one(
+    const Update& update, i64 size, const T* __restrict g, T* __restrict w, T* __restrict first)
 {
     T unused = 0;
     for (i64 i = 0; i < size; ++i) update(g[i], w[i], first[i], unused);
+}
+template <class T>
+LAYERKIT_INLINE void apply(
+    const MomentumUpdate<T>& update, i64 size, const T* g, T* w, T* first, T*)
+{
+    apply_with_one(update, size, g, w, first);
+}
+template <class T>
+LAYERKIT_INLINE void apply(const RmsUpdate<T>& update, i64 size, const T* g, T* w, T* first, T*)
+{
+    apply_with_one(update, size, g, w, first);
 }
 
 // function(update) with the solver's update of this kind, or nullptr.
@@ -37,6 +47,7 @@ LAYERKIT_INLINE void with_update(int kind, const double* constants, Function&& f
 {
     if (kind == adam_update) function(AdamUpdate<T>(constants));
     else if (kind == momentum_update) function(MomentumUpdate<T>(constants));
+    else if (kind == rms_update) function(RmsUpdate<T>(constants));
     else function(nullptr);
 }
 

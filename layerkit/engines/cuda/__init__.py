@@ -20,12 +20,13 @@ from layerkit.engines.cuda.program import POSITION, Steps
 from layerkit.engines.cuda.runners import make_runner
 from layerkit.engines.cuda.runners.data import DataRunner
 from layerkit.engines.cuda.runners.dense import TOGETHER, three
-from layerkit.layer import Layer, Run
+from layerkit.layer import Layer
+from layerkit.run import Run
 
 THREADS = 256  # of a block
 UPDATE_BLOCKS = 1024  # at most, that change parameters
-FORMULAS = {"adam": 1, "momentum": 2}
-UPDATES = {1: "AdamUpdate", 2: "MomentumUpdate"}  # of formulas/updates.h
+FORMULAS = {"adam": 1, "momentum": 2, "rmsprop": 3}
+UPDATES = {1: "AdamUpdate", 2: "MomentumUpdate", 3: "RmsUpdate"}  # of formulas/updates.h
 
 
 class CudaEngine(ArrayEngine):
@@ -125,6 +126,10 @@ class CudaEngine(ArrayEngine):
             self.launch("elementwise", "add", blocks, out.size, total, diff, out)
             total = out
 
+    def add_to(self, total: Array, part: Array) -> None:
+        """Compute total = total + part."""
+        self.launch("elementwise", "add", self.blocks(total.size), total.size, total, part, total)
+
     def gather(self, gathers: Sequence[tuple[Blob, list[Blob]]]) -> None:
         """Set the diff of each blob to the sum of those of its branches, in few launches."""
         pairs: dict[int, list[tuple[Blob, list[Blob]]]] = {}
@@ -157,6 +162,15 @@ class CudaEngine(ArrayEngine):
     def steps(self, solver: Any, update: Update | None) -> Steps | None:
         """Return what makes a solver's steps on the GPU, if its update is a formula."""
         return None if update is None else Steps(solver, self, update)
+
+    def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
+        """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
+        self.change(update, span, w, g, self.xp.asarray(update.constants), None)
+
+    def approach(self, average: Array, w: Array, share: float) -> None:
+        """Compute average = average + share * (w - average), unless the clock is halted."""
+        blocks = min(self.blocks(w.size), UPDATE_BLOCKS)
+        self.launch("step", "approach", blocks, w.size, w, average, np.float64(share), self.clock)
 
     def change(
         self,

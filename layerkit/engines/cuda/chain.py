@@ -89,10 +89,12 @@ def chained(calls: list[Any], net: Any, backward: bool) -> list[Any]:
 def stages_of(call: Any, run: Any, backward: bool) -> list[Stage] | None:
     """Return the stages that do the work of a call, or None where it is not so small."""
     runner = getattr(call.call, "__self__", None)  # the call is a method of it
+    if getattr(call, "sums", None) is not None:  # parts of gradients are added up after it
+        return None
     if isinstance(runner, Family):
         pairs = list(zip(runner.runners, runner.tops, strict=True))
         dense = pairs, runner.x.data, runner.dx
-    elif isinstance(runner, Dense):
+    elif type(runner) is Dense:
         dense = [(runner, call.tops[0])], call.bottoms[0].data, call.bottoms[0].diff
     elif not isinstance(runner, Reparameterize):
         return None

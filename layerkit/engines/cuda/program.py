@@ -167,6 +167,7 @@ class Recorded:
                 source.position = position + made * rows
 
         count = self._upload(count)
+        solver.start_average()
         step = 0
         with Uninterrupted() as interrupt:  # Ctrl-C is heard between two steps
             engine.set_clock(passes + 1, [runner.layer.position for runner in engine.sources])
@@ -305,3 +306,4 @@ class Recorded:
         for span in self.spans:
             w, g = net.arena.data[span], net.arena.diff[span]
             engine.change(self.update, span, w, g, self._constants, self._shrink)
+        self.solver.take_average()

@@ -40,11 +40,15 @@ class Family:
 
 
 def families(calls: list[Any], runners: dict[str, Any]) -> list[Family]:
-    """Return the families, of two or more, among the calls of a plan."""
+    """Return the families, of two or more, among the calls of a plan.
+
+    Layers whose parameters others use too are left out, as parts of a gradient are added up between
+    their calls.
+    """
     alike: dict[Any, list[Any]] = {}
     for call in calls:
         runner = runners[call.layer.name]
-        if isinstance(runner, Dense):
+        if type(runner) is Dense and getattr(call, "sums", None) is None:
             setting, defines = runner.activation()
             shape = runner.inputs, call.layer.units, setting, *defines.values()
             wanted = call.bottoms[0].diff is not None

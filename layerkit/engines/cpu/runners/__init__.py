@@ -37,4 +37,5 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.Slice: elementwise.Slice,
     L.SpatialTransform: pictures.SpatialTransform,
     L.StudentReconstruction: losses.StudentReconstruction,
+    L.TiedDense: dense.Dense,
 }

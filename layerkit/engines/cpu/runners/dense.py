@@ -26,7 +26,9 @@ class Dense(KernelRunner):
         """Compute y = a(x W + b)."""
         layer, y = self.layer, tops[0].data
         slope, neuron = straight(layer.neuron)
-        self.kernels.dense_forward(flat_rows(bottoms[0].data), layer.w.data, layer.b.data, slope, y)
+        self.kernels.dense_forward(
+            flat_rows(bottoms[0].data), layer.matrix(layer.w.data), layer.b.data, slope, y
+        )
         if neuron:
             neuron.enter(layer.xp, y, layer.inner)
 
@@ -38,7 +40,7 @@ class Dense(KernelRunner):
             bottoms,
             tops,
             bottoms[0].diff,
-            w.diff if w.trainable else NOTHING,
+            self.layer.matrix(w.diff) if w.trainable else NOTHING,
             b.diff if b.trainable else NOTHING,
             0,
             [NOTHING] * 4,
@@ -95,7 +97,7 @@ class Dense(KernelRunner):
             before if neuron else d,
             slope,
             before,
-            layer.w.data,
+            layer.matrix(layer.w.data),
             layer.b.data,
             dw,
             db,

@@ -78,6 +78,13 @@ KERNEL check(
 FORMULA float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? 0 : x; }
 FORMULA double flushed(double x) { return fabs(x) < 2.2250738585072014e-308 ? 0 : x; }
 
+KERNEL approach(i64 size, const real* w, real* average, double share, const i64* clock)
+{
+    if (clock[HALTED]) return;
+    Approach<real> formula(share);
+    for (i64 i = place(); i < size; i += (i64)gridDim.x * THREADS) formula(w[i], average[i]);
+}
+
 #ifdef UPDATE  // of formulas/updates.h
 
 // `second` is `first` again where the solver has one history only.

@@ -40,6 +40,7 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.SpatialTransform: pictures.SpatialTransform,
     L.SquareLoss: losses.SquareLoss,
     L.StudentReconstruction: losses.StudentReconstruction,
+    L.TiedDense: dense.TiedDense,
 }
 
 

@@ -78,22 +78,21 @@ class Dense(Activated):
                 **defines,
             )
         else:
-            self._products(x, layers, ys, setting, defines)
+            self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
+            self._add_biases(bs, ys, setting, defines)
         for layer, top in zip(layers, tops, strict=True):
             self.activate(top.data, layer.inner)
 
-    def _products(
-        self, x: Array, layers: list[Any], ys: list[Array], setting: float, defines: dict[str, str]
+    def _add_biases(
+        self, bs: list[Array], ys: list[Array], setting: float, defines: dict[str, str]
     ) -> None:
-        """Compute y = a(x W + b) of layers, by cuBLAS and a kernel for the rest."""
-        ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
-        self.engine.backend.gemms([rows(x)] * len(layers), ws, ys, self.places)
+        """Add the biases of layers to what they have multiplied, and activate it."""
         self.launch(
             "dense",
             "bias_activation",
-            self.blocks(len(layers) * ys[0].size),
+            self.blocks(len(ys) * ys[0].size),
             ys[0].size,
-            len(layers),
+            len(ys),
             self.layer.units,
             setting,
             *three(bs),
@@ -201,3 +200,28 @@ class Dense(Activated):
                     **defines,
                 )
         return [top.diff if d is None else d for top, d in zip(tops, ds, strict=True)]
+
+
+class TiedDense(Dense):
+    """Products with the transpose by cuBLAS, however many examples there are."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.few = False
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x W^T + b)."""
+        layer, y = self.layer, tops[0].data
+        (out,), setting, defines = self.entering([y], [layer.inner])
+        self.engine.backend.gemm(rows(bottoms[0].data), layer.w.data.T, out=out)
+        self._add_biases([layer.b.data], [out], setting, defines)
+        self.activate(y, layer.inner)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute all gradients."""
+        layer, gemm, dx = self.layer, self.engine.backend.gemm, bottoms[0].diff
+        d = self._before([self], tops)[0]
+        if layer.w.trainable:
+            gemm(d.T, rows(bottoms[0].data), out=layer.w.diff)
+        if dx is not None:
+            gemm(d, layer.w.data, out=rows(dx))

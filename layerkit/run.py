@@ -1,0 +1,122 @@
+"""Run: the state that the layers of one net share while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from layerkit.backends import philox
+from layerkit.backends.base import Array, Backend
+from layerkit.blob import Parameter
+from layerkit.errors import NetError
+from layerkit.memory import memory
+from layerkit.settings import Checked, Flag, Rule, Seed, Whole
+
+
+class Run(Checked):
+    """Shared state of all layers of one net while it runs.
+
+    Attributes:
+        backend, dtype: where arrays live and what they hold.
+        batch_size: the most rows a forward pass can have; buffers are allocated for that many.
+        seed: seed of the net.
+        passes: number of the current forward pass; with the seed and a layer's name it determines
+            every random number that the layer draws.
+        training: False in a net of phase "test", and while a net infers.
+        sample: False while sampling layers should return the mean of what they sample.
+        declared: name of each layer that has been set up -> its parameters.
+    """
+
+    seed: Seed
+    training: Flag
+    sample: Flag
+    fixed = ("backend", "dtype", "batch_size")
+    instead = "make another net, with net.rebuild(batch_size=...), say"
+
+    @classmethod
+    def own_rules(cls) -> dict[str, Rule]:
+        """Return the rule for the number of a pass, which is a property."""
+        return {"passes": Whole(0, 2**63 - 1)}
+
+    def __init__(self, backend: Backend, dtype: Any, batch_size: int, seed: int, training: bool):
+        self.backend = backend
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.seed = seed
+        self.training = training
+        self._passes = self._looks = 0
+        self.sample = True
+        self._clock = np.zeros(3, np.uint64)
+        self.declared: dict[str, dict[str, Parameter]] = {}
+        self._users: dict[int, str] = {}
+        self.close()
+
+    def stream_of(self, user: str) -> int:
+        """Return the stream of random numbers that belongs to a name, and to no other of the net.
+
+        Args:
+            user: name of a layer, or of a parameter while it is drawn.
+
+        Raises:
+            NetError: another name of this net has the same CRC-32, and so would draw equal numbers.
+        """
+        stream = philox.stream_of(user)
+        other = self._users.setdefault(stream, user)
+        if other != user:
+            raise NetError(
+                f"{other!r} and {user!r} would draw the same random numbers, as their names have "
+                "the same CRC-32; rename one of the two layers"
+            )
+        return stream
+
+    @property
+    def passes(self) -> int:
+        """The number of the current forward pass; see above."""
+        return self._passes
+
+    @passes.setter
+    def passes(self, number: int) -> None:
+        self._passes, self._looks = number, 0
+
+    def clock(self) -> Array:
+        """Update and return the array that kernels read: seed, pass, and whether to sample.
+
+        It is always one array, which recorded calls keep a reference to.
+        """
+        self._clock[:] = self.seed % 2**64, self._passes, self.sample
+        return self._clock
+
+    def memory(self) -> int:
+        """Return how many bytes the net's arrays can take: the free memory, or all of a GPU's."""
+        if self.backend.name == "numpy":
+            return memory()
+        return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
+
+    @contextmanager
+    def same_noise(self) -> Iterator[None]:
+        """Let looks draw what the first looks after a forward pass draw, and forget them."""
+        kept, self._looks = self._looks, 0
+        try:
+            yield
+        finally:
+            self._looks = kept
+
+    @contextmanager
+    def looking(self, sample: bool) -> Iterator[None]:
+        """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
+
+        The pass has a number of its own: that of the last forward pass, with the number of looks
+        since then above its 32 bits.  So noise differs from look to look, and repeats when the
+        number of the pass is set again.
+        """
+        kept = self._passes, self.training, self.sample
+        self._looks += 1
+        self._passes += self._looks << 32
+        self.training, self.sample = False, sample
+        try:
+            yield
+        finally:
+            self._passes, self.training, self.sample = kept

@@ -1,0 +1,262 @@
+"""Updating: from the gradient in the diffs of a net to new parameters, and what may stop it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from layerkit.backends.base import Array
+from layerkit.engines.base import Make, Update, call_layer
+from layerkit.errors import NetError, NotFiniteError
+from layerkit.net import Net
+from layerkit.plan import Plan
+from layerkit.settings import Checked
+
+ACCUMULATED, AVERAGE = "accumulated", "average"  # histories that any solver may have
+
+
+def smallest_normal(dtype: np.dtype) -> float:
+    """Return the smallest positive number of a dtype that has its full precision."""
+    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
+
+
+def flush_denormals(xp: Any, array: Array) -> None:
+    """Set numbers below the smallest normal one to zero, in place.
+
+    The history of a weight without a gradient decays for ever.  It would soon be denormal, and
+    each denormal number costs many processors a hundred cycles.
+    """
+    array *= xp.abs(array) >= smallest_normal(array.dtype)
+
+
+def check_epsilon(solver: Updater, epsilon: float) -> None:
+    """Fail unless the net's dtype holds `epsilon`, which keeps a solver from dividing by zero."""
+    least = float(np.finfo(solver.net.dtype).tiny)
+    if epsilon < least:
+        raise NetError(
+            f"{solver.label()}: epsilon must be at least {least:g} in a net of "
+            f"{solver.net.dtype}, got {epsilon}"
+        )
+
+
+class Updater(Checked):
+    """The part of a solver that makes updates; see Solver, which has the attributes."""
+
+    histories: ClassVar[tuple[str, ...]] = ()
+    formula: ClassVar[str | None] = None  # name in engines/formulas/updates.h of what `update` does
+
+    net: Net
+    clip: float | None
+    accumulate: int
+    ema: float | None
+    iteration: int
+    accumulated: int
+    history: Any
+    hooks: list[Callable[[Any], None]]
+    spans: list[slice]
+    _update: Update | None
+    _found: np.ndarray
+
+    def update(self, w: Array, g: Array, rate: float, **history: Array) -> None:
+        """Change the parameters `w` given their gradient `g`; all arrays are flat.
+
+        `self.iteration` counts this update, from 1.
+        """
+        raise NetError(
+            f"{self.label()}: its class does not define update(w, g, rate, **history), which "
+            "changes the parameters w in place"
+        )
+
+    def constants(self, rate: float) -> tuple[float, ...]:
+        """Return the eight numbers that the formula takes in update `self.iteration`."""
+        raise NotImplementedError
+
+    def largest_gradient(self) -> float:
+        """Return the largest derivative by a weight that an update can take; here any number."""
+        return float(np.finfo(self.net.dtype).max)
+
+    def _follow(self, plan: Plan, rate: float, loss: float) -> None:
+        """Make the backward pass and, once all gradients are known to be finite, the update."""
+        net, limit = self.net, self.largest_gradient()
+        net.run_backward(plan, {})
+        if not self.plain:
+            self._apply(rate, loss)
+            return
+        updates, spans, planned = plan.updates, self.spans, self._update is not None
+        bounds, sizes = np.split(self._look(plan), [len(updates)])
+        if not (bounds <= limit).all():
+            for layer, _, bottoms, tops, *_ in updates:  # bounds do not tell: look at each
+                net.runners[layer.name].backward(bottoms, tops)
+            updates, spans, planned = [], net.arena.trainable_spans(), False
+            sizes = self._sizes(spans)
+        if not (sizes <= limit).all():
+            raise NotFiniteError(self.not_finite(loss))
+        self._begin(rate)
+        if self.clip is not None:
+            self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
+
+        def calls(make: Make) -> None:
+            for layer, call, bottoms, tops, recordable, *_ in updates:
+                make(recordable, layer, call, bottoms, tops, way="update")
+            for span in spans:
+                self._update_span(span, rate)
+            self.take_average()
+
+        if planned:
+            net.engine.repeat(plan.programs["update"], net.program_key(), calls)
+        else:
+            calls(call_layer)
+
+    @property
+    def plain(self) -> bool:
+        """True if each gradient is followed at once, with nothing done to it but clipping."""
+        return self.accumulate == 1 and not self.hooks
+
+    def _apply(self, rate: float, loss: float | None) -> None:
+        """Follow the gradient that is in the diffs, or keep it until there are enough."""
+        net, limit = self.net, self.largest_gradient()
+        spans = net.arena.trainable_spans()
+        diffs = [net.arena.diff[span] for span in spans]
+        sizes = self._sizes(spans)
+        if not (sizes <= limit).all():
+            raise NotFiniteError(self.not_finite(loss))
+        net.differentiated = False
+        if self.accumulate > 1:
+            kept = self.history[ACCUMULATED]
+            if not self.accumulated:
+                kept.fill(0)
+            if self.accumulated + 1 < self.accumulate:
+                for span, diff in zip(spans, diffs, strict=True):
+                    net.engine.add_to(kept[span], diff)
+                self.accumulated += 1
+                return
+            for span, diff in zip(spans, diffs, strict=True):
+                net.engine.add_to(diff, kept[span])
+                diff *= 1 / self.accumulate
+        for hook in list(self.hooks):
+            hook(self)
+        if not self.plain:
+            sizes = self._sizes(spans)
+            if not (sizes <= limit).all():
+                raise NotFiniteError(self.not_finite(loss))
+        self._begin(rate)
+        if self.clip is not None:
+            self._clip(diffs, float(sizes.max(initial=0.0)))
+        for span in spans:
+            self._update_span(span, rate)
+        self.take_average()
+        self.accumulated = 0
+
+    def _begin(self, rate: float) -> None:
+        """Count an update, which changes parameters from here on."""
+        net = self.net
+        self.start_average()
+        self.iteration += 1
+        if self._update is not None:
+            self._update.constants[:] = self.constants(rate)
+        net.passed = False  # blobs are of the parameters before the update
+
+    def start_average(self) -> None:
+        """Let the average of the parameters begin with what they are before the first update."""
+        if self.ema is not None and not self.iteration:
+            self.history[AVERAGE][...] = self.net.arena.data
+
+    def take_average(self) -> None:
+        """Move the average of the parameters after an update."""
+        if self.ema is not None:
+            self.net.engine.approach(self.history[AVERAGE], self.net.arena.data, 1 - self.ema)
+
+    def _look(self, plan: Plan) -> np.ndarray:
+        """Bound the diffs that layers update by, and measure those that the solver itself applies.
+
+        Returns:
+            Magnitudes that no derivative exceeds, one for each layer of `plan.updates` and one for
+            each span of the rest.
+        """
+        net, found = self.net, self._found
+
+        def calls(make: Make) -> None:
+            places = (found[i : i + 1] for i in range(len(found)))
+            for layer, _, bottoms, tops, recordable, *_ in plan.updates:
+                bound = net.runners[layer.name].gradient_bound
+                make(recordable, layer, bound, bottoms, tops, next(places), way="update")
+            for span in self.spans:
+                net.engine.largest(net.arena.diff[span], next(places))
+
+        net.engine.repeat(plan.programs["look"], net.program_key(), calls)
+        return found
+
+    def _sizes(self, spans: list[slice]) -> np.ndarray:
+        """Return the largest magnitude in each span of the gradient."""
+        net = self.net
+        return np.array([net.engine.magnitude(net.arena.diff[span]) for span in spans])
+
+    def _update_span(self, span: slice, rate: float) -> None:
+        w, g = self.net.arena.data[span], self.net.arena.diff[span]
+        if self._update is None:
+            update: Any = self.update  # perhaps a user's own
+            if update(w, g, rate, **{k: self.history[k][span] for k in self.histories}) is not None:
+                raise NetError(
+                    f"{type(self).__name__}.update returned something, but must change the "
+                    "parameters in place (w -= step), and return nothing"
+                )
+        else:
+            self.net.engine.update(self._update, span, w, g)
+
+    def _clip(self, diffs: list[Array], largest: float) -> None:
+        """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
+        count = sum(d.size for d in diffs)
+        if largest**2 * count < 0.5 * float(np.finfo(self.net.dtype).max):
+            norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+        else:  # squares would overflow
+            scaled = (d / largest for d in diffs)
+            norm = largest * math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in scaled))
+        if self.clip is not None and norm > self.clip:
+            for diff in diffs:
+                diff *= self.clip / norm
+
+    def not_finite(self, loss: float | None) -> str:
+        """Return a message that says what is wrong, if the last pass gave this loss.
+
+        Args:
+            loss: the objective, or None where a gradient came without one.
+
+        Raises:
+            DataError: a layer finds what is wrong with its data.
+        """
+        finite = loss is None or math.isfinite(loss)
+        if not finite:
+            self.net.check_data()
+        if (where := self.net.non_finite_data()) is not None:
+            wrong = "a gradient is not finite" if finite else f"the loss is {loss}"
+            return (
+                f"{wrong} at iteration {self.iteration}: the data hold an infinity or "
+                f"not-a-number, first in {where}; leave such rows out, or fill them"
+            )
+        where = self.net.first_non_finite()
+        if not finite:
+            return (
+                f"the loss is {loss} at iteration {self.iteration}: first in "
+                f"{where or 'the sum of the losses'}; lower the rate, clip the gradient, or look "
+                "at the data"
+            )
+        if where is not None:
+            there = f", where the loss is {loss:g}" if loss is not None else ""
+            return (
+                f"a gradient is not finite at iteration {self.iteration}{there}: first in {where}; "
+                "look at the derivative of the layer that fills it, and at the data"
+            )
+        limit = self.largest_gradient()
+        name, size = next(
+            (n, s)
+            for n, p in self.net.params.items()
+            if p.trainable and not (s := self.net.engine.magnitude(p.diff)) <= limit
+        )
+        return (
+            f"the gradient is too large at iteration {self.iteration}: {size:.3g} in the diff of "
+            f"parameter {name!r}, of which {self.label()} in {self.net.dtype} can take "
+            f"{limit:.3g}; scale the loss down, or look at the data"
+        )
