@@ -128,10 +128,12 @@ def is_property(node: ast.AST) -> bool:
     return any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
 
 
+# Rooms of the galaxy package whose English has not been gone through yet.
+NOT_YET = tuple(f"galaxy/{room}/" for room in ("baselines", "evaluation", "images", "model"))
 MODULES = sorted(
-    str(path.relative_to(PACKAGE))
+    name
     for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] != "galaxy"
+    if not (name := path.relative_to(PACKAGE).as_posix()).startswith(NOT_YET)
 )
 
 
