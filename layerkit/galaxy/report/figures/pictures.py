@@ -200,7 +200,8 @@ def samples(
         real: real galaxies, (M, H, W); both panels share one scale of intensity.  None leaves
             their panel out.
         columns: number of pictures in a row of each panel.
-        most: largest number of pictures in each panel; of more, the first are drawn.
+        most: largest number of pictures in each panel; of more, the first are drawn.  Both panels
+            have as many.
         ids: names of the real galaxies, (M,), which mark their places for the report.
 
     Raises:
@@ -209,8 +210,9 @@ def samples(
     panels = [("drawn from the prior", stack("drawn", drawn)[:most])]
     if real is not None:
         check_ids("samples", ids, real)
-        count = len(panels[0][1])
-        panels.append(("real galaxies", stack("real", real)[:count]))
+        panels.append(("real galaxies", stack("real", real)[:most]))
+        count = min(len(images) for _, images in panels)
+        panels = [(title, images[:count]) for title, images in panels]
     columns = min(columns, len(panels[0][1]))
     rows = math.ceil(len(panels[0][1]) / columns)
     norm = shared_scale(panels[-1][1])
