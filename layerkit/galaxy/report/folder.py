@@ -1,4 +1,4 @@
-"""The folder of a run: made, cleared of earlier results, and what to do when it is full."""
+"""The folder of a run: making it, setting earlier results aside, saving when it is full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAITING = ".before"  # a folder of earlier results until it holds them all
 
 
 def results_folder(path: str | os.PathLike[str]) -> Path:
-    """Return the folder, made if need be and known to be writable before any work is done.
+    """Make a run's folder if it is missing, and check that it can be written to.
 
     Raises:
         DataError: it cannot be made or written to.
@@ -40,20 +40,22 @@ def set_aside(
 ) -> Path | None:
     """Move the results of an earlier run into a folder before-1, before-2, ... beside them.
 
-    Killed on the way, it is finished by the next call, so that what belongs together stays so.
+    If the process is killed midway, the next call finishes the move, so that the results of one
+    run stay together.
 
     Args:
         folder: the run's folder.
-        also: further files and folders in it to move; results are those in `layout.RESULTS`.
-        model: "move" it, or for a run that goes on from it "copy" it, or "leave" it with the best
-            parameters so far.
-        into: a folder that this function returned, to add to it.
+        also: names in it of further files and folders to move, beside those in `layout.RESULTS`.
+        model: "move", the default; "copy", for a run that resumes the model; or "leave", to keep
+            the model and the best parameters so far in place.
+        into: a folder that this function returned earlier, to add to; None, the default, for a new
+            one.
 
     Returns:
-        The folder, or None where there was nothing to move.
+        The folder with the earlier results, or None if there were none.
 
     Raises:
-        DataError: they cannot be moved.
+        DataError: the results cannot be moved.
     """
     waiting = folder / WAITING
     names = (*RESULTS, *also) if model != "leave" else (*RESULTS[2:], *also)
@@ -80,21 +82,21 @@ def set_aside(
 
 
 def finish_setting_aside(folder: Path) -> None:
-    """Go on with a `set_aside` that was killed, if one was."""
+    """Finish a `set_aside` that was killed midway, if there was one."""
     if (folder / WAITING).exists():
-        set_aside(folder, model="copy")  # a model that is still there was to stay
+        set_aside(folder, model="copy")  # a model that is still there may have been meant to stay
 
 
 def _move(path: Path, target: Path, copy: bool) -> None:
-    """Moves a file or folder, or gives the file a second name, or copies it."""
+    """Move a file or folder; to copy a file, link it, or copy it if links are not supported."""
     if copy:
-        if target.exists():  # by a call that was killed
+        if target.exists():  # made by a call that was killed
             return
         part = target.with_name(f".{target.name}.part")
         part.unlink(missing_ok=True)
         try:
             os.link(path, part)
-        except OSError:  # a file system without
+        except OSError:  # a file system without links
             shutil.copy2(path, part)
         os.replace(part, target)
         return
@@ -104,15 +106,15 @@ def _move(path: Path, target: Path, copy: bool) -> None:
 
 
 def save_somewhere(write: Callable[[Path], None], error: Exception, folder: Path) -> NoReturn:
-    """Write what could not be written into `folder` into another place, and say where it is.
+    """Save into another folder after writing to `folder` failed, and report its place.
 
     Args:
-        write: writes into the folder it is given.
-        error: why it could not.
-        folder: where it belongs.
+        write: function that writes into the folder it is given.
+        error: the reason of the failure.
+        folder: the folder that the files belong into.
 
     Raises:
-        DataError: always; it names `error`, the place and what to do.
+        DataError: always; it states the reason, the place of the files and what to do.
     """
     reason = " ".join(str(error).split())
     for place in (tempfile.gettempdir(), Path.home(), Path.cwd()):
@@ -126,6 +128,6 @@ def save_somewhere(write: Callable[[Path], None], error: Exception, folder: Path
             continue
         raise DataError(
             f"{reason}; all that training has done is saved in {saved} instead: make room, move "
-            f"the files from there into {folder}, and go on with --resume"
+            f"the files from there into {folder}, and continue with --resume"
         ) from error
     raise DataError(f"{reason}; nor could it be saved anywhere else") from error

@@ -16,9 +16,9 @@ from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
 from layerkit.galaxy.report.plates import Plate, plate
 
-ROW_ORDERS = ("top", "bottom")  # where the first row of an image belongs
-TRAVERSED = np.arange(-3.0, 4.0)  # of the traversal, in standard deviations of the prior
-RECONSTRUCTED = 8  # galaxies of figure 3
+ROW_ORDERS = ("top", "bottom")
+TRAVERSED = np.arange(-3.0, 4.0)  # standard deviations of the prior
+RECONSTRUCTED = 8  # galaxies in figure 3 of the paper
 
 
 def draw_figures(
@@ -31,24 +31,24 @@ def draw_figures(
     row_order: str = "top",
     coverage: LatentCoverage | None = None,
 ) -> list[Plate]:
-    """Draw each figure as a PNG in `folder`.
+    """Draw all figures of a run as PNG files in `folder`.
 
     Args:
-        folder: where they go.
-        model: for samples and the traversal.
-        result: of `evaluate` on `held_out`.
+        folder: an existing folder.
+        model: the trained model.
+        result: the result of `evaluate` on `held_out`.
         held_out: images (n, side, side).
-        history: of training; see `figures.learning_curves`.
-        ids: of the held-out images, written beside them.
-        row_order: "top" or "bottom", where the first row of an image is on the sky or on paper; a
-            FITS image's is at the bottom, and so it is drawn.
-        coverage: of z over redrawn noise; without it there is no figure of it.
+        history: the learning curves; see `figures.learning_curves`.
+        ids: names of the held-out images, (n,), which link them in the report.
+        row_order: side of the picture, "top" or "bottom", that the first row of an image belongs
+            to.  FITS images start at the bottom.
+        coverage: coverage of z over redrawn noise; None leaves out the figure of it.
 
     Returns:
-        (title, caption, path) of each, for the report.
+        The figures for `write_report`, in its order.
 
     Raises:
-        DataError: another row order.
+        DataError: another row order, or figures that cannot be drawn of these arrays.
     """
     if row_order not in ROW_ORDERS:
         raise DataError(f"row_order must be one of {', '.join(ROW_ORDERS)}, got {row_order!r}")

@@ -16,13 +16,13 @@ from layerkit.settings import fitting
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write readable JSON in one move; JSON has no infinities, so they become null."""
+    """Write indented JSON as a whole file or none; null stands for NaN and infinities."""
     text = json.dumps(_known(values), indent=2, allow_nan=False, default=str) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _known(value: Any) -> Any:
-    """The value with null for every number in it that is not finite."""
+    """Replace every number that is not finite, however deep it is nested, by None."""
     if isinstance(value, dict):
         return {k: _known(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -31,7 +31,7 @@ def _known(value: Any) -> Any:
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """Write the main results in a few lines, those of the encoder alone beside refined ones."""
+    """Write the main results in a few lines, with columns for encoder alone and refined z."""
 
     def line(label: str, encoded: str, refined: str, note: str = "") -> str:
         text = f"{label:50}{encoded:>14}{refined:>14}   {note}".rstrip()
@@ -85,34 +85,34 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 @fitting(DataError)
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metrics.json of a run, from the file or from the folder it is in.
+    """Read the metrics.json of a run, given the file or the folder with it.
 
     Raises:
-        DataError: there is none, or it is not one.
+        DataError: the file is missing, unreadable, or not from a run.
     """
     path = Path(path)
     path = path / "metrics.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no metrics of a run can be read from it ({error})") from error
+        raise DataError(f"{path}: the metrics of a run cannot be read ({error})") from error
     if not isinstance(found, dict) or "held_out" not in found:
-        raise DataError(f"{path}: JSON, but not the metrics.json of a run")
+        raise DataError(f"{path}: this is JSON, but not the metrics.json of a run: no 'held_out'")
     return found
 
 
 @fitting(DataError)
 def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table with a row for each run, made of nothing but their metrics.
+    """Write a Markdown table with a row for each run, from nothing but their metrics.
 
-    What a run did not measure is a dash.  Runs over other galaxies than the first run's are marked
-    by a star after the number held out: their numbers do not compare.
+    A dash stands for a number that a run lacks.  A star after the number of held-out galaxies marks
+    runs on other galaxies than the first run's, whose numbers do not compare.
 
     Args:
-        runs: what `read_metrics` returned.
+        runs: metrics as returned by `read_metrics`.
 
     Raises:
-        DataError: metrics of another kind than a run writes.
+        DataError: metrics of another type than a run writes.
     """
     runs = list(runs)
     rows = [list(COLUMNS), ["---:" if name in NUMBERS else "---" for name in COLUMNS]]
@@ -124,8 +124,8 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
                 cells.append(show(run))
             except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"metrics of {run.get('data', 'a run')}: what belongs under {name!r} is of "
-                    f"another kind than a run writes ({error!r}); give what a run wrote"
+                    f"metrics of {run.get('data', 'a run')}: the value for {name!r} is of "
+                    f"another type than a run writes ({error!r}); give one as a run wrote it"
                 ) from error
         cells[list(COLUMNS).index("held out")] += " *" if other else ""
         rows.append([cell.replace("|", "\\|") for cell in cells])
@@ -146,7 +146,7 @@ def _value(key: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, A
 
 
 def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
-    """The count, and the share."""
+    """Return a function that writes a count of held-out galaxies, and their percentage."""
 
     def show(run: Mapping[str, Any]) -> str:
         wins = run.get(key)
@@ -156,7 +156,7 @@ def _wins(key: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _coverage(deviations: int) -> Callable[[Mapping[str, Any]], str]:
-    """Overall, and in the fifth of the pixels that is furthest from what is nominal."""
+    """Return a function that writes the coverage overall, and that of the worst fifth of pixels."""
 
     def show(run: Mapping[str, Any]) -> str:
         key = f"coverage_{deviations}sd"

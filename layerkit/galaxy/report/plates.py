@@ -16,10 +16,10 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.figures.style import DPI, FAINT, GRID, INK, MODEL, PAPER
+from layerkit.galaxy.report.figures.style import BACKGROUND, DPI, FAINT, GRID, INK, MODEL
 
 DARK = {  # the colours of page.css
-    PAPER: "#1d2127",
+    BACKGROUND: "#1d2127",
     INK: "#e4e6e9",
     FAINT: "#9aa2ac",
     GRID: "#31363d",
@@ -48,7 +48,7 @@ class Plate(NamedTuple):
     Attributes:
         title, caption: plain text.
         path: of the PNG.
-        dark: the PNG, as bytes, that a reader sees who prefers dark pages; empty for the other one.
+        dark: bytes of a PNG for readers who prefer dark pages; if empty, they see the other one.
         marks: the galaxies in it that have an id.
     """
 
@@ -60,12 +60,12 @@ class Plate(NamedTuple):
 
 
 def plate(figure: Figure, path: Path, title: str, caption: str) -> Plate:
-    """Save a figure as PNG, and make a plate of it; its colours are the dark ones afterwards."""
+    """Save a figure as PNG, and return its plate.  The figure is left in its dark colours."""
     figures.save(figure, path)
     found = marks(figure)
     darken(figure)
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI, facecolor=DARK[PAPER])
+    figure.savefig(data, format="png", dpi=DPI, facecolor=DARK[BACKGROUND])
     return Plate(title, caption, path, data.getvalue(), found)
 
 
@@ -81,8 +81,8 @@ def marks(figure: Figure) -> list[Mark]:
 
 
 def darken(figure: Figure) -> None:
-    """Exchange the colours of a figure for those of a dark page; pictures stay as they are."""
-    figure.draw_without_rendering()  # makes the ticks
+    """Exchange the colours of a figure for those of a dark page; its pictures stay as they are."""
+    figure.draw_without_rendering()  # ticks do not exist before
     for artist in figure.findobj():
         if isinstance(artist, Text):
             artist.set_color(_dark(artist.get_color()))

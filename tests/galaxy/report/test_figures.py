@@ -187,6 +187,8 @@ def test_samples_have_as_many_real_ones_beside(rng):
     assert left.shape == right.shape == (3 * 18 - 2, 4 * 18 - 2)
     np.testing.assert_array_equal(right[:16, 18:34], images[1])
     assert np.isnan(right[36:, 36:]).all()
+    left, right = pictures(figures.samples(images, images[:3]))
+    assert left.shape == right.shape == (16, 3 * 18 - 2)
 
 
 def test_learning_curves_are_not_squashed_by_the_first_iterations(rng):

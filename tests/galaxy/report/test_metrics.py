@@ -86,7 +86,7 @@ def test_runs_that_lack_everything_are_dashes_and_other_kinds_are_refused():
         {"seconds": "1"},
         {"mse_wins": {}},
     ):
-        with pytest.raises(DataError, match="another kind than a run writes"):
+        with pytest.raises(DataError, match="another type than a run writes"):
             galaxy.results_table([METRICS, METRICS | bad])
 
 

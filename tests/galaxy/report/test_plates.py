@@ -10,7 +10,7 @@ from PIL import Image
 
 from layerkit.errors import DataError
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.figures.style import PAPER
+from layerkit.galaxy.report.figures.style import BACKGROUND
 from layerkit.galaxy.report.plates import DARK, marks, plate
 
 COUNT = 6
@@ -83,7 +83,7 @@ def test_dark_figures_have_dark_paper_and_light_words_and_the_pictures_they_had(
     paper = (light[head] == 255).all(axis=-1)
     assert paper.mean() > 0.8
     assert np.unique(dark[head][paper], axis=0).tolist() == [
-        [round(255 * value) for value in to_rgb(DARK[PAPER])]
+        [round(255 * value) for value in to_rgb(DARK[BACKGROUND])]
     ]
     assert light[head].min() < 50
     assert dark[head].max() > 200

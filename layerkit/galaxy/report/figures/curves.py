@@ -11,15 +11,18 @@ from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL
 
 
 def learning_curves(history: Mapping[str, Sequence[float] | np.ndarray]) -> Figure:
-    """Bounds and KL during training.
+    """Draw the bounds and the KL divergence during training.
 
-    The first iterations are far below all others; the scale is that of what comes after them, and
-    they leave the frame below.
+    The bounds of the first iterations are far below all others.  They do not count for the scale,
+    and the curves enter the frame from below.
 
     Args:
-        history: one array per name, all of one length: ``iteration``, and any of ``train_elbo``,
-            ``validation_elbo``, ``held_out_elbo`` and ``kl``, in nats per image; NaN where it was
-            not measured.
+        history: one sequence per name, all of one length: ``iteration``, and any of
+            ``train_elbo``, ``validation_elbo``, ``held_out_elbo`` and ``kl``, in nats per image;
+            NaN at iterations that were not measured.
+
+    Raises:
+        DataError: no ``iteration``, or an empty one.
     """
     if "iteration" not in history or len(history["iteration"]) == 0:
         raise DataError("learning_curves: the history has no 'iteration', so nothing to draw")
@@ -56,10 +59,10 @@ def learning_curves(history: Mapping[str, Sequence[float] | np.ndarray]) -> Figu
 
 
 def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, colour: str) -> None:
+    """Draw a curve, or of a long one its running mean over the faint curve itself."""
     measured = np.isfinite(y)
     x, y = x[measured], y[measured]
     if len(y) > 200:
-        # Minibatch noise, with the running mean it hides.
         axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.35)
         window = len(y) // 50
         y = np.convolve(y, np.ones(window) / window, mode="valid")
@@ -69,7 +72,7 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, colour: str) ->
 
 
 def _later_limits(axes: Axes, iteration: np.ndarray) -> None:
-    """Scale the axes to what the labelled curves do after the first tenth of the iterations."""
+    """Fit the axes to the labelled curves after the first tenth of the iterations."""
     start, end = iteration[0], iteration[-1]
     axes.set_xlim(start, end if end > start else start + 1)
     later = [np.empty(0)]

@@ -22,7 +22,7 @@ from layerkit.galaxy.report.figures.style import (
     stack,
 )
 
-LARGEST_CELL = 1.2  # inches that a galaxy of the embedding has on a side, where there are few
+LARGEST_CELL = 1.2  # inches on a side of a galaxy's cell, however few galaxies there are
 
 
 def embedding(
@@ -41,9 +41,9 @@ def embedding(
     Args:
         z_mean: (N, latent), the encoded means.
         images: (N, H, W).
-        seed: of t-SNE and of the choice of galaxies.
-        most: no more than this many galaxies, chosen at random.
-        ids: of the galaxies, (N,).
+        seed: random seed of t-SNE and of the choice of galaxies.
+        most: largest number of galaxies drawn; of more, so many are chosen at random.
+        ids: names of the galaxies, (N,), which mark their places for the report.
 
     Raises:
         DataError: arrays of other shapes, encoded means that are not finite, or another number of
@@ -103,12 +103,15 @@ def _faded(images: np.ndarray) -> np.ndarray:
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
-    """(N, D) to (N, 2); fewer than five points stay on a line, for t-SNE has no say about them."""
+    """Return places on a map, (N, 2), for points (N, D).
+
+    Fewer than five points are put on a line, as t-SNE has too few neighbours to compare.
+    """
     if len(points) < 5:
         return np.stack([np.arange(len(points)), np.zeros(len(points))], axis=1)
     perplexity = min(30.0, (len(points) - 1) / 3)
     method = TSNE(perplexity=perplexity, init="random", random_state=seed)
-    # Its threads wait for each other by spinning, thousands of times: on a machine with other work
-    # two threads took 32 s where one takes 4.
+    # Its threads wait for each other by spinning, thousands of times: on a busy machine two threads
+    # took 32 s and one took 4.
     with threadpool_limits(1):
         return method.fit_transform(points)

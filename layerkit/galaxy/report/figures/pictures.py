@@ -41,17 +41,19 @@ def reconstructions(
 ) -> Figure:
     """Draw figure 3 of the paper: x, f_mu(z) and f_Sigma(z), a row per galaxy.
 
-    The intensities of a row share one scale, from the darkest to the brightest pixel of x; these
-    two are written at its left.  Variances share one logarithmic scale over all rows, and residuals
-    one linear scale.
+    The intensities of a row share one scale, from the darkest to the brightest pixel of x, both of
+    which are written at the left of the row.  All variances share one logarithmic scale, and all
+    residuals one linear scale.
 
     Args:
-        images, mean, variance: (N, H, W); the variance in the square of the images' unit.
-        baseline: (N, H, W), another model of the images, drawn beside if given.
-        baseline_name: its title.
-        residuals: whether to draw image minus model beside each model.
-        most: no more than this many rows; the first ones.
-        ids: a name for each image, (N,), written beside its row.
+        images, mean, variance: x, f_mu(z) and f_Sigma(z), (N, H, W); the variance has the square
+            of the images' unit.
+        baseline: another model of the images, (N, H, W), drawn in a column of its own; None for no
+            such column.
+        baseline_name: title of that column.
+        residuals: True to draw image minus model beside each model.
+        most: largest number of rows; of more images, the first are drawn.
+        ids: names of the images, (N,), written beside their rows.
 
     Raises:
         DataError: arrays of other shapes, or another number of ids than of images.
@@ -101,7 +103,7 @@ def reconstructions(
     for i, (title, pictures, colours, norm, unit_name) in enumerate(columns):
         left = margin + i * (cell + gap)
         picture = mosaic(pictures[:, None])
-        # Lines between rows are a good part of small pictures: without them a cell is square.
+        # A cell is to be square without the lines between rows, which are much of small pictures.
         width = cell * rows * pictures.shape[1] / len(picture)
         axes = axes_at(figure, left, foot, width, rows * cell)
         drawn = draw(axes, picture, colours, norm)
@@ -134,14 +136,14 @@ def reconstructions(
 
 
 def _range(low: float, high: float) -> str:
-    """Both ends of a range, to a thousandth of its width."""
+    """Write both ends of a range, to a thousandth of its width."""
     digits = 3 - math.floor(math.log10(high - low or 1.0)) - 1
     low, high = (round(value, digits) + 0.0 for value in (low, high))
     return f"{low:.6g} to {high:.6g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _shortened(name: str, most: int = 18) -> str:
-    """A name of at most `most` characters, without its middle if need be; $ is no formula."""
+    """Shorten a name to `most` characters by its middle; escape $, which opens formulas."""
     if len(name) > most:
         name = f"{name[: most // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{name[most // 2 - most :]}"
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name).replace(
@@ -150,11 +152,15 @@ def _shortened(name: str, most: int = 18) -> str:
 
 
 def traversal(decoded: np.ndarray, values: Sequence[float] | np.ndarray) -> Figure:
-    """Figure 5 of the paper: one latent dimension at a time, a row for each.
+    """Draw figure 5 of the paper: one latent dimension at a time, a row for each.
 
     Args:
-        decoded: (dimensions, steps, H, W), the decoded means f_mu(z).
-        values: (steps,), where on its axis each was decoded, in standard deviations of the prior.
+        decoded: the decoded means f_mu(z), (dimensions, steps, H, W).
+        values: the coordinate that each column was decoded at, (steps,), in standard deviations
+            of the prior.
+
+    Raises:
+        DataError: decoded means of another shape.
     """
     decoded = np.asarray(decoded, dtype=np.float64)
     if decoded.ndim != 4 or decoded.shape[1] != len(values):
@@ -187,20 +193,26 @@ def samples(
     most: int = 64,
     ids: Sequence[str] | None = None,
 ) -> Figure:
-    """Galaxies drawn from the model, beside as many real ones.
+    """Draw galaxies from the model, and beside them as many real ones.
 
     Args:
-        drawn: (N, H, W), decoded means of latents from the prior.
-        real: (M, H, W), real galaxies; both panels share one intensity scale.
-        columns: pictures in a row of each panel.
-        most: no more than this many in each panel.
-        ids: of the real galaxies, (M,).
+        drawn: decoded means of latents from the prior, (N, H, W).
+        real: real galaxies, (M, H, W); both panels share one scale of intensity.  None leaves
+            their panel out.
+        columns: number of pictures in a row of each panel.
+        most: largest number of pictures in each panel; of more, the first are drawn.  Both panels
+            have as many.
+        ids: names of the real galaxies, (M,), which mark their places for the report.
+
+    Raises:
+        DataError: arrays of other shapes, or another number of ids than of real galaxies.
     """
     panels = [("drawn from the prior", stack("drawn", drawn)[:most])]
     if real is not None:
         check_ids("samples", ids, real)
-        count = len(panels[0][1])
-        panels.append(("real galaxies", stack("real", real)[:count]))
+        panels.append(("real galaxies", stack("real", real)[:most]))
+        count = min(len(images) for _, images in panels)
+        panels = [(title, images[:count]) for title, images in panels]
     columns = min(columns, len(panels[0][1]))
     rows = math.ceil(len(panels[0][1]) / columns)
     norm = shared_scale(panels[-1][1])

@@ -8,11 +8,12 @@ from layerkit.galaxy.report.figures.style import MODEL, NEUTRAL, SMALL, bars_bey
 
 
 def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:
-    """Four histograms, real galaxies against drawn ones.
+    """Draw a histogram of each of the four statistics, for real galaxies and for drawn ones.
 
     Args:
-        real, drawn: (N, 4) and (M, 4), from `layerkit.galaxy.evaluation.morphology`; rows of NaN,
-            which could not be measured, are left out and counted.
+        real, drawn: statistics from `layerkit.galaxy.evaluation.morphology`, (N, 4) and (M, 4).
+            NaN, which stands for what could not be measured, is left out; the legend gives the
+            number of galaxies that remain.
     """
     figure = Figure((8, 5.2))
     panels = figure.subplots(2, 2).reshape(-1)

@@ -18,7 +18,7 @@ from layerkit.files import write_atomically
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
-INK, FAINT, GRID, PAPER = "#000000", "#404448", "#e6e8eb", "#ffffff"
+INK, FAINT, GRID, BACKGROUND = "#000000", "#404448", "#e6e8eb", "#ffffff"
 DPI = 160
 SMALL = 8  # points
 GAP = 2  # pixels between pictures
@@ -28,13 +28,19 @@ TICK_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 def save(figure: Figure, path: str | os.PathLike, dpi: int = DPI) -> Path:
     """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
     write_atomically(
-        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor=PAPER)
+        path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor=BACKGROUND)
     )
     return Path(path)
 
 
 def stack(name: str, images: np.ndarray) -> np.ndarray:
-    """Images as float64; an untrained net may overflow, and that must not stop a figure."""
+    """Return images (N, H, W) as float64, with large numbers in place of infinities, 0 of NaN.
+
+    An untrained net may overflow, and its figures are to be drawn all the same.
+
+    Raises:
+        DataError: an array of another shape; the message calls it `name`.
+    """
     images = np.asarray(images, dtype=np.float64)
     if images.ndim != 3 or images.size == 0:
         raise DataError(f"figures: expected {name} (N, H, W), got an array of {images.shape}")
@@ -48,13 +54,13 @@ def check_ids(figure: str, ids: Sequence[str] | None, images: np.ndarray) -> Non
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches, so that pictures sit exactly side by side."""
+    """Add axes at a place in inches, so that pictures sit exactly side by side."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def mosaic(pictures: np.ndarray, gap: int = GAP) -> np.ndarray:
-    """(rows, columns, H, W) to one picture, with NaN between them."""
+    """Join pictures (rows, columns, H, W) into one, with `gap` pixels of NaN between them."""
     rows, columns, height, width = pictures.shape
     padded = np.full((rows, columns, height + gap, width + gap), np.nan)
     padded[:, :, :height, :width] = pictures
@@ -68,7 +74,7 @@ def centres(pixels: int, cells: int) -> np.ndarray:
 
 
 def shared_scale(images: np.ndarray) -> Normalize:
-    """One scale for many galaxies: from the sky to what only the brightest cores exceed."""
+    """Return a scale for many galaxies, from the sky to a level that only bright cores exceed."""
     low, high = np.percentile(images, [1, 99.7])
     return Normalize(float(low), float(high) if high > low else float(low) + 1)
 
@@ -117,7 +123,7 @@ def write_scale(figure: Figure, norm: Normalize) -> None:
 
 
 def round_numbers(low: float, high: float, most: int) -> list[float]:
-    """At most `most` round numbers from `low` to `high`, both above 0, for a logarithmic scale."""
+    """Return up to `most` round numbers from `low` to `high`, both positive, for a log scale."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for mantissas in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         found = [m * 10.0**k for k in decades for m in mantissas]
@@ -128,7 +134,7 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
 
 
 def power_of_ten(value: float) -> str:
-    """0.0003 as 3 times a power of ten."""
+    """Write a positive number as a formula, 0.0003 as 3 times a power of ten."""
     exponent = math.floor(math.log10(value) + 1e-9)
     mantissa = value / 10.0**exponent
     power = f"10^{{{exponent}}}"
@@ -154,16 +160,16 @@ def bars_beyond(
     below: str,
     above: str,
 ) -> None:
-    """Draw what lies outside of a histogram's bins as hatched bars of their own, with words.
+    """Draw hatched, labelled bars for the values outside a histogram's bins.
 
     Ticks stay within the bins.
 
     Args:
-        axes: they have the histogram.
-        bins: its edges.
-        heights: below and above the bins, for each of the sets drawn.
-        colours: of the sets; with one set, of the bar below and of the bar above.
-        below, above: the words.
+        axes: the axes with the histogram.
+        bins: edges of its bins.
+        heights: height of the bar below the bins and of the bar above, for each set of values.
+        colours: one for each set; for a single set, those of the bar below and of the bar above.
+        below, above: labels of the bars.
     """
     step = bins[1] - bins[0]
     width, gap = 1.5 * step, step
@@ -180,7 +186,7 @@ def bars_beyond(
                 height,
                 part,
                 align="edge",
-                facecolor=PAPER,
+                facecolor=BACKGROUND,
                 edgecolor=colour,
                 hatch="//////",
                 linewidth=1,
@@ -197,7 +203,7 @@ def bars_beyond(
             va="bottom",
             color=FAINT,
         )
-        # The words take a quarter of the height, and shall not leave the frame.
+        # The label takes a quarter of the height, and is not to leave the frame.
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.3 * max(found)))
     ticks = MaxNLocator(5, steps=TICK_STEPS).tick_values(bins[0], bins[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= bins[0]) & (ticks <= bins[-1])]))

@@ -7,11 +7,19 @@ from scipy.stats import norm as normal_distribution
 
 from layerkit.galaxy.evaluation.calibration import EDGES, NOMINAL, Calibration
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
-from layerkit.galaxy.report.figures.style import BASELINE, INK, MODEL, NEUTRAL, PAPER, SMALL, plain
+from layerkit.galaxy.report.figures.style import (
+    BACKGROUND,
+    BASELINE,
+    INK,
+    MODEL,
+    NEUTRAL,
+    SMALL,
+    plain,
+)
 
 
 def calibration(result: Calibration) -> Figure:
-    """Draw coverage by predicted brightness, and the distribution of the scores."""
+    """Draw the coverage of pixels by predicted brightness, and the distribution of their scores."""
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.91, bottom=0.14, wspace=0.22)
@@ -66,11 +74,12 @@ def calibration(result: Calibration) -> Figure:
 
 
 def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = None) -> Figure:
-    """Scatter over standard deviation and coverage of each axis of z.
+    """Draw scatter over standard deviation, and coverage, of each axis of z.
 
     Args:
-        result: measured with the model's temperature.
-        temperature: (latent,); draws beside it what there would be without.
+        result: coverage measured with the model's temperature.
+        temperature: that temperature, (latent,), to draw the coverage without it too; None, or 1
+            for every axis, leaves this out.
     """
     figure = Figure((8, 3.6))
     left, right = figure.subplots(1, 2)
@@ -81,7 +90,7 @@ def latent_coverage(result: LatentCoverage, temperature: np.ndarray | None = Non
         results.append((result.untempered(temperature), BASELINE, "without temperature"))
     for k, (found, colour, label) in enumerate(results):
         low, middle, high = np.percentile(found.ratios, [10, 50, 90], axis=0)
-        face = colour if k == 0 else PAPER
+        face = colour if k == 0 else BACKGROUND
         left.errorbar(
             axis + 0.2 * k,
             middle,

@@ -1,4 +1,4 @@
-"""The model against a baseline, image by image: who wins, and by how much."""
+"""The model against a baseline, image by image: which is better, and by how much."""
 
 import math
 
@@ -30,19 +30,22 @@ def comparison(
     quantity: str = "squared error",
     higher_is_better: bool = False,
 ) -> Figure:
-    """One point per image, the model against a baseline, with the count of wins.
+    """Draw the model against a baseline, a point per image, with the number of wins.
 
     Args:
-        model, baseline: (N,), the quantity of each image.
-        name: of the baseline.
-        quantity: what is compared.
+        model, baseline: a quantity of each image, (N,).
+        name: name of the baseline.
+        quantity: name of the quantity.
         higher_is_better: False for an error, which is positive and drawn on logarithmic axes; True
-            for a log likelihood, which is drawn on linear ones.
+            for a log likelihood in nats, which is drawn on linear ones.
+
+    Raises:
+        DataError: arrays of other shapes, or empty ones.
     """
     model, baseline = (np.asarray(values, dtype=np.float64) for values in (model, baseline))
     if model.ndim != 1 or model.shape != baseline.shape or len(model) == 0:
         raise DataError(
-            "comparison: expected one number an image from both sides, got arrays of"
+            "comparison: expected a number for each image from model and baseline, got arrays of"
             f" {model.shape} and {baseline.shape}"
         )
     wins = model > baseline if higher_is_better else model < baseline
