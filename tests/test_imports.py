@@ -28,6 +28,7 @@ RANKS = [
     ["layerkit.inference", "layerkit.engines"],
     [
         "layerkit.building",
+        "layerkit.drawing",
         "layerkit.feeding",
         "layerkit.finite",
         "layerkit.objective",
