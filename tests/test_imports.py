@@ -42,6 +42,7 @@ RANKS = [
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit.loading"],
+    ["layerkit.tensors"],
     ["layerkit.train"],
     ["layerkit"],
     ["layerkit.command"],
