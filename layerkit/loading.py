@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from layerkit.display import Extra
 from layerkit.errors import SnapshotError, brief
-from layerkit.names import quoted
+from layerkit.names import matches, quoted
 from layerkit.net import Net
 from layerkit.settings import Truth, accept, fitting
 from layerkit.snapshot import Contents, check_arguments, opened
@@ -321,14 +320,10 @@ def matching(what: str, patterns: list[str], names: list[str]) -> set[str]:
     """
     found: set[str] = set()
     for pattern in patterns:
-        pairs = [(name, (name, name.rpartition("/")[0])) for name in names]
-        # A name is that very name, though it may hold what patterns do: "block[1]".
-        new = {name for name, both in pairs if pattern in both} or {
-            name for name, both in pairs if any(fnmatch.fnmatchcase(x, pattern) for x in both)
-        }
+        new = matches(pattern, names)
         if not new:
             raise SnapshotError(
                 f"load: {what}: {pattern!r} matches no parameter; there are {quoted(names)}"
             )
-        found |= new
+        found.update(new)
     return found
