@@ -206,7 +206,7 @@ PLAIN = [  # function, arguments, kind of error, what it says
         ("file.h5",),
         {},
         SnapshotError,
-        r"missing a required argument: 'net'; it takes \(path, net, solver=None, extra=None\)",
+        r"missing a required argument: 'net'; it takes \(path, net, solver=None, extra=None, ",
     ),
     (lk.save, ("file.h5", None), {"iteration": 3}, SnapshotError, "argument 'iteration'"),
     (lk.load, ("file.h5",), {}, SnapshotError, "missing a required argument: 'net'"),
