@@ -598,20 +598,19 @@ class Watch(lk.breaks.Break):
         every: iterations from one look to the next.
         model: the model that is trained.
         images: the galaxies.
-        best: is offered the parameters, or None.
 
     Attributes:
+        best: is offered the parameters, unless it is None, the default.
         history: the learning curves.
         recent: the loss in each step since the last look.
     """
 
     place = 20
 
-    def __init__(
-        self, every: int, model: galaxy.GalaxyModel, images: np.ndarray, best: Best | None
-    ):
+    def __init__(self, every: int, model: galaxy.GalaxyModel, images: np.ndarray):
         super().__init__(every)
-        self.model, self.images, self.best = model, images, best
+        self.model, self.images = model, images
+        self.best: Best | None = None
         self.history: dict[str, list[float]] = {
             "iteration": [],
             "train_elbo": [],
@@ -756,7 +755,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     best = Best(layers, args.backend)
     stretches: list[dict[str, Any]] = []
     every = max(1, iterations // 200)
-    watch = Watch(every, model, validation, best if args.keep == "best" else None)
+    watch = Watch(every, model, validation)
     history, spent, done = watch.history, 0.0, False
     was_done = False
     if args.resume:
@@ -826,6 +825,7 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     def warm(weight: float) -> Callable[[int], float]:
         return lambda iteration: weight * min(1.0, (iteration + 1) / (args.kl_warm_up + 1))
 
+    watch.best = best if args.keep == "best" else None
     breaks: list[lk.breaks.Break] = [
         lk.breaks.Schedule(x.name, warm(x.weight))
         for x in net.layers.values()

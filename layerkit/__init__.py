@@ -17,6 +17,7 @@ from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
 from layerkit.snapshot import save
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
+from layerkit.tensors import load_safetensors, save_safetensors
 from layerkit.train import Trainer, breaks
 
 __version__ = "0.1.0"
@@ -45,9 +46,11 @@ __all__ = [
     "layers",
     "load",
     "load_net",
+    "load_safetensors",
     "net_settings",
     "rates",
     "save",
+    "save_safetensors",
     "settings",
     "snapshot",
     "with_data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from layerkit.display import Extra
 from layerkit.errors import SnapshotError, brief
-from layerkit.names import quoted
+from layerkit.names import matches, quoted
 from layerkit.net import Net
 from layerkit.settings import Truth, accept, fitting
 from layerkit.snapshot import Contents, check_arguments, opened
@@ -175,7 +174,7 @@ class Choice:
         self, only: Patterns | None, skip: Patterns | None, rename: Rename | None, strict: bool
     ):
         self.strict = accept(Truth(), strict, "strict", "load", SnapshotError)
-        self.only, self.skip = _patterns("only", only), _patterns("skip", skip)
+        self.only, self.skip = patterns_of("only", only), patterns_of("skip", skip)
         good = rename is None or callable(rename) or isinstance(rename, Mapping)
         if isinstance(rename, Mapping):
             pairs = [*rename.keys(), *rename.values()]
@@ -213,10 +212,10 @@ class Choice:
             SnapshotError: something that should be loaded cannot be.
         """
         own = {name: tuple(x.shape) for name, x in learned(net).items()}
-        there = self._renamed(source)
+        there = self.renamed(source)
         names = list(dict.fromkeys([*own, *there]))
-        chosen = set(names) if self.only is None else _matching("only", self.only, names)
-        skipped = set() if self.skip is None else _matching("skip", self.skip, names)
+        chosen = set(names) if self.only is None else matching("only", self.only, names)
+        skipped = set() if self.skip is None else matching("skip", self.skip, names)
         report = Report(source.name, {})
         for name in names:
             why = "skipped" if name in skipped else "not among only="
@@ -248,7 +247,7 @@ class Choice:
             )
         return report
 
-    def _renamed(self, source: Source) -> dict[str, str]:
+    def renamed(self, source: Source) -> dict[str, str]:
         """Return the name in the net -> the name in the file."""
         found: dict[str, str] = {}
         used: set[str] = set()
@@ -292,13 +291,13 @@ def _renamed(name: str, pattern: str, replacement: str) -> str | None:
     letters = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
     for text, rest in ((name, ""), (layer, f"/{own}")):
         match = letters.fullmatch(text)
-        if match:
+        if match and text:
             parts, groups = replacement.split("*"), [*match.groups(), ""]
             return "".join(p + g for p, g in zip(parts, groups, strict=True)) + rest
     return None
 
 
-def _patterns(what: str, given: Any) -> list[str] | None:
+def patterns_of(what: str, given: Any) -> list[str] | None:
     """Return one pattern, or several, as a list."""
     found = [given] if isinstance(given, str) else given
     if found is None:
@@ -313,7 +312,7 @@ def _patterns(what: str, given: Any) -> list[str] | None:
     return found
 
 
-def _matching(what: str, patterns: list[str], names: list[str]) -> set[str]:
+def matching(what: str, patterns: list[str], names: list[str]) -> set[str]:
     """Return the names that match, by themselves or by their layers.
 
     Raises:
@@ -321,14 +320,10 @@ def _matching(what: str, patterns: list[str], names: list[str]) -> set[str]:
     """
     found: set[str] = set()
     for pattern in patterns:
-        pairs = [(name, (name, name.rpartition("/")[0])) for name in names]
-        # A name is that very name, though it may hold what patterns do: "block[1]".
-        new = {name for name, both in pairs if pattern in both} or {
-            name for name, both in pairs if any(fnmatch.fnmatchcase(x, pattern) for x in both)
-        }
+        new = matches(pattern, names)
         if not new:
             raise SnapshotError(
                 f"load: {what}: {pattern!r} matches no parameter; there are {quoted(names)}"
             )
-        found |= new
+        found.update(new)
     return found

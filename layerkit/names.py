@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -29,6 +30,17 @@ def closest(name: Any, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []
     return f"did you mean {close[0]!r}?" if close else f"there are {quoted(names)}"
+
+
+def matches(pattern: str, names: Iterable[str]) -> list[str]:
+    """List the names of parameters that match a pattern such as "g*", or whose layers' names do.
+
+    A name is that very name, though it may hold what patterns do: "block[1]".
+    """
+    both = [(name, (name, name.rpartition("/")[0])) for name in names]
+    return [name for name, own in both if pattern in own] or [
+        name for name, own in both if any(fnmatch.fnmatchcase(x, pattern) for x in own)
+    ]
 
 
 class Named(dict[str, T]):

@@ -12,6 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter, Statistic
 from layerkit.building import check_memory, set_up
 from layerkit.display import html_table
+from layerkit.drawing import Drawing
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
@@ -479,6 +480,14 @@ class Net(Closed):
     def first_non_finite(self) -> str | None:
         """Name the first parameter, blob or diff with an infinity or not-a-number, or None."""
         return finite.first_non_finite(self)
+
+    def draw(self) -> Drawing:
+        """Draw the net: layers as boxes, blobs as arrows.
+
+        `print(net.draw())` is Graphviz's text, `net.draw().mermaid` Mermaid's, and
+        `net.draw().save("net.svg")` a picture, where Graphviz is installed; a notebook shows it.
+        """
+        return Drawing(self)
 
     def __str__(self) -> str:
         """Return a table of the layers, with their blobs, shapes and parameters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from layerkit.backends import philox
 from layerkit.blob import Arena, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Shape
-from layerkit.names import quoted
+from layerkit.names import matches, quoted
 from layerkit.run import Run
 from layerkit.sharing import own
 
@@ -157,16 +156,12 @@ def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> li
     Raises:
         NetError: a pattern that is no string, or matches no parameter.
     """
-    matches: list[Parameter] = []
+    every: list[Parameter] = []
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
-        names = [(p, (p.name, p.name.rpartition("/")[0])) for p in parameters.values()]
-        # A name is that very name, though it may hold what patterns do: "block[1]".
-        found = [p for p, own in names if pattern in own] or [
-            p for p, own in names if any(fnmatch.fnmatchcase(name, pattern) for name in own)
-        ]
+        found = [parameters[name] for name in matches(pattern, parameters)]
         if not found:
             raise NetError(f"no parameter matches {pattern!r}; there are {quoted(parameters)}")
-        matches += found
-    return matches
+        every += found
+    return every

@@ -35,6 +35,7 @@ RANKS = [
     ["layerkit.inference", "layerkit.engines"],
     [
         "layerkit.building",
+        "layerkit.drawing",
         "layerkit.feeding",
         "layerkit.finite",
         "layerkit.objective",
@@ -48,6 +49,7 @@ RANKS = [
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit.loading"],
+    ["layerkit.tensors"],
     ["layerkit.train"],
     ["layerkit"],
     ["layerkit.command"],
