@@ -26,6 +26,7 @@ from layerkit.engines.cuda.runners import data as cuda_data
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
 GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
+LENET = GALAXY.parent.parent / "examples" / "lenet.py"
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
 
 
@@ -235,6 +236,18 @@ def test_a_recorded_step_is_that_of_the_array_code(gpu, rows, solver):
     assert_same_training(solvers)
     (recorded,) = solvers[0]._steps.recorded.values()
     assert recorded._replay is not None, "the step was not recorded"
+
+
+def test_a_recorded_step_of_lenet_is_that_of_the_array_code(gpu, rng):
+    x, t = rng.random((9, 1, 16, 16)), rng.integers(4, size=9)
+    data = L.MemoryData("data", data=[x, t], tops=["x", "t"])
+    layers = lk.with_data(lk.load_net(LENET, side=16, classes=4), data)
+    nets = pair(layers, 5, 3, dtype="float64")
+    assert all(runner.recordable for runner in nets[0].runners.values())
+    solvers = [lk.Adam(net) for net in nets]
+    losses = [s.steps(4) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-11)
+    assert_same_training(solvers)
 
 
 def test_the_papers_net_at_its_own_size(gpu):

@@ -7,7 +7,7 @@ import re
 import cuda_host
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, Bottom
 from cuda_host import module
 
 from layerkit import layers as L
@@ -134,6 +134,16 @@ def test_every_layer_agrees_with_its_array_code_on_numpy(case, dtype, cupy_on_ho
 def test_examples_of_more_elements_than_a_block_has_threads(case, cupy_on_host, rng):
     for rows in (1, 3):
         compare(wide(case), rng, rows, "float32")
+
+
+def test_the_first_of_equal_pixels_has_the_gradient_of_a_maximum(cupy_on_host, rng):
+    maxima = [c for c in CASES if getattr(c.layer(), "mode", None) == "max"]
+    assert len(maxima) > 5
+    for case in maxima:
+        few = Bottom(
+            lambda rng, size: rng.integers(3, size=size).astype(float), case.bottoms["x"].shape
+        )
+        compare(dataclasses.replace(case, bottoms={"x": few}), rng, 7, "float32")
 
 
 @pytest.fixture

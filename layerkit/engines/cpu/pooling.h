@@ -27,23 +27,107 @@ struct PoolingShape {
     }
 };
 
+// The maximum of window (i, j) of a picture with its place, or its mean.
+template <class T>
+void pool_window(const PoolingShape& s, i64 i, i64 j, const T* picture, T& value, int* place)
+{
+    PoolingAxis::Span rows = s.down.span(i), columns = s.across.span(j);
+    int first = int(rows.first * s.across.size + columns.first);
+    Largest<T> largest{picture[first], first};
+    double sum = 0;
+    for (i64 row = rows.first; row < rows.stop; ++row) {
+        i64 at = row * s.across.size;
+        if (place)
+            for (i64 k = columns.first; k < columns.stop; ++k)
+                largest.look(picture[at + k], int(at + k));
+        else
+            for (i64 k = columns.first; k < columns.stop; ++k) sum += picture[at + k];
+    }
+    value = place ? largest.value : T(sum / double(rows.whole * columns.whole));
+    if (place) *place = largest.place;
+}
+
+constexpr i64 together = 16;  // windows that are looked at side by side
+
+// The windows of a picture that have all their pixels, and the others.
+struct WholeWindows {
+    i64 count = 0, rest = 0;
+    int *window, *begin, *others;  // numbers of windows, and of their first pixels
+
+    explicit WholeWindows(const PoolingShape& s)
+    {
+        window = work_space<struct OfWindowNumbers, int>(s.windows() + together);
+        begin = work_space<struct OfFirstPixels, int>(s.windows() + together);
+        others = work_space<struct OfPartialWindows, int>(s.windows());
+        for (i64 i = 0, w = 0; i < s.down.windows; ++i) {
+            PoolingAxis::Span rows = s.down.span(i);
+            for (i64 j = 0; j < s.across.windows; ++j, ++w) {
+                PoolingAxis::Span columns = s.across.span(j);
+                bool whole = rows.stop - rows.first == s.down.kernel
+                    && columns.stop - columns.first == s.across.kernel;
+                if (!whole) {
+                    others[rest++] = int(w);
+                    continue;
+                }
+                window[count] = int(w);
+                begin[count++] = int(rows.first * s.across.size + columns.first);
+            }
+        }
+        // The last ones once more, so that there are always some that can be looked at together.
+        for (i64 k = count; count && k < (count + together - 1) / together * together; ++k) {
+            window[k] = window[count - 1];
+            begin[k] = begin[count - 1];
+        }
+    }
+};
+
+template <class T>
+void pool_whole(
+    const PoolingShape& s, const int* window, const int* begin, const T* picture, T* y, int* places)
+{
+    T value[together];
+    int place[together];
+    for (i64 l = 0; l < together; ++l) {
+        value[l] = picture[begin[l]];
+        place[l] = begin[l];
+    }
+    for (i64 u = 0; u < s.down.kernel; ++u) {
+        for (i64 v = u == 0; v < s.across.kernel; ++v) {
+            int further = int(u * s.across.size + v);
+            if (places) {
+                for (i64 l = 0; l < together; ++l) {
+                    Largest<T> largest{value[l], place[l]};
+                    largest.look(picture[begin[l] + further], begin[l] + further);
+                    value[l] = largest.value;
+                    place[l] = largest.place;
+                }
+            } else {
+                for (i64 l = 0; l < together; ++l) value[l] += picture[begin[l] + further];
+            }
+        }
+    }
+    T size = T(s.down.kernel * s.across.kernel);
+    for (i64 l = 0; l < together; ++l) {
+        y[window[l]] = places ? value[l] : value[l] / size;
+        if (places) places[window[l]] = place[l];
+    }
+}
+
 // Fills `y`, and for maxima the places of their pixels, which are null for means.
 template <class T> void pool_windows(const PoolingShape& s, const T* x, T* y, int* places)
 {
+    WholeWindows whole(s);
+    bool few = whole.count < together || s.down.kernel * s.across.kernel > 64;
     s.by_pieces([&](i64 p) {
         const T* picture = x + p * s.pixels();
-        for (i64 i = 0, at = p * s.windows(); i < s.down.windows; ++i) {
-            PoolingAxis::Span rows = s.down.span(i);
-            for (i64 j = 0; j < s.across.windows; ++j, ++at) {
-                PoolingAxis::Span columns = s.across.span(j);
-                if (places) {
-                    Largest<T> largest(picture, s.across.size, rows, columns);
-                    y[at] = largest.value;
-                    places[at] = largest.place;
-                } else {
-                    y[at] = mean_of_window(picture, s.across.size, rows, columns);
-                }
-            }
+        T* value = y + p * s.windows();
+        int* place = places ? places + p * s.windows() : nullptr;
+        for (i64 k = 0; k < whole.count && !few; k += together)
+            pool_whole(s, whole.window + k, whole.begin + k, picture, value, place);
+        for (i64 k = 0; k < (few ? s.windows() : whole.rest); ++k) {
+            i64 w = few ? k : whole.others[k];
+            pool_window(s, w / s.across.windows, w % s.across.windows, picture, value[w],
+                        place ? place + w : nullptr);
         }
     });
 }

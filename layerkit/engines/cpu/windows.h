@@ -1,7 +1,9 @@
 // Convolution and Deconvolution, example by example, as products of matrices of windows (im2col).
 //
-// While a picture is cut, the channels of a pixel are neighbours, so that a window is as many runs of
-// neighbouring numbers as it has rows.
+// The matrix lies in memory so that it is cut in long runs: window by window, from a picture in which
+// the channels of a pixel are neighbours, so that a row of a window is one run; or, where windows are
+// small and next to each other, pixel by pixel of a window, each of which is a run for every row of
+// windows.
 #pragma once
 
 #include "dense.h"
@@ -23,12 +25,13 @@ struct Geometry {
     i64 line() const { return (width + 2 * pad[1]) * channels; }  // of a picture with its border
     i64 bordered() const { return (height + 2 * pad[0]) * line(); }
     i64 start(i64 i, i64 j) const { return i * stride[0] * line() + j * stride[1] * channels; }
-    i64 picture() const { return channels * height * width; }
+    i64 together() const { return dilation[1] == 1 ? run() : channels; }  // neighbours of a window
+    bool by_places() const { return stride[1] == 1 && across >= together(); }
     // Calls function(number of the window, where a row of it begins in the border, and in the
     // window, how many numbers follow) for each run of numbers that are neighbours in both.
     template <class Function> LAYERKIT_INLINE void runs(Function&& function) const
     {
-        i64 pieces = dilation[1] == 1 ? 1 : columns, length = run() / pieces;
+        i64 length = together(), pieces = run() / length;
         i64 below = dilation[0] * line(), beside = dilation[1] * channels, at = 0;
         for (i64 i = 0; i < down; ++i)
             for (i64 j = 0; j < across; ++j)
@@ -38,9 +41,56 @@ struct Geometry {
     }
 };
 
-// im2col: the windows of a picture as rows (places, window); `border` is work space.
+// The matrix of windows, (places, window), in either layout.
+template <class T> LAYERKIT_INLINE Matrix<T> windows_of(const Geometry& g, T* space)
+{
+    if (g.by_places()) return {space, g.places(), g.window(), 1, g.places()};
+    return {space, g.places(), g.window(), g.window(), 1};
+}
+
+// columns = a b, in either layout.
+template <class T>
+LAYERKIT_INLINE void multiply_windows(Matrix<const T> a, Matrix<const T> b, Matrix<T> columns)
+{
+    if (columns.across == 1) multiply<T>(a, b, columns, false);
+    else multiply<T>(b.turned(), a.turned(), columns.turned(), false);
+}
+
+// Calls function(where a line of the picture begins that a row of windows meets with a pixel, or -1
+// if that is outside; how far this pixel is from it in the first window, and which windows have it in
+// the picture; where their numbers lie) for each pixel of a window, channel, and row of windows.
+template <class Function> LAYERKIT_INLINE void for_lines(const Geometry& g, Function&& function)
+{
+    i64 at = 0;
+    for (i64 u = 0; u < g.rows; ++u) {
+        for (i64 v = 0; v < g.columns; ++v) {
+            i64 shift = v * g.dilation[1] - g.pad[1];
+            i64 first = std::min(std::max<i64>(-shift, 0), g.across);
+            i64 stop = std::max(std::min(g.width - shift, g.across), first);
+            for (i64 c = 0; c < g.channels; ++c) {
+                for (i64 i = 0; i < g.down; ++i, at += g.across) {
+                    i64 y = i * g.stride[0] + u * g.dilation[0] - g.pad[0];
+                    bool inside = y >= 0 && y < g.height;
+                    function(inside ? (c * g.height + y) * g.width : -1, shift, first, stop, at);
+                }
+            }
+        }
+    }
+}
+
+// im2col: the windows of a picture; `border` is work space.
 template <class T> void cut_windows(const Geometry& g, const T* picture, T* border, T* columns)
 {
+    if (g.by_places()) {
+        for_lines(g, [&](i64 line, i64 shift, i64 first, i64 stop, i64 at) {
+            T* to = columns + at;
+            if (line < 0) first = stop = g.across;
+            for (i64 j = 0; j < first; ++j) to[j] = 0;
+            for (i64 j = first; j < stop; ++j) to[j] = picture[line + shift + j];
+            for (i64 j = stop; j < g.across; ++j) to[j] = 0;
+        });
+        return;
+    }
     if (g.pad[0] > 0 || g.pad[1] > 0) std::fill(border, border + g.bordered(), T(0));
     for (i64 y = 0; y < g.height; ++y) {
         T* to = border + (y + g.pad[0]) * g.line() + g.pad[1] * g.channels;
@@ -57,6 +107,16 @@ template <class T> void cut_windows(const Geometry& g, const T* picture, T* bord
 // col2im: the picture whose pixels are the sums of the windows that hold them.
 template <class T> void add_windows(const Geometry& g, const T* columns, T* border, T* picture)
 {
+    if (g.by_places()) {
+        std::fill(picture, picture + g.channels * g.height * g.width, T(0));
+        for_lines(g, [&](i64 line, i64 shift, i64 first, i64 stop, i64 at) {
+            if (line < 0) return;
+            T* __restrict to = picture + line + shift;
+            const T* __restrict from = columns + at;
+            for (i64 j = first; j < stop; ++j) to[j] += from[j];
+        });
+        return;
+    }
     std::fill(border, border + g.bordered(), T(0));
     g.runs([&](i64 to, i64 from, i64 length) {
         for (i64 k = 0; k < length; ++k) border[to + k] += columns[from + k];
@@ -104,15 +164,14 @@ void windowed_forward(
     i64 small = transposed ? inputs : outputs, width = examples_of(g, small, x.rows, 64);
     parallel(pieces_of(x.rows, width), [&](i64 i) {
         T* border = work_space<struct OfBorder, T>(g.bordered());
-        Matrix<T> columns{work_space<struct OfWindows, T>(g.places() * g.window()), g.places(),
-                          g.window(), g.window(), 1};
+        Matrix<T> columns = windows_of(g, work_space<struct OfWindows, T>(g.places() * g.window()));
         for (i64 e = i * width; e < std::min((i + 1) * width, x.rows); ++e) {
             for (i64 k = 0; k < g.groups; ++k) {
                 Matrix<T> xe = of_group(x.row(e), k, inputs / g.groups, x.columns / inputs);
                 Matrix<T> ye = of_group(y.row(e), k, outputs / g.groups, y.columns / outputs);
                 Matrix<T> we = weights_of_group(w, transposed, k, small / g.groups);
                 if (transposed) {
-                    multiply<T>(fixed(xe).turned(), fixed(we), columns, false);
+                    multiply_windows<T>(fixed(xe).turned(), fixed(we), columns);
                     add_windows(g, columns.data, border, ye.data);
                 } else {
                     cut_windows(g, xe.data, border, columns.data);
@@ -142,8 +201,7 @@ void windowed_backward(
     bool wants_dx = dx.rows > 0, wants_dw = !dw.empty();
     parallel(count, [&](i64 i) {
         T* border = work_space<struct OfBorder, T>(g.bordered());
-        Matrix<T> columns{work_space<struct OfWindows, T>(g.places() * g.window()), g.places(),
-                          g.window(), g.window(), 1};
+        Matrix<T> columns = windows_of(g, work_space<struct OfWindows, T>(g.places() * g.window()));
         Matrix<T> dw_here{of_w + i * weights, w.rows, w.columns, w.columns, 1};
         for (i64 e = i * width; e < std::min((i + 1) * width, n); ++e) {
             bool more = e > i * width;
@@ -184,7 +242,7 @@ void windowed_backward(
                         multiply<T>(fixed(columns).turned(), fixed(dk).turned(), dwk, more);
                     }
                     if (wants_dx) {
-                        multiply<T>(fixed(dk).turned(), fixed(wk).turned(), columns, false);
+                        multiply_windows<T>(fixed(dk).turned(), fixed(wk).turned(), columns);
                         add_windows(g, columns.data, border, dxk);
                     }
                 }

@@ -27,33 +27,17 @@ struct PoolingAxis {
     }
 };
 
-// The largest number of a window, and the place of its first pixel of that value in the picture.  A
-// NaN is larger than any number.
+// The largest number of a window so far, and the place of the first pixel that has it.  A NaN is larger
+// than any number.
 template <class R> struct Largest {
     R value;
     int place;
-    FORMULA Largest(const R* picture, i64 width, PoolingAxis::Span rows, PoolingAxis::Span columns)
-        : value(picture[rows.first * width + columns.first]),
-          place(int(rows.first * width + columns.first))
+    // In selects only, of which compilers make vectors.
+    FORMULA void look(R x, int at)
     {
-        for (i64 row = rows.first; row < rows.stop; ++row) {
-            for (i64 column = columns.first; column < columns.stop; ++column) {
-                R x = picture[row * width + column];
-                if (x <= value || value != value) continue;
-                value = x;
-                place = int(row * width + column);
-            }
-        }
+        R next = x <= value ? value : x;
+        int next_place = x <= value ? place : at;
+        place = value == value ? next_place : place;
+        value = value == value ? next : value;
     }
 };
-
-template <class R>
-FORMULA R mean_of_window(
-    const R* picture, i64 width, PoolingAxis::Span rows, PoolingAxis::Span columns)
-{
-    double sum = 0;
-    for (i64 row = rows.first; row < rows.stop; ++row)
-        for (i64 column = columns.first; column < columns.stop; ++column)
-            sum += picture[row * width + column];
-    return R(sum / double(rows.whole * columns.whole));
-}

@@ -14,7 +14,12 @@ KERNEL largest_of_windows(i64 size, GEOMETRY, const real* x, real* y, int* place
     i64 i = place();
     if (i >= size) return;
     const real* picture = x + i / (down * across) * (height * width);
-    Largest<real> largest(picture, width, DOWN.span(i / across % down), ACROSS.span(i % across));
+    auto of_rows = DOWN.span(i / across % down), of_columns = ACROSS.span(i % across);
+    int first = (int)(of_rows.first * width + of_columns.first);
+    Largest<real> largest{picture[first], first};
+    for (i64 row = of_rows.first; row < of_rows.stop; ++row)
+        for (i64 column = of_columns.first; column < of_columns.stop; ++column)
+            largest.look(picture[row * width + column], (int)(row * width + column));
     y[i] = largest.value;
     places[i] = largest.place;
 }
@@ -24,7 +29,12 @@ KERNEL means_of_windows(i64 size, GEOMETRY, const real* x, real* y)
     i64 i = place();
     if (i >= size) return;
     const real* picture = x + i / (down * across) * (height * width);
-    y[i] = mean_of_window(picture, width, DOWN.span(i / across % down), ACROSS.span(i % across));
+    auto of_rows = DOWN.span(i / across % down), of_columns = ACROSS.span(i % across);
+    double sum = 0;
+    for (i64 row = of_rows.first; row < of_rows.stop; ++row)
+        for (i64 column = of_columns.first; column < of_columns.stop; ++column)
+            sum += picture[row * width + column];
+    y[i] = (real)(sum / (double)(of_rows.whole * of_columns.whole));
 }
 
 // d loss / d picture: each pixel gathers from the windows that hold it, in their order; from those
