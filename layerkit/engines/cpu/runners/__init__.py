@@ -6,8 +6,10 @@ from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
 from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, recurrent, windows
+from layerkit.engines.cpu.runners.base import ACTIVATIONS
 
 RUNNERS: dict[type, type[EngineRunner]] = {
+    **dict.fromkeys(ACTIVATIONS, elementwise.Activation),
     L.Add: common.Add,
     L.Concat: elementwise.Concat,
     L.Convolution: windows.Windowed,
