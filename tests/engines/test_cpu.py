@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CASES
+from scipy import special, stats
 
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import cpu
 from layerkit.engines.cpu.runners import dense as runners
+from layerkit.layers.neuron import Neuron
 
 KERNELS = cpu.extension()
 if KERNELS is None:
@@ -146,7 +148,7 @@ def test_a_wide_dense_is_cut_into_blocks(rows, units, rng):
         )
 
 
-@pytest.mark.parametrize("neuron", [None, "leaky_relu", "tanh", "softplus"])
+@pytest.mark.parametrize("neuron", [None, *Neuron.registry])
 def test_dense_with_any_neuron(neuron, rng):
     layers = [L.Input("x", shape=(3, 4)), L.Dense("y", "x", units=17, neuron=neuron)]
     compare(layers, rng, {"x": rng.standard_normal((5, 3, 4))}, "float64", batch_size=9)
@@ -171,7 +173,7 @@ def test_convolutions(transposed, rows, dtype, rng):
             "x",
             channels=groups * channels,
             groups=groups,
-            neuron=rng.choice(["relu", "leaky_relu", "softplus", None]),
+            neuron=rng.choice(["relu", "leaky_relu", "softplus", "gelu", None]),
             bias=rng.choice([lk.initializers.Normal(1.0), None]),
             **{
                 k: v.tolist() if axes == 2 or k == "shape" else int(v[0])
@@ -439,6 +441,70 @@ def test_exp_and_log_at_the_edges(name, instructions):
         right = getattr(np, name)(np.where(np.abs(x) < 2.0**-126, 0, x))
     right[np.abs(right) < 2.0**-126] = 0
     np.testing.assert_allclose(y, right, rtol=3e-7)
+
+
+# number of the kernel -> (the function of x in float64, its derivative, relative error allowed)
+ACTIVATIONS = {
+    1: (lambda x: np.maximum(x, 0), lambda x: x > 0, 0),
+    2: (lambda x: np.where(x > 0, x, 0.3 * x), lambda x: np.where(x > 0, 1, 0.3), 2e-7),
+    3: (
+        lambda x: np.where(x > 0, x, 0.3 * np.expm1(np.minimum(x, 0))),
+        lambda x: np.where(x > 0, 1, 0.3 * np.exp(np.minimum(x, 0))),
+        5e-7,
+    ),
+    4: (special.expit, lambda x: special.expit(x) * special.expit(-x), 3e-7),
+    5: (np.tanh, lambda x: 1 / np.cosh(x) ** 2, 3e-7),
+    6: (lambda x: np.logaddexp(0, x), special.expit, 5e-7),
+    7: (np.exp, np.exp, 3e-7),
+    8: (lambda x: x * special.ndtr(x), lambda x: special.ndtr(x) + x * stats.norm.pdf(x), 2e-6),
+    9: (
+        lambda x: x * special.expit(x),
+        lambda x: special.expit(x) * (1 + x * special.expit(-x)),
+        5e-7,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_are_good_to_a_few_units_in_the_last_place(kind, rng, instructions):
+    """Of float32; where they are close to 0 for x far from it, to as much as exp(-x^2) is."""
+    function, slope, relative = ACTIVATIONS[kind]
+    tiny = np.exp(rng.uniform(-30, 0, 30_000)) * rng.choice([-1, 1], 30_000)
+    x = np.concatenate([rng.uniform(-9, 9, 100_000), tiny, [0, 5, -5]]).astype(np.float32)
+    y, dx = np.empty_like(x), np.empty_like(x)
+    KERNELS.activate(kind, 0.3, x, y)
+    right = function(x.astype(np.float64))
+    np.testing.assert_allclose(y, right, rtol=relative, atol=1e-12)
+    KERNELS.differentiate(kind, 0.3, x if kind in (8, 9) else y, np.full_like(x, 2), dx)
+    np.testing.assert_allclose(dx, 2 * slope(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
+    KERNELS.activate(kind, 0.3, x, x)  # in place
+    np.testing.assert_array_equal(x, y)
+
+
+def test_activations_at_the_edges(instructions):
+    x = np.array([np.inf, -np.inf, np.nan, 200, -200, -0.0, 0], np.float32)
+    y, right = np.empty_like(x), np.empty_like(x)
+    for number, name in enumerate(Neuron.registry, 1):
+        neuron = Neuron.named(name)
+        KERNELS.activate(number, 0.01 if name == "leaky_relu" else 1.0, x, y)
+        with np.errstate(all="ignore"):
+            neuron.activate(np, x, right)
+        np.testing.assert_allclose(y, right, rtol=3e-7, err_msg=name)
+
+
+def test_a_neuron_derived_from_one_with_kernels_runs_its_own_code(rng):
+    class Twice(L.ReLU):
+        """A ReLU of slope 2."""
+
+        def activate(self, xp, x, y):
+            y[...] = 2 * xp.maximum(x, 0)
+
+        def differentiate(self, xp, known, dy, dx):
+            dx[...] = 2 * dy * (known > 0)
+
+    layers = [L.Input("x", shape=(1, 3, 4)), L.Dense("y", "x", units=7, neuron=Twice.of())]
+    layers += [L.Convolution("z", "x", channels=2, kernel=2, neuron=Twice.of())]
+    compare(layers, rng, {"x": rng.standard_normal((5, 1, 3, 4))}, "float64", batch_size=9)
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-6])

@@ -23,6 +23,7 @@ using std::sin;
 using std::sqrt;
 using std::tanh;
 
+#include "../formulas/activations.h"
 #include "../formulas/divergence.h"
 #include "../formulas/likelihoods.h"
 #include "../formulas/philox.h"

@@ -24,6 +24,8 @@ struct Kernels {
     void (*copy_rows)(Array from, Array to);  // matrices of any strides
     void (*exponential)(Array x, Array y);
     void (*logarithm)(Array x, Array y);
+    void (*activate)(int kind, double setting, Array x, Array y);  // which may be one
+    void (*differentiate)(int kind, double setting, Array known, Array dy, Array dx);
     void (*update)(int kind, Array w, Array g, Array first, Array second, Array constants);
     void (*approach)(Array average, Array w, double share);
     void (*dense_forward)(Array x, Array w, Array b, double slope, Array y);

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "activation.h"
 #include "dense.h"
 #include "kernels.h"
 #include "pictures.h"
@@ -220,6 +221,25 @@ void logarithm(Array x, Array y)
         const T* from = elements<T>(x);
         T* to = elements<T>(y);
         for (i64 i = 0; i < y.size(); ++i) to[i] = log_of(from[i]);
+    });
+}
+
+void activate_arrays(int kind, double setting, Array x, Array y)
+{
+    expect(x.holds(y.size(), y) && y.dense());
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        activate<T>(kind, T(setting), elements<T>(x), elements<T>(y), y.size());
+    });
+}
+
+void differentiate_arrays(int kind, double setting, Array known, Array dy, Array dx)
+{
+    expect(known.holds(dx.size(), dx) && dy.holds(dx.size(), dx) && dx.dense());
+    with_type(dx, [&](auto t) {
+        using T = decltype(t);
+        differentiate<T>(
+            kind, T(setting), elements<T>(known), elements<T>(dy), elements<T>(dx), dx.size());
     });
 }
 
@@ -640,8 +660,8 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
     LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
     LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
-    LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::update_arrays,
-    LAYERKIT_SET::approach,
+    LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::activate_arrays,
+    LAYERKIT_SET::differentiate_arrays, LAYERKIT_SET::update_arrays, LAYERKIT_SET::approach,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,

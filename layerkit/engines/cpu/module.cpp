@@ -191,6 +191,8 @@ PYBIND11_MODULE(_cpu, m)
     m.def("multiply", kernel(&Kernels::multiply));
     m.def("exponential", kernel(&Kernels::exponential));
     m.def("logarithm", kernel(&Kernels::logarithm));
+    m.def("activate", kernel(&Kernels::activate));
+    m.def("differentiate", kernel(&Kernels::differentiate));
     m.def("update", kernel(&Kernels::update));
     m.def("approach", kernel(&Kernels::approach));
     m.def("dense_forward", kernel(&Kernels::dense_forward));

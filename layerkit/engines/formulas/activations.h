@@ -1,5 +1,6 @@
 // Activations y = a(x) of layers/: `value` of x, and `gradient`, dy * a'(x), told from y; that of Gelu
-// and Silu, of which two x have one y, from x.
+// and Silu, of which two x have one y, from x.  exp_of and the like are of either precision.  Both
+// sides of a choice are computed first, so that compilers make vectors of it and no branch.
 
 template <class R> struct Linear {
     FORMULA explicit Linear(R) {}
@@ -16,55 +17,71 @@ template <class R> struct Relu {
 template <class R> struct LeakyRelu {
     R slope;
     FORMULA explicit LeakyRelu(R slope) : slope(slope) {}
-    FORMULA R value(R x) const { return x <= 0 ? slope * x : x; }
-    FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : slope * dy; }
+    FORMULA R value(R x) const
+    {
+        R below = slope * x;
+        return x <= 0 ? below : x;
+    }
+    FORMULA R gradient(R y, R dy) const
+    {
+        R below = slope * dy;
+        return y > 0 ? dy : below;
+    }
 };
 
 template <class R> struct Elu {
     R alpha;
     FORMULA explicit Elu(R alpha) : alpha(alpha) {}
-    FORMULA R value(R x) const { return x <= 0 ? alpha * expm1(x) : x; }
-    FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : dy * (y + alpha); }
+    FORMULA R value(R x) const
+    {
+        R below = alpha * expm1_of(x);
+        return x <= 0 ? below : x;
+    }
+    FORMULA R gradient(R y, R dy) const
+    {
+        R below = dy * (y + alpha);
+        return y > 0 ? dy : below;
+    }
 };
 
 template <class R> struct Sigmoid {
     FORMULA explicit Sigmoid(R) {}
-    FORMULA R value(R x) const { return R(0.5) * (1 + tanh(R(0.5) * x)); }
+    FORMULA R value(R x) const { return 1 / (1 + exp_of(-x)); }
     FORMULA R gradient(R y, R dy) const { return dy * (y * (1 - y)); }
 };
 
 template <class R> struct Tanh {
     FORMULA explicit Tanh(R) {}
-    FORMULA R value(R x) const { return tanh(x); }
+    FORMULA R value(R x) const { return tanh_of(x); }
     FORMULA R gradient(R y, R dy) const { return dy * (1 - y * y); }
 };
 
 template <class R> struct Softplus {
     FORMULA explicit Softplus(R) {}
-    FORMULA R value(R x) const { return (x < 0 ? R(0) : x) + log1p(exp(-fabs(x))); }
-    FORMULA R gradient(R y, R dy) const { return dy * -expm1(-y); }
+    FORMULA R value(R x) const { return (x < 0 ? R(0) : x) + log1p_of(exp_of(-fabs(x))); }
+    FORMULA R gradient(R y, R dy) const { return dy * -expm1_of(-y); }
 };
 
 template <class R> struct Exponential {
     FORMULA explicit Exponential(R) {}
-    FORMULA R value(R x) const { return exp(x); }
+    FORMULA R value(R x) const { return exp_of(x); }
     FORMULA R gradient(R y, R dy) const { return dy * y; }
 };
 
 template <class R> struct Gelu {
     FORMULA explicit Gelu(R) {}
-    FORMULA static R probability(R x) { return R(0.5) * erfc(R(-0.70710678118654752) * x); }
+    FORMULA static R probability(R x) { return R(0.5) * erfc_of(R(-0.70710678118654752) * x); }
     FORMULA R value(R x) const { return x * probability(x); }
     FORMULA R gradient(R x, R dy) const
     {
-        R density = R(0.39894228040143268) * exp(R(-0.5) * x * x);
+        R density = R(0.39894228040143268) * exp_of(R(-0.5) * x * x);
         return dy * (probability(x) + x * density);
     }
 };
 
 template <class R> struct Silu {
     FORMULA explicit Silu(R) {}
-    FORMULA static R sigmoid(R x) { return R(0.5) * (1 + tanh(R(0.5) * x)); }
+    FORMULA static R sigmoid(R x) { return 1 / (1 + exp_of(-x)); }
     FORMULA R value(R x) const { return x * sigmoid(x); }
     FORMULA R gradient(R x, R dy) const
     {

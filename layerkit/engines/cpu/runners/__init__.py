@@ -14,8 +14,10 @@ from layerkit.engines.cpu.runners import (
     recurrent,
     windows,
 )
+from layerkit.engines.cpu.runners.base import ACTIVATIONS
 
 RUNNERS: dict[type, type[EngineRunner]] = {
+    **dict.fromkeys(ACTIVATIONS, elementwise.Activation),
     L.Add: common.Add,
     L.Concat: elementwise.Concat,
     L.Convolution: windows.Windowed,

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from layerkit import layers as L
 from layerkit.backends.base import Array
+from layerkit.blob import Blob
 from layerkit.engines.base import EngineRunner
 from layerkit.layers.neuron import Neuron
 
+ACTIVATIONS: dict[type, tuple[int, str | None]] = {  # numbers as in activation.h; the setting
+    L.ReLU: (1, None),
+    L.LeakyReLU: (2, "slope"),
+    L.ELU: (3, "alpha"),
+    L.Sigmoid: (4, None),
+    L.Tanh: (5, None),
+    L.Softplus: (6, None),
+    L.Exponential: (7, None),
+    L.GELU: (8, None),
+    L.SiLU: (9, None),
+}
 NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
 
 
@@ -31,16 +46,61 @@ def or_nothing(array: Array | None) -> Array:
     return NOTHING if array is None else array
 
 
-def straight(neuron: Neuron | None) -> tuple[float, Neuron | None]:
+@dataclass(frozen=True)
+class Following:
+    """An activation that kernels of its own compute, after those of the layer that has it.
+
+    Attributes:
+        kind: its number in activation.h.
+        setting: its setting, or 0.
+    """
+
+    kind: int
+    setting: float
+
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
+        """Compute y = a(x); see Neuron."""
+        kernels().activate(self.kind, self.setting, x, y)
+
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * a'(x), from y or x; see Neuron."""
+        kernels().differentiate(self.kind, self.setting, known, dy, dx)
+
+    def enter(self, xp: Any, y: Array, inner: Blob | None) -> None:
+        """Compute y = a(y) in place; see Neuron."""
+        if inner is not None:
+            kernels().copy(y, inner.data)
+        self.activate(xp, y if inner is None else inner.data, y)
+
+    def leave(self, xp: Any, y: Array, inner: Blob | None, dy: Array, dx: Array) -> None:
+        """Compute dx = dy * a'(x), after `enter`; see Neuron."""
+        self.differentiate(xp, y if inner is None else inner.data, dy, dx)
+
+
+@functools.cache
+def kernels() -> Any:
+    """Return the extension module."""
+    return importlib.import_module("layerkit.engines.cpu._cpu")
+
+
+def following(neuron: Neuron) -> Following:
+    """Return one of ACTIVATIONS in kernels of its own."""
+    kind, setting = ACTIVATIONS[type(neuron)]
+    return Following(kind, float(getattr(neuron, setting)) if setting else 0.0)
+
+
+def straight(neuron: Neuron | None) -> tuple[float, Neuron | Following | None]:
     """Return the slope below zero of an activation of two straight lines, else 1 and the neuron.
 
     The first kind is part of the kernels; others follow them.
     """
-    if isinstance(neuron, L.ReLU):
+    if type(neuron) is L.ReLU:
         return 0.0, None
-    if isinstance(neuron, L.LeakyReLU):
+    if type(neuron) is L.LeakyReLU:
         return float(neuron.slope), None
-    return 1.0, neuron
+    if neuron is None or type(neuron) not in ACTIVATIONS:  # none, or of a user's own class
+        return 1.0, neuron
+    return 1.0, following(neuron)
 
 
 class KernelRunner(EngineRunner):

@@ -8,6 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.base import Update
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, flat_rows, straight
+from layerkit.layers.neuron import Neuron
 
 LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
 
@@ -17,7 +18,7 @@ class Dense(KernelRunner):
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
-        self.recordable = straight(layer.neuron)[1] is None
+        self.recordable = not isinstance(straight(layer.neuron)[1], Neuron)
         if layer.w.size >= LARGE:
             self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
             self.backward_update = self.run_update

@@ -6,7 +6,25 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cpu.runners.base import KernelRunner, flat_rows, or_nothing, piece
+from layerkit.engines.cpu.runners.base import KernelRunner, flat_rows, following, or_nothing, piece
+
+
+class Activation(KernelRunner):
+    """An activation by itself."""
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return the activation with its setting."""
+        return (following(self.layer),)
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a(x)."""
+        following(self.layer).activate(None, bottoms[0].data, tops[0].data)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx = dy * a'(x)."""
+        if bottoms[0].diff is not None:
+            known = bottoms[0].data if self.layer.from_input else tops[0].data
+            following(self.layer).differentiate(None, known, tops[0].diff, bottoms[0].diff)
 
 
 class Reparameterize(KernelRunner):

@@ -8,6 +8,7 @@ import numpy as np
 
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, or_nothing, straight
+from layerkit.layers.neuron import Neuron
 from layerkit.layers.windows import pictures
 
 
@@ -18,7 +19,7 @@ class Windowed(KernelRunner):
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
-        self.recordable = straight(layer.neuron)[1] is None
+        self.recordable = not isinstance(straight(layer.neuron)[1], Neuron)
         self.geometry = np.array([*layer.windows.numbers, layer.groups], np.int64)
 
     def settings(self) -> tuple[Any, ...]:

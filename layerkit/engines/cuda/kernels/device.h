@@ -25,6 +25,14 @@ FORMULA float exp_of(float x) { return expf(x); }
 FORMULA double exp_of(double x) { return exp(x); }
 FORMULA float log_of(float x) { return logf(x); }
 FORMULA double log_of(double x) { return log(x); }
+FORMULA float expm1_of(float x) { return expm1f(x); }
+FORMULA double expm1_of(double x) { return expm1(x); }
+FORMULA float log1p_of(float x) { return log1pf(x); }
+FORMULA double log1p_of(double x) { return log1p(x); }
+FORMULA float tanh_of(float x) { return tanhf(x); }
+FORMULA double tanh_of(double x) { return tanh(x); }
+FORMULA float erfc_of(float x) { return erfcf(x); }
+FORMULA double erfc_of(double x) { return erfc(x); }
 FORMULA float sqrt_of(float x) { return sqrtf(x); }
 FORMULA double sqrt_of(double x) { return sqrt(x); }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
 LONG = {"galaxy_gdae", "results_table"}  # which have tests of their own
 SHORT = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if path.stem not in LONG}
 ENDS = {  # what each prints in the end, as far as it is sure after a few steps

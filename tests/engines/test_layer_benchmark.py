@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).parent.parent / "benchmarks" / "layers.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "layers.py"
 OPTIONS = ["--rounds", "1", "--seconds", "1e-6", "--batch", "2"]
 
 
