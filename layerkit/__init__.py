@@ -15,6 +15,7 @@ from layerkit.layer import Layer
 from layerkit.loading import load
 from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
+from layerkit.onnx import export_onnx
 from layerkit.snapshot import save
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 from layerkit.tensors import load_safetensors, save_safetensors
@@ -41,6 +42,7 @@ __all__ = [
     "centre_biases",
     "check_gradients",
     "errors",
+    "export_onnx",
     "find_inactive",
     "initializers",
     "layers",

@@ -46,6 +46,7 @@ RANKS = [
     ],
     ["layerkit.copying", "layerkit.evaluation"],
     ["layerkit.net"],
+    ["layerkit.onnx"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
     ["layerkit.snapshot"],
     ["layerkit.loading"],
