@@ -231,6 +231,8 @@ def grow(case: Case, builder: Builder, strange: bool) -> None:
             "Dense",
             "Convolution",
             "Deconvolution",
+            "Pooling",
+            "GlobalPooling",
             "Dropout",
             "ELU",
             "LeakyReLU",
@@ -259,22 +261,32 @@ def grow(case: Case, builder: Builder, strange: bool) -> None:
     any_blob = case.pick(builder.blobs(lambda s: s != ()))
     shape = builder.shapes[any_blob]
     size = int(np.prod(shape))
-    images = builder.blobs(lambda s: len(s) == 3)
+    images = builder.blobs(lambda s: len(s) in (2, 3))
     settings: dict[str, Any] = {}
     bottoms = [any_blob]
-    if kind in ("Convolution", "Deconvolution"):
+    if kind in ("Convolution", "Deconvolution", "Pooling"):
         if not images:
             return
         bottoms = [case.pick(images)]
-        least = min(builder.shapes[bottoms[0]][1:])
-        settings = {
-            "channels": case.whole(1, 3),
-            "kernel": case.whole(1, min(3, least)),
-            "stride": case.whole(1, 2),
-            **weights(case),
-        }
-        if kind == "Convolution" and settings["kernel"] > 1:
+        inputs, *sizes = builder.shapes[bottoms[0]]
+        settings = {"kernel": case.whole(1, min(3, *sizes)), "stride": case.whole(1, 2)}
+        if len(sizes) == 2 and case.chance(0.3):
+            settings["stride"] = [1, 2]
+        if kind == "Pooling":
+            settings["mode"] = case.pick(["max", "mean"])
+            settings["ceil"] = case.pick([False, True])
+        else:
+            settings["channels"] = case.whole(1, 3)
+            settings |= weights(case)
+            if inputs == settings["channels"]:
+                settings["groups"] = case.pick([1, inputs])
+        if kind != "Deconvolution" and settings["kernel"] > 1:
             settings["pad"] = case.whole(0, 1)
+    elif kind == "GlobalPooling":
+        if not images:
+            return
+        bottoms = [case.pick(images)]
+        settings = {"mode": case.pick(["max", "mean"])}
     elif kind == "Dense":
         settings = {"units": case.whole(1, 9), **weights(case)}
     elif kind == "Dropout":
