@@ -5,22 +5,33 @@ from __future__ import annotations
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cpu.runners import dense, elementwise, losses, pictures, recurrent, windows
+from layerkit.engines.cpu.runners import (
+    dense,
+    elementwise,
+    losses,
+    normalization,
+    pictures,
+    recurrent,
+    windows,
+)
 from layerkit.engines.cpu.runners.base import ACTIVATIONS
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     **dict.fromkeys(ACTIVATIONS, elementwise.Activation),
     L.Add: common.Add,
+    L.BatchNorm: normalization.BatchNorm,
     L.Concat: elementwise.Concat,
     L.Convolution: windows.Windowed,
     L.Deconvolution: windows.Deconvolution,
     L.Dense: dense.Dense,
     L.GRU: recurrent.Recurrent,
+    L.GroupNorm: normalization.Normalization,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
     L.LSTM: recurrent.Recurrent,
+    L.LayerNorm: normalization.Normalization,
     L.MemoryData: pictures.MemoryData,
     L.Multiply: common.Multiply,
     L.Normal: elementwise.Normal,
