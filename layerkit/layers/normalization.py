@@ -28,6 +28,9 @@ class Normalization(Layer):
     A subclass sets `view`, the shape of an example's array in which a group is some whole axes, and
     `over`, these axes, the batch axis counted.
 
+    Attributes:
+        count, spread: element i of an example has gain and bias number i / spread % count.
+
     Args:
         epsilon: what is added to the variance.
         gain, bias: initialisers of these; None for none, so that gain is 1 or bias 0.
@@ -57,6 +60,7 @@ class Normalization(Layer):
             first, last: gain and bias are of the axes of an example from `first` up to `last`.
         """
         own = shape[first:last]
+        self.count, self.spread = math.prod(own), math.prod(shape[last:])
         self.g = None if self.gain_init is None else self.parameter("gain", own, self.gain_init)
         self.b = None if self.bias_init is None else self.parameter("bias", own, self.bias_init)
         self._spread = (*own, *[1] * (len(shape) - last))  # which broadcasts against a batch
@@ -177,7 +181,7 @@ class BatchNorm(Normalization):
     ):
         super().__init__(name, bottom, epsilon, gain, bias, tops)
         self.axis, self.momentum, self.frozen = axis, momentum, frozen
-        self._of_batch = True  # in the last forward pass
+        self.of_batch = True  # in the last forward pass
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare gain, bias, mean and variance; return the bottom's shape for the top."""
@@ -193,14 +197,9 @@ class BatchNorm(Normalization):
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y by the mean and variance of the batch, which the running ones follow."""
         xp, x = self.xp, self.grouped(bottoms[0].data)
-        self._of_batch = self.run.training and not self.frozen
-        if self._of_batch:
-            count = x.size // x.shape[2]
-            if count == 1:
-                self.fail(
-                    "a batch of one number for each channel has no variance; give more rows, or "
-                    "use it in phase 'test' or with frozen=True"
-                )
+        self.of_batch = self.by_batch()
+        if self.of_batch:
+            count = self.check_count(len(x))
             mean, variance = self.measure(x)
             self._follow(mean, self.mean.data, 1.0)
             self._follow(variance, self.variance.data, count / (count - 1))
@@ -210,6 +209,20 @@ class BatchNorm(Normalization):
         inverse = self.inverse.data[:1]  # one for all examples
         inverse[...] = 1 / xp.sqrt(variance + self.epsilon)
         self.scale(tops[0].data, inverse)
+
+    def by_batch(self) -> bool:
+        """Return whether mean and variance are to be those of the batch."""
+        return self.run.training and not self.frozen
+
+    def check_count(self, rows: int) -> int:
+        """Return how many numbers of each channel a batch has; fail if it is one."""
+        count = rows * self.view[0] * self.view[2]
+        if count == 1:
+            self.fail(
+                "a batch of one number for each channel has no variance; give more rows, or use it "
+                "in phase 'test' or with frozen=True"
+            )
+        return count
 
     def _follow(self, found: Array, running: Array, factor: float) -> None:
         """Move running estimates towards those of a batch, which are first multiplied."""
@@ -223,7 +236,7 @@ class BatchNorm(Normalization):
         if bottoms[0].diff is None:
             return
         dx, inverse = self.grouped(bottoms[0].diff), self.inverse.data[:1]
-        if self._of_batch:
+        if self.of_batch:
             self.through(self.grouped(slopes), inverse, dx)
         else:
             self.xp.multiply(self.grouped(slopes), inverse, out=dx)

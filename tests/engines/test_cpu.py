@@ -681,11 +681,8 @@ def test_settings_that_change_between_passes_are_obeyed(case, rng):
                 for name, value in vars(thing).items() if thing else ():
                     known = name in type(thing).rules() and name not in thing.fixed
                     if type(value) is float and known:
-                        setattr(
-                            thing,
-                            name,
-                            min(1.0, value * factor) if name == "turns" else value * factor,
-                        )
+                        most = {"turns": 1.0, "momentum": 0.99}.get(name, np.inf)
+                        setattr(thing, name, min(most, value * factor))
         for _ in range(3):
             values = []
             for net in pair:

@@ -200,3 +200,63 @@ def test_recorded_steps_of_a_gpu_move_them_as_well(rng):
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-10)
         for name, values in statistics_of(there).items():
             np.testing.assert_allclose(values, here.statistics[name].data, rtol=1e-10)
+
+
+SHAPES = {
+    "channels": (lambda: L.BatchNorm("n", "x", **AFFINE), (5, 9, 11)),
+    "many units": (lambda: L.BatchNorm("n", "x", **AFFINE), (150,)),
+    "steps": (lambda: L.BatchNorm("n", "x", axis=-1, gain=None, bias=0.3), (7, 70)),
+    "middle": (lambda: L.BatchNorm("n", "x", axis=1, bias=None, gain=AFFINE["gain"]), (3, 4, 5)),
+    "frozen": (lambda: L.BatchNorm("n", "x", frozen=True, **AFFINE), (3, 41)),
+    "frozen units": (lambda: L.BatchNorm("n", "x", frozen=True, **AFFINE), (65,)),
+    "last axis": (lambda: L.LayerNorm("n", "x", **AFFINE), (6, 150)),
+    "no gain": (lambda: L.LayerNorm("n", "x", gain=None), (3, 67)),
+    "plain": (lambda: L.LayerNorm("n", "x", gain=None, bias=None, axis=0), (5, 9, 101)),
+    "groups": (lambda: L.GroupNorm("n", "x", groups=3, **AFFINE), (6, 9, 11)),
+    "groups of units": (lambda: L.GroupNorm("n", "x", groups=2, **AFFINE), (134,)),
+    "groups without gain": (lambda: L.GroupNorm("n", "x", groups=2, gain=None), (4, 3, 3)),
+}
+AFFINE = {"gain": lk.initializers.Normal(0.5, 1.0), "bias": lk.initializers.Normal(1.0)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_kernels_do_what_array_code_does(name, dtype, rng):
+    make, shape = SHAPES[name]
+    layers = [L.Input("x", shape=shape), make()]
+    nets = [
+        lk.Net(layers, 9, dtype=dtype, seed=3, gradients="all", kernels=kernels)
+        for kernels in ("auto", "array")
+    ]
+    if nets[0].engine.name == "array":
+        pytest.skip("the compiled engine was not built")
+    tolerance = (
+        {"rtol": 2e-4, "atol": 2e-5} if dtype == "float32" else {"rtol": 1e-9, "atol": 1e-10}
+    )
+    for rows in (9, 4, 2):
+        x, dy = rng.normal(3.0, 2.0, (2, rows, *shape))
+        for net in nets:
+            net.forward(x=x)
+            net.backward(n=dy)
+        there, here = nets
+        np.testing.assert_allclose(there.blobs["n"].data, here.blobs["n"].data, **tolerance)
+        np.testing.assert_allclose(there.blobs["x"].diff, here.blobs["x"].diff, **tolerance)
+        for key, p in here.params.items():
+            scale = np.abs(p.diff).max() + 1
+            np.testing.assert_allclose(there.params[key].diff / scale, p.diff / scale, **tolerance)
+        for key, s in here.statistics.items():
+            np.testing.assert_allclose(there.statistics[key].data, s.data, **tolerance)
+
+
+def test_the_phase_can_change_between_passes(rng):
+    """A recorded pass of one phase is not made again in the other."""
+    nets = [net_of(kernels=kernels) for kernels in ("auto", "array")]
+    inputs = inputs_of(rng)
+    for training in (True, True, False, True, False):
+        for net in nets:
+            net.run.training = training
+            net.forward(**inputs)
+            net.backward()
+        np.testing.assert_allclose(nets[0].arena.diff, nets[1].arena.diff, rtol=1e-9, atol=1e-12)
+        for name, s in nets[1].statistics.items():
+            np.testing.assert_allclose(nets[0].statistics[name].data, s.data, rtol=1e-10)

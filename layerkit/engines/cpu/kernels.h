@@ -48,6 +48,13 @@ struct Kernels {
     void (*reparameterize)(
         Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock);
     void (*reparameterize_backward)(Array scaled, Array dz, Array dmean, Array dlog_variance);
+    // sizes: outer, groups, inner, count, spread, one; see normalization.h.
+    void (*normalize)(
+        Array x, Array gain, Array bias, Array sizes, double epsilon, double momentum,
+        Array normalized, Array inverse, Array running_mean, Array running_variance, Array y);
+    void (*normalize_backward)(
+        Array normalized, Array inverse, Array gain, Array dy, Array sizes, bool through,
+        Array dgain, Array dbias, Array dx);
     // geometry: kernel, stride, pad and dilation, each for rows and for columns; windows down and
     // across; groups.  Without a bias b is absent.
     void (*windowed_forward)(

@@ -5,6 +5,7 @@
 #include "activation.h"
 #include "dense.h"
 #include "kernels.h"
+#include "normalization.h"
 #include "pictures.h"
 #include "pixels.h"
 #include "pooling.h"
@@ -274,6 +275,53 @@ void approach(Array average, Array w, double share)
         by_pieces(average.size(), [&](i64 i, i64 stop) {
             for (; i < stop; ++i) formula(from[i], to[i]);
         });
+    });
+}
+
+Groups groups_of(Array sizes, const Array& like)
+{
+    expect(sizes.holds<i64>(6));
+    const i64* n = elements<i64>(sizes);
+    Groups s{n[0], n[1], n[2], n[3], n[4], n[5] != 0};
+    expect(like.dense() && like.kind == 'f' && like.size() == s.size());
+    expect(s.count > 0 && s.spread > 0 && s.inner > 0 && s.size() % (s.count * s.spread) == 0);
+    expect(s.one ? s.groups == s.count : s.inner % s.spread == 0 && s.inner > 1);
+    expect(s.one || s.spread > 1 || s.count % s.inner == 0);
+    return s;
+}
+
+void normalize_arrays(
+    Array x, Array gain, Array bias, Array sizes, double epsilon, double momentum,
+    Array normalized, Array inverse, Array running_mean, Array running_variance, Array y)
+{
+    Groups s = groups_of(sizes, y);
+    expect(x.holds(s.size(), y) && normalized.holds(s.size(), y) && inverse.holds(s.groups, y));
+    expect(gain.absent_or_holds(s.count, y) && bias.absent_or_holds(s.count, y));
+    expect(running_mean.absent_or_holds(s.groups, y));
+    expect(running_variance.absent_or_holds(s.groups, y));
+    expect(running_mean.size() == running_variance.size());
+    with_type(y, [&](auto t) {
+        using T = decltype(t);
+        Normalization<T> n{s, elements<T>(x), or_null<T>(gain), or_null<T>(bias), epsilon,
+                           elements<T>(normalized), elements<T>(inverse), elements<T>(y)};
+        normalize(n, or_null<T>(running_mean), or_null<T>(running_variance), momentum);
+    });
+}
+
+void normalize_backward_arrays(
+    Array normalized, Array inverse, Array gain, Array dy, Array sizes, bool through,
+    Array dgain, Array dbias, Array dx)
+{
+    Groups s = groups_of(sizes, dy);
+    expect(normalized.holds(s.size(), dy) && inverse.holds(s.groups, dy));
+    expect(gain.absent_or_holds(s.count, dy) && dgain.absent_or_holds(s.count, dy));
+    expect(dbias.absent_or_holds(s.count, dy) && dx.absent_or_holds(s.size(), dy));
+    with_type(dy, [&](auto t) {
+        using T = decltype(t);
+        NormalizationBackward<T> n{
+            s, elements<T>(normalized), elements<T>(inverse), or_null<T>(gain), elements<T>(dy),
+            or_null<T>(dgain), or_null<T>(dbias), or_null<T>(dx), through};
+        normalize_backward(n);
     });
 }
 
@@ -665,7 +713,8 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
-    LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::windowed_forward_arrays,
+    LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::normalize_arrays,
+    LAYERKIT_SET::normalize_backward_arrays, LAYERKIT_SET::windowed_forward_arrays,
     LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::pool_windows_arrays,
     LAYERKIT_SET::unpool_windows_arrays, LAYERKIT_SET::measure_poses_of,
     LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,

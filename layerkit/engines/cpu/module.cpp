@@ -203,6 +203,8 @@ PYBIND11_MODULE(_cpu, m)
     m.def("divergence_backward", kernel(&Kernels::divergence_backward));
     m.def("reparameterize", kernel(&Kernels::reparameterize));
     m.def("reparameterize_backward", kernel(&Kernels::reparameterize_backward));
+    m.def("normalize", kernel(&Kernels::normalize));
+    m.def("normalize_backward", kernel(&Kernels::normalize_backward));
     m.def("windowed_forward", kernel(&Kernels::windowed_forward));
     m.def("windowed_backward", kernel(&Kernels::windowed_backward));
     m.def("pool_windows", kernel(&Kernels::pool_windows));
