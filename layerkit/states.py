@@ -70,7 +70,8 @@ def copy_values(source: Net, target: Net) -> None:
             own, values = target.params[name], source.backend.to_host(p.data)
             values = narrowed(values, target.dtype, f"parameter {name!r}")
             own.data[...] = target.backend.asarray(values)
-            own.trainable, own.l1, own.l2 = p.trainable, p.l1, p.l2
+            for setting in ("trainable", "l1", "l2", "rate", "decay", "max_norm"):
+                setattr(own, setting, getattr(p, setting))
     for layer in source.descriptions:
         copy_settings(layer, source.layers[layer.name], target.layers[layer.name])
     target.set_state({**source.state(), "seed": target.run.seed})

@@ -16,7 +16,7 @@ RANKS = [
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
-    ["layerkit.run"],
+    ["layerkit.run", "layerkit.tuning"],
     ["layerkit.layer"],
     ["layerkit.layers", "layerkit.sharing"],
     ["layerkit.profile", "layerkit.wiring", "layerkit.contract", "layerkit.methods"],
