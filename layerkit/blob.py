@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerkit.backends.base import Array, Backend
 from layerkit.errors import ContractError, NetError
-from layerkit.settings import Checked, Flag, NotNegative
+from layerkit.settings import Checked, Flag, NotNegative, Positive
 
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
 
@@ -118,6 +118,11 @@ class Parameter(Checked, _Bound):
         shape: its shape; `data` and `diff` are backend arrays of this shape.  Write into them, as
             into a Blob's.
         l1, l2: regularisation; the objective gains l1 * sum|w| + l2 / 2 * sum w^2.
+        rate: what a solver's rate is multiplied by for this parameter, default 1.
+        decay: what l1, l2 and a solver's `weight_decay` are multiplied by, default 1.
+        max_norm: largest Euclidean norm of the weights of one output, which lie along all axes but
+            the last; after an update longer ones are scaled down to it.  None, the default, leaves
+            them alone.
         trainable: False once frozen; a solver then leaves it alone.
         borrowed: whether it is one of few that another net lends this one (`share_only`); it is
             never trainable here.
@@ -126,18 +131,24 @@ class Parameter(Checked, _Bound):
     __slots__ = (
         "borrowed",
         "data",
+        "decay",
         "diff",
         "init",
         "l1",
         "l2",
+        "max_norm",
         "name",
         "offset",
+        "rate",
         "shape",
         "trainable",
     )
 
     l1: NotNegative
     l2: NotNegative
+    rate: NotNegative
+    decay: NotNegative
+    max_norm: Positive | None
     trainable: Flag
 
     def __init__(self, name: str, shape: tuple[int, ...], init: Any, l1: float, l2: float):
@@ -147,6 +158,8 @@ class Parameter(Checked, _Bound):
         self.l1 = l1
         self.l2 = l2
         self.borrowed = False
+        self.rate = self.decay = 1.0
+        self.max_norm = None
         self.trainable = True
         self.offset = 0
         self.data: Array
@@ -181,6 +194,11 @@ class Parameter(Checked, _Bound):
     def size(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def penalty(self) -> tuple[float, float]:
+        """The factors of sum|w| and sum w^2 / 2 in the objective: l1 and l2, times the decay."""
+        return self.l1 * self.decay, self.l2 * self.decay
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, {self.shape}, trainable={self.trainable})"
@@ -230,32 +248,35 @@ class SharedParameter(Parameter):
     Attributes:
         source: the parameter itself, known once the net is wired.
         data: the array of `source`.
-        l1, l2, trainable, borrowed: those of `source`; assigning one of them assigns it there.
+        l1, l2, rate, decay, max_norm, trainable, borrowed: those of `source`; assigning one of
+            them assigns it there.
         lender, key: the layer whose parameter it is, and the parameter's name within that layer.
-        wanted: the (l1, l2) that the layer asks for itself.
+        wanted: those of these settings that the layer was given itself.
     """
 
     __slots__ = ("key", "lender", "source", "wanted")
 
     def __init__(
-        self, name: str, shape: tuple[int, ...], lender: str, key: str, l1: float, l2: float
+        self, name: str, shape: tuple[int, ...], lender: str, key: str, wanted: dict[str, float]
     ):
         self.name, self.shape, self.init = name, shape, None
-        self.lender, self.key, self.wanted = lender, key, (l1, l2)
+        self.lender, self.key, self.wanted = lender, key, wanted
         self.source: Parameter
         self.offset = 0
         self._bind(None, None)
 
     def stand_for(self, source: Parameter) -> None:
-        """Make this a view of `source`, whose name it takes; `bind_part` binds it to arrays."""
+        """Make this a view of `source`, whose name it takes; `take` binds it to arrays."""
         self.name, self.source = source.name, source
 
-    def bind_part(self, diff: Array | None) -> None:
+    def take(self, diff: Array | None) -> None:
         """Bind the parameter to the data of `source`, and to an array for its part of the diff."""
         self.bind(self.source.data, diff, self.source.offset)
 
     if not TYPE_CHECKING:  # which would not let an attribute become a property
-        l1, l2, trainable, borrowed = map(_of_source, ("l1", "l2", "trainable", "borrowed"))
+        l1, l2, rate, decay, max_norm, trainable, borrowed = map(
+            _of_source, ("l1", "l2", "rate", "decay", "max_norm", "trainable", "borrowed")
+        )
 
 
 class Arena:
@@ -283,17 +304,27 @@ class Arena:
             p.bind(self.data[span].reshape(p.shape), diff, offset)
 
     def trainable_spans(self, but: Container[str] = ()) -> list[slice]:
-        """Return the spans of the flat arrays that are not frozen, neighbours merged.
+        """Return the spans of the flat arrays that are not frozen, neighbours alike merged.
+
+        All parameters of a span have the same `multipliers`.
 
         Args:
             but: names of parameters to leave out.
         """
         spans: list[slice] = []
+        last: Parameter | None = None
         for p in self.parameters.values():
             if p.trainable and p.name not in but:
                 stop = p.offset + -(-p.size // ALIGNMENT) * ALIGNMENT
-                if spans and spans[-1].stop == p.offset:
+                alike = last is not None and (last.rate, last.decay) == (p.rate, p.decay)
+                if alike and spans[-1].stop == p.offset:
                     spans[-1] = slice(spans[-1].start, stop)
                 else:
                     spans.append(slice(p.offset, stop))
+                last = p
         return spans
+
+    def multipliers(self, span: slice) -> tuple[float, float]:
+        """Return what rate and decay are multiplied by in a span of `trainable_spans`."""
+        first = next((p for p in self.parameters.values() if p.offset == span.start), None)
+        return (1.0, 1.0) if first is None else (first.rate, first.decay)

@@ -9,7 +9,7 @@ from layerkit.errors import brief
 from layerkit.layer import Layer, Shape, checked_shape
 from layerkit.memory import in_words
 from layerkit.run import Run
-from layerkit.sharing import borrowed, own
+from layerkit.sharing import own, used
 
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 
@@ -21,6 +21,7 @@ def set_up(layers: Iterable[Layer]) -> dict[str, Shape]:
         try:
             given = layer.setup([shapes[b] for b in layer.bottoms])
             layer.run.declared[layer.name] = layer.parameters
+            layer.check_tuning()
         except (MemoryError, OverflowError, ValueError) as error:
             if isinstance(error, ValueError) and "dimension exceeded" not in str(error):
                 raise  # not NumPy's word for arrays beyond all bounds
@@ -63,7 +64,7 @@ def check_memory(
         + sum(p.size for p in own(layer)) * (0 if shared else size)
         for layer in layers
     }
-    lent = {p.name: p.size for layer in layers for p in borrowed(layer)}
+    lent = {p.name: p.size for layer in layers for p in used(layer)}
     parts = 2 * run.dtype.itemsize * sum(lent.values()) if gradients else 0  # see sharing.py
     need, free = sum(needs.values()) + parts, run.memory()
     if run.backend.name == "numpy" and not shared:

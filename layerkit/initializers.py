@@ -2,6 +2,9 @@
 
 `draw` returns a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs)
 the fan-in is the product of all axes but the last, the fan-out is the last.
+
+Numbers are drawn from what `draw` is given: `normal(shape)` are standard normal numbers, and
+`normal.uniform(shape)` uniform ones in (0, 1).
 """
 
 from __future__ import annotations
@@ -59,6 +62,50 @@ class Normal(Initializer):
 
 @checks
 @dataclass(frozen=True)
+class Uniform(Initializer):
+    """Independent numbers between `low` and `high`, all equally likely."""
+
+    low: Finite = -0.05
+    high: Finite = 0.05
+
+    def draw(self, shape: tuple[int, ...], normal: Any) -> np.ndarray:
+        """Return low + (high - low) * noise."""
+        return self.low + (self.high - self.low) * normal.uniform(shape)
+
+
+@checks
+@dataclass(frozen=True)
+class Bilinear(Initializer):
+    """Weights with which a Deconvolution enlarges pictures by bilinear interpolation.
+
+    For weights (c, height, width, channels) each channel of the top is the enlarged channel of the
+    bottom, with as many channels in both; for (c, height, width, 1) all of them are added up, which
+    in a Deconvolution of c groups enlarges each.  To enlarge f times, take a stride of f, a kernel
+    of 2 f - f % 2, and a pad of ceil((f - 1) / 2).
+
+    w[y, x] = (1 - |y / g - m|) (1 - |x / g - m|) with g = ceil(size / 2) and
+    m = (2 g - 1 - g % 2) / (2 g), by axis: the "bilinear" filler of Caffe; Long et al. (2015).
+    """
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """Return the weights, which are not drawn at all."""
+        if len(shape) != 4 or shape[3] not in (1, shape[0]):
+            raise ValueError(
+                "Bilinear is for weights of a Deconvolution, (c, height, width, channels), with "
+                f"as many channels as its bottom, or one in each group; these have shape {shape}"
+            )
+        slopes = []
+        for size in shape[1:3]:
+            half = math.ceil(size / 2)
+            middle = (2 * half - 1 - half % 2) / (2 * half)
+            slopes.append(1 - np.abs(np.arange(size) / half - middle))
+        window = np.multiply.outer(*slopes)[None, :, :, None]
+        pairs = np.eye(shape[0]) if shape[3] > 1 else np.ones((shape[0], 1))
+        return window * pairs[:, None, None, :]
+
+
+@checks
+@dataclass(frozen=True)
 class Xavier(Initializer):
     """Normal of variance 2 / (fan_in + fan_out): Glorot and Bengio (2010), for tanh and linear."""
 
@@ -100,9 +147,11 @@ class Orthogonal(Initializer):
 NAMED: dict[str, type[Initializer]] = {
     "zeros": Constant,
     "normal": Normal,
+    "uniform": Uniform,
     "xavier": Xavier,
     "he": He,
     "orthogonal": Orthogonal,
+    "bilinear": Bilinear,
 }
 
 

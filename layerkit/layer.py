@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -20,19 +20,9 @@ from layerkit.memory import in_words
 from layerkit.names import Named, quoted
 from layerkit.run import Run
 from layerkit.settings import Checked, Name, Names, Number, Rule, Sizes, accept, checked
+from layerkit.tuning import COMMON, TUNING, Lender
 
 Shape = tuple[int, ...]
-COMMON = ("shares",)  # settings that every layer takes, whether or not its constructor says so
-
-
-class OtherLayer(Name):
-    """The name of another layer of the net, whose parameters a layer uses."""
-
-    expected = "the name of a layer: non-empty text, not blank, without NUL"
-    kept = True
-
-
-Lender = Annotated[str, OtherLayer()]
 
 
 def overrides(cls: type, kernel: str, stands_for: Sequence[str]) -> bool:
@@ -92,11 +82,20 @@ class Layer(Checked):
     every layer can be: one that the engine has kernels for, or one that declares that its array
     code can be replayed (`recordable`).  Otherwise layers are called in each step.
 
-    **Shared parameters.**  Every layer with parameters takes `shares="other"`, though its
-    constructor need not know of it: it then has none of its own, and uses those of layer "other",
-    which must have the same names and shapes.  Initial values, regularisation, freezing and updates
-    are those of the other layer.  Each of the layers writes its part of the gradient in full, as
-    the contract says; the net adds the parts up.
+    **Settings that every layer takes.**  A layer with parameters takes these by keyword, though its
+    constructor need not know of them:
+
+    * `shares="other"`: the layer has no parameters of its own, but uses those of layer "other",
+      which must have the same names and shapes.  Initial values, regularisation, freezing and
+      updates are those of the other layer.  Each of the layers writes its part of the gradient in
+      full, as the contract says; the net adds the parts up;
+    * `rate=2.0`, `decay=0.0`: what a solver's rate, and the l1, l2 and `weight_decay` of these
+      parameters, are multiplied by (Caffe's lr_mult and decay_mult), each at least 0;
+    * `max_norm=3.0`: after each update the weights of each output, along all axes but the last, are
+      scaled down to at most this Euclidean norm (Mocha's L2Cons; Srivastava et al., 2014, section
+      5.1).  Parameters of one axis, such as biases, are left alone.
+
+    A dict says it for single parameters: `rate={"bias": 2.0}`.  See Parameter, which has them.
 
     A *loss* layer's top holds one value per example, shape (n,).  The net takes the mean, times the
     layer's `weight`, as the layer's share of the objective, and sets `top.diff` to weight / n.
@@ -118,7 +117,7 @@ class Layer(Checked):
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
-    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops", *COMMON)  # from then on
+    decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops", "shares")  # from then on
     instead = (
         "only a net that is being made looks at it: change the description, in net.descriptions, "
         "and make another net"
@@ -147,11 +146,17 @@ class Layer(Checked):
         tops: Sequence[str] | str | None = None,
         *,
         shares: Lender | None = None,
+        **tuning: Any,
     ):
         """Name the layer `name`, and its single top too unless `tops` says otherwise."""
         self.name = name
         self.shares = shares
+        self._tuning = dict(TUNING)
         self.name = accept(Name(), name, "its name", self.label())
+        for setting, value in tuning.items():
+            if setting not in TUNING:
+                self.fail(f"got an unexpected keyword argument {setting!r}")
+            self.take_common(setting, accept(COMMON[setting], value, setting, self.label()))
         for what, value in (("bottoms", bottoms), ("tops", tops)):
             if value is not None and not isinstance(value, str | list | tuple):
                 self.fail(f"{what} must be a name or a list of names, got {brief(value)}")
@@ -218,15 +223,31 @@ class Layer(Checked):
             init = initializers.get(init)
         except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
+        tuning = {setting: self._tuned(setting, name, shape) for setting in TUNING}
         own = f"{self.name}/{name}"
-        self.parameters[name] = (
-            Parameter(own, shape, init, l1, l2)
-            if self.shares is None
-            else SharedParameter(own, shape, self.shares, name, l1, l2)
-        )
-        return self.parameters[name]
+        if self.shares is None:
+            parameter = Parameter(own, shape, init, l1, l2)
+            for setting, value in tuning.items():
+                setattr(parameter, setting, value)
+        else:
+            given = {**tuning, "l1": l1, "l2": l2}
+            usual = {**TUNING, "l1": 0, "l2": 0}
+            wanted = {k: v for k, v in given.items() if v != usual[k]}
+            parameter = SharedParameter(own, shape, self.shares, name, wanted)
+        self.parameters[name] = parameter
+        return parameter
 
-    def borrowed(self, name: str, lender: str) -> Parameter:
+    def _tuned(self, setting: str, name: str, shape: Shape) -> Any:
+        """Return a setting in `_tuning` for a parameter of this layer."""
+        value = self._tuning[setting]
+        by_name = isinstance(value, dict)
+        if setting == "max_norm" and len(shape) < 2:
+            if by_name and value.get(name) is not None:
+                self.fail(f"max_norm: {name!r} has no two axes, one of inputs and one of outputs")
+            return None
+        return value.get(name, TUNING[setting]) if by_name else value
+
+    def used(self, name: str, lender: str) -> Parameter:
         """Declare parameter `name` of layer `lender`, which `after` names, as one of this layer's.
 
         Its `shape` and `data` are those of the other layer's parameter.
@@ -237,7 +258,7 @@ class Layer(Checked):
             self.fail(f"uses parameter {name!r} of layer {lender!r}, which has {quoted(there)}")
         its = there[name]
         own = f"{self.name}/{name}"
-        self.parameters[name] = SharedParameter(own, its.shape, lender, name, 0.0, 0.0)
+        self.parameters[name] = SharedParameter(own, its.shape, lender, name, {})
         return self.parameters[name]
 
     def statistic(self, name: str, shape: Shape, value: float) -> Statistic:
@@ -306,6 +327,28 @@ class Layer(Checked):
     def breaks(self, message: str) -> NoReturn:
         """Raise a ContractError with the layer's name and type in front."""
         raise ContractError(f"layer {self.name!r} ({type(self).__name__}): {message}")
+
+    def take_common(self, setting: str, value: Any) -> None:
+        """Keep a setting that every layer takes; it has been checked."""
+        if setting in TUNING:
+            self._tuning[setting] = value
+        else:
+            setattr(self, setting, value)
+
+    def check_tuning(self) -> None:
+        """Fail if a setting of parameters is for none of those that the layer has declared."""
+        there = {k: p for k, p in self.parameters.items() if p.name == f"{self.name}/{k}"}
+        own = {k: p for k, p in there.items() if getattr(p, "lender", self.shares) == self.shares}
+        for setting, value in self._tuning.items():
+            if isinstance(value, dict):
+                for name in value.keys() - own.keys():
+                    self.fail(f"{setting}: {name!r} is none of its own parameters, {quoted(own)}")
+            elif value != TUNING[setting] and not own:
+                self.fail(f"has no parameters of its own, so leave {setting}={value:g} out")
+            elif setting == "max_norm" and value and all(len(p.shape) < 2 for p in own.values()):
+                self.fail(
+                    "max_norm: none of its parameters has an axis of inputs and one of outputs"
+                )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if "run" in vars(self):

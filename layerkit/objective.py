@@ -44,10 +44,11 @@ class Objective:
                     net.metrics[layer.name] = float(mean)
         net.regularisation = 0.0
         for p in net.params.values():
-            if p.l1:
-                net.regularisation += p.l1 * float(net.xp.abs(p.data).sum(dtype="float64"))
-            if p.l2:
-                net.regularisation += p.l2 / 2 * float(net.xp.square(p.data).sum(dtype="float64"))
+            l1, l2 = p.penalty
+            if l1:
+                net.regularisation += l1 * float(net.xp.abs(p.data).sum(dtype="float64"))
+            if l2:
+                net.regularisation += l2 / 2 * float(net.xp.square(p.data).sum(dtype="float64"))
         return total + net.regularisation
 
     def shares(self, losses: list[Layer]) -> dict[str, np.ndarray]:
@@ -63,7 +64,8 @@ class Objective:
     def add_regularisation(self) -> None:
         """Add the derivatives of the L1 and L2 terms to the diffs of the parameters."""
         for p in self.net.params.values():
-            if p.trainable and p.l1:
-                p.diff += p.l1 * self.net.xp.sign(p.data)
-            if p.trainable and p.l2:
-                p.diff += p.l2 * p.data
+            l1, l2 = p.penalty
+            if p.trainable and l1:
+                p.diff += l1 * self.net.xp.sign(p.data)
+            if p.trainable and l2:
+                p.diff += l2 * p.data

@@ -90,16 +90,36 @@ def place(
     return _shared(parameters, run, gradients, share)
 
 
+class Noise:
+    """Random numbers for the initialiser of a parameter; a call gives standard normal ones.
+
+    Args:
+        run: of the net.
+        name: of the parameter, which has a stream of its own.
+    """
+
+    def __init__(self, run: Run, name: str):
+        self._run, self._name = run, name
+
+    def __call__(self, shape: Shape) -> np.ndarray:
+        """Draw standard normal numbers."""
+        return philox.normal(np, shape, self._run.seed, self._run.stream_of(self._name), 0)
+
+    def uniform(self, shape: Shape) -> np.ndarray:
+        """Draw uniform numbers in (0, 1)."""
+        return philox.uniform(np, shape, self._run.seed, self._run.stream_of(self._name), 0)
+
+
 def _initialised(parameters: list[Parameter], run: Run, gradients: bool) -> Arena:
     """Make an arena, and let the initialisers draw the parameters."""
     arena = Arena(parameters, run.backend, run.dtype, gradients)
     for p in parameters:
-
-        def normal(shape: Shape, name: str = p.name) -> np.ndarray:
-            return philox.normal(np, shape, run.seed, run.stream_of(name), 0)
-
         what = f"parameter {p.name!r}: what its initialiser draws"
-        values = narrowed(numbers(p.init.draw(p.shape, normal), what), run.dtype, what)
+        try:
+            drawn = p.init.draw(p.shape, Noise(run, p.name))
+        except ValueError as error:
+            raise NetError(f"parameter {p.name!r}: its initialiser failed: {error}") from error
+        values = narrowed(numbers(drawn, what), run.dtype, what)
         if values.shape != p.shape:
             raise NetError(f"{what} must have shape {p.shape}, got {values.shape}")
         if not np.isfinite(values).all():

@@ -99,8 +99,8 @@ def make_plan(wires: Wires, runners: Mapping[str, Runner], update: Any, at_once:
 
     A loss whose top nothing else reads computes its diffs together with its value: what they are
     multiplied by, weight / rows, is known beforehand.  A layer whose parameters are all trained,
-    and none regularised or shared, changes them without filling their diffs.  It does so when the
-    backward pass is over, and all gradients are known to be finite.
+    and none regularised, shared or given a rate of its own, changes them without filling their
+    diffs.  It does so when the backward pass is over, and all gradients are known to be finite.
 
     Args:
         wires: the blobs of each layer.
@@ -125,7 +125,11 @@ def make_plan(wires: Wires, runners: Mapping[str, Runner], update: Any, at_once:
         runner = runners[layer.name]
         call = runner.backward
         own = layer.parameters.values()
-        plain = own and sums is None and all(p.trainable and not p.l1 and not p.l2 for p in own)
+        plain = (
+            own
+            and sums is None
+            and all(p.trainable and not any(p.penalty) and p.rate == p.decay == 1 for p in own)
+        )
         if update is not None and plain and runner.backward_update is not None:
             plan.updated.update(p.name for p in own)
             change = functools.partial(runner.backward_update, update=update)

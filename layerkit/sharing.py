@@ -23,7 +23,7 @@ def own(layer: Layer) -> list[Parameter]:
     return [p for p in layer.parameters.values() if not isinstance(p, SharedParameter)]
 
 
-def borrowed(layer: Layer) -> list[SharedParameter]:
+def used(layer: Layer) -> list[SharedParameter]:
     """List the parameters of other layers that a layer uses."""
     return [p for p in layer.parameters.values() if isinstance(p, SharedParameter)]
 
@@ -42,16 +42,16 @@ def resolve(layers: Iterable[Layer]) -> None:
     for layer in by_name.values():
         if layer.shares is not None:
             _check(layer, by_name)
-        for p in borrowed(layer):
+        for p in used(layer):
             source = _source(p, layer, by_name)
-            for kind, wanted in zip(("l1", "l2"), p.wanted, strict=True):
-                if wanted and wanted != (there := getattr(source, kind)):
+            for kind, wanted in p.wanted.items():
+                if wanted != (there := getattr(source, kind)):
                     layer.fail(
-                        f"has {kind}={wanted:g}, but its parameter is {source.name!r}, which has "
-                        f"{kind}={there:g}; regularise it there alone, where it counts once"
+                        f"has {kind}={wanted}, but its parameter is {source.name!r}, which has "
+                        f"{kind}={there}; set it there alone, where it counts once"
                     )
             p.stand_for(source)
-        if len({id(p.source) for p in borrowed(layer)}) < len(borrowed(layer)):
+        if len({id(p.source) for p in used(layer)}) < len(used(layer)):
             layer.fail("uses a parameter of another layer twice; let it use each once")
 
 
@@ -104,7 +104,7 @@ class Sum(NamedTuple):
     target: Array
 
 
-def lend(
+def share_out(
     layers: list[Layer], active: list[Layer], zeros: Callable[[Parameter], Array]
 ) -> dict[str, list[Sum]]:
     """Give every SharedParameter its arrays, and say how the parts of gradients are added up.
@@ -120,10 +120,10 @@ def lend(
     """
     users: dict[int, list[tuple[str, SharedParameter]]] = {}
     for layer in layers:
-        for p in borrowed(layer):
-            p.bind_part(None)
+        for p in used(layer):
+            p.take(None)
     for layer in reversed(active):
-        for p in borrowed(layer):
+        for p in used(layer):
             users.setdefault(id(p.source), []).append((layer.name, p))
     owners = {id(p): layer.name for layer in active for p in own(layer)}
     place = {layer.name: i for i, layer in enumerate(active)}
@@ -134,7 +134,7 @@ def lend(
         total = source.diff if owner is None else zeros(source)
         spare: Any = zeros(source) if len(pairs) > 1 else None
         for i, (name, p) in enumerate(pairs):
-            p.bind_part(spare if i else total)
+            p.take(spare if i else total)
             sums.setdefault(name, [])
             if i and source.trainable:
                 sums[name].append(Sum(spare, total))

@@ -75,7 +75,8 @@ def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str,
     found: dict[str, Statistic] = {}
     for layer in layers:
         found.update({s.name: s for s in layer.statistics.values()})
-        borrows = whole or all(p.borrowed for p in layer.parameters.values())
+        own = layer.parameters.values()
+        borrows = whole or (bool(own) and all(p.borrowed for p in own))
         if share is None or not borrows:
             continue
         for s in layer.statistics.values():
@@ -102,7 +103,8 @@ def copy_values(source: Net, target: Net) -> None:
             own, values = target.params[name], source.backend.to_host(p.data)
             values = narrowed(values, target.dtype, f"parameter {name!r}")
             own.data[...] = target.backend.asarray(values)
-            own.trainable, own.l1, own.l2 = p.trainable, p.l1, p.l2
+            for setting in ("trainable", "l1", "l2", "rate", "decay", "max_norm"):
+                setattr(own, setting, getattr(p, setting))
     for layer in source.descriptions:
         copy_settings(layer, source.layers[layer.name], target.layers[layer.name])
     target.set_state({**source.state(), "seed": target.run.seed})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerkit.sharing import borrowed, own
+from layerkit.sharing import own, used
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -18,7 +18,7 @@ def summarise(net: Net) -> str:
     for layer in net.layers.values():
         shapes = (", ".join(map(str, net.blobs[t].shape)) for t in layer.tops)
         count = sum(p.size for p in own(layer))
-        lenders = dict.fromkeys(p.name.rpartition("/")[0] for p in borrowed(layer))
+        lenders = dict.fromkeys(p.name.rpartition("/")[0] for p in used(layer))
         shown = [f"{count:,}"] if own(layer) else []
         rows.append(
             (

@@ -11,7 +11,7 @@ from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import closest
-from layerkit.sharing import Sum, borrowed, lend, own
+from layerkit.sharing import Sum, own, share_out, used
 
 Layers = Sequence[Union[Layer, "Layers"]]  # a list of layers, and of such lists
 
@@ -229,8 +229,8 @@ def connect(
         bottoms, tops = [blobs[b] for b in layer.bottoms], [blobs[t] for t in layer.tops]
         wires.forward.append(ForwardWires(layer, bottoms, tops))
     active = needing_gradients(layers, gradients)
-    sums = lend(layers, active, part)
-    filled = {id(p) for x in active for p in (*own(x), *(p.source for p in borrowed(x)))}
+    sums = share_out(layers, active, part)
+    filled = {id(p) for x in active for p in (*own(x), *(p.source for p in used(x)))}
     wires.idle = [p for x in layers for p in own(x) if id(p) not in filled]
     with_diff = {top for layer in active for top in layer.tops}
     for name, blob in blobs.items():

@@ -92,7 +92,7 @@ class Update:
 
     Attributes:
         kind: number of the solver's formula in the engine.
-        constants: its float64 constants, of this step.
+        constants: its float64 constants, of this step, for parameters without multipliers.
         histories: name of a parameter -> two histories of its shape (twice the same, if the solver
             has one only).
         flat: the two histories beside the whole arena.
@@ -196,13 +196,22 @@ class ArrayEngine:
         """Return the number of a solver's formula, 0 where the engine does not have it."""
         return 0
 
-    def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
-        """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
+    def update(self, update: Update, span: slice, w: Array, g: Array, constants: Array) -> None:
+        """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does.
+
+        Args:
+            constants: of this step and these parameters.
+        """
         raise NotImplementedError("the engine of array code has no formulas")
 
     def approach(self, average: Array, w: Array, share: float) -> None:
         """Compute average = average + share * (w - average)."""
         average += share * (w - average)
+
+    def constrain(self, w: Array, most: float) -> None:
+        """Scale each column of `w` that has a larger Euclidean norm than `most` down to it."""
+        norms = self.xp.sqrt(self.xp.square(w, dtype="float64").sum(axis=0))
+        w *= (most / self.xp.maximum(norms, most)).astype(w.dtype)
 
     def products(self, a: Array, b: Array, out: Array) -> None:
         """Compute out[i] = a[i] @ b[i]."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from layerkit.backends.base import Array
 from layerkit.blob import Parameter
 from layerkit.initializers import Init
-from layerkit.layer import Layer, Lender
+from layerkit.layer import Layer
 from layerkit.layers.dense import Dense
 from layerkit.layers.neuron import Activation
 from layerkit.settings import Tops
+from layerkit.tuning import Lender
 
 
 class TiedDense(Dense):
@@ -49,7 +50,7 @@ class TiedDense(Dense):
         return [self.to]
 
     def _weight(self, inputs: int) -> Parameter:
-        w = self.borrowed("weight", self.to)
+        w = self.used("weight", self.to)
         if len(w.shape) != 2:
             self.fail(
                 f"to: the weight of layer {self.to!r} must have two axes, as that of a Dense layer "

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from layerkit.errors import LayerkitError, NetError
@@ -47,7 +47,9 @@ def rules_of(annotated: Any, scope: dict[str, Any]) -> dict[str, Rule]:
 
 
 def checked(
-    init: Callable[..., None], label: Callable[..., str] | None = None, common: Collection[str] = ()
+    init: Callable[..., None],
+    label: Callable[..., str] | None = None,
+    common: Mapping[str, Rule] | None = None,
 ) -> Any:
     """Make a constructor apply the rules of its signature, with errors that name their owner.
 
@@ -55,11 +57,11 @@ def checked(
         init: an `__init__`.
         label: names the owner for messages, given the object and the constructor's arguments; the
             name of its class by default.
-        common: settings that are taken too where the signature does not name them; they are
-            assigned once the object is made.
+        common: settings that are taken too where the signature does not name them; once the object
+            is made they go to its method `take_common`.
     """
     signature = inspect.signature(init)
-    common = [name for name in common if name not in signature.parameters]
+    further = {k: rule for k, rule in (common or {}).items() if k not in signature.parameters}
     rules: dict[str, Rule] = {}
     ready = False
 
@@ -70,17 +72,17 @@ def checked(
             rules.update(rules_of(init, getattr(init, "__globals__", {})))
             ready = True
         owner = (label or _kind)(self, *args, **settings)
-        apart = {name: settings.pop(name) for name in common if name in settings}
+        apart = {name: settings.pop(name) for name in further if name in settings}
         try:
             given = signature.bind(self, *args, **settings)
         except TypeError as error:
-            raise NetError(f"{owner}: {_misfit(signature, settings, error, common)}") from None
+            raise NetError(f"{owner}: {_misfit(signature, settings, error, further)}") from None
         for name, value in given.arguments.items():
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
         init(*given.args, **given.kwargs)
         for name, value in apart.items():
-            setattr(self, name, value)
+            self.take_common(name, accept(further[name], value, name, owner))
         if isinstance(self, Closed) and type(self).__init__ is __init__:  # not that of a base
             self.close()
 
@@ -131,7 +133,7 @@ def _misfit(
         else str(p.replace(annotation=p.empty))
         for p in taken
     ]
-    usage += [f"{name}=None" for name in common]
+    usage += [f"{name}=..." for name in common]
     return f"{problem}; it takes ({', '.join(usage)})"
 
 

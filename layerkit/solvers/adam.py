@@ -30,7 +30,6 @@ class Adam(Solver):
         clip, accumulate, ema: see Solver.
     """
 
-    weight_decay = 0.0
     histories = ("m", "v")
     formula = "adam"
 
@@ -69,8 +68,6 @@ class Adam(Solver):
         v *= self.beta2
         v += (1 - self.beta2) * (g * g)
         flush_denormals(self.net.xp, v)
-        if self.weight_decay:
-            w *= 1 - rate * self.weight_decay
         step = rate / (1 - self.beta1**self.iteration)
         root = self.net.xp.sqrt(v)
         root *= 1 / math.sqrt(1 - self.beta2**self.iteration)
@@ -79,7 +76,7 @@ class Adam(Solver):
 
     # With kernels.
 
-    def constants(self, rate: float) -> tuple[float, ...]:
+    def constants(self, rate: float, decay: float = 1.0) -> tuple[float, ...]:
         """Return the numbers of the step that do not depend on the element."""
         return (
             self.beta1,
@@ -89,7 +86,7 @@ class Adam(Solver):
             rate / (1 - self.beta1**self.iteration),
             1 / math.sqrt(1 - self.beta2**self.iteration),
             self.epsilon,
-            1 - rate * self.weight_decay,
+            1 - rate * decay * self.weight_decay,
         )
 
 

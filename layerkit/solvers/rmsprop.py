@@ -67,6 +67,6 @@ class RMSProp(Solver):
 
     # With kernels.
 
-    def constants(self, rate: float) -> tuple[float, ...]:
+    def constants(self, rate: float, decay: float = 1.0) -> tuple[float, ...]:
         """Return the decay, what is left of it, the rate and epsilon."""
         return self.decay, 1 - self.decay, rate, self.epsilon, 0.0, 0.0, 0.0, 0.0

@@ -48,7 +48,7 @@ class SGD(Solver):
 
     # With kernels.
 
-    def constants(self, rate: float) -> tuple[float, ...]:
+    def constants(self, rate: float, decay: float = 1.0) -> tuple[float, ...]:
         """Return the momentum, and the factors of the gradient and the velocity in the step."""
         return self.momentum, 0.0, rate, 0.0, 0.0, 0.0, 0.0, 0.0
 
@@ -71,6 +71,6 @@ class Nesterov(SGD):
 
     # With kernels.
 
-    def constants(self, rate: float) -> tuple[float, ...]:
+    def constants(self, rate: float, decay: float = 1.0) -> tuple[float, ...]:
         """Return the momentum, and the factors of the gradient and the velocity in the step."""
         return self.momentum, rate, rate * self.momentum, 0.0, 0.0, 0.0, 0.0, 0.0

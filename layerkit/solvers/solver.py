@@ -60,7 +60,7 @@ class Solver(Updater):
         fuse: True, the default, lets `step` have layers with many parameters update them without
             filling their diffs, which is faster and leaves the diffs as they were.  It has no
             effect if the gradient is clipped, accumulated or given to hooks, a parameter is
-            regularised, shared or frozen, on a GPU, or without kernels.
+            regularised, shared, frozen or given a rate of its own, on a GPU, or without kernels.
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         spans: the spans of the arena that `update` changes, as `plan` last found them.
@@ -123,6 +123,7 @@ class Solver(Updater):
             self._update = Update(kind, np.zeros(8), *self._histories())
         self._steps = net.engine.steps(self, self._update)
         self.spans: list[slice] = []
+        self._constants: dict[tuple[float, float], np.ndarray] = {}
         self._plan: Plan | None = None
         self._planned: Any = None
         self.shown = False
@@ -379,7 +380,7 @@ class Solver(Updater):
         settings = (
             net.version,
             update is None,
-            [(p.trainable, p.l1, p.l2) for p in net.params.values()],
+            [(p.trainable, p.penalty, p.rate, p.decay, p.max_norm) for p in net.params.values()],
         )
         if self._plan is None or self._planned != settings:
             self._planned = settings

@@ -57,6 +57,8 @@ class Updater(Checked):
     history: Any
     hooks: list[Callable[[Any], None]]
     spans: list[slice]
+    weight_decay: float = 0.0  # w shrinks by rate * weight_decay in each update
+    _constants: dict[tuple[float, float], np.ndarray]
     _update: Update | None
     _found: np.ndarray
 
@@ -70,8 +72,13 @@ class Updater(Checked):
             "changes the parameters w in place"
         )
 
-    def constants(self, rate: float) -> tuple[float, ...]:
-        """Return the eight numbers that the formula takes in update `self.iteration`."""
+    def constants(self, rate: float, decay: float = 1.0) -> tuple[float, ...]:
+        """Return the eight numbers that the formula takes in update `self.iteration`.
+
+        Args:
+            rate: of the parameters that are updated.
+            decay: what `weight_decay` is multiplied by for them.
+        """
         raise NotImplementedError
 
     def largest_gradient(self) -> float:
@@ -94,7 +101,7 @@ class Updater(Checked):
             sizes = self._sizes(spans)
         if not (sizes <= limit).all():
             raise NotFiniteError(self.not_finite(loss))
-        self._begin(rate)
+        self._begin(rate, spans)
         if self.clip is not None:
             self._clip([net.arena.diff[span] for span in spans], float(sizes.max(initial=0.0)))
 
@@ -103,12 +110,13 @@ class Updater(Checked):
                 make(recordable, layer, call, bottoms, tops, way="update")
             for span in spans:
                 self._update_span(span, rate)
-            self.take_average()
 
         if planned:
             net.engine.repeat(plan.programs["update"], net.program_key(), calls)
         else:
             calls(call_layer)
+        self.constrain()
+        self.take_average()
 
     @property
     def plain(self) -> bool:
@@ -142,22 +150,37 @@ class Updater(Checked):
             sizes = self._sizes(spans)
             if not (sizes <= limit).all():
                 raise NotFiniteError(self.not_finite(loss))
-        self._begin(rate)
+        self._begin(rate, spans)
         if self.clip is not None:
             self._clip(diffs, float(sizes.max(initial=0.0)))
         for span in spans:
             self._update_span(span, rate)
+        self.constrain()
         self.take_average()
         self.accumulated = 0
 
-    def _begin(self, rate: float) -> None:
+    def _begin(self, rate: float, spans: list[slice]) -> None:
         """Count an update, which changes parameters from here on."""
         net = self.net
         self.start_average()
         self.iteration += 1
         if self._update is not None:
             self._update.constants[:] = self.constants(rate)
+            for of_rate, of_decay in map(net.arena.multipliers, spans):
+                self._constants_of(of_rate, of_decay)[:] = self.constants(rate * of_rate, of_decay)
         net.passed = False  # blobs are of the parameters before the update
+
+    def _constants_of(self, rate: float, decay: float) -> np.ndarray:
+        """Return the array that holds the formula's constants for these multipliers."""
+        if rate == decay == 1 and self._update is not None:
+            return self._update.constants
+        return self._constants.setdefault((rate, decay), np.zeros(8))
+
+    def constrain(self) -> None:
+        """Scale the weights of outputs down to the largest norm that they may have."""
+        for p in self.net.params.values():
+            if p.max_norm is not None and p.trainable:
+                self.net.engine.constrain(p.data.reshape(-1, p.shape[-1]), p.max_norm)
 
     def start_average(self) -> None:
         """Let the average of the parameters begin with what they are before the first update."""
@@ -196,7 +219,11 @@ class Updater(Checked):
 
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
+        of_rate, of_decay = self.net.arena.multipliers(span)
         if self._update is None:
+            rate *= of_rate
+            if self.weight_decay:
+                w *= 1 - rate * of_decay * self.weight_decay
             update: Any = self.update  # perhaps a user's own
             if update(w, g, rate, **{k: self.history[k][span] for k in self.histories}) is not None:
                 raise NetError(
@@ -204,7 +231,8 @@ class Updater(Checked):
                     "parameters in place (w -= step), and return nothing"
                 )
         else:
-            self.net.engine.update(self._update, span, w, g)
+            constants = self._constants_of(of_rate, of_decay)
+            self.net.engine.update(self._update, span, w, g, constants)
 
     def _clip(self, diffs: list[Array], largest: float) -> None:
         """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""

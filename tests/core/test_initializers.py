@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 import layerkit as lk
 from layerkit import initializers as I
 from layerkit import layers as L
 from layerkit.errors import NetError
 
-RANDOM = [I.Normal(sd=0.3, mean=1.0), I.Xavier(), I.He(), I.Orthogonal()]
+RANDOM = [I.Normal(sd=0.3, mean=1.0), I.Uniform(), I.Xavier(), I.He(), I.Orthogonal()]
 
 
 def weights(init, inputs, units, seed):
@@ -131,3 +131,63 @@ def test_what_is_no_initialiser(init):
         I.get(init)
     with pytest.raises(NetError, match=r"layer 'y' .Dense.: bias must be an initialiser"):
         L.Dense("y", "x", units=1, bias=init)
+
+
+@pytest.mark.parametrize(
+    ("init", "low", "high"), [("uniform", -0.05, 0.05), (I.Uniform(0.2, 3.0), 0.2, 3.0)]
+)
+def test_uniform_numbers(init, low, high, seed):
+    w = weights(init, 300, 200, seed)
+    assert low < w.min() < w.max() < high
+    assert stats.kstest(w.ravel(), "uniform", (low, high - low)).pvalue > 1e-6
+    unit = (w - w.mean()) / w.std()
+    for pairs in (unit[1:] * unit[:-1], unit[:, 1:] * unit[:, :-1]):
+        assert abs(pairs.mean()) < 6 / math.sqrt(pairs.size)
+    assert not np.array_equal(w, weights(init, 300, 200, seed + 1 if seed < 2**62 else seed - 1))
+    np.testing.assert_array_equal(weights(I.Uniform(1.5, 1.5), 3, 2, seed), 1.5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_bilinear_weights_enlarge_pictures(factor, rng):
+    """As scipy interpolates between pixels, where four of them are near; each channel by itself."""
+    kernel, pad = 2 * factor - factor % 2, math.ceil((factor - 1) / 2)
+    layers = [
+        L.Input("x", shape=(3, 5, 6)),
+        L.Deconvolution(
+            "y", "x", channels=3, kernel=kernel, stride=factor, pad=pad, weight="bilinear"
+        ),
+    ]
+    net, x = lk.Net(layers, 2, dtype="float64"), rng.standard_normal((2, 3, 5, 6))
+    y = net.infer("y", x=x)
+    assert y.shape == (2, 3, 5 * factor, 6 * factor)
+    place = [(np.arange(n * factor) + 0.5) / factor - 0.5 for n in (5, 6)]
+    inside = np.ix_(*((p >= 0) & (p <= n - 1) for p, n in zip(place, (5, 6), strict=True)))
+    grid = np.array(np.meshgrid(*place, indexing="ij"))
+    for picture, found in zip(x.reshape(-1, 5, 6), y.reshape(-1, *y.shape[2:]), strict=True):
+        expected = ndimage.map_coordinates(picture, grid, order=1)
+        np.testing.assert_allclose(found[inside], expected[inside], atol=1e-12)
+
+
+def test_bilinear_weights_are_those_of_caffe():
+    """Its filler, in the words of its documentation, of windows that are no squares."""
+    normal, shape = None, (2, 4, 5, 1)
+    expected = np.empty(shape)
+    for place in np.ndindex(shape):
+        factors = []
+        for i, size in zip(place[1:3], shape[1:3], strict=True):
+            f = -(-size // 2)
+            factors.append(1 - abs(i / f - (2 * f - 1 - f % 2) / (2 * f)))
+        expected[place] = factors[0] * factors[1]
+    np.testing.assert_allclose(I.Bilinear().draw(shape, normal), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_bilinear_weights_of_other_shapes_are_refused(channels):
+    layers = [
+        L.Input("x", shape=(3, 5, 5)),
+        L.Deconvolution("y", "x", channels=channels, kernel=4, weight="bilinear"),
+    ]
+    with pytest.raises(NetError, match=r"'y/weight': .*Bilinear .*\(3, 4, 4, \d\)"):
+        lk.Net(layers)
+    with pytest.raises(NetError, match=r"'y/weight': .*Bilinear"):
+        weights("bilinear", 4, 3, 0)

@@ -22,7 +22,7 @@ RANKS = [
     ["layerkit.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
-    ["layerkit.run"],
+    ["layerkit.run", "layerkit.tuning"],
     ["layerkit.layer"],
     ["layerkit.layers", "layerkit.sharing"],
     [

@@ -184,13 +184,17 @@ class CpuEngine(ArrayEngine):
         """Return the number of a solver's formula, 0 where the engine does not have it."""
         return FORMULAS.get(name or "", 0)
 
-    def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
+    def update(self, update: Update, span: slice, w: Array, g: Array, constants: Array) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
-        self.kernels.update(update.kind, w, g, *(a[span] for a in update.flat), update.constants)
+        self.kernels.update(update.kind, w, g, *(a[span] for a in update.flat), constants)
 
     def approach(self, average: Array, w: Array, share: float) -> None:
         """Compute average = average + share * (w - average)."""
         self.kernels.approach(average, w, share)
+
+    def constrain(self, w: Array, most: float) -> None:
+        """Scale each column of `w` that has a larger Euclidean norm than `most` down to it."""
+        self.kernels.constrain(w, most)
 
     def multiply(self, a: Array, b: Array, out: Array) -> None:
         """Compute out = a * b, element by element."""

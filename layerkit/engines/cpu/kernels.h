@@ -28,6 +28,7 @@ struct Kernels {
     void (*differentiate)(int kind, double setting, Array known, Array dy, Array dx);
     void (*update)(int kind, Array w, Array g, Array first, Array second, Array constants);
     void (*approach)(Array average, Array w, double share);
+    void (*constrain)(Array w, double most);
     void (*dense_forward)(Array x, Array w, Array b, double slope, Array y);
     void (*dense_backward)(
         Array x, Array y, Array dy, double slope, Array before, Array w, Array b, Array dw, Array db,

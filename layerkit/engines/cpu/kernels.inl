@@ -325,6 +325,30 @@ void normalize_backward_arrays(
     });
 }
 
+void constrain(Array w, double most)
+{
+    expect(w.axes == 2 && w.dense() && w.kind == 'f');
+    with_type(w, [&](auto t) {
+        using T = decltype(t);
+        Matrix<T> m = matrix<T>(w);
+        constexpr i64 width = 64;
+        parallel((m.columns + width - 1) / width, [&](i64 i) {
+            i64 left = i * width, size = std::min(width, m.columns - left);
+            double sums[width] = {};
+            for (i64 r = 0; r < m.rows; ++r)
+                for (i64 j = 0; j < size; ++j)
+                    sums[j] += double(m.row(r)[left + j]) * double(m.row(r)[left + j]);
+            bool any = false;
+            for (i64 j = 0; j < size; ++j) {
+                sums[j] = shrink_of(sums[j], most);
+                any = any || sums[j] < 1;
+            }
+            for (i64 r = 0; any && r < m.rows; ++r)
+                for (i64 j = 0; j < size; ++j) m.row(r)[left + j] *= T(sums[j]);
+        });
+    });
+}
+
 // x (n, inputs), W (inputs, units), b (units,), y (n, units).
 void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y)
 {
@@ -710,6 +734,7 @@ extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::activate_arrays,
     LAYERKIT_SET::differentiate_arrays, LAYERKIT_SET::update_arrays, LAYERKIT_SET::approach,
+    LAYERKIT_SET::constrain,
     LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
     LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
     LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,

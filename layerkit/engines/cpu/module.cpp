@@ -195,6 +195,7 @@ PYBIND11_MODULE(_cpu, m)
     m.def("differentiate", kernel(&Kernels::differentiate));
     m.def("update", kernel(&Kernels::update));
     m.def("approach", kernel(&Kernels::approach));
+    m.def("constrain", kernel(&Kernels::constrain));
     m.def("dense_forward", kernel(&Kernels::dense_forward));
     m.def("dense_backward", kernel(&Kernels::dense_backward));
     m.def("gaussian", kernel(&Kernels::gaussian));

@@ -163,9 +163,15 @@ class CudaEngine(ArrayEngine):
         """Return what makes a solver's steps on the GPU, if its update is a formula."""
         return None if update is None else Steps(solver, self, update)
 
-    def update(self, update: Update, span: slice, w: Array, g: Array) -> None:
+    def update(self, update: Update, span: slice, w: Array, g: Array, constants: Array) -> None:
         """Change the flat parameters `w`, which lie at `span` in the arena, as a solver does."""
-        self.change(update, span, w, g, self.xp.asarray(update.constants), None)
+        self.change(update, span, w, g, self.xp.asarray(constants), None)
+
+    def constrain(self, w: Array, most: float) -> None:
+        """Scale each column of `w` that has a larger Euclidean norm than `most` down to it."""
+        rows, columns = w.shape
+        blocks = self.blocks(columns)
+        self.launch("step", "constrain", blocks, rows, columns, np.float64(most), w, self.clock)
 
     def approach(self, average: Array, w: Array, share: float) -> None:
         """Compute average = average + share * (w - average), unless the clock is halted."""

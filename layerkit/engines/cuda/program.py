@@ -73,7 +73,6 @@ class Steps:
 
     def __init__(self, solver: Any, engine: Any, update: Update):
         self.solver, self.engine, self.update = solver, engine, update
-        self._constants = engine.xp.zeros(CONSTANTS, "float64")
         self._plan: Any = None
         self.recorded: dict[Any, Recorded] = {}
 
@@ -124,16 +123,19 @@ class Recorded:
 
     def __init__(self, steps: Steps, plan: Any):
         self.solver, self.engine, self.update = steps.solver, steps.engine, steps.update
-        self.plan, self.spans, self._constants = plan, self.solver.spans, steps._constants
+        self.plan, self.spans = plan, self.solver.spans
         net = self.net = self.solver.net
+        of_spans = [net.arena.multipliers(span) for span in self.spans]
+        self.multipliers = list(dict.fromkeys(of_spans))  # each with constants of its own
+        self._groups = [self.multipliers.index(pair) for pair in of_spans]
+        width = CONSTANTS * max(len(self.multipliers), 1)
         xp = net.xp
         self.reported, self.losses = net.reported, [x for x in net.reported if x.is_loss]
-        self.terms = [
-            (p, kind) for p in net.params.values() for kind in ("l1", "l2") if getattr(p, kind)
-        ]
+        self.terms = [(p, kind) for p in net.params.values() for kind in (0, 1) if p.penalty[kind]]
         self._term = xp.zeros(max(len(self.terms), 1), "float64")
         self._factors = xp.zeros(len(self.losses) + len(self.terms), "float64")
-        self._table = xp.zeros((STEPS, CONSTANTS), "float64")
+        self._table = xp.zeros((STEPS, width), "float64")
+        self._constants = xp.zeros(width, "float64")
         self._results = xp.zeros((STEPS, 2 + len(self.reported)), "float64")
         self._squares = xp.zeros(max(len(self.spans), 1) * LOOKING, "float64")
         self._beyond = xp.zeros_like(self._squares)
@@ -210,7 +212,7 @@ class Recorded:
             NetError: the rate of the first of them is none.
         """
         solver, net = self.solver, self.net
-        table, start = np.empty((count, CONSTANTS)), solver.iteration
+        table, start = np.zeros((count, self._table.shape[1])), solver.iteration
         try:
             for row in range(count):
                 solver.iteration = start + row
@@ -222,12 +224,14 @@ class Recorded:
                     count = row  # the steps before it are made first
                     break
                 solver.iteration += 1
-                table[row] = solver.constants(rate)
+                for group, (of_rate, of_decay) in enumerate(self.multipliers):
+                    place = slice(group * CONSTANTS, (group + 1) * CONSTANTS)
+                    table[row, place] = solver.constants(rate * of_rate, of_decay)
         finally:
             solver.iteration = start
         self._table[:count].set(table[:count])
         weights = [x.weight for x in self.losses]
-        terms = [p.l1 if kind == "l1" else p.l2 / 2 for p, kind in self.terms]
+        terms = [p.penalty[kind] / (1 + kind) for p, kind in self.terms]
         self._factors.set(np.array([*weights, *terms], "float64"))
         for layer in self.losses:
             if layer.name in self.plan.losses:
@@ -265,7 +269,7 @@ class Recorded:
         for _, call, bottoms, tops, *_ in self._merged.forward:
             call(bottoms, tops)
         for i, (p, kind) in enumerate(self.terms):
-            sizes = net.xp.abs(p.data) if kind == "l1" else net.xp.square(p.data)
+            sizes = net.xp.square(p.data) if kind else net.xp.abs(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
         net.run_backward(self._merged, {})
         for i, span in enumerate(self.spans):
@@ -298,12 +302,15 @@ class Recorded:
             self._beyond,
             np.float64(self.solver.clip or 0),
             self._shrink,
+            self._constants.size,
             self._table,
             self._constants,
             len(engine.sources),
             engine.clock,
         )
-        for span in self.spans:
+        for span, group in zip(self.spans, self._groups, strict=True):
             w, g = net.arena.data[span], net.arena.diff[span]
-            engine.change(self.update, span, w, g, self._constants, self._shrink)
+            constants = self._constants[group * CONSTANTS : (group + 1) * CONSTANTS]
+            engine.change(self.update, span, w, g, constants, self._shrink)
+        self.solver.constrain()
         self.solver.take_average()

@@ -50,6 +50,12 @@ template <class R> struct RmsUpdate {
     }
 };
 
+// By what weights are multiplied whose squares have this sum, to have at most the norm `most`.
+FORMULA double shrink_of(double squares, double most)
+{
+    return squares > most * most ? most / sqrt_of(squares) : 1.0;
+}
+
 // A moving average, which takes `share` of its way to a parameter.
 template <class R> struct Approach {
     R share;

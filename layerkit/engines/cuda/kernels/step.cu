@@ -2,8 +2,6 @@
 #include "device.h"
 #include "../../formulas/updates.h"
 
-#define CONSTANTS 8  // of a solver, in a row of its table for each step
-
 // Into `result`: the objective, its terms of regularisation, and the mean of each row of `values`,
 // of which the first `losses` are part of the objective.  Returns whether it is finite.
 FORMULA bool objective(
@@ -49,7 +47,8 @@ KERNEL look(i64 size, const real* g, double limit, double* squares, double* beyo
 KERNEL check(
     i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
     const double* factors, double* results, i64 parts, const double* squares, const double* beyond,
-    double clip, real* shrink, const double* table, double* constants, i64 sources, i64* clock)
+    double clip, real* shrink, i64 width, const double* table, double* constants, i64 sources,
+    i64* clock)
 {
     i64 halted = clock[HALTED], step = clock[STEP];
     if (halted) return;
@@ -68,7 +67,7 @@ KERNEL check(
         clock[HALTED] = 1;
         return;
     }
-    for (int k = 0; k < CONSTANTS; ++k) constants[k] = table[step * CONSTANTS + k];
+    for (i64 k = 0; k < width; ++k) constants[k] = table[step * width + k];
     clock[STEP] = step + 1;
     clock[PASS] += 1;
     for (i64 i = 0; i < sources; ++i) clock[POSITION + i] += rows;
@@ -77,6 +76,18 @@ KERNEL check(
 // Histories below the smallest normal number become zero, as on a CPU; see solvers/solver.py.
 FORMULA float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? 0 : x; }
 FORMULA double flushed(double x) { return fabs(x) < 2.2250738585072014e-308 ? 0 : x; }
+
+// A thread for each column.
+KERNEL constrain(i64 rows, i64 columns, double most, real* w, const i64* clock)
+{
+    i64 column = place();
+    if (clock[HALTED] || column >= columns) return;
+    double sum = 0;
+    for (i64 i = column; i < rows * columns; i += columns) sum += (double)w[i] * w[i];
+    real shrink = (real)shrink_of(sum, most);
+    if (shrink < 1)
+        for (i64 i = column; i < rows * columns; i += columns) w[i] *= shrink;
+}
 
 KERNEL approach(i64 size, const real* w, real* average, double share, const i64* clock)
 {
