@@ -94,12 +94,8 @@ class Windowed(PictureLayer):
         )
         self.picture, self.places = picture, self.windows.places
         kernel = self.windows.kernel[2 - self.axes :]
-        inputs, outputs = picture[0], small[0] // self.groups
-        if self.transposed:
-            inputs, outputs = small[0], picture[0] // self.groups
-            shape: Shape = (inputs, *kernel, outputs)
-        else:
-            shape = (*kernel, inputs // self.groups, small[0])
+        group = picture[0] // self.groups
+        shape = (small[0], *kernel, group) if self.transposed else (*kernel, group, small[0])
         # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights,
         # and those of its group.
         gain = math.sqrt(math.prod(stride) * self.groups) if self.transposed else 1.0
@@ -112,7 +108,7 @@ class Windowed(PictureLayer):
             if self.bias_init is None
             else self.parameter("bias", (self.channels,), self.bias_init)
         )
-        self.window = self.windows.pixels * picture[0] // self.groups  # numbers, in a group
+        self.window = self.windows.pixels * group  # numbers, in a group
         # Only array code uses these; memory that is never touched takes no RAM.
         self.bordered = self.buffer(self.windows.with_border(picture))
         self.columns = self.buffer((self.places, self.windows.pixels * picture[0]))
