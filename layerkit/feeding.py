@@ -61,6 +61,7 @@ def feed(net: Net, inputs: Any) -> None:
             f"blob {names[0]!r}: got {rows} rows, but the data layers have {left} left in this "
             "epoch, and in phase 'test' a pass ends with it"
         )
+    net.passed = False  # what the pass before has left is overwritten
     if rows != net.rows:
         net.resize(rows)
     for blob, array in zip(blobs, arrays, strict=True):

@@ -21,7 +21,7 @@ from layerkit.plan import Plan
 from layerkit.profile import Profile, profile
 from layerkit.settings import Checked, Flag, Positive, Whole, accept, checked
 from layerkit.solvers.rates import Rate, RatePolicy, at
-from layerkit.uninterrupted import Uninterrupted
+from layerkit.uninterrupted import Uninterrupted, undoing
 
 
 def smallest_normal(dtype: np.dtype) -> float:
@@ -153,8 +153,9 @@ class Solver(Checked):
             NetError: a rate policy gave something that is no rate; nothing has changed.
 
         If anything else goes wrong the step counts as not made: iteration, pass and position in the
-        data are as before, so that the step can be tried again.  Ctrl-C interrupts before any
-        parameter changes or after all have.
+        data are as before, so that the step can be tried again.  Ctrl-C, and other signals whose
+        handlers raise, interrupt before any parameter changes or after all have; see
+        layerkit.uninterrupted.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
@@ -344,13 +345,14 @@ class Solver(Checked):
         arrays = [net.arena.data, *self.history.values()]
         arrays += [statistic.data for statistic in net.statistics.values()]
         state, iteration, kept = net.state(), self.iteration, [array.copy() for array in arrays]
-        try:
-            return profile(self, iterations, inputs)
-        finally:
+
+        def undo() -> None:
             for array, values in zip(arrays, kept, strict=True):
                 array[...] = values
             self.iteration, self.curves = iteration, curves
             net.set_state(state)
+
+        return undoing(lambda: profile(self, iterations, inputs), undo)
 
     def _update_span(self, span: slice, rate: float) -> None:
         w, g = self.net.arena.data[span], self.net.arena.diff[span]
