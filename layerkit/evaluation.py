@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit import feeding
+from layerkit.arrays import some_rows
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
@@ -88,7 +89,7 @@ def _batches(net: Net, data: Any) -> Iterator[dict[str, Any]]:
         )
     arrays, total = feeding.examples(net, "evaluate", data)
     for start in range(0, total, net.run.batch_size):
-        yield {name: array[start : start + net.run.batch_size] for name, array in arrays.items()}
+        yield some_rows(arrays, start, min(start + net.run.batch_size, total))
 
 
 def _from_layer(net: Net, layer: Layer) -> Iterator[dict[str, Any]]:

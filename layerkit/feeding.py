@@ -144,9 +144,8 @@ def examples(net: Net, what: str, given: dict[str, Any]) -> tuple[dict[str, Any]
 
 def _sliceable(net: Net, name: str, array: Any) -> Any:
     """Make an array of what was given for a blob; a data set of HDF5 stays in its file."""
-    given, in_file = array, type(array).__module__.split(".")[0] == "h5py"
-    array = from_gpu(array, net.xp)
-    if not in_file and not isinstance(array, np.ndarray | net.xp.ndarray):
+    given, array = array, from_gpu(array, net.xp)
+    if not isinstance(array, np.ndarray | net.xp.ndarray) and not _is_in_file(array):
         array = numbers(array, f"blob {name!r}")
     if not array.shape:
         raise NetError(
@@ -154,6 +153,16 @@ def _sliceable(net: Net, name: str, array: Any) -> Any:
             f"{brief(given)}"
         )
     return array
+
+
+def _is_in_file(given: Any) -> bool:
+    """Tell whether this is a data set of HDF5, in a file that is open."""
+    if type(given).__module__.split(".")[0] != "h5py":
+        return False
+    try:
+        return len(given.shape) > 0
+    except Exception:  # no data set, or one that cannot be read: `numbers` says why
+        return False
 
 
 def _fitting(net: Net, blob: Blob, array: Any) -> Array:

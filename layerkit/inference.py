@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit import contract
+from layerkit.arrays import some_rows
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
@@ -169,7 +170,7 @@ class Inferences:
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
-            batch = {name: array[start:stop] for name, array in arrays.items()}
+            batch = some_rows(arrays, start, stop)
             values = self._found[key].run(stop - start, batch, bool(sample))
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part

@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 # over, or mean what the program says they mean.  Asking for a handler takes a microsecond, so the
 # others, which tell of windows and child processes, are left out.
 HELD = [
-    int(getattr(signal, f"SIG{name}"))
-    for name in "INT BREAK TERM HUP QUIT ALRM VTALRM PROF XCPU USR1 USR2".split()
-    if hasattr(signal, f"SIG{name}")
+    int(getattr(signal, name))
+    for name in (
+        *("SIGINT", "SIGBREAK", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM"),
+        *("SIGPROF", "SIGXCPU", "SIGUSR1", "SIGUSR2"),
+    )
+    if hasattr(signal, name)
 ]
 
 Result = TypeVar("Result")
