@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
@@ -69,7 +70,7 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
     never: dict[str, np.ndarray] = {}
     size = net.run.batch_size
     for start in range(0, total if names else 0, size):
-        piece = {name: array[start : start + size] for name, array in given.items()}
+        piece = some_rows(given, start, min(start + size, total))
         for name, y in zip(names, net.infer(list(names.values()), **piece), strict=True):
             by_unit = y.reshape(*y.shape[:2], -1) if y.ndim == 4 else y.reshape(len(y), -1, 1)
             now = (by_unit <= 0).all(axis=(0, 2))

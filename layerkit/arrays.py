@@ -15,6 +15,7 @@ from layerkit.errors import LayerkitError, NetError
 NUMBERS = "biuf"  # kinds of dtype that hold numbers: truth values, integers, floats
 ON_GPU = (2, 13)  # kDLCUDA, kDLCUDAManaged
 WIDEST = np.dtype("float64").itemsize
+PLAIN = {np.ndarray, bool, int, float, complex, str, bytes, type(None)}  # neither mask nor unit
 
 
 def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.ndarray:
@@ -31,18 +32,15 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
 
     Raises:
         LayerkitError: of the kind asked for, where it holds no real numbers, has rows of several
-            shapes, or has masked values.
+            shapes, or has masked values or a unit, as objects of astropy can.
     """
     wanted = f"{what}: expected an array of numbers, all rows of one shape"
     try:
-        masked = _masked(given)
+        lost = _lost(given)
     except RecursionError:  # NumPy could take for ever over a list in itself
         raise error(f"{wanted}; the list is nested too deeply, or holds itself") from None
-    if masked:
-        raise error(
-            f"{what}: got an array with masked values, which have no number; fill them "
-            "(array.filled(value)) or leave those rows out"
-        )
+    if lost:
+        raise error(f"{what}: got {lost}")
     if isinstance(given, Mapping):
         raise error(
             f"{wanted}; got {type(given).__name__}, which holds arrays by name: give one of them"
@@ -71,12 +69,66 @@ def from_gpu(given: Any, xp: Any) -> Any:
     return xp.from_dlpack(given) if device in ON_GPU else given
 
 
-def _masked(given: Any) -> bool:
-    """Tell whether an array, or one in a list, has values that are masked."""
+def _lost(given: Any) -> str:
+    """Say what NumPy would lose, in silence, of an object or of one in a list: a mask, a unit.
+
+    Objects of any library are known by their attributes `mask` and `unit` (or `units`).
+    """
+    if type(given) in PLAIN:
+        return ""
     if isinstance(given, list | tuple):
-        return any(_masked(x) for x in given if isinstance(x, list | tuple | np.ndarray))
-    mask = getattr(given, "mask", None) if isinstance(given, np.ndarray) else None
-    return mask is not None and bool(np.any(mask))
+        return next((lost for x in given if type(x) not in PLAIN and (lost := _lost(x))), "")
+    if _has_masked(_attribute(given, "mask")):
+        return (
+            "an array with masked values, which have no number; fill them (array.filled(value)) or "
+            "leave those rows out"
+        )
+    for unit in (_attribute(given, "unit"), _attribute(given, "units")):
+        # Text is a remark, which no library reckons with.
+        if not (unit is None or isinstance(unit, str) or str(unit) in ("", "dimensionless")):
+            return (
+                f"numbers with the unit {str(unit)!r}, of which a net knows nothing; give plain "
+                "numbers, such as quantity.to_value(unit) or array.data"
+            )
+    return ""
+
+
+def _attribute(given: Any, name: str) -> Any:
+    """Return an attribute that is no method; None where there is none, or it cannot be had."""
+    try:
+        found = getattr(given, name, None)
+    except Exception:  # of a data set in a closed file, say
+        return None
+    return None if callable(found) else found
+
+
+def _has_masked(mask: Any) -> bool:
+    """Tell whether a mask marks any value."""
+    if mask is None:
+        return False
+    try:
+        marked = np.asarray(mask)
+        return marked.dtype.kind in "biu" and bool(marked.any())
+    except Exception:  # something else of that name
+        return False
+
+
+def some_rows(arrays: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Return some rows of arrays by blob, of which some may be data sets of HDF5.
+
+    Raises:
+        NetError: they cannot be read from their file.
+    """
+    found = {}
+    for name, array in arrays.items():
+        try:
+            found[name] = array[start:stop]
+        except OSError as error:
+            raise NetError(
+                f"blob {name!r}: rows {start} to {stop - 1} cannot be read from their file "
+                f"({' '.join(str(error).split())})"
+            ) from error
+    return found
 
 
 def narrowed(

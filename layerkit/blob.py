@@ -100,11 +100,10 @@ class Blob(_Bound):
         """The data of a whole batch, however many rows are in use."""
         return self._data
 
-    def exchange(self, memory: Array) -> Array:
-        """Move to other memory for a whole batch; return the old memory."""
-        memory, self._data = self._data, memory
-        self._bind(self._data[: len(self.data)], self.diff)
-        return memory
+    def move(self, memory: Array, rows: int) -> None:
+        """Move to other memory for a whole batch, and use the first `rows` rows of it."""
+        self._data = memory
+        self.resize(rows)
 
     def __repr__(self) -> str:
         return f"Blob({self.name!r}, {tuple(self.data.shape)}, diff={self.diff is not None})"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit import feeding
+from layerkit.arrays import some_rows
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
 from layerkit.inference import Inferences
 from layerkit.layer import Layer, Run
 from layerkit.names import Named, closest, quoted
+from layerkit.uninterrupted import undoing
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -35,8 +37,10 @@ def of_own_data(net: Net) -> dict[str, float]:
         )
     state, kept = net.state(), (net.losses.copy(), net.metrics.copy())
     means = Named("loss or metric", {layer.name: 0.0 for layer in net.reported})
-    count, seen = max(counts.values()), 0
-    try:
+    count = max(counts.values())
+
+    def look() -> None:
+        seen = 0
         for source in net.sources():
             source.position = 0
         while seen < count:
@@ -44,11 +48,14 @@ def of_own_data(net: Net) -> dict[str, float]:
             seen += net.rows
             for name, value in {**net.losses, **net.metrics}.items():
                 means[name] += value * net.rows / count
-    finally:
+
+    def undo() -> None:
         for mapping, values in zip((net.losses, net.metrics), kept, strict=True):
             mapping.clear()
             mapping.update(values)
         net.set_state(state)
+
+    undoing(look, undo)
     return means
 
 
@@ -58,13 +65,16 @@ def of_given(net: Net, inferences: Inferences, data: Any) -> dict[str, float]:
         raise NetError("evaluate: this net has no loss or metric layer, so there is no mean")
     names = [layer.name for layer in net.reported]
     tops = [layer.tops[0] for layer in net.reported]
-    sums, count = np.zeros(len(names)), 0
-    with net.run.same_noise():
+
+    def means() -> list[float]:
+        sums, count = np.zeros(len(names)), 0
         for batch in _batches(net, data):
             values = inferences.infer(tops, True, batch, "evaluate")
             sums += [np.sum(each, dtype="float64") for each in values]
             count += len(values[0])
-    return Named("loss or metric", dict(zip(names, (sums / count).tolist(), strict=True)))
+        return [float(x) for x in sums / count]
+
+    return Named("loss or metric", dict(zip(names, net.run.same_noise(means), strict=True)))
 
 
 def _batches(net: Net, data: Any) -> Iterator[dict[str, Any]]:
@@ -79,7 +89,7 @@ def _batches(net: Net, data: Any) -> Iterator[dict[str, Any]]:
         )
     arrays, total = feeding.examples(net, "evaluate", data)
     for start in range(0, total, net.run.batch_size):
-        yield {name: array[start : start + net.run.batch_size] for name, array in arrays.items()}
+        yield some_rows(arrays, start, min(start + net.run.batch_size, total))
 
 
 def _from_layer(net: Net, layer: Layer) -> Iterator[dict[str, Any]]:

@@ -61,6 +61,7 @@ def feed(net: Net, inputs: Any) -> None:
             f"blob {names[0]!r}: got {rows} rows, but the data layers have {left} left in this "
             "epoch, and in phase 'test' a pass ends with it"
         )
+    net.passed = False  # what the pass before has left is overwritten
     if rows != net.rows:
         net.resize(rows)
     for blob, array in zip(blobs, arrays, strict=True):
@@ -143,9 +144,8 @@ def examples(net: Net, what: str, given: dict[str, Any]) -> tuple[dict[str, Any]
 
 def _sliceable(net: Net, name: str, array: Any) -> Any:
     """Make an array of what was given for a blob; a data set of HDF5 stays in its file."""
-    given, in_file = array, type(array).__module__.split(".")[0] == "h5py"
-    array = from_gpu(array, net.xp)
-    if not in_file and not isinstance(array, np.ndarray | net.xp.ndarray):
+    given, array = array, from_gpu(array, net.xp)
+    if not isinstance(array, np.ndarray | net.xp.ndarray) and not _is_in_file(array):
         array = numbers(array, f"blob {name!r}")
     if not array.shape:
         raise NetError(
@@ -153,6 +153,16 @@ def _sliceable(net: Net, name: str, array: Any) -> Any:
             f"{brief(given)}"
         )
     return array
+
+
+def _is_in_file(given: Any) -> bool:
+    """Tell whether this is a data set of HDF5, in a file that is open."""
+    if type(given).__module__.split(".")[0] != "h5py":
+        return False
+    try:
+        return len(given.shape) > 0
+    except Exception:  # no data set, or one that cannot be read: `numbers` says why
+        return False
 
 
 def _fitting(net: Net, blob: Blob, array: Any) -> Array:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit import contract
+from layerkit.arrays import some_rows
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.names import closest
+from layerkit.uninterrupted import undoing
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -40,15 +42,14 @@ class Mirror:
             )
         return self.blobs[name]
 
-    def exchange(self, layers: Iterable[Layer]) -> None:
-        """Give the layers' buffers other memory; called again, the memory that they had."""
-        for layer in layers:
-            for buffer in layer.buffers:
-                memory = self._memory.get(id(buffer))
-                if memory is None:
-                    memory = self.net.backend.zeros(buffer.whole.shape, buffer.whole.dtype)
-                    memory[...] = buffer.whole
-                self._memory[id(buffer)] = buffer.exchange(memory)
+    def memory(self, buffer: Blob) -> Array:
+        """Return the memory that a layer's buffer has while the net infers."""
+        memory = self._memory.get(id(buffer))
+        if memory is None:
+            memory = self.net.backend.zeros(buffer.whole.shape, buffer.whole.dtype)
+            memory[...] = buffer.whole
+            self._memory[id(buffer)] = memory
+        return memory
 
 
 class Inference:
@@ -95,27 +96,34 @@ class Inference:
             blob.resize(rows)
         for name, array in arrays.items():
             net.fill(self.mirror.blob(name), array)
-        kept = [dict(vars(layer)) for layer in layers]
-        self.mirror.exchange(layers)
-        try:
-            for layer in layers:
-                for buffer in layer.buffers:
-                    buffer.resize(rows)
-            with net.run.looking(sample):
-                net.engine.set_pass(net.run)
-                for layer, bottoms, tops in self.calls:
-                    call: contract.Call = net.runners[layer.name].forward
-                    if self.checked:
-                        contract.make(layer, call, bottoms, tops)
-                    else:
-                        contract.forward(layer, call, bottoms, tops)
-        finally:
-            self.mirror.exchange(layers)
-            for layer, attributes in zip(layers, kept, strict=True):
-                vars(layer).update(attributes)  # such as what it keeps for its backward pass
-                for buffer in layer.buffers:
-                    buffer.resize(net.rows)
+        kept, attributes = net.run.kept(), [dict(vars(layer)) for layer in layers]
+        moves = [
+            (buffer, buffer.whole, self.mirror.memory(buffer))
+            for layer in layers
+            for buffer in layer.buffers
+        ]
+
+        def look() -> None:
+            for buffer, _, memory in moves:
+                buffer.move(memory, rows)
+            net.run.look(sample)
             net.engine.set_pass(net.run)
+            for layer, bottoms, tops in self.calls:
+                call: contract.Call = net.runners[layer.name].forward
+                if self.checked:
+                    contract.make(layer, call, bottoms, tops)
+                else:
+                    contract.forward(layer, call, bottoms, tops)
+
+        def undo() -> None:
+            for buffer, own, _ in moves:
+                buffer.move(own, net.rows)
+            for layer, its in zip(layers, attributes, strict=True):
+                vars(layer).update(its)  # such as what it keeps for its backward pass
+            net.run.put_back(kept)
+            net.engine.set_pass(net.run)
+
+        undoing(look, undo)
         self.checked = True
         return [net.backend.to_host(self.mirror.blob(name).data) for name in self.outputs]
 
@@ -162,7 +170,7 @@ class Inferences:
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
-            batch = {name: array[start:stop] for name, array in arrays.items()}
+            batch = some_rows(arrays, start, stop)
             values = self._found[key].run(stop - start, batch, bool(sample))
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part

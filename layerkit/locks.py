@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from layerkit.errors import BusyError, DataError
@@ -50,7 +51,7 @@ def lock(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _take(path, folder)
+        file = _take(path, folder)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot write to {folder}: {reason}; choose another folder") from error
@@ -58,46 +59,52 @@ def lock(folder: str | os.PathLike[str], what: str) -> Iterator[None]:
         about = {"what": what, "process": os.getpid(), "host": socket.gethostname()}
         about["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):  # a full disk is no reason not to hold the lock
-            os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(about).encode())
+            file.truncate(0)
+            file.write(json.dumps(about).encode())
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with file, contextlib.suppress(OSError):
             path.unlink()  # while it is held: see `_take`
-        os.close(handle)
 
 
-def _take(path: Path, folder: Path) -> int:
-    """Open and lock the lock file at `path`; closing the handle ends the lock."""
-    while True:
+def _take(path: Path, folder: Path) -> FileIO:
+    """Open and lock the lock file at `path`; closing the file ends the lock.
+
+    An interrupt that loses the file closes it, as nobody else knows it.
+    """
+
+    def opener(name: str, _: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        handle = os.open(path, flags, 0o666)
+        return os.open(name, flags, 0o666)
+
+    while True:
+        file = FileIO(os.fspath(path), "r+", opener=opener)
         try:
-            _lock_now(handle)
+            _lock_now(file.fileno())
         except OSError as error:
-            holder = _holder(handle)
+            holder = _holder(file)
             if error.errno in TAKEN:
-                os.close(handle)
+                file.close()
                 raise BusyError(
                     f"{folder} is in use by {holder}; wait until that ends, or choose another "
                     "folder"
                 ) from error
             if error.errno not in NO_LOCKS:
-                os.close(handle)
+                file.close()
                 raise
             warnings.warn(
                 f"{folder}: its file system has no locks ({error.strerror}); let nobody else work "
                 "in this folder",
                 stacklevel=4,
             )
-            return handle
+            return file
         # Its last holder may have removed the file in the meantime, and a third made another.
         try:
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
         except FileNotFoundError:
             pass
-        os.close(handle)
+        file.close()
 
 
 def _lock_now(handle: int) -> None:
@@ -109,10 +116,10 @@ def _lock_now(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _holder(handle: int) -> str:
+def _holder(file: FileIO) -> str:
     """Tell in words who wrote that they hold the lock."""
     try:
-        about = json.loads(os.read(handle, MOST))
+        about = json.loads(file.read(MOST) or b"")
         return (
             f"{about['what']} (process {about['process']} on {about['host']}, since"
             f" {about['since']})"

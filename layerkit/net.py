@@ -27,6 +27,7 @@ from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed
 from layerkit.sharing import resolve
 from layerkit.summary import summarise
 from layerkit.turns import Turns
+from layerkit.uninterrupted import Uninterrupted
 from layerkit.wiring import Layers, Wires, checked_layers, connect, sort_layers
 
 
@@ -211,11 +212,19 @@ class Net(Closed):
         self._plan = self.plan(at_once=False)
 
     def resize(self, rows: int) -> None:
-        """Make all blobs and buffers views of so many rows."""
-        self._rows = rows
+        """Make all blobs and buffers views of so many rows; on an interrupt, of those before."""
+        before = self._rows
         buffers = (buffer for layer in self.layers.values() for buffer in layer.buffers)
-        for blob in (*self.blobs.values(), *self.wires.branches, *buffers):
-            blob.resize(rows)
+        blobs = [*self.blobs.values(), *self.wires.branches, *buffers]
+        try:
+            for blob in blobs:
+                blob.resize(rows)
+            self._rows = rows
+        except BaseException:
+            for blob in blobs:
+                blob.resize(before)
+            self._rows = before
+            raise
 
     # Parameters.
 
@@ -237,9 +246,11 @@ class Net(Closed):
 
     @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
-        for p in parameters.matching(self.params, patterns):
-            p.trainable = trainable
-        self.rewire()
+        matching = parameters.matching(self.params, patterns)
+        with Uninterrupted():
+            for p in matching:
+                p.trainable = trainable
+            self.rewire()
 
     # Running.
 

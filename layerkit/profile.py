@@ -17,6 +17,7 @@ import numpy as np
 
 from layerkit.display import html_table
 from layerkit.layers.input import Input
+from layerkit.uninterrupted import undoing
 
 # Rows for the work of a step outside its layers, and their remarks in the table.
 BEFORE, BETWEEN, AFTER, PYTHON = "(inputs)", "(losses)", "(update)", "(between layers)"
@@ -144,8 +145,7 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
     alone = [_time(lambda: solver.step(**inputs)) for _ in range(iterations)]
     plan = solver.plan()
     parts = (("forward", plan.forward), ("backward", plan.backward), ("update", plan.updates))
-    kept, programs = [list(part) for _, part in parts], plan.programs
-    record, solver.record = solver.record, False  # a recorded step cannot be timed in parts
+    kept, programs, record = [list(part) for _, part in parts], plan.programs, solver.record
     marks: list[float] = []  # the times before and after each call of one step
 
     def timed(call: Callable[..., None]) -> Callable[..., None]:
@@ -157,21 +157,26 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
 
         return run
 
-    for _, part in parts:
-        part[:] = [c._replace(call=timed(c.call), recordable=False) for c in part]
-    plan.programs = {way: {} for way in programs}
     measured = []
-    try:
+
+    def measure() -> None:
+        solver.record = False  # a recorded step cannot be timed in parts
+        for _, part in parts:
+            part[:] = [c._replace(call=timed(c.call), recordable=False) for c in part]
+        plan.programs = {way: {} for way in programs}
         for _ in range(iterations):
             marks.clear()
             start = time.perf_counter()
             solver.step(**inputs)
             measured.append(np.diff([start, *marks, time.perf_counter()]))
-    finally:
+
+    def undo() -> None:
         for (_, part), calls_before in zip(parts, kept, strict=True):
             part[:] = calls_before
         plan.programs = programs
         solver.record = record
+
+    undoing(measure, undo)
 
     # Times of a step alternate: outside a layer, inside one, outside, ...
     times = 1e3 * _middle_half(np.array(measured))

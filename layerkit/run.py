@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from layerkit.blob import Parameter
 from layerkit.errors import NetError
 from layerkit.memory import memory
 from layerkit.settings import Checked, Flag, Rule, Seed, Whole
+from layerkit.uninterrupted import undoing
+
+Result = TypeVar("Result")
 
 
 class Run(Checked):
@@ -95,28 +97,34 @@ class Run(Checked):
             return memory()
         return int(self.backend.xp.cuda.runtime.memGetInfo()[1])  # CuPy keeps what is free
 
-    @contextmanager
-    def same_noise(self) -> Iterator[None]:
-        """Let looks draw what the first looks after a forward pass draw, and forget them."""
-        kept, self._looks = self._looks, 0
-        try:
-            yield
-        finally:
-            self._looks = kept
+    def same_noise(self, call: Callable[[], Result]) -> Result:
+        """Let looks of a call draw what the first ones after a forward pass draw; forget them."""
+        looks = self._looks
 
-    @contextmanager
-    def looking(self, sample: bool) -> Iterator[None]:
-        """Run layers as in a net of phase "test", and leave no trace in the passes that follow.
+        def again() -> Result:
+            self._looks = 0
+            return call()
+
+        def undo() -> None:
+            self._looks = looks
+
+        return undoing(again, undo)
+
+    def look(self, sample: bool) -> None:
+        """Run layers as in a net of phase "test" until what `kept` has returned is put back.
 
         The pass has a number of its own: that of the last forward pass, with the number of looks
         since then above its 32 bits.  So noise differs from look to look, and repeats when the
         number of the pass is set again.
         """
-        kept = self._passes, self.training, self.sample
         self._looks += 1
         self._passes += self._looks << 32
         self.training, self.sample = False, sample
-        try:
-            yield
-        finally:
-            self._passes, self.training, self.sample = kept
+
+    def kept(self) -> tuple[int, bool, bool]:
+        """Return what a look changes."""
+        return self._passes, self.training, self.sample
+
+    def put_back(self, kept: tuple[int, bool, bool]) -> None:
+        """End a look, after which passes follow as if there had been none."""
+        self._passes, self.training, self.sample = kept

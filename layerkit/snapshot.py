@@ -27,6 +27,7 @@ from layerkit.names import quoted
 from layerkit.net import Net
 from layerkit.settings import fitting
 from layerkit.solvers.solver import Solver
+from layerkit.uninterrupted import Uninterrupted
 
 if TYPE_CHECKING:  # slow to import
     import h5py
@@ -142,8 +143,11 @@ def check_arguments(net: Net, solver: Solver | None) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[hdf5.Reader]:
-    """Open a snapshot of a format that can be read."""
-    with hdf5.open_sealed(path, KIND, "a snapshot", SnapshotError, unmarked=True) as snapshot:
+    """Open a snapshot of a format that can be read; interrupts wait, as h5py would lose some."""
+    with (
+        Uninterrupted(),
+        hdf5.open_sealed(path, KIND, "a snapshot", SnapshotError, unmarked=True) as snapshot,
+    ):
         found = snapshot.integer("format", 1)
         if found > FORMAT:
             raise SnapshotError(

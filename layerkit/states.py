@@ -127,4 +127,4 @@ def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
 
 def learned(net: Net) -> dict[str, Any]:
     """Return all that training changes in a net, by name: parameters, and statistics of layers."""
-    return {**net.params, **getattr(net, "statistics", {})}
+    return {**net.params, **net.statistics}

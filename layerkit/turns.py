@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
+from collections.abc import Callable
 
 from layerkit.errors import NetError
 
@@ -25,24 +25,23 @@ class Turns:
         self._cut_short = False
         _living.add(self)
 
-    def __enter__(self) -> Turns:
-        """Wait for the threads before this one."""
+    # A `with` statement gets the lock's own methods, which no signal interrupts as one in Python:
+    # a lock that is left held stops all other threads.
+
+    @property
+    def __enter__(self) -> Callable[[], bool]:
+        """What waits for the threads before this one."""
         if self._cut_short:
             raise NetError(
                 "this process was forked while another thread used the net, which may be half "
                 "changed: build the net in the child, or fork when no thread uses it"
             )
-        self._lock.acquire()
-        return self
+        return self._lock.__enter__
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let the next thread in."""
-        self._lock.release()
+    @property
+    def __exit__(self) -> Callable[..., None]:
+        """What lets the next thread in."""
+        return self._lock.__exit__
 
     def _check_after_fork(self) -> None:
         if self._lock.acquire(blocking=False):

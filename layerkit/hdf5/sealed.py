@@ -9,13 +9,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from layerkit.files import Errors, open_regular, path_of, write_atomically
 from layerkit.hdf5.draft import Draft
 from layerkit.hdf5.reader import Reader, open_hdf5
+from layerkit.uninterrupted import Uninterrupted
 
 if TYPE_CHECKING:  # it takes long to import
     import h5py
@@ -103,7 +104,8 @@ def write_sealed(
 
     draft = Draft()
     # The format of HDF5 1.10, unlike older ones, has checksums in all its own structures.
-    with h5py.File(draft, "w", libver=("v110", "v110"), userblock_size=HEADER) as file:
+    options: Any = {"libver": ("v110", "v110"), "userblock_size": HEADER}
+    with Uninterrupted(), h5py.File(draft, "w", **options) as file:  # h5py loses interrupts
         fill(file)
     draft.seek(0)
     draft.write(_header(kind))

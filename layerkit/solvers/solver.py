@@ -24,7 +24,7 @@ from layerkit.profile import Profile, profile
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
 from layerkit.solvers.updating import ACCUMULATED, AVERAGE, Updater
-from layerkit.uninterrupted import Uninterrupted
+from layerkit.uninterrupted import Uninterrupted, undoing
 
 Average = Annotated[float, Number(above=0, below=1)]
 
@@ -171,8 +171,9 @@ class Solver(Updater):
                 nothing has changed.
 
         If anything else goes wrong the step counts as not made: iteration, pass and position in the
-        data are as before, so that the step can be tried again.  Ctrl-C interrupts before any
-        parameter changes or after all have.
+        data are as before, so that the step can be tried again.  Ctrl-C, and other signals whose
+        handlers raise, interrupt before any parameter changes or after all have; see
+        layerkit.uninterrupted.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
@@ -407,14 +408,15 @@ class Solver(Updater):
         arrays = [net.arena.data, *self.history.values()]
         arrays += [statistic.data for statistic in net.statistics.values()]
         state, own, kept = net.state(), self.state(), [array.copy() for array in arrays]
-        try:
-            return profile(self, iterations, inputs)
-        finally:
+
+        def undo() -> None:
             for array, values in zip(arrays, kept, strict=True):
                 array[...] = values
             self.curves = curves
             self.set_state(own)
             net.set_state(state)
+
+        return undoing(lambda: profile(self, iterations, inputs), undo)
 
     def __repr__(self) -> str:
         trained = [p for p in self.net.params.values() if p.trainable]

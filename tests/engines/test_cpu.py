@@ -771,23 +771,13 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
     net = lk.Net([L.Input("x", shape=(3,)), L.Dense("y", "x", units=2)], batch_size=1)
     rows, index, out = rng.random((4, 9)), np.zeros(2, np.int64), np.zeros((2, 9))
     program = cpu.Program(KERNELS)
-    with program:
+
+    def calls():
         for name, numbers in (("x", index.copy()), ("y", index)):
-            program.record(
-                True,
-                net.layers[name],
-                KERNELS.gather,
-                rows,
-                numbers,
-                out,
-                0,
-                1.0,
-                np.zeros((0, 0)),
-                0,
-                0,
-                0,
-                way="forward",
-            )
+            arguments = (rows, numbers, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0)
+            program.record(True, net.layers[name], KERNELS.gather, *arguments, way="forward")
+
+    program.note(calls)
     out[:] = 0
     program.run()
     np.testing.assert_array_equal(out, rows[[0, 0]])
@@ -796,8 +786,7 @@ def test_a_recorded_call_that_fails_names_its_layer(rng):
         program.run()
     program = cpu.Program(KERNELS)  # a call that is no layer's
     index[1] = 0
-    with program:
-        KERNELS.gather(rows, index, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0)
+    program.note(lambda: KERNELS.gather(rows, index, out, 0, 1.0, np.zeros((0, 0)), 0, 0, 0))
     index[1] = 4
     with pytest.raises(KERNELS.MismatchError):
         program.run()

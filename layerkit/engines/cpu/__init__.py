@@ -22,6 +22,7 @@ from layerkit.blob import ReboundError
 from layerkit.engines.base import ArrayEngine, Make, Runner, Update
 from layerkit.engines.cpu import runners
 from layerkit.layer import Layer
+from layerkit.uninterrupted import undoing
 
 ZERO = np.zeros(1)
 PROGRAMS = 8  # that a net keeps for one thing, such as for batches of different sizes
@@ -59,8 +60,6 @@ def extension() -> Any:
 class Program:
     """Calls of layers that are made again, those of kernels without Python in between.
 
-    While a `with` block on it runs, the kernels that this thread calls become part of it.
-
     Args:
         kernels: the extension module.
     """
@@ -70,14 +69,14 @@ class Program:
         self.layers: list[Layer] = []  # whose calls they are, by label, from 1
         self.parts: list[Any] = [kernels.Program()]  # of kernels, and calls of array code
 
-    def __enter__(self) -> Program:
-        """Start to record."""
-        self.kernels.record(self.parts[-1])
-        return self
+    def note(self, calls: Callable[[], object]) -> None:
+        """Make calls; the kernels that this thread calls meanwhile become part of the program."""
 
-    def __exit__(self, *error: object) -> None:
-        """Stop."""
-        self.kernels.record(None)
+        def noted() -> None:
+            self.kernels.record(self.parts[-1])
+            calls()
+
+        undoing(noted, lambda: self.kernels.record(None))
 
     def record(
         self, recordable: bool, layer: Layer, call: Callable[..., Any], *arguments: Any, way: str
@@ -137,9 +136,13 @@ class CpuEngine(ArrayEngine):
         """Make a `with` block in which denormal numbers count as zero in the calling thread."""
         before = self.kernels.flush()
         try:
-            yield
-        finally:
+            try:
+                yield
+            finally:
+                self.kernels.restore(before)
+        except BaseException:  # which may have come before the state was restored
             self.kernels.restore(before)
+            raise
 
     def repeat(self, programs: dict[Any, Any], key: Any, calls: Callable[[Make], None]) -> None:
         """Make calls of layers: the first time from Python, then by a program that they make."""
@@ -150,8 +153,7 @@ class CpuEngine(ArrayEngine):
         if len(programs) >= PROGRAMS:
             programs.clear()
         program = Program(self.kernels)
-        with program:
-            calls(program.record)
+        program.note(lambda: calls(program.record))
         programs[key] = program
 
     def largest(self, array: Array, found: np.ndarray) -> None:
