@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.figures.style import DPI, FAINT, GRID, INK, MODEL, PAPER
+from layerkit.galaxy.report.figures.style import DPI, FAINT, GRID, INK, MODEL, PAPER, default_style
 
 DARK = {  # the colours of page.css
     PAPER: "#1d2127",
@@ -59,6 +59,7 @@ class Plate(NamedTuple):
     marks: Sequence[Mark] = ()
 
 
+@default_style
 def plate(figure: Figure, path: Path, title: str, caption: str) -> Plate:
     """Save a figure as PNG, and make a plate of it; its colours are the dark ones afterwards."""
     figures.save(figure, path)
