@@ -71,11 +71,24 @@ def from_gpu(given: Any, xp: Any) -> Any:
     return xp.from_dlpack(given) if device in ON_GPU else given
 
 
+def mask_of(given: Any) -> Any:
+    """Return the mask of a masked array, True where a value is masked; None if there is none.
+
+    Args:
+        given: anything; NumPy's masked arrays have a mask, and so do Astropy's `Masked`, `NDData`
+            and `CCDData`.
+    """
+    mask = getattr(given, "mask", None)
+    if mask is None or callable(mask):  # a method, as tables have
+        return None
+    return np.asarray(mask) != 0
+
+
 def _masked(given: Any) -> bool:
     """Tell whether an array, or one in a list, has values that are masked."""
     if isinstance(given, list | tuple):
-        return any(_masked(x) for x in given if isinstance(x, list | tuple | np.ndarray))
-    mask = getattr(given, "mask", None) if isinstance(given, np.ndarray) else None
+        return any(_masked(x) for x in given if not isinstance(x, int | float | str))
+    mask = mask_of(given)
     return mask is not None and bool(np.any(mask))
 
 
