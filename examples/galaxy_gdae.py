@@ -530,22 +530,33 @@ def net_values(args: SimpleNamespace) -> dict[str, Any]:
     return {name: literal(value) for name, value in args.set.items()}
 
 
-def picture_size(args: SimpleNamespace, known: dict[str, Any]) -> int | None:
-    """Return how many pixels galaxies have on a side: as the net is told, else None to choose it.
+def picture_size(args: SimpleNamespace, known: dict[str, Any], pixels: int) -> int | None:
+    """Return how many pixels galaxies have on a side: as the net takes them, else None to choose.
 
     The crops of the built-in picture have 12 pixels on a side, too few to look at: they stay
-    enlarged to the paper's size.  So do those for a net without a setting for it.
+    enlarged to the paper's size.
 
     Args:
         args: the settings of the run.
         known: the settings that the net has, and their defaults.
+        pixels: that the net takes, with the settings as given.
     """
+    open_settings = {"side", "pixels"} & known.keys() - args.set.keys()
+    if not open_settings:
+        side = math.isqrt(pixels)
+        if side * side != pixels:
+            raise DataError(
+                f"the net takes {pixels} pixels, and galaxies are square: {side * side} would be "
+                f"{side} x {side}, and {(side + 1) ** 2} {side + 1} x {side + 1}; give it such a "
+                "number, as --set pixels=N does where the net has that setting"
+            )
+        return side
     given = net_values(args)
     for name, root in (("side", int), ("pixels", math.isqrt)):
         value = given.get(name)
         if isinstance(value, int) and value > 0:
             return root(value)
-    return None if args.data and {"side", "pixels"} & known.keys() else PAPERS_SIDE
+    return None if args.data else PAPERS_SIDE
 
 
 def size_settings(args: SimpleNamespace, known: dict[str, Any], side: int) -> dict[str, int]:
@@ -694,7 +705,9 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
     # 1. The net: a list of layers.  Built once by itself, so that what is wrong with it, or with
     #    the backend, shows before any work is done.
     layers, net_text = read_net(args, saved, bool(given["net"]))
-    galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test"))
+    pixels = galaxy.GalaxyModel(lk.Net(layers, 1, args.backend, phase="test")).pixels
+    known = lk.netfile.settings_of(net_text, Path(args.net), net_values(args))
+    side = picture_size(args, known, pixels)
 
     # 2. Galaxies: find them, cut them out, and set some aside that training never sees.  Results
     #    of an earlier run leave the folder before anything of this one takes their place.
@@ -719,9 +732,8 @@ def train_and_evaluate(given: dict[str, Any], out: Path) -> int:
             "gives now; resume with the same --data and --held-out, or start without --resume"
         )
 
-    known = lk.netfile.settings_of(net_text, Path(args.net), net_values(args))
     train, validation, held_out, counts, prepared, unused, drawing, pictures = gather_galaxies(
-        args, out, replacing, picture_size(args, known)
+        args, out, replacing, side
     )
     sized = size_settings(args, known, train.shape[1])
     if sized:

@@ -69,6 +69,20 @@ def from_gpu(given: Any, xp: Any) -> Any:
     return xp.from_dlpack(given) if device in ON_GPU else given
 
 
+def mask_of(given: Any) -> np.ndarray | None:
+    """Return the mask of a masked array, True where a value is masked; None if there is none.
+
+    Args:
+        given: anything; NumPy's masked arrays have a mask, and so do Astropy's `Masked`, `NDData`
+            and `CCDData`.
+    """
+    try:
+        mask = np.asarray(_attribute(given, "mask"))
+    except Exception:  # something else of that name
+        return None
+    return mask != 0 if mask.dtype.kind in "biu" else None
+
+
 def _lost(given: Any) -> str:
     """Say what NumPy would lose, in silence, of an object or of one in a list: a mask, a unit.
 
@@ -78,7 +92,8 @@ def _lost(given: Any) -> str:
         return ""
     if isinstance(given, list | tuple):
         return next((lost for x in given if type(x) not in PLAIN and (lost := _lost(x))), "")
-    if _has_masked(_attribute(given, "mask")):
+    mask = mask_of(given)
+    if mask is not None and mask.any():
         return (
             "an array with masked values, which have no number; fill them (array.filled(value)) or "
             "leave those rows out"
@@ -100,17 +115,6 @@ def _attribute(given: Any, name: str) -> Any:
     except Exception:  # of a data set in a closed file, say
         return None
     return None if callable(found) else found
-
-
-def _has_masked(mask: Any) -> bool:
-    """Tell whether a mask marks any value."""
-    if mask is None:
-        return False
-    try:
-        marked = np.asarray(mask)
-        return marked.dtype.kind in "biu" and bool(marked.any())
-    except Exception:  # something else of that name
-        return False
 
 
 def some_rows(arrays: dict[str, Any], start: int, stop: int) -> dict[str, Any]:

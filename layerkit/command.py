@@ -62,7 +62,7 @@ def _status(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except (LayerkitError, OSError) as error:
-        reason = str(error)
+        reason = _without_a_folder(error) or str(error)
     except MemoryError as error:
         reason = f"not enough memory ({error or 'none left'}); take a smaller batch, net or data"
     except KeyboardInterrupt:
@@ -70,6 +70,16 @@ def _status(main: Callable[[], int | None]) -> int:
         return INTERRUPTED
     print(f"error: {brief(reason)}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _without_a_folder(error: Exception) -> str | None:
+    """Say that the current folder is gone, if that is why a file was not found."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # as os.getcwd says it
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "the current folder is gone, so that no file in it can be named; cd elsewhere"
+    return None
 
 
 def brief(text: str, most: int = 800) -> str:

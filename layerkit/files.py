@@ -8,6 +8,7 @@ import glob
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import Callable
@@ -82,13 +83,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    host = re.sub(r"\W", "_", socket.gethostname())
-    start = f".{os.fsdecode(os.fsencode(path.name)[:CLIPPED])}.{host[:CLIPPED]}-"
-    for left in path.parent.glob(f"{glob.escape(start)}*-*.part"):
-        owner = left.name[len(start) :].split("-")[0]
-        if owner.isdigit() and not _runs(int(owner)):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{start}{os.getpid()}-{secrets.token_hex(8)}.part")
+    temporary = temporary_beside(path)
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
@@ -102,6 +97,23 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return the path of a temporary file or folder beside `path` that nobody else has or gets.
+
+    Those for `path` of this computer's processes that are no more, as after kill -9, are removed.
+    """
+    host = re.sub(r"\W", "_", socket.gethostname())
+    start = f".{os.fsdecode(os.fsencode(path.name)[:CLIPPED])}.{host[:CLIPPED]}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*-*.part"):
+        owner = left.name[len(start) :].split("-")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}-{secrets.token_hex(8)}.part")
 
 
 def _runs(process: int) -> bool:

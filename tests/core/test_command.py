@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -227,3 +228,16 @@ def test_streams_that_are_closed_are_no_terminals_and_their_numbers_no_files(clo
         child.communicate(timeout=60)
     assert child.returncode == 0
     assert int(saved.read_text()) > 2
+
+
+@pytest.mark.parametrize("ask", [os.getcwd, lambda: os.path.abspath("out"), Path.cwd])
+def test_a_current_folder_that_is_gone_is_named(ask, tmp_path, monkeypatch, capsys):
+    """The system says "No such file or directory" of no file in particular."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert exit_of(ask) == command.BAD_INPUT
+    assert "the current folder is gone" in capsys.readouterr().err
+    assert exit_of((tmp_path / "nothing").read_bytes) == command.BAD_INPUT
+    assert f"No such file or directory: '{tmp_path / 'nothing'}'" in capsys.readouterr().err

@@ -761,20 +761,22 @@ def test_the_size_that_a_net_is_told_is_that_of_the_galaxies(bands, tmp_path, en
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["pixels"] == "24 x 24"
     assert metrics["net_settings"] == {"pixels": 576}
-    fixed = tmp_path / "fixed.py"  # without a setting for it, 69 x 69
+    fixed = tmp_path / "fixed.py"  # without a setting for it
     fixed.write_text(
         SMALL_NET.replace("small(pixels=4761, ", "small(").replace(
-            "return [", "pixels = 4761\n    return ["
+            "return [", "pixels = 900\n    return ["
         )
     )
     options[3] = fixed
     assert ended(*options, "--out", tmp_path / "b")[0] == 0
-    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["pixels"] == "69 x 69"
-    # A number that is no square of a side, or of a kind that the net takes as something else.
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["pixels"] == "30 x 30"
+    # A number that is no square of a side.
     options[3] = bands / "small.py"
-    code, _, err = ended(*options, "--set", "pixels=577", "--out", tmp_path / "c")
+    code, out, err = ended(*options, "--set", "pixels=577", "--out", tmp_path / "c")
     assert code == 2
-    assert "577" in err
+    assert "the net takes 577 pixels, and galaxies are square: 576 would be 24 x 24" in err
+    assert "images read" not in out  # refused before any picture is prepared
+    assert not (tmp_path / "c" / "galaxies.h5").exists()
 
 
 def test_a_run_that_ends_before_it_was_ever_watched_has_its_curves(

@@ -16,7 +16,15 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.figures.style import BACKGROUND, DPI, FAINT, GRID, INK, MODEL
+from layerkit.galaxy.report.figures.style import (
+    BACKGROUND,
+    DPI,
+    FAINT,
+    GRID,
+    INK,
+    MODEL,
+    default_style,
+)
 
 DARK = {  # the colours of page.css
     BACKGROUND: "#1d2127",
@@ -59,6 +67,7 @@ class Plate(NamedTuple):
     marks: Sequence[Mark] = ()
 
 
+@default_style
 def plate(figure: Figure, path: Path, title: str, caption: str) -> Plate:
     """Save a figure as PNG, and return its plate.  The figure is left in its dark colours."""
     figures.save(figure, path)

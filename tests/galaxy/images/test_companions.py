@@ -1,7 +1,9 @@
 """Weights, masks and models beside a picture are told by their names."""
 
+import pytest
 from picture_files import encoded, pixels_of, reason
 
+from layerkit.galaxy.images.sources.companions import companions
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -38,3 +40,56 @@ def test_files_that_belong_to_another_by_their_names_are_no_pictures(rng, tmp_pa
         else:
             assert reason(source, i).startswith("named as weights, a mask, a model or the like")
     assert open_source(tmp_path / "a_mask.png").read(0).shape == (9, 9)  # asked for by name
+
+
+# A folder's files: pictures, and those that belong to one of them.
+FOLDERS = {
+    "folder": (["images/0.jpg", "images/1.jpg"], ["masks/0.jpg", "masks/1.png"]),
+    "no folder of science": (["jpg/0.jpg"], ["train_masks/0.png"]),
+    "science": (["sci/0.fits"], ["weight/0.fits", "models/0.fits", "sky/0.fits", "errs/0.fits"]),
+    "above": (["0.jpg"], ["seg/0.png", "seg/0_seg.png"]),
+    "deeper": (["images/train/0.jpg"], ["masks/train/0.jpg", "masks/train/0_mask.png"]),
+    "prefix": (["ngc0.fits"], ["sigma_ngc0.fits", "seg_ngc0.fits", "weight_map_ngc0.fits"]),
+    "inside": (["hst_0_drz_sci.fits"], ["hst_0_drz_err_v1.0.fits", "hst_0_wht_drz.fits"]),
+    "between": (["a_sci_r.fits", "b_r_v2.fits"], ["a_err_r.fits", "b_rms_r_v1.fits"]),
+    "image": (["image_0.png", "img-1.png"], ["mask_0.png", "mask-1.png"]),
+}
+# No file of these says of what it could be a mask or the like.
+ALONE = [
+    ["masks/0.jpg", "images/1.jpg"],
+    ["masks/0.jpg", "weights/0.jpg"],  # whatever these are
+    ["sky/0.jpg", "lab/0.jpg"],
+    ["sky/0.jpg", "0.jpg"],
+    ["hits/0.png", "misses/0.png", "high_quality/0.png", "models/0.png"],
+    ["sigma_ngc0.fits", "ngc1.fits"],
+    ["hst_0_err_a.fits", "hst_0_sci_b.fits"],
+    ["mask_0.png", "seg_0.png"],
+    ["mask.png", "image.png", "images/mask.png", "masked_a.png"],
+    ["a_exp1_r.fits", "a_r.fits", "exp1/a.fits", "images/a.fits"],
+    ["sky1.fits", "1.fits", "models.fits"],
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_word_may_be_anywhere_in_a_name_or_name_the_folder(name):
+    light, others = FOLDERS[name]
+    assert companions([*light, *others]) == set(range(len(light), len(light) + len(others)))
+    assert companions(light) == set()
+    assert not any(companions([other]) for other in others)  # beside no picture, they are ones
+
+
+@pytest.mark.parametrize("names", ALONE)
+def test_a_picture_that_nothing_lies_beside_stays_one(names):
+    assert companions(names) == set()
+
+
+def test_masks_in_a_folder_beside_that_of_the_pictures(rng, tmp_path):
+    pixels = pixels_of(rng, 2, 9, 9)
+    for folder, values in zip(("images", "masks"), pixels, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(encoded(values))
+    source = open_source(tmp_path)
+    assert source.ids == ["images/0", "masks/0"]
+    assert source.read(0).shape == (9, 9)
+    assert reason(source, 1).startswith("named as weights, a mask")
+    assert open_source(tmp_path / "masks").read(0).shape == (9, 9)

@@ -2,10 +2,14 @@
 
 import gzip
 import io
+import multiprocessing
 import os
 import pickle
 import socket
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +23,7 @@ from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.contact import contact_sheets
 from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import load
+from layerkit.galaxy.images.sources.files import FolderSource
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -208,3 +213,66 @@ def test_the_first_row_of_fits_pictures_is_at_the_bottom(rng, tmp_path):
         np.testing.assert_array_equal(sheet, sheets["top"][name][::-1])  # of one tile
     (shots / "b.fits").unlink()
     assert open_source(shots).row_order == "top"  # as many of either: as pictures usually are
+
+
+class Yielding(io.FileIO):
+    """A file that lets other threads go on between a seek and the read that follows it."""
+
+    def seek(self, *where):
+        position = super().seek(*where)
+        time.sleep(1e-4)
+        return position
+
+
+@pytest.mark.parametrize("kind", ["a.fits", "a.tif", "folder"])
+def test_threads_that_read_from_one_source(kind, rng, tmp_path, monkeypatch):
+    pictures = rng.normal(0, 1, (24, 12, 14)).astype("f4")
+    path = tmp_path / kind
+    if kind == "a.fits":
+        path.write_bytes(fits_file(fits.PrimaryHDU(pictures)))
+    elif kind == "a.tif":
+        path.write_bytes(tiff(pictures, photometric="minisblack"))
+    else:
+        path.mkdir()
+        for k, picture in enumerate(pictures):
+            (path / f"{k:02}.fits").write_bytes(fits_file(fits.PrimaryHDU(picture)))
+    source = open_source(path)
+    monkeypatch.setattr(
+        FolderSource,
+        "_open",
+        lambda self, k: io.BufferedReader(Yielding(self.path / self.files[k]), 512),
+    )
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(source.read, [*range(24)] * 2))
+    np.testing.assert_array_equal(read, [*pictures, *pictures])
+
+
+def test_a_process_forked_while_a_thread_reads_can_read(rng, tmp_path, monkeypatch):
+    """The thread is not there in the process, and so would never give back what it has taken."""
+    pixels = pixels_of(rng, 2, 9, 9)
+    for name, values in zip("ab", pixels, strict=True):
+        (tmp_path / f"{name}.png").write_bytes(encoded(values))
+    source = open_source(tmp_path)
+    opening, go_on, plain = threading.Event(), threading.Event(), FolderSource._open
+
+    def wait(self, k):
+        if k == 0:
+            opening.set()
+            go_on.wait()
+        return plain(self, k)
+
+    monkeypatch.setattr(FolderSource, "_open", wait)
+    fork = multiprocessing.get_context("fork")
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(source.read, 0)
+        opening.wait()
+        results = fork.Queue()
+        child = fork.Process(target=lambda: results.put(source.read(1)))
+        child.start()
+        try:
+            second = results.get(timeout=20)
+        finally:
+            child.kill()
+            child.join()
+            go_on.set()
+        np.testing.assert_allclose([first.result(), second], pixels / 255, rtol=1e-6)

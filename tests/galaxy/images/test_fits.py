@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 from picture_files import check_all, fits_file, one, reason
 
 from layerkit.galaxy.images.sources.sources import open_source
@@ -167,3 +168,47 @@ def test_stacks_of_pan_starrs_are_in_asinh_magnitudes(rng, tmp_path):
     hdu.header.update({"BSOFTEN": 120.0, "BOFFSET": 0.5})
     hdu.writeto(tmp_path / "a.fits")
     check_all(tmp_path / "a.fits", [flux])
+
+
+@pytest.mark.parametrize("names", [
+    ("FLUX", "SNR"), ("FLUX", "S/N"), ("COADD", "MAGLIM"), ("INTENSITY", "OFFSETS"),
+    ("PHOT", "APERTURE"),
+])  # fmt: skip
+def test_planes_that_are_no_picture_beside_one(names, rng, tmp_path):
+    """Alone, a picture may well be called so."""
+    planes = rng.random((2, 20, 30))
+    images = [fits.ImageHDU(p, name=n) for p, n in zip(planes, names, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    check_all(tmp_path / "a.fits", planes[:1])
+    fits.HDUList([fits.PrimaryHDU(), images[1]]).writeto(tmp_path / "b.fits")
+    check_all(tmp_path / "b.fits", planes[1:])
+
+
+@pytest.mark.parametrize(
+    ("start", "step", "at", "index"),
+    [(1, 1, 1, 0), (4, -1, 1, 3), (2, 1, 2, 0), (None, None, None, 0), (-1, -1, 1, None),
+     (2, 1, 1, None)],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(4, 1, 12, 14), (4, 12, 14), (4, 3, 12, 14)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_the_stokes_parameters_the_total_intensity_is_taken(
+    start, step, at, index, shape, packed, rng, tmp_path
+):
+    """Astropy's WCS says which plane that is; Q, U and V are no light, and XX and YY half of it."""
+    data = rng.normal(0, 1, shape)
+    hdu = fits.CompImageHDU(data, quantize_level=0, compression_type="GZIP_1") if packed else None
+    hdu = hdu or fits.ImageHDU(data)
+    axis = len(shape)
+    hdu.header[f"CTYPE{axis}"] = "STOKES"
+    if start is not None:
+        for key, value in (("CRVAL", start), ("CDELT", step), ("CRPIX", at)):
+            hdu.header[f"{key}{axis}"] = float(value)
+        numbers = WCS(hdu.header, naxis=[axis]).all_pix2world(np.arange(4.0)[:, None], 0)[:, 0]
+        assert numbers.tolist().index(1.0) == index if index is not None else 1.0 not in numbers
+    path = tmp_path / "a.fits"
+    path.write_bytes(fits_file(fits.PrimaryHDU(), hdu))
+    if index is None:
+        assert reason(open_source(path), 0).startswith("Stokes parameters without the total")
+    else:
+        expected = data[index].mean(axis=0) if data.ndim > 3 else data[index]
+        check_all(path, [expected])

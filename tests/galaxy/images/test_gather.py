@@ -4,13 +4,15 @@ import json
 import os
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from PIL import Image
 
-from layerkit import galaxy
+from layerkit import files, galaxy
 from layerkit.errors import DataError
 
 
@@ -182,6 +184,31 @@ def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, caps
     assert len(galaxy.gather(folder, cache)) == 3
     assert f"no contact sheets in {sheets}: disk full" in capsys.readouterr().out
     assert not sheets.exists()
+
+
+def test_two_that_gather_at_once_both_have_contact_sheets(tmp_path, rng, monkeypatch, capsys):
+    from layerkit.galaxy.images.prepare import gather as gathering
+
+    folder, cache = folder_of(rng, tmp_path / "g"), tmp_path / "out" / "galaxies.h5"
+    plain, together = gathering.contact_sheets, Barrier(2)
+
+    def at_once(*arguments):
+        together.wait(60)  # until the other one has begun
+        plain(*arguments)
+        together.wait(60)
+
+    monkeypatch.setattr(gathering, "contact_sheets", at_once)
+    # Left by a process that was killed; its number is above all that a process may have.
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "here")
+    left = cache.parent / f".contact_sheets.here-{2**31 - 1}-ab.part"
+    left.mkdir(parents=True)
+    (left / "kept.png").write_bytes(b"")
+    with ThreadPoolExecutor(2) as threads:
+        sets = list(threads.map(lambda _: galaxy.gather(folder, cache), range(2)))
+    assert len({one.digest for one in sets}) == 1
+    assert "no contact sheets" not in capsys.readouterr().out
+    assert sorted(p.name for p in cache.parent.iterdir()) == ["contact_sheets", "galaxies.h5"]
+    assert (cache.parent / "contact_sheets" / "kept.png").stat().st_size
 
 
 @pytest.mark.parametrize("where", ["", "out", "a/b"])

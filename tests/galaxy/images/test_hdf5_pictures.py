@@ -5,6 +5,7 @@ import struct
 
 import h5py
 import numpy as np
+import pytest
 from picture_files import check_all, hdf5, pixels_of, reason
 
 from layerkit.galaxy.images.sources.sources import open_source
@@ -62,6 +63,35 @@ def test_scaled_numbers_of_netcdf(rng, tmp_path):
     for fault in ("two", [1.0, 2.0]):
         hdf5(path, attributes={"scale_factor": fault}, images=byte)
         assert reason(open_source(path), 0).startswith("an HDF5 attribute `scale_factor`")
+
+
+@pytest.mark.parametrize("said", ["true", b"True", np.array([b"true"])])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_unsigned_numbers_of_netcdf(said, order, rng, tmp_path):
+    """NetCDF's classic model has no unsigned types: an attribute says what the bits stand for."""
+    path = tmp_path / "a.nc"
+    byte, deep = (pixels_of(rng, 2, 12, 14, dtype=t) for t in (np.uint8, np.uint16))
+    stored = deep.astype(f"{order}u2").view(f"{order}i2")
+    hdf5(path, attributes={"_Unsigned": said}, images=byte.view("i1"))
+    assert check_all(path, byte / np.float32(255)).read(0).dtype == np.float32
+    hdf5(path, attributes={"_Unsigned": said}, images=stored)
+    source = check_all(path, deep)
+    assert (source.deep, source.read(0).dtype) == ([0, 1], np.uint16)
+    assert (deep > 2**15).any()
+    deep = deep.clip(0, 2**16 - 2)
+    expected = 0.25 * deep
+    deep[0, 3, 4], expected[0, 3, 4] = 2**16 - 1, np.nan
+    stored = deep.astype(f"{order}u2").view(f"{order}i2")
+    for fill in (np.int16(-1), np.uint16(2**16 - 1)):
+        marks = {"_Unsigned": said, "_FillValue": fill, "scale_factor": 0.25}
+        hdf5(path, attributes=marks, images=stored)
+        check_all(path, expected)
+    hdf5(path, attributes={"_Unsigned": "false"}, images=deep)
+    check_all(path, deep.view("i2"))
+    hdf5(path, attributes={"_Unsigned": 7}, images=byte)
+    check_all(path, byte / np.float32(255))
+    hdf5(path, attributes={"_Unsigned": said}, images=expected[1:].astype("f4"))
+    check_all(path, expected[1:])
 
 
 def test_hdf5_compressions_that_are_not_there_are_named(rng, tmp_path):

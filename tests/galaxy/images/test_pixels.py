@@ -6,10 +6,16 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from astropy import units
 from astropy.io import fits
+from astropy.nddata import CCDData, NDData, NDDataArray
+from astropy.utils.masked import Masked
 from picture_files import check_all, deep_png, encoded, hdf5, one, pixels_of, reason, tiff
 from PIL import Image
 
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.decode.pixels import as_picture
 from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.sources import open_source
@@ -189,3 +195,38 @@ def test_a_band_of_light_that_ends_within_the_picture_hides_no_gap(kind, fill, r
     report = prepare(open_source(tmp_path), tmp_path / "set.h5", size=32, progress=False)
     assert report.excluded == {"reaches into blank border": 1}
     assert load(tmp_path / "set.h5").ids == ["whole"]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "u1", "u2", "i4", ">f4"])
+def test_masked_pixels_are_no_data(dtype, rng):
+    """However the mask is kept, and whatever number is under it."""
+    pixels = (rng.random((9, 11)) * (1 if dtype.endswith("f4") else 200)).astype(dtype)
+    mask = rng.random((9, 11)) < 0.2
+    expected = np.where(mask, np.nan, pixels / 255 if dtype == "u1" else pixels)
+    pixels[mask] = 255
+    flags = 8 * mask.astype("i2")
+    for picture in (
+        np.ma.array(pixels, mask=mask), CCDData(pixels, unit="adu", mask=mask),
+        NDData(pixels, mask=mask), NDDataArray(pixels, mask=mask), NDData(pixels, mask=flags),
+        Masked(pixels, mask=mask), Masked(units.Quantity(pixels, units.adu, dtype=None), mask=mask),
+    ):  # fmt: skip
+        found = as_picture(picture)
+        assert found.dtype == (np.float32 if dtype in ("u1", "f4", ">f4") else np.float64)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    pixels[mask] = 1
+    assert as_picture(np.ma.array(pixels)).dtype == as_picture(pixels).dtype  # none is masked
+    with pytest.raises(UnusableImageError, match="a mask of another shape"):
+        as_picture(NDData(pixels, mask=mask[1:]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.3, 1), (0, 1.3), (0, 5e4)])
+def test_float32_that_is_no_light_is_refused(low, high, rng, tmp_path):
+    """It would be cut off at 1, and shown as linear light."""
+    image = rng.uniform(low, high, (40, 50)).astype("f4")
+    image[0, :2] = low, high
+    with pytest.raises(UnusableImageError, match=r"float32 with numbers far from 0\.\.1; give"):
+        cut_out(image, Settings())
+    assert as_picture(image.astype("f8")).dtype == np.float64
+    light = image.clip(-0.25, 1.25)
+    light[1, :4] = np.nan, np.inf, -np.inf, -3.4e38  # mark bad pixels
+    np.testing.assert_array_equal(as_picture(light), light)

@@ -1,8 +1,11 @@
-"""Pictures are turned as their Orientation tag asks."""
+"""Plain pictures: turned as their Orientation tag asks, and refused where damaged."""
+
+import io
 
 import numpy as np
 import pytest
 import tifffile
+from picture_files import chunk, encoded, one, pixels_of, reason
 from PIL import Image
 
 from layerkit.galaxy.images.sources.sources import open_source
@@ -38,3 +41,34 @@ def test_an_orientation_that_cannot_be_read_costs_no_picture(tmp_path):
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(grey).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     np.testing.assert_allclose(open_source(tmp_path).read(0), grey / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_png_whose_pixels_are_damaged_is_unreadable(depth, rng, tmp_path):
+    """Each chunk has its checksum; a bit that is flipped would be read as another number."""
+    pixels = pixels_of(rng, 12, 14, dtype=f"u{depth // 8}")
+    content = encoded(pixels)
+    start, stop = content.index(b"IDAT") + 4, content.index(b"IEND") - 4
+    for at in [*rng.integers(start, stop, 40), stop - 1]:
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        (tmp_path / "a.png").write_bytes(damaged)
+        assert reason(open_source(tmp_path / "a.png"), 0) == "unreadable"
+    palette = Image.fromarray(pixels.astype("u1")).convert("P")
+    file = io.BytesIO()
+    palette.save(file, "PNG")
+    damaged = bytearray(file.getvalue())
+    damaged[damaged.index(b"PLTE") + 9] ^= 1
+    (tmp_path / "a.png").write_bytes(damaged)
+    assert reason(open_source(tmp_path / "a.png"), 0) in ("unreadable", "not an image")
+
+
+def test_a_png_whose_last_words_are_damaged_is_readable(rng, tmp_path):
+    pixels = pixels_of(rng, 12, 14)
+    content = encoded(pixels)
+    words = bytearray(chunk(b"tEXt", b"Author\0somebody"))
+    words[-1] ^= 1
+    end = content[-12:]
+    for tail in (words + end, words[:-3], b"", end[:-1] + b"?", end + b"more"):
+        picture = one(tmp_path, "a.png", content[:-12] + tail)
+        np.testing.assert_allclose(picture, pixels / 255, rtol=1e-6)

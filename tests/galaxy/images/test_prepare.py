@@ -329,3 +329,32 @@ def test_a_source_whose_pictures_have_no_ids_of_their_own(ids, tmp_path):
 def test_what_is_no_source(source, tmp_path):
     with pytest.raises(DataError, match=r"expected a source of pictures.*open_source\(\)"):
         prepare(source, tmp_path / "set.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ids": [0, 1]}, "own: the id of a picture must be text, got 0; make it so"),
+        ({"ids": [b"a", b"b"]}, "must be text, got b'a'"),
+        ({"ids": [("a",), ("b",)]}, "must be text, got"),
+        ({"ids": ["a", None]}, "must be text, got None"),
+        ({"ids": None}, "ids must be a list of texts, got None"),
+        ({"name": 7}, "the name of a source must be text, got 7"),
+        ({"row_order": "upper"}, "row_order must be 'top' or 'bottom'.*got 'upper'"),
+        ({"row_order": None}, "row_order must be 'top' or 'bottom'.*got None"),
+    ],
+)
+def test_a_source_that_could_not_be_loaded_again_is_refused_at_once(changes, words, tmp_path):
+    source = Own([np.zeros((9, 9))] * 2, ["a", "b"])
+    source.read = lambda i: pytest.fail("a picture was read")
+    vars(source).update(changes)
+    with pytest.raises(DataError, match=words):
+        prepare(source, tmp_path / "set.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_may_be_an_array_of_text(rng, tmp_path):
+    y, x = np.mgrid[-60:60, -60:60]
+    light = 200 * np.exp(-np.hypot(x, 2 * y) / 8) + 10 + rng.normal(size=x.shape)
+    prepare(Own([light], np.array(["a"])), tmp_path / "set.h5", progress=False)
+    assert load(tmp_path / "set.h5").ids == ["a"]

@@ -28,6 +28,7 @@ from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
 from layerkit.galaxy.report.figures.style import round_numbers
 from layerkit.galaxy.report.gallery import draw_figures
+from layerkit.galaxy.report.plates import plate
 
 
 def galaxies(rng, count, size=16):
@@ -87,6 +88,43 @@ def test_every_figure_is_saved_large_enough_and_not_blank(rng, tmp_path):
         assert name in CAPTIONS
     assert len(list(tmp_path.iterdir())) == len(CAPTIONS)
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"text.usetex": True},
+        {
+            "image.origin": "lower", "figure.constrained_layout.use": True, "savefig.bbox": "tight",
+            "font.size": 30, "axes.grid": True, "axes.unicode_minus": False, "figure.dpi": 30,
+        },
+    ],
+)  # fmt: skip
+def test_figures_do_not_depend_on_the_settings_of_matplotlib(own, tmp_path):
+    """A matplotlibrc may turn pictures upside down, or ask for a TeX that is not there."""
+    images = galaxies(np.random.default_rng(0), 14)
+
+    def drawings():
+        yield figures.traversal(images.reshape(2, 7, 16, 16), np.arange(-3, 4))
+        yield figures.learning_curves({"iteration": [1, 2, 3], "train_elbo": [-1e5, -2, -1]})
+
+    expected = [plate(figure, tmp_path / "a.png", "", "").dark for figure in drawings()]
+    with matplotlib.rc_context(own):
+        before = dict(matplotlib.rcParams)
+        for figure, known in zip(drawings(), expected, strict=True):
+            assert plate(figure, tmp_path / "a.png", "", "").dark == known
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_the_first_row_of_a_picture_is_drawn_at_the_top(rng, tmp_path):
+    bright = np.zeros((4, 16, 16))
+    bright[:, :8] = 1
+    with matplotlib.rc_context({"image.origin": "lower"}):
+        path = figures.save(figures.samples(bright, columns=4), tmp_path / "a.png")
+    with Image.open(path) as picture:
+        grey = np.asarray(picture.convert("L"))[60:-50, 30:-30]  # without the words
+    half = len(grey) // 2
+    assert grey[:half].mean() > grey[half:].mean() + 100
 
 
 def test_reconstructions_share_one_scale_in_a_row(rng):

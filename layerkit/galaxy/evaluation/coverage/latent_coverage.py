@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerkit.errors import DataError
-from layerkit.galaxy.evaluation.coverage.redraws import Cutter, redraw
+from layerkit.errors import DataError, brief
+from layerkit.galaxy.evaluation.coverage.redraws import Cutter, NoPictureError, redraw
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.refinement import REFINE_STEPS, refine
-from layerkit.settings import fitting
+from layerkit.settings import Number, Truth, Whole, accept, fitting
 
 DRAWS = 8
 NOISE_SHARE = 0.5  # the fraction of its own noise that is added to a picture
@@ -134,13 +134,28 @@ def latent_coverage(
         progress: shows bars.
 
     Raises:
-        DataError: fewer than two draws; a noise or share that is not a positive number; or no
-            picture that can be prepared under each draw.
+        DataError: an argument of the wrong kind or out of range; pictures that are not arrays of
+            numbers; or no picture that can be prepared under each draw.
     """
-    if draws < 2 or not (np.isfinite(share) and 0 < share <= 1):
+    _check_model(model, "latent_coverage")
+    draws, share, seed, tempered, refine_steps = (
+        accept(rule, value, name, "latent_coverage", DataError)
+        for rule, value, name in (
+            (Whole(2), draws, "draws"),
+            (Number(above=0, most=1), share, "share"),
+            (Whole(0, 2**63 - 1), seed, "seed"),
+            (Truth(), tempered, "tempered"),
+            (Whole(), refine_steps, "refine_steps"),
+        )
+    )
+    if not isinstance(pictures, Iterable):
         raise DataError(
-            "latent_coverage: expected at least 2 draws and a share of the noise above 0 and up to "
-            f"1, got draws={draws} and share={share}"
+            f"latent_coverage: pictures must be a sequence of arrays, got {brief(pictures)}"
+        )
+    if not (cut is None or callable(cut)):
+        raise DataError(
+            "latent_coverage: cut must be a function that prepares a picture, or None, got "
+            f"{brief(cut)}"
         )
     views, kept = redraw(
         pictures, noise, draws, share=share, cut=cut or _cutter(model), seed=seed, progress=progress
@@ -170,7 +185,16 @@ def redrawn_coverage(
 
     Returns:
         The coverage; None if there are no pictures, or none that can be prepared again.
+
+    Raises:
+        DataError: an argument of the wrong kind, or images of another size than the model's.
     """
+    _check_model(model, "redrawn_coverage")
+    if not isinstance(pictures, SourcePictures):
+        raise DataError(
+            f"redrawn_coverage: pictures must be SourcePictures, got {brief(pictures)}; "
+            "latent_coverage takes arrays"
+        )
     if not len(pictures):
         return None
     try:
@@ -183,8 +207,13 @@ def redrawn_coverage(
             progress=progress,
             tempered=tempered,
         )
-    except DataError:
+    except NoPictureError:
         return None
+
+
+def _check_model(model: Any, label: str) -> None:
+    if not isinstance(model, GalaxyModel):
+        raise DataError(f"{label}: model must be a GalaxyModel, got {brief(model)}")
 
 
 def _cutter(model: GalaxyModel) -> Cutter:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from layerkit.arrays import mask_of, numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.decode.pixels import LIGHT, as_picture, check_light
+from layerkit.settings import Number, Optional, accept
 
 NORMAL_SD_OVER_MAD = 1.4826  # a normal distribution's standard over median absolute deviation
 
 Cutter = Callable[[np.ndarray], np.ndarray]
+
+
+class NoPictureError(DataError):
+    """No picture that can be prepared under each draw of noise."""
 
 
 def redraw(
@@ -39,38 +48,87 @@ def redraw(
         The prepared images, (n, draws, ...), and the indices of their pictures, (n,).
 
     Raises:
-        DataError: a noise that is not a positive number, or no picture that can be prepared under
-            each draw.
+        NoPictureError: no picture can be prepared under each draw.
+        DataError: a picture, a noise or a result of `cut` that is not an array of numbers, or a
+            noise that is not positive.
     """
     rng = np.random.default_rng(seed)
-    given = repeat(noise) if noise is None or np.ndim(noise) == 0 else iter(np.asarray(noise))
-    views, kept = [], []
+    given = _noises(noise)
+    views: list[list[np.ndarray]] = []
+    kept, reasons = [], Counter[str]()
     bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
     for i, picture in enumerate(bar):
-        sd = next(given, np.nan)
-        if measured := sd is None:
-            sd = sky_noise(picture)
-        if measured and sd == 0:
-            continue
-        if not (np.isfinite(sd) and sd > 0):
-            raise DataError(
-                f"latent_coverage: the noise of picture {i} must be a positive number, got {sd}; "
-                "give noise=, one number or one for each picture"
-            )
-        missing = _missing(picture)
         try:
-            views.append(
-                [cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)]
-            )
-        except UnusableImageError:
+            sd = next(given)
+        except StopIteration:
+            raise DataError(
+                f"latent_coverage: noise has {i} numbers and there are more pictures; give one "
+                "number, or one for each picture"
+            ) from None
+        try:
+            picture = _picture(picture, i)
+            if measured := sd is None:
+                sd = sky_noise(picture)
+            if measured and not (np.isfinite(sd) and sd > 0):
+                raise UnusableImageError("without noise that could be measured, give noise=")
+            if not (np.isfinite(sd) and sd > 0):
+                raise DataError(
+                    f"latent_coverage: the noise of picture {i} must be a positive number, got "
+                    f"{sd}; give noise=, one number or one for each picture"
+                )
+            missing = _missing(picture)
+            cuts = [cut(_noisy(picture, share * float(sd), missing, rng)) for _ in range(draws)]
+        except UnusableImageError as error:
+            reasons[str(error)] += 1
             continue
+        views.append(
+            [numbers(view, "latent_coverage: the result of cut", DataError) for view in cuts]
+        )
+        if len({view.shape for view in (*views[0], *views[-1])}) > 1:
+            raise DataError(
+                "latent_coverage: cut must return images of one shape, got "
+                f"{views[0][0].shape} and {views[-1][0].shape}"
+            )
         kept.append(i)
     if not kept:
-        raise DataError(
-            "latent_coverage: no picture can be prepared under each draw of noise, or none has "
-            "noise that could be measured; give noise="
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise NoPictureError(
+            "latent_coverage: no picture can be prepared under each draw of noise "
+            f"({why or 'there is none'})"
         )
     return np.asarray(views), np.array(kept)
+
+
+def _noises(noise: Any) -> Iterator[Any]:
+    """Return the noise of each picture, None where it is to be measured."""
+    if noise is None or np.isscalar(noise) or getattr(noise, "ndim", 1) == 0:
+        rule = Optional(Number(above=0))
+        return repeat(accept(rule, noise, "noise", "latent_coverage", DataError))
+    many = numbers(noise, "latent_coverage: noise", DataError)
+    if many.ndim != 1:
+        raise DataError(
+            "latent_coverage: noise must be one number, or one for each picture, got an array of "
+            f"shape {many.shape}"
+        )
+    return iter(many)
+
+
+def _picture(picture: Any, i: int) -> np.ndarray:
+    """Return a picture as an array, masked pixels as NaN.
+
+    Raises:
+        UnusableImageError: `cut_out` takes no such picture.
+    """
+    if (mask := mask_of(picture)) is not None and mask.any():
+        return as_picture(picture)
+    picture = numbers(picture, f"latent_coverage: picture {i}", DataError)
+    if picture.ndim < 2:
+        raise DataError(
+            f"latent_coverage: picture {i} must be an array (height, width), got shape "
+            f"{picture.shape}; give a list of pictures, also of one"
+        )
+    check_light(picture)
+    return picture
 
 
 def sky_noise(picture: np.ndarray) -> float:
@@ -112,6 +170,8 @@ def _noisy(
 ) -> np.ndarray:
     """Add noise to a picture and keep its dtype, which tells how its numbers are scaled."""
     noisy = np.where(missing, picture, picture + sd * rng.standard_normal(picture.shape))
+    if picture.dtype == np.float32:  # noise does not make counts of light
+        noisy = np.clip(noisy, *LIGHT)
     if picture.dtype.kind in "iu":
         limits = np.iinfo(picture.dtype)
         noisy = np.clip(np.rint(noisy), limits.min, limits.max)

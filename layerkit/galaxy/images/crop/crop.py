@@ -106,9 +106,9 @@ def cut_out(
     Args:
         image: (height, width); the dtype says what the values mean.  float32 is linear light in
             0..1, and so is uint8 after division by 255; uint16 is linear light in steps of
-            1 / white; any other dtype is in physical units.  These are stretched by the sky and the
-            galaxy inside the square (see `scaling`), so that nothing outside it matters.  NaN and
-            masked pixels are no data.
+            1 / white; any other dtype, such as float64, is in physical units.  These are stretched
+            by the sky and the galaxy inside the square (see `scaling`), so that nothing outside it
+            matters.  NaN and masked pixels are no data.
         settings: of the crop.
         white: value of a uint16 picture that becomes 1.
 
@@ -116,8 +116,9 @@ def cut_out(
         The galaxy, float32 (size, size) in 0..1, and the square that was cut.
 
     Raises:
-        UnusableImageError: there is no galaxy near the centre; or its square is too small, does not
-            fit into the picture, contains pixels without data or another bright object.
+        UnusableImageError: float32 holds numbers far from 0..1; there is no galaxy near the
+            centre; or its square is too small, does not fit into the picture, contains pixels
+            without data or another bright object.
     """
     image = as_picture(image)
     if image.size == 0 or (low := image.min()) == (high := image.max()):

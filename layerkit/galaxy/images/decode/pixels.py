@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.arrays import mask_of
 from layerkit.galaxy.images.decode.blank import bad_pixels, no_data, partly_blank
 from layerkit.galaxy.images.decode.bounds import NO_IMAGE, UnusableImageError
+
+LIGHT = (-0.25, 1.25)  # of float32 pictures: linear light in 0..1, and what noise may do to it
+NO_LIGHT = "float32 with numbers far from 0..1; give counts and fluxes as float64"
 
 
 def intensities(values: np.ndarray, colours: int | None = None) -> np.ndarray:
@@ -92,19 +96,62 @@ def _with_data(bands: np.ndarray) -> np.ndarray:
 def as_picture(image: Any) -> np.ndarray:
     """Return any array as a picture in the dtype that says what its values mean (see `decode`).
 
-    Masked pixels become NaN.
+    Masked pixels become NaN, so that a masked uint16 picture is one in physical units.
+
+    Args:
+        image: an array, nested lists, or an object with data and a mask, such as `CCDData`.
 
     Raises:
-        UnusableImageError: the array is not two-dimensional, or not of real numbers.
+        UnusableImageError: the array is not two-dimensional, or not of real numbers; or it is of
+            float32 and holds numbers too far from 0..1 to be light.
     """
-    if isinstance(image, np.ma.MaskedArray):
-        image = np.ma.filled(image.astype(np.float64), np.nan)
+    mask = mask_of(image)
+    if not hasattr(image, "__array__") and isinstance(
+        data := getattr(image, "data", None), np.ndarray
+    ):
+        image = data  # Astropy's NDData
     image = np.asarray(image)
     if image.ndim != 2:
         raise UnusableImageError("not two-dimensional")
     if not image.dtype.isnative:  # byte order says nothing about what the values mean
         image = image.astype(image.dtype.newbyteorder("="))
-    return image if image.dtype == np.float32 else intensities(image)
+    if mask is not None and mask.any():
+        image = _without_masked(image, mask)
+    if image.dtype != np.float32:
+        return intensities(image)
+    check_light(image)
+    return image
+
+
+def check_light(image: np.ndarray) -> None:
+    """Refuse a float32 picture with numbers too far from 0..1 to be light.
+
+    Resampling and noise may bring light a little out of 0..1.  Counts or fluxes would be cut off
+    at 1; whether they are linear light is not for their size to decide, which differs from picture
+    to picture.
+
+    Raises:
+        UnusableImageError: there are such numbers.
+    """
+    if image.dtype == np.float32 and image.size:
+        low, high = LIGHT
+        with np.errstate(invalid="ignore"):
+            outside = (image < low) | (image > high)
+        if outside.any() and (outside & ~bad_pixels(image)).any():
+            raise UnusableImageError(NO_LIGHT)
+
+
+def _without_masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a picture of floats, with NaN where the mask is true."""
+    try:
+        mask = np.broadcast_to(mask, image.shape)
+    except ValueError as error:
+        raise UnusableImageError("a mask of another shape") from error
+    if image.dtype == np.uint8:
+        image = intensities(image)
+    if image.dtype.kind not in "f":
+        image = image.astype(np.float64)
+    return np.where(mask, image.dtype.type(np.nan), image)
 
 
 def upright(values: np.ndarray, orientation: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
-from layerkit.files import path_of
+from layerkit.files import path_of, temporary_beside
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.contact import contact_sheets
@@ -155,12 +155,13 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
     """Draw contact sheets, which appear when all are complete; print a line if that fails."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = temporary_beside(folder)
     try:
         contact_sheets(galaxies, part, source)
         part.rename(folder)
     except (LayerkitError, UnusableImageError, OSError) as error:
+        if folder.is_dir():  # somebody else who gathers has drawn them meanwhile
+            return
         reason = getattr(error, "strerror", None) or error
         print(f"no contact sheets in {folder}: {reason}")
     finally:

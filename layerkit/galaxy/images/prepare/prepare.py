@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -91,7 +91,8 @@ def prepare(
         How many pictures were read, kept and excluded, and why.
 
     Raises:
-        DataError: no picture is usable, the file cannot be written, or an argument is out of range.
+        DataError: no picture is usable, the file cannot be written, an argument is out of range, or
+            the source is none: its name and ids must be texts, and the ids unique.
     """
     settings = Settings(size, frame, overlap, background, threshold, min_radius)
     output = path_of(output, DataError)
@@ -151,11 +152,26 @@ def prepare(
 
 
 def _check_source(source: Any) -> None:
-    """Refuse an object that is not a source, or a source without one unique id per picture."""
+    """Refuse what is not a source, and a source that `load` could not read from the file."""
     if not all(hasattr(source, name) for name in ("name", "ids", "read", "__len__")):
         raise DataError(
             f"prepare: expected a source of pictures, got {brief(source)}; open a path with "
             "open_source()"
+        )
+    if not isinstance(source.name, str):
+        raise DataError(f"prepare: the name of a source must be text, got {brief(source.name)}")
+    order = getattr(source, "row_order", "top")
+    if order not in ("top", "bottom"):
+        raise DataError(
+            f"{source.name}: row_order must be 'top' or 'bottom', where the first row of a picture "
+            f"is displayed, got {brief(order)}"
+        )
+    if not (isinstance(source.ids, Iterable) and isinstance(source.ids, Sized)):
+        raise DataError(f"{source.name}: ids must be a list of texts, got {brief(source.ids)}")
+    if wrong := [x for x in source.ids if not isinstance(x, str)]:
+        raise DataError(
+            f"{source.name}: the id of a picture must be text, got {brief(wrong[0])}; make it so: "
+            "ids = [str(x) for x in ids]"
         )
     if len(source.ids) != len(source) or len(set(source.ids)) != len(source):
         raise DataError(

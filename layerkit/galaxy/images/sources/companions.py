@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
-from layerkit.galaxy.images.decode.science import is_no_science, is_science
+from layerkit.galaxy.images.decode.science import is_no_science, is_plainly_no_science, is_science
 from layerkit.galaxy.images.sources.ids import SUFFIX
 
-LAST_WORD = re.compile(r"(.*[^/])[-_.]([A-Za-z]+)", re.DOTALL)
+WORD = re.compile(r"(?<![^-_. ])[A-Za-z]+(?![^-_. ])")  # between separators, and without digits
+VERSION = re.compile(r"[-_. ]v\d+([-_.]\d+)*$", re.IGNORECASE)
+MAP = re.compile(r"[-_. ](map|image|img)(?![^-_. ])", re.IGNORECASE)  # as in `weight_map`
+
+Path = tuple[str | None, ...]  # the folders and the name of a file; None is any folder
 
 
 def companions(names: list[str]) -> set[int]:
     """Find the files that are named as weights, a mask, a model or the like of another file.
 
-    `ngc1_mask.png` and `ngc1.weight.fits` are such files if there is an `ngc1.fits` or an
-    `ngc1_sci.fits`.  The words are those that `science` knows, without digits.
+    A word that says so may be anywhere in a name, or name a folder:
+
+    - `ngc1_mask.png`, `ngc1.weight.fits` and `sigma_ngc1.fits` if there is an `ngc1.fits` or an
+      `ngc1_sci.fits`; and `ngc1_err_v1.0.fits`, as versions at the end are not compared;
+    - `masks/1.jpg` if there is a `1.jpg` above the folder or in one beside it, such as
+      `images/1.jpg`.  A folder that may also hold galaxies, such as `models`, counts only beside
+      one that is named as `images` or `sci` are.
+
+    The words are those that `science` knows, without digits.
 
     Args:
         names: paths with "/" between folders.
@@ -22,11 +35,66 @@ def companions(names: list[str]) -> set[int]:
     Returns:
         The positions of such files in `names`.
     """
-    plain = [SUFFIX.sub("", name) for name in names]
-    there = set(plain)
-    there |= {m[1] for name in plain if (m := LAST_WORD.fullmatch(name)) and is_science(m[2])}
-    return {
-        k
-        for k, name in enumerate(plain)
-        if (m := LAST_WORD.fullmatch(name)) and is_no_science(m[2]) and m[1] in there
-    }
+    paths = [tuple(SUFFIX.sub("", name).split("/")) for name in names]
+    there: set[Path] = set()
+    for *folders, name in paths:
+        for plain in {name, *_without(name, is_science)}:
+            there.add((*folders, VERSION.sub("", plain)))
+    beside = _neighbours(there) if any(map(_is_apart, {f for p in paths for f in p[:-1]})) else {}
+    return {k for k, path in enumerate(paths) if _has_counterpart(path, there, beside)}
+
+
+def _has_counterpart(path: tuple[str, ...], there: set[Path], beside: dict[Path, bool]) -> bool:
+    """Tell whether there is a file of which this one is a companion."""
+    *folders, name = path
+    bare = {VERSION.sub("", plain) for plain in _without(name, is_no_science)}
+    if any((*folders, plain) in there for plain in bare):
+        return True
+    for i, folder in enumerate(folders):
+        if _is_apart(folder):
+            plainly = any(map(is_plainly_no_science, _words(folder)))
+            for plain in {VERSION.sub("", name), *bare}:
+                above = (*folders[:i], *folders[i + 1 :], plain)
+                named = beside.get((*folders[:i], None, *folders[i + 1 :], plain))
+                if named or (plainly and (named is not None or above in there)):
+                    return True
+    return False
+
+
+def _neighbours(there: set[Path]) -> dict[Path, bool]:
+    """Return the paths with any folder of science images left open.
+
+    The values tell whether the name of one of those folders says that it holds science images.
+    """
+    beside: dict[Path, bool] = {}
+    for path in there:
+        for i, folder in enumerate(path[:-1]):
+            assert folder is not None
+            if not _is_apart(folder):
+                key = (*path[:i], None, *path[i + 1 :])
+                beside[key] = beside.get(key, False) or any(map(is_science, _words(folder)))
+    return beside
+
+
+def _without(name: str, says: Callable[[str], bool]) -> Iterator[str]:
+    """Yield a name without one of the words of a kind, and without the separator beside it."""
+    for match in WORD.finditer(name):
+        if says(match[0]):
+            start, end = match.span()
+            for stop in {end, more.end() if (more := MAP.match(name, end)) else end}:
+                if start:
+                    yield name[: start - 1] + name[stop:]
+                if name[:start] + name[stop + 1 :]:
+                    yield name[:start] + name[stop + 1 :]
+
+
+@lru_cache(1024)
+def _is_apart(folder: str) -> bool:
+    """Tell whether the name of a folder says that it holds no science images."""
+    return any(map(is_no_science, _words(folder)))
+
+
+def _words(folder: str) -> list[str]:
+    """Return the words in the name of a folder, in the singular too."""
+    words = WORD.findall(folder)
+    return [*words, *(word[:-1] for word in words if word[-1] in "sS" and len(word) > 3)]

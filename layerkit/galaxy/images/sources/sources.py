@@ -29,6 +29,9 @@ class Source(Protocol):
     of the numbers of its uint16 pictures; `prepare` then measures how many of the 16 bits are used.
     It may also have `row_order`, see `GalaxySet`.
 
+    Sources of this library may be read by several threads at once, one picture at a time; worker
+    processes are faster.
+
     Attributes:
         name: a short name, for messages and for the prepared file.
         ids: a unique id for each picture.
@@ -46,7 +49,9 @@ class Source(Protocol):
 
         Returns:
             (height, width) of float32, linear light in 0..1; or uint16, linear light on an unknown
-            scale; or float64, physical units.
+            scale; or float64, physical units such as counts and fluxes.  Pixels without data are
+            NaN or masked.  A float32 picture with numbers below -0.25 or above 1.25 is excluded:
+            give physical units as float64.
 
         Raises:
             UnusableImageError: the picture cannot be read; the text is the reason.

@@ -1,8 +1,8 @@
 """The paper's figures, and those that show how good a model is: arrays in, a figure out.
 
 Every function returns a `matplotlib.figure.Figure`; `save` writes it as PNG.  Nothing here touches
-pyplot or matplotlib's global settings, so figures come out alike on a machine without a display, in
-a notebook and beside somebody else's plots.
+pyplot, and figures are made and saved with matplotlib's default settings, so they come out alike on
+a machine without a display, in a notebook and under anybody's matplotlibrc.
 
 Images are (N, H, W) intensities.  The paper is Regier, McAuliffe and Prabhat (2015).
 """
@@ -11,7 +11,7 @@ from layerkit.galaxy.report.figures.curves import learning_curves
 from layerkit.galaxy.report.figures.latent_map import embedding
 from layerkit.galaxy.report.figures.pictures import reconstructions, samples, traversal
 from layerkit.galaxy.report.figures.shapes import morphology
-from layerkit.galaxy.report.figures.style import save
+from layerkit.galaxy.report.figures.style import default_style, save
 from layerkit.galaxy.report.figures.uncertainty import calibration, latent_coverage
 from layerkit.galaxy.report.figures.wins import comparison
 
@@ -27,3 +27,13 @@ __all__ = [
     "save",
     "traversal",
 ]
+
+calibration = default_style(calibration)
+comparison = default_style(comparison)
+embedding = default_style(embedding)
+latent_coverage = default_style(latent_coverage)
+learning_curves = default_style(learning_curves)
+morphology = default_style(morphology)
+reconstructions = default_style(reconstructions)
+samples = default_style(samples)
+traversal = default_style(traversal)

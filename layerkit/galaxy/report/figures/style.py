@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
@@ -24,7 +25,12 @@ SMALL = 8  # points
 GAP = 2  # pixels between pictures
 TICK_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
+# A decorator of whatever makes or draws a figure: the user's matplotlibrc may turn pictures upside
+# down, or ask for a TeX that is not there.
+default_style = matplotlib.style.context("default")
 
+
+@default_style
 def save(figure: Figure, path: str | os.PathLike, dpi: int = DPI) -> Path:
     """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
     write_atomically(
@@ -81,7 +87,9 @@ def shared_scale(images: np.ndarray) -> Normalize:
 
 def draw(axes: Axes, picture: np.ndarray, colours: str | Colormap, norm: Normalize) -> AxesImage:
     """Draw a picture that fills its axes, without ticks or a frame."""
-    drawn = axes.imshow(picture, cmap=colours, norm=norm, interpolation="antialiased")
+    drawn = axes.imshow(
+        picture, cmap=colours, norm=norm, interpolation="antialiased", origin="upper"
+    )
     axes.set_aspect("auto")
     axes.set_xticks([])
     axes.set_yticks([])

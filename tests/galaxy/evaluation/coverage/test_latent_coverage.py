@@ -257,3 +257,47 @@ def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
     assert after.ratio.max() < 1.3
     assert after.within[0].min() > 0.55
     assert after.within[1].min() > 0.88
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"draws": 8.0}, "draws must be a whole number, at least 2, got 8.0"),
+        ({"draws": "8"}, "draws must be a whole number"),
+        ({"draws": True}, "draws must be a whole number"),
+        ({"share": "x"}, "share must be a finite number, above 0 and at most 1"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"refine_steps": 2.5}, "refine_steps must be a whole number"),
+        ({"tempered": "no"}, "tempered must be True or False"),
+        ({"noise": "a"}, "noise must be a finite number, above 0, or None"),
+        ({"noise": [[1.0]]}, r"noise must be one number, or one for each picture.*\(1, 1\)"),
+        ({"noise": [1.0]}, "noise has 1 numbers and there are more pictures"),
+        ({"noise": ["a", "b"]}, "noise: expected an array of numbers"),
+        ({"cut": 3}, "cut must be a function that prepares a picture, or None, got 3"),
+        ({"cut": lambda p: (p, 1)}, "the result of cut: expected an array of numbers"),
+        ({"cut": lambda p: p[: 2 + int(abs(1e6 * p[0, 0])) % 3]}, "cut must return images of one"),
+        ({"pictures": None}, "pictures must be a sequence of arrays, got None"),
+        ({"pictures": 5}, "pictures must be a sequence of arrays, got 5"),
+        ({"pictures": [5, 6]}, r"picture 0 must be an array \(height, width\), got shape \(\)"),
+        ({"pictures": np.ones((6, 6))}, r"picture 0 must be .* got shape \(6,\); give a list"),
+        ({"pictures": ["a"]}, "picture 0: expected an array of numbers"),
+        ({"model": None}, "model must be a GalaxyModel, got None"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(fault, words, rng):
+    given = {
+        "model": exact(rng)[0], "pictures": list(rng.random((2, SIDE, SIDE))), "noise": NOISE,
+        "refine_steps": 0, "cut": np.copy, **fault,
+    }  # fmt: skip
+    with pytest.raises(DataError, match=words):
+        galaxy.latent_coverage(**given)
+
+
+def test_pictures_may_be_nested_lists(rng):
+    model, pictures = exact(rng)[0], rng.random((2, SIDE, SIDE))
+    found, expected = (
+        galaxy.latent_coverage(model, given, NOISE, 2, cut=np.copy, refine_steps=0)
+        for given in (pictures.tolist(), pictures)
+    )
+    np.testing.assert_array_equal(found.deviation, expected.deviation)

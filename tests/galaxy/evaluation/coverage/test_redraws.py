@@ -1,10 +1,13 @@
 """Pictures prepared under redrawn noise, and the noise of a sky, against what was drawn."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from astropy.nddata import CCDData
 
 from layerkit.errors import DataError
-from layerkit.galaxy.evaluation.coverage.redraws import redraw, sky_noise
+from layerkit.galaxy.evaluation.coverage.redraws import NoPictureError, redraw, sky_noise
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 
 
@@ -49,3 +52,39 @@ def test_noise_of_few_photons_and_of_none():
     assert redraw([clean, photons], None, 2, share=1.0, cut=cut)[1].tolist() == [1]
     with pytest.raises(DataError, match="give noise="):
         redraw([clean], None, 2, share=1.0, cut=cut)
+
+
+def galaxy_of(rng, noise=3.0, side=96):
+    y, x = np.mgrid[:side, :side] - side / 2 + 0.5
+    return 500 * np.exp(-np.hypot(y, 1.5 * x) / 5) + rng.normal(20, noise, (side, side))
+
+
+def test_masked_pixels_get_no_noise_and_do_not_count(rng):
+    """Or hot pixels that are masked would be measured as light."""
+    light = galaxy_of(rng)
+    mask = np.zeros(light.shape, bool)
+    mask[2:6, 2:6] = True
+    hot = np.where(mask, 60_000, light)
+    cut = partial(settled, size=32)
+    expected, kept = redraw([np.where(mask, np.nan, light)], None, 2, share=0.5, cut=cut)
+    assert kept.tolist() == [0]
+    for picture in (np.ma.array(hot, mask=mask), CCDData(hot, unit="adu", mask=mask)):
+        views, _ = redraw([picture], None, 2, share=0.5, cut=cut)
+        np.testing.assert_array_equal(views, expected)
+
+
+def settled(picture, size):
+    return cut_out(picture, Settings(size=size))[0]
+
+
+def test_light_stays_light_under_any_noise(rng):
+    """Noise that brings it far out of 0..1 does not make it counts."""
+    light = (galaxy_of(rng, noise=0) / 600).astype("float32")
+    seen = []
+    redraw([light], 2.0, 3, share=1.0, cut=lambda p: seen.append(p) or p)
+    assert all(p.dtype == np.float32 and p.min() >= -0.25 and p.max() <= 1.25 for p in seen)
+    assert np.ptp(seen[0]) == 1.5
+    with pytest.raises(
+        NoPictureError, match=r"\(1 float32 with numbers far from 0..1; give counts"
+    ):
+        redraw([600 * light], 3.0, 2, share=1.0, cut=partial(settled, size=32))

@@ -1,11 +1,14 @@
 """Pictures that galaxies were prepared from, found again and prepared again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import layerkit as lk
 from layerkit import galaxy
+from layerkit.errors import DataError, LayerkitError
 from layerkit.galaxy.evaluation.coverage.latent_coverage import DRAWS
 from layerkit.galaxy.evaluation.coverage.redraws import redraw, sky_noise
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
@@ -39,6 +42,16 @@ def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
     nothing = SourcePictures(prepared, galaxies, np.arange(12))
     assert len(nothing) == 0
     assert galaxy.redrawn_coverage(model, nothing) is None
+    # Pictures that cannot be prepared again are nothing to measure, but other errors are shown.
+    pictures.galaxies = replace(galaxies, settings={**galaxies.settings, "min_radius": 100.0})
+    assert galaxy.redrawn_coverage(model, pictures, refine_steps=0) is None
+    pictures.galaxies = replace(galaxies, settings={**galaxies.settings, "size": 20})
+    with pytest.raises(LayerkitError, match=r"\(n, 24, 24\)"):
+        galaxy.redrawn_coverage(model, pictures, refine_steps=0)
+    with pytest.raises(DataError, match="pictures must be SourcePictures"):
+        galaxy.redrawn_coverage(model, list(pictures))
+    with pytest.raises(DataError, match="model must be a GalaxyModel"):
+        galaxy.redrawn_coverage(net, pictures)
 
 
 def deep(folder, count, top, noise):

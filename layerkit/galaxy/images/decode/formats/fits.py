@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import re
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,12 @@ from layerkit.galaxy.images.decode.bounds import (
     check_pixels,
 )
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
-from layerkit.galaxy.images.decode.science import NOT_SCIENCE, SCIENCE, says
+from layerkit.galaxy.images.decode.science import BESIDE_SCIENCE, NOT_SCIENCE, SCIENCE, says
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+NO_INTENSITY = "Stokes parameters without the total intensity, I; save I as an image"
 
 
 class FitsPictures(Pictures):
@@ -30,8 +35,10 @@ class FitsPictures(Pictures):
 
     These are the images whose EXTNAME is SCI, SCIENCE or IMAGE; if there are none, all images
     except those named as errors, weights, variances, masks, flags, exposures, sky, models,
-    residuals or PSFs.  GALFIT's model and residuals, which have no EXTNAME, are recognised by its
-    keywords.  `Layout` interprets the axes.
+    residuals or PSFs.  Signal-to-noise ratios, limiting magnitudes, offsets and apertures are left
+    out beside other images.  GALFIT's model and residuals, which have no EXTNAME, are recognised by
+    its keywords.  `Layout` interprets the axes, except that of the Stokes parameters, on which the
+    total intensity is taken.
 
     Args:
         file: the open file.
@@ -49,6 +56,7 @@ class FitsPictures(Pictures):
         self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
         self.unchecked: set[int] = set()  # compressed images not yet passed by `_check_tiles`
+        self.intensity: dict[int, tuple[int, int]] = {}  # axis and index of Stokes I, by HDU
         found: list[tuple[str, int, Layout]] = []
         reason, galfit = NO_IMAGE, False
         for number in itertools.count():
@@ -69,7 +77,14 @@ class FitsPictures(Pictures):
             galfit |= "LOGFILE" in one.header and ("COMP_1" in one.header or "1_XC" in one.header)
             if not chosen:
                 continue
-            layout = Layout(one.shape)
+            shape = list(one.shape)
+            if (axis := _stokes_axis(one.header)) is not None:
+                if (index := _intensity(one.header, axis)) is None:
+                    reason = NO_INTENSITY
+                    continue
+                self.intensity[number] = len(shape) - axis, index
+                shape[len(shape) - axis] = 1
+            layout = Layout(tuple(shape))
             reason = layout.doubt or reason
             if layout.count:
                 place = one.fileinfo()
@@ -83,6 +98,7 @@ class FitsPictures(Pictures):
         if hdu is None:
             if found and not (found := [x for x in found if not says(NOT_SCIENCE, x[0])]):
                 reason = "only weights, masks, models or the like; choose an image with hdu"
+            found = [x for x in found if not says(BESIDE_SCIENCE, x[0])] or found
             found = [x for x in found if says(SCIENCE, x[0])] or found
         elif not found and reason == NO_IMAGE:
             raise UnusableImageError(f"no image in HDU {hdu}")
@@ -102,7 +118,11 @@ class FitsPictures(Pictures):
         if number in self.unchecked:
             self._check_tiles(number)
             self.unchecked.remove(number)
-        numbers = np.asarray(hdu.section[layout.index(k)])
+        index = list(layout.index(k))
+        if number in self.intensity:
+            axis, at = self.intensity[number]
+            index[axis] = slice(at, at + 1)
+        numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
         if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
             # Astropy applies BLANK to signed integers only.
@@ -137,6 +157,26 @@ class FitsPictures(Pictures):
     def close(self) -> None:
         """Close what Astropy opened."""
         self.hdus.close()
+
+
+def _stokes_axis(header: Header) -> int | None:
+    """Return the number of the axis of Stokes parameters, counted from 1 as in FITS, or None."""
+    for axis in range(1, int(header["NAXIS"]) + 1):
+        if str(header.get(f"CTYPE{axis}", "")).strip().upper() == "STOKES":
+            return axis
+    return None
+
+
+def _intensity(header: Header, axis: int) -> int | None:
+    """Return the index of I on the axis of Stokes parameters, or None if it is not there.
+
+    The parameters are numbered (Greisen and Calabretta 2002, A&A 395, 1061, table 7): I is 1, Q, U
+    and V are 2 to 4, and the correlations of single polarisations are negative.
+    """
+    start, step, at = (header.get(f"{key}{axis}", 1) for key in ("CRVAL", "CDELT", "CRPIX"))
+    index = round(at - 1 + (1 - start) / step) if step else 0
+    there = 0 <= index < header[f"NAXIS{axis}"]
+    return index if there and abs(start + (index + 1 - at) * step - 1) < 0.01 else None
 
 
 def _holds_stamps(dimensions: object) -> bool:

@@ -28,9 +28,9 @@ class Hdf5Pictures(Pictures):
 
     `Layout` interprets the axes.  Four colours of an unsigned type are RGB and alpha.  MATLAB
     stores axes in reverse order, (height, width, 3, n) as (n, 3, width, height).  The netCDF
-    attributes `scale_factor`, `add_offset`, `_FillValue` and `missing_value` are applied; values
-    that are scaled, and 16-bit values with a fill value, are in physical units.  Only data stored
-    in the file itself are read.
+    attributes `_Unsigned`, `scale_factor`, `add_offset`, `_FillValue` and `missing_value` are
+    applied; values that are scaled, and 16-bit values with a fill value, are in physical units.
+    Only data stored in the file itself are read.
     """
 
     def __init__(self, file: IO[bytes], matlab: bool = False):
@@ -52,13 +52,14 @@ class Hdf5Pictures(Pictures):
         chunk = math.prod(data.chunks or (1,)) * data.dtype.itemsize
         if chunk > MAX_BYTES // 4:
             raise UnusableImageError(TOO_LARGE)
+        self.dtype = self._dtype()
         self.factor = self._attribute("scale_factor", 1.0)
         self.offset = self._attribute("add_offset", 0.0)
         self.fills = [
-            fill for name in ("_FillValue", "missing_value")
+            self._of_value(fill) for name in ("_FillValue", "missing_value")
             if (fill := self._attribute(name, np.nan)) == fill
         ]  # fmt: skip
-        deep = data.dtype.kind == "u" and data.dtype.itemsize == 2
+        deep = self.dtype.kind == "u" and self.dtype.itemsize == 2
         self.physical = (self.factor, self.offset) != (1, 0) or (deep and bool(self.fills))
         self.deep = deep and not self.physical
         if len(shape) == 2 and self._is_flattened():
@@ -90,6 +91,27 @@ class Hdf5Pictures(Pictures):
             raise UnusableImageError(f"an HDF5 attribute `{name}` that is not a single number")
         return float(np.ravel(self.data.attrs[name])[0])
 
+    def _dtype(self) -> np.dtype:
+        """Return the dtype of the values: netCDF marks unsigned ones that are stored as signed."""
+        stored, said = self.data.dtype, b""
+        if "_Unsigned" in self.data.attrs and self.data.attrs.get_id("_Unsigned").shape in (
+            (),
+            (1,),
+        ):
+            said = np.ravel(self.data.attrs["_Unsigned"])[0]
+        word = said.decode("latin-1") if isinstance(said, bytes) else str(said)
+        kind = {"true": "u", "false": "i"}.get(word.lower())
+        if kind is None or stored.kind == "f":
+            return stored
+        return np.dtype(stored.str.replace(stored.kind, kind))
+
+    def _of_value(self, fill: float) -> float:
+        """Return the fill value among the values; it may be given as the stored numbers are."""
+        span = 2.0 ** (8 * self.dtype.itemsize)
+        if self.dtype.kind == "u" and fill < 0:
+            return fill + span
+        return fill - span if self.dtype.kind == "i" and fill >= span / 2 else fill
+
     def _is_flattened(self) -> bool:
         """Tell whether each row of the data set is a flattened picture.
 
@@ -107,7 +129,9 @@ class Hdf5Pictures(Pictures):
     def _part(self, index: Any) -> np.ndarray:
         """Read a part of the data set, which may work even if one of its filters is missing."""
         try:
-            return self.data[index]
+            part = self.data[index]
+            # The same bits stand for other numbers.
+            return part if self.dtype.kind == part.dtype.kind else part.view(self.dtype)
         except OSError as error:
             if self.has_filters:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import IO, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageFile
 from layerkit.galaxy.images.decode.bounds import (
     MAX_PIXELS,
     TOO_LARGE,
+    UNREADABLE,
     UnusableImageError,
     check_pixels,
 )
@@ -20,6 +22,7 @@ from layerkit.galaxy.images.decode.pixels import intensities, rgb_to_intensity, 
 ORIENTATION = 274  # number of this tag in TIFF and Exif
 LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of sample layouts
 MAX_WORK = 16 * MAX_PIXELS  # pixels times scans, in a progressive JPEG
+SIGNATURE = 8  # bytes, at the start of a PNG
 
 
 class PlainPicture(Pictures):
@@ -35,6 +38,8 @@ class PlainPicture(Pictures):
                 _check_scans(self.file, picture.size)
             elif getattr(picture, "is_animated", False):
                 raise UnusableImageError("an animation")
+            elif self.kind == "PNG":
+                _check_chunks(self.file)
             values = self._deep(picture) if self.deep else pillow_intensities(picture)
             return upright(values, _orientation(picture))
 
@@ -75,3 +80,17 @@ def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:
     file.seek(0)
     if file.read().count(b"\xff\xda") * math.prod(size) > MAX_WORK:
         raise UnusableImageError(TOO_LARGE)
+
+
+def _check_chunks(file: IO[bytes]) -> None:
+    """Refuse a PNG with pixels or colours that do not have their CRC-32, which Pillow ignores.
+
+    Other chunks are metadata.  Chunks that are cut off are left to Pillow.
+    """
+    file.seek(SIGNATURE)
+    while len(head := file.read(8)) == 8 and (kind := head[4:]) != b"IEND":
+        size = int.from_bytes(head[:4], "big")
+        rest = file.read(size + 4)
+        damaged = zlib.crc32(rest[:-4], zlib.crc32(kind)) != int.from_bytes(rest[-4:], "big")
+        if damaged and len(rest) == size + 4 and kind[:1].isupper():
+            raise UnusableImageError(UNREADABLE)
