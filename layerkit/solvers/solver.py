@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -127,6 +126,7 @@ class Solver(Updater):
         self._plan: Plan | None = None
         self._planned: Any = None
         self.shown = False
+        self._has_loss = any(layer.is_loss for layer in net.layers.values())
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
         """Return two histories of each parameter, and two of the whole arena."""
@@ -261,42 +261,9 @@ class Solver(Updater):
             self.iteration = iteration
             raise
 
-    @contextmanager
-    def averaged(self) -> Iterator[Net]:
-        """Make a `with` block in which the net holds the moving average of its parameters.
-
-        All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
-        and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
-        this thread's own meanwhile, and the solver makes no step.
-
-        Raises:
-            NetError: the solver was made without `ema`.
-        """
-        if self.ema is None:
-            raise NetError(f"averaged: make the solver with {self.label()}(net, ema=0.999), say")
-        net = self.net
-        with net.lock:
-            self._check_shown("averaged")
-            self.start_average()
-            kept = net.arena.data.copy()
-            net.arena.data[...] = self.history[AVERAGE]
-            net.passed, self.shown = False, True
-            try:
-                yield net
-            finally:
-                net.arena.data[...] = kept
-                net.passed, self.shown = False, False
-
-    def _check_shown(self, method: str) -> None:
-        if self.shown:
-            raise NetError(
-                f"{method}: the net holds the average of its parameters until the block of "
-                "solver.averaged() has ended"
-            )
-
     def _check_loss(self, method: str) -> None:
         self._check_shown(method)
-        if not any(layer.is_loss for layer in self.net.layers.values()):
+        if not self._has_loss:
             raise NetError(
                 f"{method}: this net has no loss layer, so there is nothing to minimise; add one, "
                 "or give derivatives to net.backward(blob=diff) and call solver.apply()"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,6 +56,7 @@ class Updater(Checked):
     iteration: int
     accumulated: int
     history: Any
+    shown: bool
     hooks: list[Callable[[Any], None]]
     spans: list[slice]
     weight_decay: float = 0.0  # w shrinks by rate * weight_decay in each update
@@ -191,6 +193,39 @@ class Updater(Checked):
         """Move the average of the parameters after an update."""
         if self.ema is not None:
             self.net.engine.approach(self.history[AVERAGE], self.net.arena.data, 1 - self.ema)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Net]:
+        """Make a `with` block in which the net holds the moving average of its parameters.
+
+        All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
+        and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
+        this thread's own meanwhile, and the solver makes no step.
+
+        Raises:
+            NetError: the solver was made without `ema`.
+        """
+        if self.ema is None:
+            raise NetError(f"averaged: make the solver with {self.label()}(net, ema=0.999), say")
+        net = self.net
+        with net.lock:
+            self._check_shown("averaged")
+            self.start_average()
+            kept = net.arena.data.copy()
+            net.arena.data[...] = self.history[AVERAGE]
+            net.passed, self.shown = False, True
+            try:
+                yield net
+            finally:
+                net.arena.data[...] = kept
+                net.passed, self.shown = False, False
+
+    def _check_shown(self, method: str) -> None:
+        if self.shown:
+            raise NetError(
+                f"{method}: the net holds the average of its parameters until the block of "
+                "solver.averaged() has ended"
+            )
 
     def _look(self, plan: Plan) -> np.ndarray:
         """Bound the diffs that layers update by, and measure those that the solver itself applies.

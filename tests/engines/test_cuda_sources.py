@@ -100,7 +100,6 @@ def test_headers_are_put_in_place_once():
         ("THREADS", cuda.THREADS),
         ("SLICE", dense.SLICE),
         ("CHUNK", data.CHUNK),
-        ("CONSTANTS", cuda.program.CONSTANTS),
         ("HALTED", cuda.program.HALTED),
         ("STEP", cuda.program.STEP),
         ("PASS", cuda.program.PASS),
