@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit import states
 from layerkit.errors import NetError, brief
+from layerkit.wiring import states
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -30,7 +30,7 @@ from layerkit.layer import Layer
 from layerkit.layers.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
-from layerkit.wiring import Layers, flattened
+from layerkit.wiring.wires import Layers, flattened
 
 STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most accurate, the others work closer to kinks
 TOLERANCE = 1e-6

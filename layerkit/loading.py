@@ -17,7 +17,7 @@ from layerkit.net import Net
 from layerkit.settings import Truth, accept, fitting
 from layerkit.snapshot import Contents, check_arguments, opened
 from layerkit.solvers.solver import Solver
-from layerkit.states import learned
+from layerkit.wiring.states import learned
 
 Patterns = str | Sequence[str]
 Rename = Mapping[str, str] | Callable[[str], str]

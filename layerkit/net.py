@@ -7,28 +7,30 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, copying, engines, evaluation, feeding, finite, parameters, states
+from layerkit import backends, copying, engines
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter, Statistic
-from layerkit.building import check_memory, set_up
 from layerkit.display import html_table
 from layerkit.drawing import Drawing
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
-from layerkit.inference import Inferences
 from layerkit.layer import Layer
 from layerkit.layers.input import Input
-from layerkit.methods import QUIET, flushing, serialised
 from layerkit.names import Named
-from layerkit.objective import Objective
-from layerkit.plan import Plan, make_plan
+from layerkit.passes import evaluation, feeding, finite
+from layerkit.passes.inference import Inferences
+from layerkit.passes.methods import QUIET, flushing, serialised
+from layerkit.passes.objective import Objective
+from layerkit.passes.turns import Turns
 from layerkit.run import Run
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
-from layerkit.sharing import resolve
 from layerkit.summary import summarise
-from layerkit.turns import Turns
 from layerkit.uninterrupted import Uninterrupted
-from layerkit.wiring import Layers, Wires, checked_layers, connect, sort_layers
+from layerkit.wiring import parameters, states
+from layerkit.wiring.building import check_memory, set_up
+from layerkit.wiring.plan import Plan, make_plan
+from layerkit.wiring.sharing import resolve
+from layerkit.wiring.wires import Layers, Wires, checked_layers, connect, sort_layers
 
 
 @checks
@@ -71,7 +73,7 @@ class Net(Closed):
         run: what the layers share: seed, pass number, phase.
         engine: how layers are run; see layerkit.engines.
         runners: layer name -> the layer with the code that runs it.
-        wires: the blobs that each layer reads and writes; see layerkit.wiring.
+        wires: the blobs that each layer reads and writes; see layerkit.wiring.wires.
         version: changes whenever blobs are given diffs, or none, anew.
         passed: whether there is a forward pass that `backward` can differentiate.
         differentiated: whether `backward` has filled the diffs of the parameters, and no solver has
@@ -310,7 +312,7 @@ class Net(Closed):
         self.differentiated = True
 
     def plan(self, update: Any = None, at_once: bool = True) -> Plan:
-        """Plan the calls of a training step, for solvers; see layerkit.plan.make_plan."""
+        """Plan the calls of a training step, for solvers; see layerkit.wiring.plan.make_plan."""
         return make_plan(self.wires, self.runners, update, at_once)
 
     def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
@@ -393,7 +395,7 @@ class Net(Closed):
         return self._inferences.infer(outputs, sample, given)
 
     def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """Return arrays for blobs, and how many rows each has; see layerkit.feeding.examples."""
+        """Return arrays for blobs, and how many rows each has; see feeding.examples."""
         return feeding.examples(self, what, given)
 
     @QUIET

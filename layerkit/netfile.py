@@ -24,7 +24,7 @@ from layerkit.layers.data import Data
 from layerkit.layers.input import Input
 from layerkit.names import quoted
 from layerkit.settings import fitting
-from layerkit.wiring import Layers, flattened
+from layerkit.wiring.wires import Layers, flattened
 
 # Net files that come with layerkit: in an installed package, or in a clone.
 SHIPPED = [folder / "nets" for folder in Path(__file__).resolve().parents[:2]]

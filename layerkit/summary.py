@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerkit.sharing import own, used
+from layerkit.wiring.sharing import own, used
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -17,7 +17,7 @@ from layerkit.files import open_regular, path_of, write_atomically
 from layerkit.loading import Choice, Loaded, Patterns, Rename, matching, patterns_of
 from layerkit.net import Net
 from layerkit.settings import fitting
-from layerkit.states import learned
+from layerkit.wiring.states import learned
 
 
 @fitting(SnapshotError)

@@ -15,15 +15,15 @@ from layerkit.engines.base import Update
 from layerkit.errors import NetError, NotFiniteError, brief
 from layerkit.layer import overrides
 from layerkit.memory import in_words
-from layerkit.methods import QUIET, serialised
 from layerkit.names import Named
 from layerkit.net import Net
-from layerkit.plan import Plan
+from layerkit.passes.methods import QUIET, serialised
 from layerkit.profile import Profile, profile
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
 from layerkit.solvers.updating import ACCUMULATED, AVERAGE, Updater
 from layerkit.uninterrupted import Uninterrupted, undoing
+from layerkit.wiring.plan import Plan
 
 Average = Annotated[float, Number(above=0, below=1)]
 

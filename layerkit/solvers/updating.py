@@ -13,8 +13,8 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Net
-from layerkit.plan import Plan
 from layerkit.settings import Checked
+from layerkit.wiring.plan import Plan
 
 ACCUMULATED, AVERAGE = "accumulated", "average"  # histories that any solver may have
 

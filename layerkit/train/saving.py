@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from layerkit import states
 from layerkit.errors import LayerkitError, NetError, SnapshotError, brief
 from layerkit.files import path_of
 from layerkit.names import quoted
 from layerkit.net import Net
 from layerkit.settings import Count, FilePath, Positive, Whole
 from layerkit.snapshot import save
-from layerkit.states import learned
 from layerkit.train.base import Break
 from layerkit.train.watching import Margin, Mode, Watched, Watching
+from layerkit.wiring import states
+from layerkit.wiring.states import learned
 
 if TYPE_CHECKING:
     from layerkit.train.trainer import Trainer

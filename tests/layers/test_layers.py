@@ -19,7 +19,7 @@ from layerkit.engines.base import ArrayEngine
 from layerkit.errors import NetError
 from layerkit.layers.neuron import Neuron
 from layerkit.run import Run
-from layerkit.sharing import resolve
+from layerkit.wiring.sharing import resolve
 
 
 def rows_where(condition):

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
+    ["layerkit.wiring", "layerkit.passes"],  # the packages themselves
     [
         "layerkit.errors",
         "layerkit.display",
@@ -24,27 +25,27 @@ RANKS = [
     ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
     ["layerkit.run", "layerkit.tuning"],
     ["layerkit.layer"],
-    ["layerkit.layers", "layerkit.sharing"],
+    ["layerkit.layers", "layerkit.wiring.sharing"],
     [
         "layerkit.profile",
-        "layerkit.wiring",
+        "layerkit.wiring.wires",
         "layerkit.contract",
-        "layerkit.methods",
-        "layerkit.turns",
+        "layerkit.passes.methods",
+        "layerkit.passes.turns",
     ],
-    ["layerkit.inference", "layerkit.engines"],
+    ["layerkit.passes.inference", "layerkit.engines"],
     [
-        "layerkit.building",
+        "layerkit.wiring.building",
         "layerkit.drawing",
-        "layerkit.feeding",
-        "layerkit.finite",
-        "layerkit.objective",
-        "layerkit.parameters",
-        "layerkit.plan",
-        "layerkit.states",
+        "layerkit.passes.feeding",
+        "layerkit.passes.finite",
+        "layerkit.passes.objective",
+        "layerkit.wiring.parameters",
+        "layerkit.wiring.plan",
+        "layerkit.wiring.states",
         "layerkit.summary",
     ],
-    ["layerkit.copying", "layerkit.evaluation"],
+    ["layerkit.copying", "layerkit.passes.evaluation"],
     ["layerkit.net"],
     ["layerkit.onnx"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],

@@ -22,7 +22,7 @@ from layerkit.layers import SquareLoss
 from layerkit.net import Net
 from layerkit.settings import Sizes, Tops, Whole, accept, fitting
 from layerkit.solvers import Adam, rates
-from layerkit.wiring import sort_layers
+from layerkit.wiring.wires import sort_layers
 
 BATCH = 256
 REFINE_STEPS = 100

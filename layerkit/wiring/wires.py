@@ -11,7 +11,7 @@ from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.names import closest
-from layerkit.sharing import Sum, own, share_out, used
+from layerkit.wiring.sharing import Sum, own, share_out, used
 
 Layers = Sequence[Union[Layer, "Layers"]]  # a list of layers, and of such lists
 

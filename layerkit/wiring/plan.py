@@ -11,8 +11,8 @@ from layerkit import contract
 from layerkit.blob import Blob
 from layerkit.engines.base import Runner
 from layerkit.layer import Layer
-from layerkit.sharing import Sum
-from layerkit.wiring import Wires
+from layerkit.wiring.sharing import Sum
+from layerkit.wiring.wires import Wires
 
 Call = Callable[[list[Blob], list[Blob]], None]
 

@@ -15,7 +15,7 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Shape
 from layerkit.names import matches, quoted
 from layerkit.run import Run
-from layerkit.sharing import own
+from layerkit.wiring.sharing import own
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit import feeding
 from layerkit.arrays import some_rows
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
-from layerkit.inference import Inferences
 from layerkit.layer import Layer, Run
 from layerkit.names import Named, closest, quoted
+from layerkit.passes import feeding
+from layerkit.passes.inference import Inferences
 from layerkit.uninterrupted import undoing
 
 if TYPE_CHECKING:
