@@ -29,8 +29,8 @@ class Source(Protocol):
     of the numbers of its uint16 pictures; `prepare` then measures how many of the 16 bits are used.
     It may also have `row_order`, see `GalaxySet`.
 
-    Sources of this library may be read by several threads at once, one picture at a time; worker
-    processes are faster.
+    Several threads may read from the sources of this library, but they take turns: processes are
+    faster.
 
     Attributes:
         name: a short name, for messages and for the prepared file.
