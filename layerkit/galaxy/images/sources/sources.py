@@ -68,8 +68,8 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
 
     Hidden files, `__MACOSX` entries, results of training runs and second links to a file are
     skipped.  Files whose names say that they are weights, a mask, a model or the like of another
-    file, such as `ngc1_mask.png` beside `ngc1.fits`, are counted as pictures that cannot be read,
-    and so are files that are not pictures.
+    file, such as `ngc1_mask.png` beside `ngc1.fits` or `masks/1.jpg` beside `images/1.jpg`, are
+    counted as pictures that cannot be read, and so are files that are not pictures.
 
     Args:
         path: a folder of JPEG, PNG, TIFF, FITS or HDF5 files, searched with all its subfolders and
