@@ -17,7 +17,7 @@ NOT_SCIENCE = re.compile(
 
 # Words that may also name science images, so that they count beside a science image only.
 BESIDE_SCIENCE = re.compile(r"(SNR|SIGNIFICANCE|MAGLIM|OFFSETS|APERTURES?)\d*")
-# Words among all these that no folder of galaxies is called by.
+# The words among these that no folder of galaxies is called by.
 PLAINLY_NOT_SCIENCE = re.compile(
     r"ERR|ERRORS?|SIGMA|UNC|UNCERTAINTY|RMS|WHT|WGT|WEIGHTS?|IVAR|INVVAR|DQ|BPM|MSK|MASKS?|FLAGS?"
     r"|PSF|SEG|SEGM|SEGMAP|SEGMENTATION"
