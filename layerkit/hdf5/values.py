@@ -46,7 +46,7 @@ def _plain(value: Any, where: str, error: Errors) -> Any:
     if isinstance(value, float | np.floating):
         return float(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
-        if isinstance(value, np.ma.MaskedArray):
+        if hasattr(value, "mask"):  # NumPy's masked arrays, and Astropy's
             raise error(f"{where} is a masked array, whose mask would be lost; fill it first")
         return _plain(value.tolist(), where, error)
     if isinstance(value, list | tuple):

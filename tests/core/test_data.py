@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from astropy.nddata import CCDData, NDDataArray
 from scipy import sparse, stats
 
 import layerkit as lk
@@ -560,6 +561,8 @@ def masked():
 
 REFUSED = {
     "masked": masked,
+    "masked by Astropy": lambda: CCDData(np.ones((6, 4)), unit="adu", mask=masked().mask),
+    "masked rows by Astropy": lambda: [NDDataArray(row.data, mask=row.mask) for row in masked()],
     "masked rows": lambda: [row for row in masked()],
     "masked in a list": lambda: [list(row) for row in masked()],
     "masked integers": lambda: np.ma.masked_equal(np.arange(24).reshape(6, 4), 3),

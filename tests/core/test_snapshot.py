@@ -17,6 +17,7 @@ from fractions import Fraction
 import h5py
 import numpy as np
 import pytest
+from astropy.utils.masked import Masked
 
 import layerkit as lk
 from layerkit import layers as L
@@ -663,6 +664,7 @@ def test_a_target_that_cannot_be_written(target, saved):
         ({"a": Fraction(1, 3)}, ["extra['a']", "Fraction"]),
         ({"a": np.datetime64("2026-01-01")}, ["extra['a']", "datetime64"]),
         ({"a": np.ma.masked_array([1, 2], [True, False])}, ["extra['a']", "mask"]),
+        ({"a": Masked(np.array([1, 2]), mask=[True, False])}, ["extra['a']", "mask"]),
         ({"a": np.array([object()])}, ["extra['a']", "ndarray"]),
         ([1], ["extra must be a dict", "list"]),
     ],

@@ -8,6 +8,7 @@ import pickle
 import socket
 import threading
 import time
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -245,6 +246,26 @@ def test_threads_that_read_from_one_source(kind, rng, tmp_path, monkeypatch):
     with ThreadPoolExecutor(8) as threads:
         read = list(threads.map(source.read, [*range(24)] * 2))
     np.testing.assert_array_equal(read, [*pictures, *pictures])
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(rng, tmp_path, monkeypatch):
+    """The process has one list of them, which each decoder changes and puts back."""
+    for name in "ab":
+        (tmp_path / f"{name}.fits").write_bytes(fits_file(fits.PrimaryHDU(rng.random((9, 9)))))
+    sources = [open_source(tmp_path / f"{name}.fits") for name in "ab"]
+    inside, plain = threading.Event(), FolderSource._open
+
+    def wait(self, k):  # the first one is done while the second one is not
+        first = not inside.is_set()
+        inside.set()
+        time.sleep(0.1 if first else 0.3)
+        return plain(self, k)
+
+    monkeypatch.setattr(FolderSource, "_open", wait)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda source: source.read(0), sources))
+    assert list(warnings.filters) == before
 
 
 def test_a_process_forked_while_a_thread_reads_can_read(rng, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import threading
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -74,10 +76,19 @@ def check_inflated(content: bytes, limit: int, gzipped: bool = False) -> None:
             content, decoder = decoder.unused_data.lstrip(b"\0"), zlib.decompressobj(wbits)
 
 
+_locks: dict[int, threading.RLock] = {}  # by process
+
+
 @contextmanager
 def only_unusable() -> Iterator[None]:
-    """Turn any exception of a decoder into `UnusableImageError`, and silence its warnings."""
-    with warnings.catch_warnings():
+    """Turn any exception of a decoder into `UnusableImageError`, and silence its warnings.
+
+    One thread of a process at a time is inside, as an open file has one position, its reader one
+    state, and the process one list of filters for warnings.
+    """
+    # A process that is forked while a thread decodes would find the lock taken for ever, so each
+    # has its own.
+    with _locks.setdefault(os.getpid(), threading.RLock()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -61,7 +60,6 @@ class FileSource:
         self.ids: list[str] = []
         self.deep: list[int] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
-        self._locks: dict[int, threading.Lock] = {}  # of each process; see `read`
         orders: Counter[str] = Counter()
         names = [name.replace("\\", "/") for name in files] if self.windows else files
         beside = companions(names)
@@ -103,16 +101,14 @@ class FileSource:
         return len(self.pictures)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_last": None, "_locks": {}}
+        return {**self.__dict__, "_last": None}
 
     def read(self, i: int) -> np.ndarray:
         """Read picture `i`; see `Source.read`.  Several threads may read at once."""
         k, number = self.pictures[i]
         if k in self.reasons:
             raise UnusableImageError(self.reasons[k])
-        # An open file has one position, and its reader one state.  A process that is forked while
-        # a thread reads would find the lock taken for ever, so each process has its own.
-        with self._locks.setdefault(os.getpid(), threading.Lock()), only_unusable():
+        with only_unusable():  # which one thread does at a time, as all share the open file
             return self._opened(k).read(number)
 
     def _opened(self, k: int) -> Pictures:

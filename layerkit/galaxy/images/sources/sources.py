@@ -29,8 +29,8 @@ class Source(Protocol):
     of the numbers of its uint16 pictures; `prepare` then measures how many of the 16 bits are used.
     It may also have `row_order`, see `GalaxySet`.
 
-    Sources of this library may be read by several threads at once, one picture at a time; worker
-    processes are faster.
+    Several threads may read from the sources of this library, but they take turns: processes are
+    faster.
 
     Attributes:
         name: a short name, for messages and for the prepared file.
@@ -68,8 +68,8 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
 
     Hidden files, `__MACOSX` entries, results of training runs and second links to a file are
     skipped.  Files whose names say that they are weights, a mask, a model or the like of another
-    file, such as `ngc1_mask.png` beside `ngc1.fits`, are counted as pictures that cannot be read,
-    and so are files that are not pictures.
+    file, such as `ngc1_mask.png` beside `ngc1.fits` or `masks/1.jpg` beside `images/1.jpg`, are
+    counted as pictures that cannot be read, and so are files that are not pictures.
 
     Args:
         path: a folder of JPEG, PNG, TIFF, FITS or HDF5 files, searched with all its subfolders and
