@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import layerkit as lk
+from layerkit import layers as L
 from layerkit.cli.main import program
 
 NET = """
@@ -135,6 +136,43 @@ def net():
     assert "failures of the gradient check" in err
 
 
+def test_train_equals_the_trainer_and_is_resumed_bit_for_bit(layerkit, trained, tmp_path):
+    words = ["train", "classifier.py", "--data", "data.h5", "--batch", 4, "--rate", 0.05]
+    words += ["--validate", "data.npz", "--every", 5, "--seed", 3, "--clip", 1.0]
+    code, out, err = layerkit(*words, "--steps", 20, "--out", "whole")
+    assert code == 0, err
+    assert "validation/loss" in out
+    source = L.HDF5Data(
+        "data", path=tmp_path / "data.h5", datasets=["x", "label"], tops=["x", "label"]
+    )
+    layers = lk.with_data(lk.load_net(tmp_path / "classifier.py"), source)
+    net = lk.Net(layers, 4, seed=3)
+    lk.Adam(net, 0.05, clip=1.0).steps(20)
+    found = lk.Net(lk.load_net(tmp_path / "classifier.py"), 4)
+    lk.load(tmp_path / "whole" / "model.h5", found)
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(found.params[name].data, p.data)
+    assert layerkit(*words, "--steps", 8, "--out", "parts")[0] == 0
+    code, _, err = layerkit(*words, "--steps", 20, "--out", "parts")
+    assert code == 2
+    assert "--resume" in err
+    assert layerkit(*words, "--steps", 20, "--out", "parts", "--resume")[0] == 0
+    lk.load(tmp_path / "parts" / "model.h5", found)
+    for name, p in net.params.items():
+        np.testing.assert_array_equal(found.params[name].data, p.data)
+    rows = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert rows == (tmp_path / "whole" / "log.csv").read_text().splitlines()
+    assert (tmp_path / "whole" / "best.h5").exists()
+
+
+def test_draw(layerkit, trained, tmp_path):
+    code, out, _ = layerkit("draw", "classifier.py")
+    assert code == 0
+    assert out.startswith("digraph")
+    assert layerkit("draw", "classifier.py", "--out", "net.mmd")[0] == 0
+    assert "SoftmaxLoss" in (tmp_path / "net.mmd").read_text()
+
+
 def test_nets_that_come_with_layerkit_have_names(layerkit):
     code, out, err = layerkit("check", "galaxy_gdae", "--set", "pixels=9", "hidden=3", "latent=2")
     assert code == 0, err
@@ -171,6 +209,13 @@ def test_nets_that_come_with_layerkit_have_names(layerkit):
         (["check", "classifier.py", "--set", "units"], "NAME=VALUE"),
         (["check", "classifier.py", "--batch", "0"], "from 1"),
         (["time", "classifier.py", "--iterations", "x"], "invalid int value"),
+        (["train", "classifier.py", "--data", "data.npz"], "--out"),
+        (["train", "classifier.py", "--data", "data.npz", "--out", "o", "--resume"], "no snapshot"),
+        (["train", "classifier.py", "--data", "x=x.npy", "--out", "o"], "'label'"),
+        (["train", "classifier.py", "--data", "data.npz", "--out", "o", "--final-rate", "0.1"],
+         "--rate"),
+        (["train", "classifier.py", "--data", "data.npz", "--out", "model.h5"], "model.h5"),
+        (["draw", "classifier.py", "--out", "net.gif"], ".dot"),
         (["nothing"], "invalid choice"),
         ([], "COMMAND"),
     ],
