@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+from layerkit.arrays import numbers
 from layerkit.display import short_repr
 from layerkit.errors import DataError
 
@@ -76,6 +77,10 @@ def fit_profiles(
     Raises:
         DataError: the images are not (N, H, W), or one is not finite.
     """
+    images = numbers(images, f"{name}: the images", DataError)
+    others = tuple(numbers(a, f"{name}: an array", DataError) for a in others)
+    if any(len(rows) != len(images) if rows.ndim else True for rows in others):
+        raise DataError(f"{name}: expected a row for each of the {len(images)} images")
     if images.ndim != 3 or images.size == 0:
         raise DataError(f"{name}: expected images (N, H, W), got an array of {images.shape}")
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 
+from layerkit.arrays import numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.fitting import ProfileFit, ProfileFits, fit_profiles
 from layerkit.settings import fitting
@@ -125,6 +126,7 @@ def fit_gaussian(image: np.ndarray) -> ProfileFit:
     Raises:
         DataError: the image is not two-dimensional, or not finite.
     """
+    image = numbers(image, "fit_gaussian: the image", DataError)
     if image.ndim != 2 or image.size == 0:
         raise DataError(f"fit_gaussian: expected one image (H, W), got an array of {image.shape}")
     if not np.isfinite(image).all():

@@ -8,7 +8,9 @@ from typing import Self
 import numpy as np
 from sklearn.decomposition import PCA
 
-from layerkit.errors import DataError
+from layerkit.arrays import numbers
+from layerkit.errors import DataError, brief
+from layerkit.settings import Whole, accept
 
 
 class PCABaseline:
@@ -25,6 +27,11 @@ class PCABaseline:
     """
 
     def __init__(self, model: PCA, shape: tuple[int, ...]):
+        if not isinstance(model, PCA):
+            raise DataError(
+                f"PCABaseline: expected a fitted PCA of scikit-learn, got {brief(model)}; fit "
+                "one by PCABaseline.fit(images, components)"
+            )
         self._model, self._shape = model, shape
         self.components = int(model.n_components_)
         self.explained = float(model.explained_variance_ratio_.sum())
@@ -43,7 +50,9 @@ class PCABaseline:
         Raises:
             DataError: fewer than two images, or fewer than one component.
         """
-        count, pixels = len(images), math.prod(images.shape[1:])
+        images = numbers(images, "PCA: the images", DataError)
+        components = accept(Whole(), components, "components", "PCABaseline.fit", DataError)
+        count, pixels = images.shape[0] if images.ndim else 0, math.prod(images.shape[1:])
         if count < 2 or components < 1:
             raise DataError(
                 "PCA needs at least 2 training images and at least 1 component, got "
@@ -62,6 +71,7 @@ class PCABaseline:
         Raises:
             DataError: the images have another shape than those that PCA was fitted to.
         """
+        images = numbers(images, "PCA: the images", DataError)
         if images.shape[1:] != self._shape:
             raise DataError(
                 f"PCA was fitted to images of shape {self._shape}, got {images.shape[1:]}"

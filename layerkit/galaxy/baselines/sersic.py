@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, gammaincinv
 
+from layerkit.arrays import numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.fitting import ProfileFit, ProfileFits, fit_profiles
 from layerkit.galaxy.baselines.gaussian import fit_gaussian, gaussian_from_moments
@@ -188,6 +189,7 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> Profile
     Raises:
         DataError: the image is not two-dimensional, or not finite.
     """
+    image = numbers(image, "fit_sersic: the image", DataError)
     if gaussian is None:
         gaussian = fit_gaussian(image).parameters
     elif image.ndim != 2 or not np.isfinite(image).all():

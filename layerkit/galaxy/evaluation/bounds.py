@@ -9,7 +9,7 @@ import numpy as np
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior import Posterior
 from layerkit.galaxy.model.refinement import REFINE_STEPS, refine
 from layerkit.settings import fitting
@@ -90,6 +90,7 @@ def evaluate_bounds(
         refine_steps: see `refine`; 0 takes the encoder's posteriors.
         progress: shows bars.
     """
+    checked_model(model, "evaluate_bounds")
     posterior = refine(model, held_out, refine_steps, progress, tempered=False)
     bound, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
     train = train[: min(len(held_out), MAX_TRAIN_IMAGES)]

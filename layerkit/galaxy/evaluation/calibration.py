@@ -9,7 +9,7 @@ import numpy as np
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior import Posterior
 from layerkit.settings import fitting
 
@@ -101,5 +101,6 @@ def evaluate_calibration(
         images: (n, side, side) that training never saw.
         posterior: q(z | x) of the images; None, the default, takes the encoder's.
     """
+    checked_model(model, "evaluate_calibration")
     mean, _ = model.reconstruct(images, posterior)
     return calibrate(model.scores(images, posterior), mean)

@@ -13,7 +13,7 @@ from layerkit.galaxy.baselines.gaussian import fit_gaussians
 from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
 from layerkit.galaxy.baselines.pca import PCABaseline
 from layerkit.galaxy.baselines.sersic import fit_sersics
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior import Posterior
 from layerkit.galaxy.model.refinement import closest
 from layerkit.settings import fitting
@@ -166,6 +166,7 @@ def reconstruct(
         images: (n, side, side).
         posterior: q(z | x) of the images; None, the default, takes the encoder's.
     """
+    checked_model(model, "reconstruct")
     means, variances = model.reconstruct(images, posterior)
     likelihoods = model.log_likelihood(images, posterior)
     return ModelReconstructions(means, squared_errors(images, means), likelihoods, variances)
@@ -181,6 +182,7 @@ def closest_errors(model: GalaxyModel, images: np.ndarray, progress: bool = Fals
         images: (n, side, side).
         progress: shows a bar.
     """
+    checked_model(model, "closest_errors")
     means, _ = model.decode(closest(model, images, progress=progress))
     return squared_errors(images, means.reshape(images.shape))
 

@@ -26,7 +26,7 @@ from layerkit.galaxy.evaluation.comparison import (
 )
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
 from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.refinement import REFINE_STEPS
 from layerkit.settings import fitting
 
@@ -140,6 +140,7 @@ def evaluate(
     Raises:
         DataError: images that the model does not take, or too few to fit PCA to.
     """
+    checked_model(model, "evaluate")
     # The noise of the bounds repeats, however often the model was used before.
     model.net.run.passes = 0
     encoded_bound, _ = model.bound(held_out, BOUND_SAMPLES)

@@ -29,7 +29,7 @@ from scipy.stats import ks_2samp
 
 from layerkit.display import short_repr
 from layerkit.errors import DataError
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.settings import fitting
 
 STATISTICS = ("concentration", "asymmetry", "Gini", "ellipticity")
@@ -82,6 +82,7 @@ def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyC
         model: the model.
         held_out: images (n, side, side) it never saw; as many are drawn, at most 1000.
     """
+    checked_model(model, "evaluate_morphology")
     drawn = model.sample(min(len(held_out), MAX_DRAWN), noise=True)
     drawn = np.clip(drawn, 0, 1).reshape(-1, *held_out.shape[1:])
     return MorphologyComparison(measure_morphology(held_out), measure_morphology(drawn))

@@ -17,7 +17,7 @@ import numpy as np
 
 from layerkit import hdf5
 from layerkit.display import short_repr
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.files import open_regular, path_of
 from layerkit.settings import Optional, Whole, accept, fitting
 
@@ -245,6 +245,8 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
         DataError: `held_out` is not a whole number, negative, or more than half of the ids.
     """
     held_out = accept(Whole(), held_out, "held_out", "split", DataError)
+    if not isinstance(ids, list | tuple) or not all(isinstance(i, str) for i in ids):
+        raise DataError(f"split: expected a list of ids, each a text, got {brief(ids)}")
     if held_out > len(ids) // 2:
         raise DataError(
             f"held out {held_out} of {len(ids)} galaxies: at least half must be left for training;"

@@ -331,3 +331,14 @@ class GalaxyModel(Closed):
 
     def _infer_pixels(self, images: np.ndarray, posterior: Posterior | None) -> Pixels:
         return infer_pixels(self.net, self.roles, self._blobs(images, posterior))
+
+
+def checked_model(model: Any, function: str) -> GalaxyModel:
+    """Return a model, if it is one.
+
+    Raises:
+        NetError: it is something else; the message names the function that was called.
+    """
+    if not isinstance(model, GalaxyModel):
+        raise NetError(f"{function}: expected a GalaxyModel, got {brief(model)}")
+    return model

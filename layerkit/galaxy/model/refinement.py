@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.blob import Blob
-from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.errors import NetError
+from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior import Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
@@ -146,8 +146,7 @@ def closest(
 
 def _check(model: GalaxyModel, steps: int, function: str) -> int:
     """Return the number of steps, once it and the model are known to be valid."""
-    if not isinstance(model, GalaxyModel):
-        raise NetError(f"{function}: expected a GalaxyModel, got {brief(model)}")
+    checked_model(model, function)
     return accept(Whole(), steps, "steps", function)
 
 

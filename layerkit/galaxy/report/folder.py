@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from layerkit.errors import DataError, LayerkitError
+from layerkit.files import path_of
 from layerkit.galaxy.layout import MODEL, RESULTS
 
 WAITING = ".before"  # a folder of earlier results until it holds them all
@@ -22,7 +23,7 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
     Raises:
         DataError: it cannot be made or written to.
     """
-    folder = Path(path)
+    folder = path_of(path, DataError)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -57,6 +58,7 @@ def set_aside(
     Raises:
         DataError: the results cannot be moved.
     """
+    folder = path_of(folder, DataError)
     waiting = folder / WAITING
     names = (*RESULTS, *also) if model != "leave" else (*RESULTS[2:], *also)
     found = [name for name in names if os.path.lexists(folder / name)]

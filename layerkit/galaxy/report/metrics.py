@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from layerkit.errors import DataError
-from layerkit.files import write_atomically
+from layerkit.errors import DataError, brief
+from layerkit.files import path_of, write_atomically
 from layerkit.galaxy.report.formats import DASH
 from layerkit.settings import fitting
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write indented JSON as a whole file or none; null stands for NaN and infinities."""
+    path = path_of(path, DataError)
     text = json.dumps(_known(values), indent=2, allow_nan=False, default=str) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
@@ -30,6 +31,20 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def checked_metrics(metrics: Any, function: str) -> Mapping[str, Any]:
+    """Return the metrics of a run, if they are some.
+
+    Raises:
+        DataError: they are something else; the message names the function that was called.
+    """
+    if not isinstance(metrics, Mapping) or "held_out" not in metrics:
+        raise DataError(
+            f"{function}: expected the metrics of a run, as read_metrics returns them, got "
+            f"{brief(metrics)}"
+        )
+    return metrics
+
+
 def summary(metrics: Mapping[str, Any]) -> str:
     """Write the main results in a few lines, with columns for encoder alone and refined z."""
 
@@ -41,6 +56,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
         encoded, refined = (_wins(name)(metrics) for name in (f"encoded_{key}", key))
         return line(label, encoded, refined, note)
 
+    checked_metrics(metrics, "summary")
     samples, components = metrics["iwae_samples"], metrics["pca_components"]
     return "\n".join(
         [
@@ -90,7 +106,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, unreadable, or not from a run.
     """
-    path = Path(path)
+    path = path_of(path, DataError)
     path = path / "metrics.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_text())
@@ -114,7 +130,9 @@ def results_table(runs: Iterable[Mapping[str, Any]]) -> str:
     Raises:
         DataError: metrics of another type than a run writes.
     """
-    runs = list(runs)
+    if not isinstance(runs, Iterable):
+        raise DataError(f"results_table: expected a list of metrics, got {brief(runs)}")
+    runs = [checked_metrics(run, "results_table") for run in runs]
     rows = [list(COLUMNS), ["---:" if name in NUMBERS else "---" for name in COLUMNS]]
     for run in runs:
         other = run.get("galaxies") != runs[0].get("galaxies")

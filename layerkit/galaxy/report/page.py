@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from layerkit.errors import DataError
-from layerkit.files import write_atomically
+from layerkit.errors import DataError, brief
+from layerkit.files import path_of, write_atomically
 from layerkit.galaxy.report.formats import (
     decimals,
     duration,
@@ -124,6 +124,9 @@ def write_report(
     Raises:
         DataError: a figure is missing or not a PNG.
     """
+    path = path_of(path, DataError)
+    if not isinstance(metrics, Mapping):
+        raise DataError(f"write_report: expected the metrics of a run, got {brief(metrics)}")
     plates = [Plate(*figure) for figure in figures]
     content = _page(metrics, plates, paper).encode("utf-8", "backslashreplace")
     write_atomically(path, lambda part: part.write_bytes(content))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.arrays import numbers
+from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
@@ -38,6 +40,9 @@ class SourcePictures:
         most: int = MAX_PICTURES,
         **options: Any,
     ):
+        if not isinstance(galaxies, GalaxySet):
+            raise DataError(f"SourcePictures: expected a GalaxySet, got {brief(galaxies)}")
+        rows = numbers(rows, "SourcePictures: the rows", DataError).reshape(-1)
         self.galaxies, self.items = galaxies, list[tuple[int, int]]()
         if is_prepared(path):
             return
