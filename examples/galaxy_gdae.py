@@ -33,7 +33,7 @@ from layerkit import layers as L
 from layerkit.command import INTERRUPTED, OUTPUT_LOST, Parser, pasteable, run
 from layerkit.errors import DataError, LayerkitError, NetError, NetFileError, SnapshotError
 from layerkit.interrupt import Interrupt
-from layerkit.layers.reconstruction import Reconstruction
+from layerkit.layers.likelihoods.reconstruction import Reconstruction
 
 PAPERS_NET = Path(__file__).resolve().parent.parent / "nets" / "galaxy_gdae.py"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # where neither --epochs nor --iterations says otherwise

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, ReboundError
 from layerkit.layer import Layer
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 
 # Quiet NaNs whose lowest bits no arithmetic makes.
 MARKS = {4: ("uint32", 0x7FC1A57E), 8: ("uint64", 0x7FF81A57E1A57E1A)}

@@ -27,7 +27,7 @@ import numpy as np
 from layerkit.arrays import numbers
 from layerkit.errors import ContractError, GradientError, NetError, brief
 from layerkit.layer import Layer
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
 from layerkit.wiring.wires import Layers, flattened

@@ -15,7 +15,7 @@ from layerkit.drawing import Drawing
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 from layerkit.names import Named
 from layerkit.passes import evaluation, feeding, finite
 from layerkit.passes.inference import Inferences

@@ -20,8 +20,8 @@ from typing import Any
 from layerkit.errors import LayerkitError, NetError, NetFileError, brief
 from layerkit.files import path_of
 from layerkit.layer import Layer
-from layerkit.layers.data import Data
-from layerkit.layers.input import Input
+from layerkit.layers.sources.data import Data
+from layerkit.layers.sources.input import Input
 from layerkit.names import quoted
 from layerkit.settings import fitting
 from layerkit.wiring.wires import Layers, flattened

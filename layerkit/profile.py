@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.display import html_table
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 from layerkit.uninterrupted import undoing
 
 # Rows for the work of a step outside its layers, and their remarks in the table.

@@ -30,7 +30,7 @@ from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines.cpu.runners import RUNNERS
 from layerkit.engines.cuda.runners import RUNNERS as CUDA_RUNNERS
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 
 Shape = tuple[int, ...]
 

@@ -15,7 +15,7 @@ from layerkit import hdf5
 from layerkit.errors import DataError
 from layerkit.files import open_regular
 from layerkit.layers import HDF5Data
-from layerkit.layers.data import NUMBERS, Data
+from layerkit.layers.sources.data import NUMBERS, Data
 from layerkit.names import quoted
 
 HELP = (

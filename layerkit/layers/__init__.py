@@ -1,7 +1,6 @@
 """Layers, a file for each or for a few relatives: a name, bottoms, and settings by keyword."""
 
-from layerkit.layers.accuracy import Accuracy
-from layerkit.layers.activations import (
+from layerkit.layers.elementwise.activations import (
     ELU,
     GELU,
     Exponential,
@@ -13,30 +12,31 @@ from layerkit.layers.activations import (
     Softplus,
     Tanh,
 )
-from layerkit.layers.arithmetic import Add, Affine, Divide, MatMul, Multiply, Subtract
-from layerkit.layers.binary_cross_entropy import BinaryCrossEntropy
-from layerkit.layers.convolution import Convolution, Deconvolution
-from layerkit.layers.dense import Dense
-from layerkit.layers.distances import HuberLoss, SquareLoss
-from layerkit.layers.dropout import Dropout
-from layerkit.layers.gaussian_kl import GaussianKL
-from layerkit.layers.gaussian_reconstruction import GaussianReconstruction
-from layerkit.layers.hdf5_data import HDF5Data
-from layerkit.layers.image_pose import ImagePose
-from layerkit.layers.input import Input
-from layerkit.layers.lookup import Embed, OneHot
-from layerkit.layers.margins import ContrastiveLoss, HingeLoss
-from layerkit.layers.memory_data import MemoryData
-from layerkit.layers.noise import Normal, Reparameterize
-from layerkit.layers.normalization import BatchNorm, GroupNorm, LayerNorm
-from layerkit.layers.pooling import GlobalPooling, Pooling
-from layerkit.layers.recurrent import GRU, LSTM
-from layerkit.layers.reduce import Reduce
-from layerkit.layers.shapes import Concat, Permute, Reshape, Slice
-from layerkit.layers.softmax import Softmax, SoftmaxLoss
-from layerkit.layers.spatial_transform import SpatialTransform
-from layerkit.layers.student_reconstruction import StudentReconstruction
-from layerkit.layers.tied_dense import TiedDense
+from layerkit.layers.elementwise.arithmetic import Add, Affine, Divide, MatMul, Multiply, Subtract
+from layerkit.layers.elementwise.dropout import Dropout
+from layerkit.layers.elementwise.noise import Normal, Reparameterize
+from layerkit.layers.likelihoods.binary_cross_entropy import BinaryCrossEntropy
+from layerkit.layers.likelihoods.gaussian_kl import GaussianKL
+from layerkit.layers.likelihoods.gaussian_reconstruction import GaussianReconstruction
+from layerkit.layers.likelihoods.student_reconstruction import StudentReconstruction
+from layerkit.layers.losses.accuracy import Accuracy
+from layerkit.layers.losses.distances import HuberLoss, SquareLoss
+from layerkit.layers.losses.margins import ContrastiveLoss, HingeLoss
+from layerkit.layers.losses.softmax import Softmax, SoftmaxLoss
+from layerkit.layers.pictures.convolution import Convolution, Deconvolution
+from layerkit.layers.pictures.image_pose import ImagePose
+from layerkit.layers.pictures.pooling import GlobalPooling, Pooling
+from layerkit.layers.pictures.spatial_transform import SpatialTransform
+from layerkit.layers.shapes.reduce import Reduce
+from layerkit.layers.shapes.shapes import Concat, Permute, Reshape, Slice
+from layerkit.layers.sources.hdf5_data import HDF5Data
+from layerkit.layers.sources.input import Input
+from layerkit.layers.sources.memory_data import MemoryData
+from layerkit.layers.weights.dense import Dense
+from layerkit.layers.weights.lookup import Embed, OneHot
+from layerkit.layers.weights.normalization import BatchNorm, GroupNorm, LayerNorm
+from layerkit.layers.weights.recurrent import GRU, LSTM
+from layerkit.layers.weights.tied_dense import TiedDense
 
 __all__ = [
     "ELU",

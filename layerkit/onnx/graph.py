@@ -9,7 +9,7 @@ import numpy as np
 
 from layerkit.errors import NetError
 from layerkit.layer import Layer
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 from layerkit.names import quoted
 from layerkit.net import Net
 

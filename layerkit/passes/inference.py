@@ -17,7 +17,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.layers.input import Input
+from layerkit.layers.sources.input import Input
 from layerkit.names import closest
 from layerkit.uninterrupted import undoing
 

@@ -20,7 +20,7 @@ from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import cpu
 from layerkit.engines.cpu.runners import dense as runners
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 
 KERNELS = cpu.extension()
 if KERNELS is None:

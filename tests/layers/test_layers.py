@@ -17,7 +17,7 @@ from layerkit.blob import Arena, Blob
 from layerkit.engines import cpu
 from layerkit.engines.base import ArrayEngine
 from layerkit.errors import NetError
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 from layerkit.run import Run
 from layerkit.wiring.sharing import resolve
 

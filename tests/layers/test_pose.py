@@ -7,7 +7,7 @@ from scipy.stats import norm
 import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
-from layerkit.layers.pose import normal_cdf, normal_quantile
+from layerkit.layers.pictures.pose import normal_cdf, normal_quantile
 
 SIDE = 41
 POSE = {"side": SIDE, "size_spread": 0.3, "shift_spread": 2.0}

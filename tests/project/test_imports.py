@@ -148,7 +148,7 @@ EDGES_ON_IMPORT = {
 
 def test_there_is_something_to_check():
     assert "layerkit.layers" in EDGES["layerkit"]
-    assert "layerkit.layers.neuron" in EDGES["layerkit.layers.activations"]
+    assert "layerkit.layers.elementwise.neuron" in EDGES["layerkit.layers.elementwise.activations"]
     assert EDGES["examples.galaxy_gdae"] >= {"layerkit", "layerkit.galaxy", "layerkit.layers"}
 
 

@@ -1,4 +1,4 @@
-// Poses: what numbers u that are N(0, 1) under the prior mean for a picture; see layers/pose.py.
+// Poses: what numbers u that are N(0, 1) under the prior mean for a picture; see layers/pictures/pose.py.
 
 struct PoseScale {
     double span, size_spread, shift_spread;  // radians, of log size, pixels
@@ -68,7 +68,7 @@ struct Similarity {
     }
 };
 
-// ImagePose: the moments of light under a window that moves to it; see layers/image_pose.py.
+// ImagePose: the moments of light under a window that moves to it; see layers/pictures/image_pose.py.
 struct LightMoments {
     static constexpr int iterations = 5;
     static constexpr double window = 2, rounding = 1e-5, none = 1e-12, faint = 1e-3, widest = 3;

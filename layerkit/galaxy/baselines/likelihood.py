@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
+from layerkit.layers.likelihoods.reconstruction import QUANTISATION_VARIANCE
 
 
 def squared_errors(images: np.ndarray, models: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy.stats import norm, t
 
 from layerkit.arrays import numbers
 from layerkit.galaxy.model.roles import Roles
-from layerkit.layers.reconstruction import Reconstruction
+from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from layerkit.errors import NetError
 from layerkit.layers import GaussianKL, Reparameterize
-from layerkit.layers.reconstruction import Reconstruction
+from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net
 
 

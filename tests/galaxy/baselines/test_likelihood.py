@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood
-from layerkit.layers.reconstruction import QUANTISATION_VARIANCE
+from layerkit.layers.likelihoods.reconstruction import QUANTISATION_VARIANCE
 
 
 def test_likelihood_is_the_normal_density_at_its_best_variance(rng):

@@ -14,7 +14,7 @@ from layerkit import layers as L
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.base import EngineRunner
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 
 ACTIVATIONS: dict[type, tuple[int, str | None]] = {  # numbers as in activation.h; the setting
     L.ReLU: (1, None),

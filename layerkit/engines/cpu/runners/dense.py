@@ -8,7 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.base import Update
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, flat_rows, straight
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 
 LARGE = 1 << 16  # weights of which it is worth while to keep the gradient out of memory
 

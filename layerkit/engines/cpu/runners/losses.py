@@ -7,7 +7,7 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner
-from layerkit.layers.loss import rows
+from layerkit.layers.losses.loss import rows
 
 
 class Reconstruction(KernelRunner):

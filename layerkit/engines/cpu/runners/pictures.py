@@ -7,7 +7,7 @@ from typing import Any
 from layerkit.blob import Blob
 from layerkit.data.order import passages
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, flat_rows, or_nothing
-from layerkit.layers.loss import rows
+from layerkit.layers.losses.loss import rows
 
 
 class MemoryData(KernelRunner):

@@ -8,8 +8,8 @@ import numpy as np
 
 from layerkit.blob import Blob
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, or_nothing, straight
-from layerkit.layers.neuron import Neuron
-from layerkit.layers.windows import pictures
+from layerkit.layers.elementwise.neuron import Neuron
+from layerkit.layers.pictures.windows import pictures
 
 
 class Windowed(KernelRunner):

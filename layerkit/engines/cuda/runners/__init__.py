@@ -11,7 +11,7 @@ from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, 
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
 from layerkit.layer import Layer, overrides
-from layerkit.layers.data import Data
+from layerkit.layers.sources.data import Data
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     **dict.fromkeys(

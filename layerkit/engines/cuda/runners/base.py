@@ -10,7 +10,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 
 ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h; its setting
     L.ReLU: ("Relu", None),

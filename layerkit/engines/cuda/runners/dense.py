@@ -7,7 +7,7 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
-from layerkit.layers.loss import rows
+from layerkit.layers.losses.loss import rows
 
 SLICE = 256  # rows of which a block adds up the gradients of the biases
 FEW = 16  # examples up to which one kernel for all is faster than several by cuBLAS

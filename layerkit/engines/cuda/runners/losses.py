@@ -9,7 +9,7 @@ import numpy as np
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cuda.runners.base import KernelRunner
-from layerkit.layers.loss import rows
+from layerkit.layers.losses.loss import rows
 
 THREADS = 256  # of a block
 WIDE = 128  # numbers of an example beyond which it has a block of threads for itself

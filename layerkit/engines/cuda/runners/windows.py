@@ -8,7 +8,7 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
-from layerkit.layers.windows import pictures
+from layerkit.layers.pictures.windows import pictures
 
 SLICES = 32  # of a batch, of which the gradients of biases are added up apart
 

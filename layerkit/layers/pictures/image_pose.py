@@ -7,7 +7,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Shape
-from layerkit.layers.pose import LATENTS, WIDEST, PoseLayer, Side, Turns, normal_quantile
+from layerkit.layers.pictures.pose import LATENTS, WIDEST, PoseLayer, Side, Turns, normal_quantile
 from layerkit.settings import NotNegative, Positive, Tops, Whole
 
 ITERATIONS = 5

@@ -11,9 +11,9 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis
-from layerkit.layers.classes import check_fit, check_labels, classes_of
-from layerkit.layers.loss import Loss
+from layerkit.layers.losses.classes import check_fit, check_labels, classes_of
+from layerkit.layers.losses.loss import Loss
+from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import LARGEST, NotNegative, Number, Numbers, Tops, Whole
 
 Label = Annotated[int, Whole(-LARGEST)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.layers.loss import Loss, rows
+from layerkit.layers.losses.loss import Loss, rows
 from layerkit.settings import NotNegative, Tops
 
 

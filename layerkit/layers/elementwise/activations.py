@@ -10,7 +10,7 @@ from layerkit.backends.functions import erfc
 from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.neuron import Neuron
+from layerkit.layers.elementwise.neuron import Neuron
 from layerkit.settings import Positive, Tops
 
 

@@ -9,8 +9,8 @@ from layerkit.backends.functions import add_rows
 from layerkit.blob import Blob
 from layerkit.initializers import Init, Normal
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis
-from layerkit.layers.classes import check_labels
+from layerkit.layers.losses.classes import check_labels
+from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import Count, NotNegative, Tops
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axes, axis_of
+from layerkit.layers.shapes.axes import Axes, axis_of
 from layerkit.settings import Choice, Flag, Tops
 
 

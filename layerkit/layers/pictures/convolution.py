@@ -17,8 +17,8 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.initializers import He, Init, Xavier
 from layerkit.layer import Shape
-from layerkit.layers.neuron import Activation, Neuron
-from layerkit.layers.windows import Counts, Pad, PictureLayer, Two, Windows, pictures
+from layerkit.layers.elementwise.neuron import Activation, Neuron
+from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Two, Windows, pictures
 from layerkit.settings import Count, NotNegative, Sizes, Tops
 
 

@@ -9,7 +9,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis, axis_of
+from layerkit.layers.shapes.axes import Axis, axis_of
 from layerkit.settings import Count, Flag, Number, Positive, Tops
 
 Momentum = Annotated[float, Number(least=0, below=1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerkit.blob import Blob
-from layerkit.layers.loss import Loss, rows
+from layerkit.layers.losses.loss import Loss, rows
 from layerkit.settings import NotNegative, Positive, Tops
 
 

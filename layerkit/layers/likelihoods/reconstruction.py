@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from layerkit.layers.loss import Loss
+from layerkit.layers.losses.loss import Loss
 from layerkit.settings import NotNegative, Tops
 
 # An 8-bit picture holds its intensities, 0 to 1, in steps of 1/255.  Rounding to the nearest step

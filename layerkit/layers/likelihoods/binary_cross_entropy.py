@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerkit.blob import Blob
 from layerkit.errors import DataError
-from layerkit.layers.loss import Loss, rows
+from layerkit.layers.losses.loss import Loss, rows
 from layerkit.settings import NotNegative, Tops
 
 

@@ -7,8 +7,15 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Shape
-from layerkit.layers.loss import rows
-from layerkit.layers.pose import LATENTS, PoseLayer, Side, Turns, normal_cdf, normal_density
+from layerkit.layers.losses.loss import rows
+from layerkit.layers.pictures.pose import (
+    LATENTS,
+    PoseLayer,
+    Side,
+    Turns,
+    normal_cdf,
+    normal_density,
+)
 from layerkit.settings import Flag, Positive, Tops
 
 

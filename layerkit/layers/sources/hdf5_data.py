@@ -13,7 +13,7 @@ from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
 from layerkit.layer import Shape
-from layerkit.layers.data import NUMBERS, Augmentation, Data, Scale
+from layerkit.layers.sources.data import NUMBERS, Augmentation, Data, Scale
 from layerkit.settings import Count, FilePath, Flag, Names, Tops
 
 if TYPE_CHECKING:

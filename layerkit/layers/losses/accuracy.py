@@ -6,9 +6,9 @@ import math
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis
-from layerkit.layers.classes import check_fit, check_labels, classes_of
-from layerkit.layers.softmax import Label
+from layerkit.layers.losses.classes import check_fit, check_labels, classes_of
+from layerkit.layers.losses.softmax import Label
+from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import Count, Tops
 
 

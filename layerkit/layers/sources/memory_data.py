@@ -12,7 +12,7 @@ from layerkit.arrays import numbers
 from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
-from layerkit.layers.data import Augmentation, Data, Scale
+from layerkit.layers.sources.data import Augmentation, Data, Scale
 from layerkit.settings import Count, Flag, Tops
 
 

@@ -8,8 +8,8 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import DataError
 from layerkit.layer import Shape
-from layerkit.layers.classes import check_labels
-from layerkit.layers.loss import Loss, rows
+from layerkit.layers.losses.classes import check_labels
+from layerkit.layers.losses.loss import Loss, rows
 from layerkit.settings import Flag, NotNegative, Positive, Tops
 
 

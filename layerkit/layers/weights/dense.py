@@ -8,7 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.neuron import Activation, Neuron
+from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.settings import Count, NotNegative, Tops
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.windows import Counts, Pad, PictureLayer, Windows, pictures
+from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Windows, pictures
 from layerkit.settings import Choice, Flag, Tops
 
 Mode = Annotated[str, Choice("max", "mean")]

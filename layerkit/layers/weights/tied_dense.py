@@ -6,8 +6,8 @@ from layerkit.backends.base import Array
 from layerkit.blob import Parameter
 from layerkit.initializers import Init
 from layerkit.layer import Layer
-from layerkit.layers.dense import Dense
-from layerkit.layers.neuron import Activation
+from layerkit.layers.elementwise.neuron import Activation
+from layerkit.layers.weights.dense import Dense
 from layerkit.settings import Tops
 from layerkit.tuning import Lender
 

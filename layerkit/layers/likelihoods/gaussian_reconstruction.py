@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from layerkit.blob import Blob
-from layerkit.layers.loss import rows
-from layerkit.layers.reconstruction import QUANTISATION_VARIANCE, Reconstruction
+from layerkit.layers.likelihoods.reconstruction import QUANTISATION_VARIANCE, Reconstruction
+from layerkit.layers.losses.loss import rows
 from layerkit.settings import NotNegative, Tops
 
 

@@ -9,7 +9,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import axis_of
+from layerkit.layers.shapes.axes import axis_of
 
 
 @dataclass(frozen=True)

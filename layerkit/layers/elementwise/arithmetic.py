@@ -8,7 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axis, add_to, axis_of, broadcast
+from layerkit.layers.shapes.axes import Axis, add_to, axis_of, broadcast
 from layerkit.settings import Flag, Tops
 
 

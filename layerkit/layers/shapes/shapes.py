@@ -9,7 +9,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.axes import Axes, Axis, axis_of
+from layerkit.layers.shapes.axes import Axes, Axis, axis_of
 from layerkit.settings import Sizes, Tops
 
 

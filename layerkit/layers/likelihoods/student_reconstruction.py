@@ -7,8 +7,8 @@ from typing import Annotated
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.layers.loss import rows
-from layerkit.layers.reconstruction import QUANTISATION_VARIANCE, Reconstruction
+from layerkit.layers.likelihoods.reconstruction import QUANTISATION_VARIANCE, Reconstruction
+from layerkit.layers.losses.loss import rows
 from layerkit.settings import NotNegative, Number, Tops
 
 # Kernels take log(1 + u^2 / (n - 2)) times n + 1 in float32, which rounds by n * 6e-8.

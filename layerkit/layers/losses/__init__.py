@@ -1,0 +1,1 @@
+"""Losses and metrics: classes, distances and margins."""

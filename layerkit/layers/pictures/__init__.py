@@ -1,0 +1,1 @@
+"""Layers of pictures: convolutions, pooling, and poses."""

@@ -1,0 +1,1 @@
+"""Layers that bring values into a net: inputs and data."""

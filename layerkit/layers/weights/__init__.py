@@ -1,0 +1,1 @@
+"""Layers with weights: dense, tied, embeddings, recurrent, and normalisation."""
