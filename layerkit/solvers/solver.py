@@ -321,10 +321,10 @@ class Solver(Checked):
             [(p.trainable, p.l1, p.l2) for p in net.params.values()],
         )
         if self._plan is None or self._planned != settings:
-            self._planned = settings
             self._plan = net.plan(update)
             self.spans = net.arena.trainable_spans(self._plan.updated)
             self._found = np.zeros(len(self._plan.updates) + len(self.spans))
+            self._planned = settings  # last, as an interrupt may come before
         return self._plan
 
     @serialised
