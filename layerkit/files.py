@@ -47,22 +47,12 @@ def open_regular(path: Path) -> BinaryIO:
     """
     # Opening a FIFO waits for a writer, unless told not to.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-    def opener(name: str, _: int) -> int:
-        handle = os.open(name, flags)
-        try:
-            mode = os.fstat(handle).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, "Is a directory", name)
-            if not stat.S_ISREG(mode):
-                raise OSError(errno.EINVAL, "Not a regular file", name)
-            return handle
-        except BaseException:
-            os.close(handle)
-            raise
-
-    # The file alone has the handle, so an interrupt cannot have it closed twice.
-    return open(path, "rb", opener=opener)
+    # The file object alone has the handle, so an interrupt cannot have it closed twice.
+    file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

@@ -30,7 +30,7 @@ class Turns:
 
     @property
     def __enter__(self) -> Callable[[], bool]:
-        """The lock's method that waits for the threads before this one."""
+        """The method that waits for the threads before this one."""
         if self._cut_short:
             raise NetError(
                 "this process was forked while another thread used the net, which may be half "
@@ -40,7 +40,7 @@ class Turns:
 
     @property
     def __exit__(self) -> Callable[..., None]:
-        """The lock's method that lets the next thread in."""
+        """The method that lets the next thread in."""
         return self._lock.__exit__
 
     def _check_after_fork(self) -> None:

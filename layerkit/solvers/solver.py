@@ -351,10 +351,10 @@ class Solver(Updater):
             [(p.trainable, p.penalty, p.rate, p.decay, p.max_norm) for p in net.params.values()],
         )
         if self._plan is None or self._planned != settings:
-            self._planned = settings
             self._plan = net.plan(update)
             self.spans = net.arena.trainable_spans(self._plan.updated)
             self._found = np.zeros(len(self._plan.updates) + len(self.spans))
+            self._planned = settings  # last, as an interrupt may come before
         return self._plan
 
     @serialised

@@ -369,6 +369,66 @@ def test_a_forward_pass_that_changes_is_reported(layer, rng):
         lk.check_gradients(layer("y", "x"), x=rng.standard_normal((3, 4)))
 
 
+class Kept(L.Tanh):
+    """Keeps the slope of its first forward pass."""
+
+    slope = None
+
+    def forward(self, bottoms, tops):
+        if self.slope is None:
+            self.slope = (bottoms[0].data > 0) * 2.0
+        tops[0].data[...] = self.slope * bottoms[0].data
+
+    def backward(self, bottoms, tops):
+        bottoms[0].diff[...] = self.slope * tops[0].diff
+
+
+class KeptScale(Kept):
+    """Keeps the scale of its first inputs, which is that of their rows in any order."""
+
+    def forward(self, bottoms, tops):
+        if self.slope is None:
+            self.slope = 1 / bottoms[0].data.std()
+        tops[0].data[...] = self.slope * bottoms[0].data
+
+
+class KeptBackward(L.Tanh):
+    """Keeps the derivative of its first backward pass."""
+
+    slope = None
+
+    def backward(self, bottoms, tops):
+        if self.slope is None:
+            self.slope = 1 - tops[0].data ** 2
+        bottoms[0].diff[...] = self.slope * tops[0].diff
+
+
+class Lazy(L.Tanh):
+    """Makes its work space in its first pass, which is no fault."""
+
+    space = None
+
+    def forward(self, bottoms, tops):
+        if self.space is None:
+            self.space = np.empty_like(bottoms[0].data)
+        np.tanh(bottoms[0].data, out=self.space)
+        tops[0].data[...] = self.space
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_is_kept_from_the_first_pass_is_found(rows, rng):
+    x = rng.standard_normal((rows, 4))
+    x[0, 0] = 1.5
+    with pytest.raises(GradientError, match="depends on the inputs of the passes before"):
+        lk.check_gradients(KeptScale("y", "x"), x=x)
+    with pytest.raises(GradientError, match="failures of the gradient check"):
+        lk.check_gradients(KeptBackward("y", "x"), x=x)
+    if rows > 1:
+        with pytest.raises(GradientError, match="depends on the inputs of the passes before"):
+            lk.check_gradients(Kept("y", "x"), x=x)
+    lk.check_gradients(Lazy("y", "x"), x=x)
+
+
 def test_a_value_that_is_not_finite_is_reported():
     with pytest.raises(GradientError, match="nan: blob 'x'"):
         lk.check_gradients(L.Tanh("y", "x"), x=np.full((3, 4), np.nan))

@@ -575,6 +575,132 @@ class Handed:
         return self.device or self.array.__dlpack_device__()
 
 
+class Marked:
+    """An array with a mask or a unit beside its numbers, as astropy's CCDData has."""
+
+    def __init__(self, array, **attributes):
+        self.array = array
+        vars(self).update(attributes)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype)
+
+
+class Unit:
+    def __init__(self, name):
+        self.name = name
+
+    def __str__(self):
+        return self.name
+
+
+SOME = np.arange(18).reshape(2, 9) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda x: np.ma.array(x, mask=SOME), "masked values"),
+        (lambda x: Marked(x, mask=SOME), "masked values"),
+        (lambda x: Marked(x, mask=SOME.astype("int16"), unit=Unit("")), "masked values"),
+        (lambda x: [Marked(x[0], mask=SOME[0]), x[1]], "masked values"),
+        (lambda x: Marked(x, unit=Unit("adu")), "unit 'adu'"),
+        (lambda x: Marked(x, units=Unit("percent")), "unit 'percent'"),
+        (lambda x: [x[0], Marked(x[1], unit=Unit("%"))], "unit '%'"),
+    ],
+)
+def test_masks_and_units_are_not_lost_in_silence(given, words, rng):
+    net = lk.Net(galaxy_net())
+    x = given(rng.random((2, 9)))
+    calls = [
+        lambda: net.forward(x=x),
+        lambda: net.infer("z", x=x),
+        lambda: net.evaluate({"x": x}),
+        lambda: lk.layers.MemoryData("x", data=x),
+        lambda: lk.check_gradients(net, x=x),
+        lambda: lk.find_inactive(net, x=x),
+    ]
+    for call in calls:
+        with pytest.raises(lk.errors.LayerkitError) as message:
+            call()
+        one_line(message, words)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"mask": np.zeros((2, 9), bool)},
+        {"mask": None, "unit": None},
+        {"unit": Unit("")},
+        {"units": Unit("dimensionless")},
+        {"units": "counts", "mask": lambda where: where},  # a remark, and a method
+    ],
+)
+def test_objects_without_masked_values_or_units_are_arrays(beside, rng):
+    net, x = lk.Net(galaxy_net()), rng.random((2, 9))
+    np.testing.assert_array_equal(
+        net.infer("z", False, x=Marked(x, **beside)), net.infer("z", False, x=x)
+    )
+
+
+def test_quantities_and_images_of_astropy(rng):
+    units = pytest.importorskip("astropy.units")
+    nddata = pytest.importorskip("astropy.nddata")
+    masked = pytest.importorskip("astropy.utils.masked")
+    net, x = lk.Net(galaxy_net()), rng.random((2, 9))
+    expected = net.infer("z", False, x=x)
+    for given in (x * units.one, nddata.CCDData(x, unit=""), masked.Masked(x, mask=~SOME & SOME)):
+        np.testing.assert_array_equal(net.infer("z", False, x=given), expected)
+    for given, words in (
+        (x * units.percent, "unit '%'"),
+        (x * units.Jy, "unit 'Jy'"),
+        ([x[0] * units.m, x[1]], "unit 'm'"),
+        (nddata.CCDData(x, unit="adu"), "unit 'adu'"),
+        (nddata.CCDData(x, unit="", mask=SOME), "masked values"),
+        (nddata.NDData(x, mask=SOME), "masked values"),
+        (masked.Masked(x, mask=SOME), "masked values"),
+        (masked.Masked(x, mask=SOME) * units.one, "masked values"),
+    ):
+        with pytest.raises(NetError) as message:
+            net.infer("z", False, x=given)
+        one_line(message, "'x'", words)
+
+
+def test_things_in_hdf5_files_that_are_no_arrays_to_be_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("group")
+        file["empty"] = h5py.Empty("f4")
+        file["texts"] = ["a", "b"]
+        file["type"] = np.dtype("f4")
+        file.create_dataset("x", data=np.ones((3, 9)), chunks=(1, 9), compression="gzip")
+        place = file["x"].id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 9] = bytes(9)
+    path.write_bytes(content)
+    net = lk.Net(galaxy_net(), 2)
+
+    def refused(x):
+        for call in (
+            lambda: net.forward(x=x),
+            lambda: net.infer("z", x=x),
+            lambda: net.evaluate({"x": x}),
+            lambda: lk.find_inactive(net, x=x),
+            lambda: lk.centre_biases(net, x=x),
+        ):
+            with pytest.raises(NetError) as message:
+                call()
+            one_line(message, "'x'")
+
+    with h5py.File(path) as file:
+        things = [file, *(file[name] for name in file)]
+        for thing in things:  # the last is damaged
+            refused(thing)
+    for thing in things:
+        refused(thing)
+
+
 def test_arrays_are_handed_over_by_dlpack(xt):
     net = double(regression())
     expected = net.forward(**xt)
