@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from layerkit.layer import Layer
-from layerkit.netfile import find_net, load_net
-from layerkit.settings import LARGEST
+from layerkit.netfile import find_net, literal, load_net
 
 MOST = 2**31 - 1
+LARGEST = sys.float_info.max
 
 
 def number(kind: Callable[[str], Any], least: float, most: float, what: str) -> Callable[..., Any]:
@@ -43,20 +42,48 @@ def path(text: str) -> str:
     return os.path.abspath(text)
 
 
+def path_or_count(text: str) -> str | int:
+    """Make an absolute path or a count of the text; refuse what could be either."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path or a number, got nothing")
+    try:
+        float(text)
+    except ValueError:
+        return os.path.abspath(text)
+    try:
+        count = COUNT(text)
+    except ValueError:  # a fraction, say
+        if os.path.exists(text):
+            return os.path.abspath(text)
+        raise argparse.ArgumentTypeError(f"must be a path or a whole number, got {text}") from None
+    if os.path.exists(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is a number, and there is a file or folder of that name: give ./{text} for "
+            f"the path, or +{text} for the number"
+        )
+    return count
+
+
+def net_file(text: str) -> str:
+    """Take the path of a net definition file, or the name of one that comes with layerkit."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path or a name, got nothing")
+    return text
+
+
+def hdu(text: str) -> int | str:
+    """Make the number or the name of a FITS extension."""
+    if not text.strip() or text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, or a name, got {text!r}")
+    return int(text) if text.isdecimal() else text
+
+
 def assignment(text: str) -> tuple[str, str]:
     """Split NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
     return name, value
-
-
-def literal(text: str) -> Any:
-    """Read a Python literal, or take the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
 
 
 def add_net(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import layerkit
 from layerkit import command
-from layerkit.cli.commands import check, devices, draw, evaluate, infer, timing, train
+from layerkit.cli.commands import check, devices, draw, evaluate, galaxy, infer, timing, train
 
 DESCRIPTION = """Train, test and look at nets that a net definition file describes."""
 
@@ -16,7 +16,7 @@ def main() -> int | None:
     parser = command.Parser(prog="layerkit", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=layerkit.__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for each in (train, evaluate, infer, timing, check, draw, devices):
+    for each in (train, evaluate, infer, timing, check, draw, galaxy, devices):
         each.add(commands)
     args = parser.parse_args()
     return args.run(args)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.gallery import draw_figures
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page import write_report
+    from layerkit.galaxy.training.train import Training, train
 
 HOMES = {
     "PCABaseline": "baselines.pca",
@@ -81,6 +82,8 @@ HOMES = {
     "fit_sersics": "baselines.sersic",
     "open_source": "images.sources.sources",
     "unstretch": "images.crop.scaling",
+    "Training": "training.train",
+    "train": "training.train",
 }
 
 __all__ = [
@@ -91,6 +94,7 @@ __all__ = [
     "PCABaseline",
     "Posterior",
     "SourcePictures",
+    "Training",
     "closest",
     "contact_sheets",
     "draw_figures",
@@ -118,6 +122,7 @@ __all__ = [
     "set_aside",
     "split",
     "summary",
+    "train",
     "unstretch",
     "write_json",
     "write_report",

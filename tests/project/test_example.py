@@ -392,7 +392,7 @@ def ended(monkeypatch, capsys):
             (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
         return []
 
-    monkeypatch.setattr("layerkit.galaxy.draw_figures", draw, raising=False)
+    monkeypatch.setattr("layerkit.galaxy.report.gallery.draw_figures", draw)
 
     def end(*arguments):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])

@@ -63,6 +63,7 @@ RANKS = [
     ["layerkit.galaxy.model", "layerkit.galaxy.baselines"],
     ["layerkit.galaxy.evaluation"],
     ["layerkit.galaxy.report"],
+    ["layerkit.galaxy.training"],
     ["layerkit.galaxy"],
     ["layerkit.cli"],
     ["layerkit.__main__"],
@@ -149,7 +150,7 @@ EDGES_ON_IMPORT = {
 def test_there_is_something_to_check():
     assert "layerkit.layers" in EDGES["layerkit"]
     assert "layerkit.layers.elementwise.neuron" in EDGES["layerkit.layers.elementwise.activations"]
-    assert EDGES["examples.galaxy_gdae"] >= {"layerkit", "layerkit.galaxy", "layerkit.layers"}
+    assert EDGES["examples.lenet"] >= {"layerkit", "layerkit.command", "layerkit.layers"}
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -1,0 +1,20 @@
+"""`layerkit galaxy COMMAND ...`: the galaxy model, from pictures to catalogues of results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerkit.cli.commands.galaxy import train
+
+
+def add(commands: Any) -> None:
+    """Describe the command and those under it."""
+    parser = commands.add_parser(
+        "galaxy",
+        help="a model of galaxies, learned from their pictures",
+        description="A model of galaxies, learned from their pictures, after Regier, McAuliffe "
+        "and Prabhat (2015).",
+    )
+    inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
+    for each in (train,):
+        each.add(inner)

@@ -1,0 +1,220 @@
+"""The galaxies of a run: those to train on, to watch training with, and held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerkit.errors import DataError
+from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
+from layerkit.galaxy.images.prepare.gather import gather
+from layerkit.galaxy.images.prepared import GalaxySet, split
+from layerkit.galaxy.layout import GALAXIES, HELD_OUT, SHEETS
+from layerkit.galaxy.training import settings as defaults
+from layerkit.galaxy.training.settings import Settings
+
+REDRAWN = 30  # pictures, at least, that show how far z scatters: those watched, then trained on
+
+
+@dataclass
+class Galaxies:
+    """The galaxies of a run.
+
+    Attributes:
+        train: images to train on, (n, side, side).
+        watched: images that training is watched with.
+        held_out: images that training never sees.
+        ids: of those held out.
+        row_order: of those held out; see `GalaxySet`.
+        counts: of pictures and galaxies, and a digest of these, for the metrics.
+        prepared: digests of the prepared sets, for the snapshot.
+        unused: files and folders of an earlier run that this one does not write.
+        watched_pictures: pictures whose noise is redrawn after training.
+        held_out_pictures: those whose noise is redrawn in the evaluation.
+    """
+
+    train: np.ndarray
+    watched: np.ndarray
+    held_out: np.ndarray
+    ids: list[str]
+    row_order: str
+    counts: dict[str, Any]
+    prepared: dict[str, str]
+    unused: list[str]
+    watched_pictures: SourcePictures
+    held_out_pictures: SourcePictures
+
+
+def gather_galaxies(
+    settings: Settings,
+    folder: Path,
+    size: int | None,
+    replacing: Callable[[str, GalaxySet], object],
+) -> Galaxies:
+    """Gather the galaxies of a run.
+
+    Args:
+        settings: of the run.
+        folder: of the run, which keeps the prepared galaxies.
+        size: see `gather`.
+        replacing: called with "prepared" or "prepared_held_out" and a new set before this takes
+            the place of another; if it raises, the other stays.
+
+    Raises:
+        DataError: see `gather`; held-out galaxies of another size than the others, or too few
+            galaxies.
+    """
+    limit = defaults.TINY if settings.tiny else None
+    source, place = settings.data or "the default", settings.data
+    everything = gather(
+        settings.data,
+        folder / GALAXIES,
+        limit,
+        hdu=settings.hdu,
+        size=size,
+        replacing=lambda new: replacing("prepared", new),
+    )
+    prepared, unused = {"prepared": everything.digest}, list[str]()
+    if isinstance(settings.held_out, str):
+        others = gather(
+            settings.held_out,
+            folder / HELD_OUT / GALAXIES,
+            limit,
+            hdu=settings.hdu,
+            size=everything.size,
+            replacing=lambda new: replacing("prepared_held_out", new),
+        )
+        rest = _without_held_out(everything, others, settings.held_out, source)
+        of, rows, held_out = others, np.arange(len(others)), others.images
+        place = settings.held_out
+        prepared["prepared_held_out"] = others.digest
+    else:
+        few = min(defaults.HELD_OUT, max(1, len(everything) // 5))
+        rest, rows = split(everything.ids, settings.held_out or few)
+        of, held_out = everything, everything.images[rows]
+    if of is everything or of.path.absolute().parent != folder / HELD_OUT:
+        unused += [HELD_OUT]
+    if everything.path.absolute().parent != folder:  # a set prepared elsewhere
+        unused += [GALAXIES, SHEETS]
+    rest = _without_copies(everything, rest, held_out, source)
+    train, watch = _train_and_watch(everything, rest)
+    if not len(train) or not len(watch) or not len(held_out):
+        raise DataError(
+            f"{len(everything)} galaxies are too few to train on, watch and hold out; bring more"
+        )
+    redrawn = np.append(watch, train[: max(0, REDRAWN - len(watch))])
+    return Galaxies(
+        train=everything.images[train],
+        watched=everything.images[watch],
+        held_out=held_out,
+        ids=[of.ids[i] for i in rows],
+        row_order=of.row_order,
+        counts={
+            "images_read": everything.read,
+            "images_kept": len(everything),
+            "excluded": everything.excluded_counts,
+            "galaxies": _digest(everything, rest, held_out),
+        },
+        prepared=prepared,
+        unused=unused,
+        watched_pictures=SourcePictures(settings.data, everything, redrawn, hdu=settings.hdu),
+        held_out_pictures=SourcePictures(place, of, rows, hdu=settings.hdu),
+    )
+
+
+def _train_and_watch(everything: GalaxySet, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split the indices that are left into those to train on and those to watch it with."""
+    watched = min(500, len(rest) // 10)
+    train, watch = split([everything.ids[i] for i in rest], watched, salt="validation")
+    return rest[train], rest[watch]
+
+
+def _digest(everything: GalaxySet, rest: np.ndarray, held_out: np.ndarray) -> str:
+    digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
+    for images in (everything.images[rest], held_out):
+        digest.update(np.ascontiguousarray(images).tobytes())
+    return digest.hexdigest()
+
+
+def _without_held_out(
+    everything: GalaxySet, others: GalaxySet, held_out: str, source: str
+) -> np.ndarray:
+    """Return the indices of the galaxies that another source does not hold out."""
+    if others.size != everything.size:
+        raise DataError(
+            f"{held_out} has galaxies of {others.size} x {others.size} pixels, and {source} of "
+            f"{everything.size} x {everything.size}; hold out pictures, or a set prepared with "
+            "this size"
+        )
+    rest, namesakes = without_namesakes(everything, others)
+    if left_out := len(everything) - len(rest):
+        print(
+            f"{left_out} of the galaxies have ids (file names) of held-out ones and look like "
+            "them; they are not trained on"
+        )
+    if namesakes:
+        print(
+            f"{namesakes} of the galaxies have ids (file names) of held-out ones but look "
+            "different; they are taken as other galaxies, and trained on"
+        )
+    if not len(rest):
+        raise DataError(
+            f"none of the {len(everything)} galaxies of {source} is left to train on: {held_out} "
+            "holds out all of them; give --held-out a number, or other galaxies"
+        )
+    return rest
+
+
+def _without_copies(
+    everything: GalaxySet, rest: np.ndarray, held_out: np.ndarray, source: str
+) -> np.ndarray:
+    own = without_copies(everything.images, rest, held_out)
+    if copies := len(rest) - len(own):
+        print(f"{copies} of the galaxies are copies of held-out ones, and not trained on")
+    if not len(own):
+        raise DataError(
+            f"none of the {len(everything)} galaxies of {source} is left to train on: all others "
+            "are copies of those held out; hold out other galaxies"
+        )
+    return own
+
+
+def without_namesakes(everything: GalaxySet, others: GalaxySet) -> tuple[np.ndarray, int]:
+    """Leave out the galaxies that `others` has, too, by id and by what they look like.
+
+    One galaxy in two bands looks more like itself than like others; pictures that are merely
+    numbered alike in two folders do not.  So a galaxy counts as its namesake if it correlates
+    better with it than with 95% of the others.
+
+    Returns:
+        indices of the galaxies that are left, and how many of these have a namesake.
+    """
+    at = {name: j for j, name in enumerate(others.ids)}
+    shared = [(i, at[name]) for i, name in enumerate(everything.ids) if name in at]
+    flat = others.images.reshape(len(others), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    itself = []
+    for i, j in shared:
+        image = everything.images[i].ravel().astype(np.float64)
+        likeness = flat @ (image - image.mean())
+        if (likeness > likeness[j]).mean() <= 0.05:
+            itself.append(i)
+    rest = np.setdiff1d(np.arange(len(everything)), itself)
+    return rest, len(shared) - len(itself)
+
+
+def without_copies(images: np.ndarray, rest: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Return those of the indices `rest` whose images are not among the held-out ones.
+
+    A picture that lies in a folder twice, under two names, would be trained and evaluated on.
+    """
+    seen = {hashlib.sha256(image.tobytes()).digest() for image in held_out}
+    new = [hashlib.sha256(images[i].tobytes()).digest() not in seen for i in rest]
+    return rest[np.array(new, bool)]

@@ -1,0 +1,110 @@
+"""The results of a run: its model evaluated, metrics.json, the figures and report.html."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layerkit.activity import find_inactive
+from layerkit.errors import DataError
+from layerkit.galaxy.evaluation import evaluate as evaluation
+from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage, redrawn_coverage
+from layerkit.galaxy.layout import METRICS, REPORT
+from layerkit.galaxy.report import gallery
+from layerkit.galaxy.report.metrics import summary, write_json
+from layerkit.galaxy.report.page import write_report
+from layerkit.galaxy.training.run import Run
+
+SMALLEST = 100  # galaxies that can show which units are never active
+
+
+def evaluate_run(run: Run) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+    """Evaluate a trained run on the held-out galaxies, and write what it found into its folder.
+
+    The model stands beside the best Gaussian and Sersic profile of each galaxy, and PCA.
+
+    Returns:
+        the evaluation, and the metrics.
+
+    Raises:
+        DataError: the results cannot be written.
+    """
+    settings, galaxies, model = run.settings, run.galaxies, run.model
+    # A few galaxies leave most units alone, active or not.
+    many = len(galaxies.watched) >= SMALLEST
+    inactive = find_inactive(model.net, x=galaxies.watched if many else galaxies.train)
+    print(inactive)
+    model.net.run.passes = run.solver.iteration  # the same noise, resumed or not
+    coverage = redrawn_coverage(model, galaxies.held_out_pictures, settings.refine_steps, True)
+    result = evaluation.evaluate(
+        model, galaxies.train, galaxies.held_out, True, settings.importance, settings.refine_steps
+    )
+    metrics = _metrics(run, result, coverage, inactive.counts)
+    try:
+        write_json(run.folder / METRICS, metrics)
+        plates = gallery.draw_figures(
+            run.folder,
+            model,
+            result,
+            galaxies.held_out,
+            run.watch.history,
+            ids=galaxies.ids,
+            row_order=galaxies.row_order,
+            coverage=coverage,
+        )
+        write_report(run.folder / REPORT, metrics, plates)
+    except OSError as error:  # a full disk, say
+        raise DataError(
+            f"cannot write results into {run.folder} ({error.strerror or error}); the model is "
+            f"saved: make room, and draw the rest with: {run.caller.go_on(run.folder)}"
+        ) from error
+    print(summary(metrics))
+    print(f"open {run.folder / REPORT}")
+    return result, metrics
+
+
+def _metrics(
+    run: Run,
+    result: evaluation.Evaluation,
+    coverage: LatentCoverage | None,
+    never_active: dict[str, int],
+) -> dict[str, Any]:
+    """Return what goes into metrics.json."""
+    settings, galaxies, iterations = run.settings, run.galaxies, run.solver.iteration
+    seen = run.stretches.galaxies(iterations)
+    metrics = {
+        **galaxies.counts,
+        "train": len(galaxies.train),
+        "validation": len(galaxies.watched),
+        "held_out": len(galaxies.held_out),
+        "latent": run.model.latent,
+        "pixels": " x ".join(map(str, galaxies.held_out.shape[1:])),
+        "iterations": iterations,
+        "epochs": seen / len(galaxies.train),
+        "batch": settings.batch,
+        "samples": settings.samples,
+        "augment": settings.augment,
+        "warm_up": settings.warm_up,
+        "clip": settings.clip,
+        "centre": settings.centre,
+        "never_active": never_active,
+        "kl_warm_up": settings.kl_warm_up,
+        "keep": settings.keep,
+        "kept_iteration": run.best.iteration if settings.keep == "best" else iterations,
+        "iterations_per_second": iterations / run.spent,
+        "images_per_second": seen / run.spent,
+        "seconds": run.spent,
+        **result.metrics(),
+        **(coverage.metrics() if coverage else {}),
+        "backend": run.net.backend.name,
+        "seed": settings.seed,
+        "rate": settings.rate,
+        "final_rate": settings.end_rate,
+        "net_settings": settings.net_values(),
+        "data": settings.data or "Hubble Deep Field",
+        "net": Path(settings.net).name,
+        "command": settings.command,
+    }
+    if earlier := run.stretches.changes():
+        metrics["earlier_settings"] = earlier
+    return metrics
