@@ -11,7 +11,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples"
 LONG = {"galaxy_gdae", "results_table"}  # which have tests of their own
 SHORT = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if path.stem not in LONG}
 ENDS = {  # what each prints in the end, as far as it is sure after a few steps
-    "lenet": r"(?P<percent>[\d.]+)% of 360 held-out digits read"
+    "lenet": r"(?P<percent>[\d.]+)% of 360 held-out digits read",
+    "siamese": r"(?P<percent>[\d.]+)% of 360 held-out digits read by their neighbours",
 }
 
 
