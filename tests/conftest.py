@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,6 +10,16 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection(session):
+    """Collects no garbage while tests are collected: thousands of objects, and all of them stay."""
+    gc.disable()
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # else each collection of garbage visits them all again
+    gc.enable()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import os
 import signal
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import cuda_host
 import h5py
@@ -57,7 +58,8 @@ def gpu(request):
             pytest.skip(cuda_host.missing())
         seed = int(np.random.SeedSequence().entropy % 2**31)
         print(f"order of blocks and threads: {seed}")
-        with cuda_host.installed(seed=seed):
+        # Fewer blocks than a GPU wants look at a gradient: each is 256 threads run by hand.
+        with cuda_host.installed(seed=seed), mock.patch.object(program, "LOOKING", 3):
             yield request.param
         return
     if NO_GPU:
@@ -194,16 +196,16 @@ def test_a_label_that_is_no_class(gpu, label):
 # Steps.
 
 
-def galaxies(count, seed=5, pixels=600):
+def galaxies(count, seed=5, pixels=300):
     return (np.random.default_rng(seed).random((count, pixels)) * 0.3).astype(np.float32)
 
 
 def small_vae(**settings):
-    return lk.load_net(GALAXY, **{"pixels": 600, "hidden": 33, "latent": 3, **settings})
+    return lk.load_net(GALAXY, **{"pixels": 300, "hidden": 33, "latent": 3, **settings})
 
 
 def with_galaxies(count=23, **settings):
-    data = L.MemoryData("x", data=galaxies(count, pixels=settings.get("pixels", 600)))
+    data = L.MemoryData("x", data=galaxies(count, pixels=settings.get("pixels", 300)))
     return lk.with_data(small_vae(**settings), data)
 
 
@@ -254,7 +256,7 @@ def test_the_papers_net_at_its_own_size(gpu):
     layers = lk.with_data(lk.load_net(GALAXY), L.MemoryData("x", data=galaxies(4, pixels=4761)))
     nets = pair(layers, 1, 3)
     solvers = [lk.Adam(net) for net in nets]
-    losses = [s.steps(3) for s in solvers]
+    losses = [s.steps(2) for s in solvers]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for name, p in nets[1].params.items():
         # Adam's first steps are those of a sign: a gradient of nearly zero may have another.
@@ -265,7 +267,7 @@ def test_the_papers_net_at_its_own_size(gpu):
 
 def test_the_loss_curve_of_a_long_run(gpu):
     nets = pair(with_galaxies(50, hidden=10, pixels=50), 6, 5)
-    curves = [lk.Adam(net, 1e-3).steps(200) for net in nets]
+    curves = [lk.Adam(net, 1e-3).steps(60) for net in nets]
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 

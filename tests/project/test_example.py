@@ -151,6 +151,10 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
         "none",
         "--final-rate",
         1e-5,
+        "--refine",
+        20,
+        "--importance-samples",
+        100,
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     out = run(*options, "--iterations", 1500, "--out", whole)
@@ -348,14 +352,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, capsy
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_snapshot(
-    tmp_path, folder, net_file, monkeypatch, capsys
+    trained, bands, tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / "out"
-    options = ["--data", folder, "--net", net_file, "--held-out", 6, "--batch", 7, "--out", out]
-    line = refused(monkeypatch, capsys, *options, "--rate", 1e30)
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", "--out", out]
+    line = refused(monkeypatch, capsys, *options, *QUICK, "--rate", 1e30)
     assert "not finite" in line or "nan" in line or "inf" in line
     assert re.search("(blob|parameter) '", line), line
-    run(*options, "--iterations", 5)
+    shutil.copytree(trained, out, dirs_exist_ok=True)
     before = (out / "model.h5").read_bytes()
     line = refused(
         monkeypatch, capsys, "--resume", "--out", out, "--rate", 1e30, "--iterations", 60
@@ -378,21 +382,36 @@ def bands(tmp_path_factory):
         folder = top / band / "pictures"
         folder.mkdir(parents=True)
         for i in range(24):
-            galaxy_picture(rng).save(folder / f"{i:03d}.bmp")
+            galaxy_picture(rng, side=112).save(folder / f"{i:03d}.bmp")
     (top / "small.py").write_text(SMALL_NET)
     return top
+
+
+def draw_quickly(folder, model, *_, **__):
+    """Writes the parameters in place of the figures, which other tests look at."""
+    for name in FIGURES:
+        (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(bands):
+    """A folder with the results of two iterations on the first band, to be copied."""
+    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerkit.galaxy.report.gallery.draw_figures", draw_quickly, raising=False)
+        arguments = [str(EXAMPLE), *options, "--iterations", 2, "--out", bands / "trained"]
+        patched.setattr(sys, "argv", [*map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert exit_.value.code == 0
+    return bands / "trained"
 
 
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs the example in this process, without real figures; returns status, output and errors."""
-
-    def draw(folder, model, *_, **__):
-        for name in FIGURES:
-            (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
-        return []
-
-    monkeypatch.setattr("layerkit.galaxy.report.gallery.draw_figures", draw)
+    monkeypatch.setattr("layerkit.galaxy.report.gallery.draw_figures", draw_quickly)
 
     def end(*arguments):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
@@ -704,12 +723,11 @@ def test_a_snapshot_of_something_else_is_not_resumed(bands, tmp_path, ended):
 
 
 @pytest.mark.parametrize("bad", [None, "hot", [0.5, 1.0], [1.0] * 3, [1.0, float("nan")], {}])
-def test_a_temperature_that_is_none_is_refused(bad, bands, tmp_path, ended):
+def test_a_temperature_that_is_none_is_refused(bad, bands, trained, tmp_path, ended):
     import layerkit as lk
 
     out = tmp_path / "out"
-    options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", *QUICK]
-    assert ended(*options, "--iterations", 2, "--out", out)[0] == 0
+    shutil.copytree(trained, out)
     side = int(json.loads((out / "metrics.json").read_text())["pixels"].split()[0])
     layers = lk.load_net(bands / "small.py", pixels=side * side)
     data = lk.layers.MemoryData("x", data=np.zeros((1, side, side)), augment="dihedral")
