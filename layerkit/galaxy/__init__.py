@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page import write_report
     from layerkit.galaxy.training.train import Training, train
+    from layerkit.galaxy.training.trained import load_model
 
 HOMES = {
     "PCABaseline": "baselines.pca",
@@ -83,6 +84,7 @@ HOMES = {
     "open_source": "images.sources.sources",
     "unstretch": "images.crop.scaling",
     "Training": "training.train",
+    "load_model": "training.trained",
     "train": "training.train",
 }
 
@@ -111,6 +113,7 @@ __all__ = [
     "gather",
     "latent_coverage",
     "load",
+    "load_model",
     "open_source",
     "prepare",
     "read_metrics",

@@ -1,10 +1,10 @@
-"""`layerkit galaxy COMMAND ...`: the galaxy model, from pictures to catalogues of results."""
+"""`layerkit galaxy COMMAND ...`: the galaxy model, from pictures to a report."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from layerkit.cli.commands.galaxy import train
+from layerkit.cli.commands.galaxy import evaluate, prepare, report, sample, train
 
 
 def add(commands: Any) -> None:
@@ -16,5 +16,5 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
-    for each in (train,):
+    for each in (prepare, train, evaluate, sample, report):
         each.add(inner)

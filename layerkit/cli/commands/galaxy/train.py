@@ -137,25 +137,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "which parameters to keep: those with the best bound on the galaxies that "
         "training is watched with, or the last ones (default: last)",
     )
-    add(
-        "refine",
-        "N",
-        PASSES,
-        "gradient steps for each galaxy from what the net says of it, in the "
-        "evaluation (default: 100)",
-    )
-    add(
-        "importance-samples",
-        "K",
-        SAMPLES,
-        "samples of z for each held-out galaxy in the tighter bound (default: 1000)",
-    )
+    add_evaluation(parser)
     choose(
         "backend", BACKENDS, "where to compute; auto takes a GPU if there is one (default: auto)"
     )
     add("seed", "N", SEED, "seed of all random numbers (default: 0)")
     allow("resume", "go on from the snapshot in --out")
     allow("tiny", "a quick look: few galaxies, few steps")
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the evaluation."""
+    parser.add_argument(
+        "--refine",
+        metavar="N",
+        type=PASSES,
+        help="gradient steps for each galaxy from what the net says of it, in the evaluation "
+        "(default: 100)",
+    )
+    parser.add_argument(
+        "--importance-samples",
+        metavar="K",
+        type=SAMPLES,
+        help="samples of z for each held-out galaxy in the tighter bound (default: 1000)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

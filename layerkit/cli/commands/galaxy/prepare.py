@@ -1,0 +1,62 @@
+"""`layerkit galaxy prepare`: the galaxies in pictures, cut out and written to a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from layerkit import galaxy
+from layerkit.cli import arguments
+
+
+def add(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "prepare",
+        help="cut galaxies out of pictures",
+        description="Find the galaxy in each picture, cut it out, and write all to an HDF5 file, "
+        "which --data of other commands takes.",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        type=arguments.path,
+        help="folder, zip or file of pictures (default: galaxies of the Hubble Deep Field)",
+    )
+    parser.add_argument(
+        "--hdu",
+        metavar="N|NAME",
+        type=arguments.hdu,
+        help="extension of FITS files to read (default: all that hold science images)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=arguments.path,
+        default="galaxies.h5",
+        help="file to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="N",
+        type=arguments.COUNT,
+        default=69,
+        help="pixels on a side of a galaxy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=arguments.COUNT, help="use the first pictures only"
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=arguments.COUNT_OR_NONE,
+        help="processes to work in (default: one for each core)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prepare, and print the counts."""
+    source = galaxy.open_source(args.data, args.hdu)
+    print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
+    print(f"written to {args.out}")

@@ -1,0 +1,97 @@
+"""Files that commands write arrays to, of the kind that the suffix says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from layerkit.errors import DataError
+from layerkit.files import write_atomically
+
+Arrays = Mapping[str, Any]
+Writer = Callable[[Path, Arrays], None]
+
+
+def writer(out: Path, kinds: Collection[str]) -> Writer:
+    """Return the function that writes arrays to a file of this name.
+
+    Args:
+        out: the file.
+        kinds: suffixes that the command writes, among those in WRITERS.
+
+    Raises:
+        DataError: another suffix.
+    """
+    suffix = out.suffix.lower()
+    suffix = {".hdf5": ".h5", ".fit": ".fits"}.get(suffix, suffix)
+    if suffix not in kinds:
+        *others, last = kinds
+        raise DataError(
+            f"--out {out.name}: expected a name that ends in {', '.join(others)} or {last}"
+        )
+    return WRITERS[suffix]
+
+
+def write(out: Path, write_to: Writer, arrays: Arrays) -> None:
+    """Write arrays as a whole file or none.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        write_atomically(out, lambda path: write_to(path, arrays))
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def _hdf5(path: Path, arrays: Arrays) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+
+
+def _npz(path: Path, arrays: Arrays) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **dict(arrays))
+
+
+def _npy(path: Path, arrays: Arrays) -> None:
+    with open(path, "wb") as file:
+        np.save(file, next(iter(arrays.values())))
+
+
+def _csv(path: Path, arrays: Arrays) -> None:
+    """Write a column for each number of an example: `z_mean` or `z_mean[0]`, `z_mean[1]`, ..."""
+    columns, names = [], list[str]()
+    for name, array in arrays.items():
+        flat = array.reshape(len(array), -1)
+        columns.append(flat)
+        names += [f"{name}[{k}]" for k in range(flat.shape[1])] if array.ndim > 1 else [name]
+    # 9 digits tell any two numbers of float32 apart.
+    np.savetxt(
+        path, np.hstack(columns), fmt="%.9g", delimiter=",", header=",".join(names), comments=""
+    )
+
+
+def _fits(path: Path, arrays: Arrays) -> None:
+    """Write the first array into the primary part, and others into extensions of their names."""
+    from astropy.io import fits
+
+    first, *others = arrays.items()
+    parts: list[Any] = [fits.PrimaryHDU(first[1])]
+    parts += [fits.ImageHDU(array, name=name) for name, array in others]
+    with open(path, "wb") as file:
+        fits.HDUList(parts).writeto(file)
+
+
+WRITERS: dict[str, Writer] = {
+    ".h5": _hdf5,
+    ".npz": _npz,
+    ".npy": _npy,
+    ".csv": _csv,
+    ".fits": _fits,
+}
