@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A siamese net: two branches with one set of parameters learn which digits are alike.
 
-    python examples/siamese.py                  trains, and reads held-out digits by their neighbours
+    python examples/siamese.py           trains, and reads held-out digits by their neighbours
 
 The net never sees a label, only pairs of pictures and whether both show one digit.  It learns a
 point in the plane for each picture, such that similar pairs lie close together and others a margin
@@ -29,12 +29,12 @@ def branch(x, shares=None):
     """Return the layers from a picture `x` to its point, with parameters of their own or shared."""
 
     def lender(layer):
-        return {"shares": f"{layer}_{shares}"} if shares else {}
+        return f"{layer}_{shares}" if shares else None
 
     return [
-        L.Dense(f"h1_{x}", x, units=128, neuron="relu", **lender("h1")),
-        L.Dense(f"h2_{x}", f"h1_{x}", units=128, neuron="relu", **lender("h2")),
-        L.Dense(f"point_{x}", f"h2_{x}", units=2, **lender("point")),
+        L.Dense(f"h1_{x}", x, units=128, neuron="relu", shares=lender("h1")),
+        L.Dense(f"h2_{x}", f"h1_{x}", units=128, neuron="relu", shares=lender("h2")),
+        L.Dense(f"point_{x}", f"h2_{x}", units=2, shares=lender("point")),
     ]
 
 

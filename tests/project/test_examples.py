@@ -11,8 +11,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples"
 LONG = {"galaxy_gdae", "results_table"}  # which have tests of their own
 SHORT = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if path.stem not in LONG}
 ENDS = {  # what each prints in the end, as far as it is sure after a few steps
+    "finetuning": r"(?P<percent>[\d.]+)% right after finetuning",
     "lenet": r"(?P<percent>[\d.]+)% of 360 held-out digits read",
+    "lstm": r"(?P<percent>[\d.]+)% of 360 held-out digits read row by row",
     "siamese": r"(?P<percent>[\d.]+)% of 360 held-out digits read by their neighbours",
+    "tied_autoencoder": r"(?P<percent>[\d.]+)% of the variance restored",
+    "unrolled": r"(?P<percent>[\d.]+)% of 360 held-out digits read row by row",
 }
 
 
