@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import importlib
@@ -155,6 +156,14 @@ def settings_of(text: str, path: Path, given: dict[str, Any] | None = None) -> d
         function = _function(text, path, module, given or {})
         parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters}
+
+
+def literal(text: str) -> Any:
+    """Read the value of a setting, a Python literal, or take the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 @contextlib.contextmanager

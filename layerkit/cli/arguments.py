@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from layerkit.layer import Layer
-from layerkit.netfile import find_net, load_net
+from layerkit.netfile import find_net, literal, load_net
 from layerkit.settings import LARGEST
 
 MOST = 2**31 - 1
@@ -49,14 +48,6 @@ def assignment(text: str) -> tuple[str, str]:
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
     return name, value
-
-
-def literal(text: str) -> Any:
-    """Read a Python literal, or take the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
 
 
 def add_net(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
+    from layerkit.galaxy.catalogue.encode import encode
+    from layerkit.galaxy.catalogue.tables import join, read_catalogue, write_catalogue
+    from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
     from layerkit.galaxy.evaluation.comparison import fit_baselines
@@ -56,6 +59,11 @@ HOMES = {
     "draw_figures": "report.gallery",
     "gather": "images.prepare.gather",
     "closest": "model.refinement",
+    "encode": "catalogue.encode",
+    "join": "catalogue.tables",
+    "load_model": "catalogue.trained",
+    "read_catalogue": "catalogue.tables",
+    "write_catalogue": "catalogue.tables",
     "refine": "model.refinement",
     "evaluate_bounds": "evaluation.bounds",
     "evaluate_calibration": "evaluation.calibration",
@@ -94,6 +102,7 @@ __all__ = [
     "closest",
     "contact_sheets",
     "draw_figures",
+    "encode",
     "evaluate",
     "evaluate_bounds",
     "evaluate_calibration",
@@ -105,10 +114,13 @@ __all__ = [
     "fit_sersic",
     "fit_sersics",
     "gather",
+    "join",
     "latent_coverage",
     "load",
+    "load_model",
     "open_source",
     "prepare",
+    "read_catalogue",
     "read_metrics",
     "redrawn_coverage",
     "refine",
@@ -119,6 +131,7 @@ __all__ = [
     "split",
     "summary",
     "unstretch",
+    "write_catalogue",
     "write_json",
     "write_report",
 ]

@@ -61,6 +61,7 @@ RANKS = [
     ["layerkit.galaxy.images"],
     ["layerkit.galaxy.model", "layerkit.galaxy.baselines"],
     ["layerkit.galaxy.evaluation"],
+    ["layerkit.galaxy.catalogue"],
     ["layerkit.galaxy.report"],
     ["layerkit.galaxy"],
     ["layerkit.cli"],
