@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
     # Slow to import, and other commands do without.
     from layerkit import galaxy
-    from layerkit.galaxy.catalogue import tables
+    from layerkit.galaxy.catalogue import joining, tables
     from layerkit.galaxy.catalogue.encode import unusable
 
     out = Path(args.out)
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
     if args.join:
-        tables.rows_by_id(other, column, args.join)
+        joining.rows_by_id(other, column, args.join)
     table = galaxy.encode(
         args.model,
         args.pictures,

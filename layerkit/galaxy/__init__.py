@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
-    from layerkit.galaxy.catalogue.tables import join, read_catalogue, write_catalogue
+    from layerkit.galaxy.catalogue.joining import join
+    from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
     from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
@@ -60,7 +61,7 @@ HOMES = {
     "gather": "images.prepare.gather",
     "closest": "model.refinement",
     "encode": "catalogue.encode",
-    "join": "catalogue.tables",
+    "join": "catalogue.joining",
     "load_model": "catalogue.trained",
     "read_catalogue": "catalogue.tables",
     "write_catalogue": "catalogue.tables",
