@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
+    from layerkit.galaxy.catalogue.encode import encode
+    from layerkit.galaxy.catalogue.joining import join
+    from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
+    from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
     from layerkit.galaxy.evaluation.comparison import fit_baselines
@@ -43,7 +47,6 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page import write_report
     from layerkit.galaxy.training.train import Training, train
-    from layerkit.galaxy.training.trained import load_model
 
 HOMES = {
     "PCABaseline": "baselines.pca",
@@ -58,6 +61,11 @@ HOMES = {
     "draw_figures": "report.gallery",
     "gather": "images.prepare.gather",
     "closest": "model.refinement",
+    "encode": "catalogue.encode",
+    "join": "catalogue.joining",
+    "load_model": "catalogue.trained",
+    "read_catalogue": "catalogue.tables",
+    "write_catalogue": "catalogue.tables",
     "refine": "model.refinement",
     "evaluate_bounds": "evaluation.bounds",
     "evaluate_calibration": "evaluation.calibration",
@@ -84,7 +92,6 @@ HOMES = {
     "open_source": "images.sources.sources",
     "unstretch": "images.crop.scaling",
     "Training": "training.train",
-    "load_model": "training.trained",
     "train": "training.train",
 }
 
@@ -100,6 +107,7 @@ __all__ = [
     "closest",
     "contact_sheets",
     "draw_figures",
+    "encode",
     "evaluate",
     "evaluate_bounds",
     "evaluate_calibration",
@@ -111,11 +119,13 @@ __all__ = [
     "fit_sersic",
     "fit_sersics",
     "gather",
+    "join",
     "latent_coverage",
     "load",
     "load_model",
     "open_source",
     "prepare",
+    "read_catalogue",
     "read_metrics",
     "redrawn_coverage",
     "refine",
@@ -127,6 +137,7 @@ __all__ = [
     "summary",
     "train",
     "unstretch",
+    "write_catalogue",
     "write_json",
     "write_report",
 ]

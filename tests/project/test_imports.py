@@ -62,6 +62,7 @@ RANKS = [
     ["layerkit.galaxy.images"],
     ["layerkit.galaxy.model", "layerkit.galaxy.baselines"],
     ["layerkit.galaxy.evaluation"],
+    ["layerkit.galaxy.catalogue"],
     ["layerkit.galaxy.report"],
     ["layerkit.galaxy.training"],
     ["layerkit.galaxy"],

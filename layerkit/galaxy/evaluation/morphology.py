@@ -9,19 +9,22 @@ those pixels joined to the brightest one that stand out of the sky.
     asymmetry       sum |I - I_180| / sum |I| within 1.5 r_p, less the contribution of sky noise
     Gini            0 if all pixels within r_p are equally bright, 1 if one has all the light
     ellipticity     1 - b / a of the second moments of the segment
+    half light      radius of the circle that holds half of the light within 1.5 r_p
+    M20             log10 of the second moment of the brightest 20% of the light within r_p over
+                    that of all of it
 
 For the asymmetry the centre is rounded to half a pixel and, unlike Conselice's, not moved to
 minimise it.  Compare only values that were measured here.
 
 Sources: Bershady, Jangren and Conselice (2000) for concentration; Conselice, Bershady and Jangren
-(2000) for asymmetry; Lotz, Primack and Madau (2004), eq. 6, for Gini.
+(2000) for asymmetry; Lotz, Primack and Madau (2004), eqs. 6 to 8, for Gini and M20.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
@@ -39,6 +42,30 @@ BORDER = 3  # pixels
 SEGMENT_SIGMAS = 3.0  # above the sky, in the smoothed image
 PETROSIAN_RATIO = 0.2
 MAX_DRAWN = 1000  # images drawn from the prior
+QUANTUM = 1 / 255  # a step of an 8-bit image
+
+
+class Shape(NamedTuple):
+    """The shape of one galaxy; see the top of this module.
+
+    Attributes:
+        half_light_radius: in pixels.
+        axis_ratio: b / a.
+        angle: of the major axis, in degrees from the axis of columns towards that of rows, in
+            0..180.
+        concentration, asymmetry, gini, m20: numbers without unit.
+    """
+
+    half_light_radius: float
+    axis_ratio: float
+    angle: float
+    concentration: float
+    asymmetry: float
+    gini: float
+    m20: float
+
+
+NO_SHAPE = Shape(*[math.nan] * len(Shape._fields))
 
 
 @dataclass
@@ -105,14 +132,22 @@ def measure_morphology(images: np.ndarray) -> np.ndarray:
             f"morphology: expected images (N, H, W) with at least {MIN_SIDE} pixels on a side, got "
             f"an array of {images.shape}"
         )
-    return np.array([_describe(image) for image in images]).reshape(-1, len(STATISTICS))
+    shapes = (describe(image) for image in images)
+    return np.array(
+        [(s.concentration, s.asymmetry, s.gini, 1 - s.axis_ratio) for s in shapes]
+    ).reshape(-1, len(STATISTICS))
 
 
-def _describe(image: np.ndarray) -> list[float]:
-    """Measure the statistics of one image; all NaN if there is no galaxy in it."""
-    nothing = [math.nan] * len(STATISTICS)
+def describe(image: np.ndarray, faintest: float = QUANTUM) -> Shape:
+    """Measure the shape of the galaxy in one image; all NaN if nothing stands out of the sky.
+
+    Args:
+        image: (H, W), with at least 8 pixels on a side.
+        faintest: light above the sky that a pixel of the galaxy has at least; by default a step of
+            an 8-bit image, which is the noise of a sky that is smoother than that.
+    """
     if not np.isfinite(image).all():
-        return nothing
+        return NO_SHAPE
     border = np.ones(image.shape, bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     light = image.astype("float64") - np.median(image[border])
@@ -120,27 +155,34 @@ def _describe(image: np.ndarray) -> list[float]:
     noise = 1.4826 * np.median(np.abs(smooth[border] - np.median(smooth[border])))
     peak = np.unravel_index(smooth[~border].argmax(), smooth[~border].shape)[0]
     peak = np.flatnonzero(~border)[peak]
-    # In a sky smoother than one step of an 8-bit image, that step is the noise.
-    segments, _ = label(smooth > max(SEGMENT_SIGMAS * noise, 1 / 255))
+    segments, _ = label(smooth > max(SEGMENT_SIGMAS * noise, faintest))
     which = segments.reshape(-1)[peak]
     if which == 0:
-        return nothing
+        return NO_SHAPE
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     weight = np.where(segments == which, np.maximum(light, 0.0), 0.0)
     total = weight.sum()
     if (segments == which).sum() < MIN_SEGMENT or total <= 0:
-        return nothing
+        return NO_SHAPE
     y, x = (weight * rows).sum() / total, (weight * columns).sum() / total
     dy, dx = rows - y, columns - x
     yy, xx, xy = ((weight * a).sum() / total for a in (dy * dy, dx * dx, dx * dy))
     small, large = np.linalg.eigvalsh([[xx, xy], [xy, yy]])
-    ellipticity = 1 - math.sqrt(max(small, 0.0) / large) if large > 0 else 0.0
+    axis_ratio = math.sqrt(max(small, 0.0) / large) if large > 0 else 1.0
 
     radius = np.hypot(dy, dx)
     petrosian = _petrosian_radius(light, radius)
-    concentration = _concentration(light, radius, 1.5 * petrosian)
-    asymmetry = _asymmetry(light, y, x, 1.5 * petrosian, border)
-    return [concentration, asymmetry, gini(light[radius <= petrosian]), ellipticity]
+    half_light, concentration = _growth(light, radius, 1.5 * petrosian)
+    inside = radius <= petrosian
+    return Shape(
+        half_light_radius=half_light,
+        axis_ratio=axis_ratio,
+        angle=0.5 * math.degrees(math.atan2(2 * xy, xx - yy)) % 180,
+        concentration=concentration,
+        asymmetry=_asymmetry(light, y, x, 1.5 * petrosian, border),
+        gini=gini(light[inside]),
+        m20=m20(light[inside], rows[inside], columns[inside]),
+    )
 
 
 def _petrosian_radius(light: np.ndarray, radius: np.ndarray) -> float:
@@ -154,16 +196,19 @@ def _petrosian_radius(light: np.ndarray, radius: np.ndarray) -> float:
     return float(dim[0] + 2) if len(dim) else float(most)
 
 
-def _concentration(light: np.ndarray, radius: np.ndarray, limit: float) -> float:
-    """Measure 5 log10(r_80 / r_20) within a limit, from the light's curve of growth."""
+def _growth(light: np.ndarray, radius: np.ndarray, limit: float) -> tuple[float, float]:
+    """Measure the half-light radius in pixels, and 5 log10(r_80 / r_20), of light within a limit.
+
+    Both are read from the curve of growth, the light of all pixels up to a distance.
+    """
     order = np.argsort(radius, axis=None)
     r, flux = radius.reshape(-1)[order], light.reshape(-1)[order]
     growth = np.cumsum(flux[r <= limit])
     if not len(growth) or growth[-1] <= 0:
-        return math.nan
+        return math.nan, math.nan
     # Circles end at the first pixel that reaches these shares; their area is that of their pixels.
-    areas = [np.argmax(growth >= share * growth[-1]) + 1 for share in (0.2, 0.8)]
-    return 2.5 * math.log10(areas[1] / areas[0])
+    least, half, most = (np.argmax(growth >= share * growth[-1]) + 1 for share in (0.2, 0.5, 0.8))
+    return math.sqrt(half / math.pi), 2.5 * math.log10(most / least)
 
 
 def _asymmetry(light: np.ndarray, y: float, x: float, limit: float, border: np.ndarray) -> float:
@@ -195,6 +240,29 @@ def gini(values: np.ndarray) -> float:
     if n < 2 or x[-1] == 0:
         return math.nan
     return float(((2 * np.arange(1, n + 1) - n - 1) @ x) / (x.mean() * n * (n - 1)))
+
+
+def m20(light: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
+    """Compute M20 of pixels; NaN if their light is not above zero.
+
+    It is log10 of the second moment of the brightest pixels, those with 20% of the light, over the
+    second moment of all, about the centre for which the latter is least: the centroid.
+
+    Args:
+        light: of each pixel, (n,).
+        y, x: where each is, (n,).
+
+    Source: Lotz, Primack and Madau (2004), eqs. 7 and 8.
+    """
+    total = light.sum()
+    if total <= 0:
+        return math.nan
+    moments = light * ((y - (light @ y) / total) ** 2 + (x - (light @ x) / total) ** 2)
+    order = np.argsort(-light)
+    growth = np.cumsum(light[order])
+    brightest = order[: np.argmax(growth >= 0.2 * total) + 1]
+    part, whole = moments[brightest].sum(), moments.sum()
+    return math.log10(part / whole) if part > 0 and whole > 0 else math.nan
 
 
 def _median(values: np.ndarray) -> float | None:

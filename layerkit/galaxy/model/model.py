@@ -154,7 +154,7 @@ class GalaxyModel(Closed):
 
     @fitting(NetError)
     def reconstruct(
-        self, images: np.ndarray, posterior: Posterior | None = None
+        self, images: np.ndarray, posterior: Posterior | None = None, sample: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Reconstruct images: f_mu and f_Sigma at the mean of q(z | x), both of their shape.
 
@@ -163,9 +163,10 @@ class GalaxyModel(Closed):
         Args:
             images: (n, ...), intensities in 0..1.
             posterior: q(z | x) of the images; None, the default, takes the encoder's.
+            sample: draws z and the lower latent layers from q instead, anew in each call.
         """
         images = check_images(images, self.pixels)
-        mean, variance, _ = self._infer_pixels(images, posterior)
+        mean, variance, _ = self._infer_pixels(images, posterior, sample)
         return mean.reshape(images.shape), variance.reshape(images.shape)
 
     @fitting(NetError)
@@ -329,8 +330,10 @@ class GalaxyModel(Closed):
         z_mean, z_log_variance = self.roles.z_mean, self.roles.z_log_variance
         return {self.roles.x: images, z_mean: mean, z_log_variance: 2 * np.log(sd)}
 
-    def _infer_pixels(self, images: np.ndarray, posterior: Posterior | None) -> Pixels:
-        return infer_pixels(self.net, self.roles, self._blobs(images, posterior))
+    def _infer_pixels(
+        self, images: np.ndarray, posterior: Posterior | None, sample: bool = False
+    ) -> Pixels:
+        return infer_pixels(self.net, self.roles, self._blobs(images, posterior), sample)
 
 
 def checked_model(model: Any, function: str) -> GalaxyModel:

@@ -26,16 +26,17 @@ class Pixels(NamedTuple):
     skew: np.ndarray | float
 
 
-def infer_pixels(net: Net, roles: Roles, given: dict[str, Any]) -> Pixels:
-    """Return the moments of pixels that follow from given blobs, without sampling.
+def infer_pixels(net: Net, roles: Roles, given: dict[str, Any], sample: bool = False) -> Pixels:
+    """Return the moments of pixels that follow from given blobs.
 
     Args:
         net: the net.
         roles: of its blobs.
         given: values of blobs by name, such as z or the image, n rows each.
+        sample: draws latent layers that are not given; by default they are at their means.
     """
     mean, log_variance, *skew = (
-        array.reshape(len(array), -1) for array in net.infer(roles.pixel_outputs, False, **given)
+        array.reshape(len(array), -1) for array in net.infer(roles.pixel_outputs, sample, **given)
     )
     variance = np.exp(log_variance) + roles.likelihood.floor
     return Pixels(mean, variance, skew[0] if skew else 0.0)

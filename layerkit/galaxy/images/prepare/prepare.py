@@ -99,7 +99,7 @@ def prepare(
     origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
     limit = accept(Optional(Whole(least=1)), limit, "limit", "prepare", DataError)
     workers = accept(Optional(Whole(least=0)), workers, "workers", "prepare", DataError)
-    _check_source(source)
+    check_source(source, "prepare")
     total = len(source) if limit is None else min(limit, len(source))
     start = time.perf_counter()
     excluded: dict[str, str] = {}
@@ -151,15 +151,20 @@ def prepare(
     return Report(total, total - len(excluded), counts, time.perf_counter() - start)
 
 
-def _check_source(source: Any) -> None:
-    """Refuse what is not a source, and a source that `load` could not read from the file."""
+def check_source(source: Any, caller: str) -> None:
+    """Refuse what is not a source, and a source that `load` could not read from the file.
+
+    Args:
+        source: anything.
+        caller: the function that was given it, for messages.
+    """
     if not all(hasattr(source, name) for name in ("name", "ids", "read", "__len__")):
         raise DataError(
-            f"prepare: expected a source of pictures, got {brief(source)}; open a path with "
+            f"{caller}: expected a source of pictures, got {brief(source)}; open a path with "
             "open_source()"
         )
     if not isinstance(source.name, str):
-        raise DataError(f"prepare: the name of a source must be text, got {brief(source.name)}")
+        raise DataError(f"{caller}: the name of a source must be text, got {brief(source.name)}")
     order = getattr(source, "row_order", "top")
     if order not in ("top", "bottom"):
         raise DataError(

@@ -1,0 +1,132 @@
+"""`layerkit galaxy encode PICTURES`: a catalogue of what a trained model says of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from layerkit.cli import arguments
+from layerkit.errors import DataError
+
+
+def add(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "encode",
+        help="a catalogue of pictures: latents, bound and shapes of each",
+        description="Encode pictures by a trained model, and write a table with a row for each, "
+        "unusable ones included with the reason.",
+    )
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURES",
+        type=arguments.path,
+        help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
+        "galaxies.h5",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="RUN",
+        type=arguments.path,
+        required=True,
+        help="folder of a training run, or the model.h5 in it; it holds Python code, which is run",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=arguments.path,
+        required=True,
+        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet",
+    )
+    parser.add_argument(
+        "--refine",
+        type=arguments.COUNT_OR_NONE,
+        default=0,
+        metavar="N",
+        help="gradient steps for each picture from what the encoder says; 100 are plenty "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=arguments.COUNT_OR_NONE,
+        default=8,
+        metavar="N",
+        help="draws from the posterior for the uncertainty of shapes (default: %(default)s)",
+    )
+    arguments.add_batch(parser, 256)
+    parser.add_argument(
+        "--limit", type=arguments.COUNT, metavar="N", help="use only the first N pictures"
+    )
+    parser.add_argument("--hdu", metavar="N|NAME", help="extension of FITS files to read")
+    parser.add_argument(
+        "--workers",
+        type=arguments.COUNT_OR_NONE,
+        metavar="N",
+        help="processes that read pictures (default: one for each core, where that is worth it)",
+    )
+    parser.add_argument(
+        "--join",
+        metavar="FILE",
+        type=arguments.path,
+        help="table whose columns are added to the rows with the same id",
+    )
+    parser.add_argument(
+        "--id-column",
+        metavar="NAME",
+        help="column of --join with the ids, which are names of files without suffix (default: id)",
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "numpy", "cupy"],
+        help="where to compute; auto takes a GPU if there is one (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Encode, join and write."""
+    # Slow to import, and other commands do without.
+    from layerkit import galaxy
+    from layerkit.galaxy.catalogue import joining, tables
+    from layerkit.galaxy.catalogue.encode import unusable
+
+    out = Path(args.out)
+    tables.check_suffix(out)
+    if args.id_column is not None and args.join is None:
+        raise DataError(f"--id-column {args.id_column}: names a column of --join FILE; give both")
+    if not out.parent.is_dir():
+        raise DataError(f"--out {out}: no such folder; make it first")
+    for option, path in (("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)):
+        if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
+            raise DataError(f"--out {out}: the file that {option} names; write another")
+    other = args.join and galaxy.read_catalogue(args.join)
+    column = "id" if args.id_column is None else args.id_column
+    if args.join:
+        joining.rows_by_id(other, column, args.join)
+    table = galaxy.encode(
+        args.model,
+        args.pictures,
+        refine=args.refine,
+        draws=args.draws,
+        batch=args.batch,
+        limit=args.limit,
+        hdu=args.hdu,
+        workers=args.workers,
+        backend=args.backend,
+        progress=True,
+    )
+    if args.join:
+        table = galaxy.join(table, other, column, args.join)
+    galaxy.write_catalogue(table, out)
+    reasons = unusable(table)
+    print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
+    for reason, count in reasons.items():
+        print(f"{count:8d} unusable: {reason}")
+    print(f"{len(table.colnames)} columns to {args.out}")
+
+
+def _model(path: str) -> list[tuple[str, str]]:
+    return [("--model", path), ("--model", os.path.join(path, "model.h5"))]

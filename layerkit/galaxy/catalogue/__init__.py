@@ -1,0 +1,1 @@
+"""Catalogues: pictures encoded by a trained model, one row of a table for each."""

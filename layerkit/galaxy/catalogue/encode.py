@@ -1,0 +1,182 @@
+"""Encoding: what a trained model says of each picture of a source, as a table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from layerkit.errors import DataError, brief
+from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
+from layerkit.galaxy.catalogue.rows import Encoder
+from layerkit.galaxy.catalogue.trained import load_trained
+from layerkit.galaxy.images.crop.crop import Settings
+from layerkit.galaxy.images.prepared import GalaxySet
+from layerkit.galaxy.images.sources.sources import Source
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.posterior import check_images
+from layerkit.settings import Optional, Whole, accept, fitting
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+DRAWS = 8  # from q(z | x), by which summaries get their uncertainty
+
+
+@fitting(DataError)
+@np.errstate(under="ignore")
+def encode(
+    model: GalaxyModel | str | os.PathLike[str],
+    source: Source | GalaxySet | str | os.PathLike[str] | None,
+    *,
+    refine: int = 0,
+    draws: int = DRAWS,
+    batch: int = 256,
+    reference: np.ndarray | GalaxySet | None = None,
+    limit: int | None = None,
+    hdu: int | str | None = None,
+    workers: int | None = None,
+    backend: str = "auto",
+    progress: bool = False,
+) -> Table:
+    """Encode the pictures of a source: an astropy table with a row for each, in their order.
+
+    Pictures are read, encoded and forgotten batch by batch; only the table grows with their number.
+    Rows of unusable pictures hold their id and file, the reason, and NaN.
+
+    The columns are `id`; `file`, its name in the source; `reason`, why it is unusable, or empty;
+    `refined`; those of COLUMNS; `z_mean_0`, `z_mean_1`, ..., `z_sd_0`, ... at the model's
+    temperature; and those of SUMMARIES, measured on the reconstruction in linear light, each
+    followed by its standard deviation over draws from q(z | x), as `axis_ratio_sd`.
+
+    The percentile ranks a bound among those of galaxies that training never saw, computed alike: of
+    new galaxies of their kind a hundredth lies below 1.  Galaxies that the model was trained on
+    rank too high.
+
+    Args:
+        model: the model; or the folder or `model.h5` of a training run, which also says how to crop
+            and which galaxies were held out.  See `load_model` on security.
+        source: anything that `open_source` accepts, an open source, or a prepared set.
+        refine: gradient steps for each picture from what the encoder says, see `refine`; default 0.
+        draws: from q(z | x) for the standard deviations of summaries, default 8; 0 gives NaN.
+        batch: pictures that are encoded at a time, default 256.
+        reference: galaxies to rank bounds among, prepared as for the model and not trained on,
+            (n, side, side); by default those that the run held out, if it is known.
+        limit: use only the first `limit` pictures.
+        hdu: see `open_source`.
+        workers: processes that read pictures; see `prepare`.
+        backend: where a model that is loaded runs: "auto", the default, "numpy" or "cupy".
+        progress: shows a bar.
+
+    Returns:
+        The table.  Its `meta` says what it was made of: SOURCE, MODEL, REFINE, DRAWS, ROWORDER.
+
+    Raises:
+        DataError: a source that cannot be opened, galaxies of another size than the model's, or
+            an argument out of range.
+        SnapshotError: no trained model at the path.
+    """
+    refine = accept(Whole(), refine, "refine", "encode", DataError)
+    draws = accept(Whole(), draws, "draws", "encode", DataError)
+    batch = accept(Whole(least=1), batch, "batch", "encode", DataError)
+    limit = accept(Optional(Whole(least=1)), limit, "limit", "encode", DataError)
+    workers = accept(Optional(Whole(least=0)), workers, "workers", "encode", DataError)
+    name, settings = "", Settings()
+    if isinstance(model, str | os.PathLike):
+        trained = load_trained(model, backend, batch)
+        model, name, settings = trained.model, str(trained.path), trained.settings
+        reference = trained.held_out if reference is None else reference
+    elif not isinstance(model, GalaxyModel):
+        raise DataError(
+            f"encode: expected a GalaxyModel, or the path of a training run, got {brief(model)}"
+        )
+    side = math.isqrt(model.pixels)
+    if side * side != model.pixels:
+        raise DataError(
+            f"encode: the model takes {model.pixels} pixels, and galaxies are square; take a model "
+            f"of {side * side} or {(side + 1) ** 2}"
+        )
+    pictures = pictures_of(source, replace(settings, size=side), workers, limit, hdu)
+    images = reference.images if isinstance(reference, GalaxySet) else reference
+    if images is not None:
+        images = check_images(images, model.pixels)
+    encoder = Encoder(model, refine, draws, pictures.row_order)
+    table = model.net.run.same_noise(lambda: _table(encoder, pictures, batch, progress, images))
+    table.meta = {
+        "SOURCE": pictures.name, "MODEL": name, "REFINE": refine, "DRAWS": draws,
+        "ROWORDER": pictures.row_order,
+    }  # fmt: skip
+    return table
+
+
+def unusable(table: Table) -> dict[str, int]:
+    """Count the unusable pictures of a catalogue by reason, most frequent first."""
+    return dict(Counter(reason for reason in table["reason"] if reason).most_common())
+
+
+def _table(
+    encoder: Encoder, pictures: Pictures, batch: int, progress: bool, reference: Any
+) -> Table:
+    from astropy.table import Column, Table  # slow to import
+
+    numbers = np.full((pictures.total, len(encoder.columns)), math.nan)
+    texts: dict[str, list[str]] = {"id": [], "file": [], "reason": []}
+    items = tqdm(
+        pictures.items, total=pictures.total, desc="encode", unit="image", disable=not progress
+    )
+    for pending in _batches(items, batch):
+        usable = [(len(texts["id"]) + k, p) for k, p in enumerate(pending) if p.image is not None]
+        for key, values in texts.items():
+            values += [getattr(picture, key) for picture in pending]
+        if usable:
+            images = np.stack([p.image for _, p in usable if p.image is not None])
+            cuts = [p.cut for _, p in usable if p.cut is not None]
+            numbers[[row for row, _ in usable]] = encoder.rows(images, cuts)
+    at = {name: k for k, name in enumerate(encoder.columns)}
+    if reference is not None and len(reference):
+        bounds = _bounds(encoder, reference, batch)
+        numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], bounds)
+    table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
+    table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
+    for name, (unit, text) in encoder.columns.items():
+        column = np.ascontiguousarray(numbers[:, at[name]])
+        table[name] = Column(column, unit=unit or None, description=text)
+    return table
+
+
+def _batches(items: Any, size: int) -> Iterator[list[Picture]]:
+    """Yield lists of successive pictures with `size` usable ones each, but for the last."""
+    pending, usable = list[Picture](), 0
+    for picture in items:
+        pending.append(picture)
+        usable += picture.image is not None
+        if usable == size:
+            yield pending
+            pending, usable = [], 0
+    if pending:
+        yield pending
+
+
+def _bounds(encoder: Encoder, images: np.ndarray, batch: int) -> np.ndarray:
+    """Compute the bounds of reference images, (n,)."""
+    parts = (images[k : k + batch] for k in range(0, len(images), batch))
+    return np.concatenate([encoder.bound(x, encoder.posterior(x))[0] for x in parts])
+
+
+def percentiles(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Compute the percentage of reference values below each value, half of the equal ones counted.
+
+    Args:
+        values: (n,); NaN stays NaN.
+        reference: (m,).
+    """
+    ordered = np.sort(reference[np.isfinite(reference)])
+    below, upto = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    ranks = 100 * (below + upto) / (2 * max(len(ordered), 1))
+    return np.where(np.isfinite(values) & (len(ordered) > 0), ranks, math.nan)

@@ -1,0 +1,196 @@
+"""Pictures to be encoded: any source, or a prepared set, one at a time and in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from layerkit import hdf5
+from layerkit.errors import DataError
+from layerkit.galaxy.images.crop.crop import Cut, Settings
+from layerkit.galaxy.images.prepare.prepare import check_source, cuts
+from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepared, load
+from layerkit.galaxy.images.sources.ids import printable
+from layerkit.galaxy.images.sources.sources import Source, open_source
+
+CHUNK = 256  # images of a prepared file that are read at a time
+
+
+@dataclass
+class Picture:
+    """One picture of a source.
+
+    Attributes:
+        id: its id.
+        file: name of its file in the source; empty if it has none.
+        reason: why it is unusable; empty if it is not.
+        cut: the square that was cut out of it, unless it is unusable.
+        image: float32 (size, size) in 0..1, unless it is unusable.
+    """
+
+    id: str
+    file: str = ""
+    reason: str = ""
+    cut: Cut | None = None
+    image: np.ndarray | None = None
+
+
+@dataclass
+class Pictures:
+    """Pictures that are read while they are iterated over, once.
+
+    Attributes:
+        name: of the source.
+        total: number of pictures, usable or not.
+        row_order: "top" or "bottom", where the first row of a picture is displayed.
+        items: the pictures, in the order of the source.
+    """
+
+    name: str
+    total: int
+    row_order: str
+    items: Iterable[Picture]
+
+
+class PreparedFile:
+    """A file that `prepare` wrote, whose images stay in it until they are asked for.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        ids, excluded, crops, stretches, source, row_order, settings, origin: see `GalaxySet`.
+        size: pixels on a side of each image.
+
+    Raises:
+        DataError: see `load`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        first = load(path, 1)  # everything else in the file is checked, too
+        self.path, self.excluded, self.source = first.path, first.excluded, first.source
+        self.row_order, self.settings, self.origin = first.row_order, first.settings, first.origin
+        self.size = first.size
+        with hdf5.open_sealed(self.path, PREPARED_FORMAT, "a galaxy set", DataError) as file:
+            self.ids: list[str] = file.json("ids", list)
+            self.crops = file.array("crops", kinds="f", shape=(len(self.ids), 3))
+            self.stretches = file.array("stretches", kinds="f", shape=(len(self.ids), 3))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        shape = (len(self.ids), self.size, self.size)
+        with hdf5.open_sealed(self.path, PREPARED_FORMAT, "a galaxy set", DataError) as file:
+            stored = file.dataset("images", kinds="f", shape=shape)
+            for start in range(0, len(self.ids), CHUNK):
+                with file.watching("'images'"):
+                    chunk = np.asarray(stored[start : start + CHUNK], np.float32)
+                if not np.isfinite(chunk).all():
+                    raise file.fail("'images'", "holds numbers that are not finite")
+                yield from chunk
+
+    def images_of(self, rows: np.ndarray) -> np.ndarray:
+        """Read the images of some rows, in increasing order: float32 (n, size, size)."""
+        wanted = set(rows.tolist())
+        found = [image.copy() for row, image in enumerate(self) if row in wanted]
+        return np.array(found, np.float32).reshape(-1, self.size, self.size)
+
+    def digest(self) -> str:
+        """Compute `GalaxySet.digest`."""
+        shape = (len(self.ids), self.size, self.size)
+        total = hashlib.sha256(json.dumps([shape, self.ids]).encode())
+        for image in self:
+            total.update(np.ascontiguousarray(image, "<f4").tobytes())
+        return total.hexdigest()
+
+
+def pictures_of(
+    given: Any, settings: Settings, workers: int | None, limit: int | None, hdu: int | str | None
+) -> Pictures:
+    """Return the pictures of a source, a prepared set, or a path to either.
+
+    Args:
+        given: a `Source`, a `GalaxySet`, a path, or None, the built-in galaxies.
+        settings: of the crop, for pictures that are not prepared yet.
+        workers: processes that read pictures; see `prepare`.
+        limit: use only the first `limit` pictures.
+        hdu: see `open_source`.
+
+    Raises:
+        DataError: none of these, or a set that was prepared at another size.
+    """
+    is_path = given is None or isinstance(given, str | os.PathLike)
+    if given is not None and is_path and is_prepared(given):
+        given = PreparedFile(given)
+    elif is_path:
+        given = open_source(given, hdu)
+    if hdu is not None and (not is_path or isinstance(given, PreparedFile)):
+        raise DataError(
+            "encode: hdu chooses a FITS extension of the files at a path; leave it out for a "
+            "prepared set, and for a source that is open already"
+        )
+    if isinstance(given, GalaxySet | PreparedFile):
+        if given.size != settings.size:
+            raise DataError(
+                f"{given.path}: galaxies of {given.size} x {given.size} pixels, and the model "
+                f"takes {settings.size} x {settings.size}; give the pictures that they were made "
+                "of, or a model of their size"
+            )
+        ids = _in_order(given)[:limit]
+        return Pictures(given.source, len(ids), given.row_order, _prepared(given, ids))
+    check_source(given, "encode")
+    total = len(given) if limit is None else min(limit, len(given))
+    order = getattr(given, "row_order", "top")
+    return Pictures(given.name, total, order, _cut(given, total, settings, workers))
+
+
+def _in_order(galaxies: GalaxySet | PreparedFile) -> list[str]:
+    """Return the ids of a prepared set, excluded ones among the others if their order is known."""
+    every = [*galaxies.ids, *galaxies.excluded]
+    known = (galaxies.origin or {}).get("ids")
+    if isinstance(known, list) and len(known) == len(every) and set(every) == set(map(str, known)):
+        return known
+    return every
+
+
+def _prepared(galaxies: GalaxySet | PreparedFile, ids: list[str]) -> Iterator[Picture]:
+    images = galaxies.images if isinstance(galaxies, GalaxySet) else galaxies
+    rest = zip(galaxies.ids, images, galaxies.crops, galaxies.stretches, strict=True)
+    for name in ids:
+        if name in galaxies.excluded:
+            yield Picture(name, reason=galaxies.excluded[name])
+            continue
+        own, image, (y0, x0, side), (sky, spread, white) = next(rest)
+        if own != name:
+            raise DataError(
+                f"{galaxies.path}: its galaxies are in another order than its source; prepare the "
+                "set again"
+            )
+        yield Picture(name, cut=Cut(y0, x0, side, sky, spread, white), image=image)
+
+
+def _cut(source: Source, total: int, settings: Settings, workers: int | None) -> Iterator[Picture]:
+    files = getattr(source, "files", None)
+    places = getattr(source, "pictures", None)
+    try:
+        for i, result in enumerate(cuts(source, range(total), settings, workers)):
+            file = printable(str(files[places[i][0]])) if files and places else ""
+            picture = Picture(source.ids[i], file)
+            if isinstance(result, str):
+                yield replace(picture, reason=result)
+            else:
+                yield replace(picture, image=result[0], cut=result[1])
+    except OSError as error:  # errors of pictures are among the results
+        raise DataError(
+            f"{source.name}: encoding stopped ({error.strerror or error}); try workers=1 where no "
+            "process can be started"
+        ) from error
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"{source.name}: a worker process was killed, perhaps for lack of memory; try workers=1"
+        ) from error

@@ -1,0 +1,180 @@
+"""Trained models, as a training run leaves them in its folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerkit import netfile, snapshot
+from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
+from layerkit.files import path_of
+from layerkit.galaxy.catalogue.pictures import PreparedFile
+from layerkit.galaxy.images.crop.crop import Settings
+from layerkit.galaxy.images.prepared import is_prepared, split
+from layerkit.galaxy.layout import GALAXIES, MODEL
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.loading import load
+from layerkit.net import Net
+from layerkit.settings import fitting
+
+HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few
+MAX_REFERENCE = 500  # held-out galaxies whose bounds others are ranked among
+
+
+@dataclass
+class Trained:
+    """A trained model and what is known of the galaxies that it was trained and evaluated on.
+
+    Attributes:
+        model: the model, with its temperatures.
+        path: of its snapshot.
+        settings: how galaxies were prepared for it; the size is that of the model.
+        held_out: up to 500 galaxies that training never saw, (n, side, side); none if the run's
+            prepared galaxies are not where it left them.
+    """
+
+    model: GalaxyModel
+    path: Path
+    settings: Settings
+    held_out: np.ndarray
+
+
+@fitting(SnapshotError)
+def load_model(
+    path: str | os.PathLike[str], *, backend: str = "auto", batch_size: int = 256
+) -> GalaxyModel:
+    """Load the model that a training run has saved.
+
+    **Security.** The snapshot holds the Python text of the net file, which is run: load models of
+    people you trust.
+
+    Args:
+        path: a run's folder, or the `model.h5` in it.
+        backend: "numpy", "cupy" or "auto", the default, a GPU if there is one.
+        batch_size: the most images in a pass, default 256.
+
+    Returns:
+        The model, with the temperatures that the run measured.
+
+    Raises:
+        SnapshotError: no snapshot there, or one that is not of a galaxy run.
+        NetFileError: the net that the run was trained with does not run any more.
+    """
+    return _load(path, backend, batch_size)[0]
+
+
+def load_trained(
+    path: str | os.PathLike[str], backend: str = "auto", batch_size: int = 256
+) -> Trained:
+    """Load a model as `load_model` does, with its held-out galaxies where they can be found."""
+    model, path, extra = _load(path, backend, batch_size)
+    side = math.isqrt(model.pixels)
+    trained = Trained(model, path, Settings(size=side), np.zeros((0, side, side), np.float32))
+    galaxies = _prepared(path, extra, "prepared", path.parent / GALAXIES, extra["settings"]["data"])
+    if galaxies is None:
+        return trained
+    with _not_a_run(path):
+        trained.settings = Settings(**galaxies.settings)
+    others = _prepared(
+        path, extra, "prepared_held_out", path.parent / "held_out" / GALAXIES,
+        extra["settings"]["held_out"],
+    )  # fmt: skip
+    if others is not None:
+        chosen = np.arange(len(others.ids))
+    elif "prepared_held_out" in extra:
+        return trained
+    else:
+        given = extra["settings"]["held_out"]
+        ids = galaxies.ids
+        with _not_a_run(path):
+            count = min(HELD_OUT, max(1, len(ids) // 5)) if given is None else int(given)
+        others, chosen = galaxies, split(ids, count)[1]
+    few = chosen[
+        np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), MAX_REFERENCE), dtype=int))
+    ]
+    trained.held_out = others.images_of(few)
+    return trained
+
+
+def _load(
+    path: str | os.PathLike[str], backend: str, batch_size: int
+) -> tuple[GalaxyModel, Path, dict[str, Any]]:
+    """Return the model, the path of its snapshot, and what else is in that."""
+    path = path_of(path, SnapshotError)
+    if path.is_dir():
+        path = path / MODEL
+    extra = dict(snapshot.read_extra(path))
+    with _not_a_run(path):
+        text, settings = extra["net_text"], extra["settings"]
+        file = Path(settings["net"])
+        values = {name: netfile.literal(value) for name, value in settings["set"].items()}
+        temperature = extra["latent_temperature"]
+        settings["data"], settings["held_out"]  # are there
+    if not isinstance(text, str):
+        raise SnapshotError(f"{path}: the text of its net file is none; train the model again")
+    # A run tells its net the size of the galaxies, unless the user has.
+    known = netfile.settings_of(text, file, values)
+    if open_settings := {"side", "pixels"} & known.keys() - values.keys():
+        model = GalaxyModel(Net(netfile.layers_of(text, file, values), 1, backend, phase="test"))
+        pixels = _pixels(path, model.roles.x)
+        if pixels != model.pixels:
+            sizes = {"side": math.isqrt(pixels), "pixels": pixels}
+            values |= {name: sizes[name] for name in open_settings}
+    net = Net(netfile.layers_of(text, file, values), batch_size, backend, phase="test")
+    load(path, net)
+    try:
+        return GalaxyModel(net, temperature), path, extra
+    except NetError as error:
+        raise SnapshotError(f"{path}: {error}") from error
+
+
+def _pixels(path: Path, x: str) -> int:
+    """Read from the summary of the net in a snapshot how many pixels its blob `x` has."""
+    with snapshot.opened(path) as file:
+        summary = file.text("net")
+    found = re.search(rf"-> {re.escape(x)} +\(([\d, ]+)\)", summary)
+    if found is None:
+        raise SnapshotError(f"{path}: its net has no input {x!r}; train the model again")
+    return math.prod(int(n) for n in found[1].split(",") if n.strip())
+
+
+@contextmanager
+def _not_a_run(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with parts of a snapshot that are missing into this file's error."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, DataError) as error:
+        raise SnapshotError(
+            f"{path}: not of a galaxy model that a training run has saved "
+            f"({type(error).__name__}: {error}); give a run's folder, or the model.h5 in it"
+        ) from error
+
+
+def _prepared(
+    path: Path, extra: dict[str, Any], key: str, *places: str | Path | None
+) -> PreparedFile | None:
+    """Return the first of the sets at some places that is the one that a run knows by its digest.
+
+    Args:
+        path: of the snapshot.
+        extra: its contents.
+        key: of the digest in it.
+        places: paths; others, such as counts, are skipped.
+    """
+    for place in places:
+        if not isinstance(place, str | os.PathLike):
+            continue
+        try:
+            if is_prepared(place) and (found := PreparedFile(place)).digest() == extra.get(key):
+                return found
+        except (LayerkitError, OSError, ValueError):  # damaged, or not a path at all
+            continue
+    return None
