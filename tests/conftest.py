@@ -8,6 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
+# JAX is asked for each number once: it takes longer to optimise its code than to run it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

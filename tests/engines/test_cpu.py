@@ -594,15 +594,18 @@ def test_products_of_any_layout(sizes, dtype, rng, instructions):
         yield rng.standard_normal((rows, columns + 3)).astype(dtype)[:, 2:-1]
         yield rng.standard_normal((columns + 3, rows)).astype(dtype)[2:-1].T
 
+    exact = np.float64 if dtype == "float32" else np.longdouble  # as good as
     for a in layouts(m, k):
         for b in layouts(k, n):
             whole = rng.standard_normal((m + 1, n + 2)).astype(dtype)
+            product = a.astype(exact) @ b.astype(exact)
+            magnitude = np.abs(a.astype("float64")) @ np.abs(b.astype("float64"))
             for add in (False, True):
                 before = whole.copy()
                 KERNELS.multiply(a, b, whole[:m, 1:-1], add)
-                terms = [v.astype(np.longdouble) for v in (a, b, before[:m, 1:-1] * add)]
-                expected = terms[0] @ terms[1] + terms[2]
-                size = np.abs(terms[0]) @ np.abs(terms[1]) + np.abs(terms[2])
+                first = before[:m, 1:-1].astype(exact) * add
+                expected = product + first
+                size = magnitude + np.abs(first)
                 error = np.abs(whole[:m, 1:-1] - expected)
                 assert (error <= bound * size).all()
                 before[:m, 1:-1] = whole[:m, 1:-1]

@@ -12,7 +12,7 @@ from layerkit.engines.cuda.runners import base, data, dense, losses
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
 
-ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
+ARCHITECTURES = ["sm_75", "sm_90"]
 NAMES = [path.stem for path in sorted(sources.FOLDER.glob("*.cu"))]
 ACTIVATIONS = [name for name, _ in base.ACTIVATIONS.values()]
 FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
@@ -58,8 +58,10 @@ def compile_source(code, dtype, architecture, defines):
 )
 def test_it_compiles_without_a_warning(name, defines):
     first = defines == VARIANTS.get(name, [{}])[0]
-    kinds = [("float32", a) for a in ARCHITECTURES] if first else [("float32", ARCHITECTURES[-1])]
-    for dtype, architecture in [*kinds, ("float64", ARCHITECTURES[-1])]:
+    # To machine code once, where registers and shared memory could run out; else as far as PTX.
+    architectures = ARCHITECTURES if first else ["compute_90"]
+    kinds = [("float32", a) for a in architectures]
+    for dtype, architecture in [*kinds, ("float64", architectures[-1])]:
         success, log = compile_source(sources.text(name), dtype, architecture, defines)
         assert success, f"{dtype} {architecture}:\n{log}"
         assert not log, f"{dtype} {architecture}:\n{log}"

@@ -20,7 +20,6 @@ GALAXY_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 @pytest.fixture(autouse=True)
 def _float64():
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_enable_x64", False)
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from layerkit import interrupt
 from layerkit.errors import SnapshotError
@@ -126,7 +127,7 @@ def same(a, b):
 
 
 def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
-    tmp_path, folder, net_file
+    tmp_path, folder, net_file, ended
 ):
     options = [
         "--data",
@@ -215,7 +216,8 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "Traceback" not in err
     stopped = int(re.search(r"stopped at iteration (\d+) of 1500.*--resume", out)[1])
     assert 0 <= stopped < 1500
-    run("--resume", "--out", killed)
+    with threadpool_limits(1):  # as in the processes
+        assert ended("--resume", "--out", killed)[0] == 0
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
     again = json.loads((killed / "metrics.json").read_text())
     assert "--resume" not in again["command"]
@@ -597,11 +599,13 @@ def test_a_number_that_is_also_a_folder(bands, tmp_path, ended, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--data", bands / "g" / "pictures", "--net", bands / "small.py", "--iterations", 2]
     assert ended(*options, *QUICK, "--out", "a")[0] == 0
-    shutil.copytree(bands / "r" / "pictures", tmp_path / "6")
+    (tmp_path / "6").mkdir()
+    for path in sorted((bands / "r" / "pictures").iterdir())[:4]:
+        shutil.copy(path, "6")
     code, _, err = ended(*options, *QUICK, "--out", "b")
     assert code == 2
     assert "give ./6 for the path, or +6 for the number" in err
-    for text, held_out in (("+6", 6), ("./6", 24)):
+    for text, held_out in (("+6", 6), ("./6", 4)):
         assert ended(*options, "--held-out", text, *QUICK[2:], "--out", "b")[0] == 0
         assert json.loads((tmp_path / "b" / "metrics.json").read_text())["held_out"] == held_out
     assert ended("--resume", "--out", "a", "--iterations", 3)[0] == 0
