@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 
 import h5py
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.cli.main import program
 
 NET = """
 from layerkit import layers as L
@@ -25,23 +23,6 @@ def classifier(units=3):
         L.Accuracy("accuracy", "logits", "label"),
     ]
 """
-
-
-@pytest.fixture
-def layerkit(monkeypatch, capsys, tmp_path):
-    """Runs a command line in a folder of its own; returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["layerkit", *map(str, words)])
-        capsys.readouterr()  # what fixtures print
-        with pytest.raises(SystemExit) as ended:
-            program()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from galaxy_runs import SMALL_NET, galaxy_picture
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -26,33 +27,6 @@ from layerkit.snapshot import read_extra
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "galaxy_gdae.py"
 SIDE = 69
-SMALL_NET = """
-from layerkit import layers as L
-
-def small(pixels=4761, hidden=6, latent=2):
-    return [
-        L.Input("x", shape=(pixels,)),
-        L.Dense("g", "x", units=hidden, neuron="tanh"),
-        L.Dense("z_mean", "g", units=latent),
-        L.Dense("z_log_variance", "g", units=latent),
-        L.Reparameterize("z", "z_mean", "z_log_variance"),
-        L.Dense("f", "z", units=hidden, neuron="tanh"),
-        L.Dense("x_mean", "f", units=pixels),
-        L.Dense("x_log_variance", "f", units=pixels, weight=0.0, bias=-4.0),
-        L.GaussianReconstruction("reconstruction", "x", "x_mean", "x_log_variance"),
-        L.GaussianKL("kl", "z_mean", "z_log_variance"),
-    ]
-"""
-
-
-def galaxy_picture(rng, side=160):
-    """One elliptical galaxy on a noisy sky, RGB uint8."""
-    y, x = np.mgrid[:side, :side] - side / 2
-    angle, long = rng.uniform(0, np.pi), rng.uniform(8, 12)
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    light = 200 * np.exp(-0.5 * ((u / long) ** 2 + (v / (long * rng.uniform(0.5, 0.9))) ** 2))
-    light = light[..., None] + rng.normal(10, 3, (side, side, 3))
-    return Image.fromarray(np.clip(light, 0, 255).astype("uint8"))
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layerkit import locks
 from layerkit.display import html_grid
 from layerkit.errors import DataError, SnapshotError
@@ -157,7 +159,17 @@ def train(
 
 
 def _call(given: Mapping[str, Any]) -> str:
-    return f"{OWNER}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+    """Return the call as Python text that repeats it."""
+    plain = {name: _plain(value) for name, value in given.items()}
+    return f"{OWNER}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def start(given: Mapping[str, Any], caller: Caller) -> Training:

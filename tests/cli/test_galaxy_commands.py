@@ -1,0 +1,114 @@
+"""`layerkit galaxy ...`: each command does what the call of the library does."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from galaxy_runs import QUICK, materials
+
+from layerkit import galaxy
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a run by the library, its pictures and its net."""
+    top = tmp_path_factory.mktemp("finished")
+    pictures, net = materials(top)
+    galaxy.train(pictures, top / "run", net=net, iterations=4, **QUICK)
+    return top
+
+
+def test_train_is_the_call(layerkit, finished, tmp_path):
+    words = ["--data", finished / "pictures", "--net", finished / "small.py", "--iterations", 4]
+    words += [w for k, v in QUICK.items() for w in (f"--{k.replace('_', '-')}", v)]
+    code, out, err = layerkit("galaxy", "train", *words, "--out", "again")
+    assert code == 0, err
+    assert f"open {tmp_path / 'again' / 'report.html'}" in out
+    expected = galaxy.read_metrics(finished / "run")
+    found = galaxy.read_metrics(tmp_path / "again")
+    times = {"seconds", "images_per_second", "iterations_per_second", "command"}
+    assert {k for k in found if found[k] != expected[k]} <= times
+    assert found["command"].startswith("layerkit galaxy train --data ")
+
+
+def test_evaluate_draws_again_and_leaves_the_model(layerkit, finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    model = (tmp_path / "run" / "model.h5").read_bytes()
+    (tmp_path / "run" / "report.html").unlink()
+    code, _, err = layerkit("galaxy", "evaluate", "run", "--importance-samples", 2)
+    assert code == 0, err
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "model.h5").read_bytes() == model
+    before, after = (galaxy.read_metrics(top / "run") for top in (finished, tmp_path))
+    assert (before["iwae_samples"], after["iwae_samples"]) == (3, 2)
+    assert after["held_out_elbo"] == before["held_out_elbo"]
+
+
+def test_sample_writes_what_the_model_draws(layerkit, finished, tmp_path):
+    model = galaxy.load_model(finished / "run")
+    side = int(model.pixels**0.5)
+    words = ["galaxy", "sample", finished / "run", "--count", 5, "--seed", 3]
+    expected = model.sample(5, seed=3).reshape(5, side, side)
+    for name in ("a.npy", "a.h5", "a.fits"):
+        code, out, err = layerkit(*words, "--out", name)
+        assert code == 0, err
+        assert f"images: 5 x {side} x {side}" in out
+    with h5py.File(tmp_path / "a.h5") as file, fits.open(tmp_path / "a.fits") as parts:
+        for found in (np.load(tmp_path / "a.npy"), file["images"][...], parts[0].data):
+            np.testing.assert_array_equal(found, expected)
+    assert layerkit(*words, "--noise", "--out", "n.npy")[0] == 0
+    noisy = model.sample(5, seed=3, noise=True).reshape(5, side, side)
+    np.testing.assert_array_equal(np.load(tmp_path / "n.npy"), noisy)
+    assert not np.array_equal(noisy, expected)
+
+
+def test_prepare_writes_what_train_takes(layerkit, finished, tmp_path):
+    words = ["--data", finished / "pictures", "--size", 30, "--limit", 20, "--out", "p.h5"]
+    code, out, err = layerkit("galaxy", "prepare", *words)
+    assert code == 0, err
+    assert "20 images read" in out
+    galaxies = galaxy.load(tmp_path / "p.h5")
+    assert galaxies.size == 30
+    assert galaxies.read == 20
+
+
+def test_report_tells_the_results(layerkit, finished):
+    run = finished / "run"
+    code, out, err = layerkit("galaxy", "report", run)
+    assert code == 0, err
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert galaxy.summary(metrics) in out
+    assert f"open {run / 'report.html'}" in out
+    code, out, _ = layerkit("galaxy", "report", "--table", run, run / "metrics.json")
+    assert code == 0
+    assert out == galaxy.results_table([metrics, metrics])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("", "COMMAND"),
+        ("train --batch 0", "--batch"),
+        ("train --data none.zip", "none.zip"),
+        ("train --net galaxy_none", "galaxy_gdae"),
+        ("train --resume --out none", "no snapshot"),
+        ("train --epochs 1 --iterations 1", "not allowed with"),
+        ("prepare --data none.zip", "none.zip"),
+        ("prepare --size 0", "--size"),
+        ("evaluate none", "no finished run"),
+        ("sample none --out a.npy", "no finished run"),
+        ("sample none --out a.png", "ends in .h5, .npy or .fits"),
+        ("sample none", "--out"),
+        ("report none", "none"),
+        ("report half.json", "half.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(layerkit, tmp_path, words, says):
+    (tmp_path / "half.json").write_text('{"held_out": 3}')
+    code, _, err = layerkit("galaxy", *words.split())
+    assert code == 2
+    assert says in err
+    assert len([line for line in err.splitlines() if "error: " in line]) == 1
