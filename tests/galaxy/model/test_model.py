@@ -315,3 +315,22 @@ def test_calls_that_cannot_be_right(call, error, says, net, rng):
     np.testing.assert_array_equal(
         model.reconstruct(images, pair)[0], model.reconstruct(images, posterior)[0]
     )
+
+
+@pytest.mark.parametrize("kind", ["net", "ladder"])
+def test_sampled_reconstructions_scatter_as_the_posterior_says(kind, request, rng):
+    model = galaxy.GalaxyModel(request.getfixturevalue(kind))
+    images = rng.random((4, SIDE, SIDE))
+    mean, sd = model.encode(images)
+    none = galaxy.Posterior(mean, np.full_like(sd, 1e-9))
+    if kind == "net":  # z without scatter leaves nothing to sample
+        sampled = model.reconstruct(images, none, sample=True)[0]
+        np.testing.assert_allclose(sampled, model.reconstruct(images)[0])
+    draws = [
+        model.reconstruct(images, galaxy.Posterior(mean, sd), sample=True)[0] for _ in range(400)
+    ]
+    given = {model.roles.x: images}
+    by_hand = [model.net.infer(model.roles.x_mean, sample=True, **given) for _ in range(400)]
+    by_hand = np.reshape(by_hand, (400, *images.shape))
+    np.testing.assert_allclose(np.std(draws, 0), by_hand.std(axis=0), rtol=0.4, atol=1e-6)
+    assert np.std(draws, 0).max() > 1e-3

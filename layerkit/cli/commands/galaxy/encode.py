@@ -102,6 +102,9 @@ def run(args: argparse.Namespace) -> None:
     for option, path in (("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)):
         if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
             raise DataError(f"--out {out}: the file that {option} names; write another")
+    inside = Path(os.path.realpath(args.pictures)) in Path(os.path.realpath(out)).parents
+    if inside and out.exists():
+        raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
     other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
     if args.join:

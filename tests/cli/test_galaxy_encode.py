@@ -1,0 +1,112 @@
+"""`layerkit galaxy encode`: the table that it writes, and one line for bad input."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from linear_galaxies import save_run, shapes, write_pictures
+
+from layerkit import galaxy
+from layerkit.cli.main import program
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """A folder with pictures and a run."""
+    rng = np.random.default_rng(3)
+    folder = tmp_path_factory.mktemp("encode")
+    write_pictures(rng, folder / "pictures", shapes(rng, 16))
+    save_run(folder, folder / "run", folder / "pictures", "4")
+    return folder
+
+
+@pytest.fixture
+def layerkit(monkeypatch, capsys, tmp_path, there):
+    """Runs a command line in a folder of its own; returns status, output and errors."""
+    shutil.copytree(there, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["layerkit", "galaxy", "encode", *map(str, words)])
+        capsys.readouterr()  # what fixtures print
+        with pytest.raises(SystemExit) as ended:
+            program()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["t.fits", "t.ecsv", "t.csv", "t.h5"])
+def test_the_table_is_that_of_the_library(layerkit, there, name):
+    words = "pictures", "--model", "run", "--refine", 2, "--draws", 1, "--batch", 5
+    code, out, err = layerkit(*words, "--out", name)
+    assert code == 0, err
+    expected = galaxy.encode(there / "run", there / "pictures", refine=2, draws=1, batch=5)
+    found = galaxy.read_catalogue(name)
+    assert found.colnames == expected.colnames
+    for column in set(expected.colnames) - {"reason"}:
+        np.testing.assert_array_equal(found[column], expected[column])
+    assert f"{len(expected)} pictures, 16 encoded" in out
+    assert "unusable: blank" in out
+
+
+def test_columns_of_a_table_are_joined(layerkit):
+    Table({"name": ["g006", "g000"], "z": [0.5, 0.25]}).write("own.csv", format="ascii.csv")
+    words = "pictures", "--model", "run/model.h5", "--limit", 4, "--out", "t.fits"
+    code, _, err = layerkit(*words, "--join", "own.csv", "--id-column", "name")
+    assert code == 0, err
+    found = galaxy.read_catalogue("t.fits")
+    np.testing.assert_array_equal(found["z"], [0.25, np.nan, np.nan, np.nan])
+    assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
+
+
+BAD = [
+    (["pictures", "--model", "run", "--out", "t.txt"], "ends in one of .fits"),
+    (["pictures", "--model", "run", "--out", "no/t.fits"], "no such folder"),
+    (["pictures", "--model", "run", "--out", "run/model.h5"], "the file that --model names"),
+    (["pictures", "--model", "run", "--out", "pictures/g.fits"], "among the pictures"),
+    (["nothing", "--model", "run", "--out", "t.fits"], "no such file"),
+    (["pictures", "--model", "pictures", "--out", "t.fits"], "no snapshot at"),
+    (["pictures", "--model", "run/galaxies.h5", "--out", "t.fits"], "galaxies.h5"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--join", "none.csv"], "no such file"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--join", "own.csv"], "no column 'id'"),
+    (["pictures", "--model", "run", "--out", "own.csv", "--join", "own.csv"], "that --join names"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--join", "own.csv", "--id-column", "z"],
+     "texts or whole numbers"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "give both"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
+    (["pictures", "--out", "t.fits"], "--model"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "says"), BAD)
+def test_bad_input_is_one_line_and_status_2(layerkit, words, says):
+    Path("own.csv").write_text("name,z\ng000,0.25\n")
+    Path("pictures", "g.fits").write_text("a picture, say")
+    before = sorted(os.listdir())
+    code, out, err = layerkit(*words)
+    assert code == 2, out
+    assert says in err
+    assert len([line for line in err.splitlines() if "error:" in line]) == 1, err
+    assert sorted(os.listdir()) == before
+
+
+def test_an_interrupted_command_leaves_no_half_table(layerkit, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Table, "write", lambda self, path, **_: Path(path).write_text("half"))
+    monkeypatch.setattr("os.replace", interrupted)
+    Path("t.fits").write_text("earlier")
+    before = sorted(os.listdir())
+    code, _, err = layerkit("pictures", "--model", "run", "--limit", 2, "--out", "t.fits")
+    assert code == 130, err
+    assert sorted(os.listdir()) == before
+    assert Path("t.fits").read_text() == "earlier"

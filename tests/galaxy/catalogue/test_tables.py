@@ -1,0 +1,196 @@
+"""Tables that are written and read again, in every format, and joined by id."""
+
+import csv
+import importlib.util
+import os
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Table
+from astropy.time import Time
+
+from layerkit import galaxy
+from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.tables import FORMATS
+
+SUFFIXES = [s for s in FORMATS if s != ".parquet"]
+
+
+@pytest.fixture
+def table():
+    numbers = np.array([1.5, np.nan, 1 / 3])
+    return Table(
+        {
+            "id": ["a", "587722981736579107", "c d"],
+            "reason": ["", "too faint, really", ""],
+            "refined": [True, False, True],
+            "bound": Column(numbers, unit="pix", description="a number"),
+        },
+        meta={"SOURCE": "pictures", "REFINE": 3},
+    )
+
+
+def equal(found, table):
+    assert found.colnames == table.colnames
+    for name in table.colnames:
+        np.testing.assert_array_equal(found[name], table[name], name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_trips(table, suffix, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    for _ in range(2):  # the second time over the first file
+        galaxy.write_catalogue(table, path)
+        found = galaxy.read_catalogue(path)
+        equal(found, table)
+        assert found["refined"].dtype == bool
+    if suffix != ".csv":
+        assert found["bound"].unit == "pix"
+        assert found.meta["SOURCE"] == "pictures"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_other_programs_read_what_is_written(table, tmp_path):
+    for suffix in ("fits", "csv", "h5"):
+        galaxy.write_catalogue(table, tmp_path / f"t.{suffix}")
+    with fits.open(tmp_path / "t.fits") as hdus:
+        np.testing.assert_array_equal(hdus[1].data["bound"], table["bound"])
+        assert hdus[1].columns["bound"].unit == "pix"
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == list(table["id"])
+    np.testing.assert_array_equal([float(row["bound"]) for row in rows], table["bound"])
+    with h5py.File(tmp_path / "t.h5") as file:
+        np.testing.assert_array_equal(file["catalogue"]["bound"], table["bound"])
+
+
+def test_parquet(table, tmp_path):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("pandas")
+    galaxy.write_catalogue(table, tmp_path / "t.parquet")
+    equal(galaxy.read_catalogue(tmp_path / "t.parquet"), table)
+
+
+def test_parquet_without_pyarrow_is_one_line(table, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "pyarrow" else find(n))
+    with pytest.raises(DataError, match="pip install pyarrow"):
+        galaxy.write_catalogue(table, tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_texts_of_any_language(table, suffix, tmp_path):
+    table["id"] = ["gálaxia", "銀河", "c"]
+    galaxy.write_catalogue(table, tmp_path / f"t{suffix}")
+    found = list(galaxy.read_catalogue(tmp_path / f"t{suffix}")["id"])
+    escaped = [t.encode("ascii", "backslashreplace").decode() for t in table["id"]]
+    assert found == (escaped if suffix in (".fits", ".fit") else list(table["id"]))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(table, tmp_path):
+    with pytest.raises(DataError, match="ends in one of"):
+        galaxy.write_catalogue(table, tmp_path / "t.txt")
+    with pytest.raises(DataError, match="cannot write"):
+        galaxy.write_catalogue(table, tmp_path / "nowhere" / "t.fits")
+    with pytest.raises(DataError, match="expected an astropy Table"):
+        galaxy.write_catalogue([1], tmp_path / "t.fits")
+    (tmp_path / "t.csv").write_text("kept")
+    table["vectors"] = np.zeros((3, 2))
+    with pytest.raises(DataError, match="cannot write"):
+        galaxy.write_catalogue(table, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "kept"
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".h5", ".ecsv"])
+def test_files_that_are_no_tables(suffix, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    with pytest.raises(DataError, match="no such file"):
+        galaxy.read_catalogue(path)
+    path.write_bytes(b"\0 nothing of use\n")
+    with pytest.raises(DataError, match="not readable as") as caught:
+        galaxy.read_catalogue(path)
+    assert path.name in str(caught.value)
+
+
+def ids(kind):
+    values = ["7", "x", "12", "0012"]
+    if kind == "text":
+        return Column(["12", " x ", "7", "never"]), values
+    if kind == "bytes":
+        return Column(np.array([b"12", b"x", b"7", b"never"])), values
+    if kind == "whole":
+        return Column(np.array([12, 99, 7, 5], ">i8")), values
+    if kind == "masked":
+        return MaskedColumn([12, 99, 7, 7], mask=[0, 0, 0, 1]), values
+    return Column([12.0, np.nan, 7.0, np.nan]), values
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "whole", "masked", "float"])
+def test_rows_are_joined_by_id_whatever_holds_it(kind):
+    column, values = ids(kind)
+    other = Table({"number": column, "redshift": np.array([0.1, 0.2, 0.3, 0.4], ">f4")})
+    found = galaxy.join(Table({"id": values}), other, "number")
+    lone = 0.2 if kind in ("text", "bytes") else np.nan
+    np.testing.assert_allclose(found["redshift"], [0.3, lone, 0.1, np.nan], rtol=1e-6)
+    assert found["redshift"].dtype.isnative
+    assert list(found["id"]) == values
+    assert "number" not in found.colnames
+
+
+def test_columns_keep_their_kind_where_every_row_has_a_value():
+    other = Table(
+        {
+            "id": ["a", "b", "c"],
+            "count": np.array([1, 2, 3], np.int16),
+            "huge": np.array([2**60 + 1, 2, 3]),
+            "flag": [True, False, True],
+            "name": np.array([b"first", b"second", b"third"]),
+            "bound": [7.0, 8.0, 9.0],
+            "pair": np.arange(6).reshape(3, 2),
+        }
+    )
+    other["bound"].unit = "mag"
+    table = Table({"id": ["c", "a"], "bound": [0.5, 0.25]})
+    found = galaxy.join(table, other)
+    assert found["count"].dtype == np.int16
+    assert list(found["count"]) == [3, 1]
+    assert list(found["flag"]) == [True, True]
+    assert found["huge"][1] == 2**60 + 1
+    assert list(found["name"]) == ["third", "first"]
+    assert list(found["bound"]) == [0.5, 0.25]
+    assert list(found["bound_joined"]) == [9.0, 7.0]
+    assert found["bound_joined"].unit == "mag"
+    np.testing.assert_array_equal(found["pair"], [[4, 5], [0, 1]])
+    assert table.colnames == ["id", "bound"]
+
+    found = galaxy.join(Table({"id": ["c", "z", "a"]}), other)
+    np.testing.assert_array_equal(found["count"], [3, np.nan, 1])
+    np.testing.assert_array_equal(found["flag"], [1, np.nan, 1])
+    assert list(found["huge"]) == ["3", "", str(2**60 + 1)]
+    assert list(found["name"]) == ["third", "", "first"]
+    np.testing.assert_array_equal(found["pair"], [[4, 5], [np.nan, np.nan], [0, 1]])
+
+
+def test_tables_that_cannot_be_joined():
+    table = Table({"id": ["a", "b"]})
+    faults = [
+        (Table({"objid": ["a"]}), "no column 'id'"),
+        (Table({"id": ["a", "b", "a"]}), "'a' twice, in rows 1 and 3"),
+        (Table({"id": ["x", "y"]}), "none of the ids"),
+        (Table({"id": ["x"][:0]}), "must hold ids|none of the ids"),
+        (Table({"id": [0.5, 1.0]}), "texts or whole numbers"),
+        (Table({"id": [[1, 2], [3, 4]]}), "texts or whole numbers"),
+        (Table({"id": ["a", "b"], "when": Time([5e4, 5e4], format="mjd")}), "'when'"),
+    ]
+    for other, says in faults:
+        with pytest.raises(DataError, match=says):
+            galaxy.join(table, other)
+
+
+def test_astropy_is_imported_only_when_it_is_needed():
+    code = "import sys, layerkit.cli.main; sys.exit('astropy' in sys.modules)"
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
