@@ -65,7 +65,7 @@ def load_model(
         The model, with the temperatures that the run measured.
 
     Raises:
-        SnapshotError: no snapshot there, or one that is not of a galaxy run.
+        SnapshotError: no snapshot there, or one that is not of a finished galaxy run.
         NetFileError: the net that the run was trained with does not run any more.
     """
     return _load(path, backend, batch_size)[0]
@@ -118,6 +118,8 @@ def _load(
         values = {name: netfile.literal(value) for name, value in settings["set"].items()}
         temperature = extra["latent_temperature"]
         settings["data"], settings["held_out"]  # are there
+    if extra.get("done") is not True:
+        raise SnapshotError(f"{path} is not trained to the end; resume the run first")
     if not isinstance(text, str):
         raise SnapshotError(f"{path}: the text of its net file is none; train the model again")
     # A run tells its net the size of the galaxies, unless the user has.
