@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 from linear_galaxies import LATENT, PICTURE, SIDE, ellipse
-from scipy.stats import percentileofscore
+from scipy.stats import percentileofscore, spearmanr
 
 import layerkit as lk
 from layerkit import galaxy
@@ -205,6 +205,24 @@ def test_without_the_galaxies_of_the_run_there_are_no_percentiles(shared, run_co
     )  # fmt: skip
     table = galaxy.encode(run_copy, shared["pictures"], limit=6, draws=1)
     assert np.isnan(table["bound_percentile"]).all()  # others than the run's
+
+
+def test_percentiles_rank_among_another_set_that_was_held_out(shared, run_copy):
+    """A run that holds out another source keeps its galaxies in a folder of their own."""
+    others = galaxy.gather(
+        shared["pictures"], run_copy / "held_out" / "galaxies.h5", limit=15, size=SIDE
+    )
+    model, file = galaxy.load_model(run_copy), run_copy / "model.h5"
+    extra = dict(lk.snapshot.read_extra(file)) | {"prepared_held_out": others.digest}
+    extra["settings"]["held_out"] = str(shared["pictures"])
+    lk.save(file, model.net, extra=extra)
+    found = galaxy.encode(run_copy, others, draws=0)
+    ranks = found["bound_percentile"][found["reason"] == ""] / 100 * len(others)
+    np.testing.assert_allclose(ranks, np.round(2 * ranks) / 2, atol=1e-9)  # among 13, not 20
+    bounds = found["bound"][found["reason"] == ""]
+    assert spearmanr(ranks, bounds).statistic > 0.99
+    (run_copy / "held_out" / "galaxies.h5").unlink()
+    assert np.isnan(galaxy.encode(run_copy, others, draws=0)["bound_percentile"]).all()
 
 
 def test_the_size_of_the_galaxies_is_that_of_the_run(shared):
