@@ -37,7 +37,8 @@ def test_an_installed_package_writes_its_report(tmp_path):
     pytest.importorskip("pybind11")
     source, built = tmp_path / "source", tmp_path / "built"
     ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
-    shutil.copytree(ROOT / "layerkit", source / "layerkit", ignore=ignore)
+    for folder in ("layerkit", "nets"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     # All but the compiled engine, which takes a minute.
