@@ -102,6 +102,7 @@ def save_run(tmp_path, folder, pictures, held_out=None):
             "net": str(tmp_path / "linear.py"),
             "set": {"latent": str(LATENT)},
         },
+        "done": True,
         "net_text": NET,
         "prepared": galaxies.digest,
         "latent_temperature": temperature.tolist(),
