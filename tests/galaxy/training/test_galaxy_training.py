@@ -110,6 +110,7 @@ def test_an_interrupted_run_returns_and_goes_on_as_if_it_had_not(
     resumed = eval(hint, {"galaxy": galaxy})
     assert resumed.ending == "done"
     assert_equal(parameters(whole), parameters(resumed))
+    assert resumed.history == whole.history
     times = {"seconds", "images_per_second", "iterations_per_second", "command"}
     for name in whole.metrics.keys() - times:
         assert resumed.metrics[name] == whole.metrics[name], name
