@@ -3,14 +3,15 @@
 
     python examples/finetuning.py               trains, saves, loads a part, and trains on
 
-A net is trained to read 900 digits, and saved.  A second net, with other names, is asked whether a
-digit is prime, and is told so for 20 pictures only.  It begins with the saved parameters: `lk.load`
-puts the names right (`rename=`), leaves out the last layer, whose classes are others (`skip=`), and
-reports what it did; `only="old[12]"` would take the convolutions alone.  What was loaded then
-learns at a tenth of the rate of what is new (`rate=`), as in Caffe's tutorial on finetuning.
+A net is trained to read 900 digits, and saved.  A second net, with other names, is asked whether
+a digit is prime, and is told so for 20 pictures only.  It begins with the saved parameters:
+`lk.load` puts the names right (`rename=`), leaves out the last layer, whose classes are others
+(`skip=`), and reports what it did; `only="old[12]"` would take the convolutions alone.  Loaded
+layers then learn at a tenth of the rate of what is new (`rate=`), as in Caffe's tutorial on
+finetuning.
 
-On 877 other digits the finetuned net is right for 90.9%, a net that begins at random
-for 81.5%.  All takes 5 seconds.
+On 877 other digits the finetuned net is right for 90.9%, a net that begins at random for 81.5%.
+All takes 5 seconds.
 """
 
 import argparse

@@ -4,13 +4,13 @@
     python examples/siamese.py           trains, and reads held-out digits by their neighbours
 
 The net never sees a label, only pairs of pictures and whether both show one digit.  It learns a
-point in the plane for each picture, such that similar pairs lie close together and others a margin
-apart (Hadsell, Chopra and LeCun, 2006, "Dimensionality reduction by learning an invariant
+point in the plane for each picture, such that similar pairs lie close together and others a
+margin apart (Hadsell, Chopra and LeCun, 2006, "Dimensionality reduction by learning an invariant
 mapping").  `shares=` gives the layers of the second branch the parameters of the first; gradients
 of both branches add up.
 
-A held-out digit is then read as most of the 5 training digits that lie closest to it.  After 3,000
-steps of 64 pairs 95.3% of 360 are read right (95% to 97%, depending on --seed), in 6 seconds.
+A held-out digit is then read as most of the 5 training digits that lie closest to it.  After
+3,000 steps of 64 pairs 95.3% of 360 are read right (95% to 97%, depending on --seed).
 """
 
 import argparse
