@@ -67,7 +67,7 @@ def main():
     net = lk.Net([source, *TUTORIAL], batch_size=50, backend=args.backend, seed=args.seed)
     solver = lk.Adam(net, rate=lk.rates.Cosine(2e-3, steps))
     lk.Trainer(solver, every=[lk.breaks.Progress()]).run(steps=steps)
-    x, t = pictures(True, 100, rng)
+    x, t = pictures(True, 20 if args.tiny else 100, rng)
     print(f"{net.evaluate({'x': x, 't': t})['accuracy']:.1%} of {len(x)} held-out pictures known")
 
 

@@ -69,10 +69,9 @@ def main():
         ]
         train(lk.Net(pair, share=net, **options), steps // 5, f"pair {i}")
     train(net, steps, "all")
-    pca = PCA(8).fit(x)
+    pca, decoded = PCA(8).fit(x), net.infer("decode1", x=held_out)
     by_pca = pca.inverse_transform(pca.transform(held_out))
-    restored = {"by PCA": by_pca, "of the variance restored": net.infer("decode1", x=held_out)}
-    for what, picture in restored.items():
+    for picture, what in ((by_pca, "by PCA"), (decoded, "of the variance restored")):
         print(f"{r2_score(held_out, picture, multioutput='variance_weighted'):.1%} {what}")
 
 
