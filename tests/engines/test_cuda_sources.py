@@ -45,7 +45,8 @@ def compile_source(code, dtype, architecture, defines):
     options = [*sources.options(np.dtype(dtype), defines), f"-arch={architecture}"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    # NVRTC writes into these bytes.  Python has one object for all bytes of length 1.
+    log = bytes(max(size, 2))
     nvrtc.nvrtcGetProgramLog(program, log)
     nvrtc.nvrtcDestroyProgram(program)
     return status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode().strip("\0 \n")

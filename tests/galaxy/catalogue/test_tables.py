@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import subprocess
 import sys
 
 import h5py
@@ -193,4 +194,4 @@ def test_tables_that_cannot_be_joined():
 
 def test_astropy_is_imported_only_when_it_is_needed():
     code = "import sys, layerkit.cli.main; sys.exit('astropy' in sys.modules)"
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
