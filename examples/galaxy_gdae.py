@@ -4,7 +4,7 @@
     python examples/galaxy_gdae.py                          galaxies of the Hubble Deep Field
     python examples/galaxy_gdae.py --data images.zip        pictures of your own
     python examples/galaxy_gdae.py --set latent=16          the net, with another setting
-    python examples/galaxy_gdae.py --resume --out DIR       goes on where a run stopped
+    python examples/galaxy_gdae.py --resume --out DIR       continue a run that stopped
 
 The script prepares the pictures, trains the net in nets/galaxy_gdae.py, compares it on held-out
 galaxies with what is used today, and writes metrics.json, model.h5, the paper's figures and

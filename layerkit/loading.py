@@ -76,7 +76,7 @@ def load(
     choice = Choice(only, skip, rename, strict)
     if solver is not None and not choice.everything:
         raise SnapshotError(
-            "load: a solver goes on from the whole of a snapshot only; load a part without it"
+            "load: a solver continues from a whole snapshot only; load a part without it"
         )
     with net.lock, opened(path) as snapshot:
         if not choice.everything:

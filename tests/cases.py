@@ -323,7 +323,7 @@ def pooling(
     """The reference for Pooling: each window by itself."""
 
     def ranges(size: int, axis: int) -> list[tuple[int, int]]:
-        """Where windows begin and end, counted in the picture, up to its pad on either side."""
+        """Bounds of each window in pixels of the picture, up to its pad on either side."""
         k, s, p = two(kernel)[axis], two(stride)[axis], two(pad)[axis]
         found, start = [], -p
         while start + k <= size + p or (ceil and start < size and start - s + k < size + p):
@@ -1719,7 +1719,7 @@ def affine_of_groups(
 def jax_affine_of_groups(
     view: Shape, over: Shape, spread: Shape, epsilon: float = 1e-5
 ) -> Callable[..., Any]:
-    """The same for JAX, whose groups are axes `over` of x reshaped to (n, *view)."""
+    """Normalisation and affine map for JAX; groups are axes `over` of x reshaped to (n, *view)."""
 
     def function(jax: Any, params: Any, x: Any) -> Any:
         grouped = x.reshape(len(x), *view)

@@ -251,7 +251,7 @@ def test_freezing_is_for_all_users(kernels, rng):
 
 @pytest.mark.parametrize("kernels", ENGINES)
 def test_users_that_lead_to_no_loss_add_nothing(kernels, rng):
-    """Whether it is the layer that owns the parameter, or one that shares it."""
+    """A user without a loss is the layer that owns the parameter, or one that shares it."""
     inputs = {"a": rng.standard_normal((ROWS, INPUTS)), "b": rng.standard_normal((ROWS, INPUTS))}
     ends = []
     for owner, user, used in (("y", "z", "y"), ("z", "y", "y"), ("y", None, "y")):
@@ -397,7 +397,7 @@ def test_kernels_of_transposed_weights(instructions, dtype, inputs, units, rows,
         np.testing.assert_allclose(found[1][name] / size, expected / size, atol=tolerance)
 
 
-# What cannot be shared.
+# Parameters that cannot be shared.
 
 
 def dense(name="y", bottom="x", units=3, **settings):

@@ -467,7 +467,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activations_are_good_to_a_few_units_in_the_last_place(kind, rng, instructions):
-    """Of float32; where they are close to 0 for x far from it, to as much as exp(-x^2) is."""
+    """In float32; the tails that approach 0 are as good as exp(-x^2) is."""
     function, slope, relative = ACTIVATIONS[kind]
     tiny = np.exp(rng.uniform(-30, 0, 30_000)) * rng.choice([-1, 1], 30_000)
     x = np.concatenate([rng.uniform(-9, 9, 100_000), tiny, [0, 5, -5]]).astype(np.float32)

@@ -897,7 +897,7 @@ def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp
     first.send_signal(signal.SIGHUP)
     said, err = first.communicate(timeout=300)
     assert first.returncode == 130, err
-    hint = re.search("go on with: (.*)", said)[1]
+    hint = re.search("continue with: (.*)", said)[1]
     # Somewhere else, into a pipe that nobody reads: trains no more, saves, and says so.
     process = subprocess.Popen(
         [

@@ -20,7 +20,7 @@ def read_net(settings: Settings, saved: Mapping[str, Any], given: bool) -> tuple
 
     Args:
         settings: of the run.
-        saved: the `extra` of the snapshot that it goes on from; empty for a new run.
+        saved: the `extra` of the snapshot that a resumed run continues from; empty for a new run.
         given: whether the net was given, rather than taken over.
 
     Returns:

@@ -46,7 +46,7 @@ class Run:
     Args:
         folder: of the run.
         given: its settings in plain form, those that were given.
-        resume: whether it goes on from the snapshot in the folder.
+        resume: whether the run continues from the snapshot in the folder.
         caller: who started it.
 
     Attributes:
@@ -211,7 +211,7 @@ class Run:
             )
             return "done"
         print(
-            f"stopped at iteration {self.solver.iteration} of {self.iterations}; go on with: "
+            f"stopped at iteration {self.solver.iteration} of {self.iterations}; continue with: "
             f"{self.caller.go_on(self.folder)}"
         )
         return "output lost" if signals.output_lost else "interrupted"

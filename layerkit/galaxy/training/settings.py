@@ -116,7 +116,7 @@ class Settings:
     Attributes:
         set: the settings of the net file as text, from which `net_values` makes values.
         command: the command or the call that began the run, and those that resumed it.
-        resume: whether the run goes on from a snapshot.
+        resume: whether the run continues from a snapshot.
     """
 
     data: Annotated[str, Place()] | None = None

@@ -140,7 +140,7 @@ def train(
             default 1000.
         backend: "auto", the default, "numpy" or "cupy".
         seed: of all random numbers, default 0.
-        resume: goes on from the snapshot in `out`.
+        resume: True continues from the snapshot in `out`.
         tiny: a quick look, with few galaxies and few steps; default False.
 
     Raises:

@@ -24,7 +24,7 @@ def table(shared):
 
 
 def half_light_radius(sigma, ratio):
-    """Of an elliptical Gaussian, by summing its pixels."""
+    """Half-light radius of an elliptical Gaussian, from the sum of its pixels."""
     image = ellipse(301, 4 * sigma, ratio, 0.0, sky=0.0, peak=1.0)
     y, x = np.mgrid[:301, :301] - 150
     radius = np.hypot(y, x).ravel()

@@ -103,7 +103,7 @@ def test_an_interrupted_run_returns_and_goes_on_as_if_it_had_not(
     assert stopped.metrics == {}
     hint = f"galaxy.train(resume=True, out={str(tmp_path / 'cut')!r})"
     assert hint in repr(stopped)
-    assert f"go on with: {hint}" in capsys.readouterr().out
+    assert f"continue with: {hint}" in capsys.readouterr().out
     assert stopped._repr_html_()
     with pytest.raises(SnapshotError, match="not trained to the end"):
         galaxy.load_model(tmp_path / "cut")

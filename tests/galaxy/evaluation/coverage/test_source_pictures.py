@@ -15,7 +15,7 @@ from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
 
 
 def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
-    """By their ids, evenly spread; and prepared as the set's were, with noise measured in them."""
+    """Ids find them, evenly spread; they are prepared alike, and their noise is measured."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     y, x = np.mgrid[:120, :120] - 60

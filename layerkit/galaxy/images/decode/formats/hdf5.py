@@ -130,7 +130,7 @@ class Hdf5Pictures(Pictures):
         """Read a part of the data set, which may work even if one of its filters is missing."""
         try:
             part = self.data[index]
-            # The same bits stand for other numbers.
+            # _Unsigned changes what the bits mean, not the bits.
             return part if self.dtype.kind == part.dtype.kind else part.view(self.dtype)
         except OSError as error:
             if self.has_filters:
