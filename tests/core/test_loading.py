@@ -158,7 +158,7 @@ def test_a_solver_takes_no_part(saved):
     path, _ = saved
     net = net_of()
     for settings in ({"only": "g"}, {"strict": False}):
-        with pytest.raises(SnapshotError, match="the whole snapshot only"):
+        with pytest.raises(SnapshotError, match="a whole snapshot only"):
             lk.load(path, net, lk.Adam(net), **settings)
     with pytest.raises(SnapshotError, match="it takes"):
         lk.load(path, net, None, "g")
