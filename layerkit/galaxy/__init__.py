@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
     from layerkit.galaxy.catalogue.joining import join
+    from layerkit.galaxy.catalogue.listing import open_paths, open_positions
     from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
     from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
@@ -64,6 +65,8 @@ HOMES = {
     "encode": "catalogue.encode",
     "join": "catalogue.joining",
     "load_model": "catalogue.trained",
+    "open_paths": "catalogue.listing",
+    "open_positions": "catalogue.listing",
     "read_catalogue": "catalogue.tables",
     "write_catalogue": "catalogue.tables",
     "refine": "model.refinement",
@@ -123,6 +126,8 @@ __all__ = [
     "latent_coverage",
     "load",
     "load_model",
+    "open_paths",
+    "open_positions",
     "open_source",
     "prepare",
     "read_catalogue",

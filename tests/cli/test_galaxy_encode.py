@@ -79,7 +79,7 @@ BAD = [
     (["pictures", "--model", "run", "--out", "own.csv", "--join", "own.csv"], "that --join names"),
     (["pictures", "--model", "run", "--out", "t.fits", "--join", "own.csv", "--id-column", "z"],
      "texts or whole numbers"),
-    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "give both"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "names a column of --join"),
     (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
     (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
     (["pictures", "--out", "t.fits"], "--model"),
@@ -110,3 +110,52 @@ def test_an_interrupted_command_leaves_no_half_table(layerkit, monkeypatch):
     assert code == 130, err
     assert sorted(os.listdir()) == before
     assert Path("t.fits").read_text() == "earlier"
+
+
+def test_positions_in_a_field_are_rows(layerkit):
+    from astropy.io import fits
+    from linear_galaxies import ellipse
+
+    rng = np.random.default_rng(5)
+    image = rng.normal(50, 1, (240, 120))
+    for top in (0, 120):
+        image[top : top + 120] += ellipse(120, 7, 0.6, 30.0, peak=900.0, sky=0.0)
+    fits.PrimaryHDU(image).writeto("field.fits")
+    Table({"name": ["b", "a"], "x": [59.5, 59.5], "y": [179.5, 59.5], "z": [1.5, 0.5]}).write(
+        "own.csv", format="ascii.csv"
+    )
+    code, _, err = layerkit(
+        "--image", "field.fits", "--positions", "own.csv", "--id-column", "name", "--cutout", 100,
+        "--pixel-scale", 0.2, "--join", "own.csv", "--model", "run", "--out", "t.csv",
+    )  # fmt: skip
+    assert code == 0, err
+    found = galaxy.read_catalogue("t.csv")
+    assert list(found["id"]) == ["b", "a"]
+    assert list(found["z"]) == [1.5, 0.5]
+    np.testing.assert_allclose(found["crop_y"] + found["crop_side"] / 2, [179.5, 59.5], atol=2)
+    np.testing.assert_allclose(
+        found["half_light_radius_arcsec"], 0.2 * found["half_light_radius"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "got none"),
+        (["pictures", "--paths", "own.csv"], "got PICTURES and --paths"),
+        (["--positions", "own.csv"], "--image and --positions go together"),
+        (["pictures", "--image", "f.fits"], "--image and --positions go together"),
+        (["pictures", "--cutout", 9], "--cutout 9: of --positions"),
+        (["pictures", "--path-column", "p"], "--path-column p: names a column"),
+        (["pictures", "--pixel-scale", 0], "must be a number above zero"),
+        (["--paths", "none.csv"], "no such file"),
+        (["--paths", "own.csv"], "no column 'path'"),
+        (["--image", "none.fits", "--positions", "own.csv"], "cannot be read"),
+    ],
+)
+def test_sources_that_are_none_are_one_line(layerkit, words, reason):
+    Table({"x": [1.0], "y": [2.0]}).write("own.csv", format="ascii.csv")
+    code, _, err = layerkit(*words, "--model", "run", "--out", "t.csv")
+    assert code == 2
+    assert reason in err.splitlines()[-1]
+    assert not Path("t.csv").exists()

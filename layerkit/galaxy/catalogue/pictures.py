@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +34,7 @@ class Picture:
         reason: why it is unusable; empty if it is not.
         cut: the square that was cut out of it, unless it is unusable.
         image: float32 (size, size) in 0..1, unless it is unusable.
+        scale: arcseconds per pixel of the picture, NaN if unknown.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Picture:
     reason: str = ""
     cut: Cut | None = None
     image: np.ndarray | None = None
+    scale: float = math.nan
 
 
 @dataclass
@@ -177,14 +180,18 @@ def _prepared(galaxies: GalaxySet | PreparedFile, ids: list[str]) -> Iterator[Pi
 def _cut(source: Source, total: int, settings: Settings, workers: int | None) -> Iterator[Picture]:
     files = getattr(source, "files", None)
     places = getattr(source, "pictures", None)
+    scales, corners = getattr(source, "scales", None), getattr(source, "corners", None)
     try:
         for i, result in enumerate(cuts(source, range(total), settings, workers)):
             file = printable(str(files[places[i][0]])) if files and places else ""
-            picture = Picture(source.ids[i], file)
+            picture = Picture(source.ids[i], file, scale=math.nan if scales is None else scales[i])
             if isinstance(result, str):
                 yield replace(picture, reason=result)
-            else:
-                yield replace(picture, image=result[0], cut=result[1])
+                continue
+            image, cut = result
+            if corners is not None:  # the picture is itself a part of a larger one
+                cut = replace(cut, y0=cut.y0 + corners[i][0], x0=cut.x0 + corners[i][1])
+            yield replace(picture, image=image, cut=cut)
     except OSError as error:  # errors of pictures are among the results
         raise DataError(
             f"{source.name}: encoding stopped ({error.strerror or error}); try workers=1 where no "
