@@ -79,7 +79,8 @@ BAD = [
     (["pictures", "--model", "run", "--out", "own.csv", "--join", "own.csv"], "that --join names"),
     (["pictures", "--model", "run", "--out", "t.fits", "--join", "own.csv", "--id-column", "z"],
      "texts or whole numbers"),
-    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "names a column of --join"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"],
+     "names a column of --join"),
     (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
     (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
     (["pictures", "--out", "t.fits"], "--model"),
@@ -159,3 +160,42 @@ def test_sources_that_are_none_are_one_line(layerkit, words, reason):
     assert code == 2
     assert reason in err.splitlines()[-1]
     assert not Path("t.csv").exists()
+
+
+def test_the_file_beside_a_table_repeats_it(layerkit):
+    words = "pictures", "--model", "run", "--draws", 2, "--limit", 5, "--pixel-scale", 0.5
+    assert layerkit(*words, "--out", "t.csv")[0] == 0
+    first = Path("t.csv").read_bytes()
+    Path("t.csv").unlink()
+    assert layerkit("--config", "t.csv.toml")[0] == 0
+    assert Path("t.csv").read_bytes() == first
+    # The command line counts before the file.
+    assert layerkit("--config", "t.csv.toml", "--limit", 3, "--out", "few.csv")[0] == 0
+    assert len(galaxy.read_catalogue("few.csv")) == 3
+    Table({"path": ["pictures/g000.png"]}).write("own.csv", format="ascii.csv")
+    code, _, err = layerkit("--config", "t.csv.toml", "--paths", "own.csv", "--out", "own.h5")
+    assert code == 0, err
+    assert len(galaxy.read_catalogue("own.h5")) == 1
+
+
+def test_files_of_settings_that_are_none_are_one_line(layerkit):
+    words = "pictures", "--model", "run", "--out", "t.csv", "--config"
+    for text, reason in {
+        "modle = 'run'": "unknown key 'modle'; did you mean",
+        "draws = 'many'": "draws: invalid int value: 'many'",
+        "draws = -1": "draws: must be from 0",
+        "draws = true": "draws: must be a number or a text, got True",
+        "backend = 'abacus'": "backend: must be one of auto, numpy, cupy",
+        "draws = ": "not TOML",
+        "path-column = 'a'\npath_column = 'b'": "is set twice",
+        "[draws]\na = 1": "draws: must be a number or a text",
+    }.items():
+        Path("c.toml").write_text(text)
+        code, _, err = layerkit(*words, "c.toml")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert reason in err
+    code, _, err = layerkit(*words, "none.toml")
+    assert code == 2
+    assert "none.toml: no such file" in err
+    Path("c.toml").write_bytes(b"\xff\xfe")
+    assert layerkit(*words, "c.toml")[0] == 2

@@ -55,6 +55,7 @@ RANKS = [
     ["layerkit.train"],
     ["layerkit"],
     ["layerkit.command"],
+    ["layerkit.runfile"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources"],

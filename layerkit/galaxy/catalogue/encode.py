@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
@@ -54,7 +54,7 @@ def encode(
     The columns are `id`; `file`, its name in the source; `reason`, why it is unusable, or empty;
     `refined`; those of COLUMNS; `z_mean_0`, `z_mean_1`, ..., `z_sd_0`, ... at the model's
     temperature; and those of SUMMARIES, measured on the reconstruction in linear light, each
-    followed by its standard deviation over draws from q(z | x), as `axis_ratio_sd`.  Where the
+    followed by its standard deviation over draws from q(z | x), as `axis_ratio_sd`.  If the
     scale of any picture is known there are `pixel_scale`, `half_light_radius_arcsec` and
     `half_light_radius_arcsec_sd`, too.
 
@@ -70,11 +70,13 @@ def encode(
         draws: from q(z | x) for the standard deviations of summaries, default 8; 0 gives NaN.
         batch: pictures that are encoded at a time, default 256.
         reference: galaxies to rank bounds among, prepared as for the model and not trained on,
-            (n, side, side); by default those that the run held out, if it is known.
+            (n, side, side); by default those that the run held out: by the bounds stored with the
+            model if nothing is refined, else by the galaxies in the run's folder, if they are
+            there.
         limit: use only the first `limit` pictures.
         hdu: see `open_source`.
         pixel_scale: arcseconds per pixel of all pictures; by default what the WCS of each says.
-            Where neither is known, there is no radius in arcseconds; prepared sets hold no WCS.
+            Prepared sets hold no WCS.
         workers: processes that read pictures; see `prepare`.
         backend: where a model that is loaded runs: "auto", the default, "numpy" or "cupy".
         progress: shows a bar.
@@ -93,11 +95,14 @@ def encode(
     limit = accept(Optional(Whole(least=1)), limit, "limit", "encode", DataError)
     workers = accept(Optional(Whole(least=0)), workers, "workers", "encode", DataError)
     pixel_scale = accept(Optional(Number(above=0)), pixel_scale, "pixel_scale", "encode", DataError)
-    name, settings = "", Settings()
+    name, settings, bounds = "", Settings(), np.zeros(0)
     if isinstance(model, str | os.PathLike):
         trained = load_trained(model, backend, batch)
         model, name, settings = trained.model, str(trained.path), trained.settings
-        reference = trained.held_out if reference is None else reference
+        if reference is None:
+            reference = trained.held_out
+            if not refine and len(trained.held_out_bounds):
+                bounds = trained.held_out_bounds
     elif not isinstance(model, GalaxyModel):
         raise DataError(
             f"encode: expected a GalaxyModel, or the path of a training run, got {brief(model)}"
@@ -113,9 +118,14 @@ def encode(
     if images is not None:
         images = check_images(images, model.pixels)
     encoder = Encoder(model, refine, draws, pictures.row_order)
-    table = model.net.run.same_noise(
-        lambda: _table(encoder, pictures, batch, progress, images, pixel_scale)
-    )
+
+    def run() -> Table:
+        among = bounds
+        if not len(among) and images is not None and len(images):
+            among = _bounds(encoder, images, batch)
+        return _table(encoder, pictures, batch, progress, among, pixel_scale)
+
+    table = model.net.run.same_noise(run)
     table.meta = {
         "SOURCE": pictures.name, "MODEL": name, "REFINE": refine, "DRAWS": draws,
         "ROWORDER": pictures.row_order,
@@ -133,7 +143,7 @@ def _table(
     pictures: Pictures,
     batch: int,
     progress: bool,
-    reference: Any,
+    bounds: np.ndarray,
     pixel_scale: float | None,
 ) -> Table:
     from astropy.table import Column, Table  # slow to import
@@ -153,9 +163,7 @@ def _table(
             scales = np.array([p.scale if pixel_scale is None else pixel_scale for _, p in usable])
             numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales)
     at = {name: k for k, name in enumerate(encoder.columns)}
-    if reference is not None and len(reference):
-        bounds = _bounds(encoder, reference, batch)
-        numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], bounds)
+    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], bounds)
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
     table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
     unknown = np.isnan(numbers[:, at["pixel_scale"]]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, train
+from layerkit.cli.config import Configured
 
 
 def add(commands: Any) -> None:
@@ -15,6 +16,8 @@ def add(commands: Any) -> None:
         description="A model of galaxies, learned from their pictures, after Regier, McAuliffe "
         "and Prabhat (2015).",
     )
-    inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
+    inner = parser.add_subparsers(
+        dest="galaxy_command", metavar="COMMAND", required=True, parser_class=Configured
+    )
     for each in (prepare, train, evaluate, encode, sample, report):
         each.add(inner)

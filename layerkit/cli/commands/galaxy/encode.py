@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.cli import arguments
+from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
 
 
@@ -121,6 +122,7 @@ def add(commands: Any) -> None:
         choices=["auto", "numpy", "cupy"],
         help="where to compute; auto takes a GPU if there is one (default: %(default)s)",
     )
+    parser.rivals(("pictures",), ("paths", "path_column"), ("positions", "image", "cutout"))
     parser.set_defaults(run=run)
 
 
@@ -173,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
     if args.join:
         table = galaxy.join(table, other, column, args.join)
     galaxy.write_catalogue(table, out)
+    write_settings(args, out)
     reasons = unusable(table)
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
     for reason, count in reasons.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments
+from layerkit.cli.config import write_settings
 
 
 def add(commands: Any) -> None:
@@ -59,4 +61,5 @@ def run(args: argparse.Namespace) -> None:
     """Prepare, and print the counts."""
     source = galaxy.open_source(args.data, args.hdu)
     print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
+    write_settings(args, Path(args.out))
     print(f"written to {args.out}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments, writing
+from layerkit.cli.config import write_settings
 
 KINDS = (".h5", ".npy", ".fits")
 
@@ -50,4 +51,5 @@ def run(args: argparse.Namespace) -> None:
     side = round(model.pixels**0.5)
     images = model.sample(args.count, args.seed, args.noise).reshape(-1, side, side)
     writing.write(out, write_to, {"images": images})
+    write_settings(args, out)
     print(f"images: {' x '.join(map(str, images.shape))} to {args.out}")
