@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.model.model import GalaxyModel
     from layerkit.galaxy.model.posterior import Posterior
     from layerkit.galaxy.model.refinement import closest, refine
+    from layerkit.galaxy.report import figures
     from layerkit.galaxy.report.folder import (
         finish_setting_aside,
         results_folder,
@@ -115,6 +116,7 @@ __all__ = [
     "evaluate_bounds",
     "evaluate_calibration",
     "evaluate_morphology",
+    "figures",
     "finish_setting_aside",
     "fit_baselines",
     "fit_gaussian",
@@ -149,6 +151,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "figures":  # a module, whose functions return figures of matplotlib
+        return importlib.import_module(f"{__name__}.report.figures")
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
