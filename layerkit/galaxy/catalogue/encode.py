@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +119,14 @@ def encode(
         images = check_images(images, model.pixels)
     encoder = Encoder(model, refine, draws, pictures.row_order)
 
-    def run() -> Table:
-        among = bounds
-        if not len(among) and images is not None and len(images):
-            among = _bounds(encoder, images, batch)
-        return _table(encoder, pictures, batch, progress, among, pixel_scale)
+    def among() -> np.ndarray:
+        if len(bounds) or images is None or not len(images):
+            return bounds
+        return _bounds(encoder, images, batch)
 
-    table = model.net.run.same_noise(run)
+    table = model.net.run.same_noise(
+        lambda: _table(encoder, pictures, batch, progress, among, pixel_scale)
+    )
     table.meta = {
         "SOURCE": pictures.name, "MODEL": name, "REFINE": refine, "DRAWS": draws,
         "ROWORDER": pictures.row_order,
@@ -143,7 +144,7 @@ def _table(
     pictures: Pictures,
     batch: int,
     progress: bool,
-    bounds: np.ndarray,
+    among: Callable[[], np.ndarray],
     pixel_scale: float | None,
 ) -> Table:
     from astropy.table import Column, Table  # slow to import
@@ -163,7 +164,7 @@ def _table(
             scales = np.array([p.scale if pixel_scale is None else pixel_scale for _, p in usable])
             numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales)
     at = {name: k for k, name in enumerate(encoder.columns)}
-    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], bounds)
+    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], among())
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
     table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
     unknown = np.isnan(numbers[:, at["pixel_scale"]]).all()
