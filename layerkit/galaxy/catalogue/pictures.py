@@ -21,6 +21,8 @@ from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepa
 from layerkit.galaxy.images.sources.ids import printable
 from layerkit.galaxy.images.sources.sources import Source, open_source
 
+ANOTHER = "the galaxy found is not the one at the position"
+NEAR = 2.0  # pixels, at least, from a position to the galaxy there
 CHUNK = 256  # images of a prepared file that are read at a time
 
 
@@ -181,6 +183,7 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
     files = getattr(source, "files", None)
     places = getattr(source, "pictures", None)
     scales, corners = getattr(source, "scales", None), getattr(source, "corners", None)
+    centres: Any = getattr(source, "centres", None)  # beside corners
     try:
         for i, result in enumerate(cuts(source, range(total), settings, workers)):
             file = printable(str(files[places[i][0]])) if files and places else ""
@@ -189,8 +192,13 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
                 yield replace(picture, reason=result)
                 continue
             image, cut = result
-            if corners is not None:  # the picture is itself a part of a larger one
+            if (
+                corners is not None and centres is not None
+            ):  # the picture is itself a part of a larger one
                 cut = replace(cut, y0=cut.y0 + corners[i][0], x0=cut.x0 + corners[i][1])
+                if _is_off(cut, centres[i], settings):
+                    yield replace(picture, reason=ANOTHER)
+                    continue
             yield replace(picture, image=image, cut=cut)
     except OSError as error:  # errors of pictures are among the results
         raise DataError(
@@ -201,3 +209,10 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
         raise DataError(
             f"{source.name}: a worker process was killed, perhaps for lack of memory; try workers=1"
         ) from error
+
+
+def _is_off(cut: Cut, centre: np.ndarray, settings: Settings) -> bool:
+    """Tell whether a galaxy is farther from the position it was asked for than its own radius."""
+    y, x = (start + cut.side / 2 - 0.5 for start in (cut.y0, cut.x0))
+    distance = math.hypot(y - centre[0], x - centre[1])
+    return distance > max(NEAR, cut.side / settings.frame)

@@ -87,6 +87,18 @@ def test_rows_of_positions_follow_the_table_and_know_their_scale(shared, field):
         np.testing.assert_allclose(same.centres, source.centres[:5], atol=1e-5)
 
 
+def test_a_position_beside_a_galaxy_is_not_given_that_galaxy(shared, field):
+    """Its numbers would be those of another row."""
+    (x, y), beside = PLACES[0], [0, 1.5, 14, -14]
+    table = Table({"x": [x + d for d in beside], "y": [y] * 4})
+    source = galaxy.open_positions(field[0], table, cutout=100)
+    found = galaxy.encode(shared["run"], source, draws=0)
+    assert list(found["reason"][:2]) == ["", ""]
+    assert all(found["reason"][2:])
+    assert "not the one at the position" in found["reason"][2]
+    assert np.isnan(found["axis_ratio"][2:]).all()
+
+
 def test_a_given_scale_counts_before_the_wcs(shared, field):
     source = galaxy.open_positions(field[0], Table({"x": [80], "y": [100]}), cutout=100)
     row = galaxy.encode(shared["run"], source, draws=0, pixel_scale=2.5)[0]
