@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError
-from layerkit.files import open_regular, write_atomically
+from layerkit.system.files import open_regular, write_atomically
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

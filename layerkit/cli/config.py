@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from layerkit import command
+from layerkit.cli import command
 from layerkit.errors import DataError
-from layerkit.names import closest
 from layerkit.runfile import read_toml, write_toml
+from layerkit.settings.names import closest
 
 HELP = (
     "TOML file with settings of this command by their long names, such as held_out = 500; those "

@@ -10,7 +10,8 @@ import pytest
 from astropy.io import fits
 from galaxy_runs import QUICK, materials
 
-from layerkit import galaxy, snapshot
+from layerkit import galaxy
+from layerkit.saving import snapshot
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit.errors import DataError, brief
-from layerkit.galaxy.catalogue.joining import id_texts
-from layerkit.galaxy.catalogue.tables import read_catalogue
+from layerkit.galaxy.catalogue.tables.joining import id_texts
+from layerkit.galaxy.catalogue.tables.tables import read_catalogue
 from layerkit.galaxy.images.sources.listed import CUTOUT, PathsSource, PositionsSource
-from layerkit.names import closest, quoted
 from layerkit.settings import Whole, accept, fitting
+from layerkit.settings.names import closest, quoted
 
 if TYPE_CHECKING:
     from astropy.table import Table

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.crop import Cut, Settings
 from layerkit.galaxy.images.prepare.prepare import check_source, cuts
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepared, load
 from layerkit.galaxy.images.sources.ids import printable
 from layerkit.galaxy.images.sources.sources import Source, open_source
+from layerkit.saving import hdf5
 
 ANOTHER = "the galaxy found is not the one at the position"
 NEAR = 2.0  # pixels, at least, from a position to the galaxy there

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.files import open_regular
 from layerkit.galaxy.images.decode.bounds import UnusableImageError, only_unusable
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import FitsPictures
 from layerkit.galaxy.images.sources.files import FolderSource
 from layerkit.galaxy.images.sources.ids import numbered, printable
+from layerkit.system.files import open_regular
 
 CUTOUT = 128  # pixels on a side
 
