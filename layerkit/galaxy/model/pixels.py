@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from layerkit.arrays import numbers
+from layerkit.galaxy.model.population.noise import PixelNoise
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net
@@ -84,24 +85,52 @@ def scores(
     return np.where(upper, norm.isf(g * g * tail), norm.ppf(np.minimum(tail, 1)))
 
 
+def residuals(
+    likelihood: Reconstruction, scores: np.ndarray, skew: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Turn standard normal scores into standardised residuals, F^-1(Phi(score)); undo `scores`.
+
+    Args:
+        likelihood: the layer that scores pixels.
+        scores: any shape.
+        skew: of each pixel, default 0; see StudentReconstruction.
+    """
+    if np.isinf(likelihood.degrees):
+        return scores
+    g = np.exp(np.asarray(skew, "float64"))
+    # Of either side of the mode the tail is used, as 1 - F would round to 0 far out.
+    share = g * g / (1 + g * g)
+    above = norm.sf(scores)
+    upper = above < share
+    tail = np.where(upper, above / share, norm.cdf(scores) / (1 - share))
+    size = t.isf(0.5 * tail, likelihood.degrees) / _spread(likelihood)
+    centre, sd = _moments(likelihood, g)
+    return (np.where(upper, size * g, -size / g) - centre) / sd
+
+
 def draw(
     likelihood: Reconstruction,
     rng: np.random.Generator,
     mean: np.ndarray,
     variance: np.ndarray,
     skew: np.ndarray | float = 0.0,
+    noise: PixelNoise | None = None,
 ) -> np.ndarray:
     """Draw pixels from their distribution.
 
     Args:
         likelihood: the layer that scores pixels.
         rng: draws the noise.
-        mean, variance: of each pixel, any shape.
+        mean, variance: of each pixel, (n, pixels), or any shape without `noise`.
         skew: of each pixel, default 0; see StudentReconstruction.
+        noise: how the noise of pixels goes together; None, the default, draws each by itself.
 
     Returns:
         An array of the shape of `mean`.
     """
+    if noise is not None:
+        found = residuals(likelihood, noise.draw(len(mean), rng), skew)
+        return mean + found * np.sqrt(variance)
     if np.isinf(likelihood.degrees):
         return mean + rng.normal(0, np.sqrt(variance))
     g = np.exp(np.asarray(skew, "float64"))
