@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.catalogue.encode import encode
     from layerkit.galaxy.catalogue.joining import join
     from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
-    from layerkit.galaxy.catalogue.trained import load_model
+    from layerkit.galaxy.catalogue.trained import export_model, load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
     from layerkit.galaxy.evaluation.comparison import fit_baselines
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
     from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
     from layerkit.galaxy.evaluation.morphology import evaluate_morphology
+    from layerkit.galaxy.evaluation.population import Population, evaluate_population
     from layerkit.galaxy.images.crop.scaling import unstretch
     from layerkit.galaxy.images.prepare.contact import contact_sheets
     from layerkit.galaxy.images.prepare.gather import gather
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
     from layerkit.galaxy.model.model import GalaxyModel
+    from layerkit.galaxy.model.population.fitting import fit_population
+    from layerkit.galaxy.model.population.noise import PixelNoise
+    from layerkit.galaxy.model.population.prior import MixturePrior
     from layerkit.galaxy.model.posterior import Posterior
     from layerkit.galaxy.model.refinement import closest, refine
     from layerkit.galaxy.report.folder import (
@@ -63,6 +67,7 @@ HOMES = {
     "closest": "model.refinement",
     "encode": "catalogue.encode",
     "join": "catalogue.joining",
+    "export_model": "catalogue.trained",
     "load_model": "catalogue.trained",
     "read_catalogue": "catalogue.tables",
     "write_catalogue": "catalogue.tables",
@@ -76,6 +81,11 @@ HOMES = {
     "SourcePictures": "evaluation.coverage.source_pictures",
     "redrawn_coverage": "evaluation.coverage.latent_coverage",
     "GalaxyModel": "model.model",
+    "MixturePrior": "model.population.prior",
+    "PixelNoise": "model.population.noise",
+    "Population": "evaluation.population",
+    "evaluate_population": "evaluation.population",
+    "fit_population": "model.population.fitting",
     "Posterior": "model.posterior",
     "prepare": "images.prepare.prepare",
     "write_report": "report.page",
@@ -100,7 +110,10 @@ __all__ = [
     "GalaxyModel",
     "GalaxySet",
     "LatentCoverage",
+    "MixturePrior",
     "PCABaseline",
+    "PixelNoise",
+    "Population",
     "Posterior",
     "SourcePictures",
     "Training",
@@ -112,10 +125,13 @@ __all__ = [
     "evaluate_bounds",
     "evaluate_calibration",
     "evaluate_morphology",
+    "evaluate_population",
+    "export_model",
     "finish_setting_aside",
     "fit_baselines",
     "fit_gaussian",
     "fit_gaussians",
+    "fit_population",
     "fit_sersic",
     "fit_sersics",
     "gather",
