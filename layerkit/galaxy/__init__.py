@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.gallery import draw_figures
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page import write_report
+    from layerkit.galaxy.simulation.interpolated import to_galsim
+    from layerkit.galaxy.training.populating import populate
     from layerkit.galaxy.training.train import Training, train
 
 HOMES = {
@@ -102,6 +104,8 @@ HOMES = {
     "open_source": "images.sources.sources",
     "unstretch": "images.crop.scaling",
     "Training": "training.train",
+    "populate": "training.populating",
+    "to_galsim": "simulation.interpolated",
     "train": "training.train",
 }
 
@@ -140,6 +144,7 @@ __all__ = [
     "load",
     "load_model",
     "open_source",
+    "populate",
     "prepare",
     "read_catalogue",
     "read_metrics",
@@ -151,6 +156,7 @@ __all__ = [
     "set_aside",
     "split",
     "summary",
+    "to_galsim",
     "train",
     "unstretch",
     "write_catalogue",

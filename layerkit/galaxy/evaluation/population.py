@@ -96,7 +96,7 @@ def evaluate_population(model: GalaxyModel, held_out: np.ndarray, seed: int = 0)
     rng = np.random.default_rng(seed)
     mean, sd = model.encode(held_out, tempered=False)
     z = mean + sd * rng.standard_normal(mean.shape)
-    drawn = model.draw_z(len(held_out), rng)
+    drawn = model.sample_z(len(held_out), seed)
     images = model.sample(len(held_out), seed, noise=True).clip(0, 1)
     return Population(
         z=told_apart(drawn, z, seed),

@@ -11,7 +11,7 @@ from layerkit.arrays import numbers
 from layerkit.display import html_grid
 from layerkit.errors import NetError, brief
 from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES, importance_bound
-from layerkit.galaxy.model.pixels import Pixels, decode, draw, infer_pixels, scores
+from layerkit.galaxy.model.pixels import Pixels, decode, draw, generator, infer_pixels, scores
 from layerkit.galaxy.model.population.noise import PixelNoise, check_noise
 from layerkit.galaxy.model.population.prior import MixturePrior, check_prior
 from layerkit.galaxy.model.posterior import (
@@ -338,18 +338,20 @@ class GalaxyModel(Closed):
                 f"sample: {count} images would take {in_words(needed)}, and {in_words(free)} are "
                 "free; draw them in parts, each with its own seed"
             )
-        try:
-            rng = np.random.default_rng(seed)
-        except (TypeError, ValueError) as error:
-            raise NetError(f"sample: seed: {error}, got {brief(seed)}") from None
-        z = self.draw_z(count, rng)
+        rng = generator(seed, "sample")
+        z = self._draw_z(count, rng)
         mean, variance, skew = decode(self.net, self.roles, z, rng)
         if not noise:
             return mean
         return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise)
 
-    def draw_z(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw z from the prior, (count, latent)."""
+    @fitting(NetError)
+    def sample_z(self, count: int, seed: int = 0) -> np.ndarray:
+        """Draw z from the prior, (count, latent): those of `sample` with this count and seed."""
+        count = accept(Whole(least=1), count, "count", "sample_z")
+        return self._draw_z(count, generator(seed, "sample_z"))
+
+    def _draw_z(self, count: int, rng: np.random.Generator) -> np.ndarray:
         if self.prior is None:
             return rng.standard_normal((count, self.latent))
         return self.prior.sample(count, rng)

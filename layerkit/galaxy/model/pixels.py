@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from layerkit.arrays import numbers
+from layerkit.errors import NetError, brief
 from layerkit.galaxy.model.population.noise import PixelNoise
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
@@ -63,6 +64,18 @@ def decode(net: Net, roles: Roles, z: np.ndarray, rng: np.random.Generator | Non
             mean = mean + np.exp(0.5 * log_variance) * rng.standard_normal(mean.shape)
         given[h] = mean
     return infer_pixels(net, roles, given)
+
+
+def generator(seed: Any, function: str) -> np.random.Generator:
+    """Return a generator of random numbers.
+
+    Raises:
+        NetError: a seed that is none; the message names the function that was called.
+    """
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise NetError(f"{function}: seed: {error}, got {brief(seed)}") from None
 
 
 def scores(

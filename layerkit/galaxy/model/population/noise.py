@@ -147,7 +147,7 @@ def learn_noise(scores: np.ndarray, components: int = COMPONENTS, seed: int = 0)
     rng = np.random.default_rng(seed)
     count, side, _ = scores.shape
     turned = np.stack(
-        [np.rot90(s[:, :: rng.choice([-1, 1])], rng.integers(4)) for s in scores]
+        [np.rot90(s[:, :: rng.choice([-1, 1])], int(rng.integers(4))) for s in scores]
     ).astype("float64")
     own, found = turned.reshape(count, -1), np.zeros((0, side, side))
     if components := min(components, count // 10):
@@ -175,7 +175,9 @@ def _covariance(fields: np.ndarray) -> np.ndarray:
     count, side, _ = fields.shape
     reach, shape = min(REACH, side), (2 * side, 2 * side)
     # At all distances at once: a correlation is a product of Fourier transforms.
-    power = sum(np.abs(np.fft.rfft2(field, shape)) ** 2 for field in fields)
+    power = np.zeros((2 * side, side + 1))
+    for field in fields:
+        power += np.abs(np.fft.rfft2(field, shape)) ** 2
     lags = np.fft.irfft2(power, shape)
     lags = 0.5 * (lags[:reach, :reach] + lags[-np.arange(reach), :reach])  # down, and up
     overlap = side - np.arange(reach)

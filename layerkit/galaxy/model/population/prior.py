@@ -23,10 +23,10 @@ from layerkit.display import short_repr
 from layerkit.errors import NetError, brief
 from layerkit.galaxy.model.posterior import Posterior
 
-COMPONENTS = (1, 4, 8, 16, 32)  # numbers of Gaussians that are tried
+COMPONENTS = (1, 8, 16, 32)  # numbers of Gaussians that are tried
 DRAWS = 100_000  # from the aggregate posterior, about
 RIDGE = 1e-4  # added to variances, of which the old prior has 1
-ITERATIONS = 200  # of expectation and maximisation
+ITERATIONS = 100  # of expectation and maximisation
 
 
 class MixturePrior:
@@ -140,7 +140,9 @@ def fit_mixture(
     for k in components:
         if best is not None and 20 * latent * k > count:
             break
-        found = GaussianMixture(k, max_iter=ITERATIONS, reg_covar=RIDGE, random_state=seed)
+        found = GaussianMixture(
+            k, max_iter=ITERATIONS, reg_covar=RIDGE, init_params="k-means++", random_state=seed
+        )
         found.fit(draws)
         prior = MixturePrior(found.weights_, found.means_, found.covariances_)
         score = float(prior.log_density(others).mean())

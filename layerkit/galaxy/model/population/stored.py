@@ -17,7 +17,7 @@ NOISE = ("components", "covariances", "amplitudes")
 
 def population_arrays(model: GalaxyModel) -> dict[str, np.ndarray]:
     """Return the arrays of a model's prior and noise by name; none for N(0, I) and no noise."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, part, keys in (("prior", model.prior, PRIOR), ("noise", model.noise, NOISE)):
         if part is not None:
             # Covariances need their digits to stay positive definite; the rest is smooth.
