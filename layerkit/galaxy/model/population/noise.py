@@ -149,7 +149,8 @@ def learn_noise(scores: np.ndarray, components: int = COMPONENTS, seed: int = 0)
     turned = np.stack(
         [np.rot90(s[:, :: rng.choice([-1, 1])], int(rng.integers(4))) for s in scores]
     ).astype("float64")
-    own, found = turned.reshape(count, -1), np.zeros((0, side, side))
+    own: np.ndarray = turned.reshape(count, -1)
+    found = np.zeros((0, side, side))
     if components := min(components, count // 10):
         _, size, axes = randomized_svd(own, components, random_state=seed)
         own = own - (own @ axes.T) @ axes
