@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from layerkit import snapshot
 from layerkit.errors import SnapshotError
-from layerkit.files import path_of
 from layerkit.galaxy.layout import MODEL
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays
-from layerkit.names import quoted
+from layerkit.saving import snapshot
+from layerkit.settings.names import quoted
+from layerkit.system.files import path_of
 
 BOXED = Path(__file__).resolve().parents[1] / "boxed"
 DEFAULT = "galaxy_zoo"

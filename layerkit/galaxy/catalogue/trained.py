@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerkit import netfile, snapshot
+from layerkit import netfile
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.catalogue.boxes import DEFAULT, find_model, save_small
 from layerkit.galaxy.catalogue.pictures import PreparedFile
@@ -22,8 +22,9 @@ from layerkit.galaxy.images.prepared import is_prepared, split
 from layerkit.galaxy.layout import GALAXIES
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import restore_population
-from layerkit.loading import load
 from layerkit.net import Net
+from layerkit.saving import snapshot
+from layerkit.saving.loading import load
 from layerkit.settings import fitting
 
 HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.display import html_grid
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.posterior import check_images
+from layerkit.galaxy.model.posterior.posterior import check_images
+from layerkit.inspection.display import html_grid
 from layerkit.settings import Whole, accept, fitting
 
 COMPONENTS = 20  # principal components that the classifier sees

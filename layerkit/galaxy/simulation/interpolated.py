@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import NetError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.settings import Number, Whole, accept, fitting

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from layerkit import locks, snapshot
 from layerkit.errors import DataError
-from layerkit.files import path_of
 from layerkit.galaxy.evaluation.population import Population, evaluate_population
 from layerkit.galaxy.layout import MODEL, POPULATION
 from layerkit.galaxy.model.population.fitting import fit_population
 from layerkit.galaxy.model.population.stored import population_arrays
 from layerkit.galaxy.report.metrics import write_json
-from layerkit.galaxy.training.run import Caller, Run
+from layerkit.galaxy.training.run.run import Caller, Run
 from layerkit.galaxy.training.trained import read_finished
+from layerkit.saving import snapshot
 from layerkit.settings import fitting
+from layerkit.system import locks
+from layerkit.system.files import path_of
 
 
 @fitting(DataError)

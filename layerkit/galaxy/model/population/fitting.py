@@ -10,7 +10,7 @@ from layerkit.errors import DataError, NetError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.population.noise import PixelNoise, learn_noise
 from layerkit.galaxy.model.population.prior import COMPONENTS, MixturePrior, fit_mixture
-from layerkit.galaxy.model.posterior import Posterior, check_images
+from layerkit.galaxy.model.posterior.posterior import Posterior, check_images
 from layerkit.settings import Whole, accept, fitting
 
 FEWEST = 100  # galaxies that a population is fitted to

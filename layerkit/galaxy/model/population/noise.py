@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import zoom
 
-from layerkit.arrays import numbers
-from layerkit.display import short_repr
+from layerkit.data.arrays import numbers
 from layerkit.errors import NetError, brief
+from layerkit.inspection.display import short_repr
 
 COMPONENTS = 40
 KINDS = 4  # of fields

@@ -18,10 +18,10 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from layerkit.arrays import numbers
-from layerkit.display import short_repr
+from layerkit.data.arrays import numbers
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.inspection.display import short_repr
 
 COMPONENTS = (1, 8, 16, 32)  # numbers of Gaussians that are tried
 DRAWS = 100_000  # from the aggregate posterior, about
