@@ -12,7 +12,7 @@ from cuda_host.device import state
 
 # Functions of NumPy that CuPy has too, and those that a capture does not take, by CUDA's error.
 PLAIN = """
-    abs add all any arange arctan2 argmax argmin broadcast_to ceil clip concatenate cos cumsum
+    abs add all any arange arctan2 argmax argmin broadcast_to ceil clip concatenate conj cos cumsum
     divide equal exp expm1 flip floor greater hypot isfinite isnan less log log1p logical_and max
     maximum mean min minimum multiply negative pad prod repeat rint roll sign sin sqrt square stack
     std subtract sum take take_along_axis tanh tile transpose where

@@ -93,6 +93,6 @@ class ConvolvePSF(Layer):
             (bottoms[1], psf, lambda: self._transform(bottoms[0].data, picture)),
         ):
             if blob.diff is not None:
-                found = self._inverse(transform * other().conj())
+                found = self._inverse(transform * self.xp.conj(other()))
                 dx = blob.diff.reshape(-1, *shape)
                 add_to(self.xp, dx, found[..., : shape[1], : shape[2]])
