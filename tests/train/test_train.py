@@ -561,6 +561,17 @@ def test_wrong_calls_say_what_is_wrong(call, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_net_that_training_does_not_change_is_not_validated():
+    solver, held_out = make()
+    apart = lk.Net(layers_of(None), 4, phase="test")
+    trainer = lk.Trainer(solver, [lk.breaks.Validate(apart, held_out, every=5)])
+    with pytest.raises(NetError, match=r"Validate: .* shares no parameter .*share=net"):
+        trainer.run(10)
+    assert trainer.iteration == 0
+    part = lk.Net(layers_of(None), 4, phase="test", share=solver.net, share_only="g")
+    lk.Trainer(solver, [lk.breaks.Validate(part, held_out, every=5)]).run(10)
+
+
 def test_progress_shows_objective_and_values(capsys):
     solver, held_out = make()
     breaks = [
