@@ -69,6 +69,7 @@ def save(
     if extra is not None and not isinstance(extra, Mapping):
         raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
     kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
+    hdf5.refuse_other(path, SnapshotError, KIND)
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
