@@ -67,6 +67,12 @@ def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> di
     return found
 
 
+def files(words: Iterable[str], inputs: list[str]) -> list[str]:
+    """List the files that an option names."""
+    paths = [w.partition("=")[2] if _names_input(w, inputs) else w for w in words]
+    return [p if os.path.exists(p) else p.rpartition(":")[0] for p in paths]
+
+
 def layer(words: list[str], inputs: list[str]) -> Data | None:
     """Return a data layer that reads one HDF5 file in batches, or None if it is not that simple."""
     if len(words) != 1 or _names_input(words[0], inputs) or not _is_hdf5(words[0]):
@@ -138,11 +144,19 @@ def _dataset(path: str, name: str) -> np.ndarray:
 def _load(path: str) -> Any:
     try:
         with open_regular(Path(path)) as file:
+            head = file.read(6)
+            file.seek(0)
+            if not head.startswith((b"\x93NUMPY", b"PK")):  # which NumPy takes for a pickle
+                raise DataError(
+                    f"{path}: not an HDF5, NPZ or NPY file; numpy.save writes an array to one"
+                )
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError, KeyError) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(f"{path}: holds Python objects; save arrays of numbers") from error
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(
             f"{path}: not readable as HDF5, NPZ or NPY ({reason or 'truncated'})"

@@ -110,7 +110,11 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = path / "metrics.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give the folder of a finished run"
+        ) from error
+    except ValueError as error:
         raise DataError(f"{path}: the metrics of a run cannot be read ({error})") from error
     if not isinstance(found, dict) or "held_out" not in found:
         raise DataError(f"{path}: this is JSON, but not the metrics.json of a run: no 'held_out'")
