@@ -24,7 +24,7 @@ from layerkit.galaxy.layout import SHEETS
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.snapshot import write_atomically
 
-RECIPE = 8  # raise this if `prepare` changes what it makes of given pictures and settings
+RECIPE = 9  # raise this if `prepare` changes what it makes of given pictures and settings
 
 
 @fitting(DataError)
