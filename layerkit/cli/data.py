@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def add_data(parser: argparse.ArgumentParser, name: str, text: str, required: bo
     )
 
 
-def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> dict[str, np.ndarray]:
+def arrays(words: Sequence[str], inputs: list[str], complete: bool = True) -> dict[str, np.ndarray]:
     """Read an array for each input from what an option was given.
 
     Args:
@@ -45,8 +45,8 @@ def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> di
         complete: whether every input must be there.
 
     Raises:
-        DataError: a file that cannot be read, inputs of different lengths, or an input that no
-            file or two files have.
+        DataError: a file that cannot be read, inputs of different lengths, without rows or axes,
+            or an input that no file or two files have.
     """
     found: dict[str, np.ndarray] = {}
     for word in words:
@@ -60,10 +60,16 @@ def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> di
             f"no data for {quoted(missing)}; the net's inputs are {quoted(inputs)}, and "
             f"{quoted(found) if found else 'none of them'} came"
         )
+    if single := [name for name, array in found.items() if not array.ndim]:
+        raise DataError(
+            f"input {single[0]!r}: expected an array with a row for each example, got one number"
+        )
     lengths = {name: len(array) for name, array in found.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in lengths.items())
         raise DataError(f"inputs must have equally many rows, got {counts}")
+    if 0 in lengths.values():
+        raise DataError(f"{' '.join(words)}: no rows; give at least one example")
     return found
 
 

@@ -188,6 +188,11 @@ def test_nets_that_come_with_layerkit_have_names(layerkit):
         (["test", "classifier.py", "--model", "model.h5", "--data", "objects.npz"],
          "save arrays of numbers"),
         (["test", "classifier.py", "--model", ".", "--data", "data.npz"], "a snapshot in it"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "none.npz"],
+         "none.npz: no rows"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "one.npz"], "got one number"),
+        (["train", "classifier.py", "--data", "data.npz", "--validate", "none.npz", "--out", "o"],
+         "none.npz: no rows"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "x=data.h5:no",
           "label=label.npy"], "no data set 'no'"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "data.npz", "x=x.npy"],
@@ -211,6 +216,8 @@ def test_nets_that_come_with_layerkit_have_names(layerkit):
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(layerkit, trained, words, says):
     np.savetxt("x.csv", trained[1], delimiter=",")
+    np.savez("none.npz", x=trained[1][:0], label=trained[2][:0])
+    np.savez("one.npz", x=np.float32(3), label=np.float32(1))
     np.savez("objects.npz", x=np.array([None] * 11), label=trained[2])
     code, out, err = layerkit(*words)
     assert code == 2, out
