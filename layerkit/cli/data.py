@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,20 @@ from layerkit.layers import HDF5Data
 from layerkit.layers.sources.data import NUMBERS, Data
 from layerkit.names import quoted
 
+# What NumPy and the libraries that it reads through raise of files that are damaged or encrypted.
+DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 HELP = (
     "an HDF5 or NPZ file with a data set for each input of the net, by its name; or "
     "INPUT=FILE.npy for each, or INPUT=FILE.h5:DATASET"
@@ -109,7 +126,7 @@ def _read(word: str, inputs: list[str]) -> dict[str, np.ndarray]:
     if _is_hdf5(word):
         with hdf5.open_unsealed(path, DataError) as file:
             return {name: _dataset(word, name) for name in inputs if file.is_dataset(name)}
-    loaded = _load(word)
+    loaded = _load(word, inputs)
     if isinstance(loaded, np.ndarray):
         if len(inputs) != 1:
             raise DataError(
@@ -117,7 +134,7 @@ def _read(word: str, inputs: list[str]) -> dict[str, np.ndarray]:
                 f"is: {inputs[0]}={word}"
             )
         return {inputs[0]: loaded}
-    return {name: array for name, array in loaded.items() if name in inputs}
+    return loaded
 
 
 def _array(where: str) -> np.ndarray:
@@ -147,7 +164,8 @@ def _dataset(path: str, name: str) -> np.ndarray:
         return file.array(*parts, kinds=NUMBERS)
 
 
-def _load(path: str) -> Any:
+def _load(path: str, names: Iterable[str] | None = None) -> Any:
+    """Read an NPY file, or those arrays of an NPZ file that have some names, or all."""
     try:
         with open_regular(Path(path)) as file:
             head = file.read(6)
@@ -157,10 +175,17 @@ def _load(path: str) -> Any:
                     f"{path}: not an HDF5, NPZ or NPY file; numpy.save writes an array to one"
                 )
             loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            found = {n: loaded[n] for n in loaded.files if names is None or n in names}
+            if other := [n for n, array in found.items() if not isinstance(array, np.ndarray)]:
+                raise DataError(f"{path}: {other[0]!r} is no array")
+            return found
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except MemoryError as error:
+        raise DataError(f"{path}: too large for the memory, or damaged") from error
+    except DAMAGE as error:
         if "allow_pickle" in str(error):
             raise DataError(f"{path}: holds Python objects; save arrays of numbers") from error
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())

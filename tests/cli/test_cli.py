@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -92,6 +93,37 @@ def test_infer_writes_each_kind_of_file(layerkit, trained, tmp_path):
         rows = list(csv.reader(file))
     assert rows[0] == ["logits[0]", "logits[1]"]
     np.testing.assert_array_equal(np.array(rows[1:], "float32"), logits)
+
+
+def test_files_of_arrays_that_are_damaged_are_one_line(layerkit, trained, rng):
+    np.savez_compressed("whole.npz", x=trained[1], label=trained[2], more=np.array([None]))
+    words = ["test", "classifier.py", "--model", "model.h5", "--data"]
+    assert layerkit(*words, "whole.npz")[0] == 0  # nobody wants the third array
+    whole = Path("whole.npz").read_bytes()
+    said = set()
+    for size in (3, 30, 100, len(whole) - 30, len(whole) - 1):
+        Path("bad.npz").write_bytes(whole[:size])
+        code, _, err = layerkit(*words, "bad.npz")
+        assert code == 2, err
+        assert err.count("\n") == 1, err
+    for _ in range(60):
+        bad = bytearray(whole)
+        bad[rng.integers(4, len(bad))] ^= 1 << rng.integers(8)
+        Path("bad.npz").write_bytes(bad)
+        code, _, err = layerkit(*words, "bad.npz")
+        assert code in (0, 2), err
+        assert err.count("\n") == (code == 2), err
+        said.add(err)
+    assert len(said) > 3
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 4), }\n"
+    bomb = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    Path("bomb.npy").write_bytes(bomb)
+    with zipfile.ZipFile("text.npz", "w") as archive:
+        archive.writestr("x", "text")
+    for data, says in (("x=bomb.npy", "bomb.npy: too large"), ("text.npz", "'x' is no array")):
+        code, _, err = layerkit(*words, data)
+        assert code == 2
+        assert says in err
 
 
 def test_check_finds_a_wrong_gradient(layerkit, trained, tmp_path):
