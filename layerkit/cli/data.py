@@ -14,12 +14,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.files import open_regular
 from layerkit.layers import HDF5Data
 from layerkit.layers.sources.data import NUMBERS, Data
-from layerkit.names import quoted
+from layerkit.saving import hdf5
+from layerkit.settings.names import quoted
+from layerkit.system.files import open_regular
 
 # What NumPy and the libraries that it reads through raise of files that are damaged or encrypted.
 DAMAGE = (

@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.files import write_atomically
+from layerkit.saving import hdf5
+from layerkit.system.files import write_atomically
 
 Arrays = Mapping[str, Any]
 Writer = Callable[[Path, Arrays], None]

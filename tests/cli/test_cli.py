@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import layerkit as lk
-from layerkit import hdf5
 from layerkit import layers as L
+from layerkit.saving import hdf5
 
 NET = """
 from layerkit import layers as L

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layerkit import hdf5
 from layerkit.cli import arguments, writing
 from layerkit.errors import DataError
+from layerkit.saving import hdf5
 
 
 def add(commands: Any) -> None:
@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
     # Slow to import, and other commands do without.
     from layerkit import galaxy
-    from layerkit.galaxy.catalogue import joining, tables
     from layerkit.galaxy.catalogue.encode import unusable
+    from layerkit.galaxy.catalogue.tables import joining, tables
 
     out = Path(args.out)
     tables.check_suffix(out)
