@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +20,44 @@ from layerkit.system.uninterrupted import undoing
 
 if TYPE_CHECKING:
     from layerkit.net import Net
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A layer whose mean over a batch is over those of its labels, `bottoms[1]`, that count."""
+
+    bottoms: list[str]
+
+    def counted(self, label: Any) -> Any:
+        """Return how many labels of an array count."""
+
+
+class Means:
+    """Means of each loss and metric layer over a set, which comes in batches.
+
+    A batch weighs as much as it has examples, or labels that count.
+    """
+
+    def __init__(self, layers: list[Layer]):
+        self.layers = layers
+        self.sums, self.weights = np.zeros(len(layers)), np.zeros(len(layers))
+        self.labels = [x.bottoms[1] for x in layers if isinstance(x, Counting)]
+
+    def add(self, means: list[float], rows: int, labels: dict[str, Any]) -> None:
+        """Add the means over a batch; `labels` are the arrays of the blobs in `self.labels`."""
+        for i, (layer, mean) in enumerate(zip(self.layers, means, strict=True)):
+            weight = float(rows)
+            if isinstance(layer, Counting):
+                weight = float(layer.counted(labels[layer.bottoms[1]]))
+            if weight:
+                self.sums[i] += mean * weight
+                self.weights[i] += weight
+
+    def of_all(self) -> dict[str, float]:
+        """Return the mean over all batches by layer, not a number where nothing counted."""
+        pairs = zip(self.layers, self.sums, self.weights, strict=True)
+        means = {x.name: float(a / w) if w else math.nan for x, a, w in pairs}
+        return Named("loss or metric", means)
 
 
 def of_own_data(net: Net) -> dict[str, float]:
@@ -36,7 +75,7 @@ def of_own_data(net: Net) -> dict[str, float]:
             f"{counts or 'none'}, and inputs {quoted(net.input_names())}"
         )
     state, kept = net.state(), (net.losses.copy(), net.metrics.copy())
-    means = Named("loss or metric", {layer.name: 0.0 for layer in net.reported})
+    means = Means(net.reported)
     count = max(counts.values())
 
     def look() -> None:
@@ -46,8 +85,9 @@ def of_own_data(net: Net) -> dict[str, float]:
         while seen < count:
             net.forward()
             seen += net.rows
-            for name, value in {**net.losses, **net.metrics}.items():
-                means[name] += value * net.rows / count
+            values = {**net.losses, **net.metrics}
+            labels = {name: net.blobs[name].data for name in means.labels}
+            means.add([values[x.name] for x in net.reported], net.rows, labels)
 
     def undo() -> None:
         for mapping, values in zip((net.losses, net.metrics), kept, strict=True):
@@ -56,25 +96,25 @@ def of_own_data(net: Net) -> dict[str, float]:
         net.set_state(state)
 
     undoing(look, undo)
-    return means
+    return means.of_all()
 
 
 def of_given(net: Net, inferences: Inferences, data: Any) -> dict[str, float]:
     """Return the means over arrays or a data layer that a caller gave; see Net.evaluate."""
     if not net.reported:
         raise NetError("evaluate: this net has no loss or metric layer, so there is no mean")
-    names = [layer.name for layer in net.reported]
     tops = [layer.tops[0] for layer in net.reported]
 
-    def means() -> list[float]:
-        sums, count = np.zeros(len(names)), 0
+    def all_batches() -> dict[str, float]:
+        means = Means(net.reported)
+        labels = means.labels
         for batch in _batches(net, data):
-            values = inferences.infer(tops, True, batch, "evaluate")
-            sums += [np.sum(each, dtype="float64") for each in values]
-            count += len(values[0])
-        return [float(x) for x in sums / count]
+            values = inferences.infer([*tops, *labels], True, batch, "evaluate")
+            each = [float(np.mean(x, dtype="float64")) for x in values[: len(tops)]]
+            means.add(each, len(values[0]), dict(zip(labels, values[len(tops) :], strict=True)))
+        return means.of_all()
 
-    return Named("loss or metric", dict(zip(names, net.run.same_noise(means), strict=True)))
+    return net.run.same_noise(all_batches)
 
 
 def _batches(net: Net, data: Any) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,7 @@ def save(
     if dtype not in (None, *STORED) or (dtype != net.dtype and dtype and solver is not None):
         expected = f"the net's, {net.dtype}, with a solver" if solver else f"None, {quoted(STORED)}"
         raise SnapshotError(f"dtype of a snapshot: expected {expected}, got {brief(dtype)}")
+    hdf5.refuse_other(path, SnapshotError, KIND)
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
@@ -105,6 +106,8 @@ def save(
 
     try:
         with net.lock:
+            if solver is not None:
+                net.lock.check_own(net.arena.data, SnapshotError, "save: save the net alone")
             hdf5.write_sealed(path, KIND, fill)
     except OSError as error:
         raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
@@ -185,11 +188,6 @@ def check_arguments(net: Net, solver: Solver | None) -> None:
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
     if solver is not None and not isinstance(solver, Solver):
         raise SnapshotError(f"expected a solver after the net, got {type(solver).__name__}")
-    if solver is not None and solver.shown:
-        raise SnapshotError(
-            "the net holds the average of its parameters until the block of solver.averaged() has "
-            "ended: save and load the net alone there"
-        )
     if solver is not None and solver.net is not net:
         raise SnapshotError("the solver trains another net; give the net that it trains")
 

@@ -56,7 +56,6 @@ class Updater(Checked):
     iteration: int
     accumulated: int
     history: Any
-    shown: bool
     hooks: list[Callable[[Any], None]]
     spans: list[slice]
     weight_decay: float = 0.0  # w shrinks by rate * weight_decay in each update
@@ -200,7 +199,7 @@ class Updater(Checked):
 
         All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
         and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
-        this thread's own meanwhile, and the solver makes no step.
+        this thread's own meanwhile, no solver makes a step, and nothing is loaded.
 
         Raises:
             NetError: the solver was made without `ema`.
@@ -213,19 +212,17 @@ class Updater(Checked):
             self.start_average()
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
-            net.passed, self.shown = False, True
+            net.passed = False
+            net.lock.averaged.append(net.arena.data)
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
-                net.passed, self.shown = False, False
+                net.passed = False
+                net.lock.averaged.pop()
 
     def _check_shown(self, method: str) -> None:
-        if self.shown:
-            raise NetError(
-                f"{method}: the net holds the average of its parameters until the block of "
-                "solver.averaged() has ended"
-            )
+        self.net.lock.check_own(self.net.arena.data, NetError, method)
 
     def _look(self, plan: Plan) -> np.ndarray:
         """Bound the diffs that layers update by, and measure those that the solver itself applies.
