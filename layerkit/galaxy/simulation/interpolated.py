@@ -26,7 +26,7 @@ def to_galsim(
     flux: float = 1.0,
     *,
     pixel_scale: float = 1.0,
-    fade: int = 6,
+    fade: int | None = None,
 ) -> InterpolatedImage | list[InterpolatedImage]:
     """Make a GalSim profile of f_mu(z), without sky and without noise.
 
@@ -45,7 +45,7 @@ def to_galsim(
         flux: of the whole profile, in any unit; its sign, and zero, are as given.
         pixel_scale: side of a pixel, in arcseconds or any other unit; default 1.
         fade: pixels along the edge over which what is left of light goes to zero, lest profiles end
-            at a step; default 6.
+            at a step; default a twelfth of the side.
 
     Returns:
         One profile, or a list of them.
@@ -59,7 +59,7 @@ def to_galsim(
     side = math.isqrt(model.pixels)
     if side * side != model.pixels:
         raise NetError(f"to_galsim: the model's images have {model.pixels} pixels, not a square")
-    faded = _faded(fade, side)
+    faded = _faded(side // 12 if fade is None else fade, side)
     values = numbers(z, "to_galsim: z")
     if values.ndim not in (1, 2) or values.shape[-1] != model.latent:
         raise NetError(
