@@ -6,9 +6,10 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers, settings, snapshot
+from layerkit import distributed, errors, initializers, layers, settings, snapshot
 from layerkit.activity import Inactive, centre_biases, find_inactive
 from layerkit.blob import Blob, Parameter
+from layerkit.distributed import Distributed
 from layerkit.errors import LayerkitError
 from layerkit.gradcheck import GradientReport, check_gradients
 from layerkit.layer import Layer
@@ -28,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Blob",
+    "Distributed",
     "GradientReport",
     "Inactive",
     "Layer",
@@ -41,6 +43,7 @@ __all__ = [
     "breaks",
     "centre_biases",
     "check_gradients",
+    "distributed",
     "errors",
     "export_onnx",
     "find_inactive",

@@ -49,7 +49,7 @@ RANKS = [
     ["layerkit.net"],
     ["layerkit.onnx"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
-    ["layerkit.snapshot"],
+    ["layerkit.snapshot", "layerkit.distributed"],
     ["layerkit.loading"],
     ["layerkit.tensors"],
     ["layerkit.train"],
