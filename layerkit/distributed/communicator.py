@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from layerkit.errors import LayerkitError
+
+BAD_INPUT = 2  # exit status; see layerkit.command
+HEARD = 0.2  # seconds in which launchers pass on what was written last
+PATIENCE = 1.0  # seconds in which the process that leads may say what is wrong in all
 
 
 class Communicator:
@@ -90,14 +97,34 @@ class Communicator:
         traceback: TracebackType | None,
     ) -> None:
         """End all processes on an error that the others do not know of."""
-        if error is not None and not leaves_alike(error):
+        if error is None or self.size == 1:
+            return
+        if not leaves_alike(error):
             self.fail(error)
+        elif not self.leads and isinstance(error, LayerkitError):
+            raise SystemExit(BAD_INPUT)  # the process that leads says it
 
     def fail(self, error: BaseException) -> None:
-        """Say which process fails, and why, and end all."""
+        """Say which process fails, and why, and end all; one that leads says it for all alike."""
         if self.size > 1:
+            if not self.leads:
+                time.sleep(PATIENCE)
             print(f"error: {self.explain(error)}", file=sys.__stderr__, flush=True)
+            time.sleep(HEARD)
             self.abort()
+
+    @contextlib.contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Make a `with` block in which only the process that leads writes to standard output."""
+        if self.leads:
+            yield
+        else:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                yield
+
+    def describe(self) -> str:
+        """Return in words which processes there are."""
+        return "one process"
 
 
 def leaves_alike(error: BaseException) -> bool:

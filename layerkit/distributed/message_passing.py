@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import socket
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +22,21 @@ from layerkit.settings import Positive, checks
 COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how launchers tell how many processes there are
 SPIN = 0.002  # seconds of waiting without sleep
 NAP = 5e-5  # seconds between two looks after that
+LOOK = 0.5  # seconds of waiting from one look for lost processes to the next
+TURN, LEFT = 1, 2  # tags of messages: of an exchange, of a process that ends
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether a process of this machine runs; one that waits to be reaped does not."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @checks
@@ -39,6 +57,7 @@ class MessagePassing(Communicator):
             ) from error
         self._mpi = MPI
         self._all = MPI.COMM_WORLD.Dup()
+        self._end = self._all.Dup()  # of its own, so that no barrier is taken for another
         self.rank, self.size = self._all.rank, self._all.size
         self.timeout = timeout
         self._failing = False
@@ -49,6 +68,7 @@ class MessagePassing(Communicator):
                 "another MPI than the one that mpiexec belongs to; start the program with the "
                 f"mpiexec beside {sys.executable}, or install mpi4py for the other"
             )
+        self._places = self._all.allgather((socket.gethostname(), os.getpid()))
         if self.size > 1:
             self._share_cores()
             self._former = sys.excepthook
@@ -75,22 +95,44 @@ class MessagePassing(Communicator):
         """Send an array to another process, and fill one of equal size with what that sends."""
         byte = self._mpi.BYTE
         requests = [
-            self._all.Irecv([taken.view(np.uint8), byte], partner, 1),
-            self._all.Isend([given.view(np.uint8), byte], partner, 1),
+            self._all.Irecv([taken.view(np.uint8), byte], partner, TURN),
+            self._all.Isend([given.view(np.uint8), byte], partner, TURN),
         ]
         self._wait(requests, f"rank {partner}")
 
     def _wait(self, requests: list[Any], whom: str) -> None:
         """Wait for messages, asleep after a while: there may be fewer cores than processes."""
-        started, nap = time.perf_counter(), self._mpi.Request.Testall
-        while not nap(requests):
+        started = time.perf_counter()
+        look = LOOK
+        while not self._mpi.Request.Testall(requests):
             waited = time.perf_counter() - started
+            if waited > look:
+                self._look_for_lost()
+                look += LOOK
             if waited > self.timeout:
                 raise BackendError(
-                    f"rank {self.rank} of {self.size} has waited {self.timeout:g} s for {whom}, "
-                    "which may have died; see what it has written last"
+                    f"nothing has come from {whom} for {self.timeout:g} s; it may have died or be "
+                    "stuck: see what it has written last"
                 )
             time.sleep(NAP if waited > SPIN else 0)
+
+    def _look_for_lost(self) -> None:
+        """Fail if a process has left, or one of this machine has died.
+
+        Launchers end all processes where one is killed, but for some that are told not to.
+        """
+        status = self._mpi.Status()
+        if self._all.Iprobe(self._mpi.ANY_SOURCE, LEFT, status):
+            raise BackendError(
+                f"rank {status.Get_source()} has ended while this process goes on; all must make "
+                "equally many steps"
+            )
+        for rank, (host, process) in enumerate(self._places):
+            if host == self._places[self.rank][0] and not is_alive(process):
+                raise BackendError(
+                    f"rank {rank} (process {process} on {host}) has died; it may have been killed, "
+                    "as for want of memory"
+                )
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values that all processes give, by rank."""
@@ -104,7 +146,7 @@ class MessagePassing(Communicator):
 
     def _meet(self) -> None:
         """Wait until all processes are here, but not for ever."""
-        self._wait([self._all.Ibarrier()], "the others")
+        self._wait([self._all.Ibarrier()], "another process")
 
     def abort(self) -> None:
         """End all processes at once."""
@@ -126,11 +168,33 @@ class MessagePassing(Communicator):
         self.fail(error)
 
     def _leave(self) -> None:
-        """Wait for the others before MPI ends, as it would without a time limit."""
-        if not self._failing:
-            request = self._all.Ibarrier()
-            while not request.Test():
-                time.sleep(1e-3)
+        """Wait for the others before MPI ends, and tell them that this process takes no more part.
+
+        It ends all where one of them has died.
+        """
+        if self._failing:
+            return
+        for rank in range(self.size):
+            if rank != self.rank:
+                self._all.Isend([np.zeros(1, np.uint8), self._mpi.BYTE], rank, LEFT).Free()
+        request, beats = self._end.Ibarrier(), 0
+        while not request.Test():
+            time.sleep(1e-3)
+            beats += 1
+            if beats % 500 == 0 and not all(
+                is_alive(process)
+                for host, process in self._places
+                if host == self._places[self.rank][0]
+            ):
+                self.abort()
+        for rank in range(self.size):
+            if rank != self.rank:
+                self._all.Recv([np.zeros(1, np.uint8), self._mpi.BYTE], rank, LEFT)
+
+    def describe(self) -> str:
+        """Return in words which processes there are, by which a launcher's messages name them."""
+        found = (f"rank {r}: {process} on {host}" for r, (host, process) in enumerate(self._places))
+        return f"{self.size} processes ({', '.join(found)})" if self.size > 1 else "one process"
 
     def __repr__(self) -> str:
         return f"rank {self.rank} of {self.size} of an MPI job"

@@ -23,7 +23,7 @@ def launcher():
     return found
 
 
-def run(processes, *command, limit=60):
+def run(processes, *command, limit=60, options=()):
     """Run a command of Python in so many processes; return what subprocess.run does."""
     environment = {
         **os.environ,
@@ -34,7 +34,7 @@ def run(processes, *command, limit=60):
     }
     environment.pop("OMP_NUM_THREADS", None)
     return subprocess.run(
-        [launcher(), "-n", str(processes), sys.executable, *map(str, command)],
+        [launcher(), *options, "-n", str(processes), sys.executable, *map(str, command)],
         capture_output=True,
         text=True,
         timeout=limit,

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
 import sys
+import time
 
 import numpy as np
 
@@ -85,7 +88,82 @@ def bits():
         print(json.dumps(found))
 
 
-PROGRAMS = {"bits": bits}
+def fault(kind):
+    """Train until something happens in rank 1; say whether a step that failed changed anything."""
+    comm = lk.distributed.mpi(timeout=3)
+    net = lk.Net(paper(), batch_size=8, seed=3)
+    check = 20 if kind == "differ" else 1000
+    solver = lk.Distributed(lk.Adam(net), comm, shards=4, check=check)
+    for step in range(100_000):
+        before = net.arena.data.copy(), net.state(), solver.iteration
+        if step == 20 and comm.rank == 1:
+            if kind == "raise":
+                raise ValueError("a shelf fell down")
+            if kind == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "leave":
+                return
+            if kind == "hang":
+                time.sleep(3600)
+            if kind == "nan":
+                images = net.layers["x"].resident[0]
+                net.layers["x"].resident[0] = np.full_like(images, np.nan, dtype="float32")
+            if kind == "bug":
+                net.run_backward = None
+            if kind == "differ":
+                net.arena.data[5] += 1
+        try:
+            solver.step()
+        except lk.LayerkitError:
+            same = (before[0] == net.arena.data).all() or kind == "differ"
+            if same and before[1:] == (net.state(), solver.iteration):
+                print("unchanged\n", end="", flush=True)
+            raise
+
+
+def stopped(folder):
+    """Train until a signal comes to rank 1."""
+    comm = lk.distributed.mpi()
+    net = lk.Net(paper(), batch_size=8, seed=3)
+    solver = lk.Distributed(lk.Adam(net), comm, shards=4)
+
+    def end(trainer):
+        if trainer.iteration == 6 and comm.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = lk.Trainer(
+        solver, [lk.breaks.Call(end, every=1), lk.breaks.Snapshot(folder), lk.breaks.Progress()]
+    )
+    ending = trainer.run(until=1000)
+    found = comm.gather((ending, solver.iteration))
+    if comm.leads:
+        print(json.dumps(found))
+
+
+def resumed(folder, until):
+    """Train until an iteration, from the last snapshot in the folder if there is one."""
+    comm = lk.distributed.mpi()
+    net = lk.Net(conv(), batch_size=8, seed=3)
+    solver = lk.Distributed(lk.AdamW(net, 1e-2, ema=0.9), comm, shards=4)
+    trainer = lk.Trainer(
+        solver,
+        [
+            lk.breaks.Validate(net, {"x": pictures() / 255, "t": np.arange(96) % 5}, every=3),
+            lk.breaks.EarlyStop(patience=50),
+            lk.breaks.KeepBest(f"{folder}/best.h5"),
+            lk.breaks.Log(f"{folder}/log.csv", every=2),
+            lk.breaks.Snapshot(folder, every=5),
+        ],
+    )
+    trainer.resume(folder, missing_ok=True)
+    trainer.run(until=int(until))
+    found = comm.gather((digest(net, solver), trainer.values))
+    assert all(its == found[0] for its in found)
+    if comm.leads:
+        print(json.dumps([digest(net, solver), trainer.values, net.state()]))
+
+
+PROGRAMS = {"bits": bits, "fault": fault, "stopped": stopped, "resumed": resumed}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](*sys.argv[2:])
