@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from layerkit.distributed.communicator import Communicator, leaves_alike
+from layerkit.distributed.communicator import Communicator, alone, leaves_alike
 from layerkit.errors import BackendError
 from layerkit.settings import Positive, checks
 
@@ -198,6 +198,16 @@ class MessagePassing(Communicator):
 
     def __repr__(self) -> str:
         return f"rank {self.rank} of {self.size} of an MPI job"
+
+
+def started() -> Communicator:
+    """Return the communicator of this process: MPI's where mpiexec has started several, or alone.
+
+    Raises:
+        BackendError: see `mpi`.
+    """
+    several = any(os.environ.get(name, "1") != "1" for name in COUNTS)
+    return mpi() if several else alone()
 
 
 def mpi(timeout: float = 600.0) -> Communicator:

@@ -173,7 +173,7 @@ class Trainer(Closed):
         return interrupt.requested if team is None else team.stopped
 
     def _is_due(self, one: Break) -> bool:
-        """Tell whether a break is due; clocks differ, so that the process that leads looks at it."""
+        """Tell whether a break is due, by the clock of the process that leads: others differ."""
         team, due = self.solver.team, one.due(self)
         if team is None or one.seconds is None or not one.everywhere:
             return due

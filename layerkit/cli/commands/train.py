@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from layerkit import locks
+from layerkit import distributed, locks
 from layerkit.cli import arguments, data
 from layerkit.command import INTERRUPTED, OUTPUT_LOST
+from layerkit.distributed import Communicator, Distributed
 from layerkit.errors import DataError, LayerkitError
 from layerkit.interrupt import Interrupt
 from layerkit.layers import MemoryData
@@ -34,7 +36,8 @@ def add(commands: Any) -> None:
         help="train a net on a data set",
         description="Train a net. The folder --out gets model.h5 with the trained parameters, "
         "best.h5 with those that did best on --validate, log.csv, and snapshots from which "
-        "--resume continues. Ctrl-C saves.",
+        "--resume continues. Ctrl-C saves. Several processes share each step with mpiexec and "
+        "--shards.",
     )
     arguments.add_net(parser)
     data.add_data(parser, "data", "what to train on")
@@ -50,6 +53,7 @@ def add(commands: Any) -> None:
         help="steps to make, those before --resume included (default: %(default)s)",
     )
     arguments.add_batch(parser)
+    arguments.add_shards(parser)
     parser.add_argument(
         "--solver", choices=[*SOLVERS], default="adam", help="solver (default: %(default)s)"
     )
@@ -85,11 +89,13 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train in a folder that no other run uses meanwhile."""
-    with locks.lock(args.out, "a training run"):
-        return train(args, Path(args.out))
+    with distributed.started() as comm, comm.one_voice():
+        lock = locks.lock(args.out, "a training run") if comm.leads else nullcontext()
+        with lock:
+            return train(args, Path(args.out), comm)
 
 
-def train(args: argparse.Namespace, out: Path) -> int:
+def train(args: argparse.Namespace, out: Path, comm: Communicator) -> int:
     """Train, save, and print the last values."""
     if not args.resume and (found := sorted(out.glob("*.h5"))):
         raise DataError(
@@ -105,6 +111,9 @@ def train(args: argparse.Namespace, out: Path) -> int:
         with_data(layers, source), args.batch, args.backend, seed=args.seed, kernels=args.kernels
     )
     solver = SOLVERS[args.solver](net, **solver_settings(args))
+    if args.shards is not None or comm.size > 1:
+        Distributed(solver, comm, args.shards)
+        print(f"{solver.team.shards} shards of {args.batch} examples on {comm.describe()}")
     every: list[breaks.Break] = [
         breaks.Progress(),
         breaks.Log(out / "log.csv", every=10),
@@ -125,7 +134,8 @@ def train(args: argparse.Namespace, out: Path) -> int:
                 f"--steps {args.steps}: the run in {out} has made {trainer.iteration} already"
             )
         ending = trainer.run(until=args.steps)
-        save(out / "model.h5", net, solver)
+        if comm.leads:
+            save(out / "model.h5", net, solver)
     for name, value in {**net.losses, **net.metrics, **trainer.values}.items():
         print(f"{name}  {value:.6g}")
     if ending == "interrupted":
