@@ -12,8 +12,10 @@ import numpy as np
 
 from layerkit import errors
 from layerkit.distributed.communicator import Communicator
+from layerkit.engines.base import Runner
 from layerkit.errors import LayerkitError, NetError, NotFiniteError, brief
-from layerkit.settings import Whole, accept
+from layerkit.layers.weights.normalization import BatchNorm
+from layerkit.settings import Truth, Whole, accept
 from layerkit.solvers.solver import Solver
 from layerkit.solvers.updating import tree_levels
 from layerkit.uninterrupted import Uninterrupted
@@ -29,7 +31,11 @@ FAILED, STOP, OBJECTIVE, REGULARISATION, FIXED = range(5)
 
 
 def Distributed(  # noqa: N802  # it stands where a class would
-    solver: AnySolver, comm: Communicator, shards: int | None = None, check: int = 1000
+    solver: AnySolver,
+    comm: Communicator,
+    shards: int | None = None,
+    sync: bool = False,
+    check: int = 1000,
 ) -> AnySolver:
     """Let processes share each step of a solver; return the solver.
 
@@ -49,13 +55,16 @@ def Distributed(  # noqa: N802  # it stands where a class would
     a shard and S, but not on R, and are those of `accumulate=S` in one process.  Processors must be
     alike, as compiled kernels are chosen by what a processor can do.
 
-    Running statistics, such as those of BatchNorm, follow each shard from where they were before
-    the step, and become the mean of these.
+    BatchNorm normalises each shard by itself; its running statistics follow each shard from where
+    they were before the step, and become the mean of these.  With `sync` it takes the mean and
+    variance over all shards, which costs it compiled kernels and three small collectives a layer.
 
     Args:
         solver: of a net that all processes have made in the same way.
         comm: from layerkit.distributed.mpi(), .nccl() or .alone().
         shards: S, a power of two that R divides; by default R.
+        sync: True lets BatchNorm take means and variances over all shards, one for each process;
+            False by default.
         check: steps from one comparison of all processes' parameters and histories to the next,
             default 1000; they are compared before the first step too, and after a snapshot was
             loaded.
@@ -81,12 +90,17 @@ def Distributed(  # noqa: N802  # it stands where a class would
             f"Distributed: {shards} shards for {comm.size} processes: both must be powers of two, "
             "and there must be at least as many shards as processes"
         )
+    if accept(Truth(), sync, "sync", "Distributed") and shards != comm.size:
+        raise NetError(
+            f"Distributed: {shards} shards on {comm.size} processes: sync=True needs a process for "
+            "each shard, as all wait for each other in every BatchNorm"
+        )
     if solver.accumulate > 1:
         raise NetError(
             f"Distributed: {solver.label()} accumulates gradients (accumulate="
             f"{solver.accumulate}); give that many times the shards instead"
         )
-    solver.team = Team(solver.net, comm, shards, check)
+    solver.team = Team(solver.net, comm, shards, sync, check)
     return solver
 
 
@@ -108,6 +122,7 @@ class Team:
         net: that each process has.
         comm: between the processes.
         shards: of a step, over all processes.
+        sync: whether BatchNorm pools its means over all of them.
         check: steps from one comparison of the processes to the next.
 
     Attributes:
@@ -117,7 +132,7 @@ class Team:
         stopped: whether any process has asked for it by the last step.
     """
 
-    def __init__(self, net: Net, comm: Communicator, shards: int, check: int):
+    def __init__(self, net: Net, comm: Communicator, shards: int, sync: bool, check: int):
         if net.backend.name != "numpy":
             raise NetError("Distributed: this communicator needs a net with backend='numpy'")
         self.comm, self.shards = comm, shards
@@ -127,6 +142,10 @@ class Team:
         self._net, self._check = net, check
         self._behind = FIXED + len(net.reported) + sum(s.data.size for s in net.statistics.values())
         self._terms: list[_Terms] = []
+        self._pooled = [x for x in net.layers.values() if sync and isinstance(x, BatchNorm)]
+        for layer in self._pooled:
+            net.runners[layer.name] = Runner(layer)  # array code, which can wait for others
+        net.rewire()
         self._size = -1  # of the gradient in the terms
         self._next: int | None = None  # iteration of the next step, unless a snapshot is loaded
 
@@ -147,6 +166,7 @@ class Team:
                 plan, rate = solver.plan(), solver.rate_now()
                 spans = net.arena.trainable_spans()
                 self._make_room(sum(span.stop - span.start for span in spans))
+                self._pool(True)
                 self._sum_shards(solver, plan, spans, inputs, state, statistics)
                 self.comm.add_up(self._terms[0].bytes, self._terms[1].bytes, self._add_taken)
                 self._agree()
@@ -155,12 +175,27 @@ class Team:
                     solver.apply_mean(rate, loss, spans, sizes)
                     made = True
         finally:
+            self._pool(False)
             if not made:
                 solver.iteration = iteration
                 net.set_state(state)
                 self._set_statistics(statistics)
         self._next = solver.iteration
         return loss
+
+    def _pool(self, on: bool) -> None:
+        """Let BatchNorm layers take the means over all shards, or of a batch by itself."""
+        for layer in self._pooled:
+            layer.pooling = (self.shards, self._mean_over_shards) if on else None
+
+    def _mean_over_shards(self, means: np.ndarray) -> np.ndarray:
+        total, taken = means.astype(np.float64), np.empty(means.shape)
+
+        def add() -> None:
+            np.add(total, taken, out=total)
+
+        self.comm.add_up(total.reshape(-1), taken.reshape(-1), add)
+        return (total / self.shards).astype(means.dtype)
 
     def _make_room(self, size: int) -> None:
         """Make room for this process's sum, for what comes from others, and for partial sums."""
@@ -201,6 +236,8 @@ class Team:
                 if keep is not None:
                     terms[0], terms[2 + keep] = terms[2 + keep], terms[0]
         except Exception as error:  # which the others are told of
+            if self._pooled:  # they may be waiting in a layer
+                self.comm.fail(error)
             self._error = error
             terms[0].bytes.fill(0)
         terms[0].behind[FAILED] = self._error is not None

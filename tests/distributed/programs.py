@@ -163,7 +163,38 @@ def resumed(folder, until):
         print(json.dumps([digest(net, solver), trainer.values, net.state()]))
 
 
-PROGRAMS = {"bits": bits, "fault": fault, "stopped": stopped, "resumed": resumed}
+def normalized(shards):
+    """Train a net with batch norm whose shards normalise as one; print all parameters."""
+    comm = lk.distributed.mpi()
+    rng = np.random.default_rng(5)
+    x, t = rng.normal(size=(24, 2, 3, 3)), rng.normal(size=(24, 4))
+    layers = [
+        L.Input("x", shape=(2, 3, 3)),
+        L.Input("t", shape=(4,)),
+        L.Convolution("c", "x", channels=3, kernel=2, bias=None),
+        L.BatchNorm("n", "c", gain=0.5, bias=0.1),
+        L.Dense("h", "n", units=5, neuron="tanh"),
+        L.BatchNorm("m", "h"),
+        L.Dense("y", "m", units=4),
+        L.SquareLoss("loss", "y", "t"),
+    ]
+    net = lk.Net(layers, batch_size=24 // comm.size, dtype="float64")
+    solver = lk.SGD(net, 0.1)
+    if int(shards):
+        lk.Distributed(solver, comm, sync=True)
+    losses = [solver.step(x=x, t=t) for _ in range(4)]
+    if comm.leads:
+        values = {name: a.data.tolist() for name, a in {**net.params, **net.statistics}.items()}
+        print(json.dumps([losses, values]))
+
+
+PROGRAMS = {
+    "normalized": normalized,
+    "bits": bits,
+    "fault": fault,
+    "stopped": stopped,
+    "resumed": resumed,
+}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](*sys.argv[2:])

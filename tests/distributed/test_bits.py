@@ -94,3 +94,13 @@ def test_terms_are_added_as_a_binary_tree(count):
             kept[keep] = total
     assert keep is None
     assert total == tree(list(range(count)))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_shards_that_pool_are_normalised_as_one_batch(processes):
+    found = [program(*p) for p in ((1, "normalized", 0), (processes, "normalized", 1))]
+    assert [done.returncode for done in found] == [0, 0], found[1].stderr
+    (losses, values), (pooled, its) = (json.loads(done.stdout) for done in found)
+    np.testing.assert_allclose(pooled, losses, rtol=1e-11)
+    for name, array in values.items():
+        np.testing.assert_allclose(its[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
