@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
     from layerkit.galaxy.catalogue.joining import join
+    from layerkit.galaxy.catalogue.parts import encode_parts
     from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
     from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
@@ -62,6 +63,7 @@ HOMES = {
     "gather": "images.prepare.gather",
     "closest": "model.refinement",
     "encode": "catalogue.encode",
+    "encode_parts": "catalogue.parts",
     "join": "catalogue.joining",
     "load_model": "catalogue.trained",
     "read_catalogue": "catalogue.tables",
@@ -108,6 +110,7 @@ __all__ = [
     "contact_sheets",
     "draw_figures",
     "encode",
+    "encode_parts",
     "evaluate",
     "evaluate_bounds",
     "evaluate_calibration",
