@@ -29,7 +29,7 @@ from cpu import Parser, positive
 import layerkit as lk
 from layerkit import distributed
 from layerkit import layers as L
-from layerkit.command import run
+from layerkit.cli.command import run
 from layerkit.errors import BackendError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ import numpy as np
 
 from layerkit.errors import LayerkitError
 
-BAD_INPUT = 2  # exit status; see layerkit.command
+BAD_INPUT = 2  # exit status; see layerkit.cli.command
 HEARD = 0.2  # seconds in which launchers pass on what was written last
 PATIENCE = 1.0  # seconds in which the process that leads may say what is wrong in all
 

@@ -18,7 +18,7 @@ from layerkit.layers.weights.normalization import BatchNorm
 from layerkit.settings import Truth, Whole, accept
 from layerkit.solvers.solver import Solver
 from layerkit.solvers.updating import tree_levels
-from layerkit.uninterrupted import Uninterrupted
+from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
-from layerkit.files import path_of, write_atomically
 from layerkit.galaxy.catalogue.encode import DRAWS, encode, unusable
-from layerkit.galaxy.catalogue.tables import INDEX, check_suffix, write_catalogue
+from layerkit.galaxy.catalogue.tables.tables import INDEX, check_suffix, write_catalogue
 from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.system.files import path_of, write_atomically
 
 if TYPE_CHECKING:
     from distributed import Client
