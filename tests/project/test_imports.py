@@ -14,38 +14,38 @@ RANKS = [
     ["layerkit.wiring", "layerkit.passes"],  # the packages themselves
     [
         "layerkit.errors",
-        "layerkit.display",
-        "layerkit.interrupt",
-        "layerkit.memory",
-        "layerkit.uninterrupted",
+        "layerkit.inspection.display",
+        "layerkit.system.interrupt",
+        "layerkit.system.memory",
+        "layerkit.system.uninterrupted",
     ],
-    ["layerkit.files", "layerkit.locks", "layerkit.names"],
-    ["layerkit.hdf5"],
+    ["layerkit.system.files", "layerkit.system.locks", "layerkit.settings.names"],
+    ["layerkit.saving.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
-    ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.arrays"],
-    ["layerkit.run", "layerkit.tuning"],
+    ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.data.arrays"],
+    ["layerkit.run", "layerkit.settings.tuning"],
     ["layerkit.layer"],
     ["layerkit.layers", "layerkit.wiring.sharing"],
     [
-        "layerkit.profile",
+        "layerkit.inspection.profile",
         "layerkit.wiring.wires",
-        "layerkit.contract",
+        "layerkit.wiring.contract",
         "layerkit.passes.methods",
-        "layerkit.passes.turns",
+        "layerkit.system.turns",
     ],
     ["layerkit.passes.inference", "layerkit.engines"],
     [
         "layerkit.wiring.building",
-        "layerkit.drawing",
+        "layerkit.inspection.drawing",
         "layerkit.passes.feeding",
         "layerkit.passes.finite",
         "layerkit.passes.objective",
         "layerkit.wiring.parameters",
         "layerkit.wiring.plan",
-        "layerkit.wiring.states",
-        "layerkit.summary",
+        "layerkit.saving.states",
+        "layerkit.inspection.summary",
     ],
-    ["layerkit.copying", "layerkit.passes.evaluation"],
+    ["layerkit.saving.copying", "layerkit.passes.evaluation"],
     ["layerkit.net"],
     ["layerkit.onnx"],
     ["layerkit.solvers", "layerkit.netfile", "layerkit.gradcheck", "layerkit.activity"],
@@ -54,7 +54,7 @@ RANKS = [
     ["layerkit.tensors"],
     ["layerkit.train"],
     ["layerkit"],
-    ["layerkit.command"],
+    ["layerkit.cli.command"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources"],
@@ -151,7 +151,7 @@ EDGES_ON_IMPORT = {
 def test_there_is_something_to_check():
     assert "layerkit.layers" in EDGES["layerkit"]
     assert "layerkit.layers.elementwise.neuron" in EDGES["layerkit.layers.elementwise.activations"]
-    assert EDGES["examples.lenet"] >= {"layerkit", "layerkit.command", "layerkit.layers"}
+    assert EDGES["examples.lenet"] >= {"layerkit", "layerkit.cli.command", "layerkit.layers"}
 
 
 @pytest.mark.parametrize("module", SOURCES)
