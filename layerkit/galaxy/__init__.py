@@ -7,7 +7,10 @@ import, and the processes that prepare images need neither.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from layerkit.errors import LayerkitError
 
 if TYPE_CHECKING:
     from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
@@ -48,6 +51,25 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page.page import write_report
     from layerkit.galaxy.training.train import Training, train
+
+# Package as it is imported -> as it is installed; the extra `galaxy` of pyproject.toml.
+NEEDED = {
+    "PIL": "pillow",
+    "astropy": "astropy",
+    "joblib": "joblib",
+    "matplotlib": "matplotlib",
+    "scipy": "scipy",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl",
+    "tifffile": "tifffile",
+}
+_missing = [installed for name, installed in NEEDED.items() if find_spec(name) is None]
+if _missing:
+    raise LayerkitError(
+        f"layerkit.galaxy needs {', '.join(_missing)}: pip install 'layerkit[galaxy]'; in a clone, "
+        "pip install '.[galaxy]'"
+    )
 
 HOMES = {
     "PCABaseline": "baselines.pca",

@@ -160,7 +160,7 @@ def _page(metrics: Mapping[str, Any], plates: list[Plate], paper: Mapping[str, A
 
 
 def _file(name: str) -> str:
-    return files("layerkit.galaxy.report").joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _row(heading: str, *cells: str) -> str:
