@@ -66,6 +66,10 @@ class SnapshotError(LayerkitError):
     """A snapshot that is truncated, of a newer format, or of another net."""
 
 
+class BreaksError(SnapshotError):
+    """A snapshot of a trainer whose breaks remember other things than those of this one."""
+
+
 class BusyError(LayerkitError):
     """A folder that another process is working in."""
 

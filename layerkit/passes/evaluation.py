@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,11 +38,47 @@ def stretch(batches: int, processes: Processes | None) -> range:
     return range(batches * rank // size, batches * (rank + 1) // size)
 
 
-def added(values: list[list[float]], processes: Processes | None) -> np.ndarray:
-    """Add up the values of all batches, each a list of sums, in the order of the batches."""
-    every = processes.gather(values) if processes else [values]
-    rows = [np.array(row) for its in every for row in its]
-    return sum(rows[1:], start=rows[0])
+@runtime_checkable
+class Counting(Protocol):
+    """A layer whose mean over a batch is over those of its labels, `bottoms[1]`, that count."""
+
+    bottoms: list[str]
+
+    def counted(self, label: Any) -> Any:
+        """Return how many labels of an array count."""
+
+
+class Means:
+    """Means of each loss and metric layer over a set, which comes in batches.
+
+    A batch weighs as much as it has examples, or labels that count.
+    """
+
+    def __init__(self, layers: list[Layer]):
+        self.layers = layers
+        self.batches: list[tuple[list[float], list[float]]] = []  # each layer's sum and weight
+        self.labels = [x.bottoms[1] for x in layers if isinstance(x, Counting)]
+
+    def add(self, means: list[float], rows: int, labels: dict[str, Any]) -> None:
+        """Add the means over a batch; `labels` are the arrays of the blobs in `self.labels`."""
+        weights = [
+            float(layer.counted(labels[layer.bottoms[1]]) if isinstance(layer, Counting) else rows)
+            for layer in self.layers
+        ]
+        pairs = zip(means, weights, strict=True)
+        self.batches.append(([mean * weight if weight else 0.0 for mean, weight in pairs], weights))
+
+    def of_all(self, processes: Processes | None) -> dict[str, float]:
+        """Return the mean over all batches by layer, not a number if nothing counted.
+
+        Batches are added up in their order, whatever the number of processes.
+        """
+        every = processes.gather(self.batches) if processes else [self.batches]
+        batches = [np.array(batch) for its in every for batch in its]
+        sums, weights = sum(batches[1:], start=batches[0])
+        pairs = zip(self.layers, sums, weights, strict=True)
+        means = {x.name: float(a / w) if w else math.nan for x, a, w in pairs}
+        return Named("loss or metric", means)
 
 
 def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float]:
@@ -60,17 +97,18 @@ def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float
         )
     state, kept = net.state(), (net.losses.copy(), net.metrics.copy())
     count, rows = max(counts.values()), net.run.batch_size
-    sums: list[list[float]] = []
+    means = Means(net.reported)
 
     def look() -> None:
-        sums.clear()
+        means.batches.clear()
         for batch in stretch(-(-count // rows), processes):
             net.run.passes = state["passes"] + batch
             for source in net.sources():
                 source.position = batch * rows
             net.forward()
-            found = {**net.losses, **net.metrics}
-            sums.append([found[layer.name] * net.rows / count for layer in net.reported])
+            values = {**net.losses, **net.metrics}
+            labels = {name: net.blobs[name].data for name in means.labels}
+            means.add([values[x.name] for x in net.reported], net.rows, labels)
 
     def undo() -> None:
         for mapping, values in zip((net.losses, net.metrics), kept, strict=True):
@@ -79,8 +117,7 @@ def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float
         net.set_state(state)
 
     undoing(look, undo)
-    names = [layer.name for layer in net.reported]
-    return Named("loss or metric", dict(zip(names, added(sums, processes).tolist(), strict=True)))
+    return means.of_all(processes)
 
 
 def of_given(
@@ -89,23 +126,23 @@ def of_given(
     """Return the means over arrays or a data layer that a caller gave; see Net.evaluate."""
     if not net.reported:
         raise NetError("evaluate: this net has no loss or metric layer, so there is no mean")
-    names = [layer.name for layer in net.reported]
     tops = [layer.tops[0] for layer in net.reported]
     total, batch_of = _batches(net, data)
     size = net.run.batch_size
 
-    def sums() -> list[list[float]]:
+    def own_batches() -> Means:
         own = stretch(-(-total // size), processes)
         net.run.skip_looks(own.start)
-        found = []
+        means = Means(net.reported)
+        labels = means.labels
         for start in (batch * size for batch in own):
             batch = batch_of(start, min(start + size, total))
-            values = inferences.infer(tops, True, batch, "evaluate")
-            found.append([float(np.sum(each, dtype="float64")) for each in values])
-        return found
+            values = inferences.infer([*tops, *labels], True, batch, "evaluate")
+            each = [float(np.mean(x, dtype="float64")) for x in values[: len(tops)]]
+            means.add(each, len(values[0]), dict(zip(labels, values[len(tops) :], strict=True)))
+        return means
 
-    means = added(net.run.same_noise(sums), processes) / total
-    return Named("loss or metric", dict(zip(names, means.tolist(), strict=True)))
+    return net.run.same_noise(own_batches).of_all(processes)
 
 
 def _batches(net: Net, data: Any) -> tuple[int, Callable[[int, int], dict[str, Any]]]:

@@ -69,6 +69,7 @@ def save(
     if extra is not None and not isinstance(extra, Mapping):
         raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
     kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
+    hdf5.refuse_other(path, SnapshotError, KIND)
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
@@ -96,6 +97,8 @@ def save(
 
     try:
         with net.lock:
+            if solver is not None:
+                net.lock.check_own(net.arena.data, SnapshotError, "save: save the net alone")
             hdf5.write_sealed(path, KIND, fill)
     except OSError as error:
         raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
@@ -132,11 +135,6 @@ def check_arguments(net: Net, solver: Solver | None) -> None:
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
     if solver is not None and not isinstance(solver, Solver):
         raise SnapshotError(f"expected a solver after the net, got {type(solver).__name__}")
-    if solver is not None and solver.shown:
-        raise SnapshotError(
-            "the net holds the average of its parameters until the block of solver.averaged() has "
-            "ended: save and load the net alone there"
-        )
     if solver is not None and solver.net is not net:
         raise SnapshotError("the solver trains another net; give the net that it trains")
 

@@ -64,7 +64,6 @@ class Solver(Updater):
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         spans: the spans of the arena that `update` changes, as `plan` last found them.
-        shown: whether the net holds the average of its parameters; see `averaged`.
         team: the processes that share each step, or None; see layerkit.Distributed.
         record: True, the default, lets a GPU replay a recorded step, which is faster; it has no
             effect if a layer cannot be recorded (see Layer).
@@ -127,7 +126,6 @@ class Solver(Updater):
         self._constants: dict[tuple[float, float], np.ndarray] = {}
         self._plan: Plan | None = None
         self._planned: Any = None
-        self.shown = False
         self.team: Any = None
         self._has_loss = any(layer.is_loss for layer in net.layers.values())
 

@@ -85,7 +85,6 @@ class Updater(Checked):
     iteration: int
     accumulated: int
     history: Any
-    shown: bool
     team: Any
     hooks: list[Callable[[Any], None]]
     spans: list[slice]
@@ -250,7 +249,7 @@ class Updater(Checked):
 
         All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
         and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
-        this thread's own meanwhile, and the solver makes no step.
+        this thread's own meanwhile, no solver makes a step, and nothing is loaded.
 
         Raises:
             NetError: the solver was made without `ema`.
@@ -263,19 +262,17 @@ class Updater(Checked):
             self.start_average()
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
-            net.passed, self.shown = False, True
+            net.passed = False
+            net.lock.averaged.append(net.arena.data)
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
-                net.passed, self.shown = False, False
+                net.passed = False
+                net.lock.averaged.pop()
 
     def _check_shown(self, method: str) -> None:
-        if self.shown:
-            raise NetError(
-                f"{method}: the net holds the average of its parameters until the block of "
-                "solver.averaged() has ended"
-            )
+        self.net.lock.check_own(self.net.arena.data, NetError, method)
 
     def _check_alone(self, method: str) -> None:
         self._check_shown(method)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from layerkit.errors import LayerkitError, NetError, SnapshotError, brief
+from layerkit.errors import BreaksError, LayerkitError, NetError, SnapshotError, brief
 from layerkit.net import Net
 from layerkit.saving.loading import load
 from layerkit.saving.snapshot import read_arrays, read_extra
@@ -307,7 +307,7 @@ class Trainer(Closed):
         own = {key for key, one in self._keyed() if one.memory}
         if strict and own != states.keys():
             there, here = (", ".join(sorted(names)) or "none" for names in (states, own))
-            raise SnapshotError(
+            raise BreaksError(
                 f"{file} was made with other breaks that remember something: {there} there, {here} "
                 "here; give the trainer those, or resume with strict=False"
             )

@@ -66,6 +66,19 @@ def test_columns_of_a_table_are_joined(layerkit):
     assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
 
 
+@pytest.mark.parametrize("ids", [["G000", "G001"], ["g000.fits", "g001.fits"]])
+def test_a_catalogue_is_not_lost_where_no_id_agrees(layerkit, ids):
+    Table({"id": ids, "z": [0.5, 0.25]}).write("own.csv", format="ascii.csv", overwrite=True)
+    words = "pictures", "--model", "run", "--limit", 4, "--out", "t.csv", "--join", "own.csv"
+    code, _, err = layerkit(*words)
+    assert code == 2
+    assert f"such as '{ids[0]}', is one of the pictures', such as 'g000'; " in err
+    assert "t.csv is the catalogue without its columns" in err
+    found = galaxy.read_catalogue("t.csv")
+    assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
+    assert "z" not in found.colnames
+
+
 BAD = [
     (["pictures", "--model", "run", "--out", "t.txt"], "ends in one of .fits"),
     (["pictures", "--model", "run", "--out", "no/t.fits"], "no such folder"),

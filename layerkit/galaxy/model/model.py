@@ -23,7 +23,7 @@ from layerkit.galaxy.model.roles import find_roles
 from layerkit.galaxy.model.standardisation import standardise
 from layerkit.inspection.display import html_grid
 from layerkit.net import Net
-from layerkit.settings import Closed, Whole, accept, fitting
+from layerkit.settings import Closed, Truth, Whole, accept, fitting
 from layerkit.system.memory import in_words, memory
 
 
@@ -123,6 +123,7 @@ class GalaxyModel(Closed):
         Raises:
             DataError: images of another shape, masked, not finite, or far outside 0..1.
         """
+        tempered = accept(Truth(), tempered, "tempered", "encode")
         found = encode(self.net, self.roles, check_images(images, self.pixels))
         return self.temper(found) if tempered else found
 
@@ -289,6 +290,7 @@ class GalaxyModel(Closed):
                 expects of real images; without it, the default, the result is f_mu(z).
         """
         count = accept(Whole(least=1), count, "count", "sample")
+        noise = accept(Truth(), noise, "noise", "sample")
         needed = count * self.pixels * 4 * self.net.dtype.itemsize  # means, variances, noise
         if needed > (free := memory()):
             raise NetError(

@@ -195,6 +195,7 @@ class KeepBest(Watching):
 
     Raises:
         SnapshotError: when training begins: a file that is there already.
+        NetError: when training begins: the path is the name of a value, which `of` is for.
     """
 
     memory = (*Watching.memory, "iteration", "kept")
@@ -225,6 +226,11 @@ class KeepBest(Watching):
         self._writes = self.path is not None and trainer.leads
         if self.path is None:
             return
+        if self.path.as_posix() in (n for one in trainer.breaks for n in one.publishes(trainer)):
+            raise NetError(
+                f"KeepBest: {str(self.path)!r} is the name of a value, but the first argument is a "
+                f"file; to watch the value, say of={self.path.as_posix()!r}"
+            )
         if not self._began and self.best is None and self.path.exists():
             raise SnapshotError(
                 f"KeepBest: {self.path} is there already, of another run; go on with it by "
@@ -280,11 +286,13 @@ class KeepBest(Watching):
         """
         if self._trained is None or self._net is None or self.best is None:
             raise NetError("KeepBest: there are no best parameters yet; train, with a Validate")
-        with self._trained.lock:
+        trained = self._trained
+        with trained.lock:
+            trained.lock.check_own(trained.arena.data, NetError, "KeepBest.restore")
             best = learned(self._net)
-            for name, own in learned(self._trained).items():
+            for name, own in learned(trained).items():
                 own.data[...] = best[name].data
-            self._trained.passed = False
+            trained.passed = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the best parameters."""

@@ -36,6 +36,10 @@ class Validate(Break):
             phase "test".  See Net.evaluate.
         every: iterations from one evaluation to the next, default 1000.
         name: stands before the slash, default "validation".
+
+    Raises:
+        NetError: when training begins: the net has parameters, and shares none with the net that is
+            trained.
     """
 
     place = 20
@@ -45,6 +49,16 @@ class Validate(Break):
         if not isinstance(net, Net):
             raise NetError(f"Validate: expected a net, got {brief(net)}")
         self.net, self.data, self.name = net, data, name
+
+    def begin(self, trainer: Trainer) -> None:
+        """Check that what is validated is what is trained."""
+        super().begin(trainer)
+        # Nets that share parameters have one lock.
+        if self.net.params and self.net.lock is not trainer.net.lock:
+            raise NetError(
+                "Validate: its net shares no parameter with the net that is trained, so training "
+                "would not change its values; make it with lk.Net(layers, share=net)"
+            )
 
     def publishes(self, trainer: Trainer) -> list[str]:
         """Return a name for each loss and metric layer, losses first."""

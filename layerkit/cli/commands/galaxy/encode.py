@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layerkit.cli import arguments
+from layerkit.cli import arguments, writing
 from layerkit.errors import DataError
+from layerkit.saving import hdf5
 
 
 def add(commands: Any) -> None:
@@ -129,9 +130,9 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--id-column {args.id_column}: names a column of --join FILE; give both")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
-    for option, path in (("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)):
-        if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
-            raise DataError(f"--out {out}: the file that {option} names; write another")
+    named = ("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)
+    writing.check_apart(out, named)
+    hdf5.refuse_other(out, DataError)
     inside = Path(os.path.realpath(args.pictures)) in Path(os.path.realpath(out)).parents
     if inside and out.exists():
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
@@ -152,7 +153,11 @@ def run(args: argparse.Namespace) -> None:
         progress=True,
     )
     if args.join:
-        table = galaxy.join(table, other, column, args.join)
+        try:
+            table = galaxy.join(table, other, column, args.join)
+        except DataError as error:
+            galaxy.write_catalogue(table, out)  # which may have taken hours
+            raise DataError(f"{error}; {out} is the catalogue without its columns") from error
     galaxy.write_catalogue(table, out)
     reasons = unusable(table)
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")

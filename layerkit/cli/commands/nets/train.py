@@ -11,7 +11,7 @@ from layerkit import distributed
 from layerkit.cli import arguments, data
 from layerkit.cli.command import INTERRUPTED, OUTPUT_LOST
 from layerkit.distributed import Communicator, Distributed
-from layerkit.errors import DataError, LayerkitError
+from layerkit.errors import BreaksError, DataError, LayerkitError
 from layerkit.layers import MemoryData
 from layerkit.net import Net
 from layerkit.netfile import with_data
@@ -21,6 +21,7 @@ from layerkit.system import locks
 from layerkit.system.interrupt import Interrupt
 from layerkit.train import Trainer, breaks
 
+LOG = "log.csv"
 SOLVERS: dict[str, type[Solver]] = {
     "adam": Adam,
     "adamw": AdamW,
@@ -103,6 +104,11 @@ def train(args: argparse.Namespace, out: Path, comm: Communicator) -> int:
             f"{out} holds {found[0].name} of an earlier run; continue it with --resume, or choose "
             "another folder"
         )
+    if not args.resume and (out / LOG).exists():
+        raise DataError(
+            f"{out} holds {LOG} of an earlier run that saved nothing else; remove it, or choose "
+            "another folder"
+        )
     layers = arguments.layers_of(args)
     inputs = Net(layers, 1, phase="test").input_names()
     source = data.layer(args.data, inputs) or MemoryData(
@@ -117,7 +123,7 @@ def train(args: argparse.Namespace, out: Path, comm: Communicator) -> int:
         print(f"{solver.team.shards} shards of {args.batch} examples on {comm.describe()}")
     every: list[breaks.Break] = [
         breaks.Progress(),
-        breaks.Log(out / "log.csv", every=10),
+        breaks.Log(out / LOG, every=10),
         breaks.Snapshot(out, every=max(1, args.steps // 10), keep=2),
     ]
     if args.validate:
@@ -129,12 +135,26 @@ def train(args: argparse.Namespace, out: Path, comm: Communicator) -> int:
     with Interrupt() as interrupt:
         trainer = Trainer(solver, every, interrupt=interrupt)
         if args.resume:
-            trainer.resume(out)
+            try:
+                trainer.resume(out)
+            except BreaksError as error:
+                was, now = ("without", "with") if args.validate else ("with", "without")
+                raise DataError(
+                    f"--resume: the run in {out} was begun {was} --validate, and is to go on {now} "
+                    "it; give the options that it was begun with"
+                ) from error
         if trainer.iteration > args.steps:
             raise LayerkitError(
                 f"--steps {args.steps}: the run in {out} has made {trainer.iteration} already"
             )
-        ending = trainer.run(until=args.steps)
+        try:
+            ending = trainer.run(until=args.steps)
+        except LayerkitError:
+            if comm.leads and not any(
+                out.glob("*.h5")
+            ):  # nothing to go on from: another try begins anew
+                (out / LOG).unlink(missing_ok=True)
+            raise
         if comm.leads:
             save(out / "model.h5", net, solver)
     for name, value in {**net.losses, **net.metrics, **trainer.values}.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit.errors import DataError, brief
+from layerkit.saving import hdf5
 from layerkit.settings import fitting
 from layerkit.system.files import path_of, write_atomically
 
@@ -72,6 +73,7 @@ def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
     kind = check_suffix(path)
     if not isinstance(table, AstropyTable):
         raise DataError(f"write_catalogue: expected an astropy Table, got {brief(table)}")
+    hdf5.refuse_other(path, DataError)
     more: dict[str, Any] = {"path": GROUP, "serialize_meta": True} if kind == "hdf5" else {}
     if kind == "fits":
         table = _in_ascii(table)
