@@ -403,7 +403,7 @@ class Net(Closed):
     @serialised
     @flushing
     def evaluate(
-        self, data: Any = None, /, processes: evaluation.Processes | None = None
+        self, data: Any = None, /, *, processes: evaluation.Processes | None = None
     ) -> dict[str, float]:
         """Average each loss and metric over a set of any length, each example seen once.
 
