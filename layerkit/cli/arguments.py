@@ -151,3 +151,14 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of all random numbers (default: %(default)s)",
     )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add --shards."""
+    parser.add_argument(
+        "--shards",
+        type=COUNT,
+        metavar="S",
+        help="each step takes the mean gradient over S batches, which the processes that mpiexec "
+        "has started share: mpiexec -n 2 ... --shards 4; a power of two (default: one a process)",
+    )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
+    from layerkit.galaxy.catalogue.parts import encode_parts
     from layerkit.galaxy.catalogue.tables.joining import join
     from layerkit.galaxy.catalogue.tables.tables import read_catalogue, write_catalogue
     from layerkit.galaxy.catalogue.trained import export_model, load_model
@@ -90,6 +91,7 @@ HOMES = {
     "gather": "images.prepare.gather",
     "closest": "model.posterior.refinement",
     "encode": "catalogue.encode",
+    "encode_parts": "catalogue.parts",
     "join": "catalogue.tables.joining",
     "export_model": "catalogue.trained",
     "load_model": "catalogue.trained",
@@ -147,6 +149,7 @@ __all__ = [
     "contact_sheets",
     "draw_figures",
     "encode",
+    "encode_parts",
     "evaluate",
     "evaluate_bounds",
     "evaluate_calibration",

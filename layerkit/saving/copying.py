@@ -86,7 +86,7 @@ def parts_of_solver(solver: Solver) -> dict[str, Any]:
                     f"{name!r} for the argument of its constructor"
                 )
             settings[name] = vars(solver)[name]
-    apart = {"net", "history", "spans", *settings}
+    apart = {"net", "history", "spans", "team", *settings}
     return {
         "settings": settings,
         "attributes": {k: v for k, v in vars(solver).items() if k[0] != "_" and k not in apart},

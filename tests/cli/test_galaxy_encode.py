@@ -123,3 +123,18 @@ def test_an_interrupted_command_leaves_no_half_table(layerkit, monkeypatch):
     assert code == 130, err
     assert sorted(os.listdir()) == before
     assert Path("t.fits").read_text() == "earlier"
+
+
+def test_parts_go_into_a_folder_and_are_resumed(layerkit, there):
+    words = "pictures", "pictures", "--model", "run", "--draws", 1, "--parts", 6, "--out", "all"
+    code, out, err = layerkit(*words)
+    assert code == 0, err
+    expected = galaxy.encode(there / "run", there / "pictures", draws=1)
+    assert f"{2 * len(expected)} pictures, 32 encoded" in out
+    assert list(galaxy.read_catalogue("all")["id"]) == 2 * list(expected["id"])
+    Path("all/part-000001.fits").unlink()
+    code, again, err = layerkit(*words, "--resume")
+    assert (code, again) == (0, out), err
+    code, _, err = layerkit("pictures", "pictures", "--model", "run", "--out", "t.fits")
+    assert code == 2
+    assert "need --parts N" in err

@@ -74,6 +74,7 @@ class Snapshot(Break):
     """
 
     place = 100
+    everywhere = False
 
     def __init__(
         self,
@@ -216,11 +217,13 @@ class KeepBest(Watching):
         self._written = True
         self._began = False
         self._retry = 0.0
+        self._writes = self.path is not None
 
     def begin(self, trainer: Trainer) -> None:
         """Make a second net; refuse a file that another run has left."""
         super().begin(trainer)
         self._make(trainer.net)
+        self._writes = self.path is not None and trainer.leads
         if self.path is None:
             return
         if self.path.as_posix() in (n for one in trainer.breaks for n in one.publishes(trainer)):
@@ -258,7 +261,7 @@ class KeepBest(Watching):
             with trainer.net.lock:
                 states.copy_values(trainer.net, self._make(trainer.net))
             self.iteration, self.kept = trainer.iteration, trainer.net.state()
-            self._written = self.path is None
+            self._written = not self._writes
         try:
             self._write()
         except LayerkitError as error:
@@ -270,7 +273,7 @@ class KeepBest(Watching):
         self._write()
 
     def _write(self) -> None:
-        if not self._written and self.path is not None and self._net is not None:
+        if self._writes and not self._written and self.path and self._net is not None:
             self._net.set_state({**self._net.state(), **self.kept})
             save(self.path, self._net, extra={"value": self.best, "iteration": self.iteration})
             self._written = True

@@ -68,7 +68,9 @@ class Validate(Break):
         """Evaluate, and publish the means."""
         if self.net is not trainer.net:
             self.net.run.passes = trainer.net.run.passes  # the same noise, resumed or not
-        for name, value in self.net.evaluate(self.data).items():
+        team = trainer.solver.team
+        processes = None if team is None else team.comm
+        for name, value in self.net.evaluate(self.data, processes=processes).items():
             trainer.publish(f"{self.name}/{name}", value)
 
 

@@ -23,9 +23,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "pictures",
         metavar="PICTURES",
+        nargs="+",
         type=arguments.path,
         help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
-        "galaxies.h5",
+        "galaxies.h5; several with --parts",
     )
     parser.add_argument(
         "--model",
@@ -40,7 +41,29 @@ def add(commands: Any) -> None:
         metavar="FILE",
         type=arguments.path,
         required=True,
-        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet",
+        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet; "
+        "with --parts a folder",
+    )
+    parser.add_argument(
+        "--parts",
+        type=arguments.COUNT,
+        metavar="N",
+        help="write tables of N pictures each into the folder --out, which galaxy.read_catalogue "
+        "reads as one",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="SUFFIX",
+        default=".fits",
+        help="suffix of the tables of --parts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers encode the parts; without it --workers processes here",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="encode only the parts that are missing in --out"
     )
     parser.add_argument(
         "--refine",
@@ -66,7 +89,8 @@ def add(commands: Any) -> None:
         "--workers",
         type=arguments.COUNT_OR_NONE,
         metavar="N",
-        help="processes that read pictures (default: one for each core, where that is worth it)",
+        help="processes that read pictures, or a Dask cluster of so many that encodes --parts "
+        "(default: one for each core, where that is worth it; for --parts this process alone)",
     )
     parser.add_argument(
         "--join",
@@ -90,6 +114,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
+    if args.parts is not None:
+        _run_parts(args)
+        return
+    if args.scheduler or args.resume or len(args.pictures) > 1:
+        raise DataError("several PICTURES, --scheduler and --resume need --parts N")
+    (args.pictures,) = args.pictures
     # Slow to import, and other commands do without.
     from layerkit import galaxy
     from layerkit.galaxy.catalogue.encode import unusable
@@ -135,6 +165,34 @@ def run(args: argparse.Namespace) -> None:
     for reason, count in reasons.items():
         print(f"{count:8d} unusable: {reason}")
     print(f"{len(table.colnames)} columns to {args.out}")
+
+
+def _run_parts(args: argparse.Namespace) -> None:
+    """Encode into a folder of tables."""
+    from layerkit import galaxy
+
+    for name in ("limit", "join", "id_column"):
+        if getattr(args, name) is not None:
+            raise DataError(f"--{name.replace('_', '-')} does not go with --parts")
+    found = galaxy.encode_parts(
+        args.model,
+        args.pictures,
+        args.out,
+        each=args.parts,
+        suffix=args.format,
+        refine=args.refine,
+        draws=args.draws,
+        batch=args.batch,
+        hdu=args.hdu,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        resume=args.resume,
+        progress=True,
+    )
+    print(f"{found['pictures']} pictures, {found['encoded']} encoded")
+    for reason, count in found["unusable"].items():
+        print(f"{count:8d} unusable: {reason}")
+    print(f"tables in {args.out}")
 
 
 def _model(path: str) -> list[tuple[str, str]]:
