@@ -26,7 +26,6 @@ from layerkit.net import Net
 from layerkit.saving import snapshot
 from layerkit.saving.loading import load
 from layerkit.settings import fitting
-from layerkit.system.files import path_of
 
 HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few
 MAX_REFERENCE = 500  # held-out galaxies whose bounds others are ranked among

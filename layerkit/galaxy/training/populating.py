@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from layerkit.distributed import alone
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.population import Population, evaluate_population
 from layerkit.galaxy.layout import MODEL, POPULATION
@@ -43,7 +44,7 @@ def populate(run: str | os.PathLike[str], *, seed: int = 0) -> Population:
     folder = Path(os.path.abspath(path_of(run, DataError)))
     read_finished(folder)
     with locks.lock(folder, "a training run"):
-        found = Run(folder, {}, True, Caller("galaxy.populate", str))
+        found = Run(folder, {}, True, Caller("galaxy.populate", str), alone())
         model, galaxies = found.model, found.galaxies
         model.prior, model.noise = fit_population(
             model, galaxies.train, galaxies.watched, seed=seed
