@@ -66,9 +66,12 @@ class Configured(command.Parser):
             action = self.known[name]
             action.required = False
             if not action.option_strings:
-                action.nargs = "*" if action.nargs == "+" else "?"
+                action.nargs = "*" if action.nargs in ("*", "+") else "?"
             self.set_defaults(**{name: value})
         found, rest = super().parse_known_args(words, namespace)
+        for name, action in self.known.items():
+            if action.nargs == "*" and getattr(found, name) == []:
+                setattr(found, name, None)
         self._settle(found, given)
         found.settings = {name: getattr(found, name) for name in self.known}
         return found, rest
@@ -106,7 +109,9 @@ def _value(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, got {value!r}")
         return value or action.default
-    if action.nargs == "+":
+    if action.nargs == "*" and isinstance(value, str):
+        value = [value]
+    if action.nargs in ("*", "+"):
         if isinstance(value, dict):
             value = [f"{name}={one}" for name, one in value.items()]
         if not isinstance(value, list) or not value:

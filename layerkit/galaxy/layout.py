@@ -7,6 +7,7 @@ SHEETS = "contact_sheets"  # a folder
 HELD_OUT = "held_out"  # a folder with its own galaxies and sheets
 MODEL, BEST, METRICS, REPORT = "model.h5", "best.h5", "metrics.json", "report.html"
 SETTINGS = "run.toml"  # repeats the run
+POPULATION = "population.json"
 FIGURES = (
     "reconstructions",
     "embedding",
@@ -21,7 +22,10 @@ FIGURES = (
     "latent_coverage",
     "outliers",
 )
-RESULTS = (MODEL, BEST, METRICS, REPORT, SETTINGS, *(f"{name}.png" for name in FIGURES))
+RESULTS = (
+    *(MODEL, BEST, METRICS, REPORT, SETTINGS, POPULATION),
+    *(f"{name}.png" for name in FIGURES),
+)
 BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results
 
 

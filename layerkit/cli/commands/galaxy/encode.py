@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layerkit.cli import arguments
+from layerkit.cli import arguments, writing
 from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
+from layerkit.saving import hdf5
 
 
 def add(commands: Any) -> None:
@@ -23,10 +24,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "pictures",
         metavar="PICTURES",
-        nargs="?",
+        nargs="*",
         type=arguments.path,
         help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
-        "galaxies.h5; or give --positions or --paths",
+        "galaxies.h5; several with --parts; or give --positions or --paths",
     )
     parser.add_argument(
         "--image",
@@ -65,16 +66,39 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="RUN",
-        type=arguments.path,
-        required=True,
-        help="folder of a training run, or the model.h5 in it; it holds Python code, which is run",
+        type=arguments.model,
+        default="galaxy_zoo",
+        help="folder of a training run, or the model.h5 in it, which holds Python code that is "
+        "run; or the name of a model that comes with layerkit (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=arguments.path,
         required=True,
-        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet",
+        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet; "
+        "with --parts a folder",
+    )
+    parser.add_argument(
+        "--parts",
+        type=arguments.COUNT,
+        metavar="N",
+        help="write tables of N pictures each into the folder --out, which galaxy.read_catalogue "
+        "reads as one",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="SUFFIX",
+        default=".fits",
+        help="suffix of the tables of --parts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers encode the parts; without it --workers processes here",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="encode only the parts that are missing in --out"
     )
     parser.add_argument(
         "--refine",
@@ -102,7 +126,8 @@ def add(commands: Any) -> None:
         "--workers",
         type=arguments.COUNT_OR_NONE,
         metavar="N",
-        help="processes that read pictures (default: one for each core, where that is worth it)",
+        help="processes that read pictures, or a Dask cluster of so many that encodes --parts "
+        "(default: one for each core, where that is worth it; for --parts this process alone)",
     )
     parser.add_argument(
         "--join",
@@ -128,6 +153,13 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
+    _check_source(args)
+    if args.parts is not None:
+        _run_parts(args)
+        return
+    if args.scheduler or args.resume or len(args.pictures or ()) > 1:
+        raise DataError("several PICTURES, --scheduler and --resume need --parts N")
+    given = args.pictures[0] if args.pictures else None
     # Slow to import, and other commands do without.
     from layerkit import galaxy
     from layerkit.galaxy.catalogue.encode import unusable
@@ -135,21 +167,19 @@ def run(args: argparse.Namespace) -> None:
 
     out = Path(args.out)
     tables.check_suffix(out)
-    _check_source(args)
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
     named = [(f"--{x}", vars(args)[x]) for x in ("join", "image", "positions", "paths")]
-    for option, path in (("PICTURES", args.pictures), *named, *_model(args.model)):
-        if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
-            raise DataError(f"--out {out}: the file that {option} names; write another")
-    pictures = args.pictures and Path(os.path.realpath(args.pictures))
-    if pictures in Path(os.path.realpath(out)).parents and out.exists():
+    writing.check_apart(out, [("PICTURES", given), *named, *_model(args.model)])
+    hdf5.refuse_other(out, DataError)
+    inside = given and Path(os.path.realpath(given))
+    if inside in Path(os.path.realpath(out)).parents and out.exists():
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
     other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
     if args.join:
         joining.rows_by_id(other, column, args.join)
-    source = args.pictures
+    source: Any = given
     if args.positions:
         cutout = {} if args.cutout is None else {"cutout": args.cutout}
         source = galaxy.open_positions(
@@ -166,14 +196,18 @@ def run(args: argparse.Namespace) -> None:
         draws=args.draws,
         batch=args.batch,
         limit=args.limit,
-        hdu=args.hdu if source is args.pictures else None,
+        hdu=args.hdu if source is given else None,
         pixel_scale=args.pixel_scale,
         workers=args.workers,
         backend=args.backend,
         progress=True,
     )
     if args.join:
-        table = galaxy.join(table, other, column, args.join)
+        try:
+            table = galaxy.join(table, other, column, args.join)
+        except DataError as error:
+            galaxy.write_catalogue(table, out)  # which may have taken hours
+            raise DataError(f"{error}; {out} is the catalogue without its columns") from error
     galaxy.write_catalogue(table, out)
     write_settings(args, out)
     reasons = unusable(table)
@@ -205,6 +239,36 @@ def _check_source(args: argparse.Namespace) -> None:
             f"--id-column {args.id_column}: names a column of --join FILE, or of --positions or "
             "--paths; give one of them"
         )
+
+
+def _run_parts(args: argparse.Namespace) -> None:
+    """Encode into a folder of tables."""
+    from layerkit import galaxy
+
+    for name in ("limit", "join", "id_column", "positions", "paths"):
+        if getattr(args, name) is not None:
+            raise DataError(f"--{name.replace('_', '-')} does not go with --parts")
+    found = galaxy.encode_parts(
+        args.model,
+        args.pictures,
+        args.out,
+        each=args.parts,
+        suffix=args.format,
+        refine=args.refine,
+        draws=args.draws,
+        batch=args.batch,
+        hdu=args.hdu,
+        pixel_scale=args.pixel_scale,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        resume=args.resume,
+        progress=True,
+    )
+    write_settings(args, Path(args.out))
+    print(f"{found['pictures']} pictures, {found['encoded']} encoded")
+    for reason, count in found["unusable"].items():
+        print(f"{count:8d} unusable: {reason}")
+    print(f"tables in {args.out}")
 
 
 def _model(path: str) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from typing import Any
 from layerkit import galaxy
 from layerkit.cli import arguments
 from layerkit.cli.config import write_settings
+from layerkit.errors import DataError
+from layerkit.galaxy.layout import METRICS, is_result
 
 
 def add(commands: Any) -> None:
@@ -59,6 +61,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prepare, and print the counts."""
+    out = Path(args.out)
+    if is_result(out.name) and (out.parent / METRICS).exists():
+        raise DataError(f"--out {out}: a result of the training run in that folder; write another")
     source = galaxy.open_source(args.data, args.hdu)
     print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
     write_settings(args, Path(args.out))
