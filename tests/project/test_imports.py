@@ -65,7 +65,7 @@ RANKS = [
     ["layerkit.saving.tensors"],
     ["layerkit.train"],
     ["layerkit"],
-    ["layerkit.command"],
+    ["layerkit.cli.command"],
     ["layerkit.runfile"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
