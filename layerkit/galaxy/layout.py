@@ -23,7 +23,7 @@ FIGURES = (
     "outliers",
 )
 RESULTS = (
-    *(MODEL, BEST, METRICS, REPORT, SETTINGS, POPULATION),
+    *(MODEL, BEST, SETTINGS, METRICS, REPORT, POPULATION),
     *(f"{name}.png" for name in FIGURES),
 )
 BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results

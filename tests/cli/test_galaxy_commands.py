@@ -144,7 +144,7 @@ def test_report_tells_the_results(layerkit, finished):
         ("prepare --data none.zip", "none.zip"),
         ("prepare --size 0", "--size"),
         ("evaluate none", "no finished run"),
-        ("sample none --out a.npy", "no snapshot"),
+        ("sample none --out a.npy", "no model that comes with layerkit"),
         ("sample none --out a.png", "ends in .h5, .npy or .fits"),
         ("sample none", "--out"),
         ("report none", "none"),

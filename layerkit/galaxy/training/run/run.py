@@ -308,8 +308,8 @@ class Run:
             "held_out_bounds": self.held_out_bounds,
         }
         self.best.save(folder / BEST)
-        self.write_settings(folder)
         lk.save(folder / MODEL, self.net, self.solver, extra, population_arrays(self.model))
+        self.write_settings(folder)
 
     def _save(self) -> None:
         """Save into the folder.
