@@ -18,16 +18,8 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     try:
-        from layerkit.cli.commands.galaxy import (
-            encode,
-            evaluate,
-            export,
-            populate,
-            prepare,
-            report,
-            sample,
-            train,
-        )
+        from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, train
+        from layerkit.cli.commands.galaxy.models import export, populate
     except LayerkitError as error:  # packages are missing; the commands of the framework do without
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.set_defaults(run=_raising(error))
