@@ -416,7 +416,7 @@ def test_two_bands_one_after_the_other(bands, tmp_path, ended):
     first, before = json.loads((out / "metrics.json").read_text()), contents(out)
     assert first["data"] == str(bands / "g" / "pictures")
 
-    # A run that goes on takes no other pictures, nor does it touch what there is.
+    # A run that continues takes no other pictures, nor does it touch what there is.
     code, _, err = ended("--resume", "--out", out, "--data", bands / "r" / "pictures")
     assert code == 2
     assert "other galaxies" in err
@@ -509,7 +509,7 @@ def test_a_full_disk_is_tried_again_and_the_state_saved_elsewhere(
     code, _, err = ended(*options, "--iterations", 5, "--out", out)
     assert code == 2
     assert err.count("warning: cannot write snapshot") >= 2
-    assert "training goes on" in err
+    assert "training continues" in err
     assert len(tries) >= 5
     (error,) = [line for line in err.splitlines() if line.startswith("error:")]
     (place,) = elsewhere.iterdir()
