@@ -10,7 +10,7 @@ from layerkit.blob import Statistic
 from layerkit.data.arrays import narrowed
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.settings.names import quoted
+from layerkit.settings.names import Named, quoted
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -61,7 +61,7 @@ def settings_of(net: Net) -> dict[str, Any]:
     }
 
 
-def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str, Statistic]:
+def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> Named[Statistic]:
     """Return what all layers measure, by name.
 
     Args:
@@ -85,7 +85,9 @@ def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str,
                 had = f"has shape {its.shape} there" if its else "is not in the other net"
                 raise NetError(f"share: statistic {s.name!r} of shape {s.shape} {had}")
             s.bind(its.data)
-    return found
+    return Named(
+        "statistic", found, "write into its array: net.statistics[name].data[...] = values"
+    )
 
 
 def copy_values(source: Net, target: Net) -> None:
