@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from galaxy_runs import SMALL_NET, galaxy_picture
+from galaxy_runs import SMALL_NET, draw_noise, galaxy_picture
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -27,6 +27,13 @@ from layerkit.system.locks import lock
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "galaxy_gdae.py"
 SIDE = 69
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        draw_noise(patch, 2)
+        yield
 
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def same(a, b):
 
 
 def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
-    tmp_path, folder, net_file, ended
+    tmp_path, folder, net_file, ended, monkeypatch
 ):
     options = [
         "--data",
@@ -190,7 +197,8 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "Traceback" not in err
     stopped = int(re.search(r"stopped at iteration (\d+) of 1500.*--resume", out)[1])
     assert 0 <= stopped < 1500
-    with threadpool_limits(1):  # as in the processes
+    draw_noise(monkeypatch, None)  # as in the processes
+    with threadpool_limits(1):
         assert ended("--resume", "--out", killed)[0] == 0
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
     again = json.loads((killed / "metrics.json").read_text())
