@@ -140,6 +140,7 @@ class Net(Closed):
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
+        self.run.flushed = self.engine.flushed
         self.tf32 = tf32
         self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]

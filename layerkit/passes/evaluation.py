@@ -108,6 +108,7 @@ def _from_layer(net: Net, layer: Layer) -> Iterator[dict[str, Any]]:
     described: Any = copy.copy(layer)
     described.shapes = [net.blobs[top].shape for top in layer.tops]
     run = Run(net.backend, net.dtype, net.run.batch_size, net.run.seed, training=False)
+    run.flushed = net.engine.flushed
     source: Any = described.attach(run)
     tops = [
         Blob.allocate(top, run.batch_size, shape, net.backend, net.dtype)
