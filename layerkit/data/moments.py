@@ -9,6 +9,7 @@ import numpy as np
 
 from layerkit.settings import Numbers, Rule, real
 
+ROUNDING = 1e-12  # relative
 GROUPS = ("all", "channel", "element")
 
 
@@ -104,9 +105,12 @@ class Moments:
         self.count = total
 
     def deviation(self) -> Any:
-        """Return the standard deviations; 1 stands for 0, so that what never varies becomes 0."""
+        """Return the standard deviations; 1 stands for 0, so that what never varies becomes 0.
+
+        Rounding of the mean can leave something of a number that never varies.
+        """
         deviation = np.sqrt(self.squares / self.count)
-        return np.where(deviation > 0, deviation, 1.0)
+        return np.where(deviation <= ROUNDING * np.abs(self.mean), 1.0, deviation)
 
 
 def measure(groups: Iterable[str], pieces: Iterable[np.ndarray]) -> dict[str, Moments]:

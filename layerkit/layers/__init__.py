@@ -29,7 +29,9 @@ from layerkit.layers.pictures.pooling import GlobalPooling, Pooling
 from layerkit.layers.pictures.spatial_transform import SpatialTransform
 from layerkit.layers.shapes.reduce import Reduce
 from layerkit.layers.shapes.shapes import Concat, Permute, Reshape, Slice
+from layerkit.layers.sources.generator_data import GeneratorData
 from layerkit.layers.sources.hdf5_data import HDF5Data
+from layerkit.layers.sources.image_data import ImageData
 from layerkit.layers.sources.input import Input
 from layerkit.layers.sources.memory_data import MemoryData
 from layerkit.layers.weights.dense import Dense
@@ -59,11 +61,13 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GeneratorData",
     "GlobalPooling",
     "GroupNorm",
     "HDF5Data",
     "HingeLoss",
     "HuberLoss",
+    "ImageData",
     "ImagePose",
     "Input",
     "LayerNorm",

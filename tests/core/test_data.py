@@ -783,7 +783,8 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
+    [([], "[]"), (["a.h5", 3], "3"), ([["a.h5"]], "[["),
+     (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
      (b"", "not empty"), (io.BytesIO(), "BytesIO")],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path, word):

@@ -86,7 +86,23 @@ POSE = {
     "shift_spread": ABOVE_0,
     "tops": TOPS,
 }
-DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+MOMENTS = [None, "all", "channel", "element", 2, np.float32(0.5), [1, 2.5], np.ones((3, 1, 1))]
+NO_MOMENTS = ["pixel", "", True, [], np.zeros(0), [np.nan], ["a"], np.array(["a"]), 1j, {}]
+WINDOW = (
+    [None, 3, (2, 1), [np.int8(2), 3]],
+    [0, (0, 1), *(bad for bad in NO_PAIRS if bad is not None)],
+)
+SEEN = {
+    "tops": TOPS,
+    "augment": AUGMENT,
+    "scale": number([1, -0.5, 1e-3], [0]),
+    "mean": ([*MOMENTS, 0, -1], NO_MOMENTS),
+    "deviation": (MOMENTS, [*NO_MOMENTS, 0, -1, [1, 0]]),
+    "crop": WINDOW,
+    "mirror": FLAG,
+    "prefetch": whole([0, 3], [-1, 1025]),
+}
+DATA = {**SEEN, "shuffle": FLAG}
 RECURRENT = {
     "units": COUNT,
     "last": FLAG,
@@ -169,12 +185,28 @@ TABLE = {
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
     "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
+    "GeneratorData": {
+        **SEEN,
+        "count": (
+            [None, 3, np.int8(2)],
+            [0, *(bad for bad in NO_WHOLE_NUMBERS if bad is not None)],
+        ),
+        "make": ([list, lambda start: ()], [[1], None, 3, "make", iter([1])]),
+    },
     "HDF5Data": {
         **DATA,
         "block": COUNT,
         "mixed": COUNT,
         "datasets": (["a", ["a", "b"]], NO_NAMES),
-        "path": (["a.h5"], ["", "a\0b", 3, ["a.h5"], None]),
+        "path": (["a.h5", ["a.h5"], ("a", "b")], ["", "a\0b", 3, [], ["a", 3], None]),
+    },
+    "ImageData": {
+        **DATA,
+        "channels": ([1, np.int8(3)], [2, *NO_WHOLE_NUMBERS]),
+        "fit": (["exact", "resize", "crop"], ["stretch", "", None, 3]),
+        "folder": (["a"], ["", "a\0b", 3, ["a"], None]),
+        "size": WINDOW,
+        "table": ([None], [3, "", [1], [("a",)], ["ab"], {}]),
     },
     "ImagePose": {
         **POSE,
@@ -281,7 +313,9 @@ NEEDED = {
     "Dense": {"units": 3},
     "GroupNorm": {"groups": 1},
     "TiedDense": {"to": "a"},
+    "GeneratorData": {"make": list},
     "HDF5Data": {"path": "a.h5"},
+    "ImageData": {"folder": "a"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},
     "FreeBlob": {"shape": (3,)},

@@ -25,8 +25,8 @@ class MemoryData(Data):
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
-        augment, scale, mean, deviation, crop, mirror, prefetch: see layerkit.layers.Data; compiled
-            code does the first two alone.
+        augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
+            base class, and docs/layers.md.  Compiled code does the first two alone.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 

@@ -74,7 +74,8 @@ class Standard:
             numbers = moments.broadcast(value, shape)
         except ValueError as error:
             layer.fail(f"{kind} {error}")
-        numbers = np.asarray(numbers, layer.run.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            numbers = np.asarray(numbers, layer.run.dtype)
         if not np.isfinite(numbers).all() or (kind == "deviation" and not numbers.all()):
             layer.fail(f"{kind} has numbers that {layer.run.dtype} cannot hold")
         return numbers
