@@ -20,6 +20,7 @@ from layerkit.snapshot import save
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 from layerkit.tensors import load_safetensors, save_safetensors
 from layerkit.train import Trainer, breaks
+from layerkit.tuning import Tuning
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "RMSProp",
     "Solver",
     "Trainer",
+    "Tuning",
     "breaks",
     "centre_biases",
     "check_gradients",

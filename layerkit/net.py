@@ -29,7 +29,7 @@ from layerkit.uninterrupted import Uninterrupted
 from layerkit.wiring import parameters, states
 from layerkit.wiring.building import check_memory, set_up
 from layerkit.wiring.plan import Plan, make_plan
-from layerkit.wiring.sharing import resolve
+from layerkit.wiring.sharing import lent, resolve
 from layerkit.wiring.wires import Layers, Wires, checked_layers, connect, sort_layers
 
 
@@ -249,7 +249,7 @@ class Net(Closed):
 
     @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
-        matching = parameters.matching(self.params, patterns)
+        matching = parameters.matching(self.params, patterns, lent(self.layers.values()))
         with Uninterrupted():
             for p in matching:
                 p.trainable = trainable
@@ -375,7 +375,9 @@ class Net(Closed):
     @QUIET
     @serialised
     @flushing
-    def infer(self, outputs: str | Sequence[str], /, sample: bool = True, **given: Any) -> Any:
+    def infer(
+        self, outputs: str | Sequence[str], /, sample: bool = True, count: Any = None, **given: Any
+    ) -> Any:
         """Compute the values of some blobs given those of others, by the layers in between alone.
 
         Any blob can be given, not only inputs: `net.infer("x_mean", z=z)` decodes.  Layers act as
@@ -385,6 +387,8 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
+            count: number of rows where no blob is given, as for a generator that L.Normal feeds:
+                `net.infer("image", count=16)`.
             given: arrays of equally many rows, however many; they pass in batches.
 
         Returns:
@@ -393,7 +397,7 @@ class Net(Closed):
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
-        return self._inferences.infer(outputs, sample, given)
+        return self._inferences.infer(outputs, sample, given, count=count)
 
     def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """Return arrays for blobs, and how many rows each has; see feeding.examples."""

@@ -306,6 +306,7 @@ TABLE = {
         "kernels": (["auto", "array"], ["none", None, True]),
     },
 }
+TUNING = {"shares", "rate", "decay", "max_norm"}  # of layers: see test_sharing and test_updates
 NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share", "share_only"}
 NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
@@ -407,9 +408,44 @@ def test_every_class_and_every_setting_has_a_row():
             found = {
                 p.name
                 for p in parameters
-                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS
+                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS | TUNING
             }
         assert found == set(TABLE[kind]), kind
+
+
+WITH_PARAMETERS = {
+    *("Affine", "BatchNorm", "Convolution", "Deconvolution", "Dense", "Embed", "GRU", "GroupNorm"),
+    *("LSTM", "LayerNorm", "PReLU", "TiedDense"),
+}
+
+
+@pytest.mark.parametrize("kind", L.__all__)
+def test_layers_with_parameters_show_the_settings_of_parameters(kind):
+    """In `help`, and to type checkers, which read the annotation."""
+    cls = getattr(L, kind)
+    shown = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    hint = inspect.unwrap(cls.__init__).__annotations__.get("common")
+    if kind in WITH_PARAMETERS:
+        assert {name: shown[name] for name in TUNING} == {
+            "shares": None,
+            "rate": 1.0,
+            "decay": 1.0,
+            "max_norm": None,
+        }
+        assert hint == "Unpack[Tuning]"
+    else:
+        assert not TUNING & set(shown)
+        assert hint is None
+        arguments = ["y"] + [
+            "x"
+            for p in list(inspect.signature(cls).parameters.values())[1:]
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        ]
+        for setting in TUNING:
+            with pytest.raises(
+                NetError, match=f"unexpected keyword argument '{setting}'; it takes"
+            ):
+                cls(*arguments, **NEEDED.get(kind, {}), **{setting: 0.5})
 
 
 @pytest.mark.parametrize("kind", TABLE)
