@@ -375,9 +375,7 @@ class Net(Closed):
     @QUIET
     @serialised
     @flushing
-    def infer(
-        self, outputs: str | Sequence[str], /, sample: bool = True, count: Any = None, **given: Any
-    ) -> Any:
+    def infer(self, outputs: str | Sequence[str], /, sample: bool = True, **given: Any) -> Any:
         """Compute the values of some blobs given those of others, by the layers in between alone.
 
         Any blob can be given, not only inputs: `net.infer("x_mean", z=z)` decodes.  Layers act as
@@ -387,9 +385,8 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
-            count: number of rows where no blob is given, as for a generator that L.Normal feeds:
-                `net.infer("image", count=16)`.
-            given: arrays of equally many rows, however many; they pass in batches.
+            given: arrays of equally many rows, however many; they pass in batches.  If no blob is
+                needed, as in a generator that L.Normal feeds, `count=16` says how many rows.
 
         Returns:
             A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
@@ -397,6 +394,7 @@ class Net(Closed):
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
+        count = None if "count" in self.blobs else given.pop("count", None)
         return self._inferences.infer(outputs, sample, given, count=count)
 
     def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:

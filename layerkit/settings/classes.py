@@ -63,7 +63,8 @@ def checked(
             ends in `**name: Unpack[...]` names them all, and gets them itself.
         defaults: what they are by default, for the signature that `help` shows.
     """
-    signature = _spelt_out(inspect.signature(init), defaults or {})
+    written = inspect.signature(init)
+    signature = _spelt_out(written, defaults or {})
     further = {k: rule for k, rule in (common or {}).items() if k not in signature.parameters}
     rules: dict[str, Rule] = {}
     ready = False
@@ -72,8 +73,9 @@ def checked(
     def __init__(self: Any, /, *args: Any, **settings: Any) -> None:  # noqa: N807
         nonlocal ready
         if not ready:  # when first called, as annotations may name what follows in the file
-            named = {k: rule for k, rule in (common or {}).items() if k in signature.parameters}
-            rules.update({**named, **rules_of(init, getattr(init, "__globals__", {}))})
+            spelt = signature.parameters.keys() - written.parameters.keys()
+            rules.update({name: rule for name, rule in (common or {}).items() if name in spelt})
+            rules.update(rules_of(init, getattr(init, "__globals__", {})))
             ready = True
         owner = (label or _kind)(self, *args, **settings)
         taken = {} if _is_ours(self) else further  # ours say what they take

@@ -1816,3 +1816,5 @@ def test_a_net_that_noise_feeds_infers_as_many_rows_as_are_asked_for(kernels):
     needs = lk.Net([L.Input("z", shape=(3,)), L.Dense("x", "z", units=2)], 8)
     with pytest.raises(NetError, match=r"'z' is needed .* give z="):
         needs.infer("x", count=3)
+    counted = lk.Net([L.Input("count", shape=()), L.Add("y", "count")], 2)
+    np.testing.assert_array_equal(counted.infer("y", count=[3.0, 4.0]), [3, 4])

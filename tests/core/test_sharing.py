@@ -417,14 +417,18 @@ class Both(lk.Layer):
         return shapes
 
 
+class Bare(L.ReLU):
+    """A layer of a user's own that has no parameters."""
+
+
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
         ([dense(shares="z")], ["'y' (Dense)", "no layer 'z'"]),
         ([dense(shares="x")], ["'y' (Dense)", "layer 'x' (Input) has no parameters"]),
         (
-            [dense("a"), L.ReLU("y", "x", shares="a")],
-            ["'y' (ReLU)", "has no parameters", "leave shares='a' out"],
+            [dense("a"), Bare("y", "x", shares="a")],
+            ["'y' (Bare)", "has no parameters", "leave shares='a' out"],
         ),
         ([dense("a", units=2), dense(shares="a")], ["'weight'", "(4, 3)", "'a'", "(4, 2)"]),
         (

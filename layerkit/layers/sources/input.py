@@ -8,9 +8,9 @@ from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Sizes, Tops
 
-# Keywords that stand beside the inputs in a call: `infer(sample=, count=)`, `profile(iterations=)`,
+# Keywords that stand beside the inputs in a call: `infer(..., sample=)`, `profile(iterations=)`,
 # and the settings of `check_gradients`.
-RESERVED = ("sample", "count", "iterations", "tolerance", "directions", "elements", "seed")
+RESERVED = ("sample", "iterations", "tolerance", "directions", "elements", "seed")
 
 
 class Input(Layer):
