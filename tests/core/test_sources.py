@@ -790,3 +790,23 @@ def test_folders_that_cannot_be_served(settings, words, rng, tmp_path):
     for word in ("'d'", "ImageData", *words):
         assert word in str(message.value)
     assert "\n" not in str(message.value)
+
+
+# On a GPU.
+
+
+@pytest.mark.parametrize("make", [memory, hdf5, folder, generator])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_gpu_is_served_equally(make, depth, rng, tmp_path, cupy_on_host):
+    images = levels(rng)
+    for layer in (
+        everything(make, tmp_path, images, prefetch=depth),
+        make(tmp_path, images, prefetch=depth),
+    ):
+        nets = [lk.Net([layer], 5, backend, seed=4) for backend in ("numpy", "cupy")]
+        for _ in range(7):
+            for net in nets:
+                net.forward()
+            for top in ("x", "t"):
+                ours, theirs = (net.backend.to_host(net.blobs[top].data) for net in nets)
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
