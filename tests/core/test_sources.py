@@ -188,13 +188,38 @@ def test_a_new_state_is_followed_at_once(rng, tmp_path):
     assert_equal(passes(net, 4), passes(fresh, 4))
     net.set_state(start)
     assert_equal(first, passes(net, 4))
-    net.set_state(start)
-    for name, statistic in net.statistics.items():
-        statistic.data += 1
-        assert name.startswith("d/")
-    (x, t), (changed, label) = first[0], passes(net, 1)[0]
+
+
+def test_batches_that_were_prepared_with_other_moments_are_not_served(rng, tmp_path):
+    layer = everything(hdf5, tmp_path, levels(rng), prefetch=3)
+    net, other = lk.Net([layer], 4), lk.Net([layer], 4)
+    passes(net, 2)
+    passes(other, 2)
+    time.sleep(0.2)  # until the next are ready
+    net.statistics["d/mean"].data[...] += 100
+    (x, t), (changed, label) = passes(other, 1)[0], passes(net, 1)[0]
     np.testing.assert_array_equal(t, label)
-    assert (x != changed).all(), "a batch that was prepared with the old mean"
+    assert (changed < x).all()
+
+
+@pytest.mark.parametrize(("phase", "batches"), [("train", 7), ("test", 6)])
+def test_what_is_prepared_is_used(phase, batches, rng):
+    """Each batch is made once, those that end an epoch of a test net with fewer rows among them."""
+    calls = []
+
+    class Counted(L.MemoryData):
+        def host(self, epoch, start, stop):
+            calls.append((epoch, start, stop))
+            return super().host(epoch, start, stop)
+
+    settings = {"augment": "dihedral", "prefetch": 2}
+    net = lk.Net([Counted("x", data=rng.random((10, 4, 4)), **settings)], 4, phase=phase)
+    for _ in range(batches):
+        net.forward()
+    spans = [(10 * epoch + start, 10 * epoch + stop) for epoch, start, stop in list(calls)]
+    made = [n for start, stop in spans for n in range(start, stop)]
+    assert made == list(range(len(made))), "made twice, or never used"
+    assert len(made) >= (28 if phase == "train" else 20)
 
 
 class Faulty:
