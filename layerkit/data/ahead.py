@@ -23,7 +23,8 @@ class Ahead:
     """Results of calls, of which a thread makes the next few before they are asked for.
 
     A result is a pure function of its key, so it does not matter who makes it, or when.  Only the
-    thread makes calls, so what they use need not be safe for several threads.
+    thread makes calls, so what they use need not be safe for several threads.  If the system has no
+    thread left, the caller makes what it needs.
 
     Args:
         depth: how many results are made ahead.
@@ -36,8 +37,10 @@ class Ahead:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        self._desk = Desk()
-        weakref.finalize(self, self._desk.close).atexit = False  # `_finish` does it
+        self._desk: Desk | None = None
+        with contextlib.suppress(RuntimeError):  # no memory for a thread, or too many of them
+            self._desk = Desk()
+            weakref.finalize(self, self._desk.close).atexit = False  # `_finish` does it
 
     def take(self, key: Hashable, make: Make) -> Any:
         """Return `make(key)`, made ahead if it was foreseen, and have the next ones made.
@@ -47,6 +50,8 @@ class Ahead:
         """
         if self._process != os.getpid():  # a fork has the desk, but not the thread
             self._start()
+        if self._desk is None:
+            return make(key)
         keys = [key]
         while len(keys) <= self.depth:
             keys.append(self.follow(keys[-1]))

@@ -332,6 +332,17 @@ def test_a_fork_goes_on_by_itself(make, rng, tmp_path):
     assert_equal(list(zip(arrays[::2], arrays[1::2], strict=True)), passes(net, 6))
 
 
+def test_without_a_thread_batches_are_made_as_they_are_needed(rng, tmp_path, monkeypatch):
+    layer = everything(hdf5, tmp_path, levels(rng), prefetch=2)
+    expected = passes(lk.Net([layer], 5), 4)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert_equal(passes(lk.Net([layer], 5), 4), expected)
+
+
 def test_a_layer_without_host_arrays_cannot_be_prefetched():
     from layerkit.layers.sources.data import Data
 
