@@ -51,7 +51,7 @@ class HDF5Data(Data):
         augment, scale, mean, deviation, crop, mirror: for the first data set; see Data.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
-        prefetch: batches that are read ahead in the background, default 2; see Data.
+        prefetch: batches that a thread reads ahead, default 0; see Data.
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file
@@ -76,7 +76,7 @@ class HDF5Data(Data):
         mirror: Flag = False,
         block: Count = 256,
         mixed: Count = 16,
-        prefetch: Depth = 2,
+        prefetch: Depth = 0,
     ):
         super().__init__(
             name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
