@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerkit.errors import LayerkitError, brief
-from layerkit.files import open_regular
+from layerkit.system.files import open_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MOST = 1 << 28  # pixels of a picture; a file of a few bytes can claim to hold any number

@@ -12,7 +12,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.elementwise.neuron import Neuron
 from layerkit.settings import Positive, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 
 class ReLU(Neuron):

@@ -11,7 +11,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.shapes.axes import Axis, add_to, axis_of, broadcast
 from layerkit.settings import Flag, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 
 class Arithmetic(Layer):

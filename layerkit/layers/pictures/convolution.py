@@ -20,7 +20,7 @@ from layerkit.layer import Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Two, Windows, pictures
 from layerkit.settings import Count, NotNegative, Sizes, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 
 class Windowed(PictureLayer):

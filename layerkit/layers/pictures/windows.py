@@ -10,7 +10,7 @@ from typing import Annotated, Unpack
 from layerkit.backends.base import Array
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Pair, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 Two = tuple[int, int]  # rows and columns
 Counts = Annotated[int | Two, Pair(least=1)]

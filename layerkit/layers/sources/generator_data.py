@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import LayerkitError, brief
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale

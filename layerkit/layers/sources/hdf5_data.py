@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import (
@@ -21,6 +20,7 @@ from layerkit.layers.sources.data import (
     Mean,
     Scale,
 )
+from layerkit.saving import hdf5
 from layerkit.settings import Count, FilePaths, Flag, Names, Tops
 
 if TYPE_CHECKING:

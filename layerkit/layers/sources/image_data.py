@@ -10,10 +10,10 @@ import numpy as np
 
 from layerkit.data import pictures
 from layerkit.errors import NetError
-from layerkit.files import path_of
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Choice, FilePath, Flag, Optional, Pair, Rule, Tops, whole
+from layerkit.system.files import path_of
 
 Size = Annotated[int | tuple[int, int] | None, Optional(Pair(1))]
 

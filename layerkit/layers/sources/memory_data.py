@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import numbers
 from layerkit.backends.base import Array
+from layerkit.data.arrays import numbers
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Count, Flag, Tops

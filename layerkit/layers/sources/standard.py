@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerkit.arrays import narrowed
 from layerkit.backends.base import Array
 from layerkit.data import moments
+from layerkit.data.arrays import narrowed
 
 KINDS = ("mean", "deviation")
 PIECE = 1 << 21  # numbers that are measured at once

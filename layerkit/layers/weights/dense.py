@@ -11,7 +11,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.settings import Count, NotNegative, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 
 class Dense(Layer):

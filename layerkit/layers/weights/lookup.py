@@ -13,7 +13,7 @@ from layerkit.layer import Layer, Shape
 from layerkit.layers.losses.classes import check_labels
 from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import Count, NotNegative, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 
 class Lookup(Layer):

@@ -11,7 +11,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.shapes.axes import Axis, axis_of
 from layerkit.settings import Count, Flag, Number, Positive, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 Momentum = Annotated[float, Number(least=0, below=1)]
 

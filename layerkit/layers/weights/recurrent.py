@@ -15,7 +15,7 @@ from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Count, Finite, Flag, NotNegative, Tops
-from layerkit.tuning import Tuning
+from layerkit.settings.tuning import Tuning
 
 Product = Callable[[Array, Array, Array], None]  # computes the third as the product of the others
 

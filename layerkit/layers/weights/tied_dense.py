@@ -11,7 +11,7 @@ from layerkit.layer import Layer
 from layerkit.layers.elementwise.neuron import Activation
 from layerkit.layers.weights.dense import Dense
 from layerkit.settings import Tops
-from layerkit.tuning import Lender, Tuning
+from layerkit.settings.tuning import Lender, Tuning
 
 
 class TiedDense(Dense):
