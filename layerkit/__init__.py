@@ -6,8 +6,9 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers, settings
+from layerkit import distributed, errors, initializers, layers, settings
 from layerkit.blob import Blob, Parameter
+from layerkit.distributed import Distributed
 from layerkit.errors import LayerkitError
 from layerkit.inspection.activity import Inactive, centre_biases, find_inactive
 from layerkit.inspection.gradcheck import GradientReport, check_gradients
@@ -30,6 +31,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Blob",
+    "Distributed",
     "GradientReport",
     "Inactive",
     "Layer",
@@ -44,6 +46,7 @@ __all__ = [
     "breaks",
     "centre_biases",
     "check_gradients",
+    "distributed",
     "errors",
     "export_onnx",
     "find_inactive",

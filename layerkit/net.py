@@ -405,7 +405,9 @@ class Net(Closed):
     @QUIET
     @serialised
     @flushing
-    def evaluate(self, data: Any = None, /) -> dict[str, float]:
+    def evaluate(
+        self, data: Any = None, /, *, processes: evaluation.Processes | None = None
+    ) -> dict[str, float]:
         """Average each loss and metric over a set of any length, each example seen once.
 
         `net.evaluate({"x": images, "t": labels})` works in a net of either phase: layers act as in
@@ -418,6 +420,9 @@ class Net(Closed):
                 it fills; it is read in order, without augmentation.  None, the default, takes the
                 net's own data layers, in a net of phase "test": `Net(layers, phase="test",
                 share=net).evaluate()`.  Their positions, seed and pass are then as they were.
+            processes: from layerkit.distributed.mpi(), say: each evaluates a stretch of the
+                batches, and all return the means over all, whose bits do not depend on how many
+                processes there are.  None, the default, evaluates all here.
 
         Returns:
             Layer name -> mean over the examples, unweighted, losses first.  The last batch has
@@ -428,8 +433,8 @@ class Net(Closed):
                 "train", with Input layers, or without data layers.
         """
         if data is None:
-            return evaluation.of_own_data(self)
-        return evaluation.of_given(self, self._inferences, data)
+            return evaluation.of_own_data(self, processes)
+        return evaluation.of_given(self, self._inferences, data, processes)
 
     # State.
 

@@ -125,6 +125,10 @@ class Run(Checked):
         self._passes += self._looks << 32
         self.training, self.sample = False, sample
 
+    def skip_looks(self, count: int) -> None:
+        """Let the next look draw what it would after so many more."""
+        self._looks += count
+
     def kept(self) -> tuple[int, bool, bool]:
         """Return what a look changes."""
         return self._passes, self.training, self.sample

@@ -383,6 +383,29 @@ def test_evaluation_of_what_is_given_is_the_mean_over_all_of_it(phase, batch, rn
         net.backward()  # of the pass before the evaluations
 
 
+@pytest.mark.parametrize("batch", [1, 7, 30])
+def test_labels_to_be_ignored_count_in_no_batch_of_an_evaluation(batch, rng):
+    data, labels = rng.standard_normal((30, 3)), rng.integers(0, 3, (30, 2))
+    labels[:15] = labels[16, 0] = 255
+    data = np.stack([data, rng.standard_normal((30, 3))], axis=2)
+    layers = [
+        L.Accuracy("right", "x", "t", axis=0, ignore=255),
+        L.SoftmaxLoss("loss", "x", "t", axis=0, ignore=255),
+    ]
+    inputs = [L.Input("x", shape=(3, 2)), L.Input("t", shape=(2,))]
+    counts = labels != 255
+    right = (data.argmax(axis=1) == labels)[counts].mean()
+    net = lk.Net([*inputs, *layers], batch)
+    assert net.evaluate({"x": data, "t": labels})["right"] == pytest.approx(right, rel=1e-6)
+    source = L.MemoryData("d", data=[data, labels], tops=["x", "t"])
+    own = lk.Net([source, *layers], batch, phase="test").evaluate()
+    assert own["right"] == pytest.approx(right, rel=1e-6)
+    logs = data - np.log(np.exp(data).sum(axis=1, keepdims=True))
+    each = np.take_along_axis(logs, np.where(counts, labels, 0)[:, None], axis=1)[:, 0]
+    assert own["loss"] == pytest.approx(-(each * counts).sum() / 30, rel=1e-6)
+    assert np.isnan(net.evaluate({"x": data[:15], "t": labels[:15]})["right"])
+
+
 def test_a_net_that_trains_on_data_of_its_own_is_evaluated_on_others(rng):
     data, labels = rng.standard_normal((20, 4)), rng.integers(0, 3, 20)
     net = lk.Net(scored(data, labels), 8, dtype="float64")

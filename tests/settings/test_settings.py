@@ -44,6 +44,7 @@ TOPS = ["a", "conv1/7x7_s2", ["a"]], NO_NAMES
 INIT = ["he", 0, 0.5, np.float32(0.5), initializers.He()], NO_INITIALISERS
 RATE = [0.1, 1, 0, np.float32(0.1), rates.Fixed(0.1), lambda iteration: 0.1], NO_RATES
 SHAPE = [(3,), [3, 2], (np.uint8(250), np.int64(2)), ()], NO_SHAPES
+PICTURE = [(3, 4), [np.uint8(250), 1]], [*NO_SHAPES, (3,), (3, 4, 5), ()]
 AXIS = [0, 1, -1, np.int8(2), np.array(0)], NO_WHOLE_NUMBERS[:-1]
 SEVERAL_AXES = [(0,), [1, np.int8(0)], 0, (-1, 0)], ["33", (2.5,), (True,), {3}, ((3,),), None]
 AXES = [*AXIS[0], None], AXIS[1]
@@ -141,6 +142,8 @@ TABLE = {
         ),
     },
     "SquareLoss": LOSS,
+    "KnownVarianceReconstruction": LOSS,
+    "PoissonReconstruction": LOSS,
     "GaussianReconstruction": {**LOSS, "floor": AT_LEAST_0},
     "StudentReconstruction": {
         **LOSS,
@@ -225,6 +228,10 @@ TABLE = {
         "keep": FLAG,
         "tops": TOPS,
     },
+    "ConvolvePSF": {"tops": TOPS},
+    "CutSources": {"shape": PICTURE, "tops": TOPS},
+    "Normalise": {"axes": ([*SEVERAL_AXES[0], None], SEVERAL_AXES[1][:-1]), "tops": TOPS},
+    "PlaceSources": {"shape": PICTURE, "tops": TOPS},
     "Affine": {"axis": AXIS, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS},
     "MatMul": {"transpose_a": FLAG, "transpose_b": FLAG, "tops": TOPS},
     "Embed": {
@@ -311,6 +318,7 @@ NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share", "share_only"}
 NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
     "Deconvolution": {"channels": 3, "kernel": 3},
+    "CutSources": {"shape": (3, 3)},
     "Dense": {"units": 3},
     "GroupNorm": {"groups": 1},
     "TiedDense": {"to": "a"},
@@ -327,6 +335,7 @@ NEEDED = {
     "LSTM": {"units": 2},
     "GRU": {"units": 2},
     "Normal layer": {"shape": (3,)},
+    "PlaceSources": {"shape": (9, 9)},
     "Pooling": {"kernel": 3},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},

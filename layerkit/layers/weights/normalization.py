@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Unpack
 
 from layerkit.backends.base import Array
@@ -76,12 +77,16 @@ class Normalization(Layer):
         """Return (n, *shape) as (n, *view)."""
         return array.reshape(len(array), *self.view)
 
+    def mean_of(self, x: Array) -> Array:
+        """Return the mean of each group, of a grouped array."""
+        return x.mean(axis=self.over, keepdims=True)
+
     def measure(self, x: Array) -> tuple[Array, Array]:
         """Fill `normalized` with x - mean, of grouped x; return mean and variance."""
         xp, deviation = self.xp, self.grouped(self.normalized.data)
-        mean = x.mean(axis=self.over, keepdims=True)
+        mean = self.mean_of(x)
         xp.subtract(x, mean, out=deviation)
-        return mean, xp.square(deviation).mean(axis=self.over, keepdims=True)
+        return mean, self.mean_of(xp.square(deviation))
 
     def scale(self, y: Array, inverse: Array) -> None:
         """Multiply `normalized` by 1 / sqrt(variance + epsilon), and compute y of it."""
@@ -119,9 +124,9 @@ class Normalization(Layer):
 
     def through(self, slopes: Array, inverse: Array, dx: Array) -> None:
         """Compute dx of grouped slopes dd, through mean and variance."""
-        d, over = self.grouped(self.normalized.data), self.over
-        self.xp.subtract(slopes, slopes.mean(axis=over, keepdims=True), out=dx)
-        dx -= d * (slopes * d).mean(axis=over, keepdims=True)
+        d = self.grouped(self.normalized.data)
+        self.xp.subtract(slopes, self.mean_of(slopes), out=dx)
+        dx -= d * self.mean_of(slopes * d)
         dx *= inverse
 
 
@@ -155,6 +160,11 @@ class BatchNorm(Normalization):
         epsilon: what is added to the variance, default 1e-5.
         gain, bias: initialisers, default 1 and 0; None for none of them.
 
+    Attributes:
+        pooling: shards that normalise their batches as one, and what turns an array of the means of
+            this one into that of all; None, the default, for a batch by itself.  See
+            layerkit.Distributed.
+
     Parameters: gain (channels,), bias (channels,).  Statistics: mean (channels,), variance
     (channels,).
 
@@ -185,6 +195,12 @@ class BatchNorm(Normalization):
         super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.axis, self.momentum, self.frozen = axis, momentum, frozen
         self.of_batch = True  # in the last forward pass
+        self.pooling: tuple[int, Callable[[Array], Array]] | None = None
+
+    def mean_of(self, x: Array) -> Array:
+        """Return the mean of each channel, of a grouped array: over all shards, where they pool."""
+        mean = super().mean_of(x)
+        return mean if self.pooling is None else self.pooling[1](mean)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare gain, bias, mean and variance; return the bottom's shape for the top."""
@@ -219,7 +235,7 @@ class BatchNorm(Normalization):
 
     def check_count(self, rows: int) -> int:
         """Return how many numbers of each channel a batch has; fail if it is one."""
-        count = rows * self.view[0] * self.view[2]
+        count = rows * self.view[0] * self.view[2] * (self.pooling[0] if self.pooling else 1)
         if count == 1:
             self.fail(
                 "a batch of one number for each channel has no variance; give more rows, or use it "
