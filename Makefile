@@ -32,7 +32,7 @@ SOURCES := $(shell find layerkit/engines -name '*.h' -o -name '*.inl' -o -name '
 
 $(VENV)/run: pyproject.toml setup.py $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[galaxy]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

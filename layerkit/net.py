@@ -26,7 +26,7 @@ from layerkit.system.turns import Turns
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring import parameters
 from layerkit.wiring.building import check_memory, make_blobs, set_up
-from layerkit.wiring.sharing import resolve
+from layerkit.wiring.sharing import lent, resolve
 from layerkit.wiring.wires import Layers, Wires, checked_layers, connect, sort_layers
 
 
@@ -123,6 +123,7 @@ class Net(Closed):
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
+        self.run.flushed = self.engine.flushed
         self.tf32 = tf32
         self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]
@@ -204,7 +205,7 @@ class Net(Closed):
 
     @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
-        matching = parameters.matching(self.params, patterns)
+        matching = parameters.matching(self.params, patterns, lent(self.layers.values()))
         with Uninterrupted():
             for p in matching:
                 p.trainable = trainable
@@ -271,7 +272,8 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
-            given: arrays of equally many rows, however many; they pass in batches.
+            given: arrays of equally many rows, however many; they pass in batches.  If no blob is
+                needed, as in a generator that L.Normal feeds, `count=16` says how many rows.
 
         Returns:
             A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
@@ -279,12 +281,15 @@ class Net(Closed):
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
-        return self._inferences.infer(outputs, sample, given)
+        count = None if "count" in self.blobs else given.pop("count", None)
+        return self._inferences.infer(outputs, sample, given, count=count)
 
     @QUIET
     @serialised
     @flushing
-    def evaluate(self, data: Any = None, /) -> dict[str, float]:
+    def evaluate(
+        self, data: Any = None, /, *, processes: evaluation.Processes | None = None
+    ) -> dict[str, float]:
         """Average each loss and metric over a set of any length, each example seen once.
 
         `net.evaluate({"x": images, "t": labels})` works in a net of either phase: layers act as in
@@ -297,6 +302,9 @@ class Net(Closed):
                 it fills; it is read in order, without augmentation.  None, the default, takes the
                 net's own data layers, in a net of phase "test": `Net(layers, phase="test",
                 share=net).evaluate()`.  Their positions, seed and pass are then as they were.
+            processes: from layerkit.distributed.mpi(), say: each evaluates a stretch of the
+                batches, and all return the means over all, whose bits do not depend on how many
+                processes there are.  None, the default, evaluates all here.
 
         Returns:
             Layer name -> mean over the examples, unweighted, losses first.  The last batch has
@@ -307,8 +315,8 @@ class Net(Closed):
                 "train", with Input layers, or without data layers.
         """
         if data is None:
-            return evaluation.of_own_data(self)
-        return evaluation.of_given(self, self._inferences, data)
+            return evaluation.of_own_data(self, processes)
+        return evaluation.of_given(self, self._inferences, data, processes)
 
     # State.
 

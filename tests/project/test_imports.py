@@ -60,7 +60,7 @@ RANKS = [
         "layerkit.inspection.gradcheck",
         "layerkit.inspection.activity",
     ],
-    ["layerkit.saving.snapshot"],
+    ["layerkit.saving.snapshot", "layerkit.distributed"],
     ["layerkit.saving.loading"],
     ["layerkit.saving.tensors"],
     ["layerkit.train"],

@@ -81,7 +81,7 @@ def _metrics(
         "pixels": " x ".join(map(str, galaxies.held_out.shape[1:])),
         "iterations": iterations,
         "epochs": seen / len(galaxies.train),
-        "batch": settings.batch,
+        "batch": settings.batch * (settings.shards or 1),
         "samples": settings.samples,
         "augment": settings.augment,
         "warm_up": settings.warm_up,

@@ -8,7 +8,7 @@ built from the other's forward pass, so both are in this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Unpack
 
 from layerkit.blob import Blob
 from layerkit.initializers import Init
@@ -17,6 +17,7 @@ from layerkit.layers.elementwise.neuron import Activation
 from layerkit.layers.pictures.windowed import Windowed
 from layerkit.layers.pictures.windows import Counts, Pad, pictures
 from layerkit.settings import Count, NotNegative, Sizes, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Convolution(Windowed):
@@ -70,9 +71,12 @@ class Convolution(Windowed):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
         windows = kernel, stride, pad, dilation, groups
-        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops, **common
+        )
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Lay the windows; declare W and b; return the top's shape."""
@@ -161,9 +165,12 @@ class Deconvolution(Windowed):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
         windows = kernel, stride, pad, dilation, groups
-        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops, **common
+        )
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

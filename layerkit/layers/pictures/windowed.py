@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.initializers import He, Init, Xavier
@@ -17,6 +17,7 @@ from layerkit.layer import Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Two, Windows
 from layerkit.settings import Count, NotNegative, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Windowed(PictureLayer):
@@ -57,8 +58,9 @@ class Windowed(PictureLayer):
         l1: NotNegative,
         l2: NotNegative,
         tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, kernel, stride, pad, tops)
+        super().__init__(name, bottom, kernel, stride, pad, tops, **common)
         self.channels, self.dilation, self.groups = channels, dilation, groups
         self.neuron = Neuron.named(neuron) if neuron else None
         self.weight_init, self.bias_init = weight, bias
