@@ -176,9 +176,7 @@ class Inferences:
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._found:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
-        arrays, total = (
-            ({}, count) if count is not None else examples(net, caller, given)
-        )
+        arrays, total = ({}, count) if count is not None else examples(net, caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)

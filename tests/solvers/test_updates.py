@@ -2,7 +2,6 @@
 
 import copy
 import math
-import math
 import pickle
 import threading
 from importlib.util import find_spec
