@@ -139,7 +139,7 @@ class GalaxyModel(Closed):
 
     @property
     def noise(self) -> PixelNoise | None:
-        """How the noise of pixels goes together; None is independent noise."""
+        """The noise of pixels, and how it goes together; None is independent noise."""
         return self._noise
 
     @noise.setter

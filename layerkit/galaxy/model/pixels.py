@@ -111,7 +111,7 @@ def residuals(
     if np.isinf(likelihood.degrees):
         return scores
     g = np.exp(np.asarray(skew, "float64"))
-    # Of either side of the mode the tail is used, as 1 - F would round to 0 far out.
+    # The tail on either side of the mode is used, as 1 - F would round to 0 far out.
     share = g * g / (1 + g * g)
     above = norm.sf(scores)
     upper = above < share

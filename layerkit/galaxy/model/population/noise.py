@@ -79,7 +79,7 @@ class PixelNoise:
         self.components, self.amplitudes = c, logs
         self.covariances = lags / lags[:, :1, :1]
         self.side, self.pixels = side, side * side
-        # What the components leave of each pixel's variance is the field's.
+        # The field has the variance of each pixel that the components leave.
         shared = (c**2).sum(axis=0)
         self._own = np.sqrt(1 - np.minimum(shared, MOST_SHARED))
         self._shared = c * np.sqrt(np.minimum(1, MOST_SHARED / np.maximum(shared, 1e-12)))
