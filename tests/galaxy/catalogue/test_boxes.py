@@ -11,9 +11,10 @@ import pytest
 from galaxy_runs import galaxy_picture
 from PIL import Image
 
-from layerkit import galaxy, snapshot
+from layerkit import galaxy
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.catalogue.boxes import BOXED
+from layerkit.saving import snapshot
 
 ROOT = Path(__file__).resolve().parents[3]
 

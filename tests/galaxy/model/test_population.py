@@ -10,7 +10,7 @@ from layerkit.galaxy.model.pixels import residuals, scores
 from layerkit.galaxy.model.population.noise import learn_noise
 from layerkit.galaxy.model.population.prior import fit_mixture
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
-from layerkit.galaxy.model.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.layers import GaussianReconstruction, StudentReconstruction
 
 LATENT, SIDE = 3, 12
