@@ -127,8 +127,7 @@ class Solver(Updater):
         self._constants: dict[tuple[float, float], np.ndarray] = {}
         self._plan: Plan | None = None
         self._planned: Any = None
-        self.shown = False
-        self.team: Any = None
+        self.shown, self.team = False, None
         self._has_loss = any(layer.is_loss for layer in net.layers.values())
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
@@ -376,6 +375,7 @@ class Solver(Updater):
         Returns:
             A table: print it.
         """
+        self._check_alone("profile")
         iterations = accept(Whole(least=1), iterations, "iterations", "profile")
         net, curves = self.net, self.curves
         arrays = [net.arena.data, *self.history.values()]
