@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -38,13 +39,19 @@ class HDF5Data(Data):
         augment, scale: for the first data set; see MemoryData.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
+        lanes: L, for L shards of layerkit.Distributed: in training the shuffled blocks of an epoch
+            are cut into L lanes of equal length, whose rows are mixed within a lane, and batch i of
+            an epoch comes from lane i mod L.  So each process reads only the rows of its own
+            shards, in large reads.  An epoch leaves out rows that do not fill L batches, fewer than
+            L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
+            process reads all.
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file
             can hold, or lies in other files.
     """
 
-    decided = (*Data.decided, "path", "datasets", "block", "mixed")
+    decided = (*Data.decided, "path", "datasets", "block", "mixed", "lanes")
 
     def __init__(
         self,
@@ -58,10 +65,11 @@ class HDF5Data(Data):
         scale: Scale = 1.0,
         block: Count = 256,
         mixed: Count = 16,
+        lanes: Count | None = None,
     ):
         super().__init__(name, tops, shuffle, augment, scale)
         self.path = Path(path).absolute()  # it is opened later, perhaps from elsewhere
-        self.block, self.mixed = block, mixed
+        self.block, self.mixed, self.lanes = block, mixed, lanes
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
@@ -73,8 +81,13 @@ class HDF5Data(Data):
             raise self._error(f"data sets must have equal, non-zero lengths, got {sorted(lengths)}")
         self.count = lengths.pop()
         self.block = min(self.block, self.count)
+        self.total = self.count  # rows in the file
+        self.in_lanes = self.run.training and self.lanes is not None
+        if self.in_lanes:
+            self.count = self._served()
         self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
+        self.windows: dict[int, tuple[tuple[int, int, int], list[np.ndarray]]] = {}  # by lane
         return [s.shape[1:] for s in self.sets]
 
     def _open(self, name: str) -> h5py.Dataset:
@@ -97,14 +110,10 @@ class HDF5Data(Data):
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""
-        key = (self.run.seed, epoch)
-        if self.plan is None or self.plan[0] != key:
-            blocks = -(-self.count // self.block)
-            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
-            sizes = np.minimum(self.block, self.count - order * self.block)
-            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, self.mixed))
-            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
-        bounds = self.plan[2]
+        if self.in_lanes:
+            pieces = list(self._from_lanes(epoch, start, stop))
+            return [np.concatenate(p) for p in zip(*pieces, strict=True)]
+        _, _, bounds = self._planned(epoch, self.mixed)
         pieces = []
         while start < stop:
             group = int(np.searchsorted(bounds, start, side="right")) - 1
@@ -114,6 +123,72 @@ class HDF5Data(Data):
             start = end
         return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
+    def _planned(self, epoch: int, together: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return the order of an epoch's blocks, and where each group of so many begins in it."""
+        key = (self.run.seed, epoch)
+        if self.plan is None or self.plan[0] != key:
+            blocks = -(-self.total // self.block)
+            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
+            sizes = np.minimum(self.block, self.total - order * self.block)
+            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, together))
+            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
+        return self.plan
+
+    def _served(self) -> int:
+        """Return how many rows an epoch of lanes has: as many batches from each."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        served = self.total // lanes // rows * rows * lanes
+        if not served:
+            raise self._error(
+                f"{self.total} rows do not fill a batch of {rows} in each of {lanes} lanes; take "
+                "fewer lanes or a smaller batch size"
+            )
+        return served
+
+    def _from_lanes(self, epoch: int, start: int, stop: int) -> Iterator[list[np.ndarray]]:
+        """Yield the rows of a stretch of an epoch, batch by batch from lane after lane."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        size = self.block * self.mixed
+        while start < stop:
+            batch, first = divmod(start, rows)
+            round_, lane = divmod(batch, lanes)
+            window, at = divmod(round_ * rows + first, size)
+            count = min(stop - start, rows - first, size - at)
+            yield [a[at : at + count] for a in self._window(epoch, lane, window)]
+            start += count
+
+    def _window(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:
+        """Return the mixed rows of a window of a lane, read once."""
+        key = (self.run.seed, epoch, window)
+        if lane not in self.windows or self.windows[lane][0] != key:
+            length, size = self.total // (self.lanes or 1), self.block * self.mixed
+            begin = lane * length + window * size
+            end = min(begin + size, (lane + 1) * length)
+            self.windows.pop(lane, None)  # before the next is read
+            stretches = self._stretches(epoch, begin, end)
+            number = lane * -(-length // size) + window + 1
+            mix = epoch_order(end - begin, self.run.seed, self.stream ^ number, epoch, self.shuffle)
+            self.windows[lane] = key, [a[mix] for a in self._read(stretches)]
+        return self.windows[lane][1]
+
+    def _stretches(self, epoch: int, begin: int, end: int) -> list[tuple[int, int]]:
+        """Return the rows of the file that lie from `begin` to `end` in an epoch's blocks."""
+        _, order, bounds = self._planned(epoch, 1)
+        first = int(np.searchsorted(bounds, begin, side="right")) - 1
+        found = []
+        for i in range(first, int(np.searchsorted(bounds, end))):
+            row = int(order[i]) * self.block - int(bounds[i])
+            found.append((row + max(begin, int(bounds[i])), row + min(end, int(bounds[i + 1]))))
+        return found
+
+    def _read(self, stretches: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Read stretches of rows of all data sets."""
+        arrays = []
+        for name, dataset in zip(self.datasets, self.sets, strict=True):
+            with self.file.watching(repr(name)):
+                arrays.append(np.concatenate([dataset[a:b] for a, b in stretches]))
+        return arrays
+
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
         """Return the mixed rows of one group of blocks, read once."""
         key = (self.run.seed, epoch, group)
@@ -121,12 +196,7 @@ class HDF5Data(Data):
             assert self.plan is not None
             blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
             starts = [int(b) * self.block for b in blocks]
-            arrays = []
-            for name, dataset in zip(self.datasets, self.sets, strict=True):
-                with self.file.watching(repr(name)):
-                    ends = [min(a + self.block, self.count) for a in starts]
-                    rows = [dataset[a:b] for a, b in zip(starts, ends, strict=True)]
-                    arrays.append(np.concatenate(rows))
+            arrays = self._read([(a, min(a + self.block, self.total)) for a in starts])
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
             self.loaded = key, [a[mix] for a in arrays]
