@@ -21,7 +21,7 @@ from layerkit.saving import hdf5
 from layerkit.settings.names import quoted
 from layerkit.system.files import open_regular
 
-# What NumPy and the libraries that it reads through raise of files that are damaged or encrypted.
+# Raised by NumPy, and the libraries that it reads through, for damaged or encrypted files.
 DAMAGE = (
     OSError,
     ValueError,

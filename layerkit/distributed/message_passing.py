@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from layerkit.distributed.communicator import Communicator, alone, leaves_alike
 from layerkit.errors import BackendError
@@ -89,6 +88,8 @@ class MessagePassing(Communicator):
         own = sum(1 / sum(core in cores for cores in sets) for core in os.sched_getaffinity(0))
         threads = max(1, int(own + 1e-6))
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        import threadpoolctl  # of the extra mpi
+
         threadpoolctl.threadpool_limits(threads, user_api="blas")
 
     def exchange(self, given: np.ndarray, taken: np.ndarray, partner: int) -> None:

@@ -47,7 +47,7 @@ def test_the_parts_together_are_the_catalogue(shared, whole):
 
 
 def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whole, tmp_path):
-    pytest.importorskip("distributed", reason="pip install 'layerkit[dask]'")
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, _ = whole
     counts = galaxy.encode_parts(
         shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=1
@@ -59,7 +59,7 @@ def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whol
 
 
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
-    distributed = pytest.importorskip("distributed", reason="pip install 'layerkit[dask]'")
+    distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
     with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
         first = next(iter(cluster.workers.values()))
@@ -118,7 +118,7 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
-    pytest.importorskip("distributed", reason="pip install 'layerkit[dask]'")
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     monkeypatch.setattr(parts, "WAIT", 0.5)
     with pytest.raises(DataError, match="resume goes on"):
         galaxy.encode_parts(

@@ -17,13 +17,22 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     try:
-        from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, train
+        from layerkit.cli.commands.galaxy import (
+            encode,
+            evaluate,
+            export,
+            populate,
+            prepare,
+            report,
+            sample,
+            train,
+        )
     except LayerkitError as error:  # packages are missing; the commands of the framework do without
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.set_defaults(run=_raising(error))
         return
     inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
-    for each in (prepare, train, evaluate, encode, sample, report):
+    for each in (prepare, train, evaluate, populate, encode, sample, export, report):
         each.add(inner)
 
 

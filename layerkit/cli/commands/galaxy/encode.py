@@ -31,9 +31,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="RUN",
-        type=arguments.path,
-        required=True,
-        help="folder of a training run, or the model.h5 in it; it holds Python code, which is run",
+        type=arguments.model,
+        default="galaxy_zoo",
+        help="folder of a training run, or the model.h5 in it, which holds Python code that is "
+        "run; or the name of a model that comes with layerkit (default: %(default)s)",
     )
     parser.add_argument(
         "--out",

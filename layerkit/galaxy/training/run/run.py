@@ -17,6 +17,7 @@ from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SHEETS
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
 from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
 from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
@@ -180,6 +181,8 @@ class Run:
             self.watch.restore(saved)
             self.spent, self._was_done = float(saved["seconds"]), bool(saved["done"])
             self.model.temperature = saved["latent_temperature"]
+            if self._was_done and self._ended:  # a net that trains on outgrows its population
+                restore_population(self.model, lk.snapshot.read_arrays(self.file))
         except (LookupError, TypeError, ValueError, NetError) as error:
             raise SnapshotError(f"{self.file} lacks the history of a run ({error!r})") from error
         self.done = self._was_done and self._ended
@@ -286,7 +289,7 @@ class Run:
             "latent_temperature": self.model.temperature.tolist(),
         }
         self.best.save(folder / BEST)
-        lk.save(folder / MODEL, self.net, self.solver, extra)
+        lk.save(folder / MODEL, self.net, self.solver, extra, population_arrays(self.model))
 
     def _save(self) -> None:
         """Save into the folder.
