@@ -156,6 +156,11 @@ class HDF5Data(Data):
         """Return rows of the first data set."""
         return self._read(0, start, stop)
 
+    @property
+    def stored_count(self) -> int:
+        """The number of rows in the files, of which an epoch of lanes leaves out some."""
+        return self.total
+
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the data sets."""
         return [s.dtype for s in self.sets[0]]
@@ -206,10 +211,10 @@ class HDF5Data(Data):
             round_, lane = divmod(batch, lanes)
             window, at = divmod(round_ * rows + first, size)
             count = min(stop - start, rows - first, size - at)
-            yield [a[at : at + count] for a in self._window(epoch, lane, window)]
+            yield [a[at : at + count] for a in self._of_lane(epoch, lane, window)]
             start += count
 
-    def _window(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:
+    def _of_lane(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:
         """Return the mixed rows of a window of a lane, read once."""
         key = (self.run.seed, epoch, window)
         if lane not in self.windows or self.windows[lane][0] != key:
