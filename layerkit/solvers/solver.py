@@ -374,6 +374,7 @@ class Solver(Updater):
         Returns:
             A table: print it.
         """
+        self._check_alone("profile")
         iterations = accept(Whole(least=1), iterations, "iterations", "profile")
         return profile(self, iterations, inputs)
 

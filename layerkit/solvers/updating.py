@@ -278,7 +278,10 @@ class Updater(Checked):
     def _check_alone(self, method: str) -> None:
         self._check_shown(method)
         if self.team is not None:
-            raise NetError(f"{method}: processes share each step of this solver; call step")
+            raise NetError(
+                f"{method}: processes share each step of this solver; call step, or take a "
+                "solver that is not shared"
+            )
 
     def _look(self, plan: Plan) -> np.ndarray:
         """Bound the diffs that layers update by, and measure those that the solver itself applies.

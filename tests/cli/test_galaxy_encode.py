@@ -95,7 +95,7 @@ BAD = [
     (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "give both"),
     (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
     (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
-    (["pictures", "--out", "t.fits"], "--model"),
+    (["pictures", "--model", "zoo", "--out", "t.fits"], "no model that comes with layerkit"),
 ]  # fmt: skip
 
 

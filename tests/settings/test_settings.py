@@ -200,6 +200,7 @@ TABLE = {
         **DATA,
         "block": COUNT,
         "mixed": COUNT,
+        "lanes": ([*COUNT[0], None], [bad for bad in COUNT[1] if bad is not None]),
         "datasets": (["a", ["a", "b"]], NO_NAMES),
         "path": (["a.h5", ["a.h5"], ("a", "b")], ["", "a\0b", 3, [], ["a", 3], None]),
     },

@@ -66,8 +66,7 @@ class GalaxyModel(Closed):
     Attributes:
         net: the net.
         roles: the names of the blobs that the model works with.
-        temperature: of each axis, (latent,); may be set.
-        prior, noise: as above; may be set.
+        temperature, prior, noise: as above; may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
 

@@ -155,6 +155,11 @@ class Data(Layer):
         """Return rows of the first array in its own order, for means and deviations."""
         raise NotImplementedError
 
+    @property
+    def stored_count(self) -> int:
+        """The number of rows that `stored` has."""
+        return self.count // self.repeat
+
     def dtypes(self) -> list[np.dtype]:
         """Return the dtype of each array."""
         raise NotImplementedError

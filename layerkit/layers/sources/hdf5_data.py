@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -51,6 +52,12 @@ class HDF5Data(Data):
         augment, scale, mean, deviation, crop, mirror: for the first data set; see Data.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
+        lanes: L, for L shards of layerkit.Distributed: in training the shuffled blocks of an epoch
+            are cut into L lanes of equal length, whose rows are mixed within a lane, and batch i of
+            an epoch comes from lane i mod L.  So each process reads only the rows of its own
+            shards, in large reads.  An epoch leaves out rows that do not fill L batches, fewer than
+            L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
+            process reads all.
         prefetch: batches that a thread reads ahead, default 0; see Data.
 
     Raises:
@@ -58,7 +65,7 @@ class HDF5Data(Data):
             can hold, or lies in other files; files that do not fit each other.
     """
 
-    decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed")
+    decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed", "lanes")
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class HDF5Data(Data):
         mirror: Flag = False,
         block: Count = 256,
         mixed: Count = 16,
+        lanes: Count | None = None,
         prefetch: Depth = 0,
     ):
         super().__init__(
@@ -84,7 +92,7 @@ class HDF5Data(Data):
         several = path if isinstance(path, list | tuple) else [path]
         self.path = path
         self.paths = [Path(p).absolute() for p in several]  # opened later, elsewhere
-        self.block, self.mixed = block, mixed
+        self.block, self.mixed, self.lanes = block, mixed, lanes
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
@@ -95,8 +103,13 @@ class HDF5Data(Data):
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # of each file's rows, and the end
         self.count = int(self.starts[-1])
         self.block = min(self.block, self.count)
+        self.total = self.count  # rows in the files
+        self.in_lanes = self.run.training and self.lanes is not None
+        if self.in_lanes:
+            self.count = self._served()
         self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
+        self.windows: dict[int, tuple[tuple[int, int, int], list[np.ndarray]]] = {}  # by lane
         return [s.shape[1:] for s in self.sets[0]]
 
     def _open(self, file: hdf5.Reader, name: str) -> h5py.Dataset:
@@ -143,20 +156,21 @@ class HDF5Data(Data):
         """Return rows of the first data set."""
         return self._read(0, start, stop)
 
+    @property
+    def stored_count(self) -> int:
+        """The number of rows in the files, of which an epoch of lanes leaves out some."""
+        return self.total
+
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the data sets."""
         return [s.dtype for s in self.sets[0]]
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""
-        key = (self.run.seed, epoch)
-        if self.plan is None or self.plan[0] != key:
-            blocks = -(-self.count // self.block)
-            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
-            sizes = np.minimum(self.block, self.count - order * self.block)
-            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, self.mixed))
-            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
-        bounds = self.plan[2]
+        if self.in_lanes:
+            pieces = list(self._from_lanes(epoch, start, stop))
+            return [np.concatenate(p) for p in zip(*pieces, strict=True)]
+        _, _, bounds = self._planned(epoch, self.mixed)
         pieces = []
         while start < stop:
             group = int(np.searchsorted(bounds, start, side="right")) - 1
@@ -166,6 +180,71 @@ class HDF5Data(Data):
             start = end
         return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
+    def _planned(self, epoch: int, together: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return the order of an epoch's blocks, and where each group of so many begins in it."""
+        key = (self.run.seed, epoch)
+        if self.plan is None or self.plan[0] != key:
+            blocks = -(-self.total // self.block)
+            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
+            sizes = np.minimum(self.block, self.total - order * self.block)
+            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, together))
+            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
+        return self.plan
+
+    def _served(self) -> int:
+        """Return how many rows an epoch of lanes has: as many batches from each."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        served = self.total // lanes // rows * rows * lanes
+        if not served:
+            raise self.wrong(
+                f"{self.total} rows do not fill a batch of {rows} in each of {lanes} lanes; take "
+                "fewer lanes or a smaller batch size"
+            )
+        return served
+
+    def _from_lanes(self, epoch: int, start: int, stop: int) -> Iterator[list[np.ndarray]]:
+        """Yield the rows of a stretch of an epoch, batch by batch from lane after lane."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        size = self.block * self.mixed
+        while start < stop:
+            batch, first = divmod(start, rows)
+            round_, lane = divmod(batch, lanes)
+            window, at = divmod(round_ * rows + first, size)
+            count = min(stop - start, rows - first, size - at)
+            yield [a[at : at + count] for a in self._of_lane(epoch, lane, window)]
+            start += count
+
+    def _of_lane(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:
+        """Return the mixed rows of a window of a lane, read once."""
+        key = (self.run.seed, epoch, window)
+        if lane not in self.windows or self.windows[lane][0] != key:
+            length, size = self.total // (self.lanes or 1), self.block * self.mixed
+            begin = lane * length + window * size
+            end = min(begin + size, (lane + 1) * length)
+            self.windows.pop(lane, None)  # before the next is read
+            stretches = self._stretches(epoch, begin, end)
+            number = lane * -(-length // size) + window + 1
+            mix = epoch_order(end - begin, self.run.seed, self.stream ^ number, epoch, self.shuffle)
+            self.windows[lane] = key, [a[mix] for a in self._read_all(stretches)]
+        return self.windows[lane][1]
+
+    def _stretches(self, epoch: int, begin: int, end: int) -> list[tuple[int, int]]:
+        """Return the rows of the files that lie from `begin` to `end` in an epoch's blocks."""
+        _, order, bounds = self._planned(epoch, 1)
+        first = int(np.searchsorted(bounds, begin, side="right")) - 1
+        found = []
+        for i in range(first, int(np.searchsorted(bounds, end))):
+            row = int(order[i]) * self.block - int(bounds[i])
+            found.append((row + max(begin, int(bounds[i])), row + min(end, int(bounds[i + 1]))))
+        return found
+
+    def _read_all(self, stretches: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Read stretches of rows of all data sets."""
+        return [
+            np.concatenate([self._read(number, a, b) for a, b in stretches])
+            for number in range(len(self.datasets))
+        ]
+
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
         """Return the mixed rows of one group of blocks, read once."""
         key = (self.run.seed, epoch, group)
@@ -173,10 +252,7 @@ class HDF5Data(Data):
             assert self.plan is not None
             blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
             starts = [int(b) * self.block for b in blocks]
-            arrays = []
-            for number in range(len(self.datasets)):
-                rows = [self._read(number, a, min(a + self.block, self.count)) for a in starts]
-                arrays.append(np.concatenate(rows))
+            arrays = self._read_all([(a, min(a + self.block, self.total)) for a in starts])
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
             self.loaded = key, [a[mix] for a in arrays]

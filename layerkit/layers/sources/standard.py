@@ -132,7 +132,7 @@ class Standard:
     def _pieces(self) -> Iterator[np.ndarray]:
         """Yield the first array's scaled numbers, some rows at a time."""
         layer, shape = self.layer, self.layer.own_shapes[0]
-        count, rows = layer.count // layer.repeat, max(1, PIECE // math.prod(shape))
+        count, rows = layer.stored_count, max(1, PIECE // math.prod(shape))
         for start in range(0, count, rows):
             array = layer.stored(start, min(start + rows, count))
             yield array.reshape(-1, *shape).astype("float64") * layer.scale
