@@ -108,8 +108,8 @@ def train(
     The results are written into a folder: report.html with all figures, metrics.json, model.h5, the
     prepared galaxies, and contact sheets.  Earlier results there are kept in before-1, before-2 and
     so on.  Ctrl-C saves the model and returns; `train(resume=True, out=...)` continues, on NumPy
-    bit for bit.  `layerkit galaxy train` has options called like the settings.  One of the processes
-    that mpiexec has started, which share each step, prepares, evaluates and writes.
+    bit for bit.  `layerkit galaxy train` has options called like the settings.  Processes
+    that mpiexec has started share each step; one of them prepares, evaluates and writes.
 
     A setting that is left at None has the default given here or, in a resumed run, the value that
     the run had before.
