@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, train
+from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, scene, train
 
 
 def add(commands: Any) -> None:
@@ -16,5 +16,5 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
-    for each in (prepare, train, evaluate, encode, sample, report):
+    for each in (prepare, train, evaluate, encode, sample, report, scene):
         each.add(inner)

@@ -1,0 +1,209 @@
+"""Choosing what a source is: a star, a galaxy or nothing, by the bounds of the three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from layerkit.galaxy.scene.images.detection import Detection, detect
+from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, fit
+from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Layout, Source
+
+STAR = 0.3  # prior probability of a source's being a star
+COST = 6.0  # nats that the bound must rise for a source to be kept or added
+CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
+FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
+
+
+@dataclass
+class Choice:
+    """What one source may be.
+
+    Attributes:
+        star, galaxy: posteriors of its own numbers under either, each a mean and a covariance.
+        p_star: probability of the star.
+        gain: how much the bound falls without the source, in nats.
+    """
+
+    star: tuple[np.ndarray, np.ndarray]
+    galaxy: tuple[np.ndarray, np.ndarray]
+    p_star: float
+    gain: float
+
+
+def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
+    """Make a source of a detection, a round galaxy of typical size to begin with."""
+    layout = Layout([], len(pixels.values), pixels.width)
+    # A point's flux misses the light of a galaxy outside it, about half.
+    fluxes = np.maximum(1.5 * found.fluxes, 0.05 * np.abs(found.fluxes).max())
+    log_flux = np.log(np.maximum(fluxes, FLOOR * pixels.noise))
+    shape = [np.log(TYPICAL_SIZE * pixels.width), 0.0, 0.0, *layout.light.mean]
+    at = (found.x, found.y, float(log_flux.mean()))
+    return Source(star, found.x, found.y, log_flux, np.array(shape), at)
+
+
+def residual_sources(pixels: Pixels, known: Fit, room: float = 0.02) -> list[Source]:
+    """Return what the residual of a fit asks for: sources where none is, of five deviations.
+
+    Args:
+        pixels: the field.
+        known: the fit.
+        room: relative error of the model that is no reason for a source, as a galaxy is never
+            exactly what the model can be.
+    """
+    doubt = room * np.abs(known.image)
+    weights = pixels.weights / (1 + pixels.weights * doubt**2)
+    found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width)
+    at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
+    return [
+        new_source(f, pixels)
+        for f in found
+        if not len(at) or np.hypot(*(at - [f.x, f.y]).T).min() > 0.6 * pixels.width
+    ]
+
+
+def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
+    """Return the sources other than `i` whose numbers depend on it, nearest first."""
+    me = sources[i]
+
+    def reach(s: Source) -> float:
+        return 0.0 if s.star else float(min(np.exp(s.shape[0]), 3 * width))
+
+    away = [float(np.hypot(s.x - me.x, s.y - me.y)) for s in sources]
+    near = [
+        j
+        for j, s in enumerate(sources)
+        if j != i and away[j] < CLOSE * width + reach(s) + reach(me)
+    ]
+    return sorted(near, key=lambda j: away[j])[:6]
+
+
+def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
+    """Return the pixels around source `i` without those that are not its neighbours.
+
+    Returns:
+        The part, the source and its neighbours in the part's coordinates, and the part's corner.
+    """
+    free = [i, *neighbours(known.sources, i, pixels.width)]
+    (rows, columns), _ = known.images.window(i)
+    part = (slice(None), rows, columns)
+    sky = known.mean[known.layout.sky :] * pixels.noise
+    rest = known.image[part] - sky[:, None, None]
+    for j in free:
+        outer, inner = known.images.window(j)
+        top, bottom = max(rows.start, outer[0].start), min(rows.stop, outer[0].stop)
+        left, right = max(columns.start, outer[1].start), min(columns.stop, outer[1].stop)
+        if top < bottom and left < right:
+            picture = known.images.picture(j, known.mean)[:, inner[0], inner[1]]
+            rest[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] -= (
+                picture[
+                    :,
+                    top - outer[0].start : bottom - outer[0].start,
+                    left - outer[1].start : right - outer[1].start,
+                ]
+            )
+    cut = Pixels(
+        pixels.values[part] - rest - sky[:, None, None],
+        pixels.weights[part],
+        pixels.psfs,
+        pixels.width,
+    )
+    x, y = columns.start, rows.start
+    return cut, [moved(known.sources[j], -x, -y) for j in free], x, y
+
+
+def moved(source: Source, x: float, y: float) -> Source:
+    """Return the source in coordinates whose origin lies elsewhere."""
+    at = source.found
+    return replace(source, x=source.x + x, y=source.y + y, found=(at[0] + x, at[1] + y, at[2]))
+
+
+def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
+    """Fit source `i` as a star, as a galaxy and not at all, each with its neighbours.
+
+    Args:
+        pixels, known: the field and the fit of all.
+        i: number of the source.
+        star: prior probability of a star.
+    """
+    part, sources, x, y = part_around(pixels, known, i)
+    me, others = sources[0], sources[1:]
+    fits = {is_star: fit(part, [as_type(me, is_star, pixels), *others], 15) for is_star in (True, False)}
+    nothing = fit(part, others, 10)
+    bounds = {k: f.bound + np.log(star if k else 1 - star) for k, f in fits.items()}
+    posteriors = {}
+    for kind, f in fits.items():
+        own = f.layout.part(0)
+        mean = f.mean[own].copy()
+        mean[:2] += f.layout.origins[0] + [x, y]  # positions on the canvas
+        posteriors[kind] = (mean, f.covariance[own, own])
+    best = np.logaddexp(bounds[True], bounds[False])
+    return Choice(
+        posteriors[True],
+        posteriors[False],
+        float(np.exp(bounds[True] - best)),
+        float(best - nothing.bound),
+    )
+
+
+def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
+    """Return the source as a star or as a galaxy; one that was a star starts small."""
+    shape = source.shape
+    if source.star and not star:
+        shape = shape.copy()
+        shape[:3] = np.log(0.25 * pixels.width), 0, 0
+    return replace(source, star=star, shape=shape)
+
+
+def settle(
+    pixels: Pixels,
+    sources: Sequence[Source],
+    *,
+    star: float = STAR,
+    rounds: int = 3,
+    reweigh: Callable[[np.ndarray], Pixels] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Fit, list[Choice], Pixels]:
+    """Fit, add what the residual asks for, and keep what the bound wants.
+
+    Args:
+        pixels: the field.
+        sources: where to start from.
+        star: prior probability of a star.
+        rounds: how often sources may be added.
+        reweigh: returns the pixels with the noise that sources of a given model image add.
+        tell: called with a line about every stage.
+
+    Returns:
+        The fit, a choice for each of its sources, and the pixels with their last weights.
+    """
+    known = fit(pixels, sources)
+    for _ in range(rounds):
+        if reweigh:
+            pixels = reweigh(known.image)
+        more = residual_sources(pixels, known)
+        tell(f"{len(known.sources)} sources fitted, {len(more)} more in the residual")
+        if not more and not reweigh:
+            break
+        known = fit(pixels, [*known.sources, *more])
+        if not more:
+            break
+    while True:
+        choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
+        order = np.argsort([c.gain for c in choices])
+        gone: list[int] = []
+        for i in order:  # the least needed first, and no two that may explain one another
+            near = neighbours(known.sources, int(i), pixels.width)
+            if choices[i].gain < COST and not set(near) & set(gone):
+                gone.append(int(i))
+        kept = [
+            as_type(s, choices[i].p_star > 0.5, pixels)
+            for i, s in enumerate(known.sources)
+            if i not in gone
+        ]
+        tell(f"{len(kept)} sources kept, {sum(s.star for s in kept)} of them stars")
+        known = fit(pixels, kept)
+        if not gone:
+            return known, choices, pixels
