@@ -18,6 +18,8 @@ import galsim
 import numpy as np
 import sep
 from scipy.linalg import solve
+from scipy.optimize import brentq
+from scipy.special import gammainc, gammaincinv
 
 from layerkit.galaxy.scene import make_field, measure
 from layerkit.galaxy.scene.images.background import background
@@ -56,6 +58,18 @@ def psf_model():
     return galsim.Moffat(beta=3.5, fwhm=SEEING)
 
 
+def half_light(parts):
+    """Return the half-light radius of Sersic profiles together, each (flux, index, radius)."""
+
+    def inside(r):
+        light = 0.0
+        for flux, n, radius in parts:
+            light += flux * gammainc(2 * n, gammaincinv(2 * n, 0.5) * (r / radius) ** (1 / n))
+        return light - 0.5
+
+    return brentq(inside, 1e-3, 10.0)
+
+
 def simulate(kind, rng, side=160):
     """Draw a field; return its pixels, the PSF (with the pixel) and the truth."""
     count, clumped, low, high = KINDS[kind]
@@ -80,8 +94,9 @@ def simulate(kind, rng, side=160):
             bulge = rng.beta(1, 3)
             light = (1 - bulge) * galsim.Exponential(half_light_radius=disk)
             index = float(rng.choice([2.0, 3.0, 4.0]))
-            light += bulge * galsim.Sersic(index, half_light_radius=disk * rng.uniform(0.3, 0.8))
-            radius = light.calculateHLR() / SCALE
+            core = disk * rng.uniform(0.3, 0.8)
+            light += bulge * galsim.Sersic(index, half_light_radius=core)
+            radius = half_light([(1 - bulge, 1.0, disk), (bulge, index, core)]) / SCALE
             if rng.random() < 0.5:
                 knots = galsim.RandomKnots(
                     12, half_light_radius=disk, rng=galsim.BaseDeviate(int(rng.integers(1, 2**31)))
@@ -91,10 +106,7 @@ def simulate(kind, rng, side=160):
             light = light.shear(q=ratio, beta=rng.uniform(0, np.pi) * galsim.radians)
             light = light.withFlux(flux)
         drawn = galsim.Convolve(light, psf).drawImage(
-            nx=side,
-            ny=side,
-            scale=SCALE,
-            offset=(x - (side - 1) / 2, y - (side - 1) / 2),
+            nx=side, ny=side, scale=SCALE, offset=(x - (side - 1) / 2, y - (side - 1) / 2)
         )
         own = drawn.array.astype(float)
         signal = np.sqrt((own**2).sum()) / SIGMA
@@ -258,10 +270,12 @@ def main():
                 lx, ly, lflux = by_sersic(image, psf)
                 joint = match(truths, lx, ly)
             for side, (matched, f, e) in enumerate(((ours, flux, error), (theirs, sflux, serror))):
-                found[side] += [j >= 0 for t, j in zip(truths, matched, strict=True) if t.signal > 10]
+                found[side].extend(
+                    j >= 0 for t, j in zip(truths, matched, strict=True) if t.signal > 10
+                )
                 strong = f > 10 * e
                 hit = np.isin(np.arange(len(f)), matched)
-                pure[side] += list(hit[strong])
+                pure[side].extend(hit[strong])
             for n, t in enumerate(truths):
                 j = ours[n]
                 if j < 0 or t.signal < 10:

@@ -8,12 +8,4 @@ from layerkit.galaxy.scene.images.field import Field, hubble_field, make_field, 
 from layerkit.galaxy.scene.results.files import write_scene
 from layerkit.galaxy.scene.scene import Scene, measure
 
-__all__ = [
-    "Field",
-    "Scene",
-    "hubble_field",
-    "make_field",
-    "measure",
-    "read_field",
-    "write_scene",
-]
+__all__ = ["Field", "Scene", "hubble_field", "make_field", "measure", "read_field", "write_scene"]

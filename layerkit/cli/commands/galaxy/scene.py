@@ -29,7 +29,9 @@ def add(commands: Any) -> None:
         ("variance", "the variance of each pixel (default: estimated)"),
         ("mask", "the mask, not zero where a pixel is not to be used"),
     ):
-        parser.add_argument(f"--{name}", metavar="FILE", type=arguments.path, help=f"file of {what}")
+        parser.add_argument(
+            f"--{name}", metavar="FILE", type=arguments.path, help=f"file of {what}"
+        )
     parser.add_argument(
         "--mask-bits",
         metavar="N",

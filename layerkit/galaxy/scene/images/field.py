@@ -166,7 +166,9 @@ def _fitting(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
-        raise DataError(f"{what} has shape {array.shape}, expected that of the field {shape}") from None
+        raise DataError(
+            f"{what} has shape {array.shape}, expected that of the field {shape}"
+        ) from None
 
 
 def _psfs(psfs: Any, bands: int, name: str) -> np.ndarray:

@@ -75,7 +75,10 @@ def estimate_psf(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, s
         pictures = []
         for _, x, y, _ in stars:
             moved = ndimage.shift(
-                band[round(y) - HALF - 2 : round(y) + HALF + 3, round(x) - HALF - 2 : round(x) + HALF + 3],
+                band[
+                    round(y) - HALF - 2 : round(y) + HALF + 3,
+                    round(x) - HALF - 2 : round(x) + HALF + 3,
+                ],
                 (round(y) - y, round(x) - x),
                 order=3,
                 mode="nearest",

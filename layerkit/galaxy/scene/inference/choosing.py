@@ -97,13 +97,15 @@ def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source
         left, right = max(columns.start, outer[1].start), min(columns.stop, outer[1].stop)
         if top < bottom and left < right:
             picture = known.images.picture(j, known.mean)[:, inner[0], inner[1]]
-            rest[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] -= (
-                picture[
-                    :,
-                    top - outer[0].start : bottom - outer[0].start,
-                    left - outer[1].start : right - outer[1].start,
-                ]
-            )
+            rest[
+                :,
+                top - rows.start : bottom - rows.start,
+                left - columns.start : right - columns.start,
+            ] -= picture[
+                :,
+                top - outer[0].start : bottom - outer[0].start,
+                left - outer[1].start : right - outer[1].start,
+            ]
     cut = Pixels(
         pixels.values[part] - rest - sky[:, None, None],
         pixels.weights[part],
@@ -130,7 +132,9 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     """
     part, sources, x, y = part_around(pixels, known, i)
     me, others = sources[0], sources[1:]
-    fits = {is_star: fit(part, [as_type(me, is_star, pixels), *others], 15) for is_star in (True, False)}
+    fits = {
+        is_star: fit(part, [as_type(me, is_star, pixels), *others], 15) for is_star in (True, False)
+    }
     nothing = fit(part, others, 10)
     bounds = {k: f.bound + np.log(star if k else 1 - star) for k, f in fits.items()}
     posteriors = {}
@@ -190,8 +194,8 @@ def settle(
         known = fit(pixels, [*known.sources, *more])
         if not more:
             break
+    choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
     while True:
-        choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
         order = np.argsort([c.gain for c in choices])
         gone: list[int] = []
         for i in order:  # the least needed first, and no two that may explain one another
@@ -204,6 +208,11 @@ def settle(
             if i not in gone
         ]
         tell(f"{len(kept)} sources kept, {sum(s.star for s in kept)} of them stars")
+        at = np.array([[known.sources[i].x, known.sources[i].y] for i in gone]).reshape(-1, 2)
         known = fit(pixels, kept)
+        choices = [c for i, c in enumerate(choices) if i not in gone]
         if not gone:
             return known, choices, pixels
+        for i, s in enumerate(known.sources):
+            if np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width:
+                choices[i] = choose(pixels, known, i, star)

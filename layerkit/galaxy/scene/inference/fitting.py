@@ -38,7 +38,9 @@ class Pixels:
     @property
     def noise(self) -> np.ndarray:
         """The standard deviation of a typical pixel of each band, shape (bands,)."""
-        return np.array([np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in self.weights])
+        return np.array(
+            [np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in self.weights]
+        )
 
 
 @dataclass

@@ -40,7 +40,7 @@ class SourceImages(Layer):
     astronomical images", section 2; drawing in Fourier space as in Rowe et al. (2015), "GalSim".
     """
 
-    shared = ("layout", "psfs", "sky", "_transforms")
+    shared = ("layout", "psfs", "sky", "_transforms", "_kept")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class SourceImages(Layer):
         self.height, self.width = height, width
         self.sides = [self._side(i) for i in range(len(layout.sources))]
         self._transforms: dict[int, tuple[Array, ...]] = {}
+        self._kept: dict[int, tuple[bytes, tuple[Array, Array, list[Array]]]] = {}
 
     def _side(self, i: int) -> int:
         """Return the side of the picture of source `i`, in pixels."""
@@ -97,7 +98,9 @@ class SourceImages(Layer):
     def window(self, i: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return where the picture of source `i` lies on the canvas, and which part of it does."""
         half, outer, inner = self.sides[i] // 2, [], []
-        for middle, size in zip(self.layout.origins[i][::-1], (self.height, self.width), strict=True):
+        for middle, size in zip(
+            self.layout.origins[i][::-1], (self.height, self.width), strict=True
+        ):
             first = int(middle) - half
             low = min(max(first, 0), size)
             high = max(min(first + self.sides[i], size), low)
@@ -105,11 +108,18 @@ class SourceImages(Layer):
             inner.append(slice(low - first, high - first))
         return (outer[0], outer[1]), (inner[0], inner[1])
 
-    def _parts(self, i: int, theta: Array, derivatives: bool) -> tuple[Array, Array, list[Array]]:
+    def _parts(self, i: int, theta: Array) -> tuple[Array, Array, list[Array]]:
         """Return flux * PSF * phase per band, and light with its derivatives but for the fluxes.
 
-        The derivatives are by x, y and the numbers of the shape, of phase * light over phase.
+        The derivatives are by x, y and the numbers of the shape, of phase * light over phase.  They
+        are kept until the numbers change, as forward, backward and jacobian need them in turn.
         """
+        key = theta[self.layout.part(i)].tobytes()
+        if self._kept.get(i, (None,))[0] != key:
+            self._kept[i] = key, self._new_parts(i, theta)
+        return self._kept[i][1]
+
+    def _new_parts(self, i: int, theta: Array) -> tuple[Array, Array, list[Array]]:
         xp, layout = self.xp, self.layout
         kx, ky, _, psfs = self._grid(self.sides[i])
         own, bands = theta[layout.part(i)], layout.bands
@@ -117,8 +127,12 @@ class SourceImages(Layer):
         base = fluxes[:, None, None] * psfs * xp.exp(-1j * (kx * x + ky * y))
         if layout.sources[i].star:
             ones = xp.ones_like(kx)
-            return base, ones, [-1j * kx, -1j * ky] if derivatives else []
-        radius, shear, latents = xp.exp(own[2 + bands]), own[3 + bands : 5 + bands], own[5 + bands :]
+            return base, ones, [-1j * kx, -1j * ky]
+        radius, shear, latents = (
+            xp.exp(own[2 + bands]),
+            own[3 + bands : 5 + bands],
+            own[5 + bands :],
+        )
         size = float(xp.sqrt(xp.sum(shear * shear)))
         h = size / 2
         c = np.cosh(h)
@@ -127,12 +141,8 @@ class SourceImages(Layer):
         e1, e2 = shear[0] / 2, shear[1] / 2
         u = radius * (c * kx + s * (e1 * kx + e2 * ky))
         v = radius * (c * ky + s * (e2 * kx - e1 * ky))
-        value, by_u, by_v, by_latents = layout.light.transform(
-            xp, latents[None], u[None], v[None]
-        )
+        value, by_u, by_v, by_latents = layout.light.transform(xp, latents[None], u[None], v[None])
         value, by_u, by_v = value[0], by_u[0], by_v[0]
-        if not derivatives:
-            return base, value, []
         out = [-1j * kx * value, -1j * ky * value, by_u * u + by_v * v]
         along, across = e1 * kx + e2 * ky, e2 * kx - e1 * ky
         for e, du, dv in ((e1, kx, -ky), (e2, ky, kx)):
@@ -148,7 +158,7 @@ class SourceImages(Layer):
 
     def picture(self, i: int, theta: Array) -> Array:
         """Return the picture of source `i` on its own, shape (bands, side, side)."""
-        base, value, _ = self._parts(i, theta, derivatives=False)
+        base, value, _ = self._parts(i, theta)
         side = self.sides[i]
         return self.xp.fft.irfft2(base * value, s=(side, side))
 
@@ -162,7 +172,7 @@ class SourceImages(Layer):
         Returns:
             Shape (numbers of the source, bands, height, width) of the canvas's `window(i)`.
         """
-        base, value, factors = self._parts(i, theta, derivatives=True)
+        base, value, factors = self._parts(i, theta)
         side, bands = self.sides[i], self.layout.bands
         stack = self.xp.stack([value * (1 + 0j), *factors])[:, None] * base
         images = self.xp.fft.irfft2(stack, s=(side, side))
@@ -189,9 +199,7 @@ class SourceImages(Layer):
         if bottoms[0].diff is None:
             return
         xp, layout = self.xp, self.layout
-        for theta, diff, given in zip(
-            bottoms[0].data, bottoms[0].diff, tops[0].diff, strict=True
-        ):
+        for theta, diff, given in zip(bottoms[0].data, bottoms[0].diff, tops[0].diff, strict=True):
             diff[layout.sky :] = given.sum(axis=(1, 2)) * xp.asarray(self.sky)
             for i in range(len(layout.sources)):
                 outer, inner = self.window(i)
@@ -199,7 +207,7 @@ class SourceImages(Layer):
                 own = xp.zeros((bands, side, side), given.dtype)
                 own[:, inner[0], inner[1]] = given[:, outer[0], outer[1]]
                 counts = self._grid(side)[2]
-                base, value, factors = self._parts(i, theta, derivatives=True)
+                base, value, factors = self._parts(i, theta)
                 products = xp.conj(xp.fft.rfft2(own)) * base * (counts / side**2)
                 diff[at + 2 : at + 2 + bands] = (products * value).real.sum(axis=(1, 2))
                 products = products.sum(axis=0)

@@ -61,9 +61,8 @@ def rows_of(
         common = slice(0, 2 + bands)
         first, second = stars[0][common], galaxies[0][common]
         middle = p * first + (1 - p) * second
-        variance = (
-            p * (np.diag(stars[1])[common] + (first - middle) ** 2)
-            + (1 - p) * (np.diag(galaxies[1])[common] + (second - middle) ** 2)
+        variance = p * (np.diag(stars[1])[common] + (first - middle) ** 2) + (1 - p) * (
+            np.diag(galaxies[1])[common] + (second - middle) ** 2
         )
         error = np.sqrt(variance)
         shape, spread = galaxies[0][2 + bands :], galaxies[1][2 + bands :, 2 + bands :]
@@ -79,9 +78,7 @@ def rows_of(
         draws = np.empty((0, 0))
         if samples:
             star = rng.random(samples) < p
-            both = {
-                k: rng.multivariate_normal(*here[k], samples, method="cholesky") for k in here
-            }
+            both = {k: rng.multivariate_normal(*here[k], samples, method="cholesky") for k in here}
             draws = np.full((samples, len(galaxies[0]) + 1), np.nan)
             draws[:, 0] = star
             for kind, rows in both.items():

@@ -78,7 +78,9 @@ def _html_table(table: Any) -> str:
             if name in ("id", "flags"):
                 cells.append(f"<td>{int(value)}</td>")
             elif name == "p_star" or error not in table.colnames:
-                cells.append(f"<td>{value:.5g}</td>" if name != "p_star" else f"<td>{value:.3f}</td>")
+                cells.append(
+                    f"<td>{value:.5g}</td>" if name != "p_star" else f"<td>{value:.3f}</td>"
+                )
             else:
                 cells.append(f"<td>{with_error(float(value), float(row[error]))}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -156,8 +158,12 @@ def _field_figure(scene: Scene) -> str:
             axes[0].add_patch(ring)
         if few:
             axes[0].annotate(
-                str(row["id"]), (row["x"], row["y"]), (4, 4), textcoords="offset points",
-                color="w", fontsize=7,
+                str(row["id"]),
+                (row["x"], row["y"]),
+                (4, 4),
+                textcoords="offset points",
+                color="w",
+                fontsize=7,
             )
     axes[0].set_xlim(-0.5, width - 0.5)
     axes[0].set_ylim(-0.5, height - 0.5)
@@ -193,8 +199,12 @@ def _stamps_figure(scene: Scene) -> str:
             signed = image is not None and axis is three[2]
             limits = (-5, 5) if signed else (0, 1)
             axis.imshow(
-                image, origin="lower", cmap="RdBu_r" if signed else "gray",
-                vmin=limits[0], vmax=limits[1], interpolation="nearest",
+                image,
+                origin="lower",
+                cmap="RdBu_r" if signed else "gray",
+                vmin=limits[0],
+                vmax=limits[1],
+                interpolation="nearest",
             )
         three[0].set_title(str(row["id"]), fontsize=8, pad=2, loc="left")
     return _as_url(figure)
