@@ -102,7 +102,7 @@ def _moments(picture: np.ndarray) -> tuple[float, float, float]:
         dx += 2 * ((x - dx) * window).sum() / total
         dy += 2 * ((y - dy) * window).sum() / total
         second = (((x - dx) ** 2 + (y - dy) ** 2) * window).sum() / total / 2
-        if not (0 < second and abs(dx) < 3 and abs(dy) < 3):
+        if not (second > 0 and abs(dx) < 3 and abs(dy) < 3):
             return np.nan, 0.0, 0.0
         # A Gaussian source under this window has the mean inverse of both variances.
         inverse = 1 / second - 1 / spread**2

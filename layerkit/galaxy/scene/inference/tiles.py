@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from layerkit.galaxy.scene.inference.fitting import Pixels
@@ -72,7 +73,7 @@ def tiles_of(height: int, width: int, side: int, margin: int) -> list[Tile]:
         edges = [i * size // count for i in range(count + 1)]
         return [
             (slice(a, b), slice(max(0, a - margin), min(size, b + margin)))
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in itertools.pairwise(edges)
         ]
 
     return [

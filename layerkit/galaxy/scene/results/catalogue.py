@@ -74,7 +74,7 @@ def rows_of(
         turns = 0.5 * np.arctan2(shapes[:, 2], shapes[:, 1]) - angle
         turns = (turns + np.pi / 2) % np.pi - np.pi / 2
         flux = np.exp(middle[2:])
-        numbers = [*middle[:2] + [cut.x, cut.y]]
+        x, y = middle[:2] + np.array([cut.x, cut.y])
         draws = np.empty((0, 0))
         if samples:
             star = rng.random(samples) < p
@@ -87,8 +87,8 @@ def rows_of(
         out.append(
             Row(
                 (cut.x, cut.y),
-                float(numbers[0]),
-                float(numbers[1]),
+                float(x),
+                float(y),
                 float(error[0]),
                 float(error[1]),
                 flux,
