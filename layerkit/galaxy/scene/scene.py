@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
 SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
 
 
-@dataclass
+@dataclasses.dataclass
 class Scene:
     """A field as measured.
 
@@ -45,8 +45,8 @@ class Scene:
     weights: np.ndarray
     psfs: np.ndarray
     width: float
-    samples: dict[int, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    samples: dict[int, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def chi_square(self) -> float:

@@ -74,18 +74,22 @@ def detect(
     peaks = ratio == ndimage.maximum_filter(ratio, 2 * reach + 1)
     peaks &= (ratio > threshold) & (weights > 0).any(axis=0)
     found: list[Detection] = []
+    at = np.empty((int(peaks.sum()), 2))
     for y, x in sorted(zip(*np.nonzero(peaks), strict=True), key=lambda p: -ratio[p]):
-        if all(_apart(ratio, (y, x), f, width) for f in found):
+        near = []
+        if found:
+            away = np.hypot(at[: len(found), 0] - x, at[: len(found), 1] - y)
+            near = [found[i] for i in np.flatnonzero(away <= MOST_NEIGHBOURS * width)]
+        if all(_apart(ratio, (y, x), f) for f in near):
+            at[len(found)] = x, y
             dx, dy = _vertex(ratio, int(x), int(y))
             found.append(Detection(x + dx, y + dy, float(ratio[y, x]), fluxes[:, y, x].copy()))
     return found
 
 
-def _apart(ratio: np.ndarray, peak: tuple[int, int], other: Detection, width: float) -> bool:
-    """Tell whether a saddle lies between a peak and a brighter one, or the peaks are far apart."""
+def _apart(ratio: np.ndarray, peak: tuple[int, int], other: Detection) -> bool:
+    """Tell whether a saddle lies between a peak and a brighter one."""
     away = np.hypot(peak[1] - other.x, peak[0] - other.y)
-    if away > MOST_NEIGHBOURS * width:
-        return True
     along = np.linspace(0, 1, max(3, int(2 * away)))
     line = [peak[0] + along * (other.y - peak[0]), peak[1] + along * (other.x - peak[1])]
     lowest = ndimage.map_coordinates(ratio, line, order=1, mode="nearest").min()

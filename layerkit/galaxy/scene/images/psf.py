@@ -45,19 +45,24 @@ def estimate_psf(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, s
     total = (values * np.sqrt(weights)).sum(axis=0)
     height, width = total.shape
     candidates = []
+    places = np.array([[f.x, f.y, f.significance] for f in found]).reshape(-1, 3)
     for f in found:
         inside = HALF < f.x < width - HALF - 1 and HALF < f.y < height - HALF - 1
-        others = [o for o in found if o is not f and o.significance > 0.02 * f.significance]
-        alone = all(np.hypot(o.x - f.x, o.y - f.y) > HALF for o in others)
+        near = np.hypot(places[:, 0] - f.x, places[:, 1] - f.y) <= HALF
+        alone = (near & (places[:, 2] > 0.02 * f.significance)).sum() == 1
         if not (inside and f.significance > SIGNAL):
             continue
-        y, x = round(f.y), round(f.x)
-        part = (slice(None), slice(y - HALF, y + HALF + 1), slice(x - HALF, x + HALF + 1))
+        row, column = round(f.y), round(f.x)
+        part = (
+            slice(None),
+            slice(row - HALF, row + HALF + 1),
+            slice(column - HALF, column + HALF + 1),
+        )
         if (weights[part] <= 0).any():
             continue
         size, dx, dy = _moments(total[part[1:]])
         if np.isfinite(size):
-            candidates.append((size, x + dx, y + dy, alone))
+            candidates.append((size, column + dx, row + dy, alone))
     if not candidates:
         return np.array(guess), "no PSF, and no bright source: a Gaussian 3 pixels wide is assumed"
     sizes = np.sort([c[0] for c in candidates])

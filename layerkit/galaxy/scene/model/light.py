@@ -57,9 +57,9 @@ class Spergel:
     Source: Spergel (2010), "Analytical galaxy profiles for photometric and lensing analysis".
     """
 
-    names = ("index",)
-    mean = (-0.9,)
-    deviation = (1.0,)
+    names: tuple[str, ...] = ("index",)
+    mean: tuple[float, ...] = (-0.9,)
+    deviation: tuple[float, ...] = (1.0,)
 
     def index(self, latents: Array) -> Array:
         """Return the Spergel index of the latent t."""
