@@ -10,7 +10,7 @@ import numpy as np
 
 from layerkit.errors import DataError
 from layerkit.galaxy.scene.images.background import background
-from layerkit.galaxy.scene.images.detection import THRESHOLD, detect
+from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significance, spread_of
 from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
 from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source, settle
@@ -18,6 +18,10 @@ from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile, tiles_of
 from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
 
+MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
+LEAST_TILE = 48  # pixels
+LARGE = 128  # pixels a side from which a field tells how its noise is correlated
+CORRELATED = 1.15  # deviation of matched noise above which it is taken to be
 SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
 
 
@@ -102,6 +106,14 @@ def measure(
         psfs, note = estimate_psf(values, weights)
         notes.append(note)
     width = float(np.mean([width_of(p) for p in psfs]))
+    if field.variance is None and min(shape[1:]) >= LARGE:
+        bands = [slice(b, b + 1) for b in range(len(values))]
+        spread = max(spread_of(significance(values[b], weights[b], psfs[b])[0]) for b in bands)
+        if spread > CORRELATED:
+            weights /= spread**2
+            notes.append(
+                f"neighbouring pixels' noise goes together: taken {spread:.1f} times larger"
+            )
     whole = Pixels(values, weights, psfs, width)
     found = detect(values, weights, psfs, width, threshold)
     tell(f"{len(found)} detections, a PSF {width:.1f} pixels wide")
@@ -109,6 +121,8 @@ def measure(
     model = np.zeros(shape)
     final = weights.copy()
     rows: list[Row] = []
+    most = np.sqrt(MOST_SOURCES * shape[1] * shape[2] / max(1, len(found)))
+    tile = max(LEAST_TILE, min(tile, int(most)))
     cuts = tiles_of(shape[1], shape[2], tile, int(np.ceil(psfs.shape[-1] / 2 + 2 * width)))
     for number, cut in enumerate(cuts):
         inside = [f for f in found if cut.holds(f.x, f.y)]

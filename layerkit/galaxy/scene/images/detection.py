@@ -49,6 +49,12 @@ def significance(
     return np.maximum(ratio.max(axis=0), together), above / below
 
 
+def spread_of(ratio: np.ndarray) -> float:
+    """Return the deviation of a map of signal to noise, from its values below zero, 1 if white."""
+    below = ratio[ratio < 0]
+    return float(np.median(-below) / 0.6745) if len(below) > 100 else 1.0
+
+
 def _each(*arrays: np.ndarray) -> zip:
     return zip(*arrays, strict=True)
 

@@ -14,6 +14,8 @@ from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Layout, Source
 STAR = 0.3  # prior probability of a source's being a star
 COST = 6.0  # nats that the bound must rise for a source to be kept or added
 CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
+CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
+RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 
@@ -77,7 +79,7 @@ def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
         for j, s in enumerate(sources)
         if j != i and away[j] < CLOSE * width + reach(s) + reach(me)
     ]
-    return sorted(near, key=lambda j: away[j])[:6]
+    return sorted(near, key=lambda j: away[j])[:4]
 
 
 def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
@@ -130,25 +132,38 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
         i: number of the source.
         star: prior probability of a star.
     """
+    own = known.layout.part(i)
+    mean, covariance = known.mean[own].copy(), known.covariance[own, own]
+    mean[:2] += known.layout.origins[i]
+    deviation, bands = np.sqrt(np.diag(covariance)), known.layout.bands
+    sure = deviation[2 : 2 + bands].min() < 1 / CERTAIN
+    wide = not known.sources[i].star and bool(
+        mean[2 + bands] - RESOLVED * deviation[2 + bands] > np.log(0.2 * pixels.width)
+    )
+    if sure and wide:  # there, and no star
+        return Choice(
+            (mean[: 2 + bands], covariance[: 2 + bands, : 2 + bands]),
+            (mean, covariance),
+            0.0,
+            np.inf,
+        )
     part, sources, x, y = part_around(pixels, known, i)
     me, others = sources[0], sources[1:]
-    fits = {
-        is_star: fit(part, [as_type(me, is_star, pixels), *others], 15) for is_star in (True, False)
-    }
-    nothing = fit(part, others, 10)
-    bounds = {k: f.bound + np.log(star if k else 1 - star) for k, f in fits.items()}
-    posteriors = {}
-    for kind, f in fits.items():
-        own = f.layout.part(0)
-        mean = f.mean[own].copy()
-        mean[:2] += f.layout.origins[0] + [x, y]  # positions on the canvas
-        posteriors[kind] = (mean, f.covariance[own, own])
+    posteriors, bounds = {}, {}
+    for kind in (True, False):
+        found = fit(part, [as_type(me, kind, pixels), *others], 15)
+        own = found.layout.part(0)
+        mean = found.mean[own].copy()
+        mean[:2] += found.layout.origins[0] + [x, y]  # positions on the canvas
+        posteriors[kind] = (mean, found.covariance[own, own])
+        bounds[kind] = found.bound + np.log(star if kind else 1 - star)
     best = np.logaddexp(bounds[True], bounds[False])
+    nothing = -np.inf if sure else fit(part, others, 10).bound
     return Choice(
         posteriors[True],
         posteriors[False],
         float(np.exp(bounds[True] - best)),
-        float(best - nothing.bound),
+        float(best - nothing),
     )
 
 
