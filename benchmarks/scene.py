@@ -244,6 +244,23 @@ def area_under_curve(scores, stars):
     return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
 
 
+def print_pulls(pulls, scores, positions):
+    """Print how often intervals hold the truth, over all fields until now."""
+    for name, values in pulls.items():
+        size = np.abs(values)
+        print(
+            f"{name:12s} 68%: {100 * (size < 1).mean():.0f}   95%: {100 * (size < 1.96).mean():.0f}"
+            f"   robust sd of pulls {1.4826 * np.median(size):.2f}  mean {np.median(values):+.2f}"
+            f"   of {len(size)}"
+        )
+    scores = np.array(scores, float)
+    area = area_under_curve(scores[:, 0], scores[:, 1] > 0)
+    print(f"stars against galaxies above 20 sigma: area under the curve {area:.3f}")
+    if positions:
+        rms = np.sqrt(np.mean(np.square(positions)))
+        print(f"isolated stars: error {rms:.2f} of the Cramer-Rao bound, {len(positions)} numbers")
+
+
 def main():
     """Draw, measure, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -255,15 +272,17 @@ def main():
     warnings.simplefilter("ignore")
     pulls = {k: [] for k in ("flux", "x", "y", "size", "ellipticity")}
     scores, positions = [], []
-    print("kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias   s")
+    print(
+        "kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias   s of processor"
+    )
     for kind in args.kinds:
         found, pure, errors, bias, seconds = ([], []), ([], []), [], [], 0.0
         for number in range(args.fields):
             rng = np.random.default_rng([args.seed, number, list(KINDS).index(kind)])
             image, psf, truths = simulate(kind, rng)
-            start = time.perf_counter()
+            start = time.process_time()
             table = by_layerkit(image, psf)
-            seconds += time.perf_counter() - start
+            seconds += time.process_time() - start
             x, y = np.array(table["x"]), np.array(table["y"])
             flux, error = np.array(table["flux"]), np.array(table["flux_err"])
             sx, sy, sflux, serror = by_sep(image)
@@ -312,19 +331,7 @@ def main():
             f"        {100 * np.median(bias):+.2f} % {seconds / args.fields:5.1f}",
             flush=True,
         )
-    for name, values in pulls.items():
-        size = np.abs(values)
-        print(
-            f"{name:12s} 68%: {100 * (size < 1).mean():.0f}   95%: {100 * (size < 1.96).mean():.0f}"
-            f"   robust sd of pulls {1.4826 * np.median(size):.2f}  mean {np.median(values):+.2f}"
-            f"   of {len(size)}"
-        )
-    scores = np.array(scores, float)
-    area = area_under_curve(scores[:, 0], scores[:, 1] > 0)
-    print(f"stars against galaxies above 20 sigma: area under the curve {area:.3f}")
-    if positions:
-        rms = np.sqrt(np.mean(np.square(positions)))
-        print(f"isolated stars: error {rms:.2f} of the Cramer-Rao bound, {len(positions)} numbers")
+        print_pulls(pulls, scores, positions)
 
 
 if __name__ == "__main__":

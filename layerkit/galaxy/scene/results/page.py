@@ -44,7 +44,8 @@ def write_page(path: Path, scene: Scene) -> None:
 {f"<section><h2>Notes</h2><ul>{notes}</ul></section>" if notes else ""}
 <section><h2>The field</h2><figure class="wide"><div class="plate">
 <img alt="Field, model and residual" src="{_field_figure(scene)}"></div>
-<figcaption>The field less its background, the model, and the residual in standard deviations of
+<figcaption>The field less its background (the model
+where pixels are masked), the model, and the residual in standard deviations of
 each pixel's noise, from -5 (blue) to 5 (red). Rings are galaxies at their half-light ellipse,
 crosses are sources that are more likely stars. Numbers are those of the catalogue.</figcaption>
 </figure></section>
@@ -112,6 +113,11 @@ def _scales(scene: Scene) -> np.ndarray:
     return np.array([np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in scene.weights])
 
 
+def _values(scene: Scene) -> np.ndarray:
+    """Return the field less its background, with the model where pixels are masked."""
+    return scene.model + np.nan_to_num(scene.residual)
+
+
 def _pull(scene: Scene) -> np.ndarray:
     """Return the residual of all bands in standard deviations, shape (height, width)."""
     pulls = np.nan_to_num(scene.residual) * np.sqrt(scene.weights)
@@ -124,7 +130,7 @@ def _field_figure(scene: Scene) -> str:
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
 
-    values = scene.model + scene.residual
+    values = _values(scene)
     _, height, width = values.shape
     figure = Figure(figsize=(13.5, 4.5 * height / width + 0.4), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
@@ -174,7 +180,7 @@ def _stamps_figure(scene: Scene) -> str:
     """Draw data, model and residual of each of the brightest sources."""
     from matplotlib.figure import Figure
 
-    values, scales, pull = scene.model + scene.residual, _scales(scene), _pull(scene)
+    values, scales, pull = _values(scene), _scales(scene), _pull(scene)
     shown = scene.table[:MOST_STAMPS]
     across = 4
     down = max(1, -(-len(shown) // across))
