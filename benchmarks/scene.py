@@ -105,13 +105,14 @@ def simulate(kind, rng, side=160):
             ratio = rng.uniform(0.25, 1)
             light = light.shear(q=ratio, beta=rng.uniform(0, np.pi) * galsim.radians)
             light = light.withFlux(flux)
+        middle = light.centroid / SCALE  # knots move it; the truth is the centre of the light
         drawn = galsim.Convolve(light, psf).drawImage(
             nx=side, ny=side, scale=SCALE, offset=(x - (side - 1) / 2, y - (side - 1) / 2)
         )
         own = drawn.array.astype(float)
         signal = np.sqrt((own**2).sum()) / SIGMA
         image += own
-        truths.append(Truth(x, y, flux, star, radius, 1 - ratio, signal))
+        truths.append(Truth(x + middle.x, y + middle.y, flux, star, radius, 1 - ratio, signal))
     for t in truths:
         t.nearest = min(np.hypot(t.x - o.x, t.y - o.y) for o in truths if o is not t)
     return image + rng.normal(0, SIGMA, image.shape), psf_image, truths

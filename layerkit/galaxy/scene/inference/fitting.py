@@ -15,7 +15,8 @@ from layerkit.layers.sources.input import Input
 from layerkit.net import Net
 from layerkit.solvers.sgd import SGD
 
-ENOUGH = 0.01  # nats by which two steps in a row must still improve
+ENOUGH = 0.003  # nats that a step must still promise
+MOST_DAMPING = 1e6
 LARGEST = 0.7  # change of a number in one step: pixels, or logarithms
 
 
@@ -124,7 +125,7 @@ def curvature(images: SourceImages, theta: np.ndarray, weights: np.ndarray) -> n
     return out
 
 
-def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 40) -> Fit:
+def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 60) -> Fit:
     """Fit all sources together, and return their Gaussian posterior.
 
     Each step sets the root of the posterior's covariance from the curvature at its mean, and lets
@@ -146,7 +147,7 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 40) -> Fit:
     solver = SGD(net, rate=1.0, momentum=0.0)
     still = np.zeros((1, layout.size))
     centre[...] = layout.values()
-    damping, small = 1e-3, 0
+    damping = 1e-3
     information = curvature(images, centre, pixels.weights) + precision
     loss = net.forward(noise=still)
     for _ in range(steps):
@@ -155,21 +156,22 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 40) -> Fit:
         root[...] = solve_triangular(factor, np.eye(layout.size), lower=True).T
         solver.step(noise=still)
         change = root @ step
-        limit = LARGEST / max(LARGEST, float(np.abs(change[: layout.sky]).max(initial=0.0)))
+        expected = 0.5 * float(step @ step)  # nats, if the loss were quadratic
+        for part in map(layout.part, range(len(layout.sources))):
+            change[part] *= LARGEST / max(LARGEST, float(np.abs(change[part]).max()))
         before = centre.copy()
-        centre += limit * change
+        centre += change
         step[...] = 0
         new = net.forward(noise=still)
         if new > loss:
             centre[...] = before
-            damping = min(damping * 8, 1e6)
-            if damping >= 1e6:
+            if expected < ENOUGH or damping > MOST_DAMPING:
                 break
+            damping *= 8
             continue
-        small = small + 1 if loss - new < ENOUGH else 0
-        loss, damping = new, max(damping / 5, 1e-9)
+        loss, used, damping = new, damping, max(damping / 5, 1e-9)
         information = curvature(images, centre, pixels.weights) + precision
-        if small >= 2:
+        if expected < ENOUGH and used < 0.1:
             break
     loss = net.forward(noise=still)
     factor = cholesky(information, lower=True)
