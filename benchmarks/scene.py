@@ -274,7 +274,7 @@ def main():
     pulls = {k: [] for k in ("flux", "x", "y", "size", "ellipticity")}
     scores, positions = [], []
     print(
-        "kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias   s of processor"
+        "kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias  CPU s"
     )
     for kind in args.kinds:
         found, pure, errors, bias, seconds = ([], []), ([], []), [], [], 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from layerkit.galaxy.scene.images.detection import Detection, detect
-from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, fit
+from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
 from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Layout, Source
 
 STAR = 0.3  # prior probability of a source's being a star
@@ -16,6 +16,7 @@ COST = 6.0  # nats that the bound must rise for a source to be kept or added
 CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
+MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 
@@ -176,6 +177,24 @@ def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
     return replace(source, star=star, shape=shape)
 
 
+def with_misfit(pixels: Pixels, known: Fit) -> Fit:
+    """Return the fit with the error of its galaxies in the covariance: none is quite a profile.
+
+    With H the curvature and E that of pixels whose noise is this error alone, H^-1 E H^-1 is added.
+
+    Source: the sandwich covariance of White (1982), "Maximum likelihood estimation of misspecified
+    models".
+    """
+    light = np.zeros_like(pixels.values)
+    for i, source in enumerate(known.sources):
+        if not source.star:
+            (rows, columns), inner = known.images.window(i)
+            picture = known.images.picture(i, known.mean)
+            light[:, rows, columns] += picture[:, inner[0], inner[1]]
+    more = curvature(known.images, known.mean, (pixels.weights * MISFIT * light) ** 2)
+    return replace(known, covariance=known.covariance + known.covariance @ more @ known.covariance)
+
+
 def settle(
     pixels: Pixels,
     sources: Sequence[Source],
@@ -227,7 +246,7 @@ def settle(
         known = fit(pixels, kept)
         choices = [c for i, c in enumerate(choices) if i not in gone]
         if not gone:
-            return known, choices, pixels
+            return with_misfit(pixels, known), choices, pixels
         for i, s in enumerate(known.sources):
             if np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width:
                 choices[i] = choose(pixels, known, i, star)
