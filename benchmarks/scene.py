@@ -316,7 +316,8 @@ def main():
                 if t.signal > 20:
                     scores.append((float(row["p_star"]), t.star))
                 if t.star and t.nearest > ISOLATED:
-                    slope = np.gradient(psf, axis=1)
+                    k = 2j * np.pi * np.fft.fftfreq(len(psf))
+                    slope = np.fft.ifft(k * np.fft.fft(psf, axis=1), axis=1).real
                     bound = SIGMA / (t.flux * np.sqrt((slope**2).sum()))
                     positions.append((x[j] - t.x) / bound)
                     positions.append((y[j] - t.y) / bound)

@@ -20,7 +20,7 @@ from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
 
 MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
 LEAST_TILE = 48  # pixels
-LARGE = 128  # pixels a side from which a field tells how its noise is correlated
+LARGE = 96  # pixels a side from which a field tells how its noise is correlated
 CORRELATED = 1.15  # deviation of matched noise above which it is taken to be
 SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
 

@@ -245,7 +245,7 @@ def hubble_field() -> Field:
     """
     from skimage.data import hubble_deep_field
 
-    picture = np.asarray(hubble_deep_field(), float)[300:428, 400:528] / 255.0
+    picture = np.asarray(hubble_deep_field(), float)[300:396, 400:496] / 255.0
     return make_field(
         np.moveaxis(picture, -1, 0)[::-1],
         filters=["blue", "green", "red"],
