@@ -53,7 +53,7 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args.images, args.warm_up, args.seconds)
         return
-    from layerkit.command import run  # not at the top: a worker times how long this takes
+    from layerkit.cli.command import run  # not at the top: a worker times how long this takes
 
     run(lambda: benchmark(args))
 
@@ -242,7 +242,7 @@ def worker(batch: int, images: str, warm_up: int, seconds: float) -> None:
     import numpy as np
 
     from layerkit import layers as L
-    from layerkit import profile
+    from layerkit.inspection import profile
 
     array = np.load(images)
     layers = lk.load_net(ROOT / "nets" / "galaxy_gdae.py", pixels=array.shape[1])

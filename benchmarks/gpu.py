@@ -300,7 +300,7 @@ def report(
 
 if __name__ == "__main__":
     try:
-        from layerkit import command
+        from layerkit.cli import command
     except ImportError as error:
         print(
             f"error: {sys.executable} cannot import layerkit ({error}); take a Python that has "

@@ -27,7 +27,7 @@ from cpu import Parser, number, positive
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import run
+from layerkit.cli.command import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.02  # seconds; threads that wait for work spin for some milliseconds

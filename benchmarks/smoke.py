@@ -22,7 +22,7 @@ import numpy as np
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import brief
+from layerkit.cli.command import brief
 from layerkit.errors import NotFiniteError
 
 NETS = Path(__file__).resolve().parent.parent / "nets"

@@ -21,7 +21,7 @@ from sklearn.datasets import load_sample_image
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 TUTORIAL = [
     L.Convolution("conv1", "x", channels=32, kernel=5, pad=2, neuron="relu"),

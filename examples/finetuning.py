@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 
 def reader(name, classes, rate=1.0):

@@ -16,8 +16,8 @@ import os
 import shlex
 import sys
 
+from layerkit.cli.command import Parser, run
 from layerkit.cli.commands.galaxy.train import add_options, train
-from layerkit.command import Parser, run
 
 
 def main() -> int:

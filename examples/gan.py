@@ -22,7 +22,7 @@ from tqdm import trange
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 GENERATOR = [
     L.Normal("z", shape=(16,)),

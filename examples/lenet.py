@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 
 def lenet(side=28, classes=10):

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 
 def reader(rows=8, columns=8, units=64, classes=10):

@@ -10,7 +10,7 @@ Every number comes from a metrics.json that examples/galaxy_gdae.py wrote; "Gaus
 import argparse
 
 from layerkit import galaxy
-from layerkit.command import run
+from layerkit.cli.command import run
 
 
 def main() -> int:

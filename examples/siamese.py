@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 
 def branch(x, shares=None):

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 DENSE = [
     L.Convolution("conv", "x", channels=16, kernel=3, neuron="relu"),

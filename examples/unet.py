@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.command import Parser, run
+from layerkit.cli.command import Parser, run
 
 
 def block(name, bottom, channels):

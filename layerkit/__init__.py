@@ -6,19 +6,20 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers, settings, snapshot
-from layerkit.activity import Inactive, centre_biases, find_inactive
+from layerkit import errors, initializers, layers, settings
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import LayerkitError
-from layerkit.gradcheck import GradientReport, check_gradients
+from layerkit.inspection.activity import Inactive, centre_biases, find_inactive
+from layerkit.inspection.gradcheck import GradientReport, check_gradients
 from layerkit.layer import Layer
-from layerkit.loading import load
 from layerkit.net import Net
 from layerkit.netfile import load_net, net_settings, with_data
-from layerkit.onnx import export_onnx
-from layerkit.snapshot import save
+from layerkit.saving import snapshot
+from layerkit.saving.loading import load
+from layerkit.saving.onnx import export_onnx
+from layerkit.saving.snapshot import save
+from layerkit.saving.tensors import load_safetensors, save_safetensors
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
-from layerkit.tensors import load_safetensors, save_safetensors
 from layerkit.train import Trainer, breaks
 
 __version__ = "0.1.0"

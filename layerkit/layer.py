@@ -16,11 +16,11 @@ from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
 from layerkit.blob import Blob, Parameter, SharedParameter, Statistic
 from layerkit.errors import ContractError, NetError, brief
-from layerkit.memory import in_words
-from layerkit.names import Named, quoted
 from layerkit.run import Run
 from layerkit.settings import Checked, Name, Names, Number, Rule, Sizes, accept, checked
-from layerkit.tuning import COMMON, TUNING, Lender
+from layerkit.settings.names import Named, quoted
+from layerkit.settings.tuning import COMMON, TUNING, Lender
+from layerkit.system.memory import in_words
 
 Shape = tuple[int, ...]
 

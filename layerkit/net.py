@@ -7,26 +7,27 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import backends, copying, engines
+from layerkit import backends, engines
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter, Statistic
-from layerkit.display import html_table
-from layerkit.drawing import Drawing
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
+from layerkit.inspection.display import html_table
+from layerkit.inspection.drawing import Drawing
+from layerkit.inspection.summary import summarise
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
-from layerkit.names import Named
 from layerkit.passes import evaluation, feeding, finite
 from layerkit.passes.inference import Inferences
 from layerkit.passes.methods import QUIET, flushing, serialised
 from layerkit.passes.objective import Objective
-from layerkit.passes.turns import Turns
 from layerkit.run import Run
+from layerkit.saving import copying, states
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
-from layerkit.summary import summarise
-from layerkit.uninterrupted import Uninterrupted
-from layerkit.wiring import parameters, states
+from layerkit.settings.names import Named
+from layerkit.system.turns import Turns
+from layerkit.system.uninterrupted import Uninterrupted
+from layerkit.wiring import parameters
 from layerkit.wiring.building import check_memory, set_up
 from layerkit.wiring.plan import Plan, make_plan
 from layerkit.wiring.sharing import resolve

@@ -19,12 +19,12 @@ from types import ModuleType
 from typing import Any
 
 from layerkit.errors import LayerkitError, NetError, NetFileError, brief
-from layerkit.files import path_of
 from layerkit.layer import Layer
 from layerkit.layers.sources.data import Data
 from layerkit.layers.sources.input import Input
-from layerkit.names import quoted
 from layerkit.settings import fitting
+from layerkit.settings.names import quoted
+from layerkit.system.files import path_of
 from layerkit.wiring.wires import Layers, flattened
 
 # Net files that come with layerkit: in an installed package, or in a clone.

@@ -11,9 +11,9 @@ from layerkit.backends import philox
 from layerkit.backends.base import Array, Backend
 from layerkit.blob import Parameter
 from layerkit.errors import NetError
-from layerkit.memory import memory
 from layerkit.settings import Checked, Flag, Rule, Seed, Whole
-from layerkit.uninterrupted import undoing
+from layerkit.system.memory import memory
+from layerkit.system.uninterrupted import undoing
 
 Result = TypeVar("Result")
 

@@ -11,12 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.errors import DataError
-from layerkit.files import open_regular
 from layerkit.layers import HDF5Data
 from layerkit.layers.sources.data import NUMBERS, Data
-from layerkit.names import quoted
+from layerkit.saving import hdf5
+from layerkit.settings.names import quoted
+from layerkit.system.files import open_regular
 
 HELP = (
     "an HDF5 or NPZ file with a data set for each input of the net, by its name; or "

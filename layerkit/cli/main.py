@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NoReturn
 
 import layerkit
-from layerkit import command
-from layerkit.cli.commands import check, devices, draw, evaluate, galaxy, infer, timing, train
+from layerkit.cli import command
+from layerkit.cli.commands import devices, galaxy
+from layerkit.cli.commands.nets import check, draw, evaluate, infer, timing, train
 
 DESCRIPTION = """Train, test and look at nets that a net definition file describes."""
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.files import write_atomically
+from layerkit.system.files import write_atomically
 
 Arrays = Mapping[str, Any]
 Writer = Callable[[Path, Arrays], None]

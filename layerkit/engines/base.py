@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer
 from layerkit.run import Run
+from layerkit.wiring import contract
 
 Make = Callable[..., None]  # (recordable, layer, call, *arguments, way=)
 

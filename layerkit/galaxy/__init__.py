@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
-    from layerkit.galaxy.catalogue.joining import join
-    from layerkit.galaxy.catalogue.tables import read_catalogue, write_catalogue
+    from layerkit.galaxy.catalogue.tables.joining import join
+    from layerkit.galaxy.catalogue.tables.tables import read_catalogue, write_catalogue
     from layerkit.galaxy.catalogue.trained import load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
     from layerkit.galaxy.model.model import GalaxyModel
-    from layerkit.galaxy.model.posterior import Posterior
-    from layerkit.galaxy.model.refinement import closest, refine
+    from layerkit.galaxy.model.posterior.posterior import Posterior
+    from layerkit.galaxy.model.posterior.refinement import closest, refine
     from layerkit.galaxy.report.folder import (
         finish_setting_aside,
         results_folder,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from layerkit.galaxy.report.gallery import draw_figures
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
-    from layerkit.galaxy.report.page import write_report
+    from layerkit.galaxy.report.page.page import write_report
     from layerkit.galaxy.training.train import Training, train
 
 HOMES = {
@@ -60,13 +60,13 @@ HOMES = {
     "evaluate": "evaluation.evaluate",
     "draw_figures": "report.gallery",
     "gather": "images.prepare.gather",
-    "closest": "model.refinement",
+    "closest": "model.posterior.refinement",
     "encode": "catalogue.encode",
-    "join": "catalogue.joining",
+    "join": "catalogue.tables.joining",
     "load_model": "catalogue.trained",
-    "read_catalogue": "catalogue.tables",
-    "write_catalogue": "catalogue.tables",
-    "refine": "model.refinement",
+    "read_catalogue": "catalogue.tables.tables",
+    "write_catalogue": "catalogue.tables.tables",
+    "refine": "model.posterior.refinement",
     "evaluate_bounds": "evaluation.bounds",
     "evaluate_calibration": "evaluation.calibration",
     "evaluate_morphology": "evaluation.morphology",
@@ -76,9 +76,9 @@ HOMES = {
     "SourcePictures": "evaluation.coverage.source_pictures",
     "redrawn_coverage": "evaluation.coverage.latent_coverage",
     "GalaxyModel": "model.model",
-    "Posterior": "model.posterior",
+    "Posterior": "model.posterior.posterior",
     "prepare": "images.prepare.prepare",
-    "write_report": "report.page",
+    "write_report": "report.page.page",
     "read_metrics": "report.metrics",
     "results_folder": "report.folder",
     "results_table": "report.metrics",

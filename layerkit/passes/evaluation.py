@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.arrays import some_rows
 from layerkit.blob import Blob
+from layerkit.data.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Run
-from layerkit.names import Named, closest, quoted
 from layerkit.passes import feeding
 from layerkit.passes.inference import Inferences
-from layerkit.uninterrupted import undoing
+from layerkit.settings.names import Named, closest, quoted
+from layerkit.system.uninterrupted import undoing
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.arrays import NUMBERS, check_exact, from_gpu, keeps_axes, narrowed, numbers
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.data.arrays import NUMBERS, check_exact, from_gpu, keeps_axes, narrowed, numbers
 from layerkit.errors import NetError, brief
 from layerkit.layer import Shape
-from layerkit.names import closest, quoted
+from layerkit.settings.names import closest, quoted
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit import contract
-from layerkit.arrays import some_rows
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.data.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
-from layerkit.names import closest
-from layerkit.uninterrupted import undoing
+from layerkit.settings.names import closest
+from layerkit.system.uninterrupted import undoing
+from layerkit.wiring import contract
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from layerkit.errors import NetError, brief
-from layerkit.names import quoted
+from layerkit.settings.names import quoted
 
 # Training that diverges overflows somewhere; the solver says where, in words.  NumPy need not.
 QUIET = np.errstate(all="ignore")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from layerkit.errors import LayerkitError, NetError
-from layerkit.names import UnknownAttributeError, closest
+from layerkit.settings.names import UnknownAttributeError, closest
 from layerkit.settings.rules import Optional, Rule, accept
 
 T = TypeVar("T")

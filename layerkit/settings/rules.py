@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from layerkit.errors import LayerkitError, NetError, brief
-from layerkit.files import path_of
+from layerkit.system.files import path_of
 
 LARGEST = 2**31 - 1  # of a whole number, unless a rule says otherwise; its products fit 64 bits
 

@@ -9,20 +9,20 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit import copying
 from layerkit.backends.base import Array
 from layerkit.engines.base import Update
 from layerkit.errors import NetError, NotFiniteError, brief
+from layerkit.inspection.profile import Profile, profile
 from layerkit.layer import overrides
-from layerkit.memory import in_words
-from layerkit.names import Named
 from layerkit.net import Net
 from layerkit.passes.methods import QUIET, serialised
-from layerkit.profile import Profile, profile
+from layerkit.saving import copying
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
+from layerkit.settings.names import Named
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
 from layerkit.solvers.updating import ACCUMULATED, AVERAGE, Updater
-from layerkit.uninterrupted import Uninterrupted, undoing
+from layerkit.system.memory import in_words
+from layerkit.system.uninterrupted import Uninterrupted, undoing
 from layerkit.wiring.plan import Plan
 
 Average = Annotated[float, Number(above=0, below=1)]
@@ -173,7 +173,7 @@ class Solver(Updater):
         If anything else goes wrong the step counts as not made: iteration, pass and position in the
         data are as before, so that the step can be tried again.  Ctrl-C, and other signals whose
         handlers raise, interrupt before any parameter changes or after all have; see
-        layerkit.uninterrupted.
+        layerkit.system.uninterrupted.
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from layerkit.errors import LayerkitError, NetError, SnapshotError, brief
-from layerkit.interrupt import Interrupt
-from layerkit.loading import load
 from layerkit.net import Net
+from layerkit.saving.loading import load
+from layerkit.saving.snapshot import read_arrays, read_extra
 from layerkit.settings import Closed, Flag, Text, Truth, Whole, accept, checks, fitting
-from layerkit.snapshot import read_arrays, read_extra
 from layerkit.solvers.solver import Solver
-from layerkit.train.base import Break
-from layerkit.train.saving import last_snapshot
+from layerkit.system.interrupt import Interrupt
+from layerkit.train.breaks.base import Break
+from layerkit.train.breaks.saving import last_snapshot
 
 PIECE = 0.5  # seconds that a GPU is given steps for at once; signals are heard afterwards
 KEY = "trainer"  # of all that a trainer remembers, in the `extra` of a snapshot
@@ -51,7 +51,7 @@ class Trainer(Closed):
         inputs: arrays for the Input layers of the net: a dict, the same in each step, or a function
             that returns one for the number of an iteration, from 0.  None, the default, where all
             data come from data layers.
-        interrupt: a layerkit.interrupt.Interrupt that is listening already; by default `run`
+        interrupt: a layerkit.system.interrupt.Interrupt that is listening already; by default `run`
             listens while it runs.
 
     Attributes:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from layerkit.errors import brief
 from layerkit.layer import Layer, Shape, checked_shape
-from layerkit.memory import in_words
 from layerkit.run import Run
+from layerkit.system.memory import in_words
 from layerkit.wiring.sharing import own, used
 
 DRAWING = 64  # bytes for each number that an initialiser draws, while it does

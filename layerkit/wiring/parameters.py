@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.arrays import narrowed, numbers
 from layerkit.backends import philox
 from layerkit.blob import Arena, Parameter
+from layerkit.data.arrays import narrowed, numbers
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Shape
-from layerkit.names import matches, quoted
 from layerkit.run import Run
+from layerkit.settings.names import matches, quoted
 from layerkit.wiring.sharing import own
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from layerkit import contract
 from layerkit.blob import Blob
 from layerkit.engines.base import Runner
 from layerkit.layer import Layer
+from layerkit.wiring import contract
 from layerkit.wiring.sharing import Sum
 from layerkit.wiring.wires import Wires
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from layerkit.backends.base import Array
 from layerkit.blob import Parameter, SharedParameter
 from layerkit.layer import Layer
-from layerkit.names import closest, quoted
+from layerkit.settings.names import closest, quoted
 
 
 def own(layer: Layer) -> list[Parameter]:

@@ -10,7 +10,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.names import closest
+from layerkit.settings.names import closest
 from layerkit.wiring.sharing import Sum, own, share_out, used
 
 Layers = Sequence[Union[Layer, "Layers"]]  # a list of layers, and of such lists

@@ -19,7 +19,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import cpu
-from layerkit.engines.cpu.runners import dense as runners
+from layerkit.engines.cpu.runners.weights import dense as runners
 from layerkit.layers.elementwise.neuron import Neuron
 
 KERNELS = cpu.extension()

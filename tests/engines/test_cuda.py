@@ -944,7 +944,7 @@ def test_posteriors_and_closest_pictures(gpu, rng, monkeypatch):
         made.append(self)
 
     monkeypatch.setattr(program.Recorded, "__init__", noted)
-    monkeypatch.setattr("layerkit.galaxy.model.refinement.BATCH", 3)
+    monkeypatch.setattr("layerkit.galaxy.model.posterior.refinement.BATCH", 3)
     layers = lk.load_net(GALAXY, pixels=30, hidden=7, latent=2)
     nets = [
         lk.Net(layers, 4, backend, seed=5, phase="test", dtype="float64")

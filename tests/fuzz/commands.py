@@ -22,7 +22,8 @@ import numpy as np
 import layerkit as lk
 from fuzz import pictures
 from fuzz.harness import Case, HangError, check
-from layerkit import command, galaxy
+from layerkit import galaxy
+from layerkit.cli import command
 from layerkit.cli import main as cli
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import evaluate as evaluation

@@ -19,11 +19,11 @@ from galaxy_runs import SMALL_NET, galaxy_picture
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from layerkit import interrupt
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.layout import FIGURES
-from layerkit.locks import lock
-from layerkit.snapshot import read_extra
+from layerkit.saving.snapshot import read_extra
+from layerkit.system import interrupt
+from layerkit.system.locks import lock
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "galaxy_gdae.py"
 SIDE = 69

@@ -16,7 +16,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
-from layerkit.train import saving
+from layerkit.train.breaks import saving
 
 
 def layers_of(data, **settings):

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from layerkit import contract
 from layerkit.backends.base import Array
 from layerkit.blob import ReboundError
 from layerkit.engines.base import ArrayEngine, Make, Runner, Update
 from layerkit.engines.cpu import runners
 from layerkit.layer import Layer
-from layerkit.uninterrupted import undoing
+from layerkit.system.uninterrupted import undoing
+from layerkit.wiring import contract
 
 ZERO = np.zeros(1)
 PROGRAMS = 8  # that a net keeps for one thing, such as for batches of different sizes

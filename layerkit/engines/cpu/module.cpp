@@ -8,9 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "flush.h"
-#include "kernels.h"
-#include "pool.h"
+#include "threads/flush.h"
+#include "kernels/kernels.h"
+#include "threads/pool.h"
 
 namespace py = pybind11;
 using layerkit::Array;

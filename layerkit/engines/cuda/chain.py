@@ -16,7 +16,7 @@ from layerkit.engines.cuda.runners.dense import Dense
 from layerkit.engines.cuda.runners.elementwise import Reparameterize
 from layerkit.engines.cuda.siblings import Family
 
-DENSE, DENSE_BACKWARD, SAMPLE, SAMPLE_BACKWARD, SUM = range(5)  # as in kernels/chain.cu
+DENSE, DENSE_BACKWARD, SAMPLE, SAMPLE_BACKWARD, SUM = range(5)  # as in kernels/steps/chain.cu
 SMALL = 1 << 15  # weights that one block reads in the time that a launch takes
 FIELDS, ARRAYS = 7, 9  # of a stage: numbers, then addresses, eight bytes each
 SLOPES = {"Linear": 1.0, "Relu": 0.0}  # below zero; LeakyRelu has its own
@@ -30,7 +30,7 @@ class Chain:
     Args:
         engine: of CUDA.
         run: of the net.
-        stages: numbers and arrays of each; see struct Stage in kernels/chain.cu.
+        stages: numbers and arrays of each; see struct Stage in kernels/steps/chain.cu.
         rows: of a batch.
     """
 

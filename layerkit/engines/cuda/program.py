@@ -24,7 +24,7 @@ from layerkit.engines.cuda.chain import chained
 from layerkit.engines.cuda.siblings import merged_backward, merged_forward
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import Layer
-from layerkit.uninterrupted import Uninterrupted
+from layerkit.system.uninterrupted import Uninterrupted
 
 HALTED, STEP, PASS, POSITION = range(4)  # slots of the clock, as in device.h
 STEPS = 1024  # that are made, at most, before losses are looked at

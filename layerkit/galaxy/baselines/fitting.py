@@ -9,9 +9,9 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from layerkit.arrays import numbers
-from layerkit.display import short_repr
+from layerkit.data.arrays import numbers
 from layerkit.errors import DataError
+from layerkit.inspection.display import short_repr
 
 IMAGES_PER_TASK = 16
 

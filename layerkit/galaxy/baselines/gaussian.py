@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.fitting import ProfileFit, ProfileFits, fit_profiles
 from layerkit.settings import fitting

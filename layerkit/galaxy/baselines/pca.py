@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from sklearn.decomposition import PCA
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import DataError, brief
 from layerkit.settings import Whole, accept
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, gammaincinv
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.fitting import ProfileFit, ProfileFits, fit_profiles
 from layerkit.galaxy.baselines.gaussian import fit_gaussian, gaussian_from_moments

@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
-from layerkit.galaxy.catalogue.rows import Encoder
+from layerkit.galaxy.catalogue.tables.rows import Encoder
 from layerkit.galaxy.catalogue.trained import load_trained
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.galaxy.model.model import GalaxyModel
-from layerkit.galaxy.model.posterior import check_images
+from layerkit.galaxy.model.posterior.posterior import check_images
 from layerkit.settings import Optional, Whole, accept, fitting
 
 if TYPE_CHECKING:

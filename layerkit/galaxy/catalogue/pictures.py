@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.crop import Cut, Settings
 from layerkit.galaxy.images.prepare.prepare import check_source, cuts
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepared, load
 from layerkit.galaxy.images.sources.ids import printable
 from layerkit.galaxy.images.sources.sources import Source, open_source
+from layerkit.saving import hdf5
 
 CHUNK = 256  # images of a prepared file that are read at a time
 

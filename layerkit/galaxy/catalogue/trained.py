@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from layerkit import netfile, snapshot
+from layerkit import netfile
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
-from layerkit.files import path_of
 from layerkit.galaxy.catalogue.pictures import PreparedFile
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import is_prepared, split
 from layerkit.galaxy.layout import GALAXIES, MODEL
 from layerkit.galaxy.model.model import GalaxyModel
-from layerkit.loading import load
 from layerkit.net import Net
+from layerkit.saving import snapshot
+from layerkit.saving.loading import load
 from layerkit.settings import fitting
+from layerkit.system.files import path_of
 
 HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few
 MAX_REFERENCE = 500  # held-out galaxies whose bounds others are ranked among

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.posterior import Posterior
-from layerkit.galaxy.model.refinement import REFINE_STEPS, refine
+from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS, refine
+from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
 
 BOUND_SAMPLES = 8  # of z for each image; the sampling error of the bound is then far below a nat

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
 
 DEVIATIONS = (1, 2, 3)

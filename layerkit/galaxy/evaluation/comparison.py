@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.gaussian import fit_gaussians
 from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
 from layerkit.galaxy.baselines.pca import PCABaseline
 from layerkit.galaxy.baselines.sersic import fit_sersics
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.posterior import Posterior
-from layerkit.galaxy.model.refinement import closest
+from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.galaxy.model.posterior.refinement import closest
+from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
 
 

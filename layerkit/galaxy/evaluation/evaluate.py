@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.display import html_grid
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.bounds import (
     BOUND_SAMPLES,
@@ -25,9 +24,10 @@ from layerkit.galaxy.evaluation.comparison import (
     reconstruct,
 )
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
-from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.refinement import REFINE_STEPS
+from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES
+from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS
+from layerkit.inspection.display import html_grid
 from layerkit.settings import fitting
 
 

@@ -30,9 +30,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, label
 from scipy.stats import ks_2samp
 
-from layerkit.display import short_repr
 from layerkit.errors import DataError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
 
 STATISTICS = ("concentration", "asymmetry", "Gini", "ellipticity")

@@ -15,11 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from layerkit import hdf5
-from layerkit.display import short_repr
 from layerkit.errors import DataError, brief
-from layerkit.files import open_regular, path_of
+from layerkit.inspection.display import short_repr
+from layerkit.saving import hdf5
 from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.system.files import open_regular, path_of
 
 PREPARED_FORMAT = "layerkit galaxy set"
 VERSION = 2

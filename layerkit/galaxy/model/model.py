@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import numbers
-from layerkit.display import html_grid
+from layerkit.data.arrays import numbers
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.importance import IMPORTANCE_SAMPLES, importance_bound
 from layerkit.galaxy.model.pixels import Pixels, decode, draw, infer_pixels, scores
-from layerkit.galaxy.model.posterior import (
+from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES, importance_bound
+from layerkit.galaxy.model.posterior.posterior import (
     Posterior,
     check_images,
     check_posterior,
@@ -22,9 +21,10 @@ from layerkit.galaxy.model.posterior import (
 )
 from layerkit.galaxy.model.roles import find_roles
 from layerkit.galaxy.model.standardisation import standardise
-from layerkit.memory import in_words, memory
+from layerkit.inspection.display import html_grid
 from layerkit.net import Net
 from layerkit.settings import Closed, Whole, accept, fitting
+from layerkit.system.memory import in_words, memory
 
 
 class GalaxyModel(Closed):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import norm, t
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerkit.errors import NetError
-from layerkit.galaxy.model.posterior import encode
+from layerkit.galaxy.model.posterior.posterior import encode
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layer import Layer
 from layerkit.layers import Concat, Dense, GaussianKL, Reparameterize, Slice

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from layerkit.errors import DataError, LayerkitError
-from layerkit.files import path_of
 from layerkit.galaxy.layout import MODEL, RESULTS
+from layerkit.system.files import path_of
 
 WAITING = ".before"  # a folder of earlier results until it holds them all
 

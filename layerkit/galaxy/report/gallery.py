@@ -11,10 +11,10 @@ from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.model.model import GalaxyModel
-from layerkit.galaxy.model.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
-from layerkit.galaxy.report.plates import Plate, plate
+from layerkit.galaxy.report.page.plates import Plate, plate
 
 ROW_ORDERS = ("top", "bottom")
 TRAVERSED = np.arange(-3.0, 4.0)  # standard deviations of the prior

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError, brief
-from layerkit.files import path_of, write_atomically
 from layerkit.galaxy.report.formats import DASH
 from layerkit.settings import fitting
+from layerkit.system.files import path_of, write_atomically
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layerkit.activity import find_inactive
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import evaluate as evaluation
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage, redrawn_coverage
 from layerkit.galaxy.layout import METRICS, REPORT
 from layerkit.galaxy.report import gallery
 from layerkit.galaxy.report.metrics import summary, write_json
-from layerkit.galaxy.report.page import write_report
-from layerkit.galaxy.training.run import Run
+from layerkit.galaxy.report.page.page import write_report
+from layerkit.galaxy.training.run.run import Run
+from layerkit.inspection.activity import find_inactive
 
 SMALLEST = 100  # galaxies that can show which units are never active
 

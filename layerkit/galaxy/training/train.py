@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from layerkit import locks
-from layerkit.display import html_grid
 from layerkit.errors import DataError, SnapshotError
-from layerkit.files import path_of
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.layout import MODEL
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.report.folder import results_folder
 from layerkit.galaxy.training.results import evaluate_run
-from layerkit.galaxy.training.run import Caller, Run
+from layerkit.galaxy.training.run.run import Caller, Run
 from layerkit.galaxy.training.settings import FOLDER, OWNER, check_settings
+from layerkit.inspection.display import html_grid
 from layerkit.settings import Truth, accept, fitting
+from layerkit.system import locks
+from layerkit.system.files import path_of
 
 
 @dataclass

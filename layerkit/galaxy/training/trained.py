@@ -8,7 +8,7 @@ from typing import Any
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.layout import MODEL
 from layerkit.galaxy.training.resuming import saved_settings
-from layerkit.snapshot import read_extra
+from layerkit.saving.snapshot import read_extra
 
 
 def read_finished(folder: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from layerkit.arrays import NUMBERS, check_exact, keeps_axes, narrowed
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.data.arrays import NUMBERS, check_exact, keeps_axes, narrowed
 from layerkit.data.augment import dihedral, dihedral_table
 from layerkit.data.order import passages
 from layerkit.layer import Layer, Shape

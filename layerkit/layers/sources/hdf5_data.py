@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from layerkit import hdf5
 from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
 from layerkit.errors import DataError
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import NUMBERS, Augmentation, Data, Scale
+from layerkit.saving import hdf5
 from layerkit.settings import Count, FilePath, Flag, Names, Tops
 
 if TYPE_CHECKING:

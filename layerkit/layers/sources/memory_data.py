@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import numbers
 from layerkit.backends.base import Array
+from layerkit.data.arrays import numbers
 from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Data, Scale

@@ -9,7 +9,7 @@ from layerkit.layer import Layer
 from layerkit.layers.elementwise.neuron import Activation
 from layerkit.layers.weights.dense import Dense
 from layerkit.settings import Tops
-from layerkit.tuning import Lender
+from layerkit.settings.tuning import Lender
 
 
 class TiedDense(Dense):

@@ -15,7 +15,7 @@ from astropy.time import Time
 
 from layerkit import galaxy
 from layerkit.errors import DataError
-from layerkit.galaxy.catalogue.tables import FORMATS
+from layerkit.galaxy.catalogue.tables.tables import FORMATS
 
 SUFFIXES = [s for s in FORMATS if s != ".parquet"]
 

@@ -12,8 +12,9 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from layerkit import files, galaxy
+from layerkit import galaxy
 from layerkit.errors import DataError
+from layerkit.system import files
 
 
 def picture(rng, path, side=120):

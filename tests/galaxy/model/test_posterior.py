@@ -7,8 +7,8 @@ import layerkit as lk
 from layerkit import galaxy
 from layerkit import layers as L
 from layerkit.errors import DataError
-from layerkit.galaxy.model.posterior import Posterior, check_posterior, temper
-from layerkit.galaxy.model.refinement import closest, refine
+from layerkit.galaxy.model.posterior.posterior import Posterior, check_posterior, temper
+from layerkit.galaxy.model.posterior.refinement import closest, refine
 
 SIDE = 4
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.page import write_report
-from layerkit.galaxy.report.plates import plate
+from layerkit.galaxy.report.page.page import write_report
+from layerkit.galaxy.report.page.plates import plate
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -23,12 +23,12 @@ from layerkit.galaxy.evaluation.comparison import (
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison
-from layerkit.galaxy.model.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
 from layerkit.galaxy.report.figures.style import round_numbers
 from layerkit.galaxy.report.gallery import draw_figures
-from layerkit.galaxy.report.plates import plate
+from layerkit.galaxy.report.page.plates import plate
 
 
 def galaxies(rng, count, size=16):

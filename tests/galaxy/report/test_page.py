@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from layerkit.errors import DataError
-from layerkit.galaxy.report.page import write_report
-from layerkit.galaxy.report.plates import Mark, Plate
+from layerkit.galaxy.report.page.page import write_report
+from layerkit.galaxy.report.page.plates import Mark, Plate
 
 METRICS = {
     "images_read": 14000,

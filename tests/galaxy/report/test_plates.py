@@ -11,7 +11,7 @@ from PIL import Image
 from layerkit.errors import DataError
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.figures.style import BACKGROUND
-from layerkit.galaxy.report.plates import DARK, marks, plate
+from layerkit.galaxy.report.page.plates import DARK, marks, plate
 
 COUNT = 6
 IDS = [f"galaxy {k}" for k in range(COUNT)]

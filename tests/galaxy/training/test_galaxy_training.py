@@ -8,9 +8,10 @@ import pytest
 from galaxy_runs import QUICK, SMALL_NET, materials
 
 import layerkit as lk
-from layerkit import galaxy, interrupt
+from layerkit import galaxy
 from layerkit.errors import DataError, LayerkitError, SnapshotError
 from layerkit.galaxy.images.prepared import load
+from layerkit.system import interrupt
 
 
 @pytest.fixture(scope="module")

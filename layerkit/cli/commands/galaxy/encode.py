@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
     # Slow to import, and other commands do without.
     from layerkit import galaxy
-    from layerkit.galaxy.catalogue import joining, tables
     from layerkit.galaxy.catalogue.encode import unusable
+    from layerkit.galaxy.catalogue.tables import joining, tables
 
     out = Path(args.out)
     tables.check_suffix(out)

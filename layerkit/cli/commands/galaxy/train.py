@@ -10,7 +10,7 @@ from typing import Any
 
 from layerkit.cli import arguments
 from layerkit.cli.arguments import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SEED
-from layerkit.command import INTERRUPTED, OUTPUT_LOST, pasteable
+from layerkit.cli.command import INTERRUPTED, OUTPUT_LOST, pasteable
 from layerkit.galaxy.training.settings import (
     AUGMENTS,
     BACKENDS,
@@ -180,7 +180,7 @@ def train(args: argparse.Namespace, command: str, again: Sequence[str]) -> int:
         command: what the report says that the run was started with.
         again: the words of a command that takes --resume and --out.
     """
-    from layerkit.galaxy.training.run import Caller  # slow to import, and --help needs neither
+    from layerkit.galaxy.training.run.run import Caller  # slow to import, and --help needs neither
     from layerkit.galaxy.training.train import start
 
     known = (*RULES, "out", "resume")

@@ -5,17 +5,10 @@ from __future__ import annotations
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cpu.runners import (
-    dense,
-    elementwise,
-    losses,
-    normalization,
-    pictures,
-    pooling,
-    recurrent,
-    windows,
-)
+from layerkit.engines.cpu.runners import elementwise, losses
 from layerkit.engines.cpu.runners.base import ACTIVATIONS
+from layerkit.engines.cpu.runners.pictures import pictures, pooling, windows
+from layerkit.engines.cpu.runners.weights import dense, normalization, recurrent
 
 RUNNERS: dict[type, type[EngineRunner]] = {
     **dict.fromkeys(ACTIVATIONS, elementwise.Activation),

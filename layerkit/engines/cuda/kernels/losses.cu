@@ -1,8 +1,8 @@
 // Losses: sums over each example, and all diffs in the same pass.
 #include "device.h"
-#include "../../formulas/divergence.h"
-#include "../../formulas/likelihoods.h"
-#include "../../formulas/pairs.h"
+#include "../../formulas/losses/divergence.h"
+#include "../../formulas/losses/likelihoods.h"
+#include "../../formulas/losses/pairs.h"
 
 // An example belongs to `lanes` neighbouring threads.
 template <class Pair>

@@ -7,9 +7,10 @@ from typing import Any
 from layerkit import layers as L
 from layerkit.engines import common
 from layerkit.engines.base import EngineRunner, Runner
-from layerkit.engines.cuda.runners import dense, elementwise, losses, pictures, pooling, windows
+from layerkit.engines.cuda.runners import dense, elementwise, losses
 from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
+from layerkit.engines.cuda.runners.pictures import pictures, pooling, windows
 from layerkit.layer import Layer, overrides
 from layerkit.layers.sources.data import Data
 

@@ -18,7 +18,7 @@ from layerkit.galaxy.evaluation.coverage.redraws import Cutter, NoPictureError, 
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.model.model import GalaxyModel
-from layerkit.galaxy.model.refinement import REFINE_STEPS, refine
+from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS, refine
 from layerkit.settings import Number, Truth, Whole, accept, fitting
 
 DRAWS = 8

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from layerkit.arrays import mask_of, numbers
+from layerkit.data.arrays import mask_of, numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError

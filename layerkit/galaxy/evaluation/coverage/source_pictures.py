@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import numbers
+from layerkit.data.arrays import numbers
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError

@@ -35,8 +35,7 @@ from layerkit.galaxy.images.decode.formats.fits import FitsPictures
 from layerkit.galaxy.images.decode.formats.hdf5 import Hdf5Pictures
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
 from layerkit.galaxy.images.decode.formats.plain import PlainPicture
-from layerkit.galaxy.images.decode.formats.tiff import TiffPictures
-from layerkit.galaxy.images.decode.signatures import (
+from layerkit.galaxy.images.decode.formats.signatures import (
     BZIP2,
     FITS,
     GZIP,
@@ -48,6 +47,7 @@ from layerkit.galaxy.images.decode.signatures import (
     other_format,
     plain_kind,
 )
+from layerkit.galaxy.images.decode.formats.tiff import TiffPictures
 
 
 def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:

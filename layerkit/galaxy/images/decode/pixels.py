@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.arrays import mask_of
+from layerkit.data.arrays import mask_of
 from layerkit.galaxy.images.decode.blank import bad_pixels, no_data, partly_blank
 from layerkit.galaxy.images.decode.bounds import NO_IMAGE, UnusableImageError
 

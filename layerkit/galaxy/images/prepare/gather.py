@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import DataError, LayerkitError
-from layerkit.files import path_of, temporary_beside
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepare.contact import contact_sheets
@@ -21,8 +20,9 @@ from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
 from layerkit.galaxy.images.sources.files import ZipSource
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.galaxy.layout import SHEETS
+from layerkit.saving.snapshot import write_atomically
 from layerkit.settings import Optional, Whole, accept, fitting
-from layerkit.snapshot import write_atomically
+from layerkit.system.files import path_of, temporary_beside
 
 RECIPE = 8  # raise this if `prepare` changes what it makes of given pictures and settings
 

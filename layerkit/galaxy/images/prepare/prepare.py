@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from layerkit import hdf5
 from layerkit.errors import DataError, brief
-from layerkit.files import path_of
 from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out
 from layerkit.galaxy.images.prepare.bit_depth import white_value
 from layerkit.galaxy.images.prepare.workers import or_reason, results_of
 from layerkit.galaxy.images.prepared import Writer
 from layerkit.galaxy.images.sources.sources import Source
+from layerkit.saving import hdf5
 from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.system.files import path_of
 
 
 @dataclass(frozen=True)

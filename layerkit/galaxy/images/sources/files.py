@@ -21,13 +21,18 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
-from layerkit.galaxy.images.decode.signatures import HEAD, is_deep_png, is_image_file, plain_kind
+from layerkit.galaxy.images.decode.formats.signatures import (
+    HEAD,
+    is_deep_png,
+    is_image_file,
+    plain_kind,
+)
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT, is_prepared
 from layerkit.galaxy.images.sources.companions import companions
 from layerkit.galaxy.images.sources.ids import numbered, printable, unique_ids
 from layerkit.galaxy.images.sources.results import without_results
 from layerkit.galaxy.layout import GALAXIES
-from layerkit.hdf5 import is_sealed
+from layerkit.saving.hdf5 import is_sealed
 
 NOT_REGULAR = "not a regular file"
 COMPANION = "named as weights, a mask, a model or the like of another picture"

@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.files import path_of
-from layerkit.galaxy.images.decode.signatures import HEAD, is_image_file, other_format
+from layerkit.galaxy.images.decode.formats.signatures import HEAD, is_image_file, other_format
 from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.galaxy.images.sources.files import NOT_REGULAR, FolderSource, ZipSource
 from layerkit.galaxy.images.sources.hubble import HubbleSource
 from layerkit.settings import Whole, accept, fitting
+from layerkit.system.files import path_of
 
 
 class Source(Protocol):

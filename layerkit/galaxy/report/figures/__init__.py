@@ -10,10 +10,10 @@ Images are (N, H, W) intensities.  The paper is Regier, McAuliffe and Prabhat (2
 from layerkit.galaxy.report.figures.curves import learning_curves
 from layerkit.galaxy.report.figures.latent_map import embedding
 from layerkit.galaxy.report.figures.pictures import reconstructions, samples, traversal
-from layerkit.galaxy.report.figures.shapes import morphology
+from layerkit.galaxy.report.figures.quality.shapes import morphology
+from layerkit.galaxy.report.figures.quality.uncertainty import calibration, latent_coverage
+from layerkit.galaxy.report.figures.quality.wins import comparison
 from layerkit.galaxy.report.figures.style import default_style, save
-from layerkit.galaxy.report.figures.uncertainty import calibration, latent_coverage
-from layerkit.galaxy.report.figures.wins import comparison
 
 __all__ = [
     "calibration",

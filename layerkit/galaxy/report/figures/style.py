@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from layerkit.errors import DataError
-from layerkit.files import write_atomically
+from layerkit.system.files import write_atomically
 
 INTENSITY, VARIANCE, RESIDUAL = "gray", "viridis", "RdBu_r"
 MODEL, BASELINE, NEUTRAL = "#1f6f8b", "#d1793a", "#8a8f98"
@@ -104,7 +104,7 @@ def mark(axes: Axes, corner: tuple[float, float], size: tuple[float, float], gal
         axes: they show it.
         corner: x and y of a corner of the part, in the axes' data coordinates.
         size: its width and height.
-        galaxy: its id; see `layerkit.galaxy.report.plates.marks`.
+        galaxy: its id; see `layerkit.galaxy.report.page.plates.marks`.
     """
     axes.add_artist(Rectangle(corner, *size, visible=False, gid=galaxy))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.files import path_of
+from layerkit.system.files import path_of
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.files import path_of, write_atomically
-from layerkit.galaxy.catalogue.tables import write_catalogue
+from layerkit.galaxy.catalogue.tables.tables import write_catalogue
 from layerkit.galaxy.scene.results.page import write_page
+from layerkit.system.files import path_of, write_atomically
 
 if TYPE_CHECKING:
     from layerkit.galaxy.scene.scene import Scene

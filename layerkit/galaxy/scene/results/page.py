@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.files import write_atomically
+from layerkit.system.files import write_atomically
 
 if TYPE_CHECKING:
     from layerkit.galaxy.scene.scene import Scene

@@ -1,0 +1,1 @@
+"""Commands for any net; see layerkit.cli.main."""

@@ -1,0 +1,54 @@
+// Activations over flat arrays; their numbers are those of runners/base.py.
+#pragma once
+
+#include "../vectors/formulas.h"
+#include "../threads/pool.h"
+
+namespace layerkit {
+namespace LAYERKIT_SET {
+
+// function(activation) with the one of this number.
+template <class T, class Function>
+LAYERKIT_INLINE void with_activation(int kind, T setting, Function&& function)
+{
+    if (kind == 1) function(Relu<T>(setting));
+    else if (kind == 2) function(LeakyRelu<T>(setting));
+    else if (kind == 3) function(Elu<T>(setting));
+    else if (kind == 4) function(Sigmoid<T>(setting));
+    else if (kind == 5) function(Tanh<T>(setting));
+    else if (kind == 6) function(Softplus<T>(setting));
+    else if (kind == 7) function(Exponential<T>(setting));
+    else if (kind == 8) function(Gelu<T>(setting));
+    else if (kind == 9) function(Silu<T>(setting));
+    else expect(false);
+}
+
+// y = a(x), which may be one array.
+template <class T> void activate(int kind, T setting, const T* x, T* y, i64 size)
+{
+    with_activation<T>(kind, setting, [&](auto activation) {
+        constexpr i64 piece = 8192;
+        parallel((size + piece - 1) / piece, [&](i64 p) {
+            i64 stop = std::min((p + 1) * piece, size);
+#pragma GCC ivdep
+            for (i64 i = p * piece; i < stop; ++i) y[i] = activation.value(x[i]);
+        });
+    });
+}
+
+// dx = dy a'(x), told from y or x; any of the arrays may be another.
+template <class T>
+void differentiate(int kind, T setting, const T* known, const T* dy, T* dx, i64 size)
+{
+    with_activation<T>(kind, setting, [&](auto activation) {
+        constexpr i64 piece = 8192;
+        parallel((size + piece - 1) / piece, [&](i64 p) {
+            i64 stop = std::min((p + 1) * piece, size);
+#pragma GCC ivdep
+            for (i64 i = p * piece; i < stop; ++i) dx[i] = activation.gradient(known[i], dy[i]);
+        });
+    });
+}
+
+}  // namespace LAYERKIT_SET
+}  // namespace layerkit

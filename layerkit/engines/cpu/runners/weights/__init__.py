@@ -1,0 +1,1 @@
+"""Runners of layers with weights."""

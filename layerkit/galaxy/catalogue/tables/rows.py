@@ -1,0 +1,98 @@
+"""Rows of a catalogue: the numbers that a model gives of some pictures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from layerkit.galaxy.catalogue.summaries import SUMMARIES, spread, summarise
+from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
+from layerkit.galaxy.images.crop.crop import Cut
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.galaxy.model.posterior.refinement import refine
+
+# name -> unit, description; then come z and the summaries
+COLUMNS = {
+    "crop_y": ("pix", "first row of the square cut from the picture; pixel k is from k to k + 1"),
+    "crop_x": ("pix", "first column of the square"),
+    "crop_side": ("pix", "side of the square"),
+    "bound": ("", "evidence lower bound on log p(x), in nats"),
+    "bound_percentile": ("", "rank of the bound among held-out galaxies; small is strange"),
+    "kl": ("", "sum of the bound's KL terms, in nats"),
+    "squared_error": ("", "sum over pixels of the prepared image, which is in 0..1"),
+    "log_likelihood": ("", "log p(x | z) at the mean of q(z | x), in nats"),
+}
+
+
+class Encoder:
+    """The numbers of a catalogue's rows.
+
+    Args:
+        model: the model.
+        steps: of refinement; 0 takes the encoder's posteriors.
+        draws: from q(z | x) for each picture.
+        row_order: of the source.
+
+    Attributes:
+        columns: name of each number -> its unit and description.
+    """
+
+    def __init__(self, model: GalaxyModel, steps: int, draws: int, row_order: str):
+        self.model, self.steps, self.draws, self.row_order = model, steps, draws, row_order
+        axes = range(model.latent)
+        self.columns = {
+            **COLUMNS,
+            **{f"z_mean_{k}": ("", "mean of q(z | x)") for k in axes},
+            **{f"z_sd_{k}": ("", "standard deviation of q(z | x)") for k in axes},
+        }
+        for name, (unit, text) in SUMMARIES.items():
+            self.columns[name] = (unit, text)
+            self.columns[f"{name}_sd"] = (unit, "its standard deviation")
+
+    def posterior(self, images: np.ndarray) -> Posterior:
+        """Find q(z | x), not tempered."""
+        if self.steps:
+            return refine(self.model, images, self.steps, tempered=False)
+        return self.model.encode(images, tempered=False)
+
+    def bound(self, images: np.ndarray, posterior: Posterior) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the bound and its KL terms, each (n,)."""
+        return self.model.bound(images, BOUND_SAMPLES, posterior)
+
+    def rows(self, images: np.ndarray, cuts: list[Cut]) -> np.ndarray:
+        """Compute the numbers of some pictures, (n, columns)."""
+        model, posterior = self.model, self.posterior(images)
+        bound, kl = self.bound(images, posterior)
+        mean, _ = model.reconstruct(images, posterior)
+        errors = ((images - mean).astype(np.float64) ** 2).sum(axis=(1, 2))
+        z = model.temper(posterior)
+        crops = [(cut.y0, cut.x0, cut.side) for cut in cuts]
+        likelihood = model.log_likelihood(images, posterior)
+        unranked = np.full(len(images), math.nan)
+        return np.column_stack(
+            [
+                crops,
+                bound,
+                unranked,
+                kl,
+                errors,
+                likelihood,
+                *z,
+                self.summaries(images, mean, z, cuts),
+            ]
+        )
+
+    def summaries(
+        self, images: np.ndarray, mean: np.ndarray, z: Posterior, cuts: list[Cut]
+    ) -> np.ndarray:
+        """Measure reconstructions and draws, (n, 2 * len(SUMMARIES)): values and deviations."""
+        drawn = [self.model.reconstruct(images, z, sample=True)[0] for _ in range(self.draws)]
+        found = []
+        for i, cut in enumerate(cuts):
+            value = summarise(mean[i], cut, self.row_order)
+            others = [summarise(draw[i], cut, self.row_order) for draw in drawn]
+            sd = spread(np.reshape(others, (self.draws, len(SUMMARIES))))
+            found.append(np.column_stack([value, sd]).reshape(-1))
+        return np.reshape(found, (len(cuts), 2 * len(SUMMARIES)))

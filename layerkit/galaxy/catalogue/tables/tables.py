@@ -1,0 +1,142 @@
+"""Tables in files: written and read in the format that their suffix says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerkit.errors import DataError, brief
+from layerkit.settings import fitting
+from layerkit.system.files import path_of, write_atomically
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+GROUP = "catalogue"  # the data set in an HDF5 file
+
+# suffix -> astropy's name of the format
+FORMATS = {
+    ".fits": "fits",
+    ".fit": "fits",
+    ".ecsv": "ascii.ecsv",
+    ".csv": "ascii.csv",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".parquet": "parquet",
+}
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """Return astropy's name of the format that a file's suffix says.
+
+    Raises:
+        DataError: another suffix, or Parquet without the package that reads and writes it.
+    """
+    path = path_of(path, DataError)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: expected a name that ends in one of {', '.join(FORMATS)}")
+    if kind == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise DataError(
+            f"{path}: Parquet needs the package pyarrow; install it, pip install pyarrow, or take "
+            "another format, such as .fits"
+        )
+    return kind
+
+
+@fitting(DataError)
+def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
+    """Write a catalogue: .fits, .ecsv, .csv, .h5 (data set "catalogue") or .parquet.
+
+    The file is replaced when the new one is complete.  FITS holds ASCII alone; other characters of
+    texts are written as backslash escapes there.
+
+    Args:
+        table: as `encode` and `join` return it.
+        path: the file, whose suffix says the format.
+
+    Raises:
+        DataError: another suffix, a file that cannot be written, a format that cannot hold the
+            table, or Parquet without pyarrow.
+    """
+    from astropy.table import Table as AstropyTable
+
+    path = path_of(path, DataError)
+    kind = check_suffix(path)
+    if not isinstance(table, AstropyTable):
+        raise DataError(f"write_catalogue: expected an astropy Table, got {brief(table)}")
+    more: dict[str, Any] = {"path": GROUP, "serialize_meta": True} if kind == "hdf5" else {}
+    if kind == "fits":
+        table = _in_ascii(table)
+
+    def write(part: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about keywords, which a reader need not know of
+            table.write(str(part), format=kind, **more)
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:  # of any kind, from a format's own writer
+        raise DataError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+
+
+@fitting(DataError)
+def read_catalogue(path: str | os.PathLike[str]) -> Table:
+    """Read a table in one of the formats of `write_catalogue`, from anywhere.
+
+    Floats and texts that are missing are NaN and empty, as `write_catalogue` was given them.
+
+    Raises:
+        DataError: the file is missing, of another kind, or damaged.
+    """
+    from astropy.table import Table as AstropyTable
+
+    path = path_of(path, DataError)
+    kind = check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about units and keywords of other programs
+            table = AstropyTable.read(str(path), format=kind)
+        table.convert_bytestring_to_unicode()
+        return _plain(table)
+    except Exception as error:  # of any kind, from a format's own reader
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({reason})") from error
+
+
+def _plain(table: Table) -> Table:
+    """Fill what readers mask, blank texts and NaN, and turn the truth values of CSV into such."""
+    for name in table.colnames:
+        column = table[name]
+        kind = getattr(getattr(column, "dtype", None), "kind", "")
+        if kind in "fU" and hasattr(column, "filled"):
+            table[name] = column = column.filled("" if kind == "U" else np.nan)
+        if kind == "U" and len(column) and set(column) <= {"True", "False"}:
+            table[name] = column == "True"
+    return table
+
+
+def _in_ascii(table: Table) -> Table:
+    """Return a copy of a table whose texts are ASCII, its meta-data among them."""
+
+    def escape(text: str) -> str:
+        return text.encode("ascii", "backslashreplace").decode()
+
+    table = table.copy()
+    for name in table.colnames:
+        if table[name].dtype.kind == "U":
+            flat = [escape(str(text)) for text in table[name].ravel()]
+            table.replace_column(name, np.array(flat, str).reshape(table[name].shape))
+        if escape(name) != name:
+            table.rename_column(name, escape(name))
+    table.meta = {k: escape(v) if isinstance(v, str) else v for k, v in table.meta.items()}
+    return table

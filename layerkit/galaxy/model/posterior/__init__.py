@@ -1,0 +1,1 @@
+"""The posterior of the latents: approximate, refined, and by importance sampling."""

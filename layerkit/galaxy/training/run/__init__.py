@@ -1,0 +1,1 @@
+"""A training run: its galaxies, its net, and what watches it."""

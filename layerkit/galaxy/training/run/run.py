@@ -1,0 +1,292 @@
+"""A run: galaxies gathered, a net built and trained with a Trainer, and saved on the way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import layerkit as lk
+from layerkit import layers as L
+from layerkit import netfile
+from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
+from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
+from layerkit.galaxy.images.prepared import GalaxySet
+from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SHEETS
+from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.report import folder as folders
+from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
+from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
+from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
+from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
+from layerkit.galaxy.training.settings import settings_of
+from layerkit.system import interrupt
+
+SNAPSHOT_SECONDS = 20
+ROWS = 256  # in a pass of the net that evaluates
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who started a run, in words.
+
+    Attributes:
+        command: the command or the call, for the report.
+        go_on: returns what resumes the run in a folder.
+    """
+
+    command: str
+    go_on: Callable[[Path], str]
+
+
+class Run:
+    """A run in its folder, which nobody else works in meanwhile.
+
+    Args:
+        folder: of the run.
+        given: its settings in plain form, those that were given.
+        resume: whether the run continues from the snapshot in the folder.
+        caller: who started it.
+
+    Attributes:
+        settings: all of them.
+        galaxies: to train on, watch and evaluate.
+        net: the net that is trained.
+        model: the model of a second net with the parameters of `net`.
+        solver: of the net.
+        stretches: the settings that the steps so far were trained with.
+        best: the parameters with the best bound.
+        watch: the learning curves.
+        iterations: at which training ends.
+        spent: seconds in steps so far.
+        done: whether the model is trained, and its latent axes and temperatures are final.
+
+    Raises:
+        LayerkitError: anything wrong with settings, pictures, net or snapshot; the folder is as it
+            was, but for newly prepared galaxies.
+    """
+
+    def __init__(self, folder: Path, given: Mapping[str, Any], resume: bool, caller: Caller):
+        self.folder, self.file, self.caller = folder, folder / MODEL, caller
+        folders.finish_setting_aside(folder)
+        self._saved = lk.snapshot.read_extra(self.file) if resume else {}
+        before = saved_settings(self.file, self._saved) if resume else {}
+        check_seed(self.file, given, before)
+        self.settings = settings_of(given, before, caller.command, resume)
+        self._aside: Path | None = None
+        self._set_aside_all = False
+        self._gather("net" in given)
+        self._build()
+        self.spent, self.done, self._was_done = 0.0, False, False
+        self.stretches = Stretches([])
+        if resume:
+            self._restore(before)
+        elif self.settings.centre:
+            lk.centre_biases(self.model.net, x=self.galaxies.train[:1000])
+        self._saved_iteration = self.solver.iteration
+        self.stretches.begin(self.solver.iteration, self.settings)
+
+    def _gather(self, net_given: bool) -> None:
+        """Read the net, and gather galaxies of the size that it takes."""
+        settings = self.settings
+        # Built once by itself, so that a fault of the net or the backend shows before any work.
+        layers, self._net_text = read_net(settings, self._saved, net_given)
+        pixels = GalaxyModel(lk.Net(layers, 1, settings.backend, phase="test")).pixels
+        file = Path(settings.net)
+        known = netfile.settings_of(self._net_text, file, settings.net_values())
+        side = picture_size(settings, known, pixels)
+        self.galaxies: Galaxies = gather_galaxies(settings, self.folder, side, self._replacing)
+        sized = size_settings(settings, known, self.galaxies.train.shape[1])
+        if sized:
+            layers = netfile.layers_of(self._net_text, file, {**settings.net_values(), **sized})
+        self._layers = layers
+        print(
+            f"{len(self.galaxies.train)} galaxies to train on, {len(self.galaxies.watched)} to "
+            f"watch training with, {len(self.galaxies.held_out)} held out"
+        )
+
+    def _replacing(self, name: str, new: GalaxySet) -> None:
+        """Move results of an earlier run out before anything of this one takes their place."""
+        if self.settings.resume:
+            if self._saved.get(name) != new.digest:
+                raise self._other_galaxies()
+        elif name == "prepared":
+            self._set_aside(GALAXIES, SHEETS)
+        else:
+            self._set_aside(HELD_OUT)
+
+    def _set_aside(self, *also: str, model: str = "move") -> None:
+        found = folders.set_aside(self.folder, *also, model=model, into=self._aside)
+        self._aside = found or self._aside
+
+    def _other_galaxies(self) -> DataError:
+        return DataError(
+            f"{self.file} was trained on other galaxies than {self.settings.data or 'the default'} "
+            "gives now; resume with the same --data and --held-out, or start without --resume"
+        )
+
+    def _build(self) -> None:
+        """Build the net, with the galaxies in place of its Input layer, the model and the solver.
+
+        The model's net shares the parameters and looks at other galaxies.
+        """
+        settings, galaxies = self.settings, self.galaxies
+        augment = None if settings.augment == "none" else settings.augment
+        data = L.MemoryData("x", data=galaxies.train, augment=augment, repeat=settings.samples)
+        rows, seed = settings.batch * settings.samples, settings.seed
+        layers, backend = self._layers, settings.backend
+        self.net = lk.Net(lk.with_data(layers, data), rows, backend, seed=seed)
+        self.model = GalaxyModel(
+            lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net)
+        )
+        print(self.net)
+        self.iterations = settings.steps(len(galaxies.train))
+        # The rate of Adam falls along half a cosine.
+        rate = lk.rates.Cosine(settings.rate, self.iterations, settings.end_rate)
+        self.solver = lk.Adam(self.net, lk.rates.WarmUp(rate, settings.warm_up), clip=settings.clip)
+        self.best = Best(layers, backend)
+        self.watch = Watch(max(1, self.iterations // 200), self.model, galaxies.watched)
+
+    def _restore(self, before: Mapping[str, Any]) -> None:
+        """Go on from the snapshot."""
+        saved = self._saved
+        lk.load(self.file, self.net, self.solver)
+        self.stretches = Stretches.read(self.file, saved, before)
+        self.stretches.keep_as_trained(self.settings, self._ended)
+        if saved.get("galaxies") != self.galaxies.counts["galaxies"]:
+            raise self._other_galaxies()
+        try:
+            self.watch.restore(saved)
+            self.spent, self._was_done = float(saved["seconds"]), bool(saved["done"])
+            self.model.temperature = saved["latent_temperature"]
+        except (LookupError, TypeError, ValueError, NetError) as error:
+            raise SnapshotError(f"{self.file} lacks the history of a run ({error!r})") from error
+        self.done = self._was_done and self._ended
+        if self.settings.keep == "best":
+            self.best.load(self.folder / BEST)
+        print(f"resuming at iteration {self.solver.iteration} in {self.file}")
+
+    @property
+    def _ended(self) -> bool:
+        return self.solver.iteration >= self.iterations
+
+    def train(self) -> str:
+        """Train, and save.
+
+        Returns:
+            "done", "interrupted", or "output lost" where nobody reads the output any more.
+
+        Raises:
+            LayerkitError: a loss that is not finite, or a model that cannot be saved.
+        """
+        self.watch.best = self.best if self.settings.keep == "best" else None
+        breaks: list[lk.breaks.Break] = [
+            lk.breaks.Schedule(layer.name, self._warm(layer.weight))
+            for layer in self.net.layers.values()
+            if isinstance(layer, L.GaussianKL)
+        ]
+        breaks += [
+            self.watch,
+            lk.breaks.Call(self._save_or_warn, seconds=SNAPSHOT_SECONDS),
+            Bar(unit="images", each=self.settings.batch),
+        ]
+        with interrupt.Interrupt() as signals:  # a signal waits until the model is saved
+            self._trainer = lk.Trainer(self.solver, breaks, interrupt=signals)
+            self._trainer.run(until=max(self.iterations, self.solver.iteration))
+            if self._ended:
+                self._finish()
+            if not (
+                self.done and self._was_done and self.solver.iteration == self._saved_iteration
+            ):
+                try:
+                    self._save()
+                except (LayerkitError, OSError) as error:
+                    folders.save_somewhere(self._save_into, error, self.folder)
+        self.spent += self._trainer.seconds
+        if self.done:
+            print(
+                f"trained and saved as {self.file}; --resume draws the rest, should it be "
+                "interrupted"
+            )
+            return "done"
+        print(
+            f"stopped at iteration {self.solver.iteration} of {self.iterations}; continue with: "
+            f"{self.caller.go_on(self.folder)}"
+        )
+        return "output lost" if signals.output_lost else "interrupted"
+
+    def _warm(self, weight: float) -> Callable[[int], float]:
+        """Let the weight of a KL term rise in the beginning."""
+        steps = self.settings.kl_warm_up + 1
+        return lambda iteration: weight * min(1.0, (iteration + 1) / steps)
+
+    def _finish(self) -> None:
+        """Watch the end, and make the axes of z and their temperatures final."""
+        # A run that is resumed to end where it is may have been watched last long before, or never.
+        watched = self.watch.history["iteration"]
+        if not (watched and (self.done or watched[-1] == self.solver.iteration)):
+            self.watch.take(self._trainer)
+        if self.done:
+            return
+        if self.settings.keep == "best":
+            copy_parameters(self.best.net, self.net)
+        # Gives each axis of z the scale of the prior.
+        self.model.standardise(self.galaxies.train)
+        # How far z scatters when the noise of a picture is drawn anew and the picture prepared
+        # anew, beside what the likelihood says: the standard deviations of z take it in.
+        measured = redrawn_coverage(
+            self.model,
+            self.galaxies.watched_pictures,
+            self.settings.refine_steps,
+            True,
+            tempered=False,
+        )
+        self.model.temperature = measured.temperature() if measured else 1.0
+        if not (measured and measured.is_sufficient):
+            print(
+                "too few pictures, or none, to redraw noise in: standard deviations of z are "
+                "as the likelihood has them, unchecked"
+            )
+        self.done = True
+
+    def _save_into(self, folder: Path) -> None:
+        extra = {
+            "settings": self.settings.kept(),
+            "trained": self.stretches.found,
+            "net_text": self._net_text,
+            "galaxies": self.galaxies.counts["galaxies"],
+            **self.galaxies.prepared,
+            "history": self.watch.history,
+            "recent": self.watch.recent,
+            "seconds": self.spent + self._trainer.seconds,
+            "done": self.done,
+            "latent_temperature": self.model.temperature.tolist(),
+        }
+        self.best.save(folder / BEST)
+        lk.save(folder / MODEL, self.net, self.solver, extra)
+
+    def _save(self) -> None:
+        """Save into the folder.
+
+        A run that starts, or that trains a finished model further, sets the finished one and all
+        that was made of it aside, once it has something itself.
+        """
+        if not self._set_aside_all:
+            if self.settings.resume:
+                self._set_aside(model="copy" if self._was_done else "leave")
+            else:
+                self._set_aside(*self.galaxies.unused)
+            self.best.saved.clear()  # what was there is there no more
+            self._set_aside_all = True
+        self._save_into(self.folder)
+
+    def _save_or_warn(self, trainer: lk.Trainer) -> None:
+        try:
+            self._save()
+        except (LayerkitError, OSError) as error:  # a full disk, say
+            print(
+                f"\nwarning: {error}; training goes on, and tries again in {SNAPSHOT_SECONDS} s",
+                file=sys.stderr,
+            )

@@ -1,0 +1,1 @@
+"""Looking at nets: summaries, drawings, times, dead units, and checks of gradients."""

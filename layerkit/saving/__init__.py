@@ -1,0 +1,1 @@
+"""Saving and loading: snapshots, parameters in other formats, and copies of nets."""

@@ -1,0 +1,1 @@
+"""The system below: files, locks of folders, signals, threads and free memory."""
