@@ -29,11 +29,11 @@ HAS_DEV := $(VENV)/dev
 HAS_GPU := $(VENV)/gpu
 endif
 
-SOURCES := $(wildcard layerkit/engines/*/*.h layerkit/engines/*/*.inl layerkit/engines/*/*.cpp)
+SOURCES := $(shell find layerkit/engines -name '*.h' -o -name '*.inl' -o -name '*.cpp')
 
 $(VENV)/run: pyproject.toml setup.py $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[galaxy]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

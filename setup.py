@@ -12,7 +12,7 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "
 
 engine = Pybind11Extension(
     "layerkit.engines.cpu._cpu",
-    sorted(str(path) for path in FOLDER.glob("*.cpp")),
+    sorted(str(path) for path in FOLDER.rglob("*.cpp")),
     depends=sorted(str(path) for path in FOLDER.parent.rglob("*.[hi]*")),
     cxx_std=17,
     extra_compile_args=[] if sys.platform == "win32" else FLAGS,

@@ -6,8 +6,9 @@
 See README.md for a tour, `layerkit.layers` for the layers, `layerkit.galaxy` for the galaxy model.
 """
 
-from layerkit import errors, initializers, layers, settings
+from layerkit import distributed, errors, initializers, layers, settings
 from layerkit.blob import Blob, Parameter
+from layerkit.distributed import Distributed
 from layerkit.errors import LayerkitError
 from layerkit.inspection.activity import Inactive, centre_biases, find_inactive
 from layerkit.inspection.gradcheck import GradientReport, check_gradients
@@ -19,6 +20,7 @@ from layerkit.saving.loading import load
 from layerkit.saving.onnx import export_onnx
 from layerkit.saving.snapshot import save
 from layerkit.saving.tensors import load_safetensors, save_safetensors
+from layerkit.settings.tuning import Tuning
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 from layerkit.train import Trainer, breaks
 
@@ -29,6 +31,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Blob",
+    "Distributed",
     "GradientReport",
     "Inactive",
     "Layer",
@@ -39,9 +42,11 @@ __all__ = [
     "RMSProp",
     "Solver",
     "Trainer",
+    "Tuning",
     "breaks",
     "centre_biases",
     "check_gradients",
+    "distributed",
     "errors",
     "export_onnx",
     "find_inactive",

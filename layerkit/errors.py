@@ -31,7 +31,12 @@ class LayerkitError(Exception):
     """Base class: something the user can put right.
 
     Its message is one line, whatever names of files and texts of other libraries are in it.
+
+    Attributes:
+        agreed: whether all processes that train together raise it, so that one of them tells.
     """
+
+    agreed = False
 
     def __str__(self) -> str:
         return " ".join(Exception.__str__(self).splitlines())  # KeyError's would be in quotes
@@ -59,6 +64,10 @@ class DataError(LayerkitError):
 
 class SnapshotError(LayerkitError):
     """A snapshot that is truncated, of a newer format, or of another net."""
+
+
+class BreaksError(SnapshotError):
+    """A snapshot of a trainer whose breaks remember other things than those of this one."""
 
 
 class BusyError(LayerkitError):

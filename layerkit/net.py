@@ -30,7 +30,7 @@ from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring import parameters
 from layerkit.wiring.building import check_memory, set_up
 from layerkit.wiring.plan import Plan, make_plan
-from layerkit.wiring.sharing import resolve
+from layerkit.wiring.sharing import lent, resolve
 from layerkit.wiring.wires import Layers, Wires, checked_layers, connect, sort_layers
 
 
@@ -141,6 +141,7 @@ class Net(Closed):
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
+        self.run.flushed = self.engine.flushed
         self.tf32 = tf32
         self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]
@@ -249,7 +250,7 @@ class Net(Closed):
 
     @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
-        matching = parameters.matching(self.params, patterns)
+        matching = parameters.matching(self.params, patterns, lent(self.layers.values()))
         with Uninterrupted():
             for p in matching:
                 p.trainable = trainable
@@ -385,7 +386,8 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
-            given: arrays of equally many rows, however many; they pass in batches.
+            given: arrays of equally many rows, however many; they pass in batches.  If no blob is
+                needed, as in a generator that L.Normal feeds, `count=16` says how many rows.
 
         Returns:
             A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
@@ -393,7 +395,8 @@ class Net(Closed):
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
-        return self._inferences.infer(outputs, sample, given)
+        count = None if "count" in self.blobs else given.pop("count", None)
+        return self._inferences.infer(outputs, sample, given, count=count)
 
     def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """Return arrays for blobs, and how many rows each has; see feeding.examples."""
@@ -402,7 +405,9 @@ class Net(Closed):
     @QUIET
     @serialised
     @flushing
-    def evaluate(self, data: Any = None, /) -> dict[str, float]:
+    def evaluate(
+        self, data: Any = None, /, *, processes: evaluation.Processes | None = None
+    ) -> dict[str, float]:
         """Average each loss and metric over a set of any length, each example seen once.
 
         `net.evaluate({"x": images, "t": labels})` works in a net of either phase: layers act as in
@@ -415,6 +420,9 @@ class Net(Closed):
                 it fills; it is read in order, without augmentation.  None, the default, takes the
                 net's own data layers, in a net of phase "test": `Net(layers, phase="test",
                 share=net).evaluate()`.  Their positions, seed and pass are then as they were.
+            processes: from layerkit.distributed.mpi(), say: each evaluates a stretch of the
+                batches, and all return the means over all, whose bits do not depend on how many
+                processes there are.  None, the default, evaluates all here.
 
         Returns:
             Layer name -> mean over the examples, unweighted, losses first.  The last batch has
@@ -425,8 +433,8 @@ class Net(Closed):
                 "train", with Input layers, or without data layers.
         """
         if data is None:
-            return evaluation.of_own_data(self)
-        return evaluation.of_given(self, self._inferences, data)
+            return evaluation.of_own_data(self, processes)
+        return evaluation.of_given(self, self._inferences, data, processes)
 
     # State.
 

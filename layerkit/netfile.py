@@ -44,14 +44,14 @@ def load_net(path: str | os.PathLike[str], /, **settings: Any) -> list[Layer]:
     The file may import modules that lie beside it.
 
     Args:
-        path: the file.
+        path: the file, or the name of a net that comes with layerkit, such as "galaxy_gdae".
         settings: arguments for the function; those left out take the file's own defaults.
 
     Raises:
         NetFileError: a file that is missing, does not run, or lacks the function; a setting that
             the function does not have; a result that is not a list of layers.
     """
-    path = path_of(path, NetFileError)
+    path = find_net(path)
     return layers_of(read_net_file(path), path, settings)
 
 
@@ -138,10 +138,13 @@ def layers_of(text: str, path: Path, settings: dict[str, Any]) -> list[Layer]:
 def net_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings of a net definition file and their defaults, in its function's order.
 
+    Args:
+        path: see `load_net`.
+
     Raises:
         NetFileError: a file that is missing, does not run, or lacks the function.
     """
-    path = path_of(path, NetFileError)
+    path = find_net(path)
     return settings_of(read_net_file(path), path)
 
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import integrate, ndimage, signal, special, stats
+from PIL import Image
+from scipy import integrate, interpolate, ndimage, signal, special, stats
 
 import layerkit as lk
 from layerkit import layers as L
@@ -966,6 +967,193 @@ def measured(latents: int, **settings: Any) -> Callable[..., list[np.ndarray]]:
     ]
 
 
+def masks(*shape: int) -> Bottom:
+    """Numbers of which about a third are 0, the others 1 or a weight."""
+    return Bottom(lambda rng, size: rng.choice([0.0, 1.0, 0.4], size), shape)
+
+
+def between(low: float, high: float, *shape: int) -> Bottom:
+    return Bottom(lambda rng, size: rng.uniform(low, high, size), shape)
+
+
+def masked_sum(function: Callable[..., float]) -> Callable[..., list[np.ndarray]]:
+    """A reference that sums a function of numbers over the pixels of an example, times a mask."""
+
+    def reference(params: dict[str, np.ndarray], *bottoms: np.ndarray):
+        *values, mask = repeated(*bottoms)
+        terms = each(function)(params, *values)[0]
+        return [np.array([math.fsum(row.flat) for row in terms * mask])]
+
+    return reference
+
+
+def with_bands(pictures: np.ndarray, picture_axes: int = 2) -> np.ndarray:
+    """Pictures (n, h, w) as (n, 1, h, w), others as they are."""
+    return pictures[:, None] if pictures.ndim == picture_axes + 1 else pictures
+
+
+def blurred(params: dict[str, np.ndarray], pictures: np.ndarray, psfs: np.ndarray):
+    """The reference for ConvolvePSF: SciPy's convolution, cut from the PSF's middle on."""
+    flat = pictures.ndim == psfs.ndim == 3
+    pictures, psfs = with_bands(pictures), with_bands(psfs)
+    (height, width), middle = pictures.shape[2:], [size // 2 for size in psfs.shape[2:]]
+    tops = []
+    for example, own in zip(pictures, psfs, strict=True):
+        for band in range(max(len(example), len(own))):
+            full = signal.convolve2d(example[band % len(example)], own[band % len(own)])
+            tops.append(full[middle[0] :, middle[1] :][:height, :width])
+    y = np.array(tops).reshape(len(pictures), -1, height, width)
+    return [y[:, 0] if flat else y]
+
+
+def jax_blurred(jax: Any, params: Any, pictures: Any, psfs: Any) -> Any:
+    flat = pictures.ndim == psfs.ndim == 3
+    pictures, psfs = with_bands(pictures), with_bands(psfs)
+    bands = max(pictures.shape[1], psfs.shape[1])
+    pictures, psfs = (
+        jax.numpy.broadcast_to(a, (len(a), bands, *a.shape[2:])).reshape(-1, *a.shape[2:])
+        for a in (pictures, psfs)
+    )
+    top, left = (size // 2 for size in psfs.shape[1:])
+    full = jax.vmap(lambda x, k: jax.scipy.signal.convolve(x, k, method="direct"))(pictures, psfs)
+    y = full[:, top : top + pictures.shape[1], left : left + pictures.shape[2]]
+    return y if flat else y.reshape(-1, bands, *y.shape[1:])
+
+
+def normalised(axes: tuple[int, ...]) -> Callable[..., list[np.ndarray]]:
+    """The reference for Normalise; `axes` count the batch axis."""
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray):
+        totals = reduced("sum", axes, True)(params, x)[0]
+        return each(lambda value, total: value / total)(params, *repeated(x, totals))
+
+    return reference
+
+
+@functools.cache
+def tap_polynomials() -> np.ndarray:
+    """Coefficients (10, 6) of f^0 .. f^5 in the weights of pixels -4..5 for a place f from 0 to 1.
+
+    Each is the quintic through the value, slope and curvature that the polynomials through nine
+    pixels have in the middle of them, at 0 and at 1.
+    """
+    nodes, found = np.arange(-4, 6), []
+    for tap in range(10):
+        pixels = (nodes == nodes[tap]).astype(float)
+        ends = [
+            [fit.derivative(end, k) for k in range(3)]
+            for end in (0, 1)
+            for fit in [interpolate.KroghInterpolator(nodes[end : end + 9], pixels[end : end + 9])]
+        ]
+        pieces = interpolate.PPoly.from_bernstein_basis(
+            interpolate.BPoly.from_derivatives([0, 1], ends)
+        )
+        found.append(pieces.c[::-1, 0])
+    return np.array(found)
+
+
+def shared_out(place: float) -> dict[int, float]:
+    """The weights of the pixels around a place on a line."""
+    cell = math.floor(place)
+    return {
+        cell - 4 + tap: math.fsum(c * (place - cell) ** p for p, c in enumerate(row))
+        for tap, row in enumerate(tap_polynomials().tolist())
+    }
+
+
+def placed(height: int, width: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for PlaceSources: pixel by pixel of each picture."""
+
+    def reference(params: Any, pictures: Any, places: np.ndarray, fluxes: Any = None):
+        while pictures.ndim < 5:  # (n, sources, bands, h, w)
+            pictures = pictures[:, None] if pictures.ndim == 3 else pictures[:, :, None]
+        n, sources, colours, h, w = pictures.shape
+        bands = colours if fluxes is None else fluxes.size // (n * sources)
+        fluxes = np.ones((n, sources, bands)) if fluxes is None else fluxes.reshape(n, sources, -1)
+        y = np.zeros((n, bands, height, width))
+        for row, s, i, j in np.ndindex(n, sources, h, w):
+            x_place, y_place = places.reshape(n, sources, 2)[row, s]
+            for r, down in shared_out(y_place + i - (h - 1) / 2).items():
+                for c, across in shared_out(x_place + j - (w - 1) / 2).items():
+                    if 0 <= r < height and 0 <= c < width:
+                        y[row, :, r, c] += (
+                            down * across * fluxes[row, s] * pictures[row, s, :, i, j]
+                        )
+        return [y]
+
+    return reference
+
+
+def cut_out(height: int, width: int) -> Callable[..., list[np.ndarray]]:
+    """The reference for CutSources: pixel by pixel of each picture."""
+
+    def reference(params: Any, canvas: np.ndarray, places: np.ndarray):
+        n, *bands = canvas.shape[:-2]
+        sources = places.shape[1:-1]
+        y = np.zeros((n, *sources, *bands, height, width))
+        for row, *s, i, j in np.ndindex(n, *sources, height, width):
+            x_place, y_place = places[(row, *s)]
+            for r, down in shared_out(y_place + i - (height - 1) / 2).items():
+                for c, across in shared_out(x_place + j - (width - 1) / 2).items():
+                    if 0 <= r < canvas.shape[-2] and 0 <= c < canvas.shape[-1]:
+                        y[(row, *s, ..., i, j)] += down * across * canvas[row, ..., r, c]
+        return [y]
+
+    return reference
+
+
+def jax_spreading(jax: Any, places: Any, small: int, large: int) -> Any:
+    """Matrices (..., large, small) that put pixels around a place on a line."""
+    numpy = jax.numpy
+    first = places - (small - 1) / 2
+    cell = jax.lax.stop_gradient(numpy.floor(first))
+    powers = (first - cell)[..., None] ** numpy.arange(6)
+    tap = numpy.arange(large)[:, None] - numpy.arange(small) - cell[..., None, None] + 4
+    weights = numpy.einsum("tp,...p->...t", tap_polynomials(), powers)
+    return numpy.einsum("...yit,...t->...yi", jax.nn.one_hot(tap.astype(int), 10), weights)
+
+
+def jax_placed(height: int, width: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, pictures: Any, places: Any, fluxes: Any = None) -> Any:
+        while pictures.ndim < 5:
+            pictures = pictures[:, None] if pictures.ndim == 3 else pictures[:, :, None]
+        n, sources, colours, h, w = pictures.shape
+        fluxes = (
+            jax.numpy.ones((n, sources, colours))
+            if fluxes is None
+            else fluxes.reshape(n, sources, -1)
+        )
+        pictures = jax.numpy.broadcast_to(pictures, (n, sources, fluxes.shape[2], h, w))
+        places = places.reshape(n, sources, 2)
+        down = jax_spreading(jax, places[..., 1], h, height)
+        across = jax_spreading(jax, places[..., 0], w, width)
+        return jax.numpy.einsum("nsyi,nsbij,nsxj,nsb->nbyx", down, pictures, across, fluxes)
+
+    return function
+
+
+def jax_cut_out(height: int, width: int) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, canvas: Any, places: Any) -> Any:
+        shape = (len(canvas), *places.shape[1:-1], *canvas.shape[1:-2], height, width)
+        canvas, places = with_bands(canvas), places.reshape(len(places), -1, 2)
+        down = jax_spreading(jax, places[..., 1], height, canvas.shape[2])
+        across = jax_spreading(jax, places[..., 0], width, canvas.shape[3])
+        return jax.numpy.einsum("nsyi,nbyx,nsxj->nsbij", down, canvas, across).reshape(shape)
+
+    return function
+
+
+def jax_poisson(jax: Any, params: Any, x: Any, rate: Any, mask: Any = 1.0) -> Any:
+    return -flat(jax.scipy.stats.poisson.logpmf(x, rate) * mask).sum(1)
+
+
+def jax_known_variance(
+    jax: Any, params: Any, x: Any, mean: Any, variance: Any, mask: Any = 1.0
+) -> Any:
+    terms = jax.scipy.stats.norm.logpdf(x, mean, jax.numpy.sqrt(variance)) * mask
+    return -flat(terms).sum(1)
+
+
 # JAX.
 
 
@@ -1196,6 +1384,17 @@ def hdf5() -> Path:
     with h5py.File(path, "w") as file:
         file["images"] = SERVED
     return path
+
+
+@functools.cache
+def grey_pictures() -> tuple[Path, np.ndarray]:
+    """Four small PNG files in a folder, which goes when Python ends, and what is in them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    levels = np.random.default_rng(4).integers(0, 256, (4, 3, 2), dtype=np.uint8)
+    for i, picture in enumerate(levels):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    return folder, (levels[:, None] / np.float32(255)).astype("float64")
 
 
 def loss_cases() -> list[Case]:
@@ -1692,6 +1891,111 @@ def pose_cases() -> list[Case]:
     return [*transforms, *poses]
 
 
+def sky_cases() -> list[Case]:
+    place = between(-4.0, 9.0, 2)
+    known = {"x": normal(2, 3), "mean": normal(2, 3)}
+    counts = Bottom(lambda rng, size: rng.poisson(3.0, size).astype(float), (2, 3))
+    return [
+        *(
+            Case(
+                f"ConvolvePSF{label}",
+                lambda: L.ConvolvePSF("y", "x", "psf"),
+                {"x": normal(*picture), "psf": normal(*psf)},
+                blurred,
+                jax_blurred,
+            )
+            for label, picture, psf in (
+                ("", (5, 6), (3, 5)),
+                ("-bands", (2, 4, 5), (2, 3, 3)),
+                ("-one-psf", (3, 4, 3), (3, 1)),
+                ("-one-picture", (4, 3), (2, 5, 3)),
+                ("-wide", (2, 3), (7, 9)),
+            )
+        ),
+        *(
+            Case(
+                f"Normalise{label}",
+                lambda axes=axes: L.Normalise("y", "x", axes=axes),
+                {"x": between(0.1, 2.0, 2, 3, 4)},
+                normalised(along),
+                lambda jax, params, x, along=along: x / x.sum(axis=along, keepdims=True),
+            )
+            for label, axes, along in (
+                ("", None, (1, 2, 3)),
+                ("-pictures", (-2, -1), (2, 3)),
+                ("-axis", 0, (1,)),
+            )
+        ),
+        *(
+            Case(
+                f"PlaceSources{label}",
+                lambda bottoms=bottoms: L.PlaceSources("y", *bottoms, shape=(6, 7)),
+                bottoms,
+                placed(6, 7),
+                jax_placed(6, 7),
+            )
+            for label, bottoms in (
+                ("", {"x": normal(3, 2), "p": place, "f": normal(2)}),
+                (
+                    "-several",
+                    {"x": normal(3, 2, 3), "p": between(-4.0, 9.0, 3, 2), "f": normal(3, 2)},
+                ),
+                ("-stars", {"x": normal(4, 1, 1), "p": between(0, 6, 4, 2), "f": normal(4)}),
+                ("-colours", {"x": normal(2, 3, 2, 2), "p": between(-4.0, 9.0, 2, 2)}),
+                (
+                    "-colours-flux",
+                    {"x": normal(2, 3, 1, 2), "p": between(0, 6, 2, 2), "f": normal(2, 3)},
+                ),
+            )
+        ),
+        *(
+            Case(
+                f"CutSources{label}",
+                lambda: L.CutSources("y", "x", "p", shape=(3, 2)),
+                {"x": normal(*canvas), "p": between(-4.0, 9.0, *places)},
+                cut_out(3, 2),
+                jax_cut_out(3, 2),
+            )
+            for label, canvas, places in (
+                ("", (5, 6), (2,)),
+                ("-bands", (2, 5, 6), (2,)),
+                ("-several", (2, 5, 6), (3, 2)),
+                ("-several-one-band", (6, 5), (2, 2)),
+            )
+        ),
+        Case(
+            "KnownVarianceReconstruction",
+            lambda: L.KnownVarianceReconstruction("y", "x", "mean", "v"),
+            {**known, "v": between(0.2, 3, 2, 3)},
+            summed(lambda x, mean, v: -stats.norm.logpdf(x, mean, math.sqrt(v))),
+            jax_known_variance,
+        ),
+        Case(
+            "KnownVarianceReconstruction-mask",
+            lambda: L.KnownVarianceReconstruction("y", "x", "mean", "v", "m", weight=0.3),
+            {**known, "v": between(0.2, 3, 2, 1), "m": masks(2, 3)},
+            masked_sum(lambda x, mean, v: -stats.norm.logpdf(x, mean, math.sqrt(v))),
+            jax_known_variance,
+            weight=0.3,
+        ),
+        Case(
+            "PoissonReconstruction",
+            lambda: L.PoissonReconstruction("y", "x", "rate", weight=1.4),
+            {"x": counts, "rate": between(0.5, 6, 2, 3)},
+            summed(lambda x, rate: -stats.poisson.logpmf(int(x), rate)),
+            jax_poisson,
+            weight=1.4,
+        ),
+        Case(
+            "PoissonReconstruction-mask",
+            lambda: L.PoissonReconstruction("y", "x", "rate", "m"),
+            {"x": counts, "rate": between(0.5, 6, 2, 3), "m": masks(1, 3)},
+            masked_sum(lambda x, rate: -stats.poisson.logpmf(int(x), rate)),
+            jax_poisson,
+        ),
+    ]
+
+
 def affine_of_groups(
     groups: Callable[[int, Shape], Any], own: slice, epsilon: float = 1e-5
 ) -> Callable[..., list[np.ndarray]]:
@@ -1827,6 +2131,20 @@ CASES: list[Case] = [
         {},
         lambda params: [SERVED],
         lambda jax, params: SERVED,
+    ),
+    Case(
+        "GeneratorData",
+        lambda: L.GeneratorData("y", make=lambda: iter(SERVED)),
+        {},
+        lambda params: [SERVED],
+        lambda jax, params: SERVED,
+    ),
+    Case(
+        "ImageData",
+        lambda: L.ImageData("y", folder=grey_pictures()[0], channels=1, shuffle=False),
+        {},
+        lambda params: [grey_pictures()[1]],
+        lambda jax, params: grey_pictures()[1],
     ),
     Case(
         "Dense",
@@ -2146,6 +2464,7 @@ CASES: list[Case] = [
     *loss_cases(),
     *pooling_cases(),
     *pose_cases(),
+    *sky_cases(),
 ]
 
 WITH_KERNELS = [

@@ -17,9 +17,24 @@ def erfc(xp: Any, x: Array) -> Array:
         xp: numpy or cupy.
         x: an array of it.
     """
+    return _special(xp).erfc(x)
+
+
+def log_gamma(xp: Any, x: Array) -> Array:
+    """Return log |Gamma(x)| of every element.
+
+    Args:
+        xp: numpy or cupy.
+        x: an array of it.
+    """
+    return _special(xp).gammaln(x)
+
+
+def _special(xp: Any) -> Any:
+    """Return SciPy's module of special functions, or CuPy's."""
     # Imported when called: SciPy takes a while, and CuPy is not everywhere.
     package = "scipy" if xp is np else f"{xp.__name__}x.scipy"
-    return importlib.import_module(f"{package}.special").erfc(x)
+    return importlib.import_module(f"{package}.special")
 
 
 def add_rows(xp: Any, target: Array, index: Array, rows: Array) -> None:

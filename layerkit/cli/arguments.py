@@ -71,6 +71,12 @@ def net_file(text: str) -> str:
     return text
 
 
+def model(text: str) -> str:
+    """Make an absolute path of a model's; leave the name of one that comes with layerkit."""
+    name = text and os.path.basename(text) == text and not os.path.splitext(text)[1]
+    return text if name and not os.path.exists(text) else path(text)
+
+
 def hdu(text: str) -> int | str:
     """Make the number or the name of a FITS extension."""
     if not text.strip() or text.startswith("-"):
@@ -144,4 +150,15 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="seed of all random numbers (default: %(default)s)",
+    )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add --shards."""
+    parser.add_argument(
+        "--shards",
+        type=COUNT,
+        metavar="S",
+        help="each step takes the mean gradient over S batches, which the processes that mpiexec "
+        "has started share: mpiexec -n 2 ... --shards 4; a power of two (default: one a process)",
     )

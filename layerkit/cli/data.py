@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,20 @@ from layerkit.saving import hdf5
 from layerkit.settings.names import quoted
 from layerkit.system.files import open_regular
 
+# Raised by NumPy, and the libraries that it reads through, for damaged or encrypted files.
+DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 HELP = (
     "an HDF5 or NPZ file with a data set for each input of the net, by its name; or "
     "INPUT=FILE.npy for each, or INPUT=FILE.h5:DATASET"
@@ -36,7 +53,7 @@ def add_data(parser: argparse.ArgumentParser, name: str, text: str, required: bo
     )
 
 
-def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> dict[str, np.ndarray]:
+def arrays(words: Sequence[str], inputs: list[str], complete: bool = True) -> dict[str, np.ndarray]:
     """Read an array for each input from what an option was given.
 
     Args:
@@ -45,8 +62,8 @@ def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> di
         complete: whether every input must be there.
 
     Raises:
-        DataError: a file that cannot be read, inputs of different lengths, or an input that no
-            file or two files have.
+        DataError: a file that cannot be read, inputs of different lengths, without rows or axes,
+            or an input that no file or two files have.
     """
     found: dict[str, np.ndarray] = {}
     for word in words:
@@ -60,11 +77,23 @@ def arrays(words: Iterable[str], inputs: list[str], complete: bool = True) -> di
             f"no data for {quoted(missing)}; the net's inputs are {quoted(inputs)}, and "
             f"{quoted(found) if found else 'none of them'} came"
         )
+    if single := [name for name, array in found.items() if not array.ndim]:
+        raise DataError(
+            f"input {single[0]!r}: expected an array with a row for each example, got one number"
+        )
     lengths = {name: len(array) for name, array in found.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in lengths.items())
         raise DataError(f"inputs must have equally many rows, got {counts}")
+    if 0 in lengths.values():
+        raise DataError(f"{' '.join(words)}: no rows; give at least one example")
     return found
+
+
+def files(words: Iterable[str], inputs: list[str]) -> list[str]:
+    """List the files that an option names."""
+    paths = [w.partition("=")[2] if _names_input(w, inputs) else w for w in words]
+    return [p if os.path.exists(p) else p.rpartition(":")[0] for p in paths]
 
 
 def layer(words: list[str], inputs: list[str]) -> Data | None:
@@ -97,7 +126,7 @@ def _read(word: str, inputs: list[str]) -> dict[str, np.ndarray]:
     if _is_hdf5(word):
         with hdf5.open_unsealed(path, DataError) as file:
             return {name: _dataset(word, name) for name in inputs if file.is_dataset(name)}
-    loaded = _load(word)
+    loaded = _load(word, inputs)
     if isinstance(loaded, np.ndarray):
         if len(inputs) != 1:
             raise DataError(
@@ -105,7 +134,7 @@ def _read(word: str, inputs: list[str]) -> dict[str, np.ndarray]:
                 f"is: {inputs[0]}={word}"
             )
         return {inputs[0]: loaded}
-    return {name: array for name, array in loaded.items() if name in inputs}
+    return loaded
 
 
 def _array(where: str) -> np.ndarray:
@@ -135,14 +164,30 @@ def _dataset(path: str, name: str) -> np.ndarray:
         return file.array(*parts, kinds=NUMBERS)
 
 
-def _load(path: str) -> Any:
+def _load(path: str, names: Iterable[str] | None = None) -> Any:
+    """Read an NPY file, or those arrays of an NPZ file that have some names, or all."""
     try:
         with open_regular(Path(path)) as file:
+            head = file.read(6)
+            file.seek(0)
+            if not head.startswith((b"\x93NUMPY", b"PK")):  # which NumPy takes for a pickle
+                raise DataError(
+                    f"{path}: not an HDF5, NPZ or NPY file; numpy.save writes an array to one"
+                )
             loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            found = {n: loaded[n] for n in loaded.files if names is None or n in names}
+            if other := [n for n, array in found.items() if not isinstance(array, np.ndarray)]:
+                raise DataError(f"{path}: {other[0]!r} is no array")
+            return found
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except MemoryError as error:
+        raise DataError(f"{path}: too large for the memory, or damaged") from error
+    except DAMAGE as error:
+        if "allow_pickle" in str(error):
+            raise DataError(f"{path}: holds Python objects; save arrays of numbers") from error
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(
             f"{path}: not readable as HDF5, NPZ or NPY ({reason or 'truncated'})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.saving import hdf5
 from layerkit.system.files import write_atomically
 
 Arrays = Mapping[str, Any]
@@ -24,8 +26,9 @@ def writer(out: Path, kinds: Collection[str]) -> Writer:
         kinds: suffixes that the command writes, among those in WRITERS.
 
     Raises:
-        DataError: another suffix.
+        DataError: another suffix, or a snapshot or a set of galaxies is there.
     """
+    hdf5.refuse_other(out, DataError)
     suffix = out.suffix.lower()
     suffix = {".hdf5": ".h5", ".fit": ".fits"}.get(suffix, suffix)
     if suffix not in kinds:
@@ -34,6 +37,21 @@ def writer(out: Path, kinds: Collection[str]) -> Writer:
             f"--out {out.name}: expected a name that ends in {', '.join(others)} or {last}"
         )
     return WRITERS[suffix]
+
+
+def check_apart(out: Path, given: Iterable[tuple[str, str | None]]) -> None:
+    """Fail if the file to be written is one that the command reads.
+
+    Args:
+        out: the file to be written.
+        given: options, and a file that each names, or None.
+
+    Raises:
+        DataError: it is.
+    """
+    for option, path in given:
+        if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
+            raise DataError(f"--out {out}: the file that {option} names; write another")
 
 
 def write(out: Path, write_to: Writer, arrays: Arrays) -> None:

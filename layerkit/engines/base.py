@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -104,6 +104,13 @@ class Update:
     flat: list[Array]
 
 
+PIECE = 8192  # numbers that BLAS multiplies in one thread
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[i : i + PIECE] for i in range(0, array.size, PIECE))
+
+
 class ArrayEngine:
     """The engine that runs layers by their array code, on NumPy or CuPy: the specification.
 
@@ -168,6 +175,13 @@ class ArrayEngine:
         found = np.zeros(1)
         self.largest(array, found)
         return float(found[0])
+
+    def square(self, array: Array) -> float:
+        """Return the sum of the squares of a flat array, whatever the number of threads."""
+        xp = self.xp
+        if xp is not np:
+            return float(xp.dot(array, array))
+        return sum(float(np.dot(a, a)) for a in _pieces(array))
 
     def mean(self, array: Array, found: Array) -> None:
         """Fill `found`, float64 of one number, with the mean of an array."""

@@ -7,16 +7,20 @@ import, and the processes that prepare images need neither.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from layerkit.errors import LayerkitError
 
 if TYPE_CHECKING:
     from layerkit.galaxy.baselines.gaussian import fit_gaussian, fit_gaussians
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
+    from layerkit.galaxy.catalogue.parts import encode_parts
     from layerkit.galaxy.catalogue.tables.joining import join
     from layerkit.galaxy.catalogue.tables.tables import read_catalogue, write_catalogue
-    from layerkit.galaxy.catalogue.trained import load_model
+    from layerkit.galaxy.catalogue.trained import export_model, load_model
     from layerkit.galaxy.evaluation.bounds import evaluate_bounds
     from layerkit.galaxy.evaluation.calibration import evaluate_calibration
     from layerkit.galaxy.evaluation.comparison import fit_baselines
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
     from layerkit.galaxy.evaluation.evaluate import Evaluation, evaluate
     from layerkit.galaxy.evaluation.morphology import evaluate_morphology
+    from layerkit.galaxy.evaluation.population import Population, evaluate_population
     from layerkit.galaxy.images.crop.scaling import unstretch
     from layerkit.galaxy.images.prepare.contact import contact_sheets
     from layerkit.galaxy.images.prepare.gather import gather
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
     from layerkit.galaxy.images.prepared import GalaxySet, load, split
     from layerkit.galaxy.images.sources.sources import open_source
     from layerkit.galaxy.model.model import GalaxyModel
+    from layerkit.galaxy.model.population.fitting import fit_population
+    from layerkit.galaxy.model.population.noise import PixelNoise
+    from layerkit.galaxy.model.population.prior import MixturePrior
     from layerkit.galaxy.model.posterior.posterior import Posterior
     from layerkit.galaxy.model.posterior.refinement import closest, refine
     from layerkit.galaxy.report.folder import (
@@ -46,7 +54,28 @@ if TYPE_CHECKING:
     from layerkit.galaxy.report.gallery import draw_figures
     from layerkit.galaxy.report.metrics import read_metrics, results_table, summary, write_json
     from layerkit.galaxy.report.page.page import write_report
+    from layerkit.galaxy.simulation.interpolated import to_galsim
+    from layerkit.galaxy.training.populating import populate
     from layerkit.galaxy.training.train import Training, train
+
+# Package as it is imported -> as it is installed; the extra `galaxy` of pyproject.toml.
+NEEDED = {
+    "PIL": "pillow",
+    "astropy": "astropy",
+    "joblib": "joblib",
+    "matplotlib": "matplotlib",
+    "scipy": "scipy",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl",
+    "tifffile": "tifffile",
+}
+_missing = [installed for name, installed in NEEDED.items() if find_spec(name) is None]
+if _missing:
+    raise LayerkitError(
+        f"layerkit.galaxy needs {', '.join(_missing)}: pip install 'layerkit[galaxy]'; in a clone, "
+        "pip install '.[galaxy]'"
+    )
 
 HOMES = {
     "PCABaseline": "baselines.pca",
@@ -62,7 +91,9 @@ HOMES = {
     "gather": "images.prepare.gather",
     "closest": "model.posterior.refinement",
     "encode": "catalogue.encode",
+    "encode_parts": "catalogue.parts",
     "join": "catalogue.tables.joining",
+    "export_model": "catalogue.trained",
     "load_model": "catalogue.trained",
     "read_catalogue": "catalogue.tables.tables",
     "write_catalogue": "catalogue.tables.tables",
@@ -76,6 +107,11 @@ HOMES = {
     "SourcePictures": "evaluation.coverage.source_pictures",
     "redrawn_coverage": "evaluation.coverage.latent_coverage",
     "GalaxyModel": "model.model",
+    "MixturePrior": "model.population.prior",
+    "PixelNoise": "model.population.noise",
+    "Population": "evaluation.population",
+    "evaluate_population": "evaluation.population",
+    "fit_population": "model.population.fitting",
     "Posterior": "model.posterior.posterior",
     "prepare": "images.prepare.prepare",
     "write_report": "report.page.page",
@@ -92,6 +128,8 @@ HOMES = {
     "open_source": "images.sources.sources",
     "unstretch": "images.crop.scaling",
     "Training": "training.train",
+    "populate": "training.populating",
+    "to_galsim": "simulation.interpolated",
     "train": "training.train",
 }
 
@@ -100,7 +138,10 @@ __all__ = [
     "GalaxyModel",
     "GalaxySet",
     "LatentCoverage",
+    "MixturePrior",
     "PCABaseline",
+    "PixelNoise",
+    "Population",
     "Posterior",
     "SourcePictures",
     "Training",
@@ -108,14 +149,18 @@ __all__ = [
     "contact_sheets",
     "draw_figures",
     "encode",
+    "encode_parts",
     "evaluate",
     "evaluate_bounds",
     "evaluate_calibration",
     "evaluate_morphology",
+    "evaluate_population",
+    "export_model",
     "finish_setting_aside",
     "fit_baselines",
     "fit_gaussian",
     "fit_gaussians",
+    "fit_population",
     "fit_sersic",
     "fit_sersics",
     "gather",
@@ -124,6 +169,7 @@ __all__ = [
     "load",
     "load_model",
     "open_source",
+    "populate",
     "prepare",
     "read_catalogue",
     "read_metrics",
@@ -135,6 +181,7 @@ __all__ = [
     "set_aside",
     "split",
     "summary",
+    "to_galsim",
     "train",
     "unstretch",
     "write_catalogue",

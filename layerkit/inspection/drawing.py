@@ -82,7 +82,7 @@ class Drawing:
         if program is None:
             raise NetError(
                 "draw: a picture needs the program dot of Graphviz (https://graphviz.org), which "
-                "is not installed; .dot and .mermaid are text"
+                "is not installed; files *.dot and *.mmd are text, and so are .dot and .mermaid"
             )
         try:
             done = subprocess.run(

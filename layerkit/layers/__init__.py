@@ -18,6 +18,10 @@ from layerkit.layers.elementwise.noise import Normal, Reparameterize
 from layerkit.layers.likelihoods.binary_cross_entropy import BinaryCrossEntropy
 from layerkit.layers.likelihoods.gaussian_kl import GaussianKL
 from layerkit.layers.likelihoods.gaussian_reconstruction import GaussianReconstruction
+from layerkit.layers.likelihoods.known_noise import (
+    KnownVarianceReconstruction,
+    PoissonReconstruction,
+)
 from layerkit.layers.likelihoods.student_reconstruction import StudentReconstruction
 from layerkit.layers.losses.accuracy import Accuracy
 from layerkit.layers.losses.distances import HuberLoss, SquareLoss
@@ -29,7 +33,12 @@ from layerkit.layers.pictures.pooling import GlobalPooling, Pooling
 from layerkit.layers.pictures.spatial_transform import SpatialTransform
 from layerkit.layers.shapes.reduce import Reduce
 from layerkit.layers.shapes.shapes import Concat, Permute, Reshape, Slice
+from layerkit.layers.sky.convolve_psf import ConvolvePSF
+from layerkit.layers.sky.normalise import Normalise
+from layerkit.layers.sky.place_sources import CutSources, PlaceSources
+from layerkit.layers.sources.generator_data import GeneratorData
 from layerkit.layers.sources.hdf5_data import HDF5Data
+from layerkit.layers.sources.image_data import ImageData
 from layerkit.layers.sources.input import Input
 from layerkit.layers.sources.memory_data import MemoryData
 from layerkit.layers.weights.dense import Dense
@@ -51,6 +60,8 @@ __all__ = [
     "Concat",
     "ContrastiveLoss",
     "Convolution",
+    "ConvolvePSF",
+    "CutSources",
     "Deconvolution",
     "Dense",
     "Divide",
@@ -59,22 +70,28 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GeneratorData",
     "GlobalPooling",
     "GroupNorm",
     "HDF5Data",
     "HingeLoss",
     "HuberLoss",
+    "ImageData",
     "ImagePose",
     "Input",
+    "KnownVarianceReconstruction",
     "LayerNorm",
     "LeakyReLU",
     "MatMul",
     "MemoryData",
     "Multiply",
     "Normal",
+    "Normalise",
     "OneHot",
     "PReLU",
     "Permute",
+    "PlaceSources",
+    "PoissonReconstruction",
     "Pooling",
     "ReLU",
     "Reduce",

@@ -17,7 +17,8 @@ from layerkit.data.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
-from layerkit.settings.names import closest
+from layerkit.settings import Whole, accept
+from layerkit.settings.names import closest, quoted
 from layerkit.system.uninterrupted import undoing
 from layerkit.wiring import contract
 
@@ -146,6 +147,7 @@ class Inferences:
         sample: bool,
         given: dict[str, Any],
         caller: str = "infer",
+        count: Any = None,
     ) -> Any:
         """Return the values of some blobs given those of others; see Net.infer.
 
@@ -163,10 +165,17 @@ class Inferences:
             raise NetError(
                 f"infer: expected the name of a blob, or a list of names, got {brief(names)}"
             )
+        if count is not None:
+            count = accept(Whole(1), count, "count", "infer")
+            if given:
+                raise NetError(
+                    f"infer: count={count} says how many rows there are where no blob is given, "
+                    f"but {quoted(given)} came; leave one of them out"
+                )
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._found:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
-        arrays, total = net.examples(caller, given)
+        arrays, total = ({}, count) if count is not None else net.examples(caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)

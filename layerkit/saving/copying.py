@@ -72,8 +72,11 @@ def parts_of_solver(solver: Solver) -> dict[str, Any]:
     """Return all that a solver is made of, but for its net.
 
     Raises:
-        NetError: an argument of its constructor that it does not keep.
+        NetError: an argument of its constructor that it does not keep, or the net holds the
+            average of its parameters.
     """
+    net = solver.net
+    net.lock.check_own(net.arena.data, NetError, f"{solver.label()}: cannot be copied")
     settings = {}
     for name, p in inspect.signature(type(solver).__init__).parameters.items():
         if name not in ("self", "net") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
@@ -83,11 +86,11 @@ def parts_of_solver(solver: Solver) -> dict[str, Any]:
                     f"{name!r} for the argument of its constructor"
                 )
             settings[name] = vars(solver)[name]
-    apart = {"net", "history", "spans", *settings}
+    apart = {"net", "history", "spans", "team", *settings}
     return {
         "settings": settings,
         "attributes": {k: v for k, v in vars(solver).items() if k[0] != "_" and k not in apart},
-        "history": {k: solver.net.backend.to_host(a) for k, a in solver.history.items()},
+        "history": {k: net.backend.to_host(a) for k, a in solver.history.items()},
     }
 
 

@@ -79,6 +79,7 @@ def load(
             "load: a solver continues from a whole snapshot only; load a part without it"
         )
     with net.lock, opened(path) as snapshot:
+        net.lock.check_own(net.arena.data, SnapshotError, "load")
         if not choice.everything:
             return Loaded(snapshot.json("extra"), choice.load(net, Part(snapshot, net)))
         loaded = Contents(snapshot, net, solver)

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -32,12 +32,13 @@ from layerkit.system.uninterrupted import Uninterrupted
 if TYPE_CHECKING:  # slow to import
     import h5py
 
-__all__ = ["read_arrays", "read_extra", "save", "write_atomically"]
+__all__ = ["read_arrays", "read_extra", "save", "write_arrays", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
 KINDS = {"params": "parameter", "statistics": "statistic"}  # group -> what it holds
 SAFE = " !#$&'()*+,:;<=>?@[]^`{|}"  # stands for itself in the name of a data set
+STORED = ("float16", "float32", "float64")  # types of parameters in a file
 LARGEST = 2**62  # largest pass number or position
 DEEPEST = 32  # slashes in the name of a parameter of format 1
 
@@ -49,6 +50,7 @@ def save(
     solver: Solver | None = None,
     extra: Mapping[str, Any] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
+    dtype: Literal["float16", "float32", "float64"] | None = None,
 ) -> None:
     """Write a snapshot of a net and, if given, of its solver.
 
@@ -59,16 +61,23 @@ def save(
         extra: a dict that JSON can hold, to be returned by `load`; NumPy's numbers come back as
             Python's, arrays and tuples as lists, and paths as strings.
         arrays: further arrays of floats by name, to be returned by `read_arrays`.
+        dtype: of parameters in the file: "float16" makes it half as large as "float32" does, at
+            three digits a number.  None, the default, takes the net's.
 
     Raises:
-        SnapshotError: the file cannot be written, or JSON cannot hold `extra`; a file that was
-            there is unchanged.
+        SnapshotError: the file cannot be written, JSON cannot hold `extra`, `dtype` is another, or
+            too small for a parameter, or it is not the net's and a solver is given, which would
+            not go on as it was; a file that was there is unchanged.
     """
     path = path_of(path, SnapshotError)
     check_arguments(net, solver)
     if extra is not None and not isinstance(extra, Mapping):
         raise SnapshotError(f"extra must be a dict, got {type(extra).__name__}")
     kept = json.dumps(hdf5.plain(extra or {}, "extra", SnapshotError))
+    if dtype not in (None, *STORED) or (dtype != net.dtype and dtype and solver is not None):
+        expected = f"the net's, {net.dtype}, with a solver" if solver else f"None, {quoted(STORED)}"
+        raise SnapshotError(f"dtype of a snapshot: expected {expected}, got {brief(dtype)}")
+    hdf5.refuse_other(path, SnapshotError, KIND)
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
@@ -78,7 +87,8 @@ def save(
         hdf5.attribute(file, "extra", kept)
         file.create_group("params")
         for name, p in net.params.items():
-            file["/".join(_place("params", name))] = net.backend.to_host(p.data)
+            values = net.backend.to_host(p.data)
+            file["/".join(_place("params", name))] = _cast(values, dtype, name, path)
         for name, s in net.statistics.items():
             file["/".join(_place("statistics", name))] = net.backend.to_host(s.data)
         for name, array in (arrays or {}).items():
@@ -96,7 +106,53 @@ def save(
 
     try:
         with net.lock:
+            if solver is not None:
+                net.lock.check_own(net.arena.data, SnapshotError, "save: save the net alone")
             hdf5.write_sealed(path, KIND, fill)
+    except OSError as error:
+        raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
+
+
+def _cast(values: np.ndarray, dtype: str | None, name: str, path: Any) -> np.ndarray:
+    """Return values as they are stored.
+
+    Raises:
+        SnapshotError: some are too large for the type.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        found = values.astype(dtype or values.dtype, copy=False)
+    if np.isinf(found).any() and np.isfinite(values).all():
+        raise SnapshotError(
+            f"cannot write snapshot {path}: parameter {name!r} has numbers too large for {dtype}"
+        )
+    return found
+
+
+@fitting(SnapshotError)
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace the `arrays` of a snapshot, and leave all the rest of it as it is.
+
+    Args:
+        path: the file.
+        arrays: arrays of floats by name.
+
+    Raises:
+        SnapshotError: as for `load`, or the file cannot be written.
+    """
+    path = path_of(path, SnapshotError)
+
+    def fill(file: h5py.File) -> None:
+        with opened(path) as old:
+            for key, value in old.file.attrs.items():
+                file.attrs[key] = value
+            for group in old.file:
+                if group != "arrays":
+                    old.file.copy(group, file)
+        for name, array in arrays.items():
+            file[f"arrays/{_escape(name)}"] = array
+
+    try:
+        hdf5.write_sealed(path, KIND, fill)
     except OSError as error:
         raise SnapshotError(f"cannot write snapshot {path}: {error.strerror or error}") from error
 
@@ -132,11 +188,6 @@ def check_arguments(net: Net, solver: Solver | None) -> None:
         raise SnapshotError(f"expected a Net after the path, got {type(net).__name__}")
     if solver is not None and not isinstance(solver, Solver):
         raise SnapshotError(f"expected a solver after the net, got {type(solver).__name__}")
-    if solver is not None and solver.shown:
-        raise SnapshotError(
-            "the net holds the average of its parameters until the block of solver.averaged() has "
-            "ended: save and load the net alone there"
-        )
     if solver is not None and solver.net is not net:
         raise SnapshotError("the solver trains another net; give the net that it trains")
 

@@ -80,6 +80,7 @@ def load_safetensors(
     _check(net)
     choice = Choice(only, skip, rename, strict)
     with net.lock, _opened(path) as file:
+        net.lock.check_own(net.arena.data, SnapshotError, "load_safetensors")
         source = _Tensors(path, file)
         turned = patterns_of("transpose", transpose) or []
         if turned:

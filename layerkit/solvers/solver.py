@@ -20,7 +20,7 @@ from layerkit.saving import copying
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.settings.names import Named
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
-from layerkit.solvers.updating import ACCUMULATED, AVERAGE, Updater
+from layerkit.solvers.updating import AVERAGE, Updater, accumulated_names
 from layerkit.system.memory import in_words
 from layerkit.system.uninterrupted import Uninterrupted, undoing
 from layerkit.wiring.plan import Plan
@@ -40,9 +40,9 @@ class Solver(Updater):
             the default, does not clip.
         accumulate: k, default 1: parameters are updated in every k-th step only, by the mean of
             the gradients of k steps, as if their minibatches were one.  The gradients are added
-            up in the order of the steps, and the sum is multiplied by 1 / k: so the bits may
-            differ from those of one pass over the large minibatch, but never from run to run.
-            On a GPU such steps are not recorded.
+            up as a binary tree over the steps, and the sum is multiplied by 1 / k: so the bits may
+            differ from those of one pass over the large minibatch, but never from run to run, nor
+            from those of k shards of layerkit.Distributed.  On a GPU such steps are not recorded.
         ema: decay d, in (0, 1), of an exponential moving average of all parameters, such as 0.999;
             None, the default, keeps none.  It begins as the parameters before the first update,
             and each update then moves it: average = d average + (1 - d) w.  See `averaged`.
@@ -50,8 +50,9 @@ class Solver(Updater):
     Attributes:
         iteration: number of updates made, which is that of steps unless gradients accumulate.
         accumulated: number of gradients kept for the next update, below `accumulate`.
-        history: name -> flat array beside the net's arena, such as Adam's moments; "accumulated"
-            is the sum of gradients, "average" the moving average.
+        history: name -> flat array beside the net's arena, such as Adam's moments; "accumulated",
+            "accumulated 2", "accumulated 4" and so on are sums of gradients, "average" the moving
+            average.
         hooks: functions that are called with the solver in each update, when `net.params` hold the
             gradient (the mean of accumulated ones) in their diffs, before it is clipped; they may
             change the diffs in place.  Empty at first: `solver.hooks.append(function)`.  On a GPU
@@ -63,7 +64,7 @@ class Solver(Updater):
         curves: name of each loss and metric layer -> its value in each step of the last call of
             `steps`.
         spans: the spans of the arena that `update` changes, as `plan` last found them.
-        shown: whether the net holds the average of its parameters; see `averaged`.
+        team: the processes that share each step, or None; see layerkit.Distributed.
         record: True, the default, lets a GPU replay a recorded step, which is faster; it has no
             effect if a layer cannot be recorded (see Layer).
     """
@@ -102,7 +103,7 @@ class Solver(Updater):
         self.iteration = self.accumulated = 0
         self.hooks: list[Callable[[Solver], None]] = []
         size = net.arena.data.shape
-        names = [*self.histories, *[ACCUMULATED] * (accumulate > 1), *[AVERAGE] * (ema is not None)]
+        names = [*self.histories, *accumulated_names(accumulate), *[AVERAGE] * (ema is not None)]
         need, free = net.arena.data.nbytes * len(names), net.run.memory()
         if need > free:
             raise NetError(
@@ -125,7 +126,7 @@ class Solver(Updater):
         self._constants: dict[tuple[float, float], np.ndarray] = {}
         self._plan: Plan | None = None
         self._planned: Any = None
-        self.shown = False
+        self.team: Any = None
         self._has_loss = any(layer.is_loss for layer in net.layers.values())
 
     def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
@@ -180,6 +181,8 @@ class Solver(Updater):
         if self._steps is not None and self.plain:
             return float(self.steps(1, **inputs)[0])
         self._check_loss("step")
+        if self.team is not None:
+            return self.team.step(self, inputs)
         self.net.differentiated = False
         net, iteration, before, made = self.net, self.iteration, self.net.state(), False
         try:
@@ -215,6 +218,7 @@ class Solver(Updater):
             NotFiniteError: the objective is infinite or not a number.
             NetError: the net has no loss layer.
         """
+        self._check_alone("gradients")
         self._check_loss("gradients")
         net, before = self.net, self.net.state()
         try:
@@ -245,7 +249,7 @@ class Solver(Updater):
             NetError: there is no gradient, or a rate policy gave something that is no rate.
         """
         net, iteration = self.net, self.iteration
-        self._check_shown("apply")
+        self._check_alone("apply")
         if not net.differentiated:
             raise NetError(
                 "apply: there is no gradient that has not been applied; call solver.gradients(...) "
@@ -370,6 +374,7 @@ class Solver(Updater):
         Returns:
             A table: print it.
         """
+        self._check_alone("profile")
         iterations = accept(Whole(least=1), iterations, "iterations", "profile")
         net, curves = self.net, self.curves
         arrays = [net.arena.data, *self.history.values()]

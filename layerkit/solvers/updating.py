@@ -16,7 +16,36 @@ from layerkit.net import Net
 from layerkit.settings import Checked
 from layerkit.wiring.plan import Plan
 
-ACCUMULATED, AVERAGE = "accumulated", "average"  # histories that any solver may have
+AVERAGE = "average"  # a history that any solver may have
+
+
+def accumulated_names(count: int) -> list[str]:
+    """Name the histories in which so many gradients are added up, as a binary tree.
+
+    "accumulated" holds one gradient, "accumulated 2" a sum of two, and so on: log2(count) in all.
+    """
+    levels = (count - 1).bit_length()
+    return ["accumulated", *(f"accumulated {2**i}" for i in range(1, levels))][:levels]
+
+
+def tree_levels(index: int, count: int) -> tuple[list[int], int | None]:
+    """Say how the next of `count` terms joins a sum that is added up as a binary tree.
+
+    Level i holds a sum of 2^i neighbours.  A term is added to the levels that are full, from 0 up,
+    as a 1 is carried in binary counting, and their sum kept in the next.  The last term is added to
+    all that are left.
+
+    Args:
+        index: of the term, from 0.
+        count: number of terms.
+
+    Returns:
+        The levels to add, and the level that keeps the sum, None where it is complete.
+    """
+    if index == count - 1:
+        return [level for level in range(index.bit_length()) if index >> level & 1], None
+    carried = (~index & (index + 1)).bit_length() - 1  # ones at the end of the number
+    return list(range(carried)), carried
 
 
 def smallest_normal(dtype: np.dtype) -> float:
@@ -56,7 +85,7 @@ class Updater(Checked):
     iteration: int
     accumulated: int
     history: Any
-    shown: bool
+    team: Any
     hooks: list[Callable[[Any], None]]
     spans: list[slice]
     weight_decay: float = 0.0  # w shrinks by rate * weight_decay in each update
@@ -123,7 +152,7 @@ class Updater(Checked):
     @property
     def plain(self) -> bool:
         """True if each gradient is followed at once, with nothing done to it but clipping."""
-        return self.accumulate == 1 and not self.hooks
+        return self.accumulate == 1 and not self.hooks and self.team is None
 
     def _apply(self, rate: float, loss: float | None) -> None:
         """Follow the gradient that is in the diffs, or keep it until there are enough."""
@@ -135,17 +164,38 @@ class Updater(Checked):
             raise NotFiniteError(self.not_finite(loss))
         net.differentiated = False
         if self.accumulate > 1:
-            kept = self.history[ACCUMULATED]
+            names = accumulated_names(self.accumulate)
+            levels, keep = tree_levels(self.accumulated, self.accumulate)
             if not self.accumulated:
-                kept.fill(0)
-            if self.accumulated + 1 < self.accumulate:
-                for span, diff in zip(spans, diffs, strict=True):
-                    net.engine.add_to(kept[span], diff)
+                for name in names:
+                    self.history[name].fill(0)  # also where nothing is trained, by now
+            for span, diff in zip(spans, diffs, strict=True):
+                for level in levels:
+                    net.engine.add_to(diff, self.history[names[level]][span])
+                if keep is not None:
+                    self.history[names[keep]][span] = diff
+            if keep is not None:
                 self.accumulated += 1
                 return
-            for span, diff in zip(spans, diffs, strict=True):
-                net.engine.add_to(diff, kept[span])
+            for diff in diffs:
                 diff *= 1 / self.accumulate
+        self.apply_mean(rate, loss, spans, sizes)
+        self.accumulated = 0
+
+    def apply_mean(
+        self, rate: float, loss: float | None, spans: list[slice], sizes: np.ndarray
+    ) -> None:
+        """Follow the gradient in the diffs, which is complete.
+
+        Args:
+            rate: of this update.
+            loss: the objective, or None where the gradient came without one.
+            spans: those of the arena that are trained.
+            sizes: the largest magnitude in each, where nothing is done to the gradient but
+                clipping; else it is measured here.
+        """
+        net, limit = self.net, self.largest_gradient()
+        diffs = [net.arena.diff[span] for span in spans]
         for hook in list(self.hooks):
             hook(self)
         if not self.plain:
@@ -159,7 +209,6 @@ class Updater(Checked):
             self._update_span(span, rate)
         self.constrain()
         self.take_average()
-        self.accumulated = 0
 
     def _begin(self, rate: float, spans: list[slice]) -> None:
         """Count an update, which changes parameters from here on."""
@@ -200,7 +249,7 @@ class Updater(Checked):
 
         All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
         and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
-        this thread's own meanwhile, and the solver makes no step.
+        this thread's own meanwhile, no solver makes a step, and nothing is loaded.
 
         Raises:
             NetError: the solver was made without `ema`.
@@ -213,18 +262,24 @@ class Updater(Checked):
             self.start_average()
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
-            net.passed, self.shown = False, True
+            net.passed = False
+            net.lock.averaged.append(net.arena.data)
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
-                net.passed, self.shown = False, False
+                net.passed = False
+                net.lock.averaged.pop()
 
     def _check_shown(self, method: str) -> None:
-        if self.shown:
+        self.net.lock.check_own(self.net.arena.data, NetError, method)
+
+    def _check_alone(self, method: str) -> None:
+        self._check_shown(method)
+        if self.team is not None:
             raise NetError(
-                f"{method}: the net holds the average of its parameters until the block of "
-                "solver.averaged() has ended"
+                f"{method}: processes share each step of this solver; call step, or take a "
+                "solver that is not shared"
             )
 
     def _look(self, plan: Plan) -> np.ndarray:
@@ -272,11 +327,11 @@ class Updater(Checked):
     def _clip(self, diffs: list[Array], largest: float) -> None:
         """Scale the gradient down to the norm `clip`; `largest` is its largest magnitude."""
         count = sum(d.size for d in diffs)
+        square = self.net.engine.square
         if largest**2 * count < 0.5 * float(np.finfo(self.net.dtype).max):
-            norm = math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in diffs))
+            norm = math.sqrt(sum(map(square, diffs)))
         else:  # squares would overflow
-            scaled = (d / largest for d in diffs)
-            norm = largest * math.sqrt(sum(float(self.net.xp.dot(d, d)) for d in scaled))
+            norm = largest * math.sqrt(sum(square(d / largest) for d in diffs))
         if self.clip is not None and norm > self.clip:
             for diff in diffs:
                 diff *= self.clip / norm

@@ -6,8 +6,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
-from layerkit.errors import NetError
+from layerkit.errors import LayerkitError, NetError
 
 
 class Turns:
@@ -16,6 +17,10 @@ class Turns:
     The child of a fork has only the thread that forked.  Had another thread the lock then, its
     child would wait for ever, and what that thread was writing stays as it was: an error says so.
 
+    Attributes:
+        averaged: the flat parameter arrays that hold a moving average for now, which the thread
+            inside has let them show; see Solver.averaged.
+
     Raises:
         NetError: on entry, in a child whose parent had another thread inside when it forked.
     """
@@ -23,6 +28,7 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._cut_short = False
+        self.averaged: list[Any] = []
         _living.add(self)
 
     # A `with` statement gets the lock's own methods, which no signal interrupts as one in Python:
@@ -42,6 +48,20 @@ class Turns:
     def __exit__(self) -> Callable[..., None]:
         """The method that lets the next thread in."""
         return self._lock.__exit__
+
+    def check_own(self, parameters: Any, error: Callable[[str], LayerkitError], what: str) -> None:
+        """Fail if a flat parameter array holds a moving average; call it inside only.
+
+        Args:
+            parameters: the array.
+            error: makes the error to be raised of its message.
+            what: what cannot be done, for the message.
+        """
+        if any(array is parameters for array in self.averaged):
+            raise error(
+                f"{what}: the net holds the average of its parameters until the block of "
+                "solver.averaged() has ended, after which they are what they were"
+            )
 
     def _check_after_fork(self) -> None:
         if self._lock.acquire(blocking=False):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from layerkit.errors import LayerkitError, NetError, SnapshotError, brief
+from layerkit.errors import BreaksError, LayerkitError, NetError, SnapshotError, brief
 from layerkit.net import Net
 from layerkit.saving.loading import load
 from layerkit.saving.snapshot import read_arrays, read_extra
@@ -44,6 +44,10 @@ class Trainer(Closed):
 
     Ctrl-C, SIGTERM and SIGHUP end training after the step that is being made; breaks then finish,
     a `Snapshot` saves, and `run` returns "interrupted".  A second Ctrl-C interrupts at once.
+
+    Processes that share the steps (see layerkit.Distributed) run a trainer each, with equal breaks.
+    The one that leads shows, logs and saves; a signal in any of them ends training in all after the
+    same step.
 
     Args:
         solver: the solver, which trains its net.
@@ -101,7 +105,7 @@ class Trainer(Closed):
         self.target = solver.iteration
         self.seconds = 0.0
         self.ending = ""
-        self._order = sorted(self.breaks, key=lambda one: one.place)
+        self._order: list[Break] = []
         self._piece = 1
         self._runs = False
 
@@ -114,6 +118,12 @@ class Trainer(Closed):
     def iteration(self) -> int:
         """The number of steps that the solver has made."""
         return self.solver.iteration
+
+    @property
+    def leads(self) -> bool:
+        """True in the process that shows, logs and saves, where several share the steps."""
+        team = self.solver.team
+        return team is None or team.comm.leads
 
     def run(self, steps: int | None = None, until: int | None = None) -> str:
         """Train.
@@ -140,20 +150,34 @@ class Trainer(Closed):
         if self._runs:
             raise NetError("Trainer.run: this trainer is running; a break cannot run it again")
         self.ending, self._runs = "", True
+        taken = (one for one in self.breaks if one.everywhere or self.leads)
+        self._order = sorted(taken, key=lambda one: one.place)
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             interrupt = self.interrupt or stack.enter_context(Interrupt())
             for one in self._order:
                 one.begin(self)
-            while not self.ending and self.iteration < self.target and not interrupt.requested:
-                self._make_steps()
+            while not self.ending and self.iteration < self.target and not self._is_over(interrupt):
+                self._make_steps(interrupt)
                 for one in self._order:
-                    if one.due(self):
+                    if self._is_due(one):
                         one.taken(self)
             if not self.ending:
                 self.ending = "done" if self.iteration >= self.target else "interrupted"
             self._end()
         return self.ending
+
+    def _is_over(self, interrupt: Interrupt) -> bool:
+        """Tell whether a signal has come: to any process, by the last step that they share."""
+        team = self.solver.team
+        return interrupt.requested if team is None else team.stopped
+
+    def _is_due(self, one: Break) -> bool:
+        """Tell whether a break is due, by the clock of the process that leads: others differ."""
+        team, due = self.solver.team, one.due(self)
+        if team is None or one.seconds is None or not one.everywhere:
+            return due
+        return team.comm.broadcast(due)
 
     def _end(self) -> None:
         """Let every break finish, whatever goes wrong with others."""
@@ -173,10 +197,13 @@ class Trainer(Closed):
         for one in self._order:
             one.close()
 
-    def _make_steps(self) -> None:
+    def _make_steps(self, interrupt: Interrupt) -> None:
         """Make as many steps at once as breaks and backend let us."""
         count = self.target - self.iteration
-        if callable(self.inputs) or self.net.backend.name == "numpy":
+        team = self.solver.team
+        if team is not None:
+            team.stopping = interrupt.requested
+        if callable(self.inputs) or self.net.backend.name == "numpy" or team is not None:
             count = 1  # so that signals are heard soon
         count = min(count, self._piece)
         for one in self._order:
@@ -280,7 +307,7 @@ class Trainer(Closed):
         own = {key for key, one in self._keyed() if one.memory}
         if strict and own != states.keys():
             there, here = (", ".join(sorted(names)) or "none" for names in (states, own))
-            raise SnapshotError(
+            raise BreaksError(
                 f"{file} was made with other breaks that remember something: {there} there, {here} "
                 "here; give the trainer those, or resume with strict=False"
             )

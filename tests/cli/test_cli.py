@@ -1,7 +1,10 @@
 """The `layerkit` command, run in this process: what it computes, and one line for bad input."""
 
 import csv
+import os
 import re
+import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 import layerkit as lk
 from layerkit import layers as L
+from layerkit.saving import hdf5
 
 NET = """
 from layerkit import layers as L
@@ -89,6 +93,37 @@ def test_infer_writes_each_kind_of_file(layerkit, trained, tmp_path):
         rows = list(csv.reader(file))
     assert rows[0] == ["logits[0]", "logits[1]"]
     np.testing.assert_array_equal(np.array(rows[1:], "float32"), logits)
+
+
+def test_files_of_arrays_that_are_damaged_are_one_line(layerkit, trained, rng):
+    np.savez_compressed("whole.npz", x=trained[1], label=trained[2], more=np.array([None]))
+    words = ["test", "classifier.py", "--model", "model.h5", "--data"]
+    assert layerkit(*words, "whole.npz")[0] == 0  # nobody wants the third array
+    whole = Path("whole.npz").read_bytes()
+    said = set()
+    for size in (3, 30, 100, len(whole) - 30, len(whole) - 1):
+        Path("bad.npz").write_bytes(whole[:size])
+        code, _, err = layerkit(*words, "bad.npz")
+        assert code == 2, err
+        assert err.count("\n") == 1, err
+    for _ in range(60):
+        bad = bytearray(whole)
+        bad[rng.integers(4, len(bad))] ^= 1 << rng.integers(8)
+        Path("bad.npz").write_bytes(bad)
+        code, _, err = layerkit(*words, "bad.npz")
+        assert code in (0, 2), err
+        assert err.count("\n") == (code == 2), err
+        said.add(err)
+    assert len(said) > 3
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 4), }\n"
+    bomb = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    Path("bomb.npy").write_bytes(bomb)
+    with zipfile.ZipFile("text.npz", "w") as archive:
+        archive.writestr("x", "text")
+    for data, says in (("x=bomb.npy", "bomb.npy: too large"), ("text.npz", "'x' is no array")):
+        code, _, err = layerkit(*words, data)
+        assert code == 2
+        assert says in err
 
 
 def test_check_finds_a_wrong_gradient(layerkit, trained, tmp_path):
@@ -180,6 +215,16 @@ def test_nets_that_come_with_layerkit_have_names(layerkit):
         (["test", "classifier.py", "--model", "model.h5", "--data", "x.npy"], "x=x.npy"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "y=x.npy"], "'y' is no input"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "classifier.py"], "HDF5, NPZ"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "x=x.csv", "label=label.npy"],
+         "not an HDF5, NPZ or NPY file"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "objects.npz"],
+         "save arrays of numbers"),
+        (["test", "classifier.py", "--model", ".", "--data", "data.npz"], "a snapshot in it"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "none.npz"],
+         "none.npz: no rows"),
+        (["test", "classifier.py", "--model", "model.h5", "--data", "one.npz"], "got one number"),
+        (["train", "classifier.py", "--data", "data.npz", "--validate", "none.npz", "--out", "o"],
+         "none.npz: no rows"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "x=data.h5:no",
           "label=label.npy"], "no data set 'no'"),
         (["test", "classifier.py", "--model", "model.h5", "--data", "data.npz", "x=x.npy"],
@@ -202,8 +247,73 @@ def test_nets_that_come_with_layerkit_have_names(layerkit):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(layerkit, trained, words, says):
+    np.savetxt("x.csv", trained[1], delimiter=",")
+    np.savez("none.npz", x=trained[1][:0], label=trained[2][:0])
+    np.savez("one.npz", x=np.float32(3), label=np.float32(1))
+    np.savez("objects.npz", x=np.array([None] * 11), label=trained[2])
     code, out, err = layerkit(*words)
     assert code == 2, out
     assert says in err
     lines = [line for line in err.splitlines() if "error:" in line]
     assert len(lines) == 1, err
+    assert "pickle" not in err
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "says"),
+    [
+        ("x=x.npy", "x.npy", "that --data names"),
+        ("data.npz", "data.npz", "that --data names"),
+        ("x=data.h5:deep/x", "data.h5", "that --data names"),
+        ("x=x.npy", "link.npy", "that --data names"),
+        ("x=x.npy", "model.h5", "a layerkit snapshot"),
+        ("x=x.npy", "other.h5", "a layerkit snapshot"),
+        ("x=x.npy", "set.h5", "a layerkit galaxy set"),
+    ],
+)
+def test_infer_replaces_nothing_that_it_reads_nor_a_model(layerkit, trained, data, out, says):
+    os.symlink("x.npy", "link.npy")
+    lk.save("other.h5", trained[0])
+    hdf5.write_sealed("set.h5", "layerkit galaxy set", lambda file: None)
+    before = Path(out).read_bytes()
+    words = ["infer", "classifier.py", "--model", "model.h5", "--blob", "h", "--data", data]
+    code, _, err = layerkit(*words, "--out", out)
+    assert code == 2
+    assert says in err
+    assert Path(out).read_bytes() == before
+    for _ in range(2):  # it replaces what it wrote
+        assert layerkit(*words, "--out", "h.h5")[0] == 0
+
+
+def test_a_run_that_failed_before_it_saved_is_begun_anew(layerkit, trained):
+    _, x, label = trained
+    np.savez("bad.npz", x=np.full_like(x, np.nan), label=label)
+    words = ["train", "classifier.py", "--out", "run", "--data"]
+    code, _, err = layerkit(*words, "bad.npz", "--steps", 20)
+    assert code == 2
+    assert "the data hold an infinity or not-a-number" in err
+    assert layerkit(*words, "data.npz", "--steps", 20)[0] == 0
+    log = Path("run", "log.csv").read_text()
+    assert len(log.splitlines()) == 3
+    assert layerkit(*words, "bad.npz", "--steps", 30, "--resume")[0] == 2
+    assert Path("run", "log.csv").read_text() == log
+    assert layerkit(*words, "data.npz", "--steps", 30, "--resume")[0] == 0
+
+
+def test_a_log_without_a_snapshot_is_told(layerkit, trained):
+    Path("run").mkdir()
+    Path("run", "log.csv").write_text("iteration\n10\n")
+    code, _, err = layerkit("train", "classifier.py", "--out", "run", "--data", "data.npz")
+    assert code == 2
+    assert "log.csv of an earlier run that saved nothing else; remove it" in err
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_resuming_with_other_breaks_names_the_option(layerkit, trained, first):
+    words = ["train", "classifier.py", "--out", "run", "--data", "data.npz", "--every", 2]
+    validate = [["--validate", "data.npz"], []]
+    assert layerkit(*words, "--steps", 4, *validate[not first])[0] == 0
+    code, _, err = layerkit(*words, "--steps", 6, "--resume", *validate[first])
+    assert code == 2
+    assert f"was begun with{'' if first else 'out'} --validate" in err
+    assert "strict" not in err

@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 from galaxy_runs import QUICK, materials
 
+import layerkit as lk
 from layerkit import galaxy
 
 
@@ -75,6 +76,48 @@ def test_prepare_writes_what_train_takes(layerkit, finished, tmp_path):
     assert galaxies.read == 20
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--out", "run/model.h5"),
+        ("sample", "run", "--out", "run/galaxies.h5"),
+        ("prepare", "--data", "pictures", "--out", "run/model.h5"),
+        ("prepare", "--data", "pictures", "--out", "run/galaxies.h5"),
+        ("prepare", "--data", "pictures", "--out", "other.h5"),
+        ("encode", "pictures", "--model", "run", "--out", "run/galaxies.h5"),
+        ("encode", "pictures", "--model", "run", "--out", "other.h5"),
+    ],
+)
+def test_no_command_replaces_a_model_or_the_galaxies_of_a_run(layerkit, finished, tmp_path, words):
+    for name in ("run", "pictures"):
+        shutil.copytree(finished / name, tmp_path / name)
+    shutil.copy(tmp_path / "run" / "model.h5", tmp_path / "other.h5")
+    before = (tmp_path / words[-1]).read_bytes()
+    code, _, err = layerkit("galaxy", *words)
+    assert code == 2
+    assert any(says in err for says in ("a layerkit ", "a result of the training run"))
+    assert (tmp_path / words[-1]).read_bytes() == before
+
+
+def test_sets_and_models_do_not_replace_each_other(finished, tmp_path):
+    for name in ("model.h5", "galaxies.h5"):
+        shutil.copy(finished / "run" / name, tmp_path / name)
+    model, galaxies = galaxy.load_model(finished / "run"), galaxy.load(tmp_path / "galaxies.h5")
+    with pytest.raises(lk.errors.SnapshotError, match=r"galaxies\.h5: it holds a layerkit galaxy"):
+        lk.save(tmp_path / "galaxies.h5", model.net)
+    table = galaxy.encode(model, galaxies, draws=0)
+    for name in ("model.h5", "galaxies.h5"):
+        with pytest.raises(lk.errors.DataError, match=f"{name}: it holds a layerkit"):
+            galaxy.write_catalogue(table, tmp_path / name)
+    source = galaxy.open_source(finished / "pictures")
+    with pytest.raises(lk.errors.DataError, match=r"model\.h5: it holds a layerkit snapshot"):
+        galaxy.prepare(source, tmp_path / "model.h5", progress=False)
+    for name in ("model.h5", "galaxies.h5"):
+        assert (tmp_path / name).read_bytes() == (finished / "run" / name).read_bytes()
+    lk.save(tmp_path / "model.h5", model.net)
+    galaxy.prepare(source, tmp_path / "galaxies.h5", progress=False)
+
+
 def test_report_tells_the_results(layerkit, finished):
     run = finished / "run"
     code, out, err = layerkit("galaxy", "report", run)
@@ -103,6 +146,7 @@ def test_report_tells_the_results(layerkit, finished):
         ("sample none --out a.png", "ends in .h5, .npy or .fits"),
         ("sample none", "--out"),
         ("report none", "none"),
+        ("report .", "metrics.json: cannot be read (No such file or directory); give the folder"),
         ("report half.json", "half.json"),
     ],
 )

@@ -66,6 +66,19 @@ def test_columns_of_a_table_are_joined(layerkit):
     assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
 
 
+@pytest.mark.parametrize("ids", [["G000", "G001"], ["g000.fits", "g001.fits"]])
+def test_a_catalogue_is_not_lost_where_no_id_agrees(layerkit, ids):
+    Table({"id": ids, "z": [0.5, 0.25]}).write("own.csv", format="ascii.csv", overwrite=True)
+    words = "pictures", "--model", "run", "--limit", 4, "--out", "t.csv", "--join", "own.csv"
+    code, _, err = layerkit(*words)
+    assert code == 2
+    assert f"such as '{ids[0]}', is one of the pictures', such as 'g000'; " in err
+    assert "t.csv is the catalogue without its columns" in err
+    found = galaxy.read_catalogue("t.csv")
+    assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
+    assert "z" not in found.colnames
+
+
 BAD = [
     (["pictures", "--model", "run", "--out", "t.txt"], "ends in one of .fits"),
     (["pictures", "--model", "run", "--out", "no/t.fits"], "no such folder"),
@@ -82,7 +95,7 @@ BAD = [
     (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "give both"),
     (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
     (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
-    (["pictures", "--out", "t.fits"], "--model"),
+    (["pictures", "--model", "zoo", "--out", "t.fits"], "no model that comes with layerkit"),
 ]  # fmt: skip
 
 
@@ -110,3 +123,18 @@ def test_an_interrupted_command_leaves_no_half_table(layerkit, monkeypatch):
     assert code == 130, err
     assert sorted(os.listdir()) == before
     assert Path("t.fits").read_text() == "earlier"
+
+
+def test_parts_go_into_a_folder_and_are_resumed(layerkit, there):
+    words = "pictures", "pictures", "--model", "run", "--draws", 1, "--parts", 6, "--out", "all"
+    code, out, err = layerkit(*words)
+    assert code == 0, err
+    expected = galaxy.encode(there / "run", there / "pictures", draws=1)
+    assert f"{2 * len(expected)} pictures, 32 encoded" in out
+    assert list(galaxy.read_catalogue("all")["id"]) == 2 * list(expected["id"])
+    Path("all/part-000001.fits").unlink()
+    code, again, err = layerkit(*words, "--resume")
+    assert (code, again) == (0, out), err
+    code, _, err = layerkit("pictures", "pictures", "--model", "run", "--out", "t.fits")
+    assert code == 2
+    assert "need --parts N" in err

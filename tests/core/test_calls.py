@@ -46,7 +46,7 @@ EXPECTED = {
     "forward": "forward(x=array, t=array)",
     "backward": "backward(loss=array)",
     "infer": "infer(outputs, sample=True, x=array, t=array)",
-    "evaluate": "evaluate(data=None)",
+    "evaluate": "evaluate(data=None, processes=None)",
     "state": "state()",
     "set_state": "set_state(state)",
     "step": "step(x=array, t=array)",

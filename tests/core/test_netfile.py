@@ -10,6 +10,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import NetError, NetFileError
+from layerkit.netfile import find_net
 
 PAPERS_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
@@ -185,6 +186,17 @@ def test_files_that_describe_no_net(net_file, text, words):
     one_line(message, *words)
     assert "line 0" not in str(message.value)
     assert "None:" not in str(message.value)
+
+
+def test_a_net_that_comes_with_layerkit_is_loaded_by_name():
+    path = find_net("galaxy_gdae")
+    by_name, by_path = (
+        lk.Net(lk.load_net(where, pixels=9, hidden=3), 2) for where in ("galaxy_gdae", path)
+    )
+    assert str(by_name) == str(by_path)
+    assert lk.net_settings("galaxy_gdae") == lk.net_settings(path)
+    with pytest.raises(NetFileError, match=r"no net that comes with layerkit; .*'galaxy_gdae'"):
+        lk.load_net("galaxy_gade")
 
 
 @pytest.mark.parametrize("name", ["missing.py", "folder"])

@@ -12,7 +12,7 @@ from cuda_host.device import state
 
 # Functions of NumPy that CuPy has too, and those that a capture does not take, by CUDA's error.
 PLAIN = """
-    abs add all any arange arctan2 argmax argmin broadcast_to ceil clip concatenate cos cumsum
+    abs add all any arange arctan2 argmax argmin broadcast_to ceil clip concatenate conj cos cumsum
     divide equal exp expm1 flip floor greater hypot isfinite isnan less log log1p logical_and max
     maximum mean min minimum multiply negative pad prod repeat rint roll sign sin sqrt square stack
     std subtract sum take take_along_axis tanh tile transpose where
@@ -73,7 +73,9 @@ def sliding_window_view(*args, **kwargs):
 def make():
     """Make the modules, by name, of a device that has just been reset."""
     special = ModuleType("cupyx.scipy.special")
-    vars(special).update({name: array.wrapped(getattr(scipy.special, name)) for name in ["erfc"]})
+    vars(special).update(
+        {name: array.wrapped(getattr(scipy.special, name)) for name in ("erfc", "gammaln")}
+    )
     cupy, cuda, runtime = map(ModuleType, ("cupy", "cupy.cuda", "cupy.cuda.runtime"))
     vars(runtime).update(
         CUDARuntimeError=device.CUDARuntimeError,
@@ -128,6 +130,9 @@ def make():
         asnumpy=lambda a: a.get() if isinstance(a, array.ndarray) else np.asarray(a),
         copyto=lambda target, source: operator.setitem(target, ..., source),
         may_share_memory=lambda a, b: np.may_share_memory(a._host, b._host),
+        fft=SimpleNamespace(
+            **{n: array.wrapped(getattr(np.fft, n), 900) for n in ("rfft2", "irfft2")}
+        ),
         lib=SimpleNamespace(
             stride_tricks=SimpleNamespace(
                 as_strided=array.strided(np.lib.stride_tricks.as_strided),

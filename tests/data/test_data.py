@@ -241,7 +241,7 @@ def test_odd_sizes_of_file_block_window_and_batch(rng, tmp_path):
         expected = np.tile(np.arange(count), (3, 1))
         message = f"count {count}, block {block}, mixed {mixed}, batch {batch}"
         np.testing.assert_array_equal(np.sort(epochs, axis=1), expected, message)
-        net.layers["d"].sets[0].file.close()
+        net.layers["d"].files[0].file.close()
 
 
 def test_a_file_larger_than_its_window_is_never_wholly_in_memory(rng, tmp_path):
@@ -381,6 +381,29 @@ def test_evaluation_of_what_is_given_is_the_mean_over_all_of_it(phase, batch, rn
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     if phase == "train":
         net.backward()  # of the pass before the evaluations
+
+
+@pytest.mark.parametrize("batch", [1, 7, 30])
+def test_labels_to_be_ignored_count_in_no_batch_of_an_evaluation(batch, rng):
+    data, labels = rng.standard_normal((30, 3)), rng.integers(0, 3, (30, 2))
+    labels[:15] = labels[16, 0] = 255
+    data = np.stack([data, rng.standard_normal((30, 3))], axis=2)
+    layers = [
+        L.Accuracy("right", "x", "t", axis=0, ignore=255),
+        L.SoftmaxLoss("loss", "x", "t", axis=0, ignore=255),
+    ]
+    inputs = [L.Input("x", shape=(3, 2)), L.Input("t", shape=(2,))]
+    counts = labels != 255
+    right = (data.argmax(axis=1) == labels)[counts].mean()
+    net = lk.Net([*inputs, *layers], batch)
+    assert net.evaluate({"x": data, "t": labels})["right"] == pytest.approx(right, rel=1e-6)
+    source = L.MemoryData("d", data=[data, labels], tops=["x", "t"])
+    own = lk.Net([source, *layers], batch, phase="test").evaluate()
+    assert own["right"] == pytest.approx(right, rel=1e-6)
+    logs = data - np.log(np.exp(data).sum(axis=1, keepdims=True))
+    each = np.take_along_axis(logs, np.where(counts, labels, 0)[:, None], axis=1)[:, 0]
+    assert own["loss"] == pytest.approx(-(each * counts).sum() / 30, rel=1e-6)
+    assert np.isnan(net.evaluate({"x": data[:15], "t": labels[:15]})["right"])
 
 
 def test_a_net_that_trains_on_data_of_its_own_is_evaluated_on_others(rng):
@@ -783,7 +806,8 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
+    [([], "[]"), (["a.h5", 3], "3"), ([["a.h5"]], "[["),
+     (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
      (b"", "not empty"), (io.BytesIO(), "BytesIO")],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path, word):

@@ -13,7 +13,7 @@ from layerkit.engines.cuda.runners import base, data, dense, losses
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
 
 ARCHITECTURES = ["sm_75", "sm_90"]
-NAMES = [path.stem for path in sorted(sources.FOLDER.glob("*.cu"))]
+NAMES = sorted(sources.SOURCES)
 ACTIVATIONS = [name for name, _ in base.ACTIVATIONS.values()]
 FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
@@ -83,9 +83,9 @@ def test_all_sources_are_part_of_the_package():
     globs = tomllib.loads(text)["tool"]["setuptools"]["package-data"]["layerkit"]
     package = sources.FOLDER.parents[2]
     packed = {path for glob in globs for path in package.glob(glob)}
-    read = {path for path in sources.FOLDER.iterdir()} | {
-        path for path in (package / "engines" / "formulas").iterdir() if path.suffix == ".h"
-    }
+    read = {path for path in sources.FOLDER.rglob("*") if path.is_file()} | set(
+        (package / "engines" / "formulas").rglob("*.h")
+    )
     assert packed >= read
     assert all(any(package.glob(glob)) for glob in globs)
 
@@ -112,7 +112,7 @@ def test_headers_are_put_in_place_once():
 def test_constants_are_those_of_the_sources(constant, value):
     texts = [
         path.read_text(encoding="utf-8")
-        for path in sources.FOLDER.iterdir()
+        for path in sources.FOLDER.rglob("*")
         if path.suffix in (".cu", ".h")
     ]
     found = [m[1] for text in texts for m in re.finditer(rf"#define {constant} (\d+)", text)]

@@ -746,6 +746,19 @@ BAD = {
         (lambda: [x(3), L.GRU("y", "x", units=2)], "(steps, features), got shape (3,)"),
         (lambda: [x(3, 2), L.GRU("y", "x", units=0)], "got 0"),
     ],
+    "ConvolvePSF": [
+        (lambda: [x(3), L.ConvolvePSF("y", "x", "x")], "(bands, height, width), got shape (3,)"),
+        (lambda: [x(4, 3), L.ConvolvePSF("y", "x", "x")], "must be odd, got (4, 3)"),
+        (
+            lambda: [x(2, 3, 3), L.Input("p", shape=(3, 1, 1)), L.ConvolvePSF("y", "x", "p")],
+            "'x' has 2 bands and 'p' 3",
+        ),
+    ],
+    "CutSources": [
+        (lambda: [x(3), L.CutSources("y", "x", "x", shape=(2, 2))], "got shape (3,)"),
+        (lambda: [x(3, 3), L.CutSources("y", "x", "x", shape=(2, 2))], "(sources, 2), got (3, 3)"),
+        (lambda: [x(3, 2), L.CutSources("y", "x", "x", shape=(2,))], "(height, width)"),
+    ],
     "GaussianKL": [
         (lambda: [x(3), L.Input("v", shape=(2,)), L.GaussianKL("y", "x", "v")], "x, v"),
         (
@@ -772,6 +785,10 @@ BAD = {
         (lambda: [x(2), L.GroupNorm("y", "x", groups=2)], "no variance"),
         (lambda: [x(2), L.GroupNorm("y", "x")], "groups"),
     ],
+    "GeneratorData": [
+        (lambda: [L.GeneratorData("y", make=[1, 2])], "function"),
+        (lambda: [L.GeneratorData("y", make=lambda a, b: a)], "start"),
+    ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
     "HingeLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.HingeLoss("y", "x", "t")], "got (2,)"),
@@ -780,6 +797,10 @@ BAD = {
     "HuberLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.HuberLoss("y", "x", "t")], "x, t"),
         (lambda: [x(3), L.HuberLoss("y", "x", "x", delta=0)], "above 0"),
+    ],
+    "ImageData": [
+        (lambda: [L.ImageData("y", folder=".", channels=2)], "1 for grey or 3"),
+        (lambda: [L.ImageData("y", folder=".", table=3, tops=["x", "t"])], "CSV"),
     ],
     "ImagePose": [
         (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3, got 2"),
@@ -841,6 +862,69 @@ BAD = {
         (lambda: [x(3, 2), L.Permute("y", "x", order="10")], "a tuple of axes"),
     ],
     "ReLU": [(lambda: [x(3), L.ReLU("y", "x", slope=0.1)], "slope")],
+    "KnownVarianceReconstruction": [
+        (
+            lambda: [
+                x(3),
+                L.Input("t", shape=(2,)),
+                L.KnownVarianceReconstruction("y", "x", "t", "x"),
+            ],
+            "x, t must have one shape",
+        ),
+        (
+            lambda: [
+                x(3, 2),
+                L.Input("v", shape=(2,)),
+                L.KnownVarianceReconstruction("y", "x", "x", "v"),
+            ],
+            "'v' must have the shape (3, 2) of 'x', or size 1",
+        ),
+        (
+            lambda: [
+                x(1),
+                L.Input("m", shape=(2,)),
+                L.KnownVarianceReconstruction("y", "x", "x", "x", "m"),
+            ],
+            "'m' must have the shape (1,)",
+        ),
+    ],
+    "Normalise": [
+        (lambda: [x(3), L.Normalise("y", "x", axes=1)], "from -1 to 0"),
+        (lambda: [x(3, 2), L.Normalise("y", "x", axes=(0, -2))], "each once"),
+        (lambda: [x(), L.Normalise("y", "x")], "at least one axis"),
+    ],
+    "PlaceSources": [
+        (lambda: [x(3), L.PlaceSources("y", "x", "x", shape=(4, 4))], "got shape (3,)"),
+        (lambda: [x(3, 3), L.PlaceSources("y", "x", "x", shape=(4, 4))], "shape (2,), got (3, 3)"),
+        (
+            lambda: [
+                x(3, 5, 5),
+                L.Input("p", shape=(2, 2)),
+                L.PlaceSources("y", "x", "p", shape=(4, 4)),
+            ],
+            "of shape (3, 2), got (2, 2)",
+        ),
+        (
+            lambda: [
+                x(3, 2, 5, 5),
+                L.Input("p", shape=(3, 2)),
+                L.Input("f", shape=(3, 4)),
+                L.PlaceSources("y", "x", "p", "f", shape=(4, 4)),
+            ],
+            "shape (3, 2), got (3, 4)",
+        ),
+        (lambda: [x(3, 3), L.PlaceSources("y", "x", "x", shape=4)], "(height, width)"),
+    ],
+    "PoissonReconstruction": [
+        (
+            lambda: [x(3), L.Input("t", shape=(2,)), L.PoissonReconstruction("y", "x", "t")],
+            "one shape",
+        ),
+        (
+            lambda: [x(3), L.Input("t", shape=()), L.PoissonReconstruction("y", "x", "x", "t")],
+            "'t' must have the shape (3,)",
+        ),
+    ],
     "Reduce": [
         (lambda: [x(3), L.Reduce("y", "x", mode="min")], "'max'"),
         (lambda: [x(3), L.Reduce("y", "x", axes=(0, -1))], "each once"),

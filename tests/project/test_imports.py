@@ -11,7 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
 RANKS = [
-    ["layerkit.wiring", "layerkit.passes"],  # the packages themselves
+    [  # the packages themselves, whose __init__ imports nothing
+        "layerkit.inspection",
+        "layerkit.passes",
+        "layerkit.saving",
+        "layerkit.system",
+        "layerkit.wiring",
+    ],
     [
         "layerkit.errors",
         "layerkit.inspection.display",
@@ -22,7 +28,7 @@ RANKS = [
     ["layerkit.system.files", "layerkit.system.locks", "layerkit.settings.names"],
     ["layerkit.saving.hdf5"],
     ["layerkit.backends", "layerkit.settings"],
-    ["layerkit.blob", "layerkit.initializers", "layerkit.data", "layerkit.data.arrays"],
+    ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.run", "layerkit.settings.tuning"],
     ["layerkit.layer"],
     ["layerkit.layers", "layerkit.wiring.sharing"],
@@ -54,7 +60,7 @@ RANKS = [
         "layerkit.inspection.gradcheck",
         "layerkit.inspection.activity",
     ],
-    ["layerkit.saving.snapshot"],
+    ["layerkit.saving.snapshot", "layerkit.distributed"],
     ["layerkit.saving.loading"],
     ["layerkit.saving.tensors"],
     ["layerkit.train"],

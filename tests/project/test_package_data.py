@@ -21,7 +21,7 @@ def test_every_file_is_package_data():
         for path in package.rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc", ".so", ".pyd")
     }
-    assert Path("galaxy/report/page.css") in files
+    assert Path("galaxy/report/page/page.css") in files
     left = [
         str(path)
         for path in sorted(files)
@@ -45,7 +45,7 @@ def test_an_installed_package_writes_its_report(tmp_path):
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
     subprocess.run(build, cwd=source, check=True, capture_output=True)
     script = (
-        "from layerkit.galaxy.report import page\n"
+        "from layerkit.galaxy.report.page import page\n"
         "print(page.__file__)\n"
         "page.write_report('report.html', {'net': 'a net'})\n"
     )

@@ -731,7 +731,9 @@ def test_a_missing_file(tmp_path):
 
 def test_a_folder(tmp_path):
     (tmp_path / "model.h5").mkdir()
-    assert_refused(tmp_path / "model.h5", autoencoder(from_input()), "directory")
+    assert_refused(
+        tmp_path / "model.h5", autoencoder(from_input()), "is a folder", "a snapshot in it"
+    )
 
 
 def test_a_truncated_file(saved, rng):

@@ -44,6 +44,7 @@ TOPS = ["a", "conv1/7x7_s2", ["a"]], NO_NAMES
 INIT = ["he", 0, 0.5, np.float32(0.5), initializers.He()], NO_INITIALISERS
 RATE = [0.1, 1, 0, np.float32(0.1), rates.Fixed(0.1), lambda iteration: 0.1], NO_RATES
 SHAPE = [(3,), [3, 2], (np.uint8(250), np.int64(2)), ()], NO_SHAPES
+PICTURE = [(3, 4), [np.uint8(250), 1]], [*NO_SHAPES, (3,), (3, 4, 5), ()]
 AXIS = [0, 1, -1, np.int8(2), np.array(0)], NO_WHOLE_NUMBERS[:-1]
 SEVERAL_AXES = [(0,), [1, np.int8(0)], 0, (-1, 0)], ["33", (2.5,), (True,), {3}, ((3,),), None]
 AXES = [*AXIS[0], None], AXIS[1]
@@ -86,7 +87,23 @@ POSE = {
     "shift_spread": ABOVE_0,
     "tops": TOPS,
 }
-DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+MOMENTS = [None, "all", "channel", "element", 2, np.float32(0.5), [1, 2.5], np.ones((3, 1, 1))]
+NO_MOMENTS = ["pixel", "", True, [], np.zeros(0), [np.nan], ["a"], np.array(["a"]), 1j, {}]
+WINDOW = (
+    [None, 3, (2, 1), [np.int8(2), 3]],
+    [0, (0, 1), *(bad for bad in NO_PAIRS if bad is not None)],
+)
+SEEN = {
+    "tops": TOPS,
+    "augment": AUGMENT,
+    "scale": number([1, -0.5, 1e-3], [0]),
+    "mean": ([*MOMENTS, 0, -1], NO_MOMENTS),
+    "deviation": (MOMENTS, [*NO_MOMENTS, 0, -1, [1, 0]]),
+    "crop": WINDOW,
+    "mirror": FLAG,
+    "prefetch": whole([0, 3], [-1, 1025]),
+}
+DATA = {**SEEN, "shuffle": FLAG}
 RECURRENT = {
     "units": COUNT,
     "last": FLAG,
@@ -125,6 +142,8 @@ TABLE = {
         ),
     },
     "SquareLoss": LOSS,
+    "KnownVarianceReconstruction": LOSS,
+    "PoissonReconstruction": LOSS,
     "GaussianReconstruction": {**LOSS, "floor": AT_LEAST_0},
     "StudentReconstruction": {
         **LOSS,
@@ -169,12 +188,29 @@ TABLE = {
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
     "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
+    "GeneratorData": {
+        **SEEN,
+        "count": (
+            [None, 3, np.int8(2)],
+            [0, *(bad for bad in NO_WHOLE_NUMBERS if bad is not None)],
+        ),
+        "make": ([list, lambda start: ()], [[1], None, 3, "make", iter([1])]),
+    },
     "HDF5Data": {
         **DATA,
         "block": COUNT,
         "mixed": COUNT,
+        "lanes": ([*COUNT[0], None], [bad for bad in COUNT[1] if bad is not None]),
         "datasets": (["a", ["a", "b"]], NO_NAMES),
-        "path": (["a.h5"], ["", "a\0b", 3, ["a.h5"], None]),
+        "path": (["a.h5", ["a.h5"], ("a", "b")], ["", "a\0b", 3, [], ["a", 3], None]),
+    },
+    "ImageData": {
+        **DATA,
+        "channels": ([1, np.int8(3)], [2, *NO_WHOLE_NUMBERS]),
+        "fit": (["exact", "resize", "crop"], ["stretch", "", None, 3]),
+        "folder": (["a"], ["", "a\0b", 3, ["a"], None]),
+        "size": WINDOW,
+        "table": ([None], [3, "", [1], [("a",)], ["ab"], {}]),
     },
     "ImagePose": {
         **POSE,
@@ -193,6 +229,10 @@ TABLE = {
         "keep": FLAG,
         "tops": TOPS,
     },
+    "ConvolvePSF": {"tops": TOPS},
+    "CutSources": {"shape": PICTURE, "tops": TOPS},
+    "Normalise": {"axes": ([*SEVERAL_AXES[0], None], SEVERAL_AXES[1][:-1]), "tops": TOPS},
+    "PlaceSources": {"shape": PICTURE, "tops": TOPS},
     "Affine": {"axis": AXIS, "gain": OPTIONAL_INIT, "bias": OPTIONAL_INIT, "tops": TOPS},
     "MatMul": {"transpose_a": FLAG, "transpose_b": FLAG, "tops": TOPS},
     "Embed": {
@@ -274,14 +314,18 @@ TABLE = {
         "kernels": (["auto", "array"], ["none", None, True]),
     },
 }
+TUNING = {"shares", "rate", "decay", "max_norm"}  # of layers: see test_sharing and test_updates
 NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share", "share_only"}
 NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
     "Deconvolution": {"channels": 3, "kernel": 3},
+    "CutSources": {"shape": (3, 3)},
     "Dense": {"units": 3},
     "GroupNorm": {"groups": 1},
     "TiedDense": {"to": "a"},
+    "GeneratorData": {"make": list},
     "HDF5Data": {"path": "a.h5"},
+    "ImageData": {"folder": "a"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},
     "FreeBlob": {"shape": (3,)},
@@ -292,6 +336,7 @@ NEEDED = {
     "LSTM": {"units": 2},
     "GRU": {"units": 2},
     "Normal layer": {"shape": (3,)},
+    "PlaceSources": {"shape": (9, 9)},
     "Pooling": {"kernel": 3},
     "Reshape": {"shape": (3,)},
     "Slice": {"tops": ["a"]},
@@ -373,9 +418,44 @@ def test_every_class_and_every_setting_has_a_row():
             found = {
                 p.name
                 for p in parameters
-                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS
+                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS | TUNING
             }
         assert found == set(TABLE[kind]), kind
+
+
+WITH_PARAMETERS = {
+    *("Affine", "BatchNorm", "Convolution", "Deconvolution", "Dense", "Embed", "GRU", "GroupNorm"),
+    *("LSTM", "LayerNorm", "PReLU", "TiedDense"),
+}
+
+
+@pytest.mark.parametrize("kind", L.__all__)
+def test_layers_with_parameters_show_the_settings_of_parameters(kind):
+    """In `help`, and to type checkers, which read the annotation."""
+    cls = getattr(L, kind)
+    shown = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    hint = inspect.unwrap(cls.__init__).__annotations__.get("common")
+    if kind in WITH_PARAMETERS:
+        assert {name: shown[name] for name in TUNING} == {
+            "shares": None,
+            "rate": 1.0,
+            "decay": 1.0,
+            "max_norm": None,
+        }
+        assert hint == "Unpack[Tuning]"
+    else:
+        assert not TUNING & set(shown)
+        assert hint is None
+        arguments = ["y"] + [
+            "x"
+            for p in list(inspect.signature(cls).parameters.values())[1:]
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        ]
+        for setting in TUNING:
+            with pytest.raises(
+                NetError, match=f"unexpected keyword argument '{setting}'; it takes"
+            ):
+                cls(*arguments, **NEEDED.get(kind, {}), **{setting: 0.5})
 
 
 @pytest.mark.parametrize("kind", TABLE)

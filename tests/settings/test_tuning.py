@@ -230,6 +230,10 @@ class Own(lk.Layer):
         return shapes
 
 
+class Bare(L.ReLU):
+    """A layer of a user's own that has no parameters."""
+
+
 class WithRate(Own):
     def __init__(self, name, bottom, *, rate):
         super().__init__(name, [bottom])
@@ -263,7 +267,8 @@ def test_shared_parameters_have_the_settings_of_their_owner():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda x: L.ReLU("y", "x", rate=2.0), ["no parameters of its own", "rate=2"]),
+        (lambda x: L.ReLU("y", "x", rate=2.0), ["unexpected keyword argument", "'rate'"]),
+        (lambda x: Bare("y", "x", rate=2.0), ["no parameters of its own", "rate=2"]),
         (lambda x: L.Dense("y", "x", units=3, rate={"wait": 2}), ["'wait'", "'weight', 'bias'"]),
         (lambda x: L.Dense("y", "x", units=3, max_norm={"bias": 2}), ["max_norm", "'bias'"]),
         (lambda x: L.TiedDense("y", "e", to="e", max_norm=2), ["max_norm", "none"]),
@@ -272,9 +277,9 @@ def test_shared_parameters_have_the_settings_of_their_owner():
     ],
 )
 def test_settings_without_a_parameter_are_named(make, words):
-    layers = [L.Input("x", shape=(4,)), L.Dense("e", "x", units=3), make(None)]
+    layers = [L.Input("x", shape=(4,)), L.Dense("e", "x", units=3)]
     with pytest.raises(NetError, match=r"layer 'y'") as caught:
-        lk.Net(layers)
+        lk.Net([*layers, make(None)])
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)

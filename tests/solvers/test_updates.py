@@ -1,6 +1,9 @@
 """Updates beyond one per step: accumulation, averages, hooks, gradients and apply, more solvers."""
 
+import copy
 import math
+import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -290,7 +293,7 @@ def test_an_average_in_its_block(tmp_path, batches):
                 method(**batches[0])
         with pytest.raises(NetError, match="average"), solver.averaged():
             pass
-        with pytest.raises(SnapshotError, match=r"average"):
+        with pytest.raises(SnapshotError, match=r"save the net alone: .* average"):
             lk.save(tmp_path / "both.h5", net, solver)
     np.testing.assert_array_equal(net.params["y/bias"].data, moved)
     with pytest.raises(NetError, match="no forward pass"):
@@ -303,6 +306,43 @@ def test_an_average_in_its_block(tmp_path, batches):
     np.testing.assert_allclose(other.params["y/bias"].data, 0.9 * first + 0.1 * moved)
     with pytest.raises(NetError, match=r"averaged: .*ema=0\.999"), lk.SGD(net).averaged():
         pass
+
+
+def test_nothing_that_the_end_of_its_block_would_undo_is_done_to_an_average(tmp_path, batches):
+    net = make()
+    solver = lk.Adam(net, 0.05, ema=0.9)
+    solver.steps(3, **batches[0])
+    lk.save(tmp_path / "net.h5", net)
+    lk.save_safetensors(tmp_path / "net.safetensors", net)
+    sharing = lk.Net(regression(), ROWS, dtype="float64", share=net)
+    others = lk.SGD(net, 0.1), lk.SGD(sharing, 0.1)
+    kept = values(net)
+    with solver.averaged():
+        for other in others:
+            with pytest.raises(NetError, match=r"average .* until the block .* has ended"):
+                other.step(**batches[0])
+        for way in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(NetError, match=r"Adam: cannot be copied: .* average"):
+                way(solver)
+        for shown in (net, sharing):
+            for part in ({}, {"only": "y"}):
+                with pytest.raises(SnapshotError, match=r"load: .* average"):
+                    lk.load(tmp_path / "net.h5", shown, **part)
+            with pytest.raises(SnapshotError, match=r"load_safetensors: .* average"):
+                lk.load_safetensors(tmp_path / "net.safetensors", shown)
+        averaged = copy.deepcopy(net)
+        assert lk.SGD(averaged, 0.1).steps(2, **batches[0]).shape == (2,)
+        saving = threading.Thread(target=lk.save, args=(tmp_path / "both.h5", net, solver))
+        saving.start()
+    saving.join()  # it has waited for the end of the block
+    for name, value in values(net).items():
+        np.testing.assert_array_equal(value, kept[name])
+    other = make()
+    lk.load(tmp_path / "both.h5", other)
+    for name, value in values(other).items():
+        np.testing.assert_array_equal(value, kept[name])
+    for trained in (*others, solver, copy.deepcopy(solver)):
+        trained.step(**batches[0])
 
 
 # Gradients and apply.
@@ -565,9 +605,9 @@ def test_snapshots_of_solvers_with_other_settings_are_refused(tmp_path, batches)
     for settings in ({}, {"ema": 0.5}, {"accumulate": 4, "ema": 0.5}):
         with pytest.raises(SnapshotError, match=r"'accumulated'.*accumulate=, ema="):
             lk.load(path, net, lk.SGD(net, **settings))
-    other = lk.SGD(net, accumulate=2)
+    other = lk.SGD(net, accumulate=3)
     before = net.arena.data.copy()
-    with pytest.raises(SnapshotError, match=r"3 gradients are kept .* after 2"):
+    with pytest.raises(SnapshotError, match=r"3 gradients are kept .* after 3"):
         lk.load(path, net, other)
     assert other.state() == lk.SGD(net).state()
     np.testing.assert_array_equal(net.arena.data, before)

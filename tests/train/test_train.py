@@ -553,12 +553,39 @@ def test_a_snapshot_with_no_state_of_a_break_changes_nothing(kind, name, value, 
         (lambda s: lk.Trainer(s, [Say([1]), lk.breaks.EarlyStop("val")]).run(1), "mean 'value'"),
         (lambda s: lk.Trainer(s, [lk.breaks.Break(every=1)]).run(1), "does not define take"),
         (lambda s: lk.breaks.KeepBest("a").restore(), "no best parameters yet"),
+        (
+            lambda s: lk.Trainer(s, [Say([1]), lk.breaks.KeepBest("value", of="value")]).run(1),
+            "'value' is the name of a value, but the first argument is a file.*of='value'",
+        ),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(call, words):
     with pytest.raises(LayerkitError, match=words) as error:
         call(make()[0])
     assert "\n" not in str(error.value)
+
+
+def test_a_net_that_training_does_not_change_is_not_validated():
+    solver, held_out = make()
+    apart = lk.Net(layers_of(None), 4, phase="test")
+    trainer = lk.Trainer(solver, [lk.breaks.Validate(apart, held_out, every=5)])
+    with pytest.raises(NetError, match=r"Validate: .* shares no parameter .*share=net"):
+        trainer.run(10)
+    assert trainer.iteration == 0
+    part = lk.Net(layers_of(None), 4, phase="test", share=solver.net, share_only="g")
+    lk.Trainer(solver, [lk.breaks.Validate(part, held_out, every=5)]).run(10)
+
+
+def test_best_parameters_are_not_restored_where_an_average_is_shown():
+    net = make()[0].net
+    solver, best = lk.SGD(net, 0.1, ema=0.5), lk.breaks.KeepBest(of="value")
+    lk.Trainer(solver, [Say([1.0, 2.0, 3.0]), best]).run(3)
+    trained = net.arena.data.copy()
+    with solver.averaged(), pytest.raises(NetError, match=r"KeepBest.restore: .* average"):
+        best.restore()
+    np.testing.assert_array_equal(net.arena.data, trained)
+    best.restore()
+    assert not np.array_equal(net.arena.data, trained)
 
 
 def test_progress_shows_objective_and_values(capsys):

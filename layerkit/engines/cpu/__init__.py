@@ -1,6 +1,6 @@
 """The compiled engine for CPUs: which runner belongs to which layer.
 
-The C++ sources in this folder are built into the extension module `_cpu` when layerkit is
+The C++ sources below this folder are built into the extension module `_cpu` when layerkit is
 installed.  If that failed, for want of a compiler, nets run on array code.
 """
 

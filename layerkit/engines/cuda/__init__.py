@@ -1,6 +1,6 @@
 """The engine for NVIDIA GPUs: which runner belongs to which layer, and how kernels are launched.
 
-The kernels are the `.cu` files in this folder, made from the formulas that the engine for CPUs uses
+The kernels are the `.cu` files in `kernels`, made from the formulas that the engine for CPUs uses
 too.  Nothing here imports CuPy, which comes with the backend.
 """
 

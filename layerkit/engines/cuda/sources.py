@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent / "kernels"
+SOURCES = {path.stem: path for path in FOLDER.rglob("*.cu")}
 INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
 NUMBERS = {
     "bool": "bool",
@@ -36,7 +37,7 @@ def text(name: str) -> str:
     """Return a source with its headers, each once.
 
     Args:
-        name: of a file in `kernels`, without ".cu".
+        name: of a file in `kernels` or one of its rooms, without ".cu".
     """
     seen: set[Path] = set()
 
@@ -50,7 +51,7 @@ def text(name: str) -> str:
         code = path.read_text(encoding="utf-8").replace("#pragma once\n", "")
         return INCLUDE.sub(included, code)
 
-    return expand(FOLDER / f"{name}.cu")
+    return expand(SOURCES[name])
 
 
 def options(dtype: np.dtype, defines: dict[str, Any]) -> tuple[str, ...]:

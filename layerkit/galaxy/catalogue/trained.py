@@ -9,25 +9,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from layerkit import netfile
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
+from layerkit.galaxy.catalogue.boxes import DEFAULT, find_model, save_small
 from layerkit.galaxy.catalogue.pictures import PreparedFile
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import is_prepared, split
-from layerkit.galaxy.layout import GALAXIES, MODEL
+from layerkit.galaxy.layout import GALAXIES
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.population.stored import restore_population
 from layerkit.net import Net
 from layerkit.saving import snapshot
 from layerkit.saving.loading import load
 from layerkit.settings import fitting
-from layerkit.system.files import path_of
 
 HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few
 MAX_REFERENCE = 500  # held-out galaxies whose bounds others are ranked among
+
+
+@fitting(SnapshotError)
+def export_model(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+) -> GalaxyModel:
+    """Write the model of a training run as a small file, to be given away.
+
+    It holds what `load_model` reads: no history, no state of the solver, no paths.
+
+    Args:
+        run: see `load_model`.
+        out: the file.
+        dtype: of parameters in it; "float16", the default, keeps three digits of each.
+
+    Returns:
+        The model as it is loaded from the file.
+
+    Raises:
+        SnapshotError: see `load_model`; or the file cannot be written.
+    """
+    model, _, extra = _load(run, "auto", 256)
+    save_small(model, extra, out, dtype)
+    return load_model(out)
 
 
 @dataclass
@@ -50,20 +78,22 @@ class Trained:
 
 @fitting(SnapshotError)
 def load_model(
-    path: str | os.PathLike[str], *, backend: str = "auto", batch_size: int = 256
+    path: str | os.PathLike[str] = DEFAULT, *, backend: str = "auto", batch_size: int = 256
 ) -> GalaxyModel:
-    """Load the model that a training run has saved.
+    """Load a trained model: one that comes with layerkit, or that a training run has saved.
 
     **Security.** The snapshot holds the Python text of the net file, which is run: load models of
     people you trust.
 
     Args:
-        path: a run's folder, or the `model.h5` in it.
+        path: a run's folder, the `model.h5` in it, or the name of a model that comes with layerkit:
+            "galaxy_zoo", the default; galaxy/boxed/galaxy_zoo.md says what it is.
         backend: "numpy", "cupy" or "auto", the default, a GPU if there is one.
         batch_size: the most images in a pass, default 256.
 
     Returns:
-        The model, with the temperatures that the run measured.
+        The model, with the temperatures that the run measured, and its prior and noise if these
+        were fitted.
 
     Raises:
         SnapshotError: no snapshot there, or one that is not of a finished galaxy run.
@@ -109,13 +139,11 @@ def _load(
     path: str | os.PathLike[str], backend: str, batch_size: int
 ) -> tuple[GalaxyModel, Path, dict[str, Any]]:
     """Return the model, the path of its snapshot, and what else is in that."""
-    path = path_of(path, SnapshotError)
-    if path.is_dir():
-        path = path / MODEL
+    path = find_model(path)
     extra = dict(snapshot.read_extra(path))
     with _not_a_run(path):
         text, settings = extra["net_text"], extra["settings"]
-        file = Path(settings["net"])
+        file = path.parent / settings["net"]  # a small file knows the name alone
         values = {name: netfile.literal(value) for name, value in settings["set"].items()}
         temperature = extra["latent_temperature"]
         settings["data"], settings["held_out"]  # are there
@@ -134,7 +162,9 @@ def _load(
     net = Net(netfile.layers_of(text, file, values), batch_size, backend, phase="test")
     load(path, net)
     try:
-        return GalaxyModel(net, temperature), path, extra
+        model = GalaxyModel(net, temperature)
+        restore_population(model, snapshot.read_arrays(path))
+        return model, path, extra
     except NetError as error:
         raise SnapshotError(f"{path}: {error}") from error
 

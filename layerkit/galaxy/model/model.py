@@ -9,7 +9,9 @@ import numpy as np
 
 from layerkit.data.arrays import numbers
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.pixels import Pixels, decode, draw, infer_pixels, scores
+from layerkit.galaxy.model.pixels import Pixels, decode, draw, generator, infer_pixels, scores
+from layerkit.galaxy.model.population.noise import PixelNoise, check_noise
+from layerkit.galaxy.model.population.prior import MixturePrior, check_prior
 from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES, importance_bound
 from layerkit.galaxy.model.posterior.posterior import (
     Posterior,
@@ -23,7 +25,7 @@ from layerkit.galaxy.model.roles import find_roles
 from layerkit.galaxy.model.standardisation import standardise
 from layerkit.inspection.display import html_grid
 from layerkit.net import Net
-from layerkit.settings import Closed, Whole, accept, fitting
+from layerkit.settings import Closed, Truth, Whole, accept, fitting
 from layerkit.system.memory import in_words, memory
 
 
@@ -51,24 +53,37 @@ class GalaxyModel(Closed):
     deviations of a likelihood to the power of 1 / temperature (see `temper`).  Bounds and
     reconstructions are never tempered.
 
+    **Population.**  `fit_population` replaces N(0, I) by a prior fitted to the galaxies, and learns
+    how noise goes together from pixel to pixel.  Samples are then drawn with both, and bounds are
+    those with this prior: KL(q || p) becomes E_q[log q - log p], estimated from the samples of z.
+
     Args:
         net: the net; `Net(layers, phase="test", share=training_net)` follows training.
         temperature: of each axis of z, (latent,), or of all; 1, the default, is the likelihood's.
+        prior: of z; None, the default, is N(0, I), with which the net was trained.
+        noise: how the noise of pixels goes together; None, the default, is independent noise.
 
     Attributes:
         net: the net.
         roles: the names of the blobs that the model works with.
-        temperature: of each axis, (latent,); may be set.
+        temperature, prior, noise: as above; may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
 
     Raises:
         NetError: the net lacks these layers, has a latent layer without a prior, or makes images
-            from more than its latent layers; or the temperature has another shape or is below 1.
+            from more than its latent layers; or the temperature has another shape or is below 1; or
+            the prior or the noise is of other dimensions.
     """
 
     @fitting(NetError)
-    def __init__(self, net: Net, temperature: float | Sequence[float] | np.ndarray = 1.0):
+    def __init__(
+        self,
+        net: Net,
+        temperature: float | Sequence[float] | np.ndarray = 1.0,
+        prior: MixturePrior | None = None,
+        noise: PixelNoise | None = None,
+    ):
         if not isinstance(net, Net):
             raise NetError(f"GalaxyModel: expected a net, got {brief(net)}")
         self.net = net
@@ -76,6 +91,7 @@ class GalaxyModel(Closed):
         self.latent = int(np.prod(net.blobs[self.roles.z].shape))
         self.pixels = int(np.prod(net.blobs[self.roles.x].shape))
         self.temperature = temperature
+        self.prior, self.noise = prior, noise
         try:
             self.decode(np.zeros((1, self.latent)))
         except NetError as error:
@@ -95,6 +111,7 @@ class GalaxyModel(Closed):
             "z": f"{self.latent} dimensions, temperature "
             + (f"{self.temperature.min():.3g} to {hot:.3g}" if hot > 1 else "1"),
             "lower latent layers": ", ".join(self.roles.priors) or "none",
+            "prior": "N(0, I)" if self.prior is None else f"{len(self.prior.weights)} Gaussians",
             "likelihood": repr(self.roles.likelihood),
             "parameters": f"{sum(p.data.size for p in self.net.params.values()):,}, "
             f"{self.net.dtype} on {self.net.backend.name}",
@@ -110,6 +127,24 @@ class GalaxyModel(Closed):
     def temperature(self, value: float | Sequence[float] | np.ndarray) -> None:
         self._temperature = check_temperature(value, self.latent)
 
+    @property
+    def prior(self) -> MixturePrior | None:
+        """The prior of z; None is N(0, I)."""
+        return self._prior
+
+    @prior.setter
+    def prior(self, value: MixturePrior | None) -> None:
+        self._prior = check_prior(value, self.latent)
+
+    @property
+    def noise(self) -> PixelNoise | None:
+        """The correlation of the pixels' noise; None is independent noise."""
+        return self._noise
+
+    @noise.setter
+    def noise(self, value: PixelNoise | None) -> None:
+        self._noise = check_noise(value, self.pixels)
+
     @fitting(NetError)
     @np.errstate(under="ignore")
     def encode(self, images: np.ndarray, tempered: bool = True) -> Posterior:
@@ -123,6 +158,7 @@ class GalaxyModel(Closed):
         Raises:
             DataError: images of another shape, masked, not finite, or far outside 0..1.
         """
+        tempered = accept(Truth(), tempered, "tempered", "encode")
         found = encode(self.net, self.roles, check_images(images, self.pixels))
         return self.temper(found) if tempered else found
 
@@ -207,6 +243,9 @@ class GalaxyModel(Closed):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Compute the evidence lower bound and the sum of its KL terms, each (n,), in nats.
 
+        With a fitted prior, log p(z) - log N(z; 0, I) of each sample is added to the bound, and
+        taken from the KL terms.
+
         Args:
             images: (n, ...), intensities in 0..1.
             samples: of the latent layers for each image, over which the terms are averaged.
@@ -215,9 +254,12 @@ class GalaxyModel(Closed):
         samples = accept(Whole(least=1), samples, "samples", "bound")
         given = self._blobs(images, posterior)
         terms = self.roles.bound_terms
-        totals = np.zeros((len(terms), len(given[self.roles.x])))
+        totals = np.zeros((len(terms) + 1, len(given[self.roles.x])))
         for _ in range(samples):
-            totals += np.stack(self.net.infer(terms, sample=True, **given))
+            *found, z = self.net.infer([*terms, self.roles.z], sample=True, **given)
+            totals[:-1] += np.stack(found)
+            if self.prior is not None:
+                totals[-1] -= self.prior.gain(z.reshape(len(z), -1))
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
@@ -250,7 +292,7 @@ class GalaxyModel(Closed):
         """
         samples = accept(Whole(least=1), samples, "samples", "importance_bound")
         given = self._blobs(images, posterior)
-        return importance_bound(self.net, self.roles, given, samples, progress)
+        return importance_bound(self.net, self.roles, given, samples, progress, self.prior)
 
     @fitting(NetError)
     def standardise(self, images: np.ndarray) -> bool:
@@ -286,22 +328,34 @@ class GalaxyModel(Closed):
             count: number of galaxies.
             seed: of the draw.
             noise: adds noise of the variance f_Sigma(z) to each pixel of f_mu(z), as the model
-                expects of real images; without it, the default, the result is f_mu(z).
+                expects of real images, going together from pixel to pixel as the model's `noise`
+                says; without it, the default, the result is f_mu(z).
         """
         count = accept(Whole(least=1), count, "count", "sample")
+        noise = accept(Truth(), noise, "noise", "sample")
         needed = count * self.pixels * 4 * self.net.dtype.itemsize  # means, variances, noise
         if needed > (free := memory()):
             raise NetError(
                 f"sample: {count} images would take {in_words(needed)}, and {in_words(free)} are "
                 "free; draw them in parts, each with its own seed"
             )
-        try:
-            rng = np.random.default_rng(seed)
-        except (TypeError, ValueError) as error:
-            raise NetError(f"sample: seed: {error}, got {brief(seed)}") from None
-        z = rng.standard_normal((count, self.latent))
+        rng = generator(seed, "sample")
+        z = self._draw_z(count, rng)
         mean, variance, skew = decode(self.net, self.roles, z, rng)
-        return draw(self.roles.likelihood, rng, mean, variance, skew) if noise else mean
+        if not noise:
+            return mean
+        return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise)
+
+    @fitting(NetError)
+    def sample_z(self, count: int, seed: int = 0) -> np.ndarray:
+        """Draw z from the prior, (count, latent): those of `sample` with this count and seed."""
+        count = accept(Whole(least=1), count, "count", "sample_z")
+        return self._draw_z(count, generator(seed, "sample_z"))
+
+    def _draw_z(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        if self.prior is None:
+            return rng.standard_normal((count, self.latent))
+        return self.prior.sample(count, rng)
 
     @fitting(NetError)
     def traverse(self, values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import norm, t
 
 from layerkit.data.arrays import numbers
+from layerkit.errors import NetError, brief
+from layerkit.galaxy.model.population.noise import PixelNoise
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net
@@ -64,6 +66,18 @@ def decode(net: Net, roles: Roles, z: np.ndarray, rng: np.random.Generator | Non
     return infer_pixels(net, roles, given)
 
 
+def generator(seed: Any, function: str) -> np.random.Generator:
+    """Return a generator of random numbers.
+
+    Raises:
+        NetError: a seed that is none; the message names the function that was called.
+    """
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise NetError(f"{function}: seed: {error}, got {brief(seed)}") from None
+
+
 def scores(
     likelihood: Reconstruction, residual: np.ndarray, skew: np.ndarray | float = 0.0
 ) -> np.ndarray:
@@ -84,24 +98,52 @@ def scores(
     return np.where(upper, norm.isf(g * g * tail), norm.ppf(np.minimum(tail, 1)))
 
 
+def residuals(
+    likelihood: Reconstruction, scores: np.ndarray, skew: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Turn standard normal scores into standardised residuals, F^-1(Phi(score)); undo `scores`.
+
+    Args:
+        likelihood: the layer that scores pixels.
+        scores: any shape.
+        skew: of each pixel, default 0; see StudentReconstruction.
+    """
+    if np.isinf(likelihood.degrees):
+        return scores
+    g = np.exp(np.asarray(skew, "float64"))
+    # Each side of the mode uses its own tail, as 1 - F would round to 0 far out.
+    share = g * g / (1 + g * g)
+    above = norm.sf(scores)
+    upper = above < share
+    tail = np.where(upper, above / share, norm.cdf(scores) / (1 - share))
+    size = t.isf(0.5 * tail, likelihood.degrees) / _spread(likelihood)
+    centre, sd = _moments(likelihood, g)
+    return (np.where(upper, size * g, -size / g) - centre) / sd
+
+
 def draw(
     likelihood: Reconstruction,
     rng: np.random.Generator,
     mean: np.ndarray,
     variance: np.ndarray,
     skew: np.ndarray | float = 0.0,
+    noise: PixelNoise | None = None,
 ) -> np.ndarray:
     """Draw pixels from their distribution.
 
     Args:
         likelihood: the layer that scores pixels.
         rng: draws the noise.
-        mean, variance: of each pixel, any shape.
+        mean, variance: of each pixel, (n, pixels), or any shape without `noise`.
         skew: of each pixel, default 0; see StudentReconstruction.
+        noise: how the noise of pixels goes together; None, the default, draws each by itself.
 
     Returns:
         An array of the shape of `mean`.
     """
+    if noise is not None:
+        found = residuals(likelihood, noise.draw(len(mean), rng), skew)
+        return mean + found * np.sqrt(variance)
     if np.isinf(likelihood.degrees):
         return mean + rng.normal(0, np.sqrt(variance))
     g = np.exp(np.asarray(skew, "float64"))

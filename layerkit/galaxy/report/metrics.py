@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from layerkit.system.files import path_of, write_atomically
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write indented JSON as a whole file or none; null stands for NaN and infinities."""
     path = path_of(path, DataError)
-    text = json.dumps(_known(values), indent=2, allow_nan=False, default=str) + "\n"
+    try:
+        text = json.dumps(_known(values), indent=2, allow_nan=False, default=str) + "\n"
+    except RecursionError as error:
+        raise DataError(f"{path}: values that are nested too deeply, or hold themselves") from error
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
@@ -45,8 +49,27 @@ def checked_metrics(metrics: Any, function: str) -> Mapping[str, Any]:
     return metrics
 
 
+@contextmanager
+def of_a_whole_run(function: str) -> Iterator[None]:
+    """Turn what a missing value, or one of another type, leads to into an error in words."""
+    try:
+        yield
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{function}: not the metrics of a whole run ({error!r})") from error
+
+
 def summary(metrics: Mapping[str, Any]) -> str:
-    """Write the main results in a few lines, with columns for encoder alone and refined z."""
+    """Write the main results in a few lines, with columns for encoder alone and refined z.
+
+    Raises:
+        DataError: not the metrics of a whole run.
+    """
+    checked_metrics(metrics, "summary")
+    with of_a_whole_run("summary"):
+        return _summary(metrics)
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
 
     def line(label: str, encoded: str, refined: str, note: str = "") -> str:
         text = f"{label:50}{encoded:>14}{refined:>14}   {note}".rstrip()
@@ -56,7 +79,6 @@ def summary(metrics: Mapping[str, Any]) -> str:
         encoded, refined = (_wins(name)(metrics) for name in (f"encoded_{key}", key))
         return line(label, encoded, refined, note)
 
-    checked_metrics(metrics, "summary")
     samples, components = metrics["iwae_samples"], metrics["pca_components"]
     return "\n".join(
         [
@@ -110,7 +132,11 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = path / "metrics.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give the folder of a finished run"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: the metrics of a run cannot be read ({error})") from error
     if not isinstance(found, dict) or "held_out" not in found:
         raise DataError(f"{path}: this is JSON, but not the metrics.json of a run: no 'held_out'")

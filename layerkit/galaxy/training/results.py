@@ -81,7 +81,7 @@ def _metrics(
         "pixels": " x ".join(map(str, galaxies.held_out.shape[1:])),
         "iterations": iterations,
         "epochs": seen / len(galaxies.train),
-        "batch": settings.batch,
+        "batch": settings.batch * (settings.shards or 1),
         "samples": settings.samples,
         "augment": settings.augment,
         "warm_up": settings.warm_up,
@@ -105,6 +105,8 @@ def _metrics(
         "net": Path(settings.net).name,
         "command": settings.command,
     }
+    if run.model.prior is not None:  # bounds are with it rather than N(0, I)
+        metrics["prior_gaussians"] = len(run.model.prior.weights)
     if earlier := run.stretches.changes():
         metrics["earlier_settings"] = earlier
     return metrics

@@ -85,7 +85,7 @@ class Stretches:
         """Count the galaxies in all steps so far, each as often as it was in one."""
         ends = [stretch["from"] for stretch in self.found[1:]] + [iterations]
         return sum(
-            (end - stretch["from"]) * stretch["batch"]
+            (end - stretch["from"]) * stretch["batch"] * (stretch["shards"] or 1)
             for stretch, end in zip(self.found, ends, strict=True)
         )
 

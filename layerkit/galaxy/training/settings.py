@@ -127,6 +127,7 @@ class Settings:
     iterations: Count | None = None
     set: Annotated[dict[str, str], NetSettings()] = field(default_factory=dict)
     batch: Count = 64
+    shards: Annotated[int, Whole(1, 2**20)] | None = None
     rate: Positive = 1e-3
     final_rate: NotNegative | None = None
     warm_up: Annotated[int, Whole()] = 0
@@ -174,15 +175,15 @@ class Settings:
     def steps(self, galaxies: int) -> int:
         """Return the number of steps of a run with so many galaxies to train on."""
         return self.iterations or max(
-            math.ceil((self.epochs or EPOCHS) * galaxies / self.batch),
+            math.ceil((self.epochs or EPOCHS) * galaxies / (self.batch * (self.shards or 1))),
             1 if self.epochs else TINY if self.tiny else LEAST_ITERATIONS,
         )
 
 
 # Settings that training goes by; a run that is resumed may change them on the way.
 TRAINING = (
-    "net", "set", "batch", "samples", "augment", "rate", "final_rate", "warm_up", "clip", "centre",
-    "kl_warm_up", "keep",
+    "net", "set", "batch", "shards", "samples", "augment", "rate", "final_rate", "warm_up", "clip",
+    "centre", "kl_warm_up", "keep",
 )  # fmt: skip
 RULES = rules_of(Settings, globals())
 

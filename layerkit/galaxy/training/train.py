@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layerkit import distributed
 from layerkit.errors import DataError, SnapshotError
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.layout import MODEL
@@ -81,6 +83,7 @@ def train(
     epochs: int | None = None,
     iterations: int | None = None,
     batch: int | None = None,
+    shards: int | None = None,
     rate: float | None = None,
     final_rate: float | None = None,
     warm_up: int | None = None,
@@ -105,7 +108,8 @@ def train(
     The results are written into a folder: report.html with all figures, metrics.json, model.h5, the
     prepared galaxies, and contact sheets.  Earlier results there are kept in before-1, before-2 and
     so on.  Ctrl-C saves the model and returns; `train(resume=True, out=...)` goes on, on NumPy bit
-    for bit.  `layerkit galaxy train` has options called like the settings.
+    for bit.  `layerkit galaxy train` has options called like the settings.  One of the processes
+    that mpiexec has started, which share each step, prepares, evaluates and writes.
 
     A setting that is left at None has the default given here or, in a resumed run, the value that
     the run had before.
@@ -123,7 +127,9 @@ def train(
         set: settings of the net file by name, such as {"latent": 16}.
         epochs: passes through the data; default 100, and at least 2500 steps.
         iterations: steps, instead of `epochs`.
-        batch: galaxies in a step, default 64.
+        batch: galaxies in a step, or in each shard of it, default 64.
+        shards: batches in a step, which follows their mean gradient: a power of two, which the
+            processes that mpiexec has started share; default: one for each process.
         rate: rate of Adam, default 0.001.
         final_rate: rate at the end, to which it falls along half a cosine; default: 1% of `rate`.
         warm_up: steps over which the rate rises to `rate`, default 0.
@@ -190,11 +196,13 @@ def start(given: Mapping[str, Any], caller: Caller) -> Training:
         raise DataError(f"{OWNER}: give epochs or iterations, not both")
     if resume and not (out / MODEL).exists():
         raise SnapshotError(f"no snapshot at {out / MODEL} to go on from")
-    folder = results_folder(out)
-    with locks.lock(folder, "a training run"):
-        run = Run(folder, given, resume, caller)
-        ending = run.train()
-        result, metrics = evaluate_run(run) if ending == "done" else (None, {})
+    with distributed.started() as comm, comm.one_voice():
+        folder = results_folder(out)
+        with locks.lock(folder, "a training run") if comm.leads else nullcontext():
+            run = Run(folder, given, resume, caller, comm)
+            ending = run.train()
+            evaluates = ending == "done" and comm.leads
+            result, metrics = evaluate_run(run) if evaluates else (None, {})
     return Training(
         model=run.model,
         metrics=metrics,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
@@ -18,7 +19,8 @@ class Accuracy(Layer):
     If an example has several labels, its value is their mean.  Labels to be ignored take no part:
     an example's value is then the number of its labels that are right, divided by the mean number
     over the batch of labels that count, so that the batch's mean is the fraction that is right of
-    all labels that count; it is not a number if none does.
+    all labels that count; it is not a number if none does.  `Net.evaluate` weighs batches by the
+    labels that count, and so gives the fraction over a whole set.
 
     Ties count as errors: a net whose logits are all equal, or not numbers, has accuracy 0.
 
@@ -82,10 +84,13 @@ class Accuracy(Layer):
         right = xp.where(hot.any(axis=2), guessed, math.nan)
         counted = classes.places
         if self.ignore is not None:
-            counts = (label != self.ignore)[:, :, 0]
-            right = xp.where(counts, right, 0)
-            counted = counts.sum() / len(label)
+            right = xp.where((label != self.ignore)[:, :, 0], right, 0)
+            counted = self.counted(label) / len(label)
         tops[0].data[...] = right.reshape(len(label), -1).sum(axis=1) / counted
+
+    def counted(self, label: Any) -> Any:
+        """Return how many of the labels, in an array of any shape, are not to be ignored."""
+        return label.size if self.ignore is None else (label != self.ignore).sum()
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Do nothing: no bottom is differentiable."""

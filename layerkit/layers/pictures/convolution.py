@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -20,6 +20,7 @@ from layerkit.layer import Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Two, Windows, pictures
 from layerkit.settings import Count, NotNegative, Sizes, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Windowed(PictureLayer):
@@ -60,8 +61,9 @@ class Windowed(PictureLayer):
         l1: NotNegative,
         l2: NotNegative,
         tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, kernel, stride, pad, tops)
+        super().__init__(name, bottom, kernel, stride, pad, tops, **common)
         self.channels, self.dilation, self.groups = channels, dilation, groups
         self.neuron = Neuron.named(neuron) if neuron else None
         self.weight_init, self.bias_init = weight, bias
@@ -257,9 +259,12 @@ class Convolution(Windowed):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
         windows = kernel, stride, pad, dilation, groups
-        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops, **common
+        )
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Lay the windows; declare W and b; return the top's shape."""
@@ -348,9 +353,12 @@ class Deconvolution(Windowed):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
         windows = kernel, stride, pad, dilation, groups
-        super().__init__(name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, channels, *windows, neuron, weight, bias, l1, l2, tops, **common
+        )
         self.shape = shape
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
@@ -11,6 +12,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.shapes.axes import Axis, axis_of
 from layerkit.settings import Count, Flag, Number, Positive, Tops
+from layerkit.settings.tuning import Tuning
 
 Momentum = Annotated[float, Number(least=0, below=1)]
 
@@ -48,8 +50,9 @@ class Normalization(Layer):
         gain: Init | None,
         bias: Init | None,
         tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.epsilon, self.gain_init, self.bias_init = epsilon, gain, bias
 
     def set_up(self, shape: Shape, first: int, last: int) -> None:
@@ -74,12 +77,16 @@ class Normalization(Layer):
         """Return (n, *shape) as (n, *view)."""
         return array.reshape(len(array), *self.view)
 
+    def mean_of(self, x: Array) -> Array:
+        """Return the mean of each group, of a grouped array."""
+        return x.mean(axis=self.over, keepdims=True)
+
     def measure(self, x: Array) -> tuple[Array, Array]:
         """Fill `normalized` with x - mean, of grouped x; return mean and variance."""
         xp, deviation = self.xp, self.grouped(self.normalized.data)
-        mean = x.mean(axis=self.over, keepdims=True)
+        mean = self.mean_of(x)
         xp.subtract(x, mean, out=deviation)
-        return mean, xp.square(deviation).mean(axis=self.over, keepdims=True)
+        return mean, self.mean_of(xp.square(deviation))
 
     def scale(self, y: Array, inverse: Array) -> None:
         """Multiply `normalized` by 1 / sqrt(variance + epsilon), and compute y of it."""
@@ -117,9 +124,9 @@ class Normalization(Layer):
 
     def through(self, slopes: Array, inverse: Array, dx: Array) -> None:
         """Compute dx of grouped slopes dd, through mean and variance."""
-        d, over = self.grouped(self.normalized.data), self.over
-        self.xp.subtract(slopes, slopes.mean(axis=over, keepdims=True), out=dx)
-        dx -= d * (slopes * d).mean(axis=over, keepdims=True)
+        d = self.grouped(self.normalized.data)
+        self.xp.subtract(slopes, self.mean_of(slopes), out=dx)
+        dx -= d * self.mean_of(slopes * d)
         dx *= inverse
 
 
@@ -153,6 +160,11 @@ class BatchNorm(Normalization):
         epsilon: what is added to the variance, default 1e-5.
         gain, bias: initialisers, default 1 and 0; None for none of them.
 
+    Attributes:
+        pooling: shards that normalise their batches as one, and what turns an array of the means of
+            this one into that of all; None, the default, for a batch by itself.  See
+            layerkit.Distributed.
+
     Parameters: gain (channels,), bias (channels,).  Statistics: mean (channels,), variance
     (channels,).
 
@@ -178,10 +190,17 @@ class BatchNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.axis, self.momentum, self.frozen = axis, momentum, frozen
         self.of_batch = True  # in the last forward pass
+        self.pooling: tuple[int, Callable[[Array], Array]] | None = None
+
+    def mean_of(self, x: Array) -> Array:
+        """Return the mean of each channel, of a grouped array: over all shards, where they pool."""
+        mean = super().mean_of(x)
+        return mean if self.pooling is None else self.pooling[1](mean)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare gain, bias, mean and variance; return the bottom's shape for the top."""
@@ -216,7 +235,7 @@ class BatchNorm(Normalization):
 
     def check_count(self, rows: int) -> int:
         """Return how many numbers of each channel a batch has; fail if it is one."""
-        count = rows * self.view[0] * self.view[2]
+        count = rows * self.view[0] * self.view[2] * (self.pooling[0] if self.pooling else 1)
         if count == 1:
             self.fail(
                 "a batch of one number for each channel has no variance; give more rows, or use it "
@@ -277,8 +296,9 @@ class LayerNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.axis = axis
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -326,8 +346,9 @@ class GroupNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.groups = groups
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

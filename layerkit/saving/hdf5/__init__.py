@@ -15,6 +15,7 @@ from layerkit.saving.hdf5.sealed import (
     attribute,
     is_sealed,
     open_sealed,
+    refuse_other,
     write_sealed,
 )
 from layerkit.saving.hdf5.values import plain
@@ -30,5 +31,6 @@ __all__ = [
     "open_sealed",
     "open_unsealed",
     "plain",
+    "refuse_other",
     "write_sealed",
 ]

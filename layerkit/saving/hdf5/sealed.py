@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it takes long to import
 HEADER = 512  # bytes in front of the HDF5 data, where HDF5 does not look either
 CHECKSUM = hashlib.sha256().digest_size
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAKER = b"layerkit "  # begins every kind
 BLOCK = 1 << 22  # bytes read from a file at once
 
 
@@ -166,6 +167,8 @@ def open_sealed(
     except FileNotFoundError as missing:
         raise error(f"no {what.split(' ', 1)[1]} at {path}") from missing
     except OSError as trouble:
+        if path.is_dir():
+            raise error(f"{path} is a folder; give {what} in it") from trouble
         raise error(f"cannot read {path}: {trouble.strerror}") from trouble
     with handle:
         try:
@@ -199,6 +202,27 @@ def is_sealed(source: Path | IO[bytes], kind: str) -> bool:
             return handle.read(HEADER) == _header(kind)
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return False
+
+
+def refuse_other(path: Path, error: Errors, kind: str = "") -> None:
+    """Fail if a sealed file of another kind is at a path that is to be written.
+
+    A trained model or a set of galaxies is hours of work, and never meant to be replaced by what a
+    mistyped name says.
+
+    Args:
+        path: the file to be written.
+        error: makes the error to be raised of its message.
+        kind: what will be written there, as for `write_sealed`; by default no sealed file.
+    """
+    try:
+        with open_regular(path) as handle:
+            head = handle.read(HEADER)
+    except (OSError, ValueError):  # nothing that can be read, so nothing that is known
+        return
+    found = head.rstrip(b"\0")
+    if found.startswith(MAKER) and head == _header(found[:-1].decode("latin-1")) != _header(kind):
+        raise error(f"{path}: it holds a {found[:-1].decode()} already; give another name")
 
 
 def _header(kind: str) -> bytes:

@@ -37,12 +37,16 @@ class Break(Checked):
     Attributes:
         place: 0 is before the steps, 20 values are published, 40 decisions are made of them, 60
             they are logged, 80 shown, and 100 everything is saved.
+        everywhere: False for a break that, where processes share the steps of a solver, is taken
+            in the one that leads only: it shows or writes something.  All others must decide alike
+            in all processes.
         memory: names of the attributes that a snapshot stores and `Trainer.resume` puts back: all
             that later breaks depend on.  Numbers, text, None, and lists and dicts of these.
     """
 
     place: ClassVar[int] = 40
     memory: ClassVar[tuple[str, ...]] = ()
+    everywhere: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make a wrong setting an error that names the break; see layerkit.settings."""

@@ -50,6 +50,7 @@ class Log(Break):
     """
 
     place = 60
+    everywhere = False
     memory = ("sums", "steps", "last", "columns", "size", "checksum", "pending")
     steps: Annotated[int, Whole(0, 2**62)]
     last: Annotated[int, Whole(0, 2**62)]

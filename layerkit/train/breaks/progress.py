@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from layerkit.errors import NetError
-from layerkit.settings import Count, Positive, Rule, Text
+from layerkit.settings import Count, Flag, Positive, Rule, Text
 from layerkit.train.breaks.base import Break
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Progress(Break):
     """
 
     place = 80
+    everywhere = False
 
     def __init__(self, description: Text = "training", unit: Text = "steps", each: Count = 1):
         super().__init__()
@@ -99,6 +100,8 @@ class Call(Break):
         function: takes the trainer.
         every: iterations from one call to the next.
         seconds: time from one call to the next; beside `every`, whichever comes first.
+        everywhere: False calls it, where processes share the steps of the solver, in the one that
+            leads only; True, the default, in all.
     """
 
     def __init__(
@@ -106,11 +109,12 @@ class Call(Break):
         function: Annotated[Callable[[Any], object], Function()],
         every: Count | None = None,
         seconds: Positive | None = None,
+        everywhere: Flag = True,
     ):
         super().__init__(every, seconds)
         if every is None and seconds is None:
             raise NetError("Call: say how often the function is called, with every= or seconds=")
-        self.function = function
+        self.function, self.everywhere = function, everywhere
 
     def take(self, trainer: Trainer) -> None:
         """Call the function."""

@@ -74,6 +74,7 @@ class Snapshot(Break):
     """
 
     place = 100
+    everywhere = False
 
     def __init__(
         self,
@@ -194,6 +195,7 @@ class KeepBest(Watching):
 
     Raises:
         SnapshotError: when training begins: a file that is there already.
+        NetError: when training begins: the path is the name of a value, which `of` is for.
     """
 
     memory = (*Watching.memory, "iteration", "kept")
@@ -215,13 +217,20 @@ class KeepBest(Watching):
         self._written = True
         self._began = False
         self._retry = 0.0
+        self._writes = self.path is not None
 
     def begin(self, trainer: Trainer) -> None:
         """Make a second net; refuse a file that another run has left."""
         super().begin(trainer)
         self._make(trainer.net)
+        self._writes = self.path is not None and trainer.leads
         if self.path is None:
             return
+        if self.path.as_posix() in (n for one in trainer.breaks for n in one.publishes(trainer)):
+            raise NetError(
+                f"KeepBest: {str(self.path)!r} is the name of a value, but the first argument is a "
+                f"file; to watch the value, say of={self.path.as_posix()!r}"
+            )
         if not self._began and self.best is None and self.path.exists():
             raise SnapshotError(
                 f"KeepBest: {self.path} is there already, of another run; go on with it by "
@@ -252,7 +261,7 @@ class KeepBest(Watching):
             with trainer.net.lock:
                 states.copy_values(trainer.net, self._make(trainer.net))
             self.iteration, self.kept = trainer.iteration, trainer.net.state()
-            self._written = self.path is None
+            self._written = not self._writes
         try:
             self._write()
         except LayerkitError as error:
@@ -264,7 +273,7 @@ class KeepBest(Watching):
         self._write()
 
     def _write(self) -> None:
-        if not self._written and self.path is not None and self._net is not None:
+        if self._writes and not self._written and self.path and self._net is not None:
             self._net.set_state({**self._net.state(), **self.kept})
             save(self.path, self._net, extra={"value": self.best, "iteration": self.iteration})
             self._written = True
@@ -277,11 +286,13 @@ class KeepBest(Watching):
         """
         if self._trained is None or self._net is None or self.best is None:
             raise NetError("KeepBest: there are no best parameters yet; train, with a Validate")
-        with self._trained.lock:
+        trained = self._trained
+        with trained.lock:
+            trained.lock.check_own(trained.arena.data, NetError, "KeepBest.restore")
             best = learned(self._net)
-            for name, own in learned(self._trained).items():
+            for name, own in learned(trained).items():
                 own.data[...] = best[name].data
-            self._trained.passed = False
+            trained.passed = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the best parameters."""

@@ -36,6 +36,10 @@ class Validate(Break):
             phase "test".  See Net.evaluate.
         every: iterations from one evaluation to the next, default 1000.
         name: stands before the slash, default "validation".
+
+    Raises:
+        NetError: when training begins: the net has parameters, and shares none with the net that is
+            trained.
     """
 
     place = 20
@@ -46,6 +50,16 @@ class Validate(Break):
             raise NetError(f"Validate: expected a net, got {brief(net)}")
         self.net, self.data, self.name = net, data, name
 
+    def begin(self, trainer: Trainer) -> None:
+        """Check that what is validated is what is trained."""
+        super().begin(trainer)
+        # Nets that share parameters have one lock.
+        if self.net.params and self.net.lock is not trainer.net.lock:
+            raise NetError(
+                "Validate: its net shares no parameter with the net that is trained, so training "
+                "would not change its values; make it with lk.Net(layers, share=net)"
+            )
+
     def publishes(self, trainer: Trainer) -> list[str]:
         """Return a name for each loss and metric layer, losses first."""
         return [f"{self.name}/{layer.name}" for layer in self.net.reported]
@@ -54,7 +68,9 @@ class Validate(Break):
         """Evaluate, and publish the means."""
         if self.net is not trainer.net:
             self.net.run.passes = trainer.net.run.passes  # the same noise, resumed or not
-        for name, value in self.net.evaluate(self.data).items():
+        team = trainer.solver.team
+        processes = None if team is None else team.comm
+        for name, value in self.net.evaluate(self.data, processes=processes).items():
             trainer.publish(f"{self.name}/{name}", value)
 
 

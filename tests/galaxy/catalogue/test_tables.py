@@ -190,6 +190,12 @@ def test_tables_that_cannot_be_joined():
     for other, says in faults:
         with pytest.raises(DataError, match=says):
             galaxy.join(table, other)
+    columns = {"id": ["a", "b"], "mass": [1.0, 2.0]}
+    for pair in ((table, columns), (columns, table), (table, None), ([1], table)):
+        with pytest.raises(DataError, match=r"must be an astropy Table, .*from_pandas") as message:
+            galaxy.join(*pair)
+        assert "\n" not in str(message.value)
+    assert galaxy.join(table, Table(columns)).colnames == ["id", "mass"]
 
 
 def test_astropy_is_imported_only_when_it_is_needed():

@@ -52,8 +52,27 @@ FOLDERS = {
     "prefix": (["ngc0.fits"], ["sigma_ngc0.fits", "seg_ngc0.fits", "weight_map_ngc0.fits"]),
     "inside": (["hst_0_drz_sci.fits"], ["hst_0_drz_err_v1.0.fits", "hst_0_wht_drz.fits"]),
     "between": (["a_sci_r.fits", "b_r_v2.fits"], ["a_err_r.fits", "b_rms_r_v1.fits"]),
+    "CANDELS": (["hlsp_a_f160w_v1.0_drz.fits"],
+                ["hlsp_a_f160w_v1.0_wht.fits", "hlsp_a_f160w_v1.0_rms.fits"]),
+    "KiDS": (["KiDS_DR4.0_180.0_0.5_r_sci.fits"],
+             ["KiDS_DR4.0_180.0_0.5_r_wei.fits", "KiDS_DR4.0_180.0_0.5_r_msk.fits"]),
+    "WISE": (["0000p000_ac51-w1-int-3.fits"],
+             ["0000p000_ac51-w1-unc-3.fits.gz", "0000p000_ac51-w1-cov-3.fits.gz"]),
+    "GALEX": (["NGC628-fd-int.fits.gz"],
+              [f"NGC628-fd-{x}.fits.gz" for x in ("skybg", "rrhr", "flags", "exp")]),
+    "Spitzer": (["SPITZER_I1_1_E1_maic.fits"],
+                ["SPITZER_I1_1_E1_munc.fits", "SPITZER_I1_1_E1_mcov.fits"]),
+    "JWST": (["jw01345-o001_t021_nircam_clear-f115w_i2d.fits"],
+             ["jw01345-o001_t021_nircam_clear-f115w_segm.fits"]),
+    "HSC": (["10-cutout-HSC-G-9813-pdr2_wide.fits"], ["10-psf-HSC-G-9813-pdr2_wide.fits"]),
+    "Legacy": (["brick-image-r.fits.fz"], ["brick-chi2-r.fits.fz", "brick-nexp-r.fits.fz"]),
+    "labels": (["images/0.png"], ["labels/0.png", "annotations/0.png"]),
+    "numbers": (["image1.fits", "img2.png"],
+                ["mask1.fits", "weight1.fits", "psf1.fits", "mask2.png"]),
+    "several": (["galaxy1.png"], ["galaxy1_mask1.png", "galaxy1_seg2.png"]),
+    "two words": (["a.fits"], ["a_fluxerr.fits", "a_badmask.fits"]),
     "image": (["image_0.png", "img-1.png"], ["mask_0.png", "mask-1.png"]),
-}
+}  # fmt: skip
 # No file of these says of what it could be a mask or the like.
 ALONE = [
     ["masks/0.jpg", "images/1.jpg"],
@@ -67,6 +86,8 @@ ALONE = [
     ["mask.png", "image.png", "images/mask.png", "masked_a.png"],
     ["a_exp1_r.fits", "a_r.fits", "exp1/a.fits", "images/a.fits"],
     ["sky1.fits", "1.fits", "models.fits"],
+    ["exp1.fits", "image1.fits", "mask2.fits"],
+    ["gal_1.png", "cal_1.png", "cutout_1.png"],
 ]
 
 

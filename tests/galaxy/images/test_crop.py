@@ -9,7 +9,7 @@ from simulated import profile
 from layerkit.galaxy.images.crop import crop as cutting
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.crop.scaling import unstretch
-from layerkit.galaxy.images.decode.blank import no_data
+from layerkit.galaxy.images.decode.blank import bad_pixels, no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 
 
@@ -148,6 +148,36 @@ def test_blank_borders_are_no_data(fill):
         moved = replace(moved, y0=cut.y0, x0=cut.x0) if near else moved
         equal.append(check_unchanged((again, moved), view, cut))
     assert np.mean(equal) >= 0.95
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5])
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("turned", [False, True])
+def test_dead_lines_of_a_detector_are_no_data(value, width, turned, rng):
+    """Where the sky has been subtracted, their zeros look like sky."""
+    image = stamp(rng, sky=0.0)
+    view, cut = cut_out(image, Settings())
+
+    def dead(first):
+        lines = image.copy()
+        lines[:, first : first + width] = value
+        return lines.T if turned else lines
+
+    inside = round(cut.x0 + 0.6 * cut.side)
+    assert reason(dead(inside)) in ("bad pixels", "reaches into blank border")
+    for first in (3, round(cut.x0 + cut.side) + 6):
+        found, _ = cut_out(dead(first), Settings())
+        np.testing.assert_allclose(found.T if turned else found, view, atol=1e-5)
+
+
+def test_lines_of_photons_that_happen_to_be_equal_are_data(rng):
+    counts = rng.poisson(0.03, (64, 64))
+    counts[20:44, 20:44] += rng.poisson(9.0, (24, 24))
+    counts[:, [3, 9]] = counts[12] = 0
+    assert not bad_pixels(counts.astype(np.float64)).any()
+    still = np.zeros((64, 64))
+    still[20:44, 20:44] = rng.normal(9.0, 1.0, (24, 24))
+    assert not bad_pixels(still).any()
 
 
 def test_repeated_edges_are_no_data():

@@ -104,6 +104,8 @@ def test_science_extensions_come_first(rng, tmp_path):
 @pytest.mark.parametrize("names", [
     ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
     ("COADD", "DEPTH", "CHI2", "MASKBITS"), ("FLUX", "CONF"), ("BGSUB", "BGMOD"),
+    ("COUNTS", "COUNTSERR", "DQMASK"), ("STAMP", "WEIGHTIMAGE"), ("FLUX", "FLUXERR", "INVVARIANCE"),
+    ("DATA", "PSFIMAGE", "NEXP"), ("COADD", "NEPOCHS", "BADMASK", "EXPOSUREMAP"), ("R", "WEI"),
 ])  # fmt: skip
 def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):
     planes = rng.random((len(names), 20, 30))
@@ -112,6 +114,34 @@ def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path)
     source = open_source(tmp_path)
     assert source.ids == ["a"]
     np.testing.assert_array_equal(source.read(0), planes[0])
+
+
+@pytest.mark.parametrize("names", [("", "", ""), ("I", "J", "K"), ("CHIP1.INT1", "CHIP2", "CHIP3")])
+@pytest.mark.parametrize(("key", "kinds"), [
+    ("EXTTYPE", ("IMAGE", "MASK", "VARIANCE")),  # of the Vera Rubin Observatory and Subaru's HSC
+    ("HDUCLAS2", ("DATA", "ERROR", "QUALITY")),  # of the European Southern Observatory
+])  # fmt: skip
+def test_keywords_tell_what_planes_are(names, key, kinds, rng, tmp_path):
+    planes = rng.random((3, 20, 30))
+    images = [fits.ImageHDU(p, name=n) for p, n in zip(planes, names, strict=True)]
+    for order in ((0, 1, 2), (2, 1, 0)):
+        for image, kind in zip(images, kinds, strict=True):
+            image.header[key] = kind
+        hdus = [fits.PrimaryHDU(), *(images[k] for k in order)]
+        fits.HDUList(hdus).writeto(tmp_path / "a.fits", overwrite=True)
+        check_all(tmp_path / "a.fits", planes[:1])
+    np.testing.assert_array_equal(open_source(tmp_path / "a.fits", 2).read(0), planes[1])
+
+
+@pytest.mark.parametrize("card", ["CTYPE1  = RA---TAN", "BLANK   = 'none'", "BSOFTEN = x",
+                                  "BSOFTEN = 'x'", "EXTTYPE = a, b"])  # fmt: skip
+def test_keywords_that_are_not_of_fits_cost_no_picture(card, rng, tmp_path):
+    pixels = rng.random((20, 30))
+    content = fits_file(fits.PrimaryHDU(pixels))
+    end = content.index(b"END" + b" " * 77)
+    bad = content[:end] + card.encode().ljust(80) + content[end : end + 80] + content[end + 160 :]
+    (tmp_path / "a.fits").write_bytes(bad)
+    check_all(tmp_path / "a.fits", [pixels])
 
 
 def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):

@@ -255,6 +255,13 @@ def test_masked_images_are_refused_and_lists_are_arrays(method, rng):
         (lambda m, x, p: m.sample(2**31 - 1), NetError, "2147483647 images would take .* in parts"),
         (lambda m, x, p: m.sample(3, seed=-1), NetError, "sample: seed: .* got -1"),
         (lambda m, x, p: m.sample(3, seed="a"), NetError, "sample: seed: .* got 'a'"),
+        (lambda m, x, p: m.sample(3, noise="no"), NetError, "sample: noise must be True or False"),
+        (lambda m, x, p: m.encode(x, "no"), NetError, "encode: tempered must be True or False"),
+        (
+            lambda m, x, p: galaxy.refine(m, x, tempered=3),
+            NetError,
+            "refine: tempered must be True or False",
+        ),
         (lambda m, x, p: m.traverse(3), NetError, "traverse: values must be a list"),
         (lambda m, x, p: m.traverse(None), NetError, "traverse: values"),
         (lambda m, x, p: m.traverse([[1.0], [2.0]]), NetError, "traverse: values must be a list"),

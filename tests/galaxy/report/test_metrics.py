@@ -1,5 +1,7 @@
 """The table of results: what it shows is what the metrics hold."""
 
+import contextlib
+import functools
 import json
 
 import pytest
@@ -90,7 +92,31 @@ def test_runs_that_lack_everything_are_dashes_and_other_kinds_are_refused():
             galaxy.results_table([METRICS, METRICS | bad])
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
+@pytest.mark.parametrize("value", [None, "x", [1], {"a": 1}])
+@pytest.mark.parametrize("key", [*METRICS])
+def test_values_of_another_type_are_dashes_or_refused_in_words(key, value, tmp_path):
+    """A number that was not finite, say, is null in the file."""
+    bad = METRICS | {key: value}
+    write = functools.partial(galaxy.write_report, tmp_path / "report.html")
+    for show in (galaxy.summary, lambda metrics: galaxy.results_table([metrics]), write):
+        with contextlib.suppress(DataError):
+            show(bad)
+
+
+def test_summaries_say_what_is_missing():
+    with pytest.raises(DataError, match=r"summary: not the metrics of a whole run .*iwae_samples"):
+        galaxy.summary({k: v for k, v in METRICS.items() if k != "iwae_samples"})
+
+
+def test_values_that_hold_themselves_are_refused(tmp_path):
+    values = []
+    values.append(values)
+    with pytest.raises(DataError, match=r"m\.json: .* hold themselves"):
+        galaxy.write_json(tmp_path / "m.json", {"a": values})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", "[" * 100_000])
 def test_files_without_metrics_are_refused(text, tmp_path):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+from typing import Any, NoReturn
 
-from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, scene, train
+from layerkit.errors import LayerkitError
 
 
 def add(commands: Any) -> None:
@@ -15,6 +16,31 @@ def add(commands: Any) -> None:
         description="A model of galaxies, learned from their pictures, after Regier, McAuliffe "
         "and Prabhat (2015).",
     )
+    try:
+        from layerkit.cli.commands.galaxy import (
+            encode,
+            evaluate,
+            export,
+            populate,
+            prepare,
+            report,
+            sample,
+            scene,
+            train,
+        )
+    except LayerkitError as error:  # packages are missing; the commands of the framework do without
+        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(run=_raising(error))
+        return
     inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
-    for each in (prepare, train, evaluate, encode, sample, report, scene):
+    for each in (prepare, train, evaluate, populate, encode, sample, export, report, scene):
         each.add(inner)
+
+
+def _raising(error: LayerkitError) -> Any:
+    """Return a command that raises this error."""
+
+    def run(args: argparse.Namespace) -> NoReturn:
+        raise error
+
+    return run

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layerkit.cli import arguments
+from layerkit.cli import arguments, writing
 from layerkit.errors import DataError
+from layerkit.saving import hdf5
 
 
 def add(commands: Any) -> None:
@@ -22,23 +23,47 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "pictures",
         metavar="PICTURES",
+        nargs="+",
         type=arguments.path,
         help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
-        "galaxies.h5",
+        "galaxies.h5; several with --parts",
     )
     parser.add_argument(
         "--model",
         metavar="RUN",
-        type=arguments.path,
-        required=True,
-        help="folder of a training run, or the model.h5 in it; it holds Python code, which is run",
+        type=arguments.model,
+        default="galaxy_zoo",
+        help="folder of a training run, or the model.h5 in it, which holds Python code that is "
+        "run; or the name of a model that comes with layerkit (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=arguments.path,
         required=True,
-        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet",
+        help="table to write, whose suffix says the format: .fits, .ecsv, .csv, .h5 or .parquet; "
+        "with --parts a folder",
+    )
+    parser.add_argument(
+        "--parts",
+        type=arguments.COUNT,
+        metavar="N",
+        help="write tables of N pictures each into the folder --out, which galaxy.read_catalogue "
+        "reads as one",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="SUFFIX",
+        default=".fits",
+        help="suffix of the tables of --parts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers encode the parts; without it --workers processes here",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="encode only the parts that are missing in --out"
     )
     parser.add_argument(
         "--refine",
@@ -64,7 +89,8 @@ def add(commands: Any) -> None:
         "--workers",
         type=arguments.COUNT_OR_NONE,
         metavar="N",
-        help="processes that read pictures (default: one for each core, where that is worth it)",
+        help="processes that read pictures, or a Dask cluster of so many that encodes --parts "
+        "(default: one for each core, where that is worth it; for --parts this process alone)",
     )
     parser.add_argument(
         "--join",
@@ -88,6 +114,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
+    if args.parts is not None:
+        _run_parts(args)
+        return
+    if args.scheduler or args.resume or len(args.pictures) > 1:
+        raise DataError("several PICTURES, --scheduler and --resume need --parts N")
+    (args.pictures,) = args.pictures
     # Slow to import, and other commands do without.
     from layerkit import galaxy
     from layerkit.galaxy.catalogue.encode import unusable
@@ -99,9 +131,9 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--id-column {args.id_column}: names a column of --join FILE; give both")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
-    for option, path in (("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)):
-        if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
-            raise DataError(f"--out {out}: the file that {option} names; write another")
+    named = ("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)
+    writing.check_apart(out, named)
+    hdf5.refuse_other(out, DataError)
     inside = Path(os.path.realpath(args.pictures)) in Path(os.path.realpath(out)).parents
     if inside and out.exists():
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
@@ -122,13 +154,45 @@ def run(args: argparse.Namespace) -> None:
         progress=True,
     )
     if args.join:
-        table = galaxy.join(table, other, column, args.join)
+        try:
+            table = galaxy.join(table, other, column, args.join)
+        except DataError as error:
+            galaxy.write_catalogue(table, out)  # which may have taken hours
+            raise DataError(f"{error}; {out} is the catalogue without its columns") from error
     galaxy.write_catalogue(table, out)
     reasons = unusable(table)
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
     for reason, count in reasons.items():
         print(f"{count:8d} unusable: {reason}")
     print(f"{len(table.colnames)} columns to {args.out}")
+
+
+def _run_parts(args: argparse.Namespace) -> None:
+    """Encode into a folder of tables."""
+    from layerkit import galaxy
+
+    for name in ("limit", "join", "id_column"):
+        if getattr(args, name) is not None:
+            raise DataError(f"--{name.replace('_', '-')} does not go with --parts")
+    found = galaxy.encode_parts(
+        args.model,
+        args.pictures,
+        args.out,
+        each=args.parts,
+        suffix=args.format,
+        refine=args.refine,
+        draws=args.draws,
+        batch=args.batch,
+        hdu=args.hdu,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        resume=args.resume,
+        progress=True,
+    )
+    print(f"{found['pictures']} pictures, {found['encoded']} encoded")
+    for reason, count in found["unusable"].items():
+        print(f"{count:8d} unusable: {reason}")
+    print(f"tables in {args.out}")
 
 
 def _model(path: str) -> list[tuple[str, str]]:

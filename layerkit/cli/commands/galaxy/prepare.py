@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments
+from layerkit.errors import DataError
+from layerkit.galaxy.layout import METRICS, is_result
 
 
 def add(commands: Any) -> None:
@@ -57,6 +60,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prepare, and print the counts."""
+    out = Path(args.out)
+    if is_result(out.name) and (out.parent / METRICS).exists():
+        raise DataError(f"--out {out}: a result of the training run in that folder; write another")
     source = galaxy.open_source(args.data, args.hdu)
     print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
     print(f"written to {args.out}")

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
     for path, metrics in found.items():
         try:
             print(f"{path}\n{galaxy.summary(metrics)}")
-        except (LookupError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not the metrics of a whole run ({error!r})") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         page = Path(path) / REPORT
         if page.is_file():
             print(f"open {page}")

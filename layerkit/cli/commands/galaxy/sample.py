@@ -8,6 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments, writing
+from layerkit.errors import DataError
 
 KINDS = (".h5", ".npy", ".fits")
 
@@ -18,9 +19,18 @@ def add(commands: Any) -> None:
         "sample",
         help="draw galaxies from a trained model",
         description="Draw galaxies from the prior of a trained model, and write them as an array "
-        "(N, side, side) to an HDF5 file (data set images), an NPY file or a FITS cube.",
+        "(N, side, side) and their z to an HDF5 file (data sets images and z) or a FITS cube "
+        "(with an extension z), or the galaxies alone to an NPY file.",
     )
-    parser.add_argument("run_folder", metavar="DIR", type=arguments.path, help="folder of the run")
+    parser.add_argument(
+        "run_folder",
+        metavar="DIR",
+        nargs="?",
+        type=arguments.model,
+        default="galaxy_zoo",
+        help="folder of the run, or the name of a model that comes with layerkit (default: "
+        "%(default)s)",
+    )
     parser.add_argument(
         "--count",
         metavar="N",
@@ -30,6 +40,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--noise", action="store_true", help="add the noise that the model expects of pixels"
+    )
+    parser.add_argument(
+        "--stamps",
+        action="store_true",
+        help="write each galaxy as an extension, or a data set, of its own: galaxy_1 and so on",
     )
     parser.add_argument(
         "--out",
@@ -46,8 +61,13 @@ def run(args: argparse.Namespace) -> None:
     """Draw and write."""
     out = Path(args.out)
     write_to = writing.writer(out, KINDS)
+    if args.stamps and out.suffix.lower() == ".npy":
+        raise DataError(f"--out {out.name}: an NPY file holds one array; for --stamps take .fits")
     model = galaxy.load_model(args.run_folder)
     side = round(model.pixels**0.5)
     images = model.sample(args.count, args.seed, args.noise).reshape(-1, side, side)
-    writing.write(out, write_to, {"images": images})
+    arrays: dict[str, Any] = {"images": images, "z": model.sample_z(args.count, args.seed)}
+    if args.stamps:
+        arrays = {f"galaxy_{k + 1}": image for k, image in enumerate(images)}
+    writing.write(out, write_to, arrays)
     print(f"images: {' x '.join(map(str, images.shape))} to {args.out}")

@@ -106,6 +106,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("iterations", "N", COUNT, "steps, instead of --epochs", length)
     add("batch", "N", COUNT, "galaxies in a step (default: 64)")
+    add(
+        "shards",
+        "S",
+        COUNT,
+        "each step takes the mean gradient over S batches, which the processes that mpiexec has "
+        "started share: mpiexec -n 2 ... --shards 4; a power of two (default: one a process)",
+    )
     add("rate", "R", POSITIVE, "rate of Adam (default: 0.001)")
     add(
         "final-rate",

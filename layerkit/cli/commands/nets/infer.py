@@ -51,6 +51,9 @@ def run(args: argparse.Namespace) -> None:
     net = Net(
         arguments.layers_of(args), args.batch, args.backend, kernels=args.kernels, phase="test"
     )
+    named = [("--model", args.model), ("NET", args.net)]
+    named += [("--data", path) for path in data.files(args.data, net.input_names())]
+    writing.check_apart(out, named)
     load(args.model, net)
     given = data.arrays(args.data, net.input_names(), complete=False)
     values = dict(zip(args.blob, net.infer(args.blob, sample=False, **given), strict=True))

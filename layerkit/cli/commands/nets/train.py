@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from layerkit import distributed
 from layerkit.cli import arguments, data
 from layerkit.cli.command import INTERRUPTED, OUTPUT_LOST
-from layerkit.errors import DataError, LayerkitError
+from layerkit.distributed import Communicator, Distributed
+from layerkit.errors import BreaksError, DataError, LayerkitError
 from layerkit.layers import MemoryData
 from layerkit.net import Net
 from layerkit.netfile import with_data
@@ -18,6 +21,7 @@ from layerkit.system import locks
 from layerkit.system.interrupt import Interrupt
 from layerkit.train import Trainer, breaks
 
+LOG = "log.csv"
 SOLVERS: dict[str, type[Solver]] = {
     "adam": Adam,
     "adamw": AdamW,
@@ -34,7 +38,8 @@ def add(commands: Any) -> None:
         help="train a net on a data set",
         description="Train a net. The folder --out gets model.h5 with the trained parameters, "
         "best.h5 with those that did best on --validate, log.csv, and snapshots from which "
-        "--resume continues. Ctrl-C saves.",
+        "--resume continues. Ctrl-C saves. Several processes share each step with mpiexec and "
+        "--shards.",
     )
     arguments.add_net(parser)
     data.add_data(parser, "data", "what to train on")
@@ -50,6 +55,7 @@ def add(commands: Any) -> None:
         help="steps to make, those before --resume included (default: %(default)s)",
     )
     arguments.add_batch(parser)
+    arguments.add_shards(parser)
     parser.add_argument(
         "--solver", choices=[*SOLVERS], default="adam", help="solver (default: %(default)s)"
     )
@@ -85,15 +91,22 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train in a folder that no other run uses meanwhile."""
-    with locks.lock(args.out, "a training run"):
-        return train(args, Path(args.out))
+    with distributed.started() as comm, comm.one_voice():
+        lock = locks.lock(args.out, "a training run") if comm.leads else nullcontext()
+        with lock:
+            return train(args, Path(args.out), comm)
 
 
-def train(args: argparse.Namespace, out: Path) -> int:
+def train(args: argparse.Namespace, out: Path, comm: Communicator) -> int:
     """Train, save, and print the last values."""
     if not args.resume and (found := sorted(out.glob("*.h5"))):
         raise DataError(
             f"{out} holds {found[0].name} of an earlier run; continue it with --resume, or choose "
+            "another folder"
+        )
+    if not args.resume and (out / LOG).exists():
+        raise DataError(
+            f"{out} holds {LOG} of an earlier run that saved nothing else; remove it, or choose "
             "another folder"
         )
     layers = arguments.layers_of(args)
@@ -105,9 +118,12 @@ def train(args: argparse.Namespace, out: Path) -> int:
         with_data(layers, source), args.batch, args.backend, seed=args.seed, kernels=args.kernels
     )
     solver = SOLVERS[args.solver](net, **solver_settings(args))
+    if args.shards is not None or comm.size > 1:
+        Distributed(solver, comm, args.shards)
+        print(f"{solver.team.shards} shards of {args.batch} examples on {comm.describe()}")
     every: list[breaks.Break] = [
         breaks.Progress(),
-        breaks.Log(out / "log.csv", every=10),
+        breaks.Log(out / LOG, every=10),
         breaks.Snapshot(out, every=max(1, args.steps // 10), keep=2),
     ]
     if args.validate:
@@ -119,13 +135,28 @@ def train(args: argparse.Namespace, out: Path) -> int:
     with Interrupt() as interrupt:
         trainer = Trainer(solver, every, interrupt=interrupt)
         if args.resume:
-            trainer.resume(out)
+            try:
+                trainer.resume(out)
+            except BreaksError as error:
+                was, now = ("without", "with") if args.validate else ("with", "without")
+                raise DataError(
+                    f"--resume: the run in {out} was begun {was} --validate, and is to go on {now} "
+                    "it; give the options that it was begun with"
+                ) from error
         if trainer.iteration > args.steps:
             raise LayerkitError(
                 f"--steps {args.steps}: the run in {out} has made {trainer.iteration} already"
             )
-        ending = trainer.run(until=args.steps)
-        save(out / "model.h5", net, solver)
+        try:
+            ending = trainer.run(until=args.steps)
+        except LayerkitError:
+            if comm.leads and not any(
+                out.glob("*.h5")
+            ):  # nothing to go on from: another try begins anew
+                (out / LOG).unlink(missing_ok=True)
+            raise
+        if comm.leads:
+            save(out / "model.h5", net, solver)
     for name, value in {**net.losses, **net.metrics, **trainer.values}.items():
         print(f"{name}  {value:.6g}")
     if ending == "interrupted":

@@ -32,11 +32,12 @@ def join(catalogue: Table, other: Table, column: str = "id", name: str = "the ta
         name: what messages call `other`.
 
     Raises:
-        DataError: no such column, an id that `other` has twice, none of the catalogue's ids, or a
-            column that is no plain array.
+        DataError: no astropy table, no such column, an id that `other` has twice, none of the
+            catalogue's ids, or a column that is no plain array.
     """
     from astropy.table import Column
 
+    _check_table(catalogue, "the catalogue")
     rows = rows_by_id(other, column, name)
     index = np.array([rows.get(str(key), -1) for key in catalogue["id"]], int).reshape(-1)
     if len(index) and not (index >= 0).any():
@@ -74,6 +75,7 @@ def rows_by_id(table: Table, column: str = "id", name: str = "the table") -> dic
     Raises:
         DataError: no such column, other values in it, or an id that it holds twice.
     """
+    _check_table(table, name)
     if column not in table.colnames:
         raise DataError(f"{name}: no column {column!r}; {closest(column, table.colnames)}")
     rows: dict[str, int] = {}
@@ -86,6 +88,17 @@ def rows_by_id(table: Table, column: str = "id", name: str = "the table") -> dic
         if key:
             rows[key] = row
     return rows
+
+
+def _check_table(table: Any, name: str) -> None:
+    """Fail if something is no astropy table."""
+    from astropy.table import Table
+
+    if not isinstance(table, Table):
+        raise DataError(
+            f"join: {name} must be an astropy Table, got {brief(table)}; make it one, by "
+            "Table.from_pandas(data) of pandas, or Table(columns) of a dict of arrays"
+        )
 
 
 def _texts(column: Any, what: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerkit.errors import DataError, brief
+from layerkit.saving import hdf5
 from layerkit.settings import fitting
 from layerkit.system.files import path_of, write_atomically
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 GROUP = "catalogue"  # the data set in an HDF5 file
+INDEX = "index.json"  # in the folder of a catalogue in parts
 
 # suffix -> astropy's name of the format
 FORMATS = {
@@ -70,6 +73,7 @@ def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
     kind = check_suffix(path)
     if not isinstance(table, AstropyTable):
         raise DataError(f"write_catalogue: expected an astropy Table, got {brief(table)}")
+    hdf5.refuse_other(path, DataError)
     more: dict[str, Any] = {"path": GROUP, "serialize_meta": True} if kind == "hdf5" else {}
     if kind == "fits":
         table = _in_ascii(table)
@@ -91,6 +95,8 @@ def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
 def read_catalogue(path: str | os.PathLike[str]) -> Table:
     """Read a table in one of the formats of `write_catalogue`, from anywhere.
 
+    A folder that `encode_parts` has written is read as one table, its parts in order.
+
     Floats and texts that are missing are NaN and empty, as `write_catalogue` was given them.
 
     Raises:
@@ -99,6 +105,8 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
     from astropy.table import Table as AstropyTable
 
     path = path_of(path, DataError)
+    if path.is_dir():
+        return _parts(path)
     kind = check_suffix(path)
     if not path.is_file():
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
@@ -111,6 +119,23 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
     except Exception as error:  # of any kind, from a format's own reader
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({reason})") from error
+
+
+def _parts(folder: Path) -> Table:
+    """Read the parts of a catalogue as one table."""
+    from astropy.table import vstack
+
+    try:
+        names = [part["file"] for part in json.loads((folder / INDEX).read_text())["parts"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{folder}: a folder, and no catalogue in parts ({error!r})") from error
+    missing = [name for name in names if not (folder / name).with_suffix(".json").is_file()]
+    if missing or not names:
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(names)} parts are not encoded yet; resume encoding"
+        )
+    tables = [read_catalogue(folder / Path(name).name) for name in names]
+    return vstack(tables, metadata_conflicts="silent")
 
 
 def _plain(table: Table) -> Table:

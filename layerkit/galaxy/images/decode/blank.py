@@ -15,6 +15,9 @@ SENTINEL, UNITS, MARKS = 1e30, 1e20, 8
 # The lowest value of a picture marks bad pixels if it is one of LOW_MARKS and lies FAR times
 # further below the second lowest value than that lies below the median of the others.
 LOW_MARKS, FAR = (0, -99, -999, -9999, -99999, -32768, -(2**31)), 10
+# A row or column of at least LINE pixels of one value is dead if each of those beside it has that
+# value in at most this fraction of its pixels.
+LINE, HARDLY = 16, 0.05
 BLOCK = 4  # pixels on a side of the smallest constant block that counts as blank, in floats
 LIGHT_BLOCK = 1 / 6  # that block, over the picture's side, in 8 bits: dark skies have small ones
 JPEG_BLOCK = 8  # pixels by which a JPEG blurs the rim of a blank region
@@ -78,7 +81,28 @@ def bad_pixels(image: np.ndarray) -> np.ndarray:
             # In photon counts near 0, most others are no more than one step away.
             if darkest - lowest > FAR * (level - darkest) and (lowest < 0 or darkest < level):
                 bad |= image == lowest
+    for dead, lines in ((bad, image), (bad.T, image.T)):
+        dead[_dead_lines(lines)] = True
     return bad
+
+
+def _dead_lines(image: np.ndarray) -> list[int]:
+    """List the rows of one value between rows that hardly have it, as of a dead row of a detector.
+
+    In an image from which the sky has been subtracted, zeros in such a row look like sky.
+    """
+    with np.errstate(invalid="ignore"):
+        flat = image.min(axis=1) == image.max(axis=1)
+    alive = np.flatnonzero(~flat)
+    if image.shape[1] < LINE or not flat.any() or not alive.size:
+        return []
+    found = []
+    for row in np.flatnonzero(flat[alive[0] : alive[-1]]) + alive[0]:
+        k = np.searchsorted(alive, row)
+        equal = np.count_nonzero(image[alive[k - 1 : k + 1]] == image[row, 0], axis=1)
+        if equal.max() <= HARDLY * image.shape[1]:
+            found.append(int(row))
+    return found
 
 
 def blank_border(image: np.ndarray) -> np.ndarray | None:

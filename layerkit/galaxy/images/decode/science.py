@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import re
 
+IMAGES = re.compile(r"DR[ZC]|FL[TC]|I2D|CAL|INT|MAIC|CUTOUT|STAMP|COADD|MOSAIC|STACK|GALAXY|GAL")
 SCIENCE = re.compile(r"(SCI|SCIENCE|IMAGE)\d*")
 NOT_SCIENCE = re.compile(
     r"(ERR|ERRORS?|ERRS?|STD|STDEV|STDDEV|RMS|SIG|SIGMA|UNC|UNCERT|UNCERTAINTY|NOISE"
-    r"|WHT|WGT|WT|WEIGHTS?|WEIGHTMAP|VAR|VARIANCE|IVAR|INVVAR|IVARIANCE"
+    r"|WHT|WGT|WT|WEI|WEIGHTS?|WEIGHTMAP|VAR|VARIANCE|IVAR|INVVAR|IVARIANCE"
     r"|DQ|BPM|BPMASK|MSK|MASKS?|MASKED|FLAGS?|QUALITY|QUAL|CTX|CON|CONTEXT"
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
     r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
     r"|CONF|CONFIDENCE|CONFMAP|MASKBITS|DEPTH|GALDEPTH|PSFDEPTH|PSFSIZE|CHI|CHISQ|BGMOD"
+    r"|MUNC|MCOV|RRHR|SKYBG|LABELS?|ANNOTATIONS?"
     r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
+)
+# Two words in one, as COUNTSERR, WEIGHTIMAGE and NEPOCHS.
+_OF = (
+    r"FLUX|FLUXES|COUNTS?|OBS|DATA|IMAGE|IMG|SCI|SIGNAL|INTENSITY|INT|INV|INVERSE|N|NUM|PSF|DQ|BAD"
+    r"|PIX|PIXEL|STAR|OBJ"
+)
+_PLANE = (
+    r"ERR|ERRORS?|RMS|SIGMA|UNC|UNCERTAINTY|NOISE|WHT|WGT|WEIGHTS?|VAR|VARIANCE|IVAR|STD|STDDEV|DQ"
+    r"|MASKS?|FLAGS?|QUALITY|PSF|SEG|SEGMENTATION|EPOCHS?|COVERAGE"
+)
+COMPOUND = re.compile(
+    rf"({_OF})({_PLANE}|EXP|EXPOSURES?)|({_OF})?({_PLANE}|EXPOSURE)(IMAGE|IMG|MAP|DATA|PLANE|ARRAY)"
 )
 
 # Words that may also name science images, so that they count beside a science image only.
@@ -29,10 +43,19 @@ def is_science(word: str) -> bool:
     return SCIENCE.fullmatch(word.upper()) is not None or word.upper() == "IMG"
 
 
+def is_image(word: str) -> bool:
+    """Tell whether a word in the name of a file says that it is the image, not a plane beside it.
+
+    The words are those of `is_science`, of drizzled and calibrated images (drz, drc, flt, flc, i2d,
+    cal), and of the archives of WISE and GALEX (int), Spitzer (maic) and HSC (cutout).
+    """
+    return is_science(word) or IMAGES.fullmatch(word.upper()) is not None
+
+
 def is_no_science(word: str) -> bool:
     """Tell whether a word from a name stands for errors, weights, a mask or the like."""
-    word = word.upper()
-    return any(words.fullmatch(word) is not None for words in (NOT_SCIENCE, BESIDE_SCIENCE))
+    words = NOT_SCIENCE, COMPOUND, BESIDE_SCIENCE
+    return any(pattern.fullmatch(word.upper()) is not None for pattern in words)
 
 
 def is_plainly_no_science(word: str) -> bool:
@@ -40,7 +63,8 @@ def is_plainly_no_science(word: str) -> bool:
     return PLAINLY_NOT_SCIENCE.fullmatch(word.upper()) is not None
 
 
-def says(words: re.Pattern[str], name: str) -> bool:
-    """Tell whether any word of an EXTNAME matches a pattern."""
+def says(name: str, *words: re.Pattern[str]) -> bool:
+    """Tell whether any word of an EXTNAME matches any of some patterns."""
     name = re.sub(r"\bS/N\b", "SNR", name.upper())
-    return any(words.fullmatch(part) for part in re.split(r"[^A-Z0-9]+", name))
+    parts = re.split(r"[^A-Z0-9]+", name)
+    return any(pattern.fullmatch(part) for part in parts for pattern in words)

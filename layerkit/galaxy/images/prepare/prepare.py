@@ -17,7 +17,7 @@ from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out
 from layerkit.galaxy.images.prepare.bit_depth import white_value
 from layerkit.galaxy.images.prepare.workers import or_reason, results_of
-from layerkit.galaxy.images.prepared import Writer
+from layerkit.galaxy.images.prepared import PREPARED_FORMAT, Writer
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.saving import hdf5
 from layerkit.settings import Optional, Whole, accept, fitting
@@ -109,6 +109,7 @@ def prepare(
             raise DataError(f"{output}: a folder; give the name of a file to write")
         if is_source_file(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
+        hdf5.refuse_other(output, DataError, PREPARED_FORMAT)
         writer = Writer(output.parent, size)
     with writer:
         try:

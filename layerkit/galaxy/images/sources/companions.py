@@ -6,10 +6,17 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from layerkit.galaxy.images.decode.science import is_no_science, is_plainly_no_science, is_science
+from layerkit.galaxy.images.decode.science import (
+    is_image,
+    is_no_science,
+    is_plainly_no_science,
+    is_science,
+)
 from layerkit.galaxy.images.sources.ids import SUFFIX
 
-WORD = re.compile(r"(?<![^-_. ])[A-Za-z]+(?![^-_. ])")  # between separators, and without digits
+# Words between separators; with digits only two that always have one, and masks of many.
+WORD = re.compile(r"(?<![^-_. ])([A-Za-z]+|i2d|chi2)(?![^-_. ])", re.IGNORECASE)
+NUMBERED = re.compile(r"(?<![^-_. ])([A-Za-z]+)(\d+)(?![^-_. ])")
 VERSION = re.compile(r"[-_. ]v\d+([-_.]\d+)*$", re.IGNORECASE)
 MAP = re.compile(r"[-_. ](map|image|img)(?![^-_. ])", re.IGNORECASE)  # as in `weight_map`
 
@@ -27,7 +34,8 @@ def companions(names: list[str]) -> set[int]:
       `images/1.jpg`.  A folder that may also hold galaxies, such as `models`, counts only beside
       one that is named as `images` or `sci` are.
 
-    The words are those that `science` knows, without digits.
+    The words are those that `science` knows.  With a number at their end, as in `mask1.png` beside
+    `image1.png`, they are those that can stand for nothing else.
 
     Args:
         names: paths with "/" between folders.
@@ -38,7 +46,7 @@ def companions(names: list[str]) -> set[int]:
     paths = [tuple(SUFFIX.sub("", name).split("/")) for name in names]
     there: set[Path] = set()
     for *folders, name in paths:
-        for plain in {name, *_without(name, is_science)}:
+        for plain in {name, *_without(name, is_image), *_numbers(name, is_image)}:
             there.add((*folders, VERSION.sub("", plain)))
     beside = _neighbours(there) if any(map(_is_apart, {f for p in paths for f in p[:-1]})) else {}
     return {k for k, path in enumerate(paths) if _has_counterpart(path, there, beside)}
@@ -47,7 +55,8 @@ def companions(names: list[str]) -> set[int]:
 def _has_counterpart(path: tuple[str, ...], there: set[Path], beside: dict[Path, bool]) -> bool:
     """Tell whether there is a file of which this one is a companion."""
     *folders, name = path
-    bare = {VERSION.sub("", plain) for plain in _without(name, is_no_science)}
+    numbers = _numbers(name, is_plainly_no_science)
+    bare = {VERSION.sub("", plain) for plain in (*_without(name, is_no_science), *numbers)}
     if any((*folders, plain) in there for plain in bare):
         return True
     for i, folder in enumerate(folders):
@@ -86,6 +95,16 @@ def _without(name: str, says: Callable[[str], bool]) -> Iterator[str]:
                     yield name[: start - 1] + name[stop:]
                 if name[:start] + name[stop + 1 :]:
                     yield name[:start] + name[stop + 1 :]
+
+
+def _numbers(name: str, says: Callable[[str], bool]) -> Iterator[str]:
+    """Yield a name without one of the words of a kind that have a number, and with the number."""
+    for match in NUMBERED.finditer(name):
+        if says(match[1]):
+            start, end = match.span()
+            yield name[:start] + name[match.end(1) :]
+            if start:  # `galaxy1_mask2` may be the second mask of `galaxy1`
+                yield name[: start - 1] + name[end:]
 
 
 @lru_cache(1024)

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import NetError
+from layerkit.galaxy.model.population.prior import MixturePrior
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers import GaussianKL, Reparameterize
 from layerkit.net import Net
@@ -30,7 +31,12 @@ class LatentBlobs(NamedTuple):
 
 
 def importance_bound(
-    net: Net, roles: Roles, given: dict[str, np.ndarray], samples: int, progress: bool
+    net: Net,
+    roles: Roles,
+    given: dict[str, np.ndarray],
+    samples: int,
+    progress: bool,
+    prior: MixturePrior | None = None,
 ) -> np.ndarray:
     """Compute log 1/K sum_k p(x, z_k) / q(z_k | x) of each image, (n,), in nats.
 
@@ -40,6 +46,7 @@ def importance_bound(
         given: images, and moments of q(z | x) if they are not the encoder's; blobs by name.
         samples: K.
         progress: shows a bar.
+        prior: of z; None, the default, is N(0, I).
 
     Raises:
         NetError: a latent layer without a prior.
@@ -70,6 +77,8 @@ def importance_bound(
                     )
                 }
                 log_weight = -found[loss][:, 0]
+                if prior is not None:
+                    log_weight += prior.gain(found[roles.z])
                 for z in latents:
                     sample = found[z.sample]
                     log_weight += _log_density(sample, *(found[p] for p in z.prior))

@@ -20,7 +20,7 @@ from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.layer import Layer, Shape
 from layerkit.layers import SquareLoss
 from layerkit.net import Net
-from layerkit.settings import Sizes, Tops, Whole, accept, fitting
+from layerkit.settings import Sizes, Tops, Truth, Whole, accept, fitting
 from layerkit.solvers import Adam, rates
 from layerkit.wiring.wires import sort_layers
 
@@ -101,6 +101,7 @@ def refine(
     Source: Kim et al., "Semi-amortized variational autoencoders" (2018), section 3, in testing.
     """
     steps = _check(model, steps, "refine")
+    tempered = accept(Truth(), tempered, "tempered", "refine")
     start = model.encode(images, tempered=False)
     if not steps:
         return model.temper(start) if tempered else start

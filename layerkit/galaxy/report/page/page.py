@@ -29,6 +29,7 @@ from layerkit.galaxy.report.formats import (
     significant,
     wins,
 )
+from layerkit.galaxy.report.metrics import of_a_whole_run
 from layerkit.galaxy.report.page.plates import Plate
 from layerkit.system.files import path_of, write_atomically
 
@@ -122,13 +123,15 @@ def write_report(
         paper: the numbers of the paper, by the names of the metrics.
 
     Raises:
-        DataError: a figure is missing or not a PNG.
+        DataError: a figure is missing or not a PNG, or a metric is of another type than a run
+            writes.
     """
     path = path_of(path, DataError)
     if not isinstance(metrics, Mapping):
         raise DataError(f"write_report: expected the metrics of a run, got {brief(metrics)}")
     plates = [Plate(*figure) for figure in figures]
-    content = _page(metrics, plates, paper).encode("utf-8", "backslashreplace")
+    with of_a_whole_run("write_report"):
+        content = _page(metrics, plates, paper).encode("utf-8", "backslashreplace")
     write_atomically(path, lambda part: part.write_bytes(content))
     return Path(path)
 
@@ -160,7 +163,7 @@ def _page(metrics: Mapping[str, Any], plates: list[Plate], paper: Mapping[str, A
 
 
 def _file(name: str) -> str:
-    return files("layerkit.galaxy.report").joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _row(heading: str, *cells: str) -> str:

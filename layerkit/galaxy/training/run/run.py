@@ -11,11 +11,13 @@ from typing import Any
 import layerkit as lk
 from layerkit import layers as L
 from layerkit import netfile
+from layerkit.distributed import Communicator
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SHEETS
 from layerkit.galaxy.model.model import GalaxyModel
+from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
 from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
 from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
@@ -49,6 +51,7 @@ class Run:
         given: its settings in plain form, those that were given.
         resume: whether the run continues from the snapshot in the folder.
         caller: who started it.
+        comm: the processes that share the steps; the one that leads does all the rest.
 
     Attributes:
         settings: all of them.
@@ -68,13 +71,24 @@ class Run:
             was, but for newly prepared galaxies.
     """
 
-    def __init__(self, folder: Path, given: Mapping[str, Any], resume: bool, caller: Caller):
-        self.folder, self.file, self.caller = folder, folder / MODEL, caller
-        folders.finish_setting_aside(folder)
+    def __init__(
+        self,
+        folder: Path,
+        given: Mapping[str, Any],
+        resume: bool,
+        caller: Caller,
+        comm: Communicator,
+    ):
+        self.folder, self.file, self.caller, self.comm = folder, folder / MODEL, caller, comm
+        if comm.leads:
+            folders.finish_setting_aside(folder)
+        comm.gather(None)  # others read in the folder when that is done
         self._saved = lk.snapshot.read_extra(self.file) if resume else {}
         before = saved_settings(self.file, self._saved) if resume else {}
         check_seed(self.file, given, before)
         self.settings = settings_of(given, before, caller.command, resume)
+        if comm.size > 1:
+            self.settings.shards = self.settings.shards or comm.size
         self._aside: Path | None = None
         self._set_aside_all = False
         self._gather("net" in given)
@@ -97,7 +111,10 @@ class Run:
         file = Path(settings.net)
         known = netfile.settings_of(self._net_text, file, settings.net_values())
         side = picture_size(settings, known, pixels)
-        self.galaxies: Galaxies = gather_galaxies(settings, self.folder, side, self._replacing)
+        found = None
+        if self.comm.leads:
+            found = gather_galaxies(settings, self.folder, side, self._replacing)
+        self.galaxies: Galaxies = self.comm.broadcast(found)
         sized = size_settings(settings, known, self.galaxies.train.shape[1])
         if sized:
             layers = netfile.layers_of(self._net_text, file, {**settings.net_values(), **sized})
@@ -146,6 +163,9 @@ class Run:
         # The rate of Adam falls along half a cosine.
         rate = lk.rates.Cosine(settings.rate, self.iterations, settings.end_rate)
         self.solver = lk.Adam(self.net, lk.rates.WarmUp(rate, settings.warm_up), clip=settings.clip)
+        if settings.shards is not None:
+            lk.Distributed(self.solver, self.comm, settings.shards)
+            print(f"{settings.shards} shards of {rows} rows on {self.comm.describe()}")
         self.best = Best(layers, backend)
         self.watch = Watch(max(1, self.iterations // 200), self.model, galaxies.watched)
 
@@ -161,6 +181,8 @@ class Run:
             self.watch.restore(saved)
             self.spent, self._was_done = float(saved["seconds"]), bool(saved["done"])
             self.model.temperature = saved["latent_temperature"]
+            if self._was_done and self._ended:  # a net that trains on outgrows its population
+                restore_population(self.model, lk.snapshot.read_arrays(self.file))
         except (LookupError, TypeError, ValueError, NetError) as error:
             raise SnapshotError(f"{self.file} lacks the history of a run ({error!r})") from error
         self.done = self._was_done and self._ended
@@ -189,12 +211,14 @@ class Run:
         ]
         breaks += [
             self.watch,
-            lk.breaks.Call(self._save_or_warn, seconds=SNAPSHOT_SECONDS),
-            Bar(unit="images", each=self.settings.batch),
+            lk.breaks.Call(self._save_or_warn, seconds=SNAPSHOT_SECONDS, everywhere=False),
+            Bar(unit="images", each=self.settings.batch * (self.settings.shards or 1)),
         ]
         with interrupt.Interrupt() as signals:  # a signal waits until the model is saved
             self._trainer = lk.Trainer(self.solver, breaks, interrupt=signals)
             self._trainer.run(until=max(self.iterations, self.solver.iteration))
+            if not self.comm.leads:
+                return "done" if self._ended else "interrupted"
             if self._ended:
                 self._finish()
             if not (
@@ -265,7 +289,7 @@ class Run:
             "latent_temperature": self.model.temperature.tolist(),
         }
         self.best.save(folder / BEST)
-        lk.save(folder / MODEL, self.net, self.solver, extra)
+        lk.save(folder / MODEL, self.net, self.solver, extra, population_arrays(self.model))
 
     def _save(self) -> None:
         """Save into the folder.

@@ -85,6 +85,7 @@ class Watch(lk.breaks.Break):
     """
 
     place = 20
+    everywhere = False
 
     def __init__(self, every: int, model: GalaxyModel, images: np.ndarray):
         super().__init__(every)

@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import re
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,13 @@ from layerkit.galaxy.images.decode.bounds import (
     check_pixels,
 )
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
-from layerkit.galaxy.images.decode.science import BESIDE_SCIENCE, NOT_SCIENCE, SCIENCE, says
+from layerkit.galaxy.images.decode.science import (
+    BESIDE_SCIENCE,
+    COMPOUND,
+    NOT_SCIENCE,
+    SCIENCE,
+    says,
+)
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -36,9 +42,10 @@ class FitsPictures(Pictures):
     These are the images whose EXTNAME is SCI, SCIENCE or IMAGE; if there are none, all images
     except those named as errors, weights, variances, masks, flags, exposures, sky, models,
     residuals or PSFs.  Signal-to-noise ratios, limiting magnitudes, offsets and apertures are left
-    out beside other images.  GALFIT's model and residuals, which have no EXTNAME, are recognised by
-    its keywords.  `Layout` interprets the axes, except that of the Stokes parameters, on which the
-    total intensity is taken.
+    out beside other images.  EXTTYPE of the Vera Rubin Observatory's pipelines, and HDUCLAS2 of
+    ESO's, tell as EXTNAME does.  GALFIT's model and residuals, which have no EXTNAME, are known
+    by its keywords.  `Layout` interprets the axes, except that of the Stokes parameters, on which
+    the total intensity is taken.
 
     Args:
         file: the open file.
@@ -93,13 +100,14 @@ class FitsPictures(Pictures):
                     self.unchecked.add(number)
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
-                name = f"{one.name} {one.header.get('OBJECT')}" if galfit else one.name
-                found.append((name, number, layout))
+                keys = ("EXTTYPE", "HDUCLAS2", *["OBJECT"] * galfit)
+                words = [one.name, *(str(_value(one.header, key, "")) for key in keys)]
+                found.append((" ".join(words), number, layout))
         if hdu is None:
-            if found and not (found := [x for x in found if not says(NOT_SCIENCE, x[0])]):
+            if found and not (found := [x for x in found if not says(x[0], NOT_SCIENCE, COMPOUND)]):
                 reason = "only weights, masks, models or the like; choose an image with hdu"
-            found = [x for x in found if not says(BESIDE_SCIENCE, x[0])] or found
-            found = [x for x in found if says(SCIENCE, x[0])] or found
+            found = [x for x in found if not says(x[0], BESIDE_SCIENCE)] or found
+            found = [x for x in found if says(x[0], SCIENCE)] or found
         elif not found and reason == NO_IMAGE:
             raise UnusableImageError(f"no image in HDU {hdu}")
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
@@ -124,11 +132,13 @@ class FitsPictures(Pictures):
             index[axis] = slice(at, at + 1)
         numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
-        if numbers.dtype.kind == "u" and isinstance(blank := hdu.header.get("BLANK"), int):
+        if numbers.dtype.kind == "u" and isinstance(blank := _value(hdu.header, "BLANK"), int):
             # Astropy applies BLANK to signed integers only.
             data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
-        softening, zero = (hdu.header.get(key) for key in ("BSOFTEN", "BOFFSET"))
-        if softening is not None and zero is not None:  # Pan-STARRS stacks, in asinh magnitudes
+        softening, zero = (_value(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
+        if isinstance(softening, int | float) and isinstance(
+            zero, int | float
+        ):  # Pan-STARRS stacks, in asinh magnitudes
             data = float(zero) + 2 * float(softening) * np.sinh(data * (math.log(10) / 2.5))
         return layout.picture(data)
 
@@ -159,10 +169,20 @@ class FitsPictures(Pictures):
         self.hdus.close()
 
 
+def _value(header: Header, key: str, default: Any = None) -> Any:
+    """Return the value of a keyword; the default if it is not there, or is none of FITS."""
+    from astropy.io.fits.verify import VerifyError
+
+    try:
+        return header.get(key, default)
+    except VerifyError:
+        return default
+
+
 def _stokes_axis(header: Header) -> int | None:
     """Return the number of the axis of Stokes parameters, counted from 1 as in FITS, or None."""
     for axis in range(1, int(header["NAXIS"]) + 1):
-        if str(header.get(f"CTYPE{axis}", "")).strip().upper() == "STOKES":
+        if str(_value(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
             return axis
     return None
 

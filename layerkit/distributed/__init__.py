@@ -1,0 +1,7 @@
+"""Training by many processes, each on its own shards of every batch; see `Distributed`."""
+
+from layerkit.distributed.communicator import Alone, Communicator, alone
+from layerkit.distributed.message_passing import mpi, started
+from layerkit.distributed.team import Distributed, Team
+
+__all__ = ["Alone", "Communicator", "Distributed", "Team", "alone", "mpi", "started"]

@@ -1,0 +1,1 @@
+"""The population that a model draws: a prior fitted to galaxies, and noise that pixels share."""

@@ -1,0 +1,1 @@
+"""Simulation: galaxies of a model in the hands of other programs."""

@@ -1,0 +1,60 @@
+"""Commands that mpiexec starts give what one process gives."""
+
+import h5py
+import numpy as np
+from processes import run
+
+NET = """
+from layerkit import layers as L
+
+def net():
+    return [
+        L.Input("x", shape=(6,)), L.Input("t", shape=()),
+        L.Dense("h", "x", units=5, neuron="relu"), L.Dense("y", "h", units=3),
+        L.SoftmaxLoss("loss", "y", "t"),
+    ]
+"""
+
+
+def values(path):
+    found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()].tolist()
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    return found
+
+
+def test_two_processes_train_what_one_trains(tmp_path, rng):
+    (tmp_path / "net.py").write_text(NET)
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(50, 6)), t=rng.integers(0, 3, 50))
+    command = ["-m", "layerkit", "train", tmp_path / "net.py", "--data", tmp_path / "data.npz"]
+    command += ["--validate", tmp_path / "data.npz", "--steps", 20, "--batch", 4, "--every", 5]
+    shown, found = [], []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = run(processes, *command, "--shards", 2, "--out", out)
+        assert done.returncode == 0, done.stderr
+        shown.append([line for line in done.stdout.splitlines() if "shards" not in line])
+        logged = (out / "log.csv").read_text()
+        found.append([values(out / "model.h5"), values(out / "best.h5"), logged])
+    assert shown[0] == shown[1]
+    assert found[0] == found[1]
+    again = run(2, *command, "--out", tmp_path / "1")
+    assert again.returncode
+    assert again.stderr.count("of an earlier run; continue it with --resume") == 1
+
+
+def test_two_processes_train_the_galaxies_that_one_trains(tmp_path):
+    command = "examples/galaxy_gdae.py --tiny --shards 2 --batch 8 --iterations 4 --refine 0"
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = run(processes, *command.split(), "--importance-samples", 1, "--out", out, limit=120)
+        assert done.returncode == 0, done.stderr
+        assert (out / "report.html").exists()
+        found.append(values(out / "model.h5"))
+    assert found[0] == found[1]

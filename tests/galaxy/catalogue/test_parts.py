@@ -1,0 +1,126 @@
+"""Catalogues in parts: encoded by one process or by Dask, resumed, and read as one."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from layerkit import galaxy
+from layerkit.errors import DataError
+from layerkit.galaxy.catalogue import parts
+
+
+@pytest.fixture(scope="module")
+def whole(shared, tmp_path_factory):
+    """A catalogue in parts of 23 pictures, of a source that is given twice."""
+    out = tmp_path_factory.mktemp("parts") / "whole"
+    sources = [shared["pictures"], shared["pictures"]]
+    counts = galaxy.encode_parts(shared["run"], sources, out, each=23, draws=1)
+    return sources, out, counts
+
+
+def texts(folder):
+    return {p.name: p.read_text() for p in sorted(folder.glob("*.json"))}
+
+
+def rows(folder):
+    return galaxy.read_catalogue(folder)
+
+
+def test_the_parts_together_are_the_catalogue(shared, whole):
+    sources, out, counts = whole
+    found, one = rows(out), galaxy.encode(shared["run"], sources[0], draws=1)
+    assert list(found["id"]) == 2 * list(one["id"])
+    assert list(found["file"]) == 2 * list(one["file"])
+    for name in ("z_mean_0", "z_sd_0"):
+        np.testing.assert_allclose(found[name], np.tile(one[name], 2), rtol=1e-4)
+    good = sum(not reason for reason in found["reason"])
+    assert counts["pictures"] == len(found) == 2 * len(one)
+    assert counts["encoded"] == good
+    assert sum(counts["unusable"].values()) == len(found) - good
+    sizes = [json.loads(t)["pictures"] for n, t in texts(out).items() if n != "index.json"]
+    assert max(sizes) == 23
+
+
+def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whole, tmp_path):
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    sources, out, _ = whole
+    counts = galaxy.encode_parts(
+        shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=1
+    )
+    one, other = rows(out), rows(tmp_path / "out")
+    assert counts["pictures"] == len(other)
+    for name in one.colnames:
+        np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
+
+
+def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
+    distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    sources, out, counts = whole
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+        first = next(iter(cluster.workers.values()))
+
+        def kill():
+            while not list((tmp_path / "out").glob("part-*")):
+                time.sleep(0.01)
+            os.kill(first.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = galaxy.encode_parts(
+            shared["run"],
+            sources,
+            tmp_path / "out",
+            each=23,
+            draws=1,
+            scheduler=cluster.scheduler_address,
+        )
+        killer.join()
+    assert found == counts
+    assert texts(tmp_path / "out") == texts(out)
+
+
+def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
+    sources, out, counts = whole
+    done, encode_part = [], parts.encode_part
+
+    def some(folder, part, settings):
+        if len(done) == 2:
+            raise DataError("the power failed")
+        done.append(part.file)
+        return encode_part(folder, part, settings)
+
+    monkeypatch.setattr(parts, "encode_part", some)
+    arguments = (shared["run"], sources, tmp_path / "out")
+    with pytest.raises(DataError, match="power"):
+        galaxy.encode_parts(*arguments, each=23, draws=1)
+    with pytest.raises(DataError, match="parts are not encoded yet"):
+        galaxy.read_catalogue(tmp_path / "out")
+    with pytest.raises(DataError, match="not empty"):
+        galaxy.encode_parts(*arguments, each=23, draws=1)
+    with pytest.raises(DataError, match="other sources or settings"):
+        galaxy.encode_parts(*arguments, each=23, draws=2, resume=True)
+    again = []
+
+    def rest(folder, part, settings):
+        again.append(part.file)
+        return encode_part(folder, part, settings)
+
+    monkeypatch.setattr(parts, "encode_part", rest)
+    assert galaxy.encode_parts(*arguments, each=23, draws=1, resume=True) == counts
+    assert len(done) == 2
+    assert sorted(done + again) == sorted(p.name for p in out.glob("part-*.fits"))
+    assert texts(tmp_path / "out") == texts(out)
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    monkeypatch.setattr(parts, "WAIT", 0.5)
+    with pytest.raises(DataError, match="resume goes on"):
+        galaxy.encode_parts(
+            shared["run"], [shared["pictures"]], tmp_path / "o", scheduler="tcp://127.0.0.1:9"
+        )
