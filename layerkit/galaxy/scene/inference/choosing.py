@@ -22,7 +22,7 @@ FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 @dataclass
 class Choice:
-    """What one source may be.
+    """Alternatives of one source, a star or a galaxy.
 
     Attributes:
         star, galaxy: posteriors of its own numbers under either, each a mean and a covariance.

@@ -46,7 +46,7 @@ class Pixels:
 
 @dataclass
 class Fit:
-    """What a fit found.
+    """Result of a fit.
 
     Attributes:
         layout: the sources, as the fit ended.

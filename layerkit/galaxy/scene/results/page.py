@@ -24,7 +24,7 @@ def write_page(path: Path, scene: Scene) -> None:
     """Write report.html: the field, the model, the residual, every source and the numbers."""
     table, field = scene.table, scene.field
     stars = int((table["p_star"] > 0.5).sum())
-    style = files("layerkit.galaxy.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("layerkit.galaxy.report.page").joinpath("page.css").read_text(encoding="utf-8")
     tiles = [
         (f"{len(table)}", "sources"),
         (f"{stars}", "more likely stars"),
