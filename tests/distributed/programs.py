@@ -199,13 +199,13 @@ def from_lanes(steps):
     comm = lk.distributed.mpi()
     net = lk.Net(lanes(), batch_size=8, seed=3)
     layer, read = net.layers["x"], []
-    read_stretches = layer._read
+    read_stretches = layer._read_all
 
     def counting(stretches):
         read.extend(b - a for a, b in stretches)
         return read_stretches(stretches)
 
-    layer._read = counting
+    layer._read_all = counting
     solver = lk.Distributed(lk.Adam(net, 1e-2), comm, shards=4)
     solver.steps(int(steps))
     rows = comm.gather(sum(read))

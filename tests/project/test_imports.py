@@ -75,6 +75,7 @@ RANKS = [
     ["layerkit.galaxy.evaluation"],
     ["layerkit.galaxy.catalogue"],
     ["layerkit.galaxy.report"],
+    ["layerkit.galaxy.scene"],
     ["layerkit.galaxy.training"],
     ["layerkit.galaxy"],
     ["layerkit.cli"],

@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
             prepare,
             report,
             sample,
+            scene,
             train,
         )
     except LayerkitError as error:  # packages are missing; the commands of the framework do without
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
         parser.set_defaults(run=_raising(error))
         return
     inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
-    for each in (prepare, train, evaluate, populate, encode, sample, export, report):
+    for each in (prepare, train, evaluate, populate, encode, sample, export, report, scene):
         each.add(inner)
 
 
