@@ -17,6 +17,7 @@ from layerkit.data.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
+from layerkit.passes.feeding import examples, fill
 from layerkit.settings import Whole, accept
 from layerkit.settings.names import closest, quoted
 from layerkit.system.uninterrupted import undoing
@@ -96,7 +97,7 @@ class Inference:
         for blob in self.blobs:
             blob.resize(rows)
         for name, array in arrays.items():
-            net.fill(self.mirror.blob(name), array)
+            fill(net, self.mirror.blob(name), array)
         kept, attributes = net.run.kept(), [dict(vars(layer)) for layer in layers]
         moves = [
             (buffer, buffer.whole, self.mirror.memory(buffer))
@@ -175,7 +176,7 @@ class Inferences:
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._found:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
-        arrays, total = ({}, count) if count is not None else net.examples(caller, given)
+        arrays, total = ({}, count) if count is not None else examples(net, caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)

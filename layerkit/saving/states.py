@@ -10,7 +10,7 @@ from layerkit.blob import Statistic
 from layerkit.data.arrays import narrowed
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.settings.names import quoted
+from layerkit.settings.names import Named, quoted
 from layerkit.wiring.sharing import owner_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def settings_of(net: Net) -> dict[str, Any]:
     }
 
 
-def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str, Statistic]:
+def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> Named[Statistic]:
     """Return what all layers measure, by name.
 
     Args:
@@ -101,7 +101,9 @@ def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str,
                     f"{key!r} of shape {s.shape}, which would be shared too"
                 )
             s.bind(its.data)
-    return found
+    return Named(
+        "statistic", found, "write into its array: net.statistics[name].data[...] = values"
+    )
 
 
 def copy_values(source: Net, target: Net) -> None:

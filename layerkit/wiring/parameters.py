@@ -14,14 +14,14 @@ from layerkit.data.arrays import narrowed, numbers
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Shape
 from layerkit.run import Run
-from layerkit.settings.names import matches, quoted
+from layerkit.settings.names import Named, matches, quoted
 from layerkit.wiring.sharing import own
 
 if TYPE_CHECKING:
     from layerkit.net import Net
 
 
-def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
+def gather(layers: Iterable[Layer]) -> Named[Parameter]:
     """Return all parameters by name, each of the one layer that declared it as its own."""
     layers = list(layers)
     found: dict[str, Parameter] = {}
@@ -42,7 +42,7 @@ def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
                 layer.fail(
                     f"holds parameter {p.name!r}, which it has not declared; {_sharing(owner)}"
                 )
-    return found
+    return Named("parameter", found, "write into its array: net.params[name].data[...] = values")
 
 
 def _sharing(owner: str) -> str:

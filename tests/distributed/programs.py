@@ -115,7 +115,7 @@ def fault(kind):
                 images = net.layers["x"].resident[0]
                 net.layers["x"].resident[0] = np.full_like(images, np.nan, dtype="float32")
             if kind == "bug":
-                net.run_backward = None
+                net.passes.backward = None
             if kind == "differ":
                 net.arena.data[5] += 1
         try:

@@ -39,11 +39,11 @@ RANKS = [
         "layerkit.passes.methods",
         "layerkit.system.turns",
     ],
+    ["layerkit.passes.feeding"],
     ["layerkit.passes.inference", "layerkit.engines"],
     [
         "layerkit.wiring.building",
         "layerkit.inspection.drawing",
-        "layerkit.passes.feeding",
         "layerkit.passes.finite",
         "layerkit.passes.objective",
         "layerkit.wiring.parameters",
@@ -51,7 +51,7 @@ RANKS = [
         "layerkit.saving.states",
         "layerkit.inspection.summary",
     ],
-    ["layerkit.saving.copying", "layerkit.passes.evaluation"],
+    ["layerkit.saving.copying", "layerkit.passes.evaluation", "layerkit.passes.running"],
     ["layerkit.net"],
     ["layerkit.saving.onnx"],
     [

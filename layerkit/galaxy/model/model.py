@@ -342,9 +342,7 @@ class GalaxyModel(Closed):
         rng = generator(seed, "sample")
         z = self._draw_z(count, rng)
         mean, variance, skew = decode(self.net, self.roles, z, rng)
-        if not noise:
-            return mean
-        return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise)
+        return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise) if noise else mean
 
     @fitting(NetError)
     def sample_z(self, count: int, seed: int = 0) -> np.ndarray:

@@ -17,17 +17,8 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     try:
-        from layerkit.cli.commands.galaxy import (
-            encode,
-            evaluate,
-            export,
-            populate,
-            prepare,
-            report,
-            sample,
-            scene,
-            train,
-        )
+        from layerkit.cli.commands.galaxy import encode, prepare, report, sample, scene
+        from layerkit.cli.commands.galaxy.model import evaluate, export, populate, train
     except LayerkitError as error:  # packages are missing; the commands of the framework do without
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.set_defaults(run=_raising(error))
