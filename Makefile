@@ -4,10 +4,11 @@ VENV := .venv
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
-.PHONY: help galaxy test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
+.PHONY: help galaxy scene test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
+	@echo "make scene    stars and galaxies of the Hubble picture, fitted together, into out/scene/"
 	@echo "make test     lint, types and tests"
 	@echo "make test-random  the tests three times, each with other random numbers"
 	@echo "make fuzz     random calls, files and command lines, FUZZ=10 times more than in the tests;"
@@ -41,6 +42,9 @@ $(VENV)/dev: $(VENV)/run
 
 galaxy: $(HAS_RUN)
 	$(RUN) examples/galaxy_gdae.py --out $(OUT)
+
+scene: $(HAS_RUN)
+	$(RUN) -m layerkit galaxy scene --out out/scene
 
 lint: $(HAS_DEV)
 	$(RUN) -m ruff check .

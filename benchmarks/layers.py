@@ -111,7 +111,7 @@ def our_layer(layer: lk.Layer, x: np.ndarray) -> Callable[[], None]:
     net.forward(x=x)
     net.backward(y=np.ones_like(net.blobs["y"].data))
     net.blobs["y"].diff[...] = 1
-    plan = net.plan(at_once=False)
+    plan = net.passes.plan(at_once=False)
     calls = [c for c in (*plan.forward, *plan.backward) if c.layer.name == "y"]
 
     def passes() -> None:

@@ -4,9 +4,8 @@
     python benchmarks/scale.py                      1 and 2 processes at batch 64, 512 and 4096
     python benchmarks/scale.py --images 1000000     resident memory while so many images train
 
-The net is the paper's, on random images; a step takes two shards of half the batch. Processes share
-the cores of the machine, so that on one machine two can gain little: what shows is
-what sharing a step costs. `--images` writes a file of 69 x 69 images of one byte a pixel into
+The net is the paper's, on random images; a step takes two shards of half the batch, and each
+process has one thread. `--images` writes a file of 69 x 69 images of one byte a pixel into
 runs/scale (4.8 GB for a million), trains on it, and tells the largest resident memory.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -82,7 +82,8 @@ def in_processes(processes: int, batch: int, steps: int, shards: int) -> dict[st
         if launcher is None:
             raise BackendError("there is no mpiexec: pip install 'layerkit[mpi]'")
         command = [launcher, "-n", str(processes), *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise BackendError(f"{' '.join(command)} failed: {done.stderr}")
     return json.loads(done.stdout)

@@ -17,7 +17,7 @@ import shlex
 import sys
 
 from layerkit.cli.command import Parser, run
-from layerkit.cli.commands.galaxy.train import add_options, train
+from layerkit.cli.commands.galaxy.model.train import add_options, train
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from layerkit.saving.loading import load
 from layerkit.saving.onnx import export_onnx
 from layerkit.saving.snapshot import save
 from layerkit.saving.tensors import load_safetensors, save_safetensors
+from layerkit.settings.tuning import Tuning
 from layerkit.solvers import SGD, Adam, AdamW, Nesterov, RMSProp, Solver, rates
 from layerkit.train import Trainer, breaks
 
@@ -41,6 +42,7 @@ __all__ = [
     "RMSProp",
     "Solver",
     "Trainer",
+    "Tuning",
     "breaks",
     "centre_biases",
     "check_gradients",

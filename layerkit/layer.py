@@ -19,7 +19,7 @@ from layerkit.errors import ContractError, NetError, brief
 from layerkit.run import Run
 from layerkit.settings import Checked, Name, Names, Number, Rule, Sizes, accept, checked
 from layerkit.settings.names import Named, quoted
-from layerkit.settings.tuning import COMMON, TUNING, Lender
+from layerkit.settings.tuning import COMMON, DEFAULTS, TUNING, Lender
 from layerkit.system.memory import in_words
 
 Shape = tuple[int, ...]
@@ -83,7 +83,8 @@ class Layer(Checked):
     code can be replayed (`recordable`).  Otherwise layers are called in each step.
 
     **Settings that every layer takes.**  A layer with parameters takes these by keyword, though its
-    constructor need not know of them:
+    constructor need not know of them.  One that says `**common: Unpack[layerkit.Tuning]`, and hands
+    that to `super().__init__`, shows them to editors and type checkers:
 
     * `shares="other"`: the layer has no parameters of its own, but uses those of layer "other",
       which must have the same names and shapes.  Initial values, regularisation, freezing and
@@ -137,7 +138,7 @@ class Layer(Checked):
         """Make a wrong setting an error that names the layer; see layerkit.settings."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, _label, COMMON)  # type: ignore[method-assign]
+            cls.__init__ = checked(cls.__init__, _label, COMMON, DEFAULTS)  # type: ignore[method-assign]
 
     def __init__(
         self,

@@ -8,9 +8,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from layerkit import backends, engines
-from layerkit.backends.base import Array
-from layerkit.blob import Blob, Parameter, Statistic
-from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.errors import NetError, brief
 from layerkit.inspection.display import html_table
 from layerkit.inspection.drawing import Drawing
@@ -20,7 +17,7 @@ from layerkit.layers.sources.input import Input
 from layerkit.passes import evaluation, feeding, finite
 from layerkit.passes.inference import Inferences
 from layerkit.passes.methods import QUIET, flushing, serialised
-from layerkit.passes.objective import Objective
+from layerkit.passes.running import Passes
 from layerkit.run import Run
 from layerkit.saving import copying, states
 from layerkit.settings import Choice, Closed, Count, Flag, Name, Precision, Seed, checks, fitting
@@ -28,9 +25,8 @@ from layerkit.settings.names import Named
 from layerkit.system.turns import Turns
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring import parameters
-from layerkit.wiring.building import check_memory, set_up
-from layerkit.wiring.plan import Plan, make_plan
-from layerkit.wiring.sharing import resolve
+from layerkit.wiring.building import check_memory, make_blobs, set_up
+from layerkit.wiring.sharing import lent, resolve
 from layerkit.wiring.wires import Layers, Wires, checked_layers, connect, sort_layers
 
 
@@ -74,6 +70,7 @@ class Net(Closed):
         run: what the layers share: seed, pass number, phase.
         engine: how layers are run; see layerkit.engines.
         runners: layer name -> the layer with the code that runs it.
+        passes: the passes by a plan of calls, for solvers; see layerkit.passes.running.
         wires: the blobs that each layer reads and writes; see layerkit.wiring.wires.
         version: changes whenever blobs are given diffs, or none, anew.
         passed: whether there is a forward pass that `backward` can differentiate.
@@ -93,24 +90,9 @@ class Net(Closed):
     """
 
     fixed = (
-        "layers",
-        "batch_size",
-        "backend",
-        "dtype",
-        "seed",
-        "phase",
-        "share",
-        "share_only",
-        "gradients",
-        "kernels",
-        "tf32",
-        "blobs",
-        "params",
-        "statistics",
-        "descriptions",
-        "inputs",
-        "losses",
-        "metrics",
+        *("layers", "batch_size", "backend", "dtype", "seed", "phase", "share", "share_only"),
+        *("gradients", "kernels", "tf32"),
+        *("blobs", "params", "statistics", "descriptions", "inputs", "losses", "metrics"),
     )
     instead = "make another net, with net.rebuild(dtype=...), say, or Net(layers)"
 
@@ -141,6 +123,7 @@ class Net(Closed):
         self.kernels = kernels
         self.run = Run(self.backend, self.dtype, batch_size, seed, phase == "train")
         self.engine = engines.choose(self.backend, self.dtype, kernels)
+        self.run.flushed = self.engine.flushed
         self.tf32 = tf32
         self.sharing = {} if share is None else {"share": share, "share_only": share_only}
         self.descriptions = [layer.copied() for layer in layers]
@@ -152,40 +135,19 @@ class Net(Closed):
         shapes = set_up(self.layers.values())
         resolve(self.layers.values())
         self.runners = {name: self.engine.bind(layer) for name, layer in self.layers.items()}
-        self.params: Named[Parameter] = Named(
-            "parameter",
-            parameters.gather(self.layers.values()),
-            "write into its array: net.params[name].data[...] = values",
-        )
+        self.params = parameters.gather(self.layers.values())
         declared, with_diffs = list(self.params.values()), gradients != "none"
         whole = share is not None and share_only is None
         check_memory(self.layers.values(), shapes, self.run, with_diffs, whole)
         self.arena = parameters.place(declared, self.run, with_diffs, share, share_only)
-        self.statistics: Named[Statistic] = Named(
-            "statistic",
-            states.gather(self.layers.values(), share, whole),
-            "write into its array: net.statistics[name].data[...] = values",
-        )
-        blobs = {
-            name: Blob.allocate(name, batch_size, shape, self.backend, self.dtype)
-            for name, shape in shapes.items()
-        }
+        self.statistics = states.gather(self.layers.values(), share, whole)
         made = list(self.layers.values())
         self.reported = [x for x in made if x.is_loss] + [x for x in made if x.is_metric]
         # Side by side, so that one kernel can read them all.
         self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
-        for x, values in zip(self.reported, self.values, strict=True):
-            blobs[x.tops[0]] = Blob(x.tops[0], values)
-        self.blobs: Named[Blob] = Named(
-            "blob", blobs, "write into its array: net.blobs[name].data[...] = values"
-        )
+        self.blobs = make_blobs(shapes, self.reported, self.values, self.run)
         self.inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
-        self._objective = Objective(self)
-        self._settings = [
-            runner.settings
-            for runner in self.runners.values()
-            if type(runner).settings is not Runner.settings
-        ]
+        self.passes = Passes(self)
         self._inferences = Inferences(self)
         self.wires = Wires()
         self._rows = batch_size
@@ -201,32 +163,26 @@ class Net(Closed):
     def rewire(self) -> None:
         """Decide anew which blobs get a diff, and who writes where in the backward pass."""
         self.version += 1
-        rows, size = self._rows, self.run.batch_size
-        self.resize(size)
-
-        def zeros(blob: Blob) -> Array:
-            return self.backend.zeros((size, *blob.shape), self.dtype)
-
-        def part(p: Parameter) -> Array:
-            return self.backend.zeros(p.shape, self.dtype)
-
-        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, zeros, part)
+        rows = self._rows
+        self.resize(self.run.batch_size)
+        self.wires = connect(list(self.layers.values()), self.blobs, self.gradients, self.run)
         self.resize(rows)
-        self._plan = self.plan(at_once=False)
+        self._plan = self.passes.plan(at_once=False)
 
     def resize(self, rows: int) -> None:
         """Make all blobs and buffers views of so many rows; on an interrupt, of those before."""
-        before = self._rows
         buffers = (buffer for layer in self.layers.values() for buffer in layer.buffers)
-        blobs = [*self.blobs.values(), *self.wires.branches, *buffers]
+        blobs, before = [*self.blobs.values(), *self.wires.branches, *buffers], self._rows
+
+        def set_rows(count: int) -> None:
+            for blob in blobs:
+                blob.resize(count)
+            self._rows = count
+
         try:
-            for blob in blobs:
-                blob.resize(rows)
-            self._rows = rows
+            set_rows(rows)
         except BaseException:
-            for blob in blobs:
-                blob.resize(before)
-            self._rows = before
+            set_rows(before)
             raise
 
     # Parameters.
@@ -249,7 +205,7 @@ class Net(Closed):
 
     @serialised
     def _set_trainable(self, patterns: Iterable[str], trainable: bool) -> None:
-        matching = parameters.matching(self.params, patterns)
+        matching = parameters.matching(self.params, patterns, lent(self.layers.values()))
         with Uninterrupted():
             for p in matching:
                 p.trainable = trainable
@@ -275,20 +231,11 @@ class Net(Closed):
                 keep their value in the net's floats.
             ContractError: a layer that breaks its contract with the net.
         """
-        return self.run_forward(self._plan, inputs)
-
-    @serialised
-    def feed(self, inputs: dict[str, Any]) -> None:
-        """Put the values of Input layers in place, and with them the number of rows."""
-        feeding.feed(self, inputs)
+        return self.passes.forward(self._plan, inputs)
 
     def input_names(self) -> list[str]:
         """List the blobs that a caller gives to each pass."""
         return [layer.tops[0] for layer in self.inputs]
-
-    def fill(self, blob: Blob, array: Any) -> None:
-        """Copy what a caller gave for this blob into it; the rows must be as many."""
-        feeding.fill(self, blob, array)
 
     @QUIET
     @serialised
@@ -309,68 +256,8 @@ class Net(Closed):
         """
         diffs = feeding.check_diffs(self, diffs)
         self.differentiated = False
-        self.run_backward(self._plan, diffs)
+        self.passes.backward(self._plan, diffs)
         self.differentiated = True
-
-    def plan(self, update: Any = None, at_once: bool = True) -> Plan:
-        """Plan the calls of a training step, for solvers; see layerkit.wiring.plan.make_plan."""
-        return make_plan(self.wires, self.runners, update, at_once)
-
-    def run_forward(self, plan: Plan, inputs: dict[str, Any]) -> float:
-        """Make a forward pass by a plan; return the objective."""
-        self.feed(inputs)
-        self.passed = False
-        self.run.passes += 1
-        self.engine.begin_pass(self.run)
-        for layer, _, _, tops, _ in plan.forward:
-            if layer.name in plan.losses:
-                tops[0].diff.fill(layer.weight / self._rows)
-
-        def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable in plan.forward:
-                make(recordable, layer, call, bottoms, tops, way="forward")
-            self._objective.measure()
-
-        if plan.forward_checked:
-            self.engine.repeat(plan.programs["forward"], self.program_key(), calls)
-        else:
-            calls(plan.check_forward)
-        plan.forward_checked = self.passed = True
-        self.engine.end_pass(self.run)
-        return self._objective.value()
-
-    def run_backward(self, plan: Plan, diffs: dict[str, Array]) -> None:
-        """Make a backward pass by a plan."""
-        losses = [call.layer for call in plan.backward if call.layer.is_loss]
-        shares = self._objective.shares(losses)
-
-        def calls(make: Make) -> None:
-            for layer, call, bottoms, tops, recordable, gathers, sums in plan.backward:
-                self.engine.gather(gathers)
-                if layer.is_loss:
-                    self.engine.add_number(shares[layer.name], tops[0].diff)
-                for top in tops:
-                    if top.name in diffs:
-                        top.diff += diffs[top.name]
-                make(recordable, layer, call, bottoms, tops, way="backward")
-                for part, total in sums or ():
-                    self.engine.add_to(total, part)
-
-        if not plan.backward_checked:
-            calls(plan.check_backward)
-        elif diffs:
-            calls(call_layer)
-        else:
-            self.engine.repeat(plan.programs["backward"], self.program_key(), calls)
-        plan.backward_checked = True
-        for p in self.wires.idle:
-            p.diff.fill(0)
-        self._objective.add_regularisation()
-
-    def program_key(self) -> tuple[Any, ...]:
-        """Return what decides, with the plan, the calls of a pass: rows and layers' settings."""
-        self.run.clock()
-        return self._rows, *[settings() for settings in self._settings]
 
     @QUIET
     @serialised
@@ -385,7 +272,8 @@ class Net(Closed):
         Args:
             outputs: the name of a blob, or a list of names.
             sample: False makes sampling layers return the mean of what they sample.
-            given: arrays of equally many rows, however many; they pass in batches.
+            given: arrays of equally many rows, however many; they pass in batches.  If no blob is
+                needed, as in a generator that L.Normal feeds, `count=16` says how many rows.
 
         Returns:
             A NumPy array of shape (rows, *shape), or a list of them where `outputs` is a list.
@@ -393,11 +281,8 @@ class Net(Closed):
         Raises:
             NetError: an unknown blob, an array that does not fit, or an input that is needed.
         """
-        return self._inferences.infer(outputs, sample, given)
-
-    def examples(self, what: str, given: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """Return arrays for blobs, and how many rows each has; see feeding.examples."""
-        return feeding.examples(self, what, given)
+        count = None if "count" in self.blobs else given.pop("count", None)
+        return self._inferences.infer(outputs, sample, given, count=count)
 
     @QUIET
     @serialised
@@ -480,20 +365,6 @@ class Net(Closed):
         net = Net(self.descriptions, **{**states.settings_of(self), **changes})
         states.copy_values(self, net)
         return net
-
-    def check_data(self) -> None:
-        """Fail where a layer's bottoms hold what it cannot work on; see Layer.check_data.
-
-        Raises:
-            DataError: names the layer, and where what it got is.
-        """
-        for layer, bottoms, _ in self.wires.forward:
-            layer.check_data(bottoms)
-
-    @serialised
-    def non_finite_data(self) -> str | None:
-        """Say where an Input or data layer's tops hold an infinity or not-a-number, or None."""
-        return finite.non_finite_data(self)
 
     @serialised
     def first_non_finite(self) -> str | None:

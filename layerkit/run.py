@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +30,8 @@ class Run(Checked):
             every random number that the layer draws.
         training: False in a net of phase "test", and while a net infers.
         sample: False while sampling layers should return the mean of what they sample.
+        flushed: makes a `with` block in which a thread counts denormal numbers as zero, if the
+            engine of the net does so.
         declared: name of each layer that has been set up -> its parameters.
     """
 
@@ -52,6 +55,7 @@ class Run(Checked):
         self._passes = self._looks = 0
         self.sample = True
         self._clock = np.zeros(3, np.uint64)
+        self.flushed: Callable[[], AbstractContextManager[None]] = nullcontext
         self.declared: dict[str, dict[str, Parameter]] = {}
         self._users: dict[int, str] = {}
         self.close()

@@ -23,6 +23,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from PIL import Image
 from scipy import integrate, interpolate, ndimage, signal, special, stats
 
 import layerkit as lk
@@ -1385,6 +1386,17 @@ def hdf5() -> Path:
     return path
 
 
+@functools.cache
+def grey_pictures() -> tuple[Path, np.ndarray]:
+    """Four small PNG files in a folder, which goes when Python ends, and what is in them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    levels = np.random.default_rng(4).integers(0, 256, (4, 3, 2), dtype=np.uint8)
+    for i, picture in enumerate(levels):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    return folder, (levels[:, None] / np.float32(255)).astype("float64")
+
+
 def loss_cases() -> list[Case]:
     shapes = {"x": normal(), "mean": normal(), "log_variance": normal()}
     gaussian = [
@@ -2119,6 +2131,20 @@ CASES: list[Case] = [
         {},
         lambda params: [SERVED],
         lambda jax, params: SERVED,
+    ),
+    Case(
+        "GeneratorData",
+        lambda: L.GeneratorData("y", make=lambda: iter(SERVED)),
+        {},
+        lambda params: [SERVED],
+        lambda jax, params: SERVED,
+    ),
+    Case(
+        "ImageData",
+        lambda: L.ImageData("y", folder=grey_pictures()[0], channels=1, shuffle=False),
+        {},
+        lambda params: [grey_pictures()[1]],
+        lambda jax, params: grey_pictures()[1],
     ),
     Case(
         "Dense",

@@ -1,7 +1,11 @@
 """Pictures of galaxies and a net for runs of a few steps."""
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
+
+from layerkit.galaxy.evaluation.coverage import latent_coverage
 
 SMALL_NET = """
 from layerkit import layers as L
@@ -20,6 +24,7 @@ def small(pixels=4761, hidden=6, latent=2):
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
 """
+REAL = latent_coverage.latent_coverage
 QUICK = {"held_out": 6, "batch": 7, "refine": 2, "importance_samples": 3}
 
 
@@ -31,6 +36,12 @@ def galaxy_picture(rng, side=160):
     light = 200 * np.exp(-0.5 * ((u / long) ** 2 + (v / (long * rng.uniform(0.5, 0.9))) ** 2))
     light = light[..., None] + rng.normal(10, 3, (side, side, 3))
     return Image.fromarray(np.clip(light, 0, 255).astype("uint8"))
+
+
+def draw_noise(patch, times):
+    """Let runs in this process draw noise so many times for each held-out picture, or None: 8."""
+    measure = REAL if times is None else partial(REAL, draws=times)
+    patch.setattr(latent_coverage, "latent_coverage", measure)
 
 
 def materials(folder, count=24):

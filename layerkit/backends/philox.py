@@ -55,6 +55,17 @@ def bits(xp: Any, count: int, seed: int, stream: int, step: int) -> Array:
     return xp.stack(out, axis=1).reshape(-1)[:count]
 
 
+def at(places: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """Return four uniform 32-bit integers for each place, uint64 (n, 4).
+
+    They depend on seed, stream and place alone, not on which places are asked for together.
+    """
+    places = np.asarray(places, np.uint64)
+    own = np.full(places.shape, stream & MASK, np.uint64)
+    counter = (places & np.uint64(MASK), own, places >> np.uint64(32), np.zeros_like(places))
+    return np.stack(philox4x32(np, counter, (seed & MASK, (seed >> 32) & MASK)), axis=1)
+
+
 def uniform(xp: Any, shape: tuple[int, ...], seed: int, stream: int, step: int) -> Array:
     """Return uniform float64 numbers in the open interval (0, 1)."""
     return (bits(xp, math.prod(shape), seed, stream, step).reshape(shape) + 0.5) * 2.0**-32

@@ -1,4 +1,4 @@
-"""Augmentation: the eight symmetries of the square, under which galaxies have no preference."""
+"""Augmentation: the eight symmetries of the square, random windows, and mirror images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.backends import philox
 from layerkit.backends.base import Array
 
 
@@ -30,3 +31,43 @@ def dihedral(xp: Any, images: Array, table: Array, which: Array) -> Array:
     flat = images.reshape(n, -1, pixels)
     turned = xp.take_along_axis(flat, table[which][:, None, :], axis=2)
     return turned.reshape(images.shape)
+
+
+class Windows:
+    """Windows of pictures: where each begins, and whether it is mirrored.
+
+    Args:
+        whole, window: (height, width) of the pictures, and of the windows cut out of them.
+        first, rows: number of the first example in the endless run of epochs, and how many follow.
+        seed, stream: of the random numbers, which depend on these and an example's number alone.
+        move: whether windows lie anywhere; else they lie in the middle.
+        mirror: whether half of them, at random, are mirrored left to right.
+    """
+
+    def __init__(
+        self,
+        whole: tuple[int, ...],
+        window: tuple[int, ...],
+        first: int,
+        rows: int,
+        seed: int,
+        stream: int,
+        move: bool,
+        mirror: bool,
+    ):
+        drawn = philox.at(np.arange(first, first + rows), seed, stream)
+        self.window = window
+        room = [w - n for w, n in zip(whole, window, strict=True)]
+        self.starts = np.tile([r // 2 for r in room], (rows, 1))
+        if move:
+            places = np.array([r + 1 for r in room], np.uint64)
+            self.starts = (drawn[:, :2] * places >> np.uint64(32)).astype(int)
+        self.mirrored = (drawn[:, 2] & np.uint64(1)).astype(bool) & mirror
+
+    def cut(self, pictures: Array, span: slice, out: Array) -> None:
+        """Fill `out`, (n, ..., height, width), from the pictures of the examples of a span."""
+        height, width = self.window
+        places = zip(self.starts[span].tolist(), self.mirrored[span].tolist(), strict=True)
+        for picture, own, ((top, left), mirrored) in zip(pictures, out, places, strict=True):
+            window = picture[..., top : top + height, left : left + width]
+            own[...] = window[..., ::-1] if mirrored else window

@@ -223,10 +223,10 @@ class Team:
                 self._set_statistics(statistics)
                 self._begin_pass(state, shard, rows)
                 part = slice(shard * rows, (shard + 1) * rows)
-                loss = net.run_forward(plan, {name: a[part] for name, a in inputs.items()})
+                loss = net.passes.forward(plan, {name: a[part] for name, a in inputs.items()})
                 if not math.isfinite(loss):
                     raise NotFiniteError(solver.not_finite(loss))
-                net.run_backward(plan, {})
+                net.passes.backward(plan, {})
                 self._fill(terms[0], spans, loss)
                 if not (self._sizes(spans) <= solver.largest_gradient()).all():
                     raise NotFiniteError(solver.not_finite(loss))

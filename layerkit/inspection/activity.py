@@ -16,6 +16,7 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers import ELU, Dense, LeakyReLU, ReLU
 from layerkit.net import Net
+from layerkit.passes.feeding import examples
 from layerkit.settings import fitting
 
 RECTIFIERS = (ReLU, LeakyReLU, ELU)
@@ -65,7 +66,7 @@ def find_inactive(net: Net, **given: Any) -> Inactive:
     """
     if not isinstance(net, Net):
         raise NetError(f"find_inactive: expected a net to look at, got {brief(net)}")
-    given, total = net.examples("find_inactive", given)
+    given, total = examples(net, "find_inactive", given)
     names = {layer.name: layer.tops[0] for layer in _after(net, given) if _rectifies(layer)}
     never: dict[str, np.ndarray] = {}
     size = net.run.batch_size
@@ -95,7 +96,7 @@ def centre_biases(net: Net, **given: Any) -> None:
     """
     if not isinstance(net, Net):
         raise NetError(f"centre_biases: expected a net to centre, got {brief(net)}")
-    given, _ = net.examples("centre_biases", given)
+    given, _ = examples(net, "centre_biases", given)
     for layer in _after(net, given):
         if isinstance(layer, Dense) and _rectifies(layer):
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")

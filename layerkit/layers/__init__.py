@@ -36,7 +36,9 @@ from layerkit.layers.shapes.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.sky.convolve_psf import ConvolvePSF
 from layerkit.layers.sky.normalise import Normalise
 from layerkit.layers.sky.place_sources import CutSources, PlaceSources
+from layerkit.layers.sources.generator_data import GeneratorData
 from layerkit.layers.sources.hdf5_data import HDF5Data
+from layerkit.layers.sources.image_data import ImageData
 from layerkit.layers.sources.input import Input
 from layerkit.layers.sources.memory_data import MemoryData
 from layerkit.layers.weights.dense import Dense
@@ -68,11 +70,13 @@ __all__ = [
     "Exponential",
     "GaussianKL",
     "GaussianReconstruction",
+    "GeneratorData",
     "GlobalPooling",
     "GroupNorm",
     "HDF5Data",
     "HingeLoss",
     "HuberLoss",
+    "ImageData",
     "ImagePose",
     "Input",
     "KnownVarianceReconstruction",

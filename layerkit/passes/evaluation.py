@@ -95,6 +95,8 @@ def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float
             "come from data layers (layerkit.with_data) of equal length; there are "
             f"{counts or 'none'}, and inputs {quoted(net.input_names())}"
         )
+    for source in net.sources():
+        _check_end(source)
     state, kept = net.state(), (net.losses.copy(), net.metrics.copy())
     count, rows = max(counts.values()), net.run.batch_size
     means = Means(net.reported)
@@ -174,10 +176,21 @@ def _from_layer(net: Net, layer: Layer) -> tuple[int, Callable[[int, int], dict[
     described: Any = copy.copy(layer)
     described.shapes = [net.blobs[top].shape for top in layer.tops]
     run = Run(net.backend, net.dtype, net.run.batch_size, net.run.seed, training=False)
+    run.flushed = net.engine.flushed
     source: Any = described.attach(run)
+    shapes = source.setup([])
+    _check_end(source)
+    for name, statistic in source.statistics.items():  # such as a mean of the training set
+        own = net.statistics.get(f"{layer.name}/{name}")
+        if own is None or own.shape != statistic.shape:
+            raise NetError(
+                f"evaluate: {layer.label()}: the net has no {name} of that layer, measured on the "
+                f"set that it was trained on; give numbers, such as {name}=0.5"
+            )
+        statistic.bind(own.data)
     tops = [
         Blob.allocate(top, run.batch_size, shape, net.backend, net.dtype)
-        for top, shape in zip(layer.tops, source.setup([]), strict=True)
+        for top, shape in zip(layer.tops, shapes, strict=True)
     ]
 
     def batch(start: int, stop: int) -> dict[str, Any]:
@@ -188,3 +201,12 @@ def _from_layer(net: Net, layer: Layer) -> tuple[int, Callable[[int, int], dict[
         return {top.name: top.data for top in tops}
 
     return source.count, batch
+
+
+def _check_end(source: Any) -> None:
+    """Fail unless a data layer's examples come to an end."""
+    if source.endless:
+        raise NetError(
+            f"evaluate: {source.label()}: its examples have no end; give count=, how many are an "
+            "epoch"
+        )

@@ -125,7 +125,8 @@ def examples(net: Net, what: str, given: dict[str, Any]) -> tuple[dict[str, Any]
         NetError: nothing, an unknown blob, an array that does not fit, or of other rows.
     """
     if not given:
-        raise NetError(f"{what}: give at least one blob, such as x=images")
+        hint = ", or count=, how many rows, where nothing is needed" if what == "infer" else ""
+        raise NetError(f"{what}: give at least one blob, such as x=images{hint}")
     for name in given:
         if name not in net.blobs:
             raise NetError(f"{what}: no blob {name!r}; {closest(name, net.blobs)}")

@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from layerkit.net import Net
 
 
+def check_data(net: Net) -> None:
+    """Fail where a layer's bottoms hold what it cannot work on; see Layer.check_data.
+
+    Raises:
+        DataError: names the layer, and where what it got is.
+    """
+    for layer, bottoms, _ in net.wires.forward:
+        layer.check_data(bottoms)
+
+
 def non_finite_data(net: Net) -> str | None:
     """Say where data that came into the net are not finite; None if they are."""
     for layer in [*net.inputs, *net.sources()]:

@@ -17,7 +17,9 @@ from layerkit.data.arrays import some_rows
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
-from layerkit.settings.names import closest
+from layerkit.passes.feeding import examples, fill
+from layerkit.settings import Whole, accept
+from layerkit.settings.names import closest, quoted
 from layerkit.system.uninterrupted import undoing
 from layerkit.wiring import contract
 
@@ -95,7 +97,7 @@ class Inference:
         for blob in self.blobs:
             blob.resize(rows)
         for name, array in arrays.items():
-            net.fill(self.mirror.blob(name), array)
+            fill(net, self.mirror.blob(name), array)
         kept, attributes = net.run.kept(), [dict(vars(layer)) for layer in layers]
         moves = [
             (buffer, buffer.whole, self.mirror.memory(buffer))
@@ -146,6 +148,7 @@ class Inferences:
         sample: bool,
         given: dict[str, Any],
         caller: str = "infer",
+        count: Any = None,
     ) -> Any:
         """Return the values of some blobs given those of others; see Net.infer.
 
@@ -163,10 +166,17 @@ class Inferences:
             raise NetError(
                 f"infer: expected the name of a blob, or a list of names, got {brief(names)}"
             )
+        if count is not None:
+            count = accept(Whole(1), count, "count", "infer")
+            if given:
+                raise NetError(
+                    f"infer: count={count} says how many rows there are where no blob is given, "
+                    f"but {quoted(given)} came; leave one of them out"
+                )
         key = (tuple(names), tuple(sorted(given)))
         if key not in self._found:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
-        arrays, total = net.examples(caller, given)
+        arrays, total = ({}, count) if count is not None else examples(net, caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)

@@ -10,7 +10,8 @@ from layerkit.blob import Statistic
 from layerkit.data.arrays import narrowed
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
-from layerkit.settings.names import quoted
+from layerkit.settings.names import Named, quoted
+from layerkit.wiring.sharing import owner_of
 
 if TYPE_CHECKING:
     from layerkit.net import Net
@@ -61,7 +62,7 @@ def settings_of(net: Net) -> dict[str, Any]:
     }
 
 
-def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str, Statistic]:
+def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> Named[Statistic]:
     """Return what all layers measure, by name.
 
     Args:
@@ -70,10 +71,15 @@ def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str,
         whole: whether that holds for all layers, or only for those that borrow all parameters.
 
     Raises:
-        NetError: the other net has no such statistic of this shape.
+        NetError: the other net, or a layer that lends its parameters, has no such statistic of this
+            shape.
     """
     found: dict[str, Statistic] = {}
+    layers = list(layers)
+    by_name = {layer.name: layer for layer in layers}
     for layer in layers:
+        if layer.shares is not None:
+            continue
         found.update({s.name: s for s in layer.statistics.values()})
         own = layer.parameters.values()
         borrows = whole or (bool(own) and all(p.borrowed for p in own))
@@ -85,7 +91,19 @@ def gather(layers: Iterable[Layer], share: Net | None, whole: bool) -> dict[str,
                 had = f"has shape {its.shape} there" if its else "is not in the other net"
                 raise NetError(f"share: statistic {s.name!r} of shape {s.shape} {had}")
             s.bind(its.data)
-    return found
+    for layer in layers:  # what parameters are lent for is measured together
+        owner = owner_of(layer, by_name)
+        for key, s in layer.statistics.items() if owner is not layer else ():
+            its = owner.statistics.get(key)
+            if its is None or its.shape != s.shape:
+                layer.fail(
+                    f"shares: layer {owner.name!r} ({type(owner).__name__}) has no statistic "
+                    f"{key!r} of shape {s.shape}, which would be shared too"
+                )
+            s.bind(its.data)
+    return Named(
+        "statistic", found, "write into its array: net.statistics[name].data[...] = values"
+    )
 
 
 def copy_values(source: Net, target: Net) -> None:

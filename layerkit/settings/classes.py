@@ -50,6 +50,7 @@ def checked(
     init: Callable[..., None],
     label: Callable[..., str] | None = None,
     common: Mapping[str, Rule] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Any:
     """Make a constructor apply the rules of its signature, with errors that name their owner.
 
@@ -57,10 +58,13 @@ def checked(
         init: an `__init__`.
         label: names the owner for messages, given the object and the constructor's arguments; the
             name of its class by default.
-        common: settings that are taken too where the signature does not name them; once the object
-            is made they go to its method `take_common`.
+        common: settings that classes of a user's own take too, though the signature does not name
+            them; once the object is made they go to its method `take_common`.  A signature that
+            ends in `**name: Unpack[...]` names them all, and gets them itself.
+        defaults: what they are by default, for the signature that `help` shows.
     """
-    signature = inspect.signature(init)
+    written = inspect.signature(init)
+    signature = _spelt_out(written, defaults or {})
     further = {k: rule for k, rule in (common or {}).items() if k not in signature.parameters}
     rules: dict[str, Rule] = {}
     ready = False
@@ -69,14 +73,17 @@ def checked(
     def __init__(self: Any, /, *args: Any, **settings: Any) -> None:  # noqa: N807
         nonlocal ready
         if not ready:  # when first called, as annotations may name what follows in the file
+            spelt = signature.parameters.keys() - written.parameters.keys()
+            rules.update({name: rule for name, rule in (common or {}).items() if name in spelt})
             rules.update(rules_of(init, getattr(init, "__globals__", {})))
             ready = True
         owner = (label or _kind)(self, *args, **settings)
-        apart = {name: settings.pop(name) for name in further if name in settings}
+        taken = {} if _is_ours(self) else further  # ours say what they take
+        apart = {name: settings.pop(name) for name in taken if name in settings}
         try:
             given = signature.bind(self, *args, **settings)
         except TypeError as error:
-            raise NetError(f"{owner}: {_misfit(signature, settings, error, further)}") from None
+            raise NetError(f"{owner}: {_misfit(signature, settings, error, taken)}") from None
         for name, value in given.arguments.items():
             if name in rules:
                 given.arguments[name] = accept(rules[name], value, name, owner)
@@ -86,7 +93,26 @@ def checked(
         if isinstance(self, Closed) and type(self).__init__ is __init__:  # not that of a base
             self.close()
 
+    setattr(__init__, "__signature__", signature)  # noqa: B010  # which type checkers do not know
     return __init__
+
+
+def _spelt_out(signature: inspect.Signature, defaults: Mapping[str, Any]) -> inspect.Signature:
+    """Return a signature in which `**name: Unpack[...]` is replaced by the settings it stands for.
+
+    Args:
+        signature: of a constructor, with annotations as text.
+        defaults: the settings, and what they are by default.
+    """
+    parameters = list(signature.parameters.values())
+    last = parameters[-1]
+    if last.kind != last.VAR_KEYWORD or not str(last.annotation).startswith("Unpack["):
+        return signature
+    further = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in defaults.items()
+    ]
+    return signature.replace(parameters=[*parameters[:-1], *further])
 
 
 def fitting(error: type[LayerkitError]) -> Callable[[Function], Function]:
@@ -137,6 +163,11 @@ def _misfit(
     return f"{problem}; it takes ({', '.join(usage)})"
 
 
+def _is_ours(thing: Any) -> bool:
+    """Tell whether an object is of one of the library's own classes."""
+    return type(thing).__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
 def _kind(self: Any, /, *args: Any, **settings: Any) -> str:
     return type(self).__name__
 
@@ -167,7 +198,7 @@ class Closed:
 
     def close(self) -> None:
         """Let no new attribute in, if the object is of one of the library's own classes."""
-        if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        if _is_ours(self):
             setattr(self, "_closed", True)  # noqa: B010  # of the object, as of no class
 
     def open(self) -> None:

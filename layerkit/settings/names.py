@@ -87,30 +87,30 @@ class Named(dict[str, T]):
         return self[name]
 
     def __delitem__(self, name: str) -> None:
-        """Take a value out, unless others go on with it."""
+        """Take a value out, unless its owner still uses it."""
         self._keep(name)
         super().__delitem__(name)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take a value out and return it, unless others go on with it."""
+        """Take a value out and return it, unless its owner still uses it."""
         if name in self:
             self._keep(name)
         return super().pop(name, *default)
 
     def popitem(self) -> tuple[str, T]:
-        """Take the last value out, unless others go on with it."""
+        """Take the last value out, unless its owner still uses it."""
         self._keep(next(reversed(self), None))
         return super().popitem()
 
     def clear(self) -> None:
-        """Take all values out, unless others go on with them."""
+        """Take all values out, unless their owner still uses them."""
         self._keep(next(iter(self), None))
         super().clear()
 
     def _keep(self, name: Any) -> None:
         if self.instead is not None:
             raise NetError(
-                f"{self.kind} {brief(name)} cannot be taken out: its owner goes on with it"
+                f"{self.kind} {brief(name)} cannot be taken out: its owner still uses it"
             )
 
     def __reduce__(self) -> Any:

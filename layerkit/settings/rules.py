@@ -262,6 +262,20 @@ class FilePath(Rule):
             raise ValueError from None
 
 
+class FilePaths(FilePath):
+    """The path of a file, or a tuple or list of paths."""
+
+    expected = f"{FilePath.expected}, or a list of such paths"
+
+    def accept(self, value: Any) -> Any:
+        """Return the path, or a list of them."""
+        if not isinstance(value, tuple | list):
+            return super().accept(value)
+        if not value:
+            raise ValueError
+        return [super(FilePaths, self).accept(path) for path in value]
+
+
 class Optional(Rule):
     """None, or what another rule accepts.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from layerkit.settings import Name, Number, Optional, Rule
 
@@ -33,6 +33,18 @@ class ForEach(Rule):
         return {name: self.rule.accept(one) for name, one in value.items()}
 
 
+class Tuning(TypedDict, total=False):
+    """Settings that every layer with parameters takes; see layerkit.Layer.
+
+    A constructor that says `**common: Unpack[Tuning]` shows them to type checkers and in `help`.
+    """
+
+    shares: str | None
+    rate: float | dict[str, float]
+    decay: float | dict[str, float]
+    max_norm: float | dict[str, float | None] | None
+
+
 # Those that a layer hands on to each Parameter that it declares, and what they are by default.
 TUNING: dict[str, Any] = {"rate": 1.0, "decay": 1.0, "max_norm": None}
 COMMON: dict[str, Rule] = {
@@ -41,3 +53,4 @@ COMMON: dict[str, Rule] = {
     "decay": ForEach(Number(least=0)),
     "max_norm": ForEach(Optional(Number(above=0))),
 }
+DEFAULTS: dict[str, Any] = {"shares": None, **TUNING}

@@ -22,7 +22,7 @@ from layerkit.settings.names import Named
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
 from layerkit.solvers.updating import AVERAGE, Updater, accumulated_names
 from layerkit.system.memory import in_words
-from layerkit.system.uninterrupted import Uninterrupted, undoing
+from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 
 Average = Annotated[float, Number(above=0, below=1)]
@@ -188,7 +188,7 @@ class Solver(Updater):
         try:
             with net.engine.flushed():
                 plan, rate = self.plan(), self.rate_now()
-                loss = net.run_forward(plan, inputs)
+                loss = net.passes.forward(plan, inputs)
                 if not math.isfinite(loss):
                     raise NotFiniteError(self.not_finite(loss))
                 with Uninterrupted():  # parameters change from here on
@@ -355,7 +355,7 @@ class Solver(Updater):
             [(p.trainable, p.penalty, p.rate, p.decay, p.max_norm) for p in net.params.values()],
         )
         if self._plan is None or self._planned != settings:
-            self._plan = net.plan(update)
+            self._plan = net.passes.plan(update)
             self.spans = net.arena.trainable_spans(self._plan.updated)
             self._found = np.zeros(len(self._plan.updates) + len(self.spans))
             self._planned = settings  # last, as an interrupt may come before
@@ -374,20 +374,9 @@ class Solver(Updater):
         Returns:
             A table: print it.
         """
+        self._check_alone("profile")
         iterations = accept(Whole(least=1), iterations, "iterations", "profile")
-        net, curves = self.net, self.curves
-        arrays = [net.arena.data, *self.history.values()]
-        arrays += [statistic.data for statistic in net.statistics.values()]
-        state, own, kept = net.state(), self.state(), [array.copy() for array in arrays]
-
-        def undo() -> None:
-            for array, values in zip(arrays, kept, strict=True):
-                array[...] = values
-            self.curves = curves
-            self.set_state(own)
-            net.set_state(state)
-
-        return undoing(lambda: profile(self, iterations, inputs), undo)
+        return profile(self, iterations, inputs)
 
     def __repr__(self) -> str:
         trained = [p for p in self.net.params.values() if p.trainable]

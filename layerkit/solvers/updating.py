@@ -13,6 +13,7 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Update, call_layer
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Net
+from layerkit.passes.finite import check_data, first_non_finite, non_finite_data
 from layerkit.settings import Checked
 from layerkit.wiring.plan import Plan
 
@@ -119,7 +120,7 @@ class Updater(Checked):
     def _follow(self, plan: Plan, rate: float, loss: float) -> None:
         """Make the backward pass and, once all gradients are known to be finite, the update."""
         net, limit = self.net, self.largest_gradient()
-        net.run_backward(plan, {})
+        net.passes.backward(plan, {})
         if not self.plain:
             self._apply(rate, loss)
             return
@@ -143,7 +144,7 @@ class Updater(Checked):
                 self._update_span(span, rate)
 
         if planned:
-            net.engine.repeat(plan.programs["update"], net.program_key(), calls)
+            net.engine.repeat(plan.programs["update"], net.passes.key(), calls)
         else:
             calls(call_layer)
         self.constrain()
@@ -277,7 +278,10 @@ class Updater(Checked):
     def _check_alone(self, method: str) -> None:
         self._check_shown(method)
         if self.team is not None:
-            raise NetError(f"{method}: processes share each step of this solver; call step")
+            raise NetError(
+                f"{method}: processes share each step of this solver; call step, or take a "
+                "solver that is not shared"
+            )
 
     def _look(self, plan: Plan) -> np.ndarray:
         """Bound the diffs that layers update by, and measure those that the solver itself applies.
@@ -296,7 +300,7 @@ class Updater(Checked):
             for span in self.spans:
                 net.engine.largest(net.arena.diff[span], next(places))
 
-        net.engine.repeat(plan.programs["look"], net.program_key(), calls)
+        net.engine.repeat(plan.programs["look"], net.passes.key(), calls)
         return found
 
     def _sizes(self, spans: list[slice]) -> np.ndarray:
@@ -344,14 +348,14 @@ class Updater(Checked):
         """
         finite = loss is None or math.isfinite(loss)
         if not finite:
-            self.net.check_data()
-        if (where := self.net.non_finite_data()) is not None:
+            check_data(self.net)
+        if (where := non_finite_data(self.net)) is not None:
             wrong = "a gradient is not finite" if finite else f"the loss is {loss}"
             return (
                 f"{wrong} at iteration {self.iteration}: the data hold an infinity or "
                 f"not-a-number, first in {where}; leave such rows out, or fill them"
             )
-        where = self.net.first_non_finite()
+        where = first_non_finite(self.net)
         if not finite:
             return (
                 f"the loss is {loss} at iteration {self.iteration}: first in "

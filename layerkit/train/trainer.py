@@ -38,7 +38,7 @@ class Trainer(Closed):
         trainer.resume("run", missing_ok=True)
         trainer.run(until=20_000)
 
-    Training that is resumed from a snapshot goes on, bit for bit on NumPy, as if it had never
+    Training that is resumed from a snapshot continues, bit for bit on NumPy, as if it had never
     stopped: net, solver, and all that the breaks remember.  A GPU is asked for as many steps at a
     time as the breaks leave between them.
 
@@ -266,7 +266,7 @@ class Trainer(Closed):
         if found is None:
             if missing_ok:
                 return {}
-            raise SnapshotError(f"there is no snapshot in {os.fspath(path)!r} to go on from")
+            raise SnapshotError(f"there is no snapshot in {os.fspath(path)!r} to continue from")
         extra = dict(read_extra(found))
         kept, arrays = extra.pop(KEY, None), read_arrays(found)
         values, published, states = self._checked(kept, str(found), strict)

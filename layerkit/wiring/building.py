@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from layerkit.backends.base import Array
+from layerkit.blob import Blob
 from layerkit.errors import brief
 from layerkit.layer import Layer, Shape, checked_shape
 from layerkit.run import Run
+from layerkit.settings.names import Named
 from layerkit.system.memory import in_words
 from layerkit.wiring.sharing import own, used
 
@@ -77,3 +80,21 @@ def check_memory(
             f"{rows}; to be made the net needs {in_words(need)} in all, and {in_words(free)} are "
             "free"
         )
+
+
+def make_blobs(
+    shapes: dict[str, Shape], reported: list[Layer], values: Array, run: Run
+) -> Named[Blob]:
+    """Make the blobs of a net, without diffs.
+
+    Args:
+        shapes: name of each blob -> its shape.
+        reported: the loss and metric layers.
+        values: array (layers, batch size) for the tops of `reported`.
+        run: of the net.
+    """
+    size, backend, dtype = run.batch_size, run.backend, run.dtype
+    blobs = {name: Blob.allocate(name, size, s, backend, dtype) for name, s in shapes.items()}
+    for layer, row in zip(reported, values, strict=True):
+        blobs[layer.tops[0]] = Blob(layer.tops[0], row)
+    return Named("blob", blobs, "write into its array: net.blobs[name].data[...] = values")

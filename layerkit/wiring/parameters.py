@@ -14,14 +14,14 @@ from layerkit.data.arrays import narrowed, numbers
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer, Shape
 from layerkit.run import Run
-from layerkit.settings.names import matches, quoted
+from layerkit.settings.names import Named, matches, quoted
 from layerkit.wiring.sharing import own
 
 if TYPE_CHECKING:
     from layerkit.net import Net
 
 
-def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
+def gather(layers: Iterable[Layer]) -> Named[Parameter]:
     """Return all parameters by name, each of the one layer that declared it as its own."""
     layers = list(layers)
     found: dict[str, Parameter] = {}
@@ -42,7 +42,7 @@ def gather(layers: Iterable[Layer]) -> dict[str, Parameter]:
                 layer.fail(
                     f"holds parameter {p.name!r}, which it has not declared; {_sharing(owner)}"
                 )
-    return found
+    return Named("parameter", found, "write into its array: net.params[name].data[...] = values")
 
 
 def _sharing(owner: str) -> str:
@@ -170,8 +170,17 @@ def _of_other(other: Net, p: Parameter) -> Parameter:
     return its
 
 
-def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> list[Parameter]:
+def matching(
+    parameters: Mapping[str, Parameter],
+    patterns: Iterable[Any],
+    lent: Mapping[str, str] | None = None,
+) -> list[Parameter]:
     """Find the parameters whose names, or whose layers' names, match patterns such as "g*".
+
+    Args:
+        parameters: by name.
+        patterns: names or patterns.
+        lent: names that layers have for parameters of others -> the names of these, for messages.
 
     Raises:
         NetError: a pattern that is no string, or matches no parameter.
@@ -181,6 +190,12 @@ def matching(parameters: Mapping[str, Parameter], patterns: Iterable[Any]) -> li
         if not isinstance(pattern, str):
             raise NetError(f"a pattern is a string such as 'g1/weight', got {brief(pattern)}")
         found = [parameters[name] for name in matches(pattern, parameters)]
+        if not found and (of_others := matches(pattern, lent or {})):
+            owners = sorted({(lent or {})[name] for name in of_others})
+            raise NetError(
+                f"no parameter matches {pattern!r}, as {quoted(of_others)} belong to other layers, "
+                f"which share them: name {quoted(owners)}, which concerns all that use them"
+            )
         if not found:
             raise NetError(f"no parameter matches {pattern!r}; there are {quoted(parameters)}")
         every += found

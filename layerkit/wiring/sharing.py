@@ -28,6 +28,23 @@ def used(layer: Layer) -> list[SharedParameter]:
     return [p for p in layer.parameters.values() if isinstance(p, SharedParameter)]
 
 
+def lent(layers: Iterable[Layer]) -> dict[str, str]:
+    """Map the name of each parameter that layers use, "layer/parameter", to that of its owner."""
+    return {
+        f"{layer.name}/{key}": p.source.name
+        for layer in layers
+        for key, p in layer.parameters.items()
+        if isinstance(p, SharedParameter)
+    }
+
+
+def owner_of(layer: Layer, by_name: Mapping[str, Layer]) -> Layer:
+    """Follow `shares` from layer to layer to the one with parameters of its own."""
+    while layer.shares is not None:
+        layer = by_name[layer.shares]
+    return layer
+
+
 def resolve(layers: Iterable[Layer]) -> None:
     """Find the parameter that each SharedParameter of the layers stands for.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
@@ -10,6 +10,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
+from layerkit.run import Run
 from layerkit.settings.names import closest
 from layerkit.wiring.sharing import Sum, own, share_out, used
 
@@ -208,22 +209,22 @@ class Wires:
     idle: list[Parameter] = field(default_factory=list)
 
 
-def connect(
-    layers: list[Layer],
-    blobs: Mapping[str, Blob],
-    gradients: str,
-    zeros: Callable[[Blob], Array],
-    part: Callable[[Parameter], Array],
-) -> Wires:
+def connect(layers: list[Layer], blobs: Mapping[str, Blob], gradients: str, run: Run) -> Wires:
     """Decide which blobs get a diff, give it to them, and connect them to the layers.
 
     Args:
         layers: the layers, in the order in which they run.
         blobs: name -> Blob, each of a whole batch.
         gradients: see Net.
-        zeros: makes a diff for a blob.
-        part: makes an array for part of a parameter's gradient.
+        run: of the net.
     """
+
+    def zeros(blob: Blob) -> Array:
+        return run.backend.zeros((run.batch_size, *blob.shape), run.dtype)
+
+    def part(p: Parameter) -> Array:
+        return run.backend.zeros(p.shape, run.dtype)
+
     wires = Wires()
     for layer in layers:
         bottoms, tops = [blobs[b] for b in layer.bottoms], [blobs[t] for t in layer.tops]

@@ -8,11 +8,18 @@ import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
-from galaxy_runs import QUICK, materials
+from galaxy_runs import QUICK, draw_noise, materials
 
 import layerkit as lk
 from layerkit import galaxy
 from layerkit.saving import snapshot
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        draw_noise(patch, 2)
+        yield
 
 
 @pytest.fixture(scope="module")

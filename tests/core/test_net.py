@@ -1793,3 +1793,28 @@ def test_a_layer_that_borrows_all_its_parameters_borrows_its_running_statistics(
     part = lk.Net(layers, 8, phase="test", share=net, share_only=names)
     for name, its in net.statistics.items():
         assert np.shares_memory(part.statistics[name].data, its.data) == borrows
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_net_that_noise_feeds_infers_as_many_rows_as_are_asked_for(kernels):
+    layers = [L.Normal("z", shape=(3,)), L.Dense("x", "z", units=2)]
+    net = lk.Net(layers, 8, dtype="float64", kernels=kernels)
+    z, x = net.infer(["z", "x"], count=19)
+    assert z.shape == (19, 3)
+    assert len(np.unique(z)) == z.size, "batches draw their own noise"
+    w, b = net.params["x/weight"].data, net.params["x/bias"].data
+    np.testing.assert_allclose(x, z @ w + b, rtol=1e-12)
+    assert net.infer("x", count=np.int64(1)).shape == (1, 2)
+    np.testing.assert_array_equal(net.infer("z", sample=False, count=3), np.zeros((3, 3)))
+    for count in (0, -1, 2.5, True, "3"):
+        with pytest.raises(NetError, match="infer: count must be a whole number, at least 1"):
+            net.infer("x", count=count)
+    with pytest.raises(NetError, match="count="):
+        net.infer("x")
+    with pytest.raises(NetError, match=r"count=3 says .* 'z' came"):
+        net.infer("x", count=3, z=z)
+    needs = lk.Net([L.Input("z", shape=(3,)), L.Dense("x", "z", units=2)], 8)
+    with pytest.raises(NetError, match=r"'z' is needed .* give z="):
+        needs.infer("x", count=3)
+    counted = lk.Net([L.Input("count", shape=()), L.Add("y", "count")], 2)
+    np.testing.assert_array_equal(counted.infer("y", count=[3.0, 4.0]), [3, 4])

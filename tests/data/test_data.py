@@ -241,7 +241,7 @@ def test_odd_sizes_of_file_block_window_and_batch(rng, tmp_path):
         expected = np.tile(np.arange(count), (3, 1))
         message = f"count {count}, block {block}, mixed {mixed}, batch {batch}"
         np.testing.assert_array_equal(np.sort(epochs, axis=1), expected, message)
-        net.layers["d"].sets[0].file.close()
+        net.layers["d"].files[0].file.close()
 
 
 def test_a_file_larger_than_its_window_is_never_wholly_in_memory(rng, tmp_path):
@@ -806,7 +806,8 @@ def test_a_file_damaged_inside_is_an_error_of_the_data(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "word"),
-    [(["a.h5"], "['a.h5']"), (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
+    [([], "[]"), (["a.h5", 3], "3"), ([["a.h5"]], "[["),
+     (None, "None"), (3, "3"), ("", "not empty"), ("a\0b", "without NUL"),
      (b"", "not empty"), (io.BytesIO(), "BytesIO")],
 )  # fmt: skip
 def test_what_is_no_path_is_refused(path, word):

@@ -29,6 +29,12 @@ def pose():
     return lk.with_data(lk.load_net("nets/galaxy_pose.py", side=21, hidden=12, latent=6), data)
 
 
+def lanes():
+    """The paper's net on a file, of which each shard reads a lane."""
+    data = L.HDF5Data("x", path=os.environ["LANES"], scale=1 / 255, block=8, mixed=2, lanes=4)
+    return lk.with_data(lk.load_net("nets/galaxy_gdae.py", pixels=169, hidden=12, latent=4), data)
+
+
 def conv():
     """Convolutions with batch norm, dropout, and L1 and L2."""
     labels = np.arange(96) % 5
@@ -55,7 +61,7 @@ def solvers(net):
     }
 
 
-NETS = {"paper": paper, "pose": pose, "conv": conv}
+NETS = {"lanes": lanes, "paper": paper, "pose": pose, "conv": conv}
 CASES = ("paper-adam", "paper-adamw", "pose-adam", "conv-adamw", "conv-sgd")
 
 
@@ -109,7 +115,7 @@ def fault(kind):
                 images = net.layers["x"].resident[0]
                 net.layers["x"].resident[0] = np.full_like(images, np.nan, dtype="float32")
             if kind == "bug":
-                net.run_backward = None
+                net.passes.backward = None
             if kind == "differ":
                 net.arena.data[5] += 1
         try:
@@ -188,7 +194,27 @@ def normalized(shards):
         print(json.dumps([losses, values]))
 
 
+def from_lanes(steps):
+    """Train on a file; print the bits, and how many rows each process has read."""
+    comm = lk.distributed.mpi()
+    net = lk.Net(lanes(), batch_size=8, seed=3)
+    layer, read = net.layers["x"], []
+    read_stretches = layer._read_all
+
+    def counting(stretches):
+        read.extend(b - a for a, b in stretches)
+        return read_stretches(stretches)
+
+    layer._read_all = counting
+    solver = lk.Distributed(lk.Adam(net, 1e-2), comm, shards=4)
+    solver.steps(int(steps))
+    rows = comm.gather(sum(read))
+    if comm.leads:
+        print(json.dumps([digest(net, solver), rows]))
+
+
 PROGRAMS = {
+    "from_lanes": from_lanes,
     "normalized": normalized,
     "bits": bits,
     "fault": fault,

@@ -1,5 +1,6 @@
 """Bits of training do not depend on how many processes share the shards."""
 
+import copy
 import json
 
 import numpy as np
@@ -104,3 +105,25 @@ def test_shards_that_pool_are_normalised_as_one_batch(processes):
     np.testing.assert_allclose(pooled, losses, rtol=1e-11)
     for name, array in values.items():
         np.testing.assert_allclose(its[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_what_cannot_be_shared_is_refused():
+    def solver(**settings):
+        return lk.Adam(lk.Net(programs.paper(), batch_size=8), **settings)
+
+    comm = lk.distributed.alone()
+    for words, given, settings in (
+        ("3 shards for 1 processes: both must be powers of two", solver(), {"shards": 3}),
+        ("accumulates gradients", solver(accumulate=2), {}),
+        ("2 shards on 1 processes: sync=True needs", solver(), {"shards": 2, "sync": True}),
+        ("share this solver already", lk.Distributed(solver(), comm), {}),
+    ):
+        with pytest.raises(lk.errors.NetError, match=words):
+            lk.Distributed(given, comm, **settings)
+    with pytest.raises(lk.errors.NetError, match="expected a communicator"):
+        lk.Distributed(solver(), 2)
+    shared = lk.Distributed(solver(), comm, shards=2)
+    for call in (shared.apply, shared.gradients, shared.profile):
+        with pytest.raises(lk.errors.NetError, match="processes share each step of this solver"):
+            call()
+    assert copy.deepcopy(shared).team is None

@@ -12,6 +12,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.inspection import profile
+from layerkit.passes import feeding
 
 NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
@@ -72,13 +73,13 @@ def test_what_is_no_layer_is_timed_where_it_happens(inputs, monkeypatch):
             time.sleep(0.02)
             super().update(w, g, rate, **history)
 
-    def slow_feed(net, given, feed=lk.Net.feed):
+    def slow_feed(net, given, feed=feeding.feed):
         time.sleep(0.02)
         feed(net, given)
 
-    for solver, feed, row in ((Slow, lk.Net.feed, "(update)"), (lk.SGD, slow_feed, "(inputs)")):
+    for solver, feed, row in ((Slow, feeding.feed, "(update)"), (lk.SGD, slow_feed, "(inputs)")):
         with monkeypatch.context() as patch:
-            patch.setattr(lk.Net, "feed", feed)
+            patch.setattr(feeding, "feed", feed)
             report = solver(small("array"), 0.1).profile(2, **inputs)
         times = {r.layer: r.milliseconds for r in report.rest}
         assert times[row] >= 20
@@ -145,8 +146,9 @@ def test_peaks_are_rates(kernels):
 
 
 def run(*arguments):
+    quiet = ["-W", "ignore:layerkit's compiled kernels"]  # are not installed, if they are not
     return subprocess.run(
-        [sys.executable, "-m", "layerkit", *map(str, arguments)],
+        [sys.executable, *quiet, "-m", "layerkit", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import WITH_KERNELS
+from cases import CASES
 
 import layerkit as lk
 from layerkit.backends import philox
@@ -32,12 +32,15 @@ def assert_close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12 * max(1e-3, largest))
 
 
-@pytest.mark.parametrize("case", WITH_KERNELS, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_layer(case, rng):
+    """Array code and kernels, in nets that are otherwise equal, against one JAX function."""
     arrays = case.draw(rng, rows=int(rng.integers(2, 6)))
-    net = case.net(rng, arrays)
-    layer = net.layers["y"]
-    value = net.forward(**arrays)
+    seed = int(rng.integers(2**40))
+    kinds = ("array", "auto") if case.has_kernels else ("array",)
+    nets = [case.net(rng, arrays, seed=seed, kernels=kernels) for kernels in kinds]
+    values = [net.forward(**arrays) for net in nets]
+    net, layer = nets[0], nets[0].layers["y"]
     # The objective, plus a random weighting of the tops so that each element counts by itself.
     weights = [rng.standard_normal(net.blobs[t].data.shape) for t in layer.tops]
     params = {name: p.data.copy() for name, p in layer.parameters.items()}
@@ -56,10 +59,14 @@ def test_layer(case, rng):
 
     differentiate = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
     (_, (total, tops)), (dparams, darrays) = differentiate(params, arrays)
-    assert_close(value, np.float64(total))
-    for name, top in zip(layer.tops, tops, strict=True):
-        assert_close(net.blobs[name].data, top)
-    if not layer.is_metric:
+    for kernels, net, value in zip(kinds, nets, values, strict=True):
+        print(f"kernels={kernels}")  # shown where something below fails
+        layer = net.layers["y"]
+        assert_close(value, np.float64(total))
+        for name, top in zip(layer.tops, tops, strict=True):
+            assert_close(net.blobs[name].data, top)
+        if layer.is_metric:
+            continue
         net.backward(**dict(zip(layer.tops, weights, strict=True)))
         for name, p in layer.parameters.items():
             assert_close(p.diff, dparams[name])

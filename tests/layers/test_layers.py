@@ -785,6 +785,10 @@ BAD = {
         (lambda: [x(2), L.GroupNorm("y", "x", groups=2)], "no variance"),
         (lambda: [x(2), L.GroupNorm("y", "x")], "groups"),
     ],
+    "GeneratorData": [
+        (lambda: [L.GeneratorData("y", make=[1, 2])], "function"),
+        (lambda: [L.GeneratorData("y", make=lambda a, b: a)], "start"),
+    ],
     "HDF5Data": [(lambda: [L.HDF5Data("y", path="x.h5", block=0)], "at least 1")],
     "HingeLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.HingeLoss("y", "x", "t")], "got (2,)"),
@@ -793,6 +797,10 @@ BAD = {
     "HuberLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.HuberLoss("y", "x", "t")], "x, t"),
         (lambda: [x(3), L.HuberLoss("y", "x", "x", delta=0)], "above 0"),
+    ],
+    "ImageData": [
+        (lambda: [L.ImageData("y", folder=".", channels=2)], "1 for grey or 3"),
+        (lambda: [L.ImageData("y", folder=".", table=3, tops=["x", "t"])], "CSV"),
     ],
     "ImagePose": [
         (lambda: [x(81), L.ImagePose("y", "x", side=2, size=1.0)], "at least 3, got 2"),

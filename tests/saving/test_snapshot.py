@@ -1,4 +1,4 @@
-"""Snapshots: whole or not at all, and training goes on as if nothing had happened."""
+"""Snapshots: whole or not at all, and training continues as if nothing had happened."""
 
 import contextlib
 import enum
@@ -268,7 +268,7 @@ def test_damage_to_format_1(damage, word, tmp_path):
     assert_refused(tmp_path / "old.h5", autoencoder(from_input()), word)
 
 
-# Training that is stopped and goes on.
+# Training that is stopped and continues.
 
 
 def hdf5_data(tmp_path, images):

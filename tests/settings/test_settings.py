@@ -87,7 +87,23 @@ POSE = {
     "shift_spread": ABOVE_0,
     "tops": TOPS,
 }
-DATA = {"tops": TOPS, "shuffle": FLAG, "augment": AUGMENT, "scale": number([1, -0.5, 1e-3], [0])}
+MOMENTS = [None, "all", "channel", "element", 2, np.float32(0.5), [1, 2.5], np.ones((3, 1, 1))]
+NO_MOMENTS = ["pixel", "", True, [], np.zeros(0), [np.nan], ["a"], np.array(["a"]), 1j, {}]
+WINDOW = (
+    [None, 3, (2, 1), [np.int8(2), 3]],
+    [0, (0, 1), *(bad for bad in NO_PAIRS if bad is not None)],
+)
+SEEN = {
+    "tops": TOPS,
+    "augment": AUGMENT,
+    "scale": number([1, -0.5, 1e-3], [0]),
+    "mean": ([*MOMENTS, 0, -1], NO_MOMENTS),
+    "deviation": (MOMENTS, [*NO_MOMENTS, 0, -1, [1, 0]]),
+    "crop": WINDOW,
+    "mirror": FLAG,
+    "prefetch": whole([0, 3], [-1, 1025]),
+}
+DATA = {**SEEN, "shuffle": FLAG}
 RECURRENT = {
     "units": COUNT,
     "last": FLAG,
@@ -172,12 +188,29 @@ TABLE = {
     "Dropout": {"ratio": BELOW_1, "tops": TOPS},
     "ELU": {"alpha": ABOVE_0, "tops": TOPS},
     "LeakyReLU": {"slope": ABOVE_0, "tops": TOPS},
+    "GeneratorData": {
+        **SEEN,
+        "count": (
+            [None, 3, np.int8(2)],
+            [0, *(bad for bad in NO_WHOLE_NUMBERS if bad is not None)],
+        ),
+        "make": ([list, lambda start: ()], [[1], None, 3, "make", iter([1])]),
+    },
     "HDF5Data": {
         **DATA,
         "block": COUNT,
         "mixed": COUNT,
+        "lanes": ([*COUNT[0], None], [bad for bad in COUNT[1] if bad is not None]),
         "datasets": (["a", ["a", "b"]], NO_NAMES),
-        "path": (["a.h5"], ["", "a\0b", 3, ["a.h5"], None]),
+        "path": (["a.h5", ["a.h5"], ("a", "b")], ["", "a\0b", 3, [], ["a", 3], None]),
+    },
+    "ImageData": {
+        **DATA,
+        "channels": ([1, np.int8(3)], [2, *NO_WHOLE_NUMBERS]),
+        "fit": (["exact", "resize", "crop"], ["stretch", "", None, 3]),
+        "folder": (["a"], ["", "a\0b", 3, ["a"], None]),
+        "size": WINDOW,
+        "table": ([None], [3, "", [1], [("a",)], ["ab"], {}]),
     },
     "ImagePose": {
         **POSE,
@@ -281,6 +314,7 @@ TABLE = {
         "kernels": (["auto", "array"], ["none", None, True]),
     },
 }
+TUNING = {"shares", "rate", "decay", "max_norm"}  # of layers: see test_sharing and test_updates
 NOT_SETTINGS = {"self", "name", "net", "layers", "data", "share", "share_only"}
 NEEDED = {
     "Convolution": {"channels": 3, "kernel": 3},
@@ -289,7 +323,9 @@ NEEDED = {
     "Dense": {"units": 3},
     "GroupNorm": {"groups": 1},
     "TiedDense": {"to": "a"},
+    "GeneratorData": {"make": list},
     "HDF5Data": {"path": "a.h5"},
+    "ImageData": {"folder": "a"},
     "ImagePose": {"side": 9, "size": 2.0},
     "Input": {"shape": (3,)},
     "FreeBlob": {"shape": (3,)},
@@ -382,9 +418,45 @@ def test_every_class_and_every_setting_has_a_row():
             found = {
                 p.name
                 for p in parameters
-                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS
+                if p.kind is p.KEYWORD_ONLY and p.name not in NOT_SETTINGS | TUNING
             }
         assert found == set(TABLE[kind]), kind
+
+
+WITH_PARAMETERS = {
+    *("Affine", "BatchNorm", "Convolution", "Deconvolution", "Dense", "Embed", "GRU", "GroupNorm"),
+    *("LSTM", "LayerNorm", "PReLU", "TiedDense"),
+}
+
+
+@pytest.mark.parametrize("kind", L.__all__)
+def test_layers_with_parameters_show_the_settings_of_parameters(kind):
+    """In `help`, and to type checkers, which read the annotation."""
+    cls = getattr(L, kind)
+    shown = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    hint = inspect.unwrap(cls.__init__).__annotations__.get("common")
+    if kind in WITH_PARAMETERS:
+        assert {name: shown[name] for name in TUNING} == {
+            "shares": None,
+            "rate": 1.0,
+            "decay": 1.0,
+            "max_norm": None,
+        }
+        assert hint == "Unpack[Tuning]"
+    else:
+        # PoissonReconstruction has a bottom `rate`, without a default.
+        assert not TUNING & {n for n, d in shown.items() if d is not inspect.Parameter.empty}
+        assert hint is None
+        arguments = ["y"] + [
+            "x"
+            for p in list(inspect.signature(cls).parameters.values())[1:]
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        ]
+        for setting in TUNING - set(shown):
+            with pytest.raises(
+                NetError, match=f"unexpected keyword argument '{setting}'; it takes"
+            ):
+                cls(*arguments, **NEEDED.get(kind, {}), **{setting: 0.5})
 
 
 @pytest.mark.parametrize("kind", TABLE)

@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from layerkit import rates
 from layerkit.errors import NetError, NotFiniteError
 
 ROWS, STEPS = 8, 100
+COMPILED = find_spec("layerkit.engines.cpu._cpu") is not None
 
 
 def regression():
@@ -562,7 +564,7 @@ def test_one_number_of_a_gradient_that_is_none(bad, rows, where, rng, monkeypatc
     net = lk.Net(layers, rows)
     solver = lk.Adam(net)
     fused = solver.plan().updated
-    assert ("a/weight" in fused) == (units == 200)
+    assert ("a/weight" in fused) == (units == 200 and COMPILED)
     before = net.arena.data.tobytes()
     with pytest.raises(NotFiniteError, match="a gradient is not finite at iteration 0"):
         solver.step(x=rng.standard_normal((rows, 600)), t=rng.standard_normal((rows, 600)))

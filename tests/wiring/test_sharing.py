@@ -1,5 +1,7 @@
 """Parameters that several layers of one net use: shares= and TiedDense, on every engine."""
 
+import copy
+
 import h5py
 import numpy as np
 import pytest
@@ -415,14 +417,18 @@ class Both(lk.Layer):
         return shapes
 
 
+class Bare(L.ReLU):
+    """A layer of a user's own that has no parameters."""
+
+
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
         ([dense(shares="z")], ["'y' (Dense)", "no layer 'z'"]),
         ([dense(shares="x")], ["'y' (Dense)", "layer 'x' (Input) has no parameters"]),
         (
-            [dense("a"), L.ReLU("y", "x", shares="a")],
-            ["'y' (ReLU)", "has no parameters", "leave shares='a' out"],
+            [dense("a"), Bare("y", "x", shares="a")],
+            ["'y' (Bare)", "has no parameters", "leave shares='a' out"],
         ),
         ([dense("a", units=2), dense(shares="a")], ["'weight'", "(4, 3)", "'a'", "(4, 2)"]),
         (
@@ -462,3 +468,56 @@ def test_names_of_lenders_are_checked(value):
     net = lk.Net([L.Input("x", shape=(4,)), layer])
     with pytest.raises(NetError, match="shares cannot be changed any more"):
         net.layers["y"].shares = "a"
+
+
+def branches(momentum=0.9):
+    return [
+        L.Input("p", shape=(3,)),
+        L.Input("q", shape=(3,)),
+        L.BatchNorm("a", "p", momentum=momentum),
+        L.BatchNorm("b", "q", momentum=momentum, shares="a"),
+        L.BatchNorm("c", "q", momentum=momentum, shares="b"),
+        L.SquareLoss("loss", "a", "b"),
+    ]
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_running_statistics_are_shared_with_the_parameters(kernels, rng, tmp_path):
+    net = lk.Net(branches(), 8, dtype="float64", kernels=kernels)
+    assert list(net.statistics) == ["a/mean", "a/variance"]
+    mean, variance = np.zeros(3), np.ones(3)
+    for _ in range(4):
+        p, q = rng.standard_normal((2, 8, 3)) * 3 + 1
+        net.forward(p=p, q=q)
+        for x in (p, q, q):  # one after the other, in the order in which the layers run
+            mean = 0.9 * mean + 0.1 * x.mean(axis=0)
+            variance = 0.9 * variance + 0.1 * x.var(axis=0, ddof=1)
+    np.testing.assert_allclose(net.statistics["a/mean"].data, mean, rtol=1e-12)
+    np.testing.assert_allclose(net.statistics["a/variance"].data, variance, rtol=1e-12)
+    lk.save(tmp_path / "s.h5", net)
+    other = lk.Net(branches(), 8, dtype="float64", phase="test", kernels=kernels)
+    lk.load(tmp_path / "s.h5", other)
+    shared = lk.Net(branches(), 8, dtype="float64", phase="test", kernels=kernels, share=net)
+    for test in (other, shared, copy.deepcopy(other)):
+        test.forward(p=p, q=q)
+        for top, x in zip("abc", (p, q, q), strict=True):
+            expected = (x - mean) / np.sqrt(variance + 1e-5)
+            np.testing.assert_allclose(test.blobs[top].data, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_freezing_what_is_borrowed_says_who_owns_it():
+    layers = [
+        L.Input("x", shape=(3,)),
+        L.Dense("owner", "x", units=3),
+        L.Dense("user", "owner", units=3, shares="owner"),
+    ]
+    net = lk.Net(layers, 2)
+    for pattern in ("user", "user/*", "user/weight"):
+        with pytest.raises(NetError) as message:
+            net.freeze(pattern)
+        for word in (pattern, "'user/weight'", "'owner/weight'", "other layers"):
+            assert word in str(message.value)
+    with pytest.raises(NetError, match=r"no parameter matches 'nobody'; there are 'owner/weight'"):
+        net.freeze("nobody")
+    net.freeze("owner")
+    assert not net.params["owner/weight"].trainable

@@ -24,6 +24,7 @@ from layerkit.engines.cuda.chain import chained
 from layerkit.engines.cuda.siblings import merged_backward, merged_forward
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import Layer
+from layerkit.passes.feeding import feed
 from layerkit.system.uninterrupted import Uninterrupted
 
 HALTED, STEP, PASS, POSITION = range(4)  # slots of the clock, as in device.h
@@ -102,7 +103,7 @@ class Steps:
         if plan is not self._plan:
             self._plan = plan
             self.recorded.clear()
-        net.feed(inputs)
+        feed(net, inputs)
         apart = [x.weight for x in net.layers.values() if x.is_loss and x.name not in plan.losses]
         settings = tuple(plain_settings(layer) for layer in net.layers.values())
         key = net.rows, solver.clip, tuple(apart), run.seed, run.sample, run.training, settings
@@ -271,7 +272,7 @@ class Recorded:
         for i, (p, kind) in enumerate(self.terms):
             sizes = net.xp.square(p.data) if kind else net.xp.abs(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
-        net.run_backward(self._merged, {})
+        net.passes.backward(self._merged, {})
         for i, span in enumerate(self.spans):
             blocks = slice(i * LOOKING, (i + 1) * LOOKING)
             diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())

@@ -43,7 +43,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     if not boxed.is_file():
         names = sorted(file.stem for file in BOXED.glob("*.h5"))
         raise SnapshotError(
-            f"{path}: no such file or folder, and no model that comes with layerkit; those are "
+            f"{path}: no snapshot there, and no model that comes with layerkit; those are "
             f"{quoted(names)}"
         )
     return boxed

@@ -89,7 +89,7 @@ def load_model(
 
     Args:
         path: a run's folder, the `model.h5` in it, or the name of a model that comes with layerkit:
-            "galaxy_zoo", the default; docs/galaxy_zoo.md says what it is.
+            "galaxy_zoo", the default; galaxy/boxed/galaxy_zoo.md says what it is.
         backend: "numpy", "cupy" or "auto", the default, a GPU if there is one.
         batch_size: the most images in a pass, default 256.
 

@@ -66,8 +66,7 @@ class GalaxyModel(Closed):
     Attributes:
         net: the net.
         roles: the names of the blobs that the model works with.
-        temperature: of each axis, (latent,); may be set.
-        prior, noise: as above; may be set.
+        temperature, prior, noise: as above; may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
 
@@ -343,9 +342,7 @@ class GalaxyModel(Closed):
         rng = generator(seed, "sample")
         z = self._draw_z(count, rng)
         mean, variance, skew = decode(self.net, self.roles, z, rng)
-        if not noise:
-            return mean
-        return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise)
+        return draw(self.roles.likelihood, rng, mean, variance, skew, self.noise) if noise else mean
 
     @fitting(NetError)
     def sample_z(self, count: int, seed: int = 0) -> np.ndarray:

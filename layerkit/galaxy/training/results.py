@@ -106,6 +106,8 @@ def _metrics(
         "net": Path(settings.net).name,
         "command": settings.command,
     }
+    if run.model.prior is not None:  # bounds are with it rather than N(0, I)
+        metrics["prior_gaussians"] = len(run.model.prior.weights)
     if earlier := run.stretches.changes():
         metrics["earlier_settings"] = earlier
     return metrics

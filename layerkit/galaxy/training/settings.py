@@ -221,7 +221,7 @@ def settings_of(
     Raises:
         DataError: more rows in a step than a net can have.
     """
-    # A resumed run names the command that began it, and those that went on with other settings.
+    # A resumed run names the command that began it, and those that continued with other settings.
     if saved:
         command = f"{saved['command']} && {command}" if given else saved["command"]
     default = {"net": RULES["net"].accept(PAPERS_NET)} if "net" not in {**saved, **given} else {}

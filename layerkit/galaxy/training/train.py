@@ -63,7 +63,7 @@ class Training:
         if self.ending != "done":
             return (
                 f"stopped at step {self.iteration:,} of {self.target:,}; "
-                f"{_call({'resume': True, 'out': str(self.folder)})} goes on"
+                f"{_call({'resume': True, 'out': str(self.folder)})} continues it"
             )
         return (
             f"{self.iteration:,} steps on {self.metrics['train']:,} galaxies, bound "
@@ -107,9 +107,9 @@ def train(
 
     The results are written into a folder: report.html with all figures, metrics.json, model.h5, the
     prepared galaxies, and contact sheets.  Earlier results there are kept in before-1, before-2 and
-    so on.  Ctrl-C saves the model and returns; `train(resume=True, out=...)` goes on, on NumPy bit
-    for bit.  `layerkit galaxy train` has options called like the settings.  One of the processes
-    that mpiexec has started, which share each step, prepares, evaluates and writes.
+    so on.  Ctrl-C saves the model and returns; `train(resume=True, out=...)` continues, on NumPy
+    bit for bit.  `layerkit galaxy train` has options called like the settings.  Processes
+    that mpiexec has started share each step; one of them prepares, evaluates and writes.
 
     A setting that is left at None has the default given here or, in a resumed run, the value that
     the run had before.
@@ -195,7 +195,7 @@ def start(given: Mapping[str, Any], caller: Caller) -> Training:
     if given.get("epochs") and given.get("iterations"):
         raise DataError(f"{OWNER}: give epochs or iterations, not both")
     if resume and not (out / MODEL).exists():
-        raise SnapshotError(f"no snapshot at {out / MODEL} to go on from")
+        raise SnapshotError(f"no snapshot at {out / MODEL} to continue from")
     with distributed.started() as comm, comm.one_voice():
         folder = results_folder(out)
         with locks.lock(folder, "a training run") if comm.leads else nullcontext():

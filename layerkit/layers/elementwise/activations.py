@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.backends.functions import erfc
@@ -12,6 +12,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.elementwise.neuron import Neuron
 from layerkit.settings import Positive, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class ReLU(Neuron):
@@ -206,8 +207,16 @@ class PReLU(Layer):
     recordable = True
     decided = (*Layer.decided, "slope_init")
 
-    def __init__(self, name: str, bottom: str, *, slope: Init = 0.25, tops: Tops | None = None):
-        super().__init__(name, [bottom], tops)
+    def __init__(
+        self,
+        name: str,
+        bottom: str,
+        *,
+        slope: Init = 0.25,
+        tops: Tops | None = None,
+        **common: Unpack[Tuning],
+    ):
+        super().__init__(name, [bottom], tops, **common)
         self.slope_init = slope
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

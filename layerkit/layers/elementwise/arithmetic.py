@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -10,6 +11,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.shapes.axes import Axis, add_to, axis_of, broadcast
 from layerkit.settings import Flag, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Arithmetic(Layer):
@@ -168,8 +170,9 @@ class Affine(Layer):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.axis, self.gain_init, self.bias_init = axis, gain, bias
         if gain is None and bias is None:
             self.fail("gain=None and bias=None leave nothing to do; give one of them")

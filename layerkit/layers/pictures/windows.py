@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Pair, Tops
+from layerkit.settings.tuning import Tuning
 
 Two = tuple[int, int]  # rows and columns
 Counts = Annotated[int | Two, Pair(least=1)]
@@ -98,9 +99,16 @@ class PictureLayer(Layer):
     decided = (*Layer.decided, "kernel", "stride", "pad")
 
     def __init__(
-        self, name: str, bottom: str, kernel: Counts, stride: Counts, pad: Pad, tops: Tops | None
+        self,
+        name: str,
+        bottom: str,
+        kernel: Counts,
+        stride: Counts,
+        pad: Pad,
+        tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.kernel, self.stride, self.pad = kernel, stride, pad
 
     def check_bottom(self, shape: Shape) -> tuple[int, int, int]:

@@ -1,110 +1,176 @@
-"""HDF5Data: examples from a file that need not fit in memory."""
+"""HDF5Data: examples from files that need not fit in memory."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from layerkit.backends.base import Array
 from layerkit.data.order import epoch_order
-from layerkit.errors import DataError
 from layerkit.layer import Shape
-from layerkit.layers.sources.data import NUMBERS, Augmentation, Data, Scale
+from layerkit.layers.sources.data import (
+    NUMBERS,
+    Augmentation,
+    Crop,
+    Data,
+    Depth,
+    Deviation,
+    Mean,
+    Scale,
+)
 from layerkit.saving import hdf5
-from layerkit.settings import Count, FilePath, Flag, Names, Tops
+from layerkit.settings import Count, FilePaths, Flag, Names, Tops
 
 if TYPE_CHECKING:
     import h5py
 
+AnyPath: TypeAlias = str | os.PathLike[str]
+
 
 class HDF5Data(Data):
-    """Source of examples from data sets of an HDF5 file, one for each top.
+    """Source of examples from data sets of HDF5 files, one for each top.
 
-    The file is read in blocks of neighbouring rows, which is fast on any disk.  Shuffling takes the
+    A file is read in blocks of neighbouring rows, which is fast on any disk.  Shuffling takes the
     blocks in random order and mixes the rows of `mixed` of them in memory, so an epoch is close
     to, but not quite, a random permutation; `block * mixed` rows are in memory at a time.
+
+    Several files are one set, the rows of each after those of the file before: the order is bit for
+    bit that of one file with all rows.
 
     The data sets must hold plain numbers and lie in the file itself, reached without links:
     contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
 
     Args:
-        path: the file.
+        path: the file, or a list of files, whose data sets have equal names, shapes of an example,
+            and types of number.
         datasets: name of a data set (count, ...), or a list of names, of equal length.
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
-        augment, scale: for the first data set; see MemoryData.
+        augment, scale, mean, deviation, crop, mirror: for the first data set; see Data.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
+        lanes: L, for L shards of layerkit.Distributed: in training the shuffled blocks of an epoch
+            are cut into L lanes of equal length, whose rows are mixed within a lane, and batch i of
+            an epoch comes from lane i mod L.  So each process reads only the rows of its own
+            shards, in large reads.  An epoch leaves out rows that do not fill L batches, fewer than
+            L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
+            process reads all.
+        prefetch: batches that a thread reads ahead, default 0; see Data.
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file
-            can hold, or lies in other files.
+            can hold, or lies in other files; files that do not fit each other.
     """
 
-    decided = (*Data.decided, "path", "datasets", "block", "mixed")
+    decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed", "lanes")
 
     def __init__(
         self,
         name: str,
         *,
-        path: Annotated[str | os.PathLike[str], FilePath()],
+        path: Annotated[AnyPath | list[AnyPath] | tuple[AnyPath, ...], FilePaths()],
         datasets: Annotated[str | list[str] | tuple[str, ...], Names()] = "images",
         tops: Tops | None = None,
         shuffle: Flag = True,
         augment: Augmentation = None,
         scale: Scale = 1.0,
+        mean: Mean = None,
+        deviation: Deviation = None,
+        crop: Crop = None,
+        mirror: Flag = False,
         block: Count = 256,
         mixed: Count = 16,
+        lanes: Count | None = None,
+        prefetch: Depth = 0,
     ):
-        super().__init__(name, tops, shuffle, augment, scale)
-        self.path = Path(path).absolute()  # it is opened later, perhaps from elsewhere
-        self.block, self.mixed = block, mixed
+        super().__init__(
+            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
+        )
+        several = path if isinstance(path, list | tuple) else [path]
+        self.path = path
+        self.paths = [Path(p).absolute() for p in several]  # opened later, elsewhere
+        self.block, self.mixed, self.lanes = block, mixed, lanes
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
-        """Open the file; return all axes but the first."""
-        self.file = hdf5.open_unsealed(self.path, self._error)
-        self.sets = [self._open(name) for name in self.datasets]
-        lengths = {s.shape[0] if s.shape else 0 for s in self.sets}
-        if len(lengths) != 1 or 0 in lengths:
-            raise self._error(f"data sets must have equal, non-zero lengths, got {sorted(lengths)}")
-        self.count = lengths.pop()
+        """Open the files and compare them; return all axes but the first."""
+        self.files = [hdf5.open_unsealed(path, self.wrong) for path in self.paths]
+        self.sets = [[self._open(file, name) for name in self.datasets] for file in self.files]
+        lengths = [self._length(i) for i in range(len(self.files))]
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])  # of each file's rows, and the end
+        self.count = int(self.starts[-1])
         self.block = min(self.block, self.count)
+        self.total = self.count  # rows in the files
+        self.in_lanes = self.run.training and self.lanes is not None
+        if self.in_lanes:
+            self.count = self._served()
         self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
-        return [s.shape[1:] for s in self.sets]
+        self.windows: dict[int, tuple[tuple[int, int, int], list[np.ndarray]]] = {}  # by lane
+        return [s.shape[1:] for s in self.sets[0]]
 
-    def _open(self, name: str) -> h5py.Dataset:
+    def _open(self, file: hdf5.Reader, name: str) -> h5py.Dataset:
         """Find one of the data sets, and check it before anything in it is read."""
         parts = [part for part in name.split("/") if part]
-        if not parts or not self.file.is_dataset(*parts):
-            group = parts[:1] if parts and self.file.is_group(parts[0]) else []
-            names = ["/".join([*group, n]) for n in self.file.names(*group)] or self.file.names()
+        if not parts or not file.is_dataset(*parts):
+            group = parts[:1] if parts and file.is_group(parts[0]) else []
+            names = ["/".join([*group, n]) for n in file.names(*group)] or file.names()
             there = ", ".join(map(repr, names)) or "nothing"
-            raise self._error(f"{self.path} has no data set {name!r}; it has {there}")
-        return self.file.dataset(*parts, kinds=NUMBERS)
+            raise self.wrong(f"{file.name} has no data set {name!r}; it has {there}")
+        return file.dataset(*parts, kinds=NUMBERS)
 
-    def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
-        """Return the rows of this stretch of the epoch, on the backend."""
-        return [self.backend.asarray(a) for a in self.host(epoch, start, stop)]
+    def _length(self, i: int) -> int:
+        """Return how many rows file `i` has, if it fits the first."""
+        lengths = {s.shape[0] if s.shape else 0 for s in self.sets[i]}
+        if len(lengths) != 1 or 0 in lengths:
+            which = f"{self.paths[i]}: " if i else ""
+            raise self.wrong(
+                f"{which}data sets must have equal, non-zero lengths, got {sorted(lengths)}"
+            )
+        for name, own, first in zip(self.datasets, self.sets[i], self.sets[0], strict=True):
+            kinds = [s.dtype.newbyteorder("=") for s in (first, own)]
+            if own.shape[1:] != first.shape[1:] or kinds[0] != kinds[1]:
+                raise self.wrong(
+                    f"files do not fit each other: examples of {name!r} are {kinds[0]} of shape "
+                    f"{first.shape[1:]} in {self.paths[0]}, but {kinds[1]} of shape "
+                    f"{own.shape[1:]} in {self.paths[i]}"
+                )
+        return lengths.pop()
+
+    def _read(self, number: int, start: int, stop: int) -> np.ndarray:
+        """Return rows of data set `number`, from the files that hold them."""
+        pieces = []
+        i = int(np.searchsorted(self.starts, start, side="right")) - 1
+        while start < stop:
+            end = min(stop, int(self.starts[i + 1]))
+            first = int(self.starts[i])
+            with self.files[i].watching(repr(self.datasets[number])):
+                pieces.append(self.sets[i][number][start - first : end - first])
+            start, i = end, i + 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """Return rows of the first data set."""
+        return self._read(0, start, stop)
+
+    @property
+    def stored_count(self) -> int:
+        """The number of rows in the files, of which an epoch of lanes leaves out some."""
+        return self.total
 
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the data sets."""
-        return [s.dtype for s in self.sets]
+        return [s.dtype for s in self.sets[0]]
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""
-        key = (self.run.seed, epoch)
-        if self.plan is None or self.plan[0] != key:
-            blocks = -(-self.count // self.block)
-            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
-            sizes = np.minimum(self.block, self.count - order * self.block)
-            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, self.mixed))
-            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
-        bounds = self.plan[2]
+        if self.in_lanes:
+            pieces = list(self._from_lanes(epoch, start, stop))
+            return [np.concatenate(p) for p in zip(*pieces, strict=True)]
+        _, _, bounds = self._planned(epoch, self.mixed)
         pieces = []
         while start < stop:
             group = int(np.searchsorted(bounds, start, side="right")) - 1
@@ -114,6 +180,71 @@ class HDF5Data(Data):
             start = end
         return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
+    def _planned(self, epoch: int, together: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return the order of an epoch's blocks, and where each group of so many begins in it."""
+        key = (self.run.seed, epoch)
+        if self.plan is None or self.plan[0] != key:
+            blocks = -(-self.total // self.block)
+            order = epoch_order(blocks, self.run.seed, self.stream, epoch, self.shuffle)
+            sizes = np.minimum(self.block, self.total - order * self.block)
+            group_sizes = np.add.reduceat(sizes, np.arange(0, blocks, together))
+            self.plan = key, order, np.concatenate([[0], np.cumsum(group_sizes)])
+        return self.plan
+
+    def _served(self) -> int:
+        """Return how many rows an epoch of lanes has: as many batches from each."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        served = self.total // lanes // rows * rows * lanes
+        if not served:
+            raise self.wrong(
+                f"{self.total} rows do not fill a batch of {rows} in each of {lanes} lanes; take "
+                "fewer lanes or a smaller batch size"
+            )
+        return served
+
+    def _from_lanes(self, epoch: int, start: int, stop: int) -> Iterator[list[np.ndarray]]:
+        """Yield the rows of a stretch of an epoch, batch by batch from lane after lane."""
+        lanes, rows = self.lanes or 1, self.run.batch_size
+        size = self.block * self.mixed
+        while start < stop:
+            batch, first = divmod(start, rows)
+            round_, lane = divmod(batch, lanes)
+            window, at = divmod(round_ * rows + first, size)
+            count = min(stop - start, rows - first, size - at)
+            yield [a[at : at + count] for a in self._of_lane(epoch, lane, window)]
+            start += count
+
+    def _of_lane(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:
+        """Return the mixed rows of a window of a lane, read once."""
+        key = (self.run.seed, epoch, window)
+        if lane not in self.windows or self.windows[lane][0] != key:
+            length, size = self.total // (self.lanes or 1), self.block * self.mixed
+            begin = lane * length + window * size
+            end = min(begin + size, (lane + 1) * length)
+            self.windows.pop(lane, None)  # before the next is read
+            stretches = self._stretches(epoch, begin, end)
+            number = lane * -(-length // size) + window + 1
+            mix = epoch_order(end - begin, self.run.seed, self.stream ^ number, epoch, self.shuffle)
+            self.windows[lane] = key, [a[mix] for a in self._read_all(stretches)]
+        return self.windows[lane][1]
+
+    def _stretches(self, epoch: int, begin: int, end: int) -> list[tuple[int, int]]:
+        """Return the rows of the files that lie from `begin` to `end` in an epoch's blocks."""
+        _, order, bounds = self._planned(epoch, 1)
+        first = int(np.searchsorted(bounds, begin, side="right")) - 1
+        found = []
+        for i in range(first, int(np.searchsorted(bounds, end))):
+            row = int(order[i]) * self.block - int(bounds[i])
+            found.append((row + max(begin, int(bounds[i])), row + min(end, int(bounds[i + 1]))))
+        return found
+
+    def _read_all(self, stretches: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Read stretches of rows of all data sets."""
+        return [
+            np.concatenate([self._read(number, a, b) for a, b in stretches])
+            for number in range(len(self.datasets))
+        ]
+
     def _group(self, epoch: int, group: int) -> list[np.ndarray]:
         """Return the mixed rows of one group of blocks, read once."""
         key = (self.run.seed, epoch, group)
@@ -121,16 +252,8 @@ class HDF5Data(Data):
             assert self.plan is not None
             blocks = self.plan[1][group * self.mixed : (group + 1) * self.mixed]
             starts = [int(b) * self.block for b in blocks]
-            arrays = []
-            for name, dataset in zip(self.datasets, self.sets, strict=True):
-                with self.file.watching(repr(name)):
-                    ends = [min(a + self.block, self.count) for a in starts]
-                    rows = [dataset[a:b] for a, b in zip(starts, ends, strict=True)]
-                    arrays.append(np.concatenate(rows))
+            arrays = self._read_all([(a, min(a + self.block, self.total)) for a in starts])
             stream = self.stream ^ (group + 1)  # another order for each group
             mix = epoch_order(len(arrays[0]), self.run.seed, stream, epoch, self.shuffle)
             self.loaded = key, [a[mix] for a in arrays]
         return self.loaded[1]
-
-    def _error(self, message: str) -> DataError:
-        return DataError(f"layer {self.name!r} (HDF5Data): {message}")

@@ -10,9 +10,8 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.data.arrays import numbers
-from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
-from layerkit.layers.sources.data import Augmentation, Data, Scale
+from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Count, Flag, Tops
 
 
@@ -26,9 +25,8 @@ class MemoryData(Data):
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
-        augment: "dihedral" turns and mirrors each image of the first array at random, by one of
-            the eight symmetries of the square.
-        scale: factor for the first array, for example 1/255 for uint8 images.
+        augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
+            base class, and docs/layers.md.  Compiled code does the first two alone.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 
@@ -48,9 +46,16 @@ class MemoryData(Data):
         shuffle: Flag = True,
         augment: Augmentation = None,
         scale: Scale = 1.0,
+        mean: Mean = None,
+        deviation: Deviation = None,
+        crop: Crop = None,
+        mirror: Flag = False,
         repeat: Count = 1,
+        prefetch: Depth = 0,
     ):
-        super().__init__(name, tops, shuffle, augment, scale)
+        super().__init__(
+            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
+        )
         several = data if isinstance(data, list | tuple) else [data]
         what = f"layer {name!r} (MemoryData): array"
         self.arrays = tuple(_own(numbers(a, f"{what} {i}"), a) for i, a in enumerate(several))
@@ -62,7 +67,6 @@ class MemoryData(Data):
             self.fail(f"array {empty} has no numbers: its shape is {self.arrays[empty].shape}")
         self.repeat = repeat
         self.count = lengths.pop() * repeat
-        self.order: tuple[tuple[int, int], np.ndarray] | None = None
 
     def example_shapes(self) -> list[Shape]:
         """Return all axes but the first."""
@@ -82,14 +86,6 @@ class MemoryData(Data):
         """The arrays on the backend."""
         return [self.backend.asarray(a) for a in self.arrays]
 
-    def rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """Return the numbers of the rows in this stretch of an epoch."""
-        if self.order is None or self.order[0] != (self.run.seed, epoch):
-            count = self.count // self.repeat
-            order = epoch_order(count, self.run.seed, self.stream, epoch, self.shuffle)
-            self.order = (self.run.seed, epoch), order
-        return self.order[1][np.arange(start, stop) // self.repeat]
-
     def fetch(self, epoch: int, start: int, stop: int) -> list[Array]:
         """Return rows gathered on the backend."""
         index = self.backend.asarray(self.rows(epoch, start, stop))
@@ -99,6 +95,10 @@ class MemoryData(Data):
         """Return rows gathered as NumPy arrays."""
         index = self.rows(epoch, start, stop)
         return [a[index] for a in self.arrays]
+
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """Return rows of the first array."""
+        return self.arrays[0][start:stop]
 
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the arrays."""

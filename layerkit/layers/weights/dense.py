@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
@@ -10,6 +11,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.settings import Count, NotNegative, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Dense(Layer):
@@ -43,8 +45,9 @@ class Dense(Layer):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.units = units
         self.neuron = Neuron.named(neuron) if neuron else None
         rectifies = self.neuron is not None and self.neuron.rectifies

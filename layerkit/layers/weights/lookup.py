@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 from layerkit.backends.base import Array
 from layerkit.backends.functions import add_rows
@@ -12,6 +13,7 @@ from layerkit.layer import Layer, Shape
 from layerkit.layers.losses.classes import check_labels
 from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import Count, NotNegative, Tops
+from layerkit.settings.tuning import Tuning
 
 
 class Lookup(Layer):
@@ -71,8 +73,9 @@ class Embed(Lookup):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.count, self.units = count, units
         self.weight_init = Normal(1.0) if weight is None else weight
         self.l1, self.l2 = l1, l2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob, Parameter
@@ -12,6 +12,7 @@ from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.shapes.axes import Axis, axis_of
 from layerkit.settings import Count, Flag, Number, Positive, Tops
+from layerkit.settings.tuning import Tuning
 
 Momentum = Annotated[float, Number(least=0, below=1)]
 
@@ -49,8 +50,9 @@ class Normalization(Layer):
         gain: Init | None,
         bias: Init | None,
         tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.epsilon, self.gain_init, self.bias_init = epsilon, gain, bias
 
     def set_up(self, shape: Shape, first: int, last: int) -> None:
@@ -188,8 +190,9 @@ class BatchNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.axis, self.momentum, self.frozen = axis, momentum, frozen
         self.of_batch = True  # in the last forward pass
         self.pooling: tuple[int, Callable[[Array], Array]] | None = None
@@ -293,8 +296,9 @@ class LayerNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.axis = axis
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -342,8 +346,9 @@ class GroupNorm(Normalization):
         gain: Init | None = 1.0,
         bias: Init | None = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, epsilon, gain, bias, tops)
+        super().__init__(name, bottom, epsilon, gain, bias, tops, **common)
         self.groups = groups
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:

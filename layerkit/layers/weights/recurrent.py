@@ -8,13 +8,14 @@ has its numbers side by side.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Count, Finite, Flag, NotNegative, Tops
+from layerkit.settings.tuning import Tuning
 
 Product = Callable[[Array, Array, Array], None]  # computes the third as the product of the others
 
@@ -62,8 +63,9 @@ class Recurrent(Layer):
         l1: NotNegative,
         l2: NotNegative,
         tops: Tops | None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops)
+        super().__init__(name, [bottom], tops, **common)
         self.units, self.last, self.reverse = units, last, reverse
         self.weight_init, self.recurrent_init, self.bias_init = weight, recurrent, bias
         self.l1, self.l2 = l1, l2
@@ -238,8 +240,11 @@ class LSTM(Recurrent):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, units, last, reverse, weight, recurrent, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, units, last, reverse, weight, recurrent, bias, l1, l2, tops, **common
+        )
         self.forget = forget
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
@@ -333,8 +338,11 @@ class GRU(Recurrent):
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, units, last, reverse, weight, recurrent, bias, l1, l2, tops)
+        super().__init__(
+            name, bottom, units, last, reverse, weight, recurrent, bias, l1, l2, tops, **common
+        )
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare W, U, b and buffers; return the top's shape."""

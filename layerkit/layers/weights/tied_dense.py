@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from layerkit.backends.base import Array
 from layerkit.blob import Parameter
 from layerkit.initializers import Init
@@ -9,7 +11,7 @@ from layerkit.layer import Layer
 from layerkit.layers.elementwise.neuron import Activation
 from layerkit.layers.weights.dense import Dense
 from layerkit.settings import Tops
-from layerkit.settings.tuning import Lender
+from layerkit.settings.tuning import Lender, Tuning
 
 
 class TiedDense(Dense):
@@ -41,8 +43,9 @@ class TiedDense(Dense):
         neuron: Activation | None = None,
         bias: Init = 0.0,
         tops: Tops | None = None,
+        **common: Unpack[Tuning],
     ):
-        super().__init__(name, bottom, units=1, neuron=neuron, bias=bias, tops=tops)
+        super().__init__(name, bottom, units=1, neuron=neuron, bias=bias, tops=tops, **common)
         self.to = to
 
     def after(self) -> list[str]:

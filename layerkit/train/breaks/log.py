@@ -90,7 +90,7 @@ class Log(Break):
             raise SnapshotError(f"Log: the snapshot holds no state of a log, but {brief(state)}")
 
     def begin(self, trainer: Trainer) -> None:
-        """Open the file, and go on at the row that the snapshot was made after."""
+        """Open the file, and continue at the row that the snapshot was made after."""
         super().begin(trainer)
         names = [layer.name for layer in trainer.net.reported]
         published = [name for one in trainer.breaks for name in one.publishes(trainer)]
@@ -174,7 +174,7 @@ class _File(_Writer):
             found = log.path.stat().st_size if log.path.exists() else 0
             if found and not log.size and not again:
                 raise DataError(
-                    f"Log: {log.path} is there already, of another run; go on with it by "
+                    f"Log: {log.path} is there already, of another run; continue it by "
                     "trainer.resume, move it away, or give another path"
                 )
             if log.size:
@@ -218,7 +218,7 @@ class _File(_Writer):
         except OSError as error:
             if not self.warned:
                 warnings.warn(
-                    f"Log: cannot write {log.path}: {error.strerror or error}; training goes on, "
+                    f"Log: cannot write {log.path}: {error.strerror or error}; training continues, "
                     "and it is tried again with the next row",
                     RuntimeWarning,
                     stacklevel=2,
@@ -279,7 +279,7 @@ class _TensorBoard(_Writer):
 
     def begin(self, trainer: Trainer, again: bool) -> None:
         try:
-            # Points of later iterations, as of a run that this one goes on instead of, are hidden.
+            # Points of later iterations, as of a run that this one replaces, are hidden.
             self.writer = self.make(str(self.log.path), purge_step=trainer.iteration + 1)
         except OSError as error:
             raise DataError(

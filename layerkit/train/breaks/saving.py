@@ -1,4 +1,4 @@
-"""Breaks that save: all that training needs to go on, and the best parameters so far."""
+"""Breaks that save: all that training needs to continue, and the best parameters so far."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def last_snapshot(path: Any) -> Path | None:
 
 
 class Snapshot(Break):
-    """All that training needs to go on, saved into a folder as `snapshot-000001000.h5`.
+    """All that training needs to continue, saved into a folder as `snapshot-000001000.h5`.
 
-    `Trainer.resume(folder)` goes on with the last one.  One more is saved when training ends or is
+    `Trainer.resume(folder)` continues from the last.  One more is saved when training ends or is
     interrupted; it gives way to the next.  A snapshot that cannot be written, on a full disk say,
     is a warning, and tried again after 20 seconds; when training ends, it is written to a folder
     for temporary files instead, and an error says where.
@@ -106,8 +106,9 @@ class Snapshot(Break):
         if later:
             raise SnapshotError(
                 f"Snapshot: {self.folder} holds snapshots later than iteration "
-                f"{trainer.iteration}, at which training is to begin ({quoted(later[-3:])}); go on "
-                "from the last with trainer.resume(folder), move them away, or give another folder"
+                f"{trainer.iteration}, at which training is to begin ({quoted(later[-3:])}); "
+                "continue from the last with trainer.resume(folder), move them away, or give "
+                "another folder"
             )
 
     def _all(self) -> list[tuple[int, Path]]:
@@ -134,9 +135,9 @@ class Snapshot(Break):
         self._prune(trainer.iteration)
 
     def failed(self, trainer: Trainer, error: Exception) -> None:
-        """Say that a snapshot could not be written, and that training goes on."""
+        """Say that a snapshot could not be written, and that training continues."""
         warnings.warn(
-            f"at iteration {trainer.iteration}: {error}; training goes on, and tries again in "
+            f"at iteration {trainer.iteration}: {error}; training continues, and tries again in "
             f"{RETRY} s",
             RuntimeWarning,
             stacklevel=2,
@@ -233,7 +234,7 @@ class KeepBest(Watching):
             )
         if not self._began and self.best is None and self.path.exists():
             raise SnapshotError(
-                f"KeepBest: {self.path} is there already, of another run; go on with it by "
+                f"KeepBest: {self.path} is there already, of another run; continue it by "
                 "trainer.resume, move it away, or give another path"
             )
         try:

@@ -51,7 +51,7 @@ def test_galaxies_drawn_from_it_look_like_galaxies_to_it():
 
 
 def test_a_name_that_is_none():
-    with pytest.raises(SnapshotError, match=r"galaxy_zo: no such .* those are 'galaxy_zoo'"):
+    with pytest.raises(SnapshotError, match=r"galaxy_zo: no snapshot .* those are 'galaxy_zoo'"):
         galaxy.load_model("galaxy_zo")
 
 

@@ -74,6 +74,7 @@ def test_the_bound_is_that_with_the_prior(net, rng):
     """KL of two Gaussians in closed form, against samples."""
     model = galaxy.GalaxyModel(net)
     images = rng.random((3, SIDE, SIDE))
+    model.net.run.passes = 0
     before, kl_before = model.bound(images, 300)
     centre, variance = rng.standard_normal(LATENT), rng.uniform(0.5, 2, LATENT)
     model.prior = galaxy.MixturePrior([1.0], [centre], [np.diag(variance)])
@@ -174,6 +175,7 @@ def test_a_population_is_fitted_to_a_model(net, rng):
     images = model.sample(300, noise=True).clip(0, 1).reshape(-1, SIDE, SIDE)
     prior, noise = galaxy.fit_population(model, images[:200], images[200:], components=[1])
     assert (prior.latent, noise.pixels) == (LATENT, SIDE * SIDE)
+    model.net.run.passes = 0
     before = model.bound(images[200:], 50)[0].mean()
     model.prior, model.noise = prior, noise
     model.net.run.passes = 0

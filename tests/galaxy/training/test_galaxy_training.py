@@ -5,13 +5,20 @@ import json
 
 import numpy as np
 import pytest
-from galaxy_runs import QUICK, SMALL_NET, materials
+from galaxy_runs import QUICK, SMALL_NET, draw_noise, materials
 
 import layerkit as lk
 from layerkit import galaxy
 from layerkit.errors import DataError, LayerkitError, SnapshotError
 from layerkit.galaxy.images.prepared import load
 from layerkit.system import interrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        draw_noise(patch, 2)
+        yield
 
 
 @pytest.fixture(scope="module")

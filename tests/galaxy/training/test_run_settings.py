@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layerkit import galaxy
-from layerkit.cli.commands.galaxy.train import add_options
+from layerkit.cli.commands.galaxy.model.train import add_options
 from layerkit.errors import DataError, LayerkitError, SnapshotError
 from layerkit.galaxy.training.resuming import Stretches, saved_settings
 from layerkit.galaxy.training.settings import RULES, Settings, check_settings, settings_of

@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
         "and Prabhat (2015).",
     )
     try:
-        from layerkit.cli.commands.galaxy import encode, evaluate, prepare, report, sample, train
-        from layerkit.cli.commands.galaxy.models import export, populate
+        from layerkit.cli.commands.galaxy import encode, prepare, report, sample, scene
+        from layerkit.cli.commands.galaxy.model import evaluate, export, populate, train
     except LayerkitError as error:  # packages are missing; the commands of the framework do without
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.set_defaults(run=_raising(error))
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     inner = parser.add_subparsers(
         dest="galaxy_command", metavar="COMMAND", required=True, parser_class=Configured
     )
-    for each in (prepare, train, evaluate, populate, encode, sample, export, report):
+    for each in (prepare, train, evaluate, populate, encode, sample, export, report, scene):
         each.add(inner)
 
 

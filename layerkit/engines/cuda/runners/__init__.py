@@ -49,13 +49,14 @@ def make_runner(layer: Layer, engine: Any) -> Runner:
     """Return the runner registered for exactly this class, or the layer with its array code.
 
     Data layers of a user's own class are fed batch by batch where they can be: where `forward` is
-    that of Data, and `host` gives in the computer's own memory what `fetch` gives on the backend.
+    that of Data, `host` gives in the computer's own memory what `fetch` gives on the backend, and
+    pictures are not cut or standardised.
     """
     own = type(layer)
     if isinstance(layer, Data):
-        if own is L.MemoryData and ResidentData.fits(layer, engine):
+        if own is L.MemoryData and layer.plain and ResidentData.fits(layer, engine):
             return ResidentData(layer, engine)
-        fed = own.forward is Data.forward and overrides(own, "host", ("fetch",))
+        fed = layer.plain and own.forward is Data.forward and overrides(own, "host", ("fetch",))
         return DataRunner(layer, engine) if fed else ArrayRunner(layer)
     make = RUNNERS.get(own)
     return make(layer, engine) if make and make.fits(layer, engine) else ArrayRunner(layer)

@@ -40,7 +40,7 @@ def read_net(settings: Settings, saved: Mapping[str, Any], given: bool) -> tuple
             changed = False
         if changed:
             print(
-                f"{file} has changed since the run began, which goes on with the net as it was; "
+                f"{file} has changed since the run began, which continues with the net as it was; "
                 "to take the new one give --net as well"
             )
     try:

@@ -331,6 +331,6 @@ class Run:
             self._save()
         except (LayerkitError, OSError) as error:  # a full disk, say
             print(
-                f"\nwarning: {error}; training goes on, and tries again in {SNAPSHOT_SECONDS} s",
+                f"\nwarning: {error}; training continues, and tries again in {SNAPSHOT_SECONDS} s",
                 file=sys.stderr,
             )

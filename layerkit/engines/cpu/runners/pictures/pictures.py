@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from layerkit.blob import Blob
 from layerkit.data.order import passages
 from layerkit.engines.cpu.runners.base import NOTHING, KernelRunner, flat_rows, or_nothing
@@ -21,14 +23,7 @@ class MemoryData(KernelRunner):
 
         An array that stays in its file may be any view of it: in Fortran's order, or a field.
         """
-        return all(
-            a.dtype.isnative
-            and a.dtype not in ("e", "g")
-            and a.flags.aligned
-            and a[0].flags.c_contiguous
-            and a.strides[0] % a.itemsize == 0
-            for a in layer.resident
-        )
+        return layer.plain and not layer.prefetch and all(_readable(a) for a in layer.resident)
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Fill the tops with the next rows."""
@@ -112,3 +107,14 @@ class SpatialTransform(Pose):
             NOTHING if picture.diff is None else rows(picture.diff),
             or_nothing(pose.diff),
         )
+
+
+def _readable(a: np.ndarray) -> bool:
+    """Tell whether kernels can read the rows of an array."""
+    return (
+        a.dtype.isnative
+        and a.dtype not in ("e", "g")
+        and a.flags.aligned
+        and a[0].flags.c_contiguous
+        and a.strides[0] % a.itemsize == 0
+    )

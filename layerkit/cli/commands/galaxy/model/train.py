@@ -151,7 +151,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "backend", BACKENDS, "where to compute; auto takes a GPU if there is one (default: auto)"
     )
     add("seed", "N", SEED, "seed of all random numbers (default: 0)")
-    allow("resume", "go on from the snapshot in --out")
+    allow("resume", "continue from the snapshot in --out")
     allow("tiny", "a quick look: few galaxies, few steps")
 
 

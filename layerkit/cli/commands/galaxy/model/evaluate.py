@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.cli import arguments
-from layerkit.cli.commands.galaxy import train
+from layerkit.cli.commands.galaxy.model import train
 
 
 def add(commands: Any) -> None:

@@ -1,0 +1,1 @@
+"""Fields read from files, their background and noise, their PSF, and the sources seen in them."""

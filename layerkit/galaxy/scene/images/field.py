@@ -1,0 +1,253 @@
+"""Field: the pixels of a raw image in some bands, with PSF, noise and mask, read from files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerkit.errors import DataError
+from layerkit.system.files import path_of
+
+LEAST_SIDE = 16  # pixels of a field
+MOST_BANDS = 32
+# Bits of a mask with several planes, in LSST's and HSC's order, that make a pixel useless: bad,
+# saturated, interpolated, cosmic ray, edge, suspect, no data.  Bit 5 says where sources are.
+USELESS = sum(1 << bit for bit in (0, 1, 2, 3, 4, 7, 8))
+
+
+@dataclass
+class Field:
+    """A raw image, as it was read.
+
+    Attributes:
+        images: shape (bands, height, width), finite; masked pixels are 0.
+        usable: shape (bands, height, width), False where masked or not a number.
+        variance: shape (bands, height, width), or None where unknown.
+        psfs: shape (bands, p, p), p odd, each of unit sum, or None.
+        filters: a name for each band; a single band has the name "".
+        wcs: an astropy WCS, or None.
+        name: of the file.
+        notes: lines about what was found and changed while reading.
+    """
+
+    images: np.ndarray
+    usable: np.ndarray
+    variance: np.ndarray | None = None
+    psfs: np.ndarray | None = None
+    filters: list[str] = field(default_factory=list)
+    wcs: Any = None
+    name: str = "field"
+    notes: list[str] = field(default_factory=list)
+
+
+def read_field(
+    image: str | os.PathLike[str],
+    psf: str | os.PathLike[str] | None = None,
+    variance: str | os.PathLike[str] | None = None,
+    mask: str | os.PathLike[str] | None = None,
+    use_bits: int | None = None,
+) -> Field:
+    """Read a field from FITS (an image or a cube), NPY or NPZ.
+
+    An NPZ holds `images` and, where known, `psfs`, `variance`, `mask` and `filters`; the options
+    take precedence.  FITS may have extensions PSF, VARIANCE (or VAR) and MASK.
+
+    Args:
+        image: the field, shape (height, width) or (bands, height, width).
+        psf: file of the PSF, of shape (p, p) or (bands, p, p).
+        variance: file of the pixels' variances, of the field's shape, or one number per band.
+        mask: file of the mask, not zero where a pixel is not to be used.
+        use_bits: which bits count in a mask of integers above 1; by default those of LSST's planes
+            for bad, saturated, interpolated, cosmic ray, edge, suspect and no data.
+
+    Raises:
+        DataError: a file that is missing or of another kind, shapes that do not fit, nothing that
+            is not masked.
+    """
+    path = path_of(image, DataError)
+    arrays = _read(path, "IMAGE")
+    for what, given in (("psfs", psf), ("variance", variance), ("mask", mask)):
+        if given is not None:
+            other = _read(path_of(given, DataError), f"--{what.rstrip('s')}")
+            arrays[what] = other.get(what, other.get("images"))
+    return make_field(
+        arrays.get("images"),
+        arrays.get("psfs"),
+        arrays.get("variance"),
+        arrays.get("mask"),
+        arrays.get("filters"),
+        use_bits=use_bits,
+        wcs=arrays.get("wcs"),
+        name=path.name,
+    )
+
+
+def make_field(
+    images: Any,
+    psfs: Any = None,
+    variance: Any = None,
+    mask: Any = None,
+    filters: Any = None,
+    *,
+    use_bits: int | None = None,
+    wcs: Any = None,
+    name: str = "field",
+) -> Field:
+    """Make a field of arrays; see `read_field` for the shapes, and for the errors."""
+    if images is None:
+        raise DataError(f"{name}: has no image; an NPZ needs an array called images")
+    notes: list[str] = []
+    pixels = _numbers(images, f"{name}: the image")
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim != 3 or pixels.shape[0] > MOST_BANDS or min(pixels.shape[1:]) < LEAST_SIDE:
+        raise DataError(
+            f"{name}: expected an image of shape (height, width) or (bands, height, width), of "
+            f"{LEAST_SIDE} pixels a side or more, got {np.shape(images)}"
+        )
+    usable = np.isfinite(pixels)
+    if lost := int((~usable).sum()):
+        notes.append(f"{lost:,} pixels are not numbers and masked")
+    if mask is not None:
+        planes = np.asarray(mask)
+        if planes.dtype.kind in "iu" and planes.max(initial=0) > 1:
+            bits = USELESS if use_bits is None else use_bits
+            planes = planes & np.array(bits).astype(planes.dtype)
+            notes.append(f"the mask has bit planes, of which {bits:#x} count; see --mask-bits")
+        masked = _fitting(planes, pixels.shape, f"{name}: the mask") != 0
+        notes.append(f"{int((masked & usable).sum()):,} pixels are masked")
+        usable &= ~masked
+    if variance is not None:
+        variance = _numbers(variance, f"{name}: the variance")
+        if variance.ndim == 1 and len(variance) == len(pixels):
+            variance = variance[:, None, None]
+        variance = _fitting(variance, pixels.shape, f"{name}: the variance").copy()
+        bad = ~(np.isfinite(variance) & (variance > 0))
+        if (bad & usable).any():
+            notes.append(f"{int((bad & usable).sum()):,} pixels without a positive variance masked")
+        usable &= ~bad
+        variance[bad] = 1.0
+    for band, used in enumerate(usable):
+        if not used.any():
+            of = f" of band {band}" if len(pixels) > 1 else ""
+            raise DataError(f"{name}: every pixel{of} is masked or not a number")
+    names = [str(f) for f in filters] if filters is not None else []
+    if names and len(names) != len(pixels):
+        raise DataError(f"{name}: {len(names)} filters for {len(pixels)} bands; name each band")
+    if len(set(names)) != len(names):
+        raise DataError(f"{name}: two bands are called alike, in filters {', '.join(names)}")
+    names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
+    return Field(
+        np.where(usable, pixels, 0.0),
+        usable,
+        variance,
+        None if psfs is None else _psfs(psfs, len(pixels), name),
+        names,
+        wcs,
+        name,
+        notes,
+    )
+
+
+def _numbers(array: Any, what: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} holds {array.dtype}, expected numbers")
+    return array.astype(float)
+
+
+def _fitting(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Return the array with the field's shape, one picture for all bands repeated."""
+    array = _numbers(array, what)
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise DataError(
+            f"{what} has shape {array.shape}, expected that of the field {shape}"
+        ) from None
+
+
+def _psfs(psfs: Any, bands: int, name: str) -> np.ndarray:
+    """Return PSFs of unit sum, one for each band, of an odd side."""
+    psfs = _numbers(psfs, f"{name}: the PSF")
+    if psfs.ndim == 2:
+        psfs = np.broadcast_to(psfs, (bands, *psfs.shape))
+    if psfs.ndim != 3 or len(psfs) != bands or psfs.shape[1] != psfs.shape[2]:
+        raise DataError(
+            f"{name}: expected a PSF of shape (p, p) or ({bands}, p, p), got {psfs.shape}"
+        )
+    if psfs.shape[1] % 2 == 0:
+        raise DataError(
+            f"{name}: the PSF has {psfs.shape[1]} pixels a side; it needs an odd number, with its "
+            "centre on the middle pixel"
+        )
+    sums = psfs.sum(axis=(1, 2))
+    if not (np.isfinite(psfs).all() and (sums > 0).all()):
+        raise DataError(f"{name}: the PSF is not finite, or its sum is not above zero")
+    return psfs / sums[:, None, None]
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    """Read the arrays of a file, under the names of an NPZ."""
+    if not path.is_file():
+        raise DataError(f"{what} {path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        if path.suffix.lower() in (".npz", ".npy"):
+            content = np.load(path, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"images": content}
+            known = ("images", "psfs", "variance", "mask", "filters")
+            return {key: content[key] for key in known if key in content.files}
+        return _read_fits(path)
+    except DataError:
+        raise
+    except Exception as error:  # of any kind, from readers of damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{what} {path}: not readable as FITS, NPY or NPZ ({reason})") from error
+
+
+def _read_fits(path: Path) -> dict[str, Any]:
+    """Read the first image of a FITS file, its WCS, and the extensions that go with it."""
+    import warnings
+
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    out: dict[str, Any] = {}
+    known = {"PSF": "psfs", "PSFS": "psfs", "VARIANCE": "variance", "VAR": "variance"}
+    known |= {"MASK": "mask"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about keywords that nothing here depends on
+        with fits.open(path, memmap=False) as hdus:
+            for hdu in hdus:
+                if not getattr(hdu, "is_image", False) or hdu.data is None:
+                    continue
+                name = known.get(hdu.name.upper())
+                if name:
+                    out[name] = np.asarray(hdu.data)
+                elif "images" not in out:
+                    out["images"] = np.asarray(hdu.data)
+                    wcs = WCS(hdu.header).celestial if "CTYPE1" in hdu.header else None
+                    out["wcs"] = wcs if wcs is not None and wcs.naxis == 2 else None
+    if "images" not in out:
+        raise DataError(f"{path}: this FITS file holds no image")
+    return out
+
+
+def hubble_field() -> Field:
+    """Return the built-in field: the centre of the Hubble picture of scikit-image, three bands.
+
+    It is a JPEG, so its values are stretched and the fluxes are not in any physical unit.
+    """
+    from skimage.data import hubble_deep_field
+
+    picture = np.asarray(hubble_deep_field(), float)[300:396, 400:496] / 255.0
+    return make_field(
+        np.moveaxis(picture, -1, 0)[::-1],
+        filters=["blue", "green", "red"],
+        name="Hubble Deep Field",
+    )

@@ -1,0 +1,252 @@
+"""Choosing what a source is: a star, a galaxy or nothing, by the bounds of the three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from layerkit.galaxy.scene.images.detection import Detection, detect
+from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
+from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Layout, Source
+
+STAR = 0.3  # prior probability of a source's being a star
+COST = 6.0  # nats that the bound must rise for a source to be kept or added
+CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
+CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
+RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
+MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
+FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
+
+
+@dataclass
+class Choice:
+    """Alternatives of one source, a star or a galaxy.
+
+    Attributes:
+        star, galaxy: posteriors of its own numbers under either, each a mean and a covariance.
+        p_star: probability of the star.
+        gain: how much the bound falls without the source, in nats.
+    """
+
+    star: tuple[np.ndarray, np.ndarray]
+    galaxy: tuple[np.ndarray, np.ndarray]
+    p_star: float
+    gain: float
+
+
+def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
+    """Make a source of a detection, a round galaxy of typical size to begin with."""
+    layout = Layout([], len(pixels.values), pixels.width)
+    # A point's flux misses the light of a galaxy outside it, about half.
+    fluxes = np.maximum(1.5 * found.fluxes, 0.05 * np.abs(found.fluxes).max())
+    log_flux = np.log(np.maximum(fluxes, FLOOR * pixels.noise))
+    shape = [np.log(TYPICAL_SIZE * pixels.width), 0.0, 0.0, *layout.light.mean]
+    at = (found.x, found.y, float(log_flux.mean()))
+    return Source(star, found.x, found.y, log_flux, np.array(shape), at)
+
+
+def residual_sources(pixels: Pixels, known: Fit, room: float = 0.02) -> list[Source]:
+    """Return what the residual of a fit asks for: sources where none is, of five deviations.
+
+    Args:
+        pixels: the field.
+        known: the fit.
+        room: relative error of the model that is no reason for a source, as a galaxy is never
+            exactly what the model can be.
+    """
+    doubt = room * np.abs(known.image)
+    weights = pixels.weights / (1 + pixels.weights * doubt**2)
+    found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width)
+    at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
+    return [
+        new_source(f, pixels)
+        for f in found
+        if not len(at) or np.hypot(*(at - [f.x, f.y]).T).min() > 0.6 * pixels.width
+    ]
+
+
+def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
+    """Return the sources other than `i` whose numbers depend on it, nearest first."""
+    me = sources[i]
+
+    def reach(s: Source) -> float:
+        return 0.0 if s.star else float(min(np.exp(s.shape[0]), 3 * width))
+
+    away = [float(np.hypot(s.x - me.x, s.y - me.y)) for s in sources]
+    near = [
+        j
+        for j, s in enumerate(sources)
+        if j != i and away[j] < CLOSE * width + reach(s) + reach(me)
+    ]
+    return sorted(near, key=lambda j: away[j])[:4]
+
+
+def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
+    """Return the pixels around source `i` without those that are not its neighbours.
+
+    Returns:
+        The part, the source and its neighbours in the part's coordinates, and the part's corner.
+    """
+    free = [i, *neighbours(known.sources, i, pixels.width)]
+    (rows, columns), _ = known.images.window(i)
+    part = (slice(None), rows, columns)
+    sky = known.mean[known.layout.sky :] * pixels.noise
+    rest = known.image[part] - sky[:, None, None]
+    for j in free:
+        outer, inner = known.images.window(j)
+        top, bottom = max(rows.start, outer[0].start), min(rows.stop, outer[0].stop)
+        left, right = max(columns.start, outer[1].start), min(columns.stop, outer[1].stop)
+        if top < bottom and left < right:
+            picture = known.images.picture(j, known.mean)[:, inner[0], inner[1]]
+            rest[
+                :,
+                top - rows.start : bottom - rows.start,
+                left - columns.start : right - columns.start,
+            ] -= picture[
+                :,
+                top - outer[0].start : bottom - outer[0].start,
+                left - outer[1].start : right - outer[1].start,
+            ]
+    cut = Pixels(
+        pixels.values[part] - rest - sky[:, None, None],
+        pixels.weights[part],
+        pixels.psfs,
+        pixels.width,
+    )
+    x, y = columns.start, rows.start
+    return cut, [moved(known.sources[j], -x, -y) for j in free], x, y
+
+
+def moved(source: Source, x: float, y: float) -> Source:
+    """Return the source in coordinates whose origin lies elsewhere."""
+    at = source.found
+    return replace(source, x=source.x + x, y=source.y + y, found=(at[0] + x, at[1] + y, at[2]))
+
+
+def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
+    """Fit source `i` as a star, as a galaxy and not at all, each with its neighbours.
+
+    Args:
+        pixels, known: the field and the fit of all.
+        i: number of the source.
+        star: prior probability of a star.
+    """
+    own = known.layout.part(i)
+    mean, covariance = known.mean[own].copy(), known.covariance[own, own]
+    mean[:2] += known.layout.origins[i]
+    deviation, bands = np.sqrt(np.diag(covariance)), known.layout.bands
+    sure = deviation[2 : 2 + bands].min() < 1 / CERTAIN
+    wide = not known.sources[i].star and bool(
+        mean[2 + bands] - RESOLVED * deviation[2 + bands] > np.log(0.2 * pixels.width)
+    )
+    if sure and wide:  # there, and no star
+        return Choice(
+            (mean[: 2 + bands], covariance[: 2 + bands, : 2 + bands]),
+            (mean, covariance),
+            0.0,
+            np.inf,
+        )
+    part, sources, x, y = part_around(pixels, known, i)
+    me, others = sources[0], sources[1:]
+    posteriors, bounds = {}, {}
+    for kind in (True, False):
+        found = fit(part, [as_type(me, kind, pixels), *others], 15)
+        own = found.layout.part(0)
+        mean = found.mean[own].copy()
+        mean[:2] += found.layout.origins[0] + [x, y]  # positions on the canvas
+        posteriors[kind] = (mean, found.covariance[own, own])
+        bounds[kind] = found.bound + np.log(star if kind else 1 - star)
+    best = np.logaddexp(bounds[True], bounds[False])
+    nothing = -np.inf if sure else fit(part, others, 10).bound
+    return Choice(
+        posteriors[True],
+        posteriors[False],
+        float(np.exp(bounds[True] - best)),
+        float(best - nothing),
+    )
+
+
+def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
+    """Return the source as a star or as a galaxy; one that was a star starts small."""
+    shape = source.shape
+    if source.star and not star:
+        shape = shape.copy()
+        shape[:3] = np.log(0.25 * pixels.width), 0, 0
+    return replace(source, star=star, shape=shape)
+
+
+def with_misfit(pixels: Pixels, known: Fit) -> Fit:
+    """Return the fit with the error of its galaxies in the covariance: none is quite a profile.
+
+    With H the curvature and E that of pixels whose noise is this error alone, H^-1 E H^-1 is added.
+
+    Source: the sandwich covariance of White (1982), "Maximum likelihood estimation of misspecified
+    models".
+    """
+    light = np.zeros_like(pixels.values)
+    for i, source in enumerate(known.sources):
+        if not source.star:
+            (rows, columns), inner = known.images.window(i)
+            picture = known.images.picture(i, known.mean)
+            light[:, rows, columns] += picture[:, inner[0], inner[1]]
+    more = curvature(known.images, known.mean, (pixels.weights * MISFIT * light) ** 2)
+    return replace(known, covariance=known.covariance + known.covariance @ more @ known.covariance)
+
+
+def settle(
+    pixels: Pixels,
+    sources: Sequence[Source],
+    *,
+    star: float = STAR,
+    rounds: int = 3,
+    reweigh: Callable[[np.ndarray], Pixels] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Fit, list[Choice], Pixels]:
+    """Fit, add what the residual asks for, and keep what the bound wants.
+
+    Args:
+        pixels: the field.
+        sources: where to start from.
+        star: prior probability of a star.
+        rounds: how often sources may be added.
+        reweigh: returns the pixels with the noise that sources of a given model image add.
+        tell: called with a line about every stage.
+
+    Returns:
+        The fit, a choice for each of its sources, and the pixels with their last weights.
+    """
+    known = fit(pixels, sources)
+    for _ in range(rounds):
+        if reweigh:
+            pixels = reweigh(known.image)
+        more = residual_sources(pixels, known)
+        tell(f"{len(known.sources)} sources fitted, {len(more)} more in the residual")
+        if not more and not reweigh:
+            break
+        known = fit(pixels, [*known.sources, *more])
+        if not more:
+            break
+    choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
+    while True:
+        order = np.argsort([c.gain for c in choices])
+        gone: list[int] = []
+        for i in order:  # the least needed first, and no two that may explain one another
+            near = neighbours(known.sources, int(i), pixels.width)
+            if choices[i].gain < COST and not set(near) & set(gone):
+                gone.append(int(i))
+        kept = [
+            as_type(s, choices[i].p_star > 0.5, pixels)
+            for i, s in enumerate(known.sources)
+            if i not in gone
+        ]
+        tell(f"{len(kept)} sources kept, {sum(s.star for s in kept)} of them stars")
+        at = np.array([[known.sources[i].x, known.sources[i].y] for i in gone]).reshape(-1, 2)
+        known = fit(pixels, kept)
+        choices = [c for i, c in enumerate(choices) if i not in gone]
+        if not gone:
+            return with_misfit(pixels, known), choices, pixels
+        for i, s in enumerate(known.sources):
+            if np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width:
+                choices[i] = choose(pixels, known, i, star)

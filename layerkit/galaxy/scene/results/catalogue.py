@@ -1,0 +1,174 @@
+"""The catalogue of a field: a row for each source, with the uncertainty of every number."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layerkit.galaxy.scene.images.field import Field
+from layerkit.galaxy.scene.inference.choosing import Choice
+from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
+from layerkit.galaxy.scene.inference.tiles import Tile
+
+DRAWS = 400  # from each posterior, for the uncertainty of numbers that are not Gaussian
+BLENDED, EDGE, MASKED, UNCERTAIN = 1, 2, 4, 8  # bits of `flags`
+
+
+@dataclass
+class Row:
+    """A source of the catalogue; `draws` has a column for each number, a row for each draw."""
+
+    tile: tuple[int, int]
+    x: float
+    y: float
+    x_err: float
+    y_err: float
+    flux: np.ndarray
+    flux_err: np.ndarray
+    p_star: float
+    radius: tuple[float, float]
+    ellipticity: tuple[float, float]
+    angle: tuple[float, float]
+    flags: int
+    draws: np.ndarray
+
+
+def rows_of(
+    known: Fit, choices: list[Choice], pixels: Pixels, cut: Tile, samples: int
+) -> list[Row]:
+    """Return the rows of the sources that a tile owns.
+
+    A source that may be a star or a galaxy has the mean and the variance of both together.
+    """
+    bands = known.layout.bands
+    rng = np.random.default_rng(0)
+    out = []
+    for i, (source, choice) in enumerate(zip(known.sources, choices, strict=True)):
+        if not cut.owns(source.x + cut.x, source.y + cut.y):
+            continue
+        own = known.layout.part(i)
+        mean, covariance = known.mean[own].copy(), known.covariance[own, own]
+        mean[:2] += known.layout.origins[i]
+        here = {source.star: (mean, covariance)}
+        other = choice.galaxy if source.star else choice.star
+        here[not source.star] = other
+        p = choice.p_star
+        stars, galaxies = here[True], here[False]
+        # Common numbers: a mixture of two Gaussians.
+        common = slice(0, 2 + bands)
+        first, second = stars[0][common], galaxies[0][common]
+        middle = p * first + (1 - p) * second
+        variance = p * (np.diag(stars[1])[common] + (first - middle) ** 2) + (1 - p) * (
+            np.diag(galaxies[1])[common] + (second - middle) ** 2
+        )
+        error = np.sqrt(variance)
+        shape, spread = galaxies[0][2 + bands :], galaxies[1][2 + bands :, 2 + bands :]
+        shapes = rng.multivariate_normal(shape, spread, DRAWS, method="cholesky")
+        radius = float(np.exp(shape[0]))
+        size = np.hypot(shape[1], shape[2])
+        ellipticities = 1 - np.exp(-np.hypot(shapes[:, 1], shapes[:, 2]))
+        angle = 0.5 * np.arctan2(shape[2], shape[1])
+        turns = 0.5 * np.arctan2(shapes[:, 2], shapes[:, 1]) - angle
+        turns = (turns + np.pi / 2) % np.pi - np.pi / 2
+        flux = np.exp(middle[2:])
+        x, y = middle[:2] + np.array([cut.x, cut.y])
+        draws = np.empty((0, 0))
+        if samples:
+            star = rng.random(samples) < p
+            both = {k: rng.multivariate_normal(*here[k], samples, method="cholesky") for k in here}
+            draws = np.full((samples, len(galaxies[0]) + 1), np.nan)
+            draws[:, 0] = star
+            for kind, rows in both.items():
+                draws[star == kind, 1 : rows.shape[1] + 1] = rows[star == kind]
+            draws[:, 1:3] += [cut.x, cut.y]
+        out.append(
+            Row(
+                (cut.x, cut.y),
+                float(x),
+                float(y),
+                float(error[0]),
+                float(error[1]),
+                flux,
+                flux * error[2:],
+                p,
+                (radius, radius * float(np.sqrt(spread[0, 0]))),
+                (float(1 - np.exp(-size)), float(ellipticities.std())),
+                (float(np.degrees(angle)), float(np.degrees(np.sqrt((turns**2).mean())))),
+                _flags(known, pixels, i),
+                draws,
+            )
+        )
+    return out
+
+
+def _flags(known: Fit, pixels: Pixels, i: int) -> int:
+    """Return the bits that warn about a source."""
+    source, layout = known.sources[i], known.layout
+    flags = 0
+    for j, other in enumerate(known.sources):
+        reach = pixels.width + sum(0 if s.star else np.exp(s.shape[0]) for s in (source, other))
+        if j != i and np.hypot(other.x - source.x, other.y - source.y) < reach:
+            flags |= BLENDED
+    _, height, width = pixels.values.shape
+    near = pixels.width / 2
+    if min(source.x, source.y, width - 1 - source.x, height - 1 - source.y) < near:
+        flags |= EDGE
+    y, x = int(np.clip(round(source.y), 0, height - 1)), int(np.clip(round(source.x), 0, width - 1))
+    half = max(1, round(pixels.width / 2))
+    part = pixels.weights[:, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
+    if (part <= 0).any():
+        flags |= MASKED
+    own = layout.part(i)
+    if np.diag(known.covariance)[own][2 : 2 + layout.bands].min() > 0.25:
+        flags |= UNCERTAIN
+    return flags
+
+
+def table_of(rows: list[Row], field: Field, width: float) -> tuple[Any, dict[int, np.ndarray]]:
+    """Return the catalogue as an astropy Table, and the draws of each source by its id.
+
+    Columns: `id` (from 1, brightest first), `x`, `y` (pixels, the first centre at 0), `ra`, `dec`
+    (degrees) where the field has a WCS, `flux` or `flux_i` and so on (the image's units),
+    `p_star`, `half_light_radius` (of the circle of equal area, pixels, before the PSF),
+    `ellipticity` (1 - b/a), `angle` (degrees from the x axis to the y axis), each with `_err`, the
+    standard deviation; `flags` (1 blended, 2 at the edge, 4 masked pixels, 8 fluxes uncertain).
+    Shapes are those of the galaxy that the source would be; see `p_star`.
+    """
+    from astropy.table import Table
+
+    table = Table()
+    table["id"] = np.arange(1, len(rows) + 1)
+    for name in ("x", "y", "x_err", "y_err"):
+        table[name] = np.array([getattr(r, name) for r in rows], float)
+    if field.wcs is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the WCS's age
+            ra, dec = field.wcs.all_pix2world(table["x"], table["y"], 0)
+            scale = _scales(field.wcs)
+        table["ra"], table["dec"] = np.asarray(ra, float), np.asarray(dec, float)
+        table["ra_err"] = np.hypot(scale[0, 0] * table["x_err"], scale[0, 1] * table["y_err"])
+        table["dec_err"] = np.hypot(scale[1, 0] * table["x_err"], scale[1, 1] * table["y_err"])
+    for b, band in enumerate(field.filters):
+        end = f"_{band}" if band else ""
+        table[f"flux{end}"] = np.array([r.flux[b] for r in rows], float)
+        table[f"flux_err{end}"] = np.array([r.flux_err[b] for r in rows], float)
+    p = np.array([r.p_star for r in rows], float)
+    table["p_star"], table["p_star_err"] = p, np.sqrt(p * (1 - p))
+    for name, key in (
+        ("half_light_radius", "radius"),
+        ("ellipticity", "ellipticity"),
+        ("angle", "angle"),
+    ):
+        table[name] = np.array([getattr(r, key)[0] for r in rows], float)
+        table[f"{name}_err"] = np.array([getattr(r, key)[1] for r in rows], float)
+    table["flags"] = np.array([r.flags for r in rows], int)
+    table.meta["FIELD"], table.meta["PSFWIDTH"] = field.name, width
+    return table, {i + 1: r.draws for i, r in enumerate(rows) if r.draws.size}
+
+
+def _scales(wcs: Any) -> np.ndarray:
+    """Return degrees on the sky for each pixel along x and y, shape (2, 2)."""
+    return np.asarray(wcs.pixel_scale_matrix)

@@ -1,0 +1,188 @@
+"""measure: from a field to its catalogue, model image and residual."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from layerkit.errors import DataError
+from layerkit.galaxy.scene.images.background import background
+from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significance, spread_of
+from layerkit.galaxy.scene.images.field import Field
+from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
+from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source, settle
+from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
+from layerkit.galaxy.scene.inference.tiles import Tile, tiles_of
+from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
+
+MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
+LEAST_TILE = 48  # pixels
+LARGE = 96  # pixels a side from which a field tells how its noise is correlated
+CORRELATED = 1.15  # deviation of matched noise above which it is taken to be
+SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
+
+
+@dataclasses.dataclass
+class Scene:
+    """A field as measured.
+
+    Attributes:
+        field: the field.
+        table: the catalogue, an astropy Table; see layerkit.galaxy.scene.results.catalogue.
+        model, background, residual: shape (bands, height, width); the model has no background,
+            and the residual is the field less both, NaN where masked.
+        weights: inverse variances, 0 where masked, with the noise of the sources.
+        psfs: shape (bands, p, p).
+        width: full width at half maximum of the PSF, in pixels.
+        samples: draws from the posterior of each source, by its id, where asked for.
+        notes: lines about what was found and assumed.
+    """
+
+    field: Field
+    table: Any
+    model: np.ndarray
+    background: np.ndarray
+    residual: np.ndarray
+    weights: np.ndarray
+    psfs: np.ndarray
+    width: float
+    samples: dict[int, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def chi_square(self) -> float:
+        """Mean squared residual in units of the noise, over pixels that are not masked."""
+        used = self.weights > 0
+        return float((self.residual[used] ** 2 * self.weights[used]).mean())
+
+
+def measure(
+    field: Field,
+    *,
+    threshold: float = THRESHOLD,
+    gain: float | None = None,
+    star: float = STAR,
+    samples: int = 0,
+    tile: int = 256,
+    subtract: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Scene:
+    """Find the stars and galaxies of a field, and fit all of them together.
+
+    Args:
+        field: see `layerkit.galaxy.scene.read_field`.
+        threshold: least signal to noise of a detection.
+        gain: electrons for each unit of brightness, for the noise of the sources themselves; by
+            default it is in the variance, if that is given, else estimated from the residuals.
+        star: prior probability that a source is a star.
+        samples: how many draws from each source's posterior to return.
+        tile: side of the tiles that large fields are cut into, in pixels.
+        subtract: takes a smooth background away first.
+        tell: called with a line about every stage.
+
+    Raises:
+        DataError: nothing can be measured, or a setting that makes no sense.
+    """
+    if not 0 < star < 1:
+        raise DataError(f"star: a probability between 0 and 1, got {star}")
+    notes = list(field.notes)
+    shape = field.images.shape
+    sky = np.zeros(shape)
+    weights = np.zeros(shape)
+    for b, (image, usable) in enumerate(zip(field.images, field.usable, strict=True)):
+        level, noise = background(image, usable)
+        if subtract:
+            sky[b] = level
+        variance = noise**2 if field.variance is None else field.variance[b]
+        weights[b] = np.where(usable, 1 / variance, 0)
+    if field.variance is None:
+        notes.append("no variance: the noise is estimated from the image")
+    values = np.where(field.usable, field.images - sky, 0.0)
+    psfs = field.psfs
+    if psfs is None:
+        psfs, note = estimate_psf(values, weights)
+        notes.append(note)
+    width = float(np.mean([width_of(p) for p in psfs]))
+    if field.variance is None and min(shape[1:]) >= LARGE:
+        bands = [slice(b, b + 1) for b in range(len(values))]
+        spread = max(spread_of(significance(values[b], weights[b], psfs[b])[0]) for b in bands)
+        if spread > CORRELATED:
+            weights /= spread**2
+            notes.append(
+                f"neighbouring pixels' noise goes together: taken {spread:.1f} times larger"
+            )
+    whole = Pixels(values, weights, psfs, width)
+    found = detect(values, weights, psfs, width, threshold)
+    tell(f"{len(found)} detections, a PSF {width:.1f} pixels wide")
+
+    model = np.zeros(shape)
+    final = weights.copy()
+    rows: list[Row] = []
+    most = np.sqrt(MOST_SOURCES * shape[1] * shape[2] / max(1, len(found)))
+    tile = max(LEAST_TILE, min(tile, int(most)))
+    cuts = tiles_of(shape[1], shape[2], tile, int(np.ceil(psfs.shape[-1] / 2 + 2 * width)))
+    for number, cut in enumerate(cuts):
+        inside = [f for f in found if cut.holds(f.x, f.y)]
+        part = cut.of(whole)
+        sources = [moved(new_source(f, whole), -cut.x, -cut.y) for f in inside]
+        if len(cuts) > 1:
+            tell(f"tile {number + 1} of {len(cuts)}")
+        reweigh = None
+        if gain is not None or field.variance is None:
+            reweigh = _reweighing(part, gain)
+        known, choices, part = settle(part, sources, star=star, reweigh=reweigh, tell=tell)
+        rows += rows_of(known, choices, part, cut, samples)
+        _paint(model, final, known, part, cut)
+    rows = _without_doubles(rows, 0.3 * width)
+    rows.sort(key=lambda r: -float(r.flux.sum()))
+    table, draws = table_of(rows, field, width)
+    residual = np.where(field.usable, values - model, np.nan)
+    tell(f"{len(rows)} sources in the catalogue")
+    return Scene(field, table, model, sky, residual, final, psfs, width, draws, notes)
+
+
+def _reweighing(part: Pixels, gain: float | None) -> Callable[[np.ndarray], Pixels]:
+    """Return a function that adds the noise of the sources' own light to the weights."""
+    first = part.weights
+
+    def reweigh(image: np.ndarray) -> Pixels:
+        light = np.maximum(image, 0)
+        used = first > 0
+        variance = np.where(used, 1 / np.maximum(first, 1e-300), 0)
+        for b in range(len(image)):
+            rate = 0.0 if gain is None else 1 / gain
+            bright = used[b] & (light[b] ** 2 * first[b] > SOURCE_NOISE**2)
+            if gain is None and bright.sum() > 20:
+                excess = (part.values[b] - image[b])[bright] ** 2 - variance[b][bright]
+                # Weighted towards faint pixels, as the excess scatters by its own variance.
+                expected = light[b][bright]
+                trust = 1 / (variance[b][bright] + expected * expected / expected.mean()) ** 2
+                rate = float((trust * expected * excess).sum() / (trust * expected**2).sum())
+            variance[b] += np.maximum(rate, 0) * light[b]
+        weights = np.where(used, 1 / np.where(used, variance, 1), 0)
+        return Pixels(part.values, weights, part.psfs, part.width)
+
+    return reweigh
+
+
+def _paint(model: np.ndarray, weights: np.ndarray, known: Fit, part: Pixels, cut: Tile) -> None:
+    """Put the core of a tile's model and weights into those of the field."""
+    rows, columns = cut.core
+    inner = (slice(None), *cut.core_within)
+    model[:, rows, columns] = known.image[inner]
+    weights[:, rows, columns] = part.weights[inner]
+
+
+def _without_doubles(rows: list[Row], apart: float) -> list[Row]:
+    """Drop sources that two tiles found, the fainter of each pair."""
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda r: -float(r.flux.sum())):
+        double = any(
+            row.tile != k.tile and np.hypot(row.x - k.x, row.y - k.y) < apart for k in kept
+        )
+        if not double:
+            kept.append(row)
+    return kept

@@ -1,0 +1,50 @@
+"""`layerkit galaxy scene`: files in, files out, and errors in one line."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from layerkit.galaxy.scene.images.psf import gaussian
+
+
+@pytest.fixture
+def field(rng, tmp_path):
+    """A FITS file with one star of flux 500 at (21, 18), noise 1, and a PSF beside it."""
+    image = rng.normal(size=(40, 44))
+    image[6:31, 9:34] += 500 * gaussian(3.5)
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 22, "CRPIX2": 19})
+    header.update(CRVAL1=150.0, CRVAL2=2.0, CDELT1=-1e-4, CDELT2=1e-4)
+    fits.PrimaryHDU(image, header).writeto(tmp_path / "field.fits")
+    np.save(tmp_path / "psf.npy", gaussian(3.5))
+    return tmp_path
+
+
+def test_star_is_found(field, layerkit):
+    code, out, err = layerkit(
+        "galaxy", "scene", field / "field.fits", "--psf", field / "psf.npy", "--out", field / "out"
+    )
+    assert (code, err) == (0, "")
+    assert "1 sources" in out
+    (row,) = Table.read(field / "out" / "catalogue.fits")
+    assert abs(row["x"] - 21) < 5 * row["x_err"] < 0.5
+    assert abs(row["flux"] - 500) < 5 * row["flux_err"] < 100
+    assert row["ra"] == pytest.approx(150, abs=1e-5)
+    assert row["p_star"] > 0.5
+    assert (field / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.fits"], "no such file"),
+        (["field.fits", "--psf", "field.fits"], "expected a PSF of shape"),
+        (["field.fits", "--variance", "psf.npy"], "the variance has shape"),
+    ],
+)
+def test_errors_are_one_line(field, layerkit, words, message):
+    words = [w if w.startswith("--") else field / w for w in words]
+    code, _, err = layerkit("galaxy", "scene", *words, "--out", field / "out")
+    assert code != 0
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
