@@ -9,7 +9,7 @@ from typing import Any
 
 from layerkit.cli import command
 from layerkit.errors import DataError
-from layerkit.runfile import read_toml, write_toml
+from layerkit.saving.runfile import read_toml, write_toml
 from layerkit.settings.names import closest
 
 HELP = (

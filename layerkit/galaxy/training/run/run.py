@@ -25,7 +25,7 @@ from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
 from layerkit.galaxy.training.settings import RULES, settings_of
-from layerkit.runfile import write_toml
+from layerkit.saving.runfile import write_toml
 from layerkit.system import interrupt
 
 SNAPSHOT_SECONDS = 20
