@@ -12,7 +12,8 @@ ones, is held out; of them the program prints, at the posterior means of z,
     - chi-square over the number of pixels that count, of all pixels, and of those in which a
       galaxy is brighter than half the noise: the others are sky, which any model fits;
     - the percentage of stamps whose chi-square is within three standard deviations of expected;
-    - where the file has `truth/flux`, the median error of fluxes, and that with its sign.
+    - where the file has `truth/flux`, the median error of fluxes, and that with its sign, below
+      and above a signal-to-noise ratio of 30.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from layerkit.cli.command import Parser, run
 from layerkit.errors import DataError
 
 NAMES = ("image", "psf", "variance", "mask")
+BRIGHT = 30  # signal-to-noise ratio of a flux
 
 
 def read(path):
@@ -91,7 +93,9 @@ def judge(net, stamps):
     """Print how well the net describes stamps that it has not seen."""
     given = {name: stamps[name].astype("float32") for name in NAMES}
     z = net.infer("z_mean", **given)
-    mean, flux = (net.infer(name, z=z, **given) for name in ("mean", "flux"))
+    mean, flux, precision = (
+        net.infer(name, z=z, **given) for name in ("mean", "flux", "precision")
+    )
     deviation, used = np.sqrt(given["variance"]), stamps["mask"]
     squares = np.where(used, ((given["image"] - mean) / deviation) ** 2, 0)
     light = used & (mean > 0.5 * deviation)
@@ -101,9 +105,15 @@ def judge(net, stamps):
     print(f"reduced chi-square where galaxies are: {squares[light].sum() / light.sum():.4f}")
     print(f"{alike.mean():.1%} of held-out stamps within three standard deviations")
     if "flux" in stamps:
-        error = flux.ravel() / stamps["flux"] - 1
-        median = np.median(np.abs(error))
-        print(f"median error of fluxes {median:.2%}, with its sign {np.median(error):+.2%}")
+        error, ratio = flux.ravel() / stamps["flux"] - 1, (flux * np.sqrt(precision)).ravel()
+        for kind, chosen in (("below", ratio < BRIGHT), ("from", ratio >= BRIGHT)):
+            some = error[chosen]
+            if len(some):
+                print(
+                    f"median error of fluxes {kind} signal-to-noise {BRIGHT}: "
+                    f"{np.median(np.abs(some)):.1%}, with its sign {np.median(some):+.1%}, "
+                    f"of {len(some)} stamps"
+                )
 
 
 def main():

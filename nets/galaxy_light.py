@@ -17,20 +17,39 @@ what the shape is and by how much the pose is off.  It sees the stamp in units o
 The objective is the bound on -log p(x), up to log(2 pi): the prior of F has density 1 per unit.
 """
 
+import numpy as np
+
 from layerkit import layers as L
+from layerkit.initializers import Draw, Initializer
+
+
+class RoundDisk(Initializer):
+    """Logits of a round exponential disk in the middle of a stamp.
+
+    Light must start compact.  From an even stamp, what lies far out fades so slowly, as no single
+    stamp shows it, that after 2,500 steps fluxes were 28% too large, and 3% from a disk.
+    """
+
+    def __init__(self, side: int, scale: float):
+        self.side, self.scale = side, scale
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """Return -r / scale, with r the distance from the middle, rounded off in its last pixel."""
+        line = np.arange(self.side) - (self.side - 1) / 2
+        return -np.sqrt(line[:, None] ** 2 + line**2 + 1).reshape(shape) / self.scale
 
 
 def galaxy_light(
     side=45,
     psf=31,
-    hidden=256,
+    hidden=192,
     latent=12,
     size=3.0,
+    scale=2.0,
     size_spread=0.4,
     shift_spread=0.7,
     pose_log_variance=-4.0,
     kl_weight=1.0,
-    light_l2=0.0,
 ):
     """The net.
 
@@ -44,11 +63,11 @@ def galaxy_light(
         hidden: units of each hidden layer.
         latent: dimensions of z, of which the first four are the pose: angle, size, x and y.
         size: root mean square extent of a typical galaxy along an axis, as seen, in pixels.
+        scale: length of the exponential disk that all light starts as, in pixels.
         size_spread: standard deviation of the log size of galaxies.
         shift_spread: standard deviation of their place along either axis, in pixels.
         pose_log_variance: of the numbers of pose at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
-        light_l2: regularisation of the weights that make light.
     """
     pixels, pose_latent = side * side, 4
     shape = latent - pose_latent
@@ -89,7 +108,9 @@ def galaxy_light(
         # f: light of unit flux in canonical pose, then as it lies on the sky
         L.Dense("f1", "shape", units=hidden, neuron="relu"),
         L.Dense("f2", "f1", units=hidden, neuron="relu"),
-        L.Dense("f_logits", "f2", units=pixels, weight=0.0, l2=light_l2),
+        L.Dense("f_deep", "f2", units=pixels, weight=0.0, bias=RoundDisk(side, scale)),
+        L.Dense("f_linear", "shape", units=pixels, weight="xavier"),
+        L.Add("f_logits", "f_deep", "f_linear"),
         L.Softmax("canonical_light", "f_logits"),
         L.SpatialTransform("posed_light", "canonical_light", "pose", **pose),
         L.Normalise("light_row", "posed_light"),
