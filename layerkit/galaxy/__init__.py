@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.baselines.pca import PCABaseline
     from layerkit.galaxy.baselines.sersic import fit_sersic, fit_sersics
     from layerkit.galaxy.catalogue.encode import encode
+    from layerkit.galaxy.catalogue.listing import open_paths, open_positions
     from layerkit.galaxy.catalogue.parts import encode_parts
     from layerkit.galaxy.catalogue.tables.joining import join
     from layerkit.galaxy.catalogue.tables.tables import read_catalogue, write_catalogue
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.model.population.prior import MixturePrior
     from layerkit.galaxy.model.posterior.posterior import Posterior
     from layerkit.galaxy.model.posterior.refinement import closest, refine
+    from layerkit.galaxy.report import figures
     from layerkit.galaxy.report.folder import (
         finish_setting_aside,
         results_folder,
@@ -95,6 +97,8 @@ HOMES = {
     "join": "catalogue.tables.joining",
     "export_model": "catalogue.trained",
     "load_model": "catalogue.trained",
+    "open_paths": "catalogue.listing",
+    "open_positions": "catalogue.listing",
     "read_catalogue": "catalogue.tables.tables",
     "write_catalogue": "catalogue.tables.tables",
     "refine": "model.posterior.refinement",
@@ -156,6 +160,7 @@ __all__ = [
     "evaluate_morphology",
     "evaluate_population",
     "export_model",
+    "figures",
     "finish_setting_aside",
     "fit_baselines",
     "fit_gaussian",
@@ -168,6 +173,8 @@ __all__ = [
     "latent_coverage",
     "load",
     "load_model",
+    "open_paths",
+    "open_positions",
     "open_source",
     "populate",
     "prepare",
@@ -191,6 +198,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "figures":  # a module, whose functions return figures of matplotlib
+        return importlib.import_module(f"{__name__}.report.figures")
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -6,6 +6,7 @@ GALAXIES = "galaxies.h5"  # the prepared galaxies
 SHEETS = "contact_sheets"  # a folder
 HELD_OUT = "held_out"  # a folder with its own galaxies and sheets
 MODEL, BEST, METRICS, REPORT = "model.h5", "best.h5", "metrics.json", "report.html"
+SETTINGS = "run.toml"  # repeats the run
 POPULATION = "population.json"
 FIGURES = (
     "reconstructions",
@@ -19,8 +20,12 @@ FIGURES = (
     "calibration",
     "morphology",
     "latent_coverage",
+    "outliers",
 )
-RESULTS = (MODEL, BEST, METRICS, REPORT, POPULATION, *(f"{name}.png" for name in FIGURES))
+RESULTS = (
+    *(MODEL, BEST, SETTINGS, METRICS, REPORT, POPULATION),
+    *(f"{name}.png" for name in FIGURES),
+)
 BEFORE = re.compile(r"before-[1-9]\d*")  # folders of earlier results
 
 

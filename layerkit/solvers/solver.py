@@ -39,10 +39,11 @@ class Solver(Updater):
             scaled down to it (on a GPU as it is used, which leaves the diffs as they were).  None,
             the default, does not clip.
         accumulate: k, default 1: parameters are updated in every k-th step only, by the mean of
-            the gradients of k steps, as if their minibatches were one.  The gradients are added
-            up as a binary tree over the steps, and the sum is multiplied by 1 / k: so the bits may
-            differ from those of one pass over the large minibatch, but never from run to run, nor
-            from those of k shards of layerkit.Distributed.  On a GPU such steps are not recorded.
+            the gradients of k steps, as if their minibatches, of equal size, were one.  Gradients
+            are added up as a binary tree over the steps, and the sum is multiplied by 1 / k: so the
+            bits may differ from those of one pass over the large minibatch, but never from run to
+            run, nor from those of k shards of layerkit.Distributed.  On a GPU such steps are not
+            recorded.
         ema: decay d, in (0, 1), of an exponential moving average of all parameters, such as 0.999;
             None, the default, keeps none.  It begins as the parameters before the first update,
             and each update then moves it: average = d average + (1 - d) w.  See `averaged`.

@@ -250,7 +250,8 @@ class Updater(Checked):
 
         All that uses the net then sees the average: `infer`, `forward`, nets that share with it,
         and `layerkit.save(path, net)`.  Afterwards the parameters are what they were; the net is
-        this thread's own meanwhile, no solver makes a step, and nothing is loaded.
+        this thread's own meanwhile, no solver makes a step, and nothing is loaded.  Running
+        statistics, such as BatchNorm's, are not averaged.
 
         Raises:
             NetError: the solver was made without `ema`.

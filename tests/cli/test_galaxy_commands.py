@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from galaxy_runs import QUICK, draw_noise, materials
 
 import layerkit as lk
 from layerkit import galaxy
+from layerkit.saving import snapshot
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,7 +151,7 @@ def test_report_tells_the_results(layerkit, finished):
         ("prepare --data none.zip", "none.zip"),
         ("prepare --size 0", "--size"),
         ("evaluate none", "no finished run"),
-        ("sample none --out a.npy", "no snapshot"),
+        ("sample none --out a.npy", "no model that comes with layerkit"),
         ("sample none --out a.png", "ends in .h5, .npy or .fits"),
         ("sample none", "--out"),
         ("report none", "none"),
@@ -163,3 +165,62 @@ def test_bad_input_is_one_line_and_status_2(layerkit, tmp_path, words, says):
     assert code == 2
     assert says in err
     assert len([line for line in err.splitlines() if "error: " in line]) == 1
+
+
+def test_a_run_leaves_the_file_that_repeats_it(layerkit, finished, tmp_path):
+    """Also a run by the library; the command line counts before the file."""
+    file = finished / "run" / "run.toml"
+    code, _, err = layerkit("galaxy", "train", "--config", file, "--out", "again")
+    assert code == 0, err
+    expected, found = (galaxy.read_metrics(top / n) for top, n in
+        ((finished, "run"), (tmp_path, "again")))  # fmt: skip
+    times = {"seconds", "images_per_second", "iterations_per_second", "command"}
+    assert {k for k in found if found[k] != expected[k]} <= times
+    own, before = (tomllib.loads(p.read_text()) for p in (tmp_path / "again" / "run.toml", file))
+    assert own == {**before, "out": str(tmp_path / "again")}
+    assert before["iterations"] == 4
+    # An option that excludes one in the file ends it; settings of the net file add up.
+    text = file.read_text() + "[set]\nhidden = 3\nlatent = 3\n"
+    (tmp_path / "more.toml").write_text(text)
+    words = "--config", "more.toml", "--epochs", 1, "--set", "latent=1", "--out", "more"
+    code, _, err = layerkit("galaxy", "train", *words)
+    assert code == 0, err
+    metrics = galaxy.read_metrics(tmp_path / "more")
+    assert metrics["net_settings"] == {"hidden": 3, "latent": 1}
+    assert metrics["iterations"] == -(-metrics["train"] // 7) != 4  # once through the galaxies
+    bad = {
+        "epochs = 1\niterations = 2\n": "epochs or iterations",
+        "tiny = 1\n": "tiny: must be true or false",
+        "[sets]\na = 1": "unknown key",
+    }
+    for text, reason in bad.items():
+        (tmp_path / "bad.toml").write_text(text)
+        code, _, err = layerkit("galaxy", "train", "--config", "bad.toml", "--out", "bad")
+        assert code == 2
+        assert reason in err
+    code, out, err = layerkit("galaxy", "report", "--config", "report.toml")
+    assert code == 2
+    (tmp_path / "report.toml").write_text("runs = ['again']\ntable = true\n")
+    code, out, err = layerkit("galaxy", "report", "--config", "report.toml")
+    assert code == 0, err
+    assert out.startswith("|")
+
+
+def test_a_model_alone_knows_who_was_held_out(finished, tmp_path):
+    """Its bounds rank pictures, without the prepared galaxies; refined ones need these."""
+    run = shutil.copytree(finished / "run", tmp_path / "run")
+    galaxies = galaxy.load(run / "galaxies.h5")
+    extra = snapshot.read_extra(run / "model.h5")
+    chosen = galaxy.split(galaxies.ids, QUICK["held_out"])[1]
+    assert extra["held_out_ids"] == [galaxies.ids[i] for i in chosen]
+    whole = galaxy.encode(run, finished / "pictures", draws=0)
+    (run / "galaxies.h5").unlink()
+    alone = galaxy.encode(run, finished / "pictures", draws=0)
+    np.testing.assert_array_equal(alone["bound_percentile"], whole["bound_percentile"])
+    bounds = np.sort(extra["held_out_bounds"])
+    assert len(bounds) == QUICK["held_out"]
+    for row in alone[alone["reason"] == ""]:
+        below = (bounds < row["bound"]).mean() * 100
+        assert row["bound_percentile"] == pytest.approx(below)
+    refined = galaxy.encode(run, finished / "pictures", draws=0, refine=1)
+    assert np.isnan(refined["bound_percentile"]).all()

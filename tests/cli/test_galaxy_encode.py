@@ -92,7 +92,8 @@ BAD = [
     (["pictures", "--model", "run", "--out", "own.csv", "--join", "own.csv"], "that --join names"),
     (["pictures", "--model", "run", "--out", "t.fits", "--join", "own.csv", "--id-column", "z"],
      "texts or whole numbers"),
-    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"], "give both"),
+    (["pictures", "--model", "run", "--out", "t.fits", "--id-column", "z"],
+     "names a column of --join"),
     (["pictures", "--model", "run", "--out", "t.fits", "--refine", "-1"], "from 0"),
     (["pictures", "--model", "run", "--out", "t.fits", "--batch", "0"], "from 1"),
     (["pictures", "--model", "zoo", "--out", "t.fits"], "no model that comes with layerkit"),
@@ -123,6 +124,94 @@ def test_an_interrupted_command_leaves_no_half_table(layerkit, monkeypatch):
     assert code == 130, err
     assert sorted(os.listdir()) == before
     assert Path("t.fits").read_text() == "earlier"
+
+
+def test_positions_in_a_field_are_rows(layerkit):
+    from astropy.io import fits
+    from linear_galaxies import ellipse
+
+    rng = np.random.default_rng(5)
+    image = rng.normal(50, 1, (240, 120))
+    for top in (0, 120):
+        image[top : top + 120] += ellipse(120, 7, 0.6, 30.0, peak=900.0, sky=0.0)
+    fits.PrimaryHDU(image).writeto("field.fits")
+    Table({"name": ["b", "a"], "x": [59.5, 59.5], "y": [179.5, 59.5], "z": [1.5, 0.5]}).write(
+        "own.csv", format="ascii.csv"
+    )
+    code, _, err = layerkit(
+        "--image", "field.fits", "--positions", "own.csv", "--id-column", "name", "--cutout", 100,
+        "--pixel-scale", 0.2, "--join", "own.csv", "--model", "run", "--out", "t.csv",
+    )  # fmt: skip
+    assert code == 0, err
+    found = galaxy.read_catalogue("t.csv")
+    assert list(found["id"]) == ["b", "a"]
+    assert list(found["z"]) == [1.5, 0.5]
+    np.testing.assert_allclose(found["crop_y"] + found["crop_side"] / 2, [179.5, 59.5], atol=2)
+    np.testing.assert_allclose(
+        found["half_light_radius_arcsec"], 0.2 * found["half_light_radius"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "got none"),
+        (["pictures", "--paths", "own.csv"], "got PICTURES and --paths"),
+        (["--positions", "own.csv"], "--image and --positions go together"),
+        (["pictures", "--image", "f.fits"], "--image and --positions go together"),
+        (["pictures", "--cutout", 9], "--cutout 9: of --positions"),
+        (["pictures", "--path-column", "p"], "--path-column p: names a column"),
+        (["pictures", "--pixel-scale", 0], "must be a number above zero"),
+        (["--paths", "none.csv"], "no such file"),
+        (["--paths", "own.csv"], "no column 'path'"),
+        (["--image", "none.fits", "--positions", "own.csv"], "cannot be read"),
+    ],
+)
+def test_sources_that_are_none_are_one_line(layerkit, words, reason):
+    Table({"x": [1.0], "y": [2.0]}).write("own.csv", format="ascii.csv")
+    code, _, err = layerkit(*words, "--model", "run", "--out", "t.csv")
+    assert code == 2
+    assert reason in err.splitlines()[-1]
+    assert not Path("t.csv").exists()
+
+
+def test_the_file_beside_a_table_repeats_it(layerkit):
+    words = "pictures", "--model", "run", "--draws", 2, "--limit", 5, "--pixel-scale", 0.5
+    assert layerkit(*words, "--out", "t.csv")[0] == 0
+    first = Path("t.csv").read_bytes()
+    Path("t.csv").unlink()
+    assert layerkit("--config", "t.csv.toml")[0] == 0
+    assert Path("t.csv").read_bytes() == first
+    # The command line counts before the file.
+    assert layerkit("--config", "t.csv.toml", "--limit", 3, "--out", "few.csv")[0] == 0
+    assert len(galaxy.read_catalogue("few.csv")) == 3
+    Table({"path": ["pictures/g000.png"]}).write("own.csv", format="ascii.csv")
+    code, _, err = layerkit("--config", "t.csv.toml", "--paths", "own.csv", "--out", "own.h5")
+    assert code == 0, err
+    assert len(galaxy.read_catalogue("own.h5")) == 1
+
+
+def test_files_of_settings_that_are_none_are_one_line(layerkit):
+    words = "pictures", "--model", "run", "--out", "t.csv", "--config"
+    for text, reason in {
+        "modle = 'run'": "unknown key 'modle'; did you mean",
+        "draws = 'many'": "draws: invalid int value: 'many'",
+        "draws = -1": "draws: must be from 0",
+        "draws = true": "draws: must be a number or a text, got True",
+        "backend = 'abacus'": "backend: must be one of auto, numpy, cupy",
+        "draws = ": "not TOML",
+        "path-column = 'a'\npath_column = 'b'": "is set twice",
+        "[draws]\na = 1": "draws: must be a number or a text",
+    }.items():
+        Path("c.toml").write_text(text)
+        code, _, err = layerkit(*words, "c.toml")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert reason in err
+    code, _, err = layerkit(*words, "none.toml")
+    assert code == 2
+    assert "none.toml: no such file" in err
+    Path("c.toml").write_bytes(b"\xff\xfe")
+    assert layerkit(*words, "c.toml")[0] == 2
 
 
 def test_parts_go_into_a_folder_and_are_resumed(layerkit, there):

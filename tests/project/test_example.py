@@ -921,4 +921,6 @@ def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp
     )
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 141, shown
-    assert {p.name for p in out.iterdir()} == {"model.h5", "galaxies.h5", "contact_sheets"}
+    assert {p.name for p in out.iterdir()} == {
+        "model.h5", "galaxies.h5", "contact_sheets", "run.toml"
+    }  # fmt: skip

@@ -66,6 +66,7 @@ RANKS = [
     ["layerkit.train"],
     ["layerkit"],
     ["layerkit.cli.command"],
+    ["layerkit.saving.runfile"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources"],

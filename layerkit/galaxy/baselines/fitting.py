@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.data.arrays import numbers
 from layerkit.errors import DataError

@@ -16,7 +16,13 @@ from layerkit.system.files import path_of
 
 BOXED = Path(__file__).resolve().parents[1] / "boxed"
 DEFAULT = "galaxy_zoo"
-OF_TRAINING = ("history", "recent", "trained", "settings")  # left out of a small file
+OF_TRAINING = (
+    "history",
+    "recent",
+    "trained",
+    "settings",
+    "held_out_ids",
+)  # left out of a small file
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:

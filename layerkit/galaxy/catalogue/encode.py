@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
-from layerkit.galaxy.catalogue.tables.rows import Encoder
+from layerkit.galaxy.catalogue.tables.rows import SCALED, Encoder
 from layerkit.galaxy.catalogue.trained import load_trained
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import check_images
-from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.settings import Number, Optional, Whole, accept, fitting
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -41,6 +41,7 @@ def encode(
     reference: np.ndarray | GalaxySet | None = None,
     limit: int | None = None,
     hdu: int | str | None = None,
+    pixel_scale: float | None = None,
     workers: int | None = None,
     backend: str = "auto",
     progress: bool = False,
@@ -53,7 +54,9 @@ def encode(
     The columns are `id`; `file`, its name in the source; `reason`, why it is unusable, or empty;
     `refined`; those of COLUMNS; `z_mean_0`, `z_mean_1`, ..., `z_sd_0`, ... at the model's
     temperature; and those of SUMMARIES, measured on the reconstruction in linear light, each
-    followed by its standard deviation over draws from q(z | x), as `axis_ratio_sd`.
+    followed by its standard deviation over draws from q(z | x), as `axis_ratio_sd`.  If the
+    scale of any picture is known there are `pixel_scale`, `half_light_radius_arcsec` and
+    `half_light_radius_arcsec_sd`, too.
 
     The percentile ranks a bound among those of galaxies that training never saw, computed alike: of
     new galaxies of their kind a hundredth lies below 1.  Galaxies that the model was trained on
@@ -67,9 +70,13 @@ def encode(
         draws: from q(z | x) for the standard deviations of summaries, default 8; 0 gives NaN.
         batch: pictures that are encoded at a time, default 256.
         reference: galaxies to rank bounds among, prepared as for the model and not trained on,
-            (n, side, side); by default those that the run held out, if it is known.
+            (n, side, side); by default those that the run held out: by the bounds stored with the
+            model if nothing is refined, else by the galaxies in the run's folder, if they are
+            there.
         limit: use only the first `limit` pictures.
         hdu: see `open_source`.
+        pixel_scale: arcseconds per pixel of all pictures; by default what the WCS of each says.
+            Prepared sets hold no WCS.
         workers: processes that read pictures; see `prepare`.
         backend: where a model that is loaded runs: "auto", the default, "numpy" or "cupy".
         progress: shows a bar.
@@ -87,11 +94,15 @@ def encode(
     batch = accept(Whole(least=1), batch, "batch", "encode", DataError)
     limit = accept(Optional(Whole(least=1)), limit, "limit", "encode", DataError)
     workers = accept(Optional(Whole(least=0)), workers, "workers", "encode", DataError)
-    name, settings = "", Settings()
+    pixel_scale = accept(Optional(Number(above=0)), pixel_scale, "pixel_scale", "encode", DataError)
+    name, settings, bounds = "", Settings(), np.zeros(0)
     if isinstance(model, str | os.PathLike):
         trained = load_trained(model, backend, batch)
         model, name, settings = trained.model, str(trained.path), trained.settings
-        reference = trained.held_out if reference is None else reference
+        if reference is None:
+            reference = trained.held_out
+            if not refine and len(trained.held_out_bounds):
+                bounds = trained.held_out_bounds
     elif not isinstance(model, GalaxyModel):
         raise DataError(
             f"encode: expected a GalaxyModel, or the path of a training run, got {brief(model)}"
@@ -107,7 +118,15 @@ def encode(
     if images is not None:
         images = check_images(images, model.pixels)
     encoder = Encoder(model, refine, draws, pictures.row_order)
-    table = model.net.run.same_noise(lambda: _table(encoder, pictures, batch, progress, images))
+
+    def among() -> np.ndarray:
+        if len(bounds) or images is None or not len(images):
+            return bounds
+        return _bounds(encoder, images, batch)
+
+    table = model.net.run.same_noise(
+        lambda: _table(encoder, pictures, batch, progress, among, pixel_scale)
+    )
     table.meta = {
         "SOURCE": pictures.name, "MODEL": name, "REFINE": refine, "DRAWS": draws,
         "ROWORDER": pictures.row_order,
@@ -121,7 +140,12 @@ def unusable(table: Table) -> dict[str, int]:
 
 
 def _table(
-    encoder: Encoder, pictures: Pictures, batch: int, progress: bool, reference: Any
+    encoder: Encoder,
+    pictures: Pictures,
+    batch: int,
+    progress: bool,
+    among: Callable[[], np.ndarray],
+    pixel_scale: float | None,
 ) -> Table:
     from astropy.table import Column, Table  # slow to import
 
@@ -137,14 +161,16 @@ def _table(
         if usable:
             images = np.stack([p.image for _, p in usable if p.image is not None])
             cuts = [p.cut for _, p in usable if p.cut is not None]
-            numbers[[row for row, _ in usable]] = encoder.rows(images, cuts)
+            scales = np.array([p.scale if pixel_scale is None else pixel_scale for _, p in usable])
+            numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales)
     at = {name: k for k, name in enumerate(encoder.columns)}
-    if reference is not None and len(reference):
-        bounds = _bounds(encoder, reference, batch)
-        numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], bounds)
+    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], among())
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
     table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
+    unknown = np.isnan(numbers[:, at["pixel_scale"]]).all()
     for name, (unit, text) in encoder.columns.items():
+        if unknown and name in SCALED:
+            continue
         column = np.ascontiguousarray(numbers[:, at[name]])
         table[name] = Column(column, unit=unit or None, description=text)
     return table

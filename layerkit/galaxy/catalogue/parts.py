@@ -54,6 +54,8 @@ class Stretch:
         self.row_order = getattr(source, "row_order", "top")
         self.files = getattr(source, "files", None)
         self.pictures = (getattr(source, "pictures", None) or [])[start:stop]
+        scales = getattr(source, "scales", None)
+        self.scales = None if scales is None else scales[start:stop]
         self._source, self._start = source, start
 
     def __len__(self) -> int:
@@ -76,6 +78,7 @@ def encode_parts(
     draws: int = DRAWS,
     batch: int = 256,
     hdu: int | str | None = None,
+    pixel_scale: float | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     resume: bool = False,
@@ -93,7 +96,7 @@ def encode_parts(
         out: folder, which all workers can write to.
         each: pictures in a part, default 10,000; the last of a source has fewer.
         suffix: format of the tables, see `write_catalogue`; ".fits" by default.
-        refine, draws, batch, hdu: see `encode`.
+        refine, draws, batch, hdu, pixel_scale: see `encode`.
         workers: processes of a Dask cluster on this machine; None, the default, encodes one part
             after another in this process.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers encode
@@ -117,6 +120,7 @@ def encode_parts(
     settings = {
         "model": os.path.abspath(path_of(model, DataError)),
         "refine": refine, "draws": draws, "batch": batch, "hdu": hdu,
+        "pixel_scale": pixel_scale,
     }  # fmt: skip
     parts = list(_planned(sources, each, suffix, hdu))
     _begin(
@@ -181,6 +185,7 @@ def encode_part(folder: str, part: Part, settings: dict[str, Any]) -> str:
         refine=settings["refine"],
         draws=settings["draws"],
         batch=settings["batch"],
+        pixel_scale=settings["pixel_scale"],
         workers=1,
         backend="numpy",
     )

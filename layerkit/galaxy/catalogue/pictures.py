@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,8 @@ from layerkit.galaxy.images.sources.ids import printable
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.saving import hdf5
 
+ANOTHER = "the galaxy found is not the one at the position"
+NEAR = 2.0  # pixels, at least, from a position to the galaxy there
 CHUNK = 256  # images of a prepared file that are read at a time
 
 
@@ -33,6 +36,7 @@ class Picture:
         reason: why it is unusable; empty if it is not.
         cut: the square that was cut out of it, unless it is unusable.
         image: float32 (size, size) in 0..1, unless it is unusable.
+        scale: arcseconds per pixel of the picture, NaN if unknown.
     """
 
     id: str
@@ -40,6 +44,7 @@ class Picture:
     reason: str = ""
     cut: Cut | None = None
     image: np.ndarray | None = None
+    scale: float = math.nan
 
 
 @dataclass
@@ -177,14 +182,24 @@ def _prepared(galaxies: GalaxySet | PreparedFile, ids: list[str]) -> Iterator[Pi
 def _cut(source: Source, total: int, settings: Settings, workers: int | None) -> Iterator[Picture]:
     files = getattr(source, "files", None)
     places = getattr(source, "pictures", None)
+    scales, corners = getattr(source, "scales", None), getattr(source, "corners", None)
+    centres: Any = getattr(source, "centres", None)  # beside corners
     try:
         for i, result in enumerate(cuts(source, range(total), settings, workers)):
             file = printable(str(files[places[i][0]])) if files and places else ""
-            picture = Picture(source.ids[i], file)
+            picture = Picture(source.ids[i], file, scale=math.nan if scales is None else scales[i])
             if isinstance(result, str):
                 yield replace(picture, reason=result)
-            else:
-                yield replace(picture, image=result[0], cut=result[1])
+                continue
+            image, cut = result
+            if (
+                corners is not None and centres is not None
+            ):  # the picture is itself a part of a larger one
+                cut = replace(cut, y0=cut.y0 + corners[i][0], x0=cut.x0 + corners[i][1])
+                if _is_off(cut, centres[i], settings):
+                    yield replace(picture, reason=ANOTHER)
+                    continue
+            yield replace(picture, image=image, cut=cut)
     except OSError as error:  # errors of pictures are among the results
         raise DataError(
             f"{source.name}: encoding stopped ({error.strerror or error}); try workers=1 where no "
@@ -194,3 +209,10 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
         raise DataError(
             f"{source.name}: a worker process was killed, perhaps for lack of memory; try workers=1"
         ) from error
+
+
+def _is_off(cut: Cut, centre: np.ndarray, settings: Settings) -> bool:
+    """Tell whether a galaxy is farther from the position it was asked for than its own radius."""
+    y, x = (start + cut.side / 2 - 0.5 for start in (cut.y0, cut.x0))
+    distance = math.hypot(y - centre[0], x - centre[1])
+    return distance > max(NEAR, cut.side / settings.frame)

@@ -18,7 +18,7 @@ from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.catalogue.boxes import DEFAULT, find_model, save_small
 from layerkit.galaxy.catalogue.pictures import PreparedFile
 from layerkit.galaxy.images.crop.crop import Settings
-from layerkit.galaxy.images.prepared import is_prepared, split
+from layerkit.galaxy.images.prepared import is_prepared, split, spread_out
 from layerkit.galaxy.layout import GALAXIES
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import restore_population
@@ -28,7 +28,6 @@ from layerkit.saving.loading import load
 from layerkit.settings import fitting
 
 HELD_OUT = 1000  # galaxies that a run holds out unless told otherwise, or a fifth where few
-MAX_REFERENCE = 500  # held-out galaxies whose bounds others are ranked among
 
 
 @fitting(SnapshotError)
@@ -68,12 +67,15 @@ class Trained:
         settings: how galaxies were prepared for it; the size is that of the model.
         held_out: up to 500 galaxies that training never saw, (n, side, side); none if the run's
             prepared galaxies are not where it left them.
+        held_out_bounds: the encoder's bounds of these galaxies, as the run stored them; empty if
+            it did not.
     """
 
     model: GalaxyModel
     path: Path
     settings: Settings
     held_out: np.ndarray
+    held_out_bounds: np.ndarray
 
 
 @fitting(SnapshotError)
@@ -108,7 +110,10 @@ def load_trained(
     """Load a model as `load_model` does, with its held-out galaxies where they can be found."""
     model, path, extra = _load(path, backend, batch_size)
     side = math.isqrt(model.pixels)
-    trained = Trained(model, path, Settings(size=side), np.zeros((0, side, side), np.float32))
+    with _not_a_run(path):
+        bounds = np.array(extra.get("held_out_bounds", []), float).reshape(-1)
+    none = np.zeros((0, side, side), np.float32)
+    trained = Trained(model, path, Settings(size=side), none, bounds)
     galaxies = _prepared(path, extra, "prepared", path.parent / GALAXIES, extra["settings"]["data"])
     if galaxies is None:
         return trained
@@ -122,16 +127,17 @@ def load_trained(
         chosen = np.arange(len(others.ids))
     elif "prepared_held_out" in extra:
         return trained
-    else:
+    elif "held_out_ids" in extra:
+        others, stored = galaxies, extra["held_out_ids"]
+        with _not_a_run(path):
+            chosen = np.flatnonzero(np.isin(galaxies.ids, [str(i) for i in stored]))
+    else:  # a run of an earlier layerkit: by the rule that it went by
         given = extra["settings"]["held_out"]
         ids = galaxies.ids
         with _not_a_run(path):
             count = min(HELD_OUT, max(1, len(ids) // 5)) if given is None else int(given)
         others, chosen = galaxies, split(ids, count)[1]
-    few = chosen[
-        np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), MAX_REFERENCE), dtype=int))
-    ]
-    trained.held_out = others.images_of(few)
+    trained.held_out = others.images_of(chosen[spread_out(len(chosen))])
     return trained
 
 

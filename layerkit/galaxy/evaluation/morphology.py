@@ -22,6 +22,7 @@ Sources: Bershady, Jangren and Conselice (2000) for concentration; Conselice, Be
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -148,21 +149,20 @@ def describe(image: np.ndarray, faintest: float = QUANTUM) -> Shape:
     """
     if not np.isfinite(image).all():
         return NO_SHAPE
-    border = np.ones(image.shape, bool)
-    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    rows, columns, border = _grid(image.shape)
     light = image.astype("float64") - np.median(image[border])
     smooth = gaussian_filter(light, 1.0)
     noise = 1.4826 * np.median(np.abs(smooth[border] - np.median(smooth[border])))
-    peak = np.unravel_index(smooth[~border].argmax(), smooth[~border].shape)[0]
-    peak = np.flatnonzero(~border)[peak]
+    within = smooth[BORDER:-BORDER, BORDER:-BORDER]
+    peak = tuple(BORDER + at for at in np.unravel_index(within.argmax(), within.shape))
     segments, _ = label(smooth > max(SEGMENT_SIGMAS * noise, faintest))
-    which = segments.reshape(-1)[peak]
+    which = segments[peak]
     if which == 0:
         return NO_SHAPE
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    weight = np.where(segments == which, np.maximum(light, 0.0), 0.0)
+    segment = segments == which
+    weight = np.where(segment, np.maximum(light, 0.0), 0.0)
     total = weight.sum()
-    if (segments == which).sum() < MIN_SEGMENT or total <= 0:
+    if np.count_nonzero(segment) < MIN_SEGMENT or total <= 0:
         return NO_SHAPE
     y, x = (weight * rows).sum() / total, (weight * columns).sum() / total
     dy, dx = rows - y, columns - x
@@ -185,6 +185,17 @@ def describe(image: np.ndarray, faintest: float = QUANTUM) -> Shape:
     )
 
 
+@functools.lru_cache(maxsize=8)
+def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the row and column of each pixel, and the mask of the border, all read-only."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    border = np.ones(shape, bool)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    for array in (rows, columns, border):
+        array.flags.writeable = False
+    return rows, columns, border
+
+
 def _petrosian_radius(light: np.ndarray, radius: np.ndarray) -> float:
     """Measure r_p in pixels: the largest circle within the image if none is dim enough."""
     ring = np.round(radius).astype(int).reshape(-1)
@@ -201,9 +212,8 @@ def _growth(light: np.ndarray, radius: np.ndarray, limit: float) -> tuple[float,
 
     Both are read from the curve of growth, the light of all pixels up to a distance.
     """
-    order = np.argsort(radius, axis=None)
-    r, flux = radius.reshape(-1)[order], light.reshape(-1)[order]
-    growth = np.cumsum(flux[r <= limit])
+    inside = radius <= limit
+    growth = np.cumsum(light[inside][np.argsort(radius[inside])])
     if not len(growth) or growth[-1] <= 0:
         return math.nan, math.nan
     # Circles end at the first pixel that reaches these shares; their area is that of their pixels.
@@ -214,20 +224,20 @@ def _growth(light: np.ndarray, radius: np.ndarray, limit: float) -> tuple[float,
 def _asymmetry(light: np.ndarray, y: float, x: float, limit: float, border: np.ndarray) -> float:
     """Measure the share of light that a half turn about (y, x) moves, less the sky's."""
     twice_y, twice_x = round(2 * y), round(2 * x)
-    rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
-    turned_rows, turned_columns = twice_y - rows, twice_x - columns
-    inside = (np.hypot(rows - twice_y / 2, columns - twice_x / 2) <= limit) & (
-        (turned_rows >= 0)
-        & (turned_rows < light.shape[0])
-        & (turned_columns >= 0)
-        & (turned_columns < light.shape[1])
+    # The rectangle that a half turn about (y, x) maps to itself, read backwards, is that turn.
+    part = tuple(
+        slice(max(0, twice - n + 1), min(n, twice + 1))
+        for twice, n in zip((twice_y, twice_x), light.shape, strict=True)
     )
-    turned = light[turned_rows[inside], turned_columns[inside]]
-    norm = np.abs(light[inside]).sum()
+    rows, columns, _ = _grid(light.shape)
+    inside = np.hypot(rows[part] - twice_y / 2, columns[part] - twice_x / 2) <= limit
+    kept = light[part]
+    own, turned = kept[inside], kept[::-1, ::-1][inside]
+    norm = np.abs(own).sum()
     if norm == 0:
         return math.nan
-    sky = np.abs(light - light[::-1, ::-1])[border].mean()
-    return float((np.abs(light[inside] - turned).sum() - sky * inside.sum()) / norm)
+    sky = np.abs(light[border] - light[::-1, ::-1][border]).mean()
+    return float((np.abs(own - turned).sum() - sky * len(own)) / norm)
 
 
 def gini(values: np.ndarray) -> float:

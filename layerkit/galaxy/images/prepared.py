@@ -25,6 +25,7 @@ PREPARED_FORMAT = "layerkit galaxy set"
 VERSION = 2
 # Columns stored beside the image and id of each galaxy: float64, of this shape per galaxy.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
+MOST_RANKED = 500  # held-out galaxies whose bounds others are ranked among
 AGAIN = "; prepare the set again"
 
 
@@ -255,3 +256,8 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
     hashes = [hashlib.blake2b(f"{salt}/{i}".encode()).digest() for i in ids]
     order = np.array(sorted(range(len(ids)), key=lambda k: (hashes[k], ids[k])), dtype=np.int64)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def spread_out(count: int) -> np.ndarray:
+    """Return the indices of the galaxies, up to 500 of `count`, whose bounds others rank among."""
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_RANKED), dtype=np.int64))

@@ -91,4 +91,12 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         " deviations; dashes mark the shares of a normal distribution. Open marks leave out the"
         " temperature of each axis, which is chosen on other galaxies.",
     ),
+    "outliers": (
+        "The strangest and the most typical galaxies",
+        "Left: the galaxies that training never saw and that the model explains worst, those with"
+        " the lowest bounds at their refined posteriors, the lowest first. Mergers, rings, spiral"
+        " arms, neighbours and faults of the pictures should rise to the top, if most galaxies"
+        " have none. Right: galaxies whose bounds are nearest to the median. The percentile of a"
+        " bound among these galaxies is the column bound_percentile of a catalogue.",
+    ),
 }

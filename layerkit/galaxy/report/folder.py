@@ -48,7 +48,7 @@ def set_aside(
         folder: the run's folder.
         also: names in it of further files and folders to move, beside those in `layout.RESULTS`.
         model: "move", the default; "copy", for a run that resumes the model; or "leave", to keep
-            the model and the best parameters so far in place.
+            the model, the best parameters so far and the settings in place.
         into: a folder that this function returned earlier, to add to; None, the default, for a new
             one.
 
@@ -60,7 +60,7 @@ def set_aside(
     """
     folder = path_of(folder, DataError)
     waiting = folder / WAITING
-    names = (*RESULTS, *also) if model != "leave" else (*RESULTS[2:], *also)
+    names = (*RESULTS, *also) if model != "leave" else (*RESULTS[3:], *also)
     found = [name for name in names if os.path.lexists(folder / name)]
     if not found and not waiting.exists():
         return None

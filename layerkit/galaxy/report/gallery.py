@@ -90,6 +90,7 @@ def draw_figures(
         "calibration": figures.calibration(result.calibration),
         "morphology": figures.morphology(result.morphology.held_out, result.morphology.drawn),
     }
+    drawn["outliers"] = figures.outliers(seen, result.bounds.held_out, ids=ids)
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     return [

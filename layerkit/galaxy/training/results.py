@@ -42,6 +42,7 @@ def evaluate_run(run: Run) -> tuple[evaluation.Evaluation, dict[str, Any]]:
     metrics = _metrics(run, result, coverage, inactive.counts)
     try:
         write_json(run.folder / METRICS, metrics)
+        run.write_settings(run.folder)
         plates = gallery.draw_figures(
             run.folder,
             model,

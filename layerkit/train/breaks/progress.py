@@ -38,7 +38,7 @@ class Progress(Break):
 
     def begin(self, trainer: Trainer) -> None:
         """Show the bar."""
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         super().begin(trainer)
         self._bar = tqdm(

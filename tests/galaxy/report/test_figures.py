@@ -28,7 +28,7 @@ from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
 from layerkit.galaxy.report.figures.style import round_numbers
 from layerkit.galaxy.report.gallery import draw_figures
-from layerkit.galaxy.report.page.plates import plate
+from layerkit.galaxy.report.page.plates import marks, plate
 
 
 def galaxies(rng, count, size=16):
@@ -60,6 +60,7 @@ def every_figure(rng):
         "embedding": figures.embedding(rng.normal(size=(30, 8)), images),
         "traversal": figures.traversal(images[:28].reshape(4, 7, 16, 16), np.arange(-3, 4)),
         "samples": figures.samples(mean, images),
+        "outliers": figures.outliers(images, rng.normal(size=30)),
         "learning_curves": figures.learning_curves(
             {"iteration": steps, "train_elbo": np.log(steps + 1), "kl": np.sqrt(steps)}
         ),
@@ -558,3 +559,20 @@ def test_calibration_writes_its_legend_off_the_lines(rng):
 def test_a_few_galaxies_of_the_embedding_are_not_drawn_larger_than_life(rng):
     width, height = figures.embedding(rng.normal(size=(3, 2)), galaxies(rng, 3)).get_size_inches()
     assert max(width, height) <= 3 * 1.2
+
+
+def test_outliers_are_those_of_the_lowest_bounds_beside_those_in_the_middle(rng):
+    images = galaxies(rng, 20)
+    bounds = rng.permutation(20) * 10.0
+    figure = figures.outliers(images, bounds, columns=2, most=4, ids=[f"b{b:.0f}" for b in bounds])
+    assert [mark.galaxy for mark in marks(figure)][:4] == ["b0", "b10", "b20", "b30"]
+    assert {mark.galaxy for mark in marks(figure)[4:]} == {"b80", "b90", "b100", "b110"}
+    strangest, typical = pictures(figure)
+    worst = images[np.argsort(bounds)]
+    np.testing.assert_array_equal(strangest[:16, :16], worst[0])
+    np.testing.assert_array_equal(strangest[-16:, -16:], worst[3])
+    assert any(np.array_equal(typical[:16, :16], worst[k]) for k in (8, 9, 10, 11))
+    with pytest.raises(DataError, match="a bound for each of 20 images"):
+        figures.outliers(images, bounds[:5])
+    alone = figures.outliers(images[:1], bounds[:1])
+    assert len(pictures(alone)) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from layerkit.cli.config import Configured
 from layerkit.errors import LayerkitError
 
 
@@ -23,7 +24,9 @@ def add(commands: Any) -> None:
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
         parser.set_defaults(run=_raising(error))
         return
-    inner = parser.add_subparsers(dest="galaxy_command", metavar="COMMAND", required=True)
+    inner = parser.add_subparsers(
+        dest="galaxy_command", metavar="COMMAND", required=True, parser_class=Configured
+    )
     for each in (prepare, train, evaluate, populate, encode, sample, export, report, scene):
         each.add(inner)
 

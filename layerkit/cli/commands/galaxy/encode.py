@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.cli import arguments, writing
+from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
 from layerkit.saving import hdf5
 
@@ -23,10 +24,44 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "pictures",
         metavar="PICTURES",
-        nargs="+",
+        nargs="*",
         type=arguments.path,
         help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
-        "galaxies.h5; several with --parts",
+        "galaxies.h5; several with --parts; or give --positions or --paths",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="FITS",
+        type=arguments.path,
+        help="FITS image of a field, in which --positions says where galaxies are",
+    )
+    parser.add_argument(
+        "--positions",
+        metavar="FILE",
+        type=arguments.path,
+        help="table with columns x and y (pixels, from 0), X_IMAGE and Y_IMAGE (from 1), or ra and "
+        "dec (degrees)",
+    )
+    parser.add_argument(
+        "--cutout",
+        metavar="N",
+        type=arguments.COUNT,
+        help="pixels on a side of what is read around each position (default: 128)",
+    )
+    parser.add_argument(
+        "--paths",
+        metavar="FILE",
+        type=arguments.path,
+        help="table with a column of paths of pictures, relative to its folder",
+    )
+    parser.add_argument(
+        "--path-column", metavar="NAME", help="column of --paths with the paths (default: path)"
+    )
+    parser.add_argument(
+        "--pixel-scale",
+        metavar="ARCSEC",
+        type=arguments.POSITIVE,
+        help="arcseconds per pixel of all pictures (default: what their WCS says, if anything)",
     )
     parser.add_argument(
         "--model",
@@ -84,7 +119,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--limit", type=arguments.COUNT, metavar="N", help="use only the first N pictures"
     )
-    parser.add_argument("--hdu", metavar="N|NAME", help="extension of FITS files to read")
+    parser.add_argument(
+        "--hdu", metavar="N|NAME", type=arguments.hdu, help="extension of FITS files to read"
+    )
     parser.add_argument(
         "--workers",
         type=arguments.COUNT_OR_NONE,
@@ -101,7 +138,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--id-column",
         metavar="NAME",
-        help="column of --join with the ids, which are names of files without suffix (default: id)",
+        help="column with the ids, in --join (where they are names of files without suffix), "
+        "--positions and --paths (default: id)",
     )
     parser.add_argument(
         "--backend",
@@ -109,17 +147,19 @@ def add(commands: Any) -> None:
         choices=["auto", "numpy", "cupy"],
         help="where to compute; auto takes a GPU if there is one (default: %(default)s)",
     )
+    parser.rivals(("pictures",), ("paths", "path_column"), ("positions", "image", "cutout"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
+    _check_source(args)
     if args.parts is not None:
         _run_parts(args)
         return
-    if args.scheduler or args.resume or len(args.pictures) > 1:
+    if args.scheduler or args.resume or len(args.pictures or ()) > 1:
         raise DataError("several PICTURES, --scheduler and --resume need --parts N")
-    (args.pictures,) = args.pictures
+    given = args.pictures[0] if args.pictures else None
     # Slow to import, and other commands do without.
     from layerkit import galaxy
     from layerkit.galaxy.catalogue.encode import unusable
@@ -127,28 +167,37 @@ def run(args: argparse.Namespace) -> None:
 
     out = Path(args.out)
     tables.check_suffix(out)
-    if args.id_column is not None and args.join is None:
-        raise DataError(f"--id-column {args.id_column}: names a column of --join FILE; give both")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
-    named = ("PICTURES", args.pictures), ("--join", args.join), *_model(args.model)
-    writing.check_apart(out, named)
+    named = [(f"--{x}", vars(args)[x]) for x in ("join", "image", "positions", "paths")]
+    writing.check_apart(out, [("PICTURES", given), *named, *_model(args.model)])
     hdf5.refuse_other(out, DataError)
-    inside = Path(os.path.realpath(args.pictures)) in Path(os.path.realpath(out)).parents
-    if inside and out.exists():
+    inside = given and Path(os.path.realpath(given))
+    if inside in Path(os.path.realpath(out)).parents and out.exists():
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
     other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
     if args.join:
         joining.rows_by_id(other, column, args.join)
+    source: Any = given
+    if args.positions:
+        cutout = {} if args.cutout is None else {"cutout": args.cutout}
+        source = galaxy.open_positions(
+            args.image, args.positions, id_column=args.id_column, hdu=args.hdu, **cutout
+        )
+    elif args.paths:
+        source = galaxy.open_paths(
+            args.paths, column=args.path_column or "path", id_column=args.id_column, hdu=args.hdu
+        )
     table = galaxy.encode(
         args.model,
-        args.pictures,
+        source,
         refine=args.refine,
         draws=args.draws,
         batch=args.batch,
         limit=args.limit,
-        hdu=args.hdu,
+        hdu=args.hdu if source is given else None,
+        pixel_scale=args.pixel_scale,
         workers=args.workers,
         backend=args.backend,
         progress=True,
@@ -160,6 +209,7 @@ def run(args: argparse.Namespace) -> None:
             galaxy.write_catalogue(table, out)  # which may have taken hours
             raise DataError(f"{error}; {out} is the catalogue without its columns") from error
     galaxy.write_catalogue(table, out)
+    write_settings(args, out)
     reasons = unusable(table)
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
     for reason, count in reasons.items():
@@ -167,11 +217,35 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(table.colnames)} columns to {args.out}")
 
 
+def _check_source(args: argparse.Namespace) -> None:
+    """Refuse options of which one source has no use, and more sources than one."""
+    given = {
+        "PICTURES": args.pictures, "--positions": args.positions, "--paths": args.paths
+    }  # fmt: skip
+    chosen = [option for option, path in given.items() if path]
+    if len(chosen) != 1:
+        raise DataError(
+            "encode: give PICTURES, --positions with --image, or --paths: one of them, got "
+            f"{' and '.join(chosen) or 'none'}"
+        )
+    if bool(args.positions) != bool(args.image):
+        raise DataError("encode: --image and --positions go together; give both")
+    if args.cutout is not None and not args.positions:
+        raise DataError(f"--cutout {args.cutout}: of --positions, which is not given")
+    if args.path_column is not None and not args.paths:
+        raise DataError(f"--path-column {args.path_column}: names a column of --paths FILE")
+    if args.id_column is not None and not (args.join or args.positions or args.paths):
+        raise DataError(
+            f"--id-column {args.id_column}: names a column of --join FILE, or of --positions or "
+            "--paths; give one of them"
+        )
+
+
 def _run_parts(args: argparse.Namespace) -> None:
     """Encode into a folder of tables."""
     from layerkit import galaxy
 
-    for name in ("limit", "join", "id_column"):
+    for name in ("limit", "join", "id_column", "positions", "paths"):
         if getattr(args, name) is not None:
             raise DataError(f"--{name.replace('_', '-')} does not go with --parts")
     found = galaxy.encode_parts(
@@ -184,11 +258,13 @@ def _run_parts(args: argparse.Namespace) -> None:
         draws=args.draws,
         batch=args.batch,
         hdu=args.hdu,
+        pixel_scale=args.pixel_scale,
         workers=args.workers,
         scheduler=args.scheduler,
         resume=args.resume,
         progress=True,
     )
+    write_settings(args, Path(args.out))
     print(f"{found['pictures']} pictures, {found['encoded']} encoded")
     for reason, count in found["unusable"].items():
         print(f"{count:8d} unusable: {reason}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments
+from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
 from layerkit.galaxy.layout import METRICS, is_result
 
@@ -65,4 +66,5 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out {out}: a result of the training run in that folder; write another")
     source = galaxy.open_source(args.data, args.hdu)
     print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
+    write_settings(args, Path(args.out))
     print(f"written to {args.out}")

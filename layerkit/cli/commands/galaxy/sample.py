@@ -8,6 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments, writing
+from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
 
 KINDS = (".h5", ".npy", ".fits")
@@ -70,4 +71,5 @@ def run(args: argparse.Namespace) -> None:
     if args.stamps:
         arrays = {f"galaxy_{k + 1}": image for k, image in enumerate(images)}
     writing.write(out, write_to, arrays)
+    write_settings(args, out)
     print(f"images: {' x '.join(map(str, images.shape))} to {args.out}")

@@ -79,7 +79,7 @@ def rows_by_id(table: Table, column: str = "id", name: str = "the table") -> dic
     if column not in table.colnames:
         raise DataError(f"{name}: no column {column!r}; {closest(column, table.colnames)}")
     rows: dict[str, int] = {}
-    for row, key in enumerate(_texts(table[column], f"{name}: column {column!r}")):
+    for row, key in enumerate(id_texts(table[column], f"{name}: column {column!r}")):
         if key in rows:
             raise DataError(
                 f"{name}: column {column!r} holds {key!r} twice, in rows {rows[key] + 1} and "
@@ -101,7 +101,7 @@ def _check_table(table: Any, name: str) -> None:
         )
 
 
-def _texts(column: Any, what: str) -> list[str]:
+def id_texts(column: Any, what: str) -> list[str]:
     """Return ids as texts, empty ones for those that are blank or masked."""
     wanted = f"{what} must hold ids, texts or whole numbers"
     try:

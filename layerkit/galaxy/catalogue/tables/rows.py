@@ -18,12 +18,16 @@ COLUMNS = {
     "crop_y": ("pix", "first row of the square cut from the picture; pixel k is from k to k + 1"),
     "crop_x": ("pix", "first column of the square"),
     "crop_side": ("pix", "side of the square"),
+    "pixel_scale": ("arcsec", "side of a pixel of the picture on the sky"),
     "bound": ("", "evidence lower bound on log p(x), in nats"),
     "bound_percentile": ("", "rank of the bound among held-out galaxies; small is strange"),
     "kl": ("", "sum of the bound's KL terms, in nats"),
     "squared_error": ("", "sum over pixels of the prepared image, which is in 0..1"),
     "log_likelihood": ("", "log p(x | z) at the mean of q(z | x), in nats"),
 }
+
+IN_ARCSEC = "half_light_radius_arcsec"
+SCALED = ("pixel_scale", IN_ARCSEC, f"{IN_ARCSEC}_sd")  # NaN where the scale is unknown
 
 
 class Encoder:
@@ -50,6 +54,8 @@ class Encoder:
         for name, (unit, text) in SUMMARIES.items():
             self.columns[name] = (unit, text)
             self.columns[f"{name}_sd"] = (unit, "its standard deviation")
+        self.columns[IN_ARCSEC] = ("arcsec", "half_light_radius on the sky")
+        self.columns[f"{IN_ARCSEC}_sd"] = ("arcsec", "its standard deviation")
 
     def posterior(self, images: np.ndarray) -> Posterior:
         """Find q(z | x), not tempered."""
@@ -61,8 +67,14 @@ class Encoder:
         """Compute the bound and its KL terms, each (n,)."""
         return self.model.bound(images, BOUND_SAMPLES, posterior)
 
-    def rows(self, images: np.ndarray, cuts: list[Cut]) -> np.ndarray:
-        """Compute the numbers of some pictures, (n, columns)."""
+    def rows(self, images: np.ndarray, cuts: list[Cut], scales: np.ndarray) -> np.ndarray:
+        """Compute the numbers of some pictures, (n, columns).
+
+        Args:
+            images: prepared, (n, side, side).
+            cuts: their squares.
+            scales: arcseconds per pixel of their pictures, (n,); NaN where unknown.
+        """
         model, posterior = self.model, self.posterior(images)
         bound, kl = self.bound(images, posterior)
         mean, _ = model.reconstruct(images, posterior)
@@ -71,16 +83,20 @@ class Encoder:
         crops = [(cut.y0, cut.x0, cut.side) for cut in cuts]
         likelihood = model.log_likelihood(images, posterior)
         unranked = np.full(len(images), math.nan)
+        found = self.summaries(images, mean, z, cuts)
+        radius = 2 * list(SUMMARIES).index("half_light_radius")
         return np.column_stack(
             [
                 crops,
+                scales,
                 bound,
                 unranked,
                 kl,
                 errors,
                 likelihood,
                 *z,
-                self.summaries(images, mean, z, cuts),
+                found,
+                found[:, radius : radius + 2] * scales[:, None],
             ]
         )
 

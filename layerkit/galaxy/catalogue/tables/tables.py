@@ -135,7 +135,8 @@ def _parts(folder: Path) -> Table:
             f"{folder}: {len(missing)} of {len(names)} parts are not encoded yet; resume encoding"
         )
     tables = [read_catalogue(folder / Path(name).name) for name in names]
-    return vstack(tables, metadata_conflicts="silent")
+    # Parts without a known scale lack its columns.
+    return _plain(vstack(tables, metadata_conflicts="silent"))
 
 
 def _plain(table: Table) -> Table:

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.data.arrays import mask_of, numbers
 from layerkit.errors import DataError

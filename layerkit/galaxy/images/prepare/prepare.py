@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out

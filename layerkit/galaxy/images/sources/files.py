@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import zipfile
@@ -34,6 +35,7 @@ from layerkit.galaxy.images.sources.results import without_results
 from layerkit.galaxy.layout import GALAXIES
 from layerkit.saving.hdf5 import is_sealed
 
+NO_SCALE = math.nan
 NOT_REGULAR = "not a regular file"
 COMPANION = "named as weights, a mask, a model or the like of another picture"
 ONLY_RESULTS = (
@@ -51,6 +53,9 @@ class FileSource:
         name: of the source.
         files: names of the files, with "/" between folders.
         hdu: the FITS extension to read, see `open_source`.
+
+    Attributes:
+        scales: arcseconds per pixel of each picture, NaN where its file does not say.
     """
 
     in_memory = False  # whether whole files are read before they are decoded
@@ -64,6 +69,7 @@ class FileSource:
         self.pictures: list[tuple[int, int]] = []  # file, and number in the file, of each
         self.ids: list[str] = []
         self.deep: list[int] = []
+        self.scales: list[float] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
         orders: Counter[str] = Counter()
         names = [name.replace("\\", "/") for name in files] if self.windows else files
@@ -71,7 +77,9 @@ class FileSource:
         for k, plain in enumerate(unique_ids(names)):
             if k in beside:
                 self.reasons[k] = COMPANION
-            count, deep, order = (1, False, "") if k in beside else self._look_into(k)
+            scales, deep, order = ([NO_SCALE], False, "") if k in beside else self._look_into(k)
+            count = len(scales)
+            self.scales += scales
             orders[order] += count
             width = max(4, len(str(count - 1)))
             new = range(len(self.pictures), len(self.pictures) + count)
@@ -85,8 +93,8 @@ class FileSource:
     def _open(self, k: int) -> Any:
         raise NotImplementedError
 
-    def _look_into(self, k: int) -> tuple[int, bool, str]:
-        """Return the number of pictures in file `k`, whether they are uint16, and their row order.
+    def _look_into(self, k: int) -> tuple[list[float], bool, str]:
+        """Return the scales of the pictures in file `k`, whether they are uint16, and row order.
 
         A file that cannot be read counts as one picture, and its reason is noted.
         """
@@ -95,12 +103,13 @@ class FileSource:
                 with self._open(k) as file:
                     head = file.read(HEAD)
                 if plain_kind(head) or not is_image_file(head):
-                    return 1, is_deep_png(head), "top" if plain_kind(head) else ""
+                    return [NO_SCALE], is_deep_png(head), "top" if plain_kind(head) else ""
                 pictures = self._opened(k)
-                return len(pictures), pictures.deep, pictures.row_order
+                scales = [pictures.pixel_scale(n) for n in range(len(pictures))]
+                return scales, pictures.deep, pictures.row_order
         except UnusableImageError as error:
             self.reasons[k] = str(error)
-            return 1, False, ""
+            return [NO_SCALE], False, ""
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.errors import NetError
 from layerkit.galaxy.model.population.prior import MixturePrior

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from layerkit.blob import Blob
 from layerkit.errors import NetError

@@ -9,7 +9,7 @@ Images are (N, H, W) intensities.  The paper is Regier, McAuliffe and Prabhat (2
 
 from layerkit.galaxy.report.figures.curves import learning_curves
 from layerkit.galaxy.report.figures.latent_map import embedding
-from layerkit.galaxy.report.figures.pictures import reconstructions, samples, traversal
+from layerkit.galaxy.report.figures.pictures import outliers, reconstructions, samples, traversal
 from layerkit.galaxy.report.figures.quality.shapes import morphology
 from layerkit.galaxy.report.figures.quality.uncertainty import calibration, latent_coverage
 from layerkit.galaxy.report.figures.quality.wins import comparison
@@ -22,6 +22,7 @@ __all__ = [
     "latent_coverage",
     "learning_curves",
     "morphology",
+    "outliers",
     "reconstructions",
     "samples",
     "save",
@@ -34,6 +35,7 @@ embedding = default_style(embedding)
 latent_coverage = default_style(latent_coverage)
 learning_curves = default_style(learning_curves)
 morphology = default_style(morphology)
+outliers = default_style(outliers)
 reconstructions = default_style(reconstructions)
 samples = default_style(samples)
 traversal = default_style(traversal)

@@ -28,6 +28,8 @@ from layerkit.galaxy.report.figures.style import (
     write_scale,
 )
 
+Panel = tuple[str, np.ndarray, Sequence[str] | None]  # title, pictures (N, H, W) and their ids
+
 
 def reconstructions(
     images: np.ndarray,
@@ -207,12 +209,63 @@ def samples(
     Raises:
         DataError: arrays of other shapes, or another number of ids than of real galaxies.
     """
-    panels = [("drawn from the prior", stack("drawn", drawn)[:most])]
+    panels: list[Panel] = [("drawn from the prior", stack("drawn", drawn)[:most], None)]
     if real is not None:
         check_ids("samples", ids, real)
-        panels.append(("real galaxies", stack("real", real)[:most]))
-        count = min(len(images) for _, images in panels)
-        panels = [(title, images[:count]) for title, images in panels]
+        panels.append(("real galaxies", stack("real", real)[:most], ids))
+        count = min(len(images) for _, images, _ in panels)
+        panels = [(title, images[:count], names) for title, images, names in panels]
+    return _panels(panels, columns)
+
+
+def outliers(
+    images: np.ndarray,
+    bounds: np.ndarray,
+    columns: int = 8,
+    most: int = 64,
+    ids: Sequence[str] | None = None,
+) -> Figure:
+    """Draw the galaxies that a model explains worst, and those that it explains as most do.
+
+    Left are those of the lowest bounds, the lowest first; right those whose bounds are nearest to
+    the median.  Both panels share one scale of intensity.
+
+    Args:
+        images: (N, H, W).
+        bounds: of each image, (N,), in nats.
+        columns: number of pictures in a row of each panel.
+        most: largest number of pictures in each panel, and at most half of the images.
+        ids: names of the images, (N,), which mark their places for the report.
+
+    Raises:
+        DataError: images of another shape, or another number of bounds or ids than of images.
+    """
+    images = stack("images", images)
+    check_ids("outliers", ids, images)
+    bounds = np.asarray(bounds, np.float64)
+    if bounds.shape != (len(images),):
+        raise DataError(
+            f"outliers: expected a bound for each of {len(images)} images, got an array of "
+            f"{bounds.shape}"
+        )
+    count = min(most, max(1, len(images) // 2))
+    worst = np.argsort(bounds, kind="stable")
+    usual = np.argsort(np.abs(bounds - np.median(bounds)), kind="stable")
+    chosen = {"strangest": worst[:count], "most typical": usual[:count]}
+    panels = [
+        (title, images[rows], None if ids is None else [ids[row] for row in rows])
+        for title, rows in chosen.items()
+    ]
+    return _panels(panels, columns)
+
+
+def _panels(panels: Sequence[tuple[str, np.ndarray, Sequence[str] | None]], columns: int) -> Figure:
+    """Draw panels of pictures side by side, on the scale of the last one.
+
+    Args:
+        panels: as many pictures in each.
+        columns: number of pictures in a row.
+    """
     columns = min(columns, len(panels[0][1]))
     rows = math.ceil(len(panels[0][1]) / columns)
     norm = shared_scale(panels[-1][1])
@@ -220,15 +273,14 @@ def samples(
     width = columns * cell
     figure = Figure((2 * edge + len(panels) * (width + gap) - gap, head + rows * cell + foot))
     write_scale(figure, norm)
-    for i, (title, images) in enumerate(panels):
+    for i, (title, images, ids) in enumerate(panels):
         cells = np.full((rows * columns, *images.shape[1:]), np.nan)
         cells[: len(images)] = images
         axes = axes_at(figure, edge + i * (width + gap), foot, width, rows * cell)
         draw(axes, mosaic(cells.reshape(rows, columns, *images.shape[1:])), INTENSITY, norm)
         axes.set_title(title, fontsize=10, pad=5)
-    if real is not None:
-        height, width = (n + GAP for n in images.shape[1:])
+        high, wide = (n + GAP for n in images.shape[1:])
         for k, galaxy in enumerate(ids[: len(images)] if ids is not None else ()):
-            corner = (k % columns * width - 0.5, k // columns * height - 0.5)
-            mark(axes, corner, (width - GAP, height - GAP), galaxy)
+            corner = (k % columns * wide - 0.5, k // columns * high - 0.5)
+            mark(axes, corner, (wide - GAP, high - GAP), galaxy)
     return figure

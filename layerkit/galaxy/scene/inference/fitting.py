@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from layerkit.galaxy.scene.model.layout import Layout, Source
-from layerkit.galaxy.scene.model.posterior import GaussianDraws, GaussianPrior, KnownNoise
+from layerkit.galaxy.scene.model.posterior import FieldNoise, GaussianDraws, GaussianPrior
 from layerkit.galaxy.scene.model.sources import SourceImages
 from layerkit.layers.sources.input import Input
 from layerkit.net import Net
@@ -86,7 +86,7 @@ def build(pixels: Pixels, layout: Layout, rows: int = 1) -> Net:
                 height=height,
                 width=width,
             ),
-            KnownNoise("pixels", "image", pixels=pixels.values, weights=pixels.weights),
+            FieldNoise("pixels", "image", pixels=pixels.values, weights=pixels.weights),
             GaussianPrior("prior", "theta", mean=mean, precision=precision),
         ],
         batch_size=rows,

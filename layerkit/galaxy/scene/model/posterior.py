@@ -90,7 +90,7 @@ class GaussianPrior(Loss):
             bottoms[0].diff[...] = self._off(bottoms)[1] * tops[0].diff[:, None]
 
 
-class KnownNoise(Loss):
+class FieldNoise(Loss):
     """Loss (pixels - mean)^2 weights / 2, summed over pixels, of each row, in nats.
 
     The weight of a pixel is its inverse variance, 0 where it is masked.  Constants are left out.

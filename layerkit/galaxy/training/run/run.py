@@ -13,9 +13,10 @@ from layerkit import layers as L
 from layerkit import netfile
 from layerkit.distributed import Communicator
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
+from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
-from layerkit.galaxy.images.prepared import GalaxySet
-from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SHEETS
+from layerkit.galaxy.images.prepared import GalaxySet, spread_out
+from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SETTINGS, SHEETS
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
@@ -23,7 +24,8 @@ from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_setti
 from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
-from layerkit.galaxy.training.settings import settings_of
+from layerkit.galaxy.training.settings import RULES, settings_of
+from layerkit.saving.runfile import write_toml
 from layerkit.system import interrupt
 
 SNAPSHOT_SECONDS = 20
@@ -64,6 +66,7 @@ class Run:
         watch: the learning curves.
         iterations: at which training ends.
         spent: seconds in steps so far.
+        held_out_bounds: the encoder's bounds of up to 500 held-out galaxies, once it is trained.
         done: whether the model is trained, and its latent axes and temperatures are final.
 
     Raises:
@@ -94,6 +97,7 @@ class Run:
         self._gather("net" in given)
         self._build()
         self.spent, self.done, self._was_done = 0.0, False, False
+        self.held_out_bounds: list[float] = self._saved.get("held_out_bounds", [])
         self.stretches = Stretches([])
         if resume:
             self._restore(before)
@@ -258,6 +262,10 @@ class Run:
             copy_parameters(self.best.net, self.net)
         # Gives each axis of z the scale of the prior.
         self.model.standardise(self.galaxies.train)
+        few = spread_out(len(self.galaxies.held_out))
+        self.held_out_bounds = self.model.net.run.same_noise(
+            lambda: self.model.bound(self.galaxies.held_out[few], BOUND_SAMPLES)[0].tolist()
+        )
         # How far z scatters when the noise of a picture is drawn anew and the picture prepared
         # anew, beside what the likelihood says: the standard deviations of z take it in.
         measured = redrawn_coverage(
@@ -275,6 +283,15 @@ class Run:
             )
         self.done = True
 
+    def write_settings(self, folder: Path) -> None:
+        """Write the file that repeats the run, `layerkit galaxy train --config FILE`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        settings = {name: vars(self.settings)[name] for name in RULES}
+        write_toml(folder / SETTINGS, {**settings, "out": str(self.folder)})
+
     def _save_into(self, folder: Path) -> None:
         extra = {
             "settings": self.settings.kept(),
@@ -287,9 +304,12 @@ class Run:
             "seconds": self.spent + self._trainer.seconds,
             "done": self.done,
             "latent_temperature": self.model.temperature.tolist(),
+            "held_out_ids": self.galaxies.ids,
+            "held_out_bounds": self.held_out_bounds,
         }
         self.best.save(folder / BEST)
         lk.save(folder / MODEL, self.net, self.solver, extra, population_arrays(self.model))
+        self.write_settings(folder)
 
     def _save(self) -> None:
         """Save into the folder.

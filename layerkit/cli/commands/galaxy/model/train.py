@@ -11,6 +11,7 @@ from typing import Any
 from layerkit.cli import arguments
 from layerkit.cli.arguments import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SEED
 from layerkit.cli.command import INTERRUPTED, OUTPUT_LOST, pasteable
+from layerkit.cli.config import Configured
 from layerkit.galaxy.training.settings import (
     AUGMENTS,
     BACKENDS,
@@ -45,8 +46,8 @@ def add(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each setting of `galaxy.train`; what is not said is None."""
 
-    def add(name: str, metavar: str, kind: Callable[[str], Any], text: str, to: Any = None) -> None:
-        (to or parser).add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
+    def add(name: str, metavar: str, kind: Callable[[str], Any], text: str, to: Any = None) -> Any:
+        return (to or parser).add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
 
     def choose(name: str, choices: Sequence[str], text: str) -> None:
         parser.add_argument(f"--{name}", choices=choices, help=text)
@@ -97,14 +98,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder for results (default: %(default)s)",
     )
     length = parser.add_mutually_exclusive_group()
-    add(
-        "epochs",
-        "N",
-        COUNT,
-        f"passes through the data (default: {EPOCHS}, and at least {LEAST_ITERATIONS} steps)",
-        length,
-    )
-    add("iterations", "N", COUNT, "steps, instead of --epochs", length)
+    passes = f"passes through the data (default: {EPOCHS}, and at least {LEAST_ITERATIONS} steps)"
+    lengths = [
+        add("epochs", "N", COUNT, passes, length),
+        add("iterations", "N", COUNT, "steps, instead of --epochs", length),
+    ]
+    if isinstance(parser, Configured):
+        for action in lengths:
+            parser.note(action)
+        parser.rivals(("epochs",), ("iterations",))
     add("batch", "N", COUNT, "galaxies in a step (default: 64)")
     add(
         "shards",

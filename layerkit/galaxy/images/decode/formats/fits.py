@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from layerkit.galaxy.images.decode.science import (
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+    from astropy.wcs import WCS
 
 NO_INTENSITY = "Stokes parameters without the total intensity, I; save I as an image"
 
@@ -122,11 +124,63 @@ class FitsPictures(Pictures):
     def _read(self, k: int) -> np.ndarray:
         number, layout, k = self.images[k]
         check_pixels(layout.part)
+        return layout.picture(self._numbers(number, list(layout.index(k))))
+
+    def field(self) -> tuple[int, int]:
+        """Return the height and width of the only image in the file, of one band.
+
+        Raises:
+            UnusableImageError: several images, or one in colours.
+        """
+        if len(self.images) > 1:
+            raise UnusableImageError(
+                f"{len(self.images)} images, and positions are those in one; choose it with hdu"
+            )
+        layout = self.images[0][1]
+        if layout.colours is not None:
+            raise UnusableImageError("an image of several bands; save one band as an image")
+        height, width = layout.part
+        return height, width
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        """Read a part of the only image in the file; see `field`."""
+        number, layout, k = self.images[0]
+        index, shape = list(layout.index(k)), self.hdus[number].shape
+        sides = [a for a, n in enumerate(shape) if n > 1]
+        index[sides[0]], index[sides[1]] = rows, columns
+        found = self._numbers(number, index)
+        return found.reshape(rows.stop - rows.start, columns.stop - columns.start)
+
+    def wcs(self, k: int) -> WCS | None:
+        """Return the celestial part of the WCS of picture `k`, or None without a valid one."""
+        from astropy.wcs import WCS
+
+        header = self.hdus[self.images[k][0]].header
+        if not any(str(_value(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about dates and keywords of other programs
+                found = WCS(header).celestial
+        except Exception:  # of any kind, from a header that contradicts itself
+            return None
+        return found if found.has_celestial else None
+
+    def pixel_scale(self, k: int) -> float:
+        """Return the arcseconds per pixel of picture `k`, the root of a pixel's area on the sky."""
+        from astropy.wcs.utils import proj_plane_pixel_area
+
+        if (wcs := self.wcs(k)) is None:
+            return math.nan
+        scale = 3600 * math.sqrt(abs(float(proj_plane_pixel_area(wcs))))
+        return scale if math.isfinite(scale) and scale > 0 else math.nan
+
+    def _numbers(self, number: int, index: list[Any]) -> np.ndarray:
+        """Read a part of an HDU, as float64."""
         hdu = self.hdus[number]
         if number in self.unchecked:
             self._check_tiles(number)
             self.unchecked.remove(number)
-        index = list(layout.index(k))
         if number in self.intensity:
             axis, at = self.intensity[number]
             index[axis] = slice(at, at + 1)
@@ -140,7 +194,7 @@ class FitsPictures(Pictures):
             zero, int | float
         ):  # Pan-STARRS stacks, in asinh magnitudes
             data = float(zero) + 2 * float(softening) * np.sinh(data * (math.log(10) / 2.5))
-        return layout.picture(data)
+        return data
 
     def _check_tiles(self, number: int) -> None:
         """Refuse a compressed image with tiles that inflate to more than their size."""

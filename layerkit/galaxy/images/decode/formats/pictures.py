@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from layerkit.galaxy.images.decode.bounds import only_unusable
@@ -32,6 +34,10 @@ class Pictures:
 
     def _read(self, k: int) -> np.ndarray:
         raise NotImplementedError
+
+    def pixel_scale(self, k: int) -> float:
+        """Return the arcseconds per pixel of picture `k`; NaN where the file does not say."""
+        return math.nan
 
     def close(self) -> None:
         """Close everything that was opened on top of the file."""
