@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
-LONG = {"galaxy_gdae", "results_table"}  # which have tests of their own
+LONG = {
+    "galaxy_gdae",
+    "galaxy_light",
+    "results_table",
+    "simulate_galaxies",
+}  # which have tests of their own
 SHORT = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if path.stem not in LONG}
 ENDS = {  # what each prints in the end, and a percentage that guesses do not reach
     "colour": (r"([\d.]+)% of 200 held-out pictures known", 15),
