@@ -659,7 +659,12 @@ def test_kernels_is_auto_or_array():
 # Programs: calls that are made again without Python in between.
 
 
-@pytest.mark.parametrize("file", sorted(GALAXY.parent.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    # galaxy_light.py's layers of the sky are array code.
+    [path for path in sorted(GALAXY.parent.glob("*.py")) if path.stem != "galaxy_light"],
+    ids=lambda file: file.stem,
+)
 def test_a_step_of_the_net_files_is_calls_of_kernels_alone(file, rng):
     net = lk.Net(lk.load_net(file), batch_size=2)
     solver, x = lk.Adam(net, 1e-4), rng.random((2, 4761))
