@@ -59,7 +59,7 @@ def numbers(given: Any, what: str, error: type[LayerkitError] = NetError) -> np.
 
 
 def from_gpu(given: Any, xp: Any) -> Any:
-    """Return an array of `xp`, CuPy, for one of another library that lies on a GPU, uncopied.
+    """Return another library's GPU array as an array of `xp`, CuPy, without copying it.
 
     Anything else is returned as it is.
     """
@@ -118,7 +118,7 @@ def _attribute(given: Any, name: str) -> Any:
 
 
 def some_rows(arrays: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """Return some rows of arrays by blob, of which some may be data sets of HDF5.
+    """Return some rows of each blob's array, which may be an HDF5 data set.
 
     Raises:
         NetError: they cannot be read from their file.
@@ -158,7 +158,7 @@ def narrowed(
 
 
 def keeps_axes(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Tell whether neighbouring axes of one shape, merged, give the other: flattened, or the like.
+    """Tell whether merging neighbouring axes of one shape gives the other, as flattening does.
 
     (3, 28, 28) and (2352,) or (3, 784) are so; (28, 28, 3) and (3, 28, 28) hold as many numbers,
     but in another order.

@@ -76,8 +76,8 @@ def in_folder(folder: Path, labelled: bool, error: Errors) -> Labelled:
 def in_table(table: Any, folder: Path, error: Errors) -> Labelled:
     """Read files and labels: pairs, or the path of a CSV file with a header and such columns.
 
-    Labels are whole numbers, or else names of classes, which are numbered in sorted order.  Files
-    are found from the folder on.
+    Labels are whole numbers, or else names of classes, which are numbered in sorted order.  Paths
+    are relative to the folder.
     """
     pairs = table if isinstance(table, list) else _rows(Path(table), error)
     if not pairs:

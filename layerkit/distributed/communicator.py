@@ -105,7 +105,7 @@ class Communicator:
             raise SystemExit(BAD_INPUT)  # the process that leads says it
 
     def fail(self, error: BaseException) -> None:
-        """Say which process fails, and why, and end all; one that leads says it for all alike."""
+        """Print which process failed, and why, and end all; the leading one goes first."""
         if self.size > 1:
             if not self.leads:
                 time.sleep(PATIENCE)
@@ -128,7 +128,7 @@ class Communicator:
 
 
 def leaves_alike(error: BaseException) -> bool:
-    """Tell whether all processes raise this error, as they have agreed upon."""
+    """Tell whether all processes end alike: by an error they agreed on, or a plain exit."""
     return getattr(error, "agreed", False) or (isinstance(error, SystemExit) and not error.code)
 
 

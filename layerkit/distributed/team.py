@@ -153,7 +153,7 @@ class Team:
         """Make a step together with the other processes; return the objective, over all shards.
 
         Raises:
-            LayerkitError: something went wrong in any process: in all of them, and with the rank
+            LayerkitError: something went wrong in any process.  All of them raise it, with the rank
                 and the cause of the first; neither a parameter nor a history has changed.
         """
         net, state, iteration, made = self._net, self._net.state(), solver.iteration, False

@@ -79,7 +79,7 @@ def spread(xp: Any, x: Array, weights: Array, axis: int) -> Array:
 
 
 def collect(xp: Any, y: Array, weights: Array, axis: int) -> Array:
-    """Sum TAPS pixels for each along an axis, which gets shorter: the transpose of `spread`."""
+    """Replace TAPS neighbours along an axis by a weighted sum: the transpose of `spread`."""
     size = y.shape[axis] - TAPS + 1
     shape = list(y.shape)
     shape[axis] = size

@@ -44,7 +44,7 @@ class SourcesLayer(Layer):
     """
 
     def lay_out(self, sources: int, bands: int, small: Shape, canvas: Shape) -> None:
-        """Keep the sizes, and declare space for the canvas with room for a picture around it."""
+        """Keep the sizes, and declare the padded canvas, with room for a picture on each side."""
         self.sources, self.bands, self.small, self.canvas = sources, bands, small, canvas
         self._patch = tuple(size + TAPS - 1 for size in small)  # what a picture reaches
         self._around = tuple(
@@ -61,15 +61,14 @@ class SourcesLayer(Layer):
             )
 
     def locate(self, places: Array) -> tuple[Array, Pair]:
-        """Find what each picture reaches.
+        """Find the pixels of the padded canvas that each picture covers.
 
         Args:
             places: (n, ..., 2).
 
         Returns:
-            numbers of the pixels of the space that it reaches, (n, sources, pixels), and what part
-            of a pixel lies between it and pixels of the canvas, along columns and along rows, each
-            (n, sources).
+            indices of those pixels, (n, sources, pixels), and the fractions of a pixel, down and
+            across, by which the picture lies past a pixel of the canvas, each (n, sources).
         """
         xp, places = self.xp, places.reshape(len(places), self.sources, 2)
         corners, parts = [], []
@@ -87,19 +86,19 @@ class SourcesLayer(Layer):
         return index, (parts[0], parts[1])
 
     def fill(self, canvas: Array) -> None:
-        """Copy a canvas (n, bands, H, W) into the space, and 0 around it."""
+        """Copy a canvas (n, bands, H, W) into the padded canvas, with 0 around it."""
         self._space.data.fill(0)
         self.inside()[...] = canvas
 
     def inside(self) -> Array:
-        """Return the canvas in the space, (n, bands, H, W)."""
+        """Return the padded canvas without its padding, (n, bands, H, W)."""
         space = self._space.data
         (top, left), (height, width) = self._patch, self.canvas
         pictures = space.reshape(len(space), self.bands, *self._around)
         return pictures[..., top : top + height, left : left + width]
 
     def take(self, index: Array) -> Array:
-        """Return what the space holds where pictures reach, (n, sources, bands, *patch)."""
+        """Return the pixels that each picture covers, (n, sources, bands, *patch)."""
         xp, space = self.xp, self._space.data
         example = xp.arange(len(space))[:, None, None, None]
         band = xp.arange(self.bands)[:, None]
@@ -107,7 +106,7 @@ class SourcesLayer(Layer):
         return found.reshape(len(space), self.sources, self.bands, *self._patch)
 
     def add(self, index: Array, patches: Array, factors: Array | None) -> None:
-        """Put patches times factors into the space, one source after the other.
+        """Fill the padded canvas with the sum over sources of patches times factors.
 
         Args:
             index: from `locate`.
@@ -125,12 +124,12 @@ class SourcesLayer(Layer):
             space[example, band, index[:, source, None, :]] += light
 
     def place_diff(self, diff: Array, pictures: Array, patches: Array, parts: Pair) -> None:
-        """Compute the derivatives by the places.
+        """Compute the derivatives with respect to the places.
 
         Args:
             diff: of the places, (n, ..., 2).
             pictures: what is spread, (n, sources, bands, h, w).
-            patches: the derivatives by what it is spread to, (n, sources, bands, *patch).
+            patches: derivatives with respect to the pixels covered, (n, sources, bands, *patch).
             parts: from `locate`.
         """
         diff = diff.reshape(len(diff), self.sources, 2)
@@ -218,7 +217,7 @@ class PlaceSources(SourcesLayer):
         tops[0].data[...] = self.inside()
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Collect dy where each picture lies; and take it through the slopes to the places."""
+        """Collect dy where each picture lies, and compute the gradient of the places."""
         xp, fluxes = self.xp, self._fluxes(bottoms)
         index, parts = self.locate(bottoms[1].data)
         self.fill(tops[0].diff)
@@ -293,7 +292,7 @@ class CutSources(SourcesLayer):
         self._rows(tops[0].data)[...] = collect(self.xp, found, across, -1)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Spread dy to the canvas; and take it through the slopes to the places."""
+        """Spread dy to the canvas, and compute the gradient of the places."""
         xp, dy = self.xp, self._rows(tops[0].diff)
         index, parts = self.locate(bottoms[1].data)
         if bottoms[1].diff is not None:

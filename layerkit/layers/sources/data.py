@@ -99,7 +99,7 @@ class Data(Layer):
     Attributes:
         position: number of examples served so far; a snapshot stores it.
         count: number of examples in an epoch, each counted `repeat` times.
-        endless: whether there is no telling how many they are; then `count` is a bound.
+        endless: whether their number is unknown; then `count` is an upper bound.
         shapes: shape of one example of each top; None stands for those of the arrays.
         own_shapes: shape of one example of each array, known after `setup`.
     """

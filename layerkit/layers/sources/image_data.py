@@ -66,7 +66,7 @@ class ImageData(Data):
     Args:
         folder: the folder.
         table: path of a CSV file with columns "file" and "label", or a list of such pairs, with
-            paths from the folder on; labels are whole numbers, or names of classes.
+            paths relative to the folder; labels are whole numbers, or names of classes.
         tops: names of the tops, by default the layer's name.
         size: (height, width) of the pictures, one number for both; by default that of the first.
         fit: "exact", the default, for pictures that must have that size; "resize" stretches them to

@@ -94,7 +94,7 @@ class Standard:
         return Numbers(self.layer.scale, *found)
 
     def fingerprint(self) -> tuple[bytes, ...]:
-        """Return what tells whether measured numbers have been replaced, as by a snapshot."""
+        """Return a value that changes when measured numbers are replaced, as by a snapshot."""
         layer = self.layer
         return tuple(layer.backend.to_host(s.data).tobytes() for s in layer.statistics.values())
 

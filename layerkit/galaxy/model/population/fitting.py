@@ -26,7 +26,7 @@ def fit_population(
     components: Sequence[int] = COMPONENTS,
     seed: int = 0,
 ) -> tuple[MixturePrior, PixelNoise]:
-    """Fit the prior of a trained model, and how noise goes together, to galaxies.
+    """Fit the prior of a trained model, and its correlated pixel noise, to galaxies.
 
     The galaxies are turned and mirrored, as in training.  The net does not change, and nothing that
     is inferred from images does, other than the bound: see GalaxyModel.  Set the model's `prior`

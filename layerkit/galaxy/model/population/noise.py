@@ -1,4 +1,4 @@
-"""PixelNoise: how the noise of a picture's pixels goes together.
+"""PixelNoise: noise that is correlated between the pixels of a picture.
 
 The likelihood scores each pixel by itself, as the paper's does.  But pixels of pictures share what
 the model does not explain: noise that resampling, compression and the telescope have spread over
@@ -133,7 +133,7 @@ def _waves(covariance: np.ndarray, side: int) -> np.ndarray:
 
 
 def learn_noise(scores: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> PixelNoise:
-    """Learn how the noise of pixels goes together.
+    """Learn how noise is correlated between pixels.
 
     Args:
         scores: (n, side, side), standard normal each by itself; see `GalaxyModel.scores`.  Galaxies

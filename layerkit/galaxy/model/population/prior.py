@@ -91,8 +91,8 @@ class MixturePrior:
     def gain(self, z: np.ndarray) -> np.ndarray:
         """Compute log p(z) - log N(z; 0, I) of each row of z, (n,), in nats.
 
-        Averaged over draws from q(z | x), it is by how much the bound of x is above that with the
-        prior that the net was trained with.
+        Its mean over draws from q(z | x) is how much this prior raises the bound of x above that
+        with N(0, I), which the net was trained with.
         """
         z = np.asarray(z, "float64")
         normal = -0.5 * (z**2).sum(axis=1) - 0.5 * self.latent * math.log(2 * math.pi)

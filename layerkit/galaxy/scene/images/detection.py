@@ -29,7 +29,7 @@ def significance(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the signal to noise of a point at each pixel, and its flux in each band.
 
-    It is the most of any single band and of all together with equal signal to noise.
+    The signal to noise is the largest of each band's and of an equal combination of all.
 
     Args:
         values, weights: shape (bands, height, width); inverse variances, 0 where masked.
@@ -50,7 +50,7 @@ def significance(
 
 
 def spread_of(ratio: np.ndarray) -> float:
-    """Return the deviation of a map of signal to noise, from its values below zero, 1 if white."""
+    """Return the deviation of a signal-to-noise map, from its negative values; 1 if white."""
     below = ratio[ratio < 0]
     return float(np.median(-below) / 0.6745) if len(below) > 100 else 1.0
 

@@ -14,7 +14,7 @@ ENOUGH = 3  # stars
 
 
 def width_of(psf: np.ndarray) -> float:
-    """Return the full width at half maximum, that of a circle of as many pixels above half."""
+    """Return the full width at half maximum: of a circle with the area above half the peak."""
     fine = ndimage.zoom(psf, 5, order=3)
     return float(2 * np.sqrt((fine > fine.max() / 2).sum() / np.pi) / 5)
 

@@ -48,13 +48,13 @@ def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
 
 
 def residual_sources(pixels: Pixels, known: Fit, room: float = 0.02) -> list[Source]:
-    """Return what the residual of a fit asks for: sources where none is, of five deviations.
+    """Return new sources at five-sigma peaks of a fit's residual, away from known sources.
 
     Args:
         pixels: the field.
         known: the fit.
-        room: relative error of the model that is no reason for a source, as a galaxy is never
-            exactly what the model can be.
+        room: relative error of the model that is not taken for a source, as no model fits a
+            galaxy exactly.
     """
     doubt = room * np.abs(known.image)
     weights = pixels.weights / (1 + pixels.weights * doubt**2)
@@ -68,7 +68,7 @@ def residual_sources(pixels: Pixels, known: Fit, room: float = 0.02) -> list[Sou
 
 
 def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
-    """Return the sources other than `i` whose numbers depend on it, nearest first."""
+    """Return up to four other sources whose numbers depend on source `i`, nearest first."""
     me = sources[i]
 
     def reach(s: Source) -> float:
@@ -84,7 +84,7 @@ def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
 
 
 def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
-    """Return the pixels around source `i` without those that are not its neighbours.
+    """Return the pixels around source `i` less the light of all sources but it and its neighbours.
 
     Returns:
         The part, the source and its neighbours in the part's coordinates, and the part's corner.
@@ -178,7 +178,7 @@ def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
 
 
 def with_misfit(pixels: Pixels, known: Fit) -> Fit:
-    """Return the fit with the error of its galaxies in the covariance: none is quite a profile.
+    """Return the fit with model error in its covariance, as no galaxy is exactly a profile.
 
     With H the curvature and E that of pixels whose noise is this error alone, H^-1 E H^-1 is added.
 
@@ -204,7 +204,7 @@ def settle(
     reweigh: Callable[[np.ndarray], Pixels] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Fit, list[Choice], Pixels]:
-    """Fit, add what the residual asks for, and keep what the bound wants.
+    """Fit, add sources found in the residual, and drop those that hardly raise the bound.
 
     Args:
         pixels: the field.

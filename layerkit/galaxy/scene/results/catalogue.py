@@ -41,7 +41,7 @@ def rows_of(
 ) -> list[Row]:
     """Return the rows of the sources that a tile owns.
 
-    A source that may be a star or a galaxy has the mean and the variance of both together.
+    If a source may be a star or a galaxy, mean and variance are those of the mixture.
     """
     bands = known.layout.bands
     rng = np.random.default_rng(0)
@@ -135,7 +135,7 @@ def table_of(rows: list[Row], field: Field, width: float) -> tuple[Any, dict[int
     `p_star`, `half_light_radius` (of the circle of equal area, pixels, before the PSF),
     `ellipticity` (1 - b/a), `angle` (degrees from the x axis to the y axis), each with `_err`, the
     standard deviation; `flags` (1 blended, 2 at the edge, 4 masked pixels, 8 fluxes uncertain).
-    Shapes are those of the galaxy that the source would be; see `p_star`.
+    Radius, ellipticity and angle assume that the source is a galaxy; see `p_star`.
     """
     from astropy.table import Table
 
