@@ -1,4 +1,4 @@
-"""What all data layers can do: prefetch, standardise, cut and mirror, resume; files and folders."""
+"""Data layers prefetch, standardise, cut, mirror and resume; files and folders as sources."""
 
 import copy
 import csv
@@ -87,7 +87,7 @@ ALL = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
 def passes(net, count):
-    """What the next passes of a net see."""
+    """Return the examples that the next passes of a net see."""
     found = []
     for _ in range(count):
         net.forward()

@@ -1,4 +1,4 @@
-"""What the processes of a test run: `mpiexec -n R python programs.py NAME ...`."""
+"""Programs that the processes of a test run: `mpiexec -n R python programs.py NAME ...`."""
 
 import hashlib
 import json

@@ -14,7 +14,7 @@ from layerkit import layers as L
 
 @pytest.fixture(scope="module")
 def of_one():
-    """What one process ends with that has all four shards, by case."""
+    """Return the digest at which one process with all four shards ends, by case."""
     found = {}
     for name in programs.CASES:
         net, solver, losses = programs.trained(name, lk.distributed.alone())

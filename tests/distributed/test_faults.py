@@ -1,4 +1,4 @@
-"""What ends one process ends all, soon, and the message names it."""
+"""A fault that ends one process soon ends all, and the message names it."""
 
 import json
 import subprocess

@@ -727,7 +727,7 @@ def saving(
     settings: dict[str, Any],
     inputs: dict[str, Any],
 ) -> None:
-    """What was saved goes on bit for bit as if nothing had been."""
+    """A saved run continues bit for bit as if it had not been interrupted."""
     if not case.chance(0.5):
         return
     path = case.folder / "net.h5"

@@ -154,7 +154,7 @@ def test_blank_borders_are_no_data(fill):
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("turned", [False, True])
 def test_dead_lines_of_a_detector_are_no_data(value, width, turned, rng):
-    """Where the sky has been subtracted, their zeros look like sky."""
+    """Their zeros look like sky if the sky has been subtracted."""
     image = stamp(rng, sky=0.0)
     view, cut = cut_out(image, Settings())
 

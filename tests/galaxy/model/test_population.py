@@ -121,7 +121,7 @@ def test_residuals_undo_scores(rng, skew):
 
 
 def test_noise_has_the_correlations_that_it_says(rng):
-    """Of the field and the components, in closed form; each pixel alone is standard normal."""
+    """The field and the components have closed forms; each pixel alone is standard normal."""
     side, n = 10, 20_000
     lags = 0.6 ** np.add.outer(np.arange(4), np.arange(4))
     lags *= np.outer([1, 1, 0.6, 0.2], [1, 1, 0.6, 0.2])

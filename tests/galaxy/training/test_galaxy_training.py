@@ -78,7 +78,7 @@ def test_the_model_of_a_folder_is_the_one_that_was_trained(run, given, tmp_path)
     images = load(run.folder / "galaxies.h5").images[:5]
     for found, expected in zip(model.encode(images), run.model.encode(images), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    # By hand, too.
+    # The net file and the snapshot alone give these numbers, too.
     net = lk.Net(
         lk.load_net(given["net"], hidden=5, pixels=images[0].size), len(images), phase="test"
     )
