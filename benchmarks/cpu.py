@@ -47,6 +47,7 @@ sys.path.append(str(ROOT / "benchmarks" / "peers"))
 import turns  # noqa: E402
 
 IMAGES = 8192
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # would have each process compile all Python anew
 PAUSE = 0.2  # seconds; in less, threads of the program before may not be asleep
 TORCH = ("torch_gdae.py", "torch")
 PEERS = {  # name -> program, package, arguments
@@ -284,6 +285,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != NO_BYTECODE},
             text=True,
         )
 
