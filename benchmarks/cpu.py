@@ -4,9 +4,9 @@
 An iteration is what the paper counts: the next minibatch, the noise, forward, backward, Adam, for
 the net of section 3.1 on 8192 real galaxies of 69 x 69 pixels in float32.  Every program runs at
 each batch size in a process of its own, one after the other, several rounds, so that a slow moment
-of the machine strikes all alike; the table shows medians over the rounds.  What is timed is the
-steady state: before it every program trains for 2000 steps (800 above 128 examples), as units that
-are never active and moments that decay change the speed of training for good.
+of the machine strikes all alike; the table shows medians over the rounds.  The steady state is
+timed: before it every program trains for 2000 steps (800 above 128 examples), as units that are
+never active and moments that decay change the speed of training for good.
 
     python benchmarks/cpu.py                                    # the default galaxies
     python benchmarks/cpu.py --data images.zip --rounds 3       # others
