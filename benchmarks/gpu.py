@@ -166,7 +166,7 @@ def measure(
 
 
 def smi(query: str) -> str:
-    """What nvidia-smi says of the first GPU, or nothing."""
+    """Return what nvidia-smi says of the first GPU, or nothing."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -319,7 +319,7 @@ def test_an_array_that_cannot_be_checked_is_no_success(rng):
 
 @pytest.mark.parametrize("size", [1.0, 1e-5, 1e6])
 def test_one_kink_at_any_distance(size, rng):
-    """Of f(t) = slope t + jump |t - d| / 2: what is called settled is right to the tolerance."""
+    """A settled derivative of slope t + jump |t - d| / 2 is right to the tolerance."""
     tolerance, settled = 1e-6, 0
     for _ in range(3000):
         d = 10.0 ** rng.uniform(-7, -2.5) * rng.choice([-1, 1])
@@ -339,7 +339,7 @@ def test_one_kink_at_any_distance(size, rng):
     assert settled > 1000
 
 
-# What cannot be checked.
+# Layers that cannot be checked.
 
 
 class Unseeded(L.Tanh):
@@ -480,7 +480,7 @@ def test_inputs_that_do_not_fit():
         lk.check_gradients(L.Add("y", "x", "t"), x=np.zeros((2, 3)), t=np.zeros((3, 3)))
 
 
-# What the messages say, and what is left behind.
+# Messages, and what is left behind.
 
 
 def test_the_message_names_the_array_and_both_numbers():

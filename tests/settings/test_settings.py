@@ -718,7 +718,7 @@ def test_seeds_that_are_negative_or_large_draw_other_numbers(seed):
     assert not np.allclose(d[0], d[2])
 
 
-# What a computer cannot hold.
+# More than a computer can hold.
 
 
 @pytest.mark.parametrize(
