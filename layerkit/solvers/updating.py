@@ -15,9 +15,14 @@ from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Net
 from layerkit.passes.finite import check_data, first_non_finite, non_finite_data
 from layerkit.settings import Checked
+from layerkit.solvers.hooks import call_hooks
 from layerkit.wiring.plan import Plan
 
 AVERAGE = "average"  # a history that any solver may have
+SHOWN = (
+    "the net holds the average of its parameters until the block of solver.averaged() has ended, "
+    "after which they are what they were"
+)
 
 
 def accumulated_names(count: int) -> list[str]:
@@ -197,8 +202,7 @@ class Updater(Checked):
         """
         net, limit = self.net, self.largest_gradient()
         diffs = [net.arena.diff[span] for span in spans]
-        for hook in list(self.hooks):
-            hook(self)
+        call_hooks(self)
         if not self.plain:
             sizes = self._sizes(spans)
             if not (sizes <= limit).all():
@@ -265,13 +269,13 @@ class Updater(Checked):
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
             net.passed = False
-            net.lock.averaged.append(net.arena.data)
+            net.lock.held.append((net.arena.data, SHOWN))
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
                 net.passed = False
-                net.lock.averaged.pop()
+                net.lock.held.pop()
 
     def _check_shown(self, method: str) -> None:
         self.net.lock.check_own(self.net.arena.data, NetError, method)
