@@ -20,6 +20,7 @@ from layerkit.saving import copying
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.settings.names import Named
 from layerkit.solvers.histories import make_histories, of_parameters
+from layerkit.solvers.hooks import Hooks
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
 from layerkit.solvers.updating import Updater
 from layerkit.system.uninterrupted import Uninterrupted
@@ -56,8 +57,9 @@ class Solver(Updater):
             average.
         hooks: functions that are called with the solver in each update, when `net.params` hold the
             gradient (the mean of accumulated ones) in their diffs, before it is clipped; they may
-            change the diffs in place.  Empty at first: `solver.hooks.append(function)`.  On a GPU
-            steps with hooks are not recorded.
+            change the diffs in place, but make no step of the net, nor save or load it with a
+            solver.  Empty at first: `solver.hooks.append(function)`.  On a GPU steps with hooks
+            are not recorded.
         fuse: True, the default, lets `step` have layers with many parameters update them without
             filling their diffs, which is faster and leaves the diffs as they were.  It has no
             effect if the gradient is clipped, accumulated or given to hooks, a parameter is
@@ -78,6 +80,7 @@ class Solver(Updater):
     accumulated: Annotated[int, Whole(0, 2**62)]
     fuse: Flag
     record: Flag
+    hooks: Annotated[list[Callable[[Any], None]], Hooks()]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make a wrong setting an error that names the solver; see layerkit.settings."""
@@ -102,7 +105,7 @@ class Solver(Updater):
         self.clip = clip
         self.accumulate, self.ema = accumulate, ema
         self.iteration = self.accumulated = 0
-        self.hooks: list[Callable[[Solver], None]] = []
+        self.hooks = []
         self.history: Named[Array] = make_histories(self)
         self.fuse = self.record = True
         self.curves: Named[np.ndarray] = Named("curve")
@@ -136,6 +139,8 @@ class Solver(Updater):
     @serialised
     def __deepcopy__(self, memo: dict[int, Any], /) -> Solver:
         parts = copying.parts_of_solver(self)
+        if get_state(self.rate):  # a policy that remembers what it has seen
+            parts["settings"]["rate"] = copy.deepcopy(self.rate, memo)
         return copying.solver_of(type(self), copy.deepcopy(self.net, memo), parts)
 
     @serialised

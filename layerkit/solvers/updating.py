@@ -16,7 +16,13 @@ from layerkit.net import Net
 from layerkit.passes.finite import check_data, first_non_finite, non_finite_data
 from layerkit.settings import Checked
 from layerkit.solvers.histories import AVERAGE, accumulated_names, tree_levels
+from layerkit.solvers.hooks import call_hooks
 from layerkit.wiring.plan import Plan
+
+SHOWN = (
+    "the net holds the average of its parameters until the block of solver.averaged() has ended, "
+    "after which they are what they were"
+)
 
 
 def check_epsilon(solver: Updater, epsilon: float) -> None:
@@ -153,8 +159,7 @@ class Updater(Checked):
         """
         net, limit = self.net, self.largest_gradient()
         diffs = [net.arena.diff[span] for span in spans]
-        for hook in list(self.hooks):
-            hook(self)
+        call_hooks(self)
         if not self.plain:
             sizes = self._sizes(spans)
             if not (sizes <= limit).all():
@@ -221,13 +226,13 @@ class Updater(Checked):
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
             net.passed = False
-            net.lock.averaged.append(net.arena.data)
+            net.lock.held.append((net.arena.data, SHOWN))
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
                 net.passed = False
-                net.lock.averaged.pop()
+                net.lock.held.pop()
 
     def _check_shown(self, method: str) -> None:
         self.net.lock.check_own(self.net.arena.data, NetError, method)

@@ -555,3 +555,62 @@ def test_a_net_that_brings_its_data(rng):
     net.forward()
     report = lk.check_gradients(net)
     assert set(report.errors) == set(net.params)
+
+
+class ByBatchSize(L.SquareLoss):
+    """A loss whose backward divides by the batch size where there are fewer rows."""
+
+    def backward(self, bottoms, tops):
+        super().backward(bottoms, tops)
+        bottoms[0].diff *= len(bottoms[0].data) / self.run.batch_size
+
+
+class Centred(lk.Layer):
+    """y = x - the mean of x over the batch, with a backward pass that takes either number."""
+
+    def __init__(self, name, bottom, *, by_rows):
+        super().__init__(name, [bottom])
+        self.by_rows = by_rows
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data - bottoms[0].data.mean(axis=0)
+
+    def backward(self, bottoms, tops):
+        dy = tops[0].diff
+        rows = len(dy) if self.by_rows else self.run.batch_size
+        bottoms[0].diff[...] = dy - dy.sum(axis=0) / rows
+
+
+def test_a_batch_size_in_place_of_the_number_of_rows_is_found(rng):
+    x = rng.standard_normal((5, 3))
+    lk.check_gradients(Centred("y", "x", by_rows=True), x=x)
+    for layers in (
+        Centred("y", "x", by_rows=False),
+        ByBatchSize("s", "x", "t"),
+        lk.Net([L.Input("x", shape=(3,)), Centred("y", "x", by_rows=False)], 5),
+    ):
+        inputs = {"x": x, "t": 2 * x} if isinstance(layers, L.SquareLoss) else {"x": x}
+        with pytest.raises(GradientError, match="input x"):
+            lk.check_gradients(layers, **inputs)
+
+
+def test_an_input_that_some_reader_has_no_gradient_for_is_left_out(rng):
+    """As counts are, which an encoder reads and a Poisson likelihood; but labels of a metric are
+    no reason not to check the logits."""
+    x = rng.integers(0, 9, (4, 3)).astype(float)
+    layers = [
+        L.Input("x", shape=(3,)),
+        L.Dense("rate", "x", units=3, neuron="softplus"),
+        L.PoissonReconstruction("s", "x", "rate"),
+    ]
+    assert set(lk.check_gradients(layers, x=x).errors) == {"rate/weight", "rate/bias"}
+    logits = [
+        L.Input("x", shape=(3,)),
+        L.Input("t", shape=()),
+        L.SoftmaxLoss("s", "x", "t"),
+        L.Accuracy("a", "x", "t"),
+    ]
+    assert set(lk.check_gradients(logits, x=x, t=[0, 1, 2, 0]).errors) == {"input x"}
