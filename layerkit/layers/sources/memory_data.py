@@ -21,6 +21,8 @@ class MemoryData(Data):
     The layer copies the arrays it is given, except one that is a file on disk, mapped to memory for
     reading (`np.load(path, mmap_mode="r")`), which stays there.
 
+    Shapes: no bottom; a top (n, ...) for each array, cropped if that is asked for.
+
     Args:
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
         tops: names of the tops, by default the layer's name.
@@ -32,6 +34,12 @@ class MemoryData(Data):
 
     Attributes:
         count: number of rows in an epoch, repeated ones included.
+
+    Raises:
+        NetError: arrays without rows or numbers, or of different lengths, or numbers that the net's
+            floats cannot hold.
+
+    Source: Mocha's MemoryDataLayer.
     """
 
     decided = (*Data.decided, "arrays")
