@@ -53,7 +53,7 @@ $(VENV)/docs: $(VENV)/run
 	@touch $@
 
 docs: $(HAS_DOCS)
-	$(RUN) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR)" $(RUN) -m mkdocs build --strict
 
 lint: $(HAS_DEV)
 	$(RUN) -m ruff check .

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             for _, link, _ in LINK.findall(file.content_string):
                 sources |= {path for path in [target(file.src_uri, link)] if is_source(path)}
     for path in sorted(sources | {p for folder in sources for p in inside(folder)}):
-        files.append(File.generated(config, source_page(path), content=listing(path)))
+        page = File.generated(
+            config, source_page(path), content=listing(path), inclusion=InclusionLevel.NOT_IN_NAV
+        )
+        files.append(page)
     files.append(
         File.generated(config, "extra.css", abs_src_path=str(ROOT / "docs/site/extra.css"))
     )

@@ -28,7 +28,7 @@ class MemoryData(Data):
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
-            base class, and docs/layers.md.  Compiled code does the first two alone.
+            base class.  Compiled code does the first two alone.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 
