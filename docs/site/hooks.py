@@ -1,11 +1,15 @@
-"""Hooks of MkDocs: files outside docs/ join the site, and layers get their entries.
+"""Hooks of MkDocs: files outside docs/ join the site, layers get entries, tutorials their outputs.
 
 Links are written as they work in the repository.  A file of the repository that is linked to
 becomes a page of the site.
 """
 
+import contextlib
+import io
+import os
 import posixpath
 import re
+import tempfile
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -25,6 +29,7 @@ PAGES = {
 NAMES = {name: path for path, name in PAGES.items()}
 LANGUAGES = {".py": "python", ".h": "cpp", ".cpp": "cpp", ".cu": "cuda", ".toml": "toml"}
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
+PYTHON = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 ENTRIES = re.compile(r"^(?:Layers|Base class): (`[\w.]+`(?:,\s+`\w+`)*)\.$", re.MULTILINE)
 
 
@@ -66,6 +71,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     if here.endswith(".md") and not here.startswith("source/"):
         markdown = LINK.sub(turned, markdown)
+    if here.startswith("tutorials/") and os.environ.get("DOCS_EXECUTE") != "false":
+        markdown = with_outputs(markdown, here)
     return ENTRIES.sub(lambda match: entries(match[1]), markdown)
 
 
@@ -74,6 +81,23 @@ def entries(names: str) -> str:
     found = re.findall(r"[\w.]+", names)
     paths = [name if name.startswith("layerkit.") else f"layerkit.layers.{name}" for name in found]
     return "\n\n".join(f"::: {path}" for path in paths)
+
+
+def with_outputs(markdown: str, name: str) -> str:
+    """Run a page from top to bottom, and put behind each block of Python what it prints."""
+    names = {"__name__": "tutorial"}
+
+    def run(block: re.Match[str]) -> str:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block[1], name, "exec"), names)
+        output = printed.getvalue().rstrip()
+        return (
+            f"{block[0]}\n```{{ .text .output .no-copy }}\n{output}\n```\n" if output else block[0]
+        )
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return PYTHON.sub(run, markdown)
 
 
 def target(name: str, link: str) -> str | None:

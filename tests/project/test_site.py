@@ -43,6 +43,14 @@ def test_the_api_has_every_public_name():
     assert wanted - found - {f"layerkit.{name}" for name in elsewhere} == set()
 
 
+def test_every_page_is_in_the_navigation():
+    pages = re.findall(
+        r": ([\w/]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    ours = {str(path.relative_to(DOCS)) for path in [*DOCS.rglob("*.md"), *NOTEBOOKS]}
+    assert ours - set(pages) == set()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch, capsys):
     """Every cell, in order; a kernel would cost seconds more and show nothing else."""
