@@ -372,7 +372,7 @@ def test_a_profile_that_is_interrupted_leaves_the_plan_as_it_was(rng, monkeypatc
 
 
 def test_an_interrupt_after_flushing_leaves_denormal_numbers_as_they_were():
-    """What `flush` returned, the state to restore, is then known to nobody."""
+    """Nobody then knows the state to restore, which `flush` returned."""
     engine = lk.Net([L.Input("x", shape=(2,))], 1).engine
     if engine.name != "cpu":
         pytest.skip("array code flushes nothing")

@@ -70,6 +70,8 @@ class GeneratorData(Data):
     `start`.  The layer calls `make` only where the run begins or jumps, so an unbroken run uses one
     iterator for each epoch, or for all.
 
+    Shapes: no bottom; a top (n, ...) for each array, cropped if that is asked for.
+
     Args:
         make: the function.
         count: number of examples in an epoch.  None, the default: as many as `make()` makes before
@@ -82,7 +84,10 @@ class GeneratorData(Data):
             that thread, and must not use the net that it feeds, which waits for it.
 
     Raises:
+        NetError: tops that do not fit the first example.
         DataError: the function fails, makes no examples, or examples of different shapes.
+
+    Source: PyTorch's IterableDataset, with a number to start from.
     """
 
     decided = (*Data.decided, "make")

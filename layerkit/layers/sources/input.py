@@ -19,8 +19,15 @@ class Input(Layer):
     They are given by the name of the blob, which is `tops` if that is set.  The names in
     `RESERVED`, which calls use otherwise, are refused.
 
+    Shapes: no bottom; top (n, *shape), with n rows given, up to the net's batch size.
+
     Args:
         shape: shape of one example, without the batch axis; () for one number per example.
+
+    Raises:
+        NetError: a top with one of these reserved names.
+
+    Source: Caffe's Input layer.
     """
 
     recordable = True

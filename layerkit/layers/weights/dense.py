@@ -29,6 +29,9 @@ class Dense(Layer):
         l1, l2: regularisation of W (not of b); see Parameter.
 
     Parameters: weight (inputs, units), bias (units,).
+
+    Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors"
+    (1986), equation 1.
     """
 
     decided = (*Layer.decided, "units", "neuron", "weight_init", "bias_init", "l1", "l2")

@@ -47,6 +47,8 @@ class Log(Break):
         DataError: a path of another kind, or no tensorboardX; when training begins: a file that is
             there already, as of another run.
         SnapshotError: when training is resumed: the file is not the one that the snapshot knew.
+
+    Source: Mocha's TrainingSummary.
     """
 
     place = 60

@@ -64,13 +64,16 @@ class Snapshot(Break):
     Args:
         folder: the folder, made if it is not there.
         every: iterations from one snapshot to the next, default 1000; None leaves it to `seconds`.
-        seconds: time from one snapshot to the next; beside `every`, whichever comes first.
+        seconds: time from one snapshot to the next, None by default; beside `every`, whichever
+            comes first.
         keep: how many to keep, default 3; older ones are deleted.
         extra: a dict to be stored in each, which `Trainer.resume` returns; see layerkit.save.
 
     Raises:
         SnapshotError: when training begins: a folder that cannot be made, or that holds snapshots
             of later iterations, as another run left them.
+
+    Source: Mocha's Snapshot.
     """
 
     place = 100
@@ -201,6 +204,8 @@ class KeepBest(Watching):
     Raises:
         SnapshotError: when training begins: a file that is there already.
         NetError: when training begins: the path is the name of a value, which `of` is for.
+
+    Source: Prechelt, "Early stopping, but when?" (1998).
     """
 
     memory = (*Watching.memory, "iteration", "kept")

@@ -27,7 +27,7 @@ def row(x, y, x_err, y_err):
 
 
 class TestReadsFits:
-    """What a file of a survey holds, as it is for pictures of galaxies."""
+    """Files as surveys have them, read by the rules for pictures of galaxies."""
 
     @pytest.fixture
     def written(self, tmp_path):
