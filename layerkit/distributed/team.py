@@ -16,8 +16,8 @@ from layerkit.engines.base import Runner
 from layerkit.errors import LayerkitError, NetError, NotFiniteError, brief
 from layerkit.layers.weights.normalization import BatchNorm
 from layerkit.settings import Truth, Whole, accept
-from layerkit.solvers.histories import tree_levels
 from layerkit.solvers.solver import Solver
+from layerkit.solvers.updates.histories import tree_levels
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 

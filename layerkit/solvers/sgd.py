@@ -7,9 +7,9 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.net import Net
 from layerkit.settings import Count, Number, Positive
-from layerkit.solvers.histories import flush_denormals
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
+from layerkit.solvers.updates.histories import flush_denormals
 
 
 class SGD(Solver):

@@ -19,10 +19,10 @@ from layerkit.passes.methods import QUIET, serialised
 from layerkit.saving import copying
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.settings.names import Named
-from layerkit.solvers.histories import make_histories, of_parameters
-from layerkit.solvers.hooks import Hooks
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
-from layerkit.solvers.updating import Updater
+from layerkit.solvers.updates.histories import make_histories, of_parameters
+from layerkit.solvers.updates.hooks import Hooks
+from layerkit.solvers.updates.updating import Updater
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 

@@ -15,8 +15,8 @@ from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Net
 from layerkit.passes.finite import check_data, first_non_finite, non_finite_data
 from layerkit.settings import Checked
-from layerkit.solvers.histories import AVERAGE, accumulated_names, tree_levels
-from layerkit.solvers.hooks import call_hooks
+from layerkit.solvers.updates.histories import AVERAGE, accumulated_names, tree_levels
+from layerkit.solvers.updates.hooks import call_hooks
 from layerkit.wiring.plan import Plan
 
 SHOWN = (
