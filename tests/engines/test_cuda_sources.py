@@ -19,7 +19,9 @@ FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
     "activation": [{"ACTIVATION": name} for name in ACTIVATIONS],
     "chain": [{"ROWS": "1u"}, {"ROWS": FEW["ROWS"]}],
-    "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
+    "data": [
+        {"NUMBER": name, "OUT": out} for name in sources.NUMBERS.values() for out in ("real", "i64")
+    ],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
         {"ACTIVATION": "Relu"},

@@ -48,11 +48,14 @@ class Convolution(Windowed):
         l1, l2: regularisation of W (not of b); see Parameter.
 
     Parameters: weight (kernel, kernel, c / groups, channels), or (kernel, c / groups, channels) for
-    lines; bias (channels,).
+    lines; bias (channels,); and those of the activation (`slope` of "prelu", one number for each
+    channel).
 
     Source: LeCun et al. (1998); Krizhevsky et al. (2012) for groups, Yu and Koltun (2016) for
     dilation.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -139,11 +142,12 @@ class Deconvolution(Windowed):
             meet any one pixel of y.
 
     Parameters: weight (c, kernel, kernel, channels / groups), or (c, kernel, channels / groups) for
-    lines; bias (channels,).
+    lines; bias (channels,); and those of the activation.
 
     Source: Zeiler et al. (2010); section 4 of Dumoulin and Visin (2016).
     """
 
+    recordable = True
     transposed = True
 
     def __init__(

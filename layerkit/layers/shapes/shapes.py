@@ -38,6 +38,7 @@ class Concat(Pieces):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "axis")
 
     def __init__(self, name: str, *bottoms: str, axis: Axis = 0, tops: Tops | None = None):
@@ -84,6 +85,7 @@ class Slice(Pieces):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "axis", "sizes")
 
     def __init__(
@@ -133,6 +135,7 @@ class Reshape(Layer):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "shape")
 
     def __init__(
@@ -177,6 +180,7 @@ class Permute(Layer):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "order")
 
     def __init__(self, name: str, bottom: str, *, order: Axes, tops: Tops | None = None):

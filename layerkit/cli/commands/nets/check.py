@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from layerkit.cli import arguments, data
-from layerkit.inspection.gradcheck import check_gradients
+from layerkit.inspection.gradcheck import check_with
 from layerkit.layer import Layer
-from layerkit.layers import Accuracy, Input, SoftmaxLoss
+from layerkit.layers import Accuracy, Embed, Input, OneHot, SoftmaxLoss
 from layerkit.net import Net
 
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         help="gradients of a net against finite differences",
         description="Compare the gradient of every parameter and input of a net with finite "
         "differences, in float64, on the examples of --data or on random ones: numbers from 0 to "
-        "1, and labels where SoftmaxLoss reads them.",
+        "1, labels where SoftmaxLoss reads them, and ids where Embed or OneHot do.",
     )
     arguments.add_net(parser)
     data.add_data(parser, "data", "examples to check on", required=False)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         inputs: dict[str, Any] = {name: array[: args.batch] for name, array in given.items()}
     else:
         inputs = random_inputs(net, args.batch, args.seed)
-    print(check_gradients(net, seed=args.seed % 2**32, **inputs))
+    print(check_with(net, inputs, seed=args.seed % 2**32, progress=True))
 
 
 def random_inputs(net: Net, rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -52,9 +52,14 @@ def random_inputs(net: Net, rows: int, seed: int) -> dict[str, np.ndarray]:
         if isinstance(layer, Input):
             name, shape = layer.tops[0], net.blobs[layer.tops[0]].shape
             classes = [
-                net.blobs[reader.bottoms[0]].shape[0]
+                reader.classes.count
                 for reader in layers
                 if isinstance(reader, SoftmaxLoss | Accuracy) and reader.bottoms[1:2] == [name]
+            ]
+            classes += [
+                reader.count
+                for reader in layers
+                if isinstance(reader, Embed | OneHot) and reader.bottoms == [name]
             ]
             size = (rows, *shape)
             found[name] = (
