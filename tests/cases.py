@@ -87,8 +87,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
-        plain: False where a setting is one that kernels refuse, so that array code runs.
-        cuda: False where only those for GPUs refuse it.
+        plain: False where a setting is one that CUDA's kernels refuse, so that array code runs.
         beside: makes the layers whose parameters it uses.
     """
 
@@ -103,19 +102,17 @@ class Case:
     weight: float = 1.0
     kernels: str = "array"
     plain: bool = True
-    cuda: bool = True
     beside: Callable[[], list[lk.Layer]] = list
 
     @property
     def has_kernels(self) -> bool:
         """Tell whether the layer is more than its array code."""
-        return self.plain and type(self.layer()) in RUNNERS
+        return type(self.layer()) in RUNNERS
 
     @property
     def has_cuda(self) -> bool:
         """Tell whether the layer is more than its array code on a GPU."""
-        known = type(self.layer()) in CUDA_RUNNERS or self.layer().is_source
-        return self.plain and self.cuda and known
+        return self.plain and (type(self.layer()) in CUDA_RUNNERS or self.layer().is_source)
 
     @property
     def arguments(self) -> list[str]:
@@ -2188,7 +2185,7 @@ CASES: list[Case] = [
         {"x": normal(6)},
         before_prelu(dense(lambda x: x)),
         jax_before_prelu(jax_dense(lambda jax, x: x)),
-        cuda=False,
+        plain=False,
     ),
     Case(
         "TiedDense-prelu",
@@ -2196,7 +2193,7 @@ CASES: list[Case] = [
         {"x": normal(2, 3), "z": normal(5)},
         before_prelu(tied_dense(lambda x: x)),
         lambda jax, params, x: jax_prelu(jax, params, flat(x) @ params["weight"].T),
-        cuda=False,
+        plain=False,
         beside=lambda: [L.Dense("e", "z", units=6, neuron="tanh", bias=BIAS)],
     ),
     Case(
@@ -2207,7 +2204,7 @@ CASES: list[Case] = [
         {"x": normal(2, 4, 3)},
         before_prelu(convolution()),
         jax_before_prelu(jax_convolution()),
-        cuda=False,
+        plain=False,
     ),
     Case(
         "Deconvolution-prelu-line",
@@ -2217,7 +2214,7 @@ CASES: list[Case] = [
         {"x": normal(2, 4)},
         before_prelu(of_lines(deconvolution((1, 9), stride=(1, 2)), 1)),
         jax_before_prelu(jax_deconvolution((9,), stride=2)),
-        cuda=False,
+        plain=False,
     ),
     *(
         Case(

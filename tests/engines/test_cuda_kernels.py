@@ -22,7 +22,7 @@ def has_cuda(case):
     """Tell whether a layer has kernels of its own for the GPU."""
     layer = case.layer()
     copies = isinstance(layer, L.Add | L.Multiply) and len(layer.bottoms) == 1
-    own = case.plain and case.cuda and type(layer) in RUNNERS and not isinstance(layer, WITHOUT)
+    own = case.plain and type(layer) in RUNNERS and not isinstance(layer, WITHOUT)
     return layer.is_source or (own and not copies)
 
 
