@@ -27,6 +27,7 @@ VARIANTS = {  # that a net can compile a source in
         {"ACTIVATION": "Relu"},
         {"ACTIVATION": "Relu", **FEW, "ROWS": "1u", "LANES": "4u"},
     ],
+    "losses": [{}, {"LABEL": "i64"}],
     "step": [{"UPDATE": name} for name in cuda.UPDATES.values()],
     "windows": [{"ACTIVATION": "LeakyRelu"}],
 }

@@ -8,6 +8,7 @@ from PIL import Image
 
 import layerkit as lk
 from layerkit import layers as L
+from layerkit.engines.base import EngineRunner
 from layerkit.errors import DataError, NetError
 
 LARGE = np.array([2**24 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 7, 0])  # no float32 has the first
@@ -142,6 +143,7 @@ def test_steps_with_integers_are_recorded(cupy_on_host, rng):
     ]
     there = lk.Net(layers, 6, seed=1, backend="cupy")
     assert all(runner.recordable for runner in there.runners.values())
+    assert isinstance(there.runners["loss"], EngineRunner)
     here = lk.Net(layers, 6, seed=1, kernels="array")
     expected = lk.Adam(here, 0.01).steps(5)
     np.testing.assert_allclose(lk.Adam(there, 0.01).steps(5), expected, rtol=1e-5)

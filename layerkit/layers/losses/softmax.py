@@ -154,10 +154,9 @@ class SoftmaxLoss(Loss):
 
     @property
     def plain(self) -> bool:
-        """True if each example has one label, of floats, that names a class, and that is all."""
+        """True if each example has one label that names a class, and nothing else is asked for."""
         return (
             self.classes.places == 1
-            and not self.integer_blobs
             and not self.soft
             and len(self.bottoms) == 2
             and self.ignore is None

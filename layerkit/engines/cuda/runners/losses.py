@@ -101,6 +101,7 @@ class SoftmaxLoss(Loss):
             top.diff,
             top.data,
             diffs[0],
+            **({"LABEL": "i64"} if bottoms[1].integers else {}),
         )
 
 
