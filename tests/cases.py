@@ -87,7 +87,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
-        plain: False where a setting is one that kernels refuse, so that array code runs.
+        plain: False where a setting is one that CUDA's kernels refuse, so that array code runs.
         beside: makes the layers whose parameters it uses.
     """
 
@@ -107,7 +107,7 @@ class Case:
     @property
     def has_kernels(self) -> bool:
         """Tell whether the layer is more than its array code."""
-        return self.plain and type(self.layer()) in RUNNERS
+        return type(self.layer()) in RUNNERS
 
     @property
     def has_cuda(self) -> bool:
@@ -203,7 +203,8 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
     """The reference for Dense: sums of products, one by one."""
 
     def reference(params: dict[str, np.ndarray], x: np.ndarray):
-        weight, bias = params["weight"], params["bias"]
+        weight = params["weight"]
+        bias = params.get("bias", np.zeros(weight.shape[1]))
         y = np.empty((len(x), len(bias)))
         for row, example in enumerate(x):
             for unit in range(len(bias)):
@@ -763,6 +764,15 @@ def prelu(params: dict[str, np.ndarray], x: np.ndarray):
     return [y]
 
 
+def before_prelu(layer: Callable[..., list[np.ndarray]]) -> Callable[..., list[np.ndarray]]:
+    """The reference for a layer with the activation "prelu", given that for one without any."""
+    return lambda params, x: prelu(params, layer(params, x)[0])
+
+
+def jax_before_prelu(layer: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda jax, params, x: jax_prelu(jax, params, layer(jax, params, x))
+
+
 def jax_prelu(jax: Any, params: Any, x: Any) -> Any:
     slope = params["slope"].reshape(-1, *[1] * (x.ndim - 2))
     return jax.numpy.maximum(x, 0) - slope * jax.numpy.maximum(-x, 0)
@@ -1254,7 +1264,9 @@ def jax_accuracy(top: int) -> Callable[..., Any]:
 
 
 def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda jax, params, x: activation(jax, flat(x) @ params["weight"] + params["bias"])
+    return lambda jax, params, x: activation(
+        jax, flat(x) @ params["weight"] + params.get("bias", 0.0)
+    )
 
 
 def jax_convolution(
@@ -2159,6 +2171,50 @@ CASES: list[Case] = [
         {"x": normal(2, 3)},
         dense(lambda x: x),
         jax_dense(lambda jax, x: x),
+    ),
+    Case(
+        "Dense-without-bias",
+        lambda: L.Dense("y", "x", units=5, bias=None, neuron="leaky_relu"),
+        {"x": normal(2, 3)},
+        dense(NEURONS["leaky_relu"][0]),
+        jax_dense(NEURONS["leaky_relu"][1]),
+    ),
+    Case(
+        "Dense-prelu",
+        lambda: L.Dense("y", "x", units=5, neuron=L.PReLU.of(slope=BIAS), bias=BIAS),
+        {"x": normal(6)},
+        before_prelu(dense(lambda x: x)),
+        jax_before_prelu(jax_dense(lambda jax, x: x)),
+        plain=False,
+    ),
+    Case(
+        "TiedDense-prelu",
+        lambda: L.TiedDense("y", "x", to="e", neuron=L.PReLU.of(slope=BIAS), bias=None),
+        {"x": normal(2, 3), "z": normal(5)},
+        before_prelu(tied_dense(lambda x: x)),
+        lambda jax, params, x: jax_prelu(jax, params, flat(x) @ params["weight"].T),
+        plain=False,
+        beside=lambda: [L.Dense("e", "z", units=6, neuron="tanh", bias=BIAS)],
+    ),
+    Case(
+        "Convolution-prelu",
+        lambda: L.Convolution(
+            "y", "x", channels=3, kernel=2, neuron=L.PReLU.of(slope=BIAS), bias=BIAS
+        ),
+        {"x": normal(2, 4, 3)},
+        before_prelu(convolution()),
+        jax_before_prelu(jax_convolution()),
+        plain=False,
+    ),
+    Case(
+        "Deconvolution-prelu-line",
+        lambda: L.Deconvolution(
+            "y", "x", channels=2, kernel=3, stride=2, neuron=L.PReLU.of(slope=BIAS), bias=None
+        ),
+        {"x": normal(2, 4)},
+        before_prelu(of_lines(deconvolution((1, 9), stride=(1, 2)), 1)),
+        jax_before_prelu(jax_deconvolution((9,), stride=2)),
+        plain=False,
     ),
     *(
         Case(

@@ -30,6 +30,7 @@ from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
+from layerkit.system.bars import watched
 from layerkit.wiring.wires import Layers, flattened
 
 STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most accurate, the others work closer to kinks
@@ -111,11 +112,32 @@ def check_gradients(
             raise NetError(f"{setting} must be a whole number, at least 0, got {brief(value)}")
     if not directions and not elements:
         raise NetError("directions and elements are both 0, so there is nothing to compare")
+    return check_with(
+        net, inputs, tolerance=tolerance, directions=directions, elements=elements, seed=seed
+    )
+
+
+def check_with(
+    net: Net | Layer | Layers,
+    inputs: dict[str, Any],
+    tolerance: float = TOLERANCE,
+    directions: int = 4,
+    elements: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> GradientReport:
+    """Do what `check_gradients` does, given the inputs in a dictionary.
+
+    Args:
+        net, tolerance, directions, elements, seed: see check_gradients, which has checked them.
+        inputs: an array for each input blob, by its name.
+        progress: whether to show a bar.
+    """
     inputs = {name: numbers(array, f"input {name!r}") for name, array in inputs.items()}
     try:
         check = _Check(_as_net(net, inputs), inputs, tolerance, seed)
-        for name, (array, diff) in check.targets.items():
-            check.array(name, array, diff, directions, elements)
+        for name in watched([*check.targets], "checking", "arrays", progress):
+            check.array(name, *check.targets[name], directions, elements)
     except ContractError as error:
         raise GradientError(str(error)) from error
     failures = check.report.failures
@@ -150,7 +172,7 @@ class _Check:
         self.net, self.tolerance = net, tolerance
         self.report = GradientReport()
         self.random = np.random.default_rng(seed)
-        self.inputs = {k: np.array(a, "float64", order="C") for k, a in inputs.items()}
+        self.inputs = {k: self._copied(k, a) for k, a in inputs.items()}
         self.state = net.state()
         net.forward(**self.inputs)  # settles the number of rows
         read = {b for layer in net.layers.values() for b in layer.bottoms}
@@ -186,6 +208,11 @@ class _Check:
         if not self.targets:
             raise NetError("nothing to check: no trainable parameter, no input with a gradient")
 
+    def _copied(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return a copy of an input, in float64 unless its blob holds integers."""
+        blob = self.net.blobs.get(name)
+        return np.array(array, None if blob and blob.integers else "float64", order="C")
+
     def _used_before(self) -> Net:
         """Return a net that has made both passes on other inputs, where its layers take these.
 
@@ -212,7 +239,7 @@ class _Check:
     def _differentiable(self, blob: str) -> bool:
         """Tell whether all layers that read this input claim a gradient for it."""
         claims = [
-            layer.differentiable(i)
+            layer.differentiable(i) and b not in layer.integer_blobs
             for layer in self.net.layers.values()
             for i, b in enumerate(layer.bottoms)
             if b == blob and not layer.is_metric

@@ -224,6 +224,9 @@ class Solver(Updater):
     def apply(self) -> None:
         """Update the parameters by the gradient in their diffs, or accumulate it.
 
+        With `accumulate=k` it is added to the gradients of the calls of `apply` and `step` before;
+        the k-th call updates the parameters by the mean, which the diffs then hold.
+
         The diffs come from `gradients`, or from the net's own `backward`, which takes derivatives
         by any blobs: a net without a loss, such as the generator of a GAN, is trained by
         `generator.backward(image=discriminator.blobs["x"].diff)` and `solver.apply()`.  A gradient

@@ -13,6 +13,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.saving import hdf5
+from layerkit.system import bars
 
 NET = """
 from layerkit import layers as L
@@ -179,6 +180,60 @@ def test_train_equals_the_trainer_and_is_resumed_bit_for_bit(layerkit, trained, 
     rows = (tmp_path / "parts" / "log.csv").read_text().splitlines()
     assert rows == (tmp_path / "whole" / "log.csv").read_text().splitlines()
     assert (tmp_path / "whole" / "best.h5").exists()
+
+
+def test_integers_keep_their_values(layerkit, tmp_path):
+    (tmp_path / "ids.py").write_text(
+        """
+from layerkit import layers as L
+
+def ids():
+    return [
+        L.Input("t", shape=(), integers=True),
+        L.Reshape("same", "t", shape=(1,)),
+        L.Embed("y", "t", count=9, units=2),
+        L.Input("x", shape=(2,)),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+"""
+    )
+    np.savez("data.npz", t=np.arange(9), x=np.zeros((9, 2)))
+    with h5py.File("data.h5", "w") as file:
+        file["t"], file["x"] = np.arange(9), np.zeros((9, 2))
+    large = np.array([2**24 + 1, 2**63 - 1, -(2**63)])
+    np.save("large.npy", large)
+    for words in (
+        ["check", "ids.py"],
+        ["time", "ids.py", "--iterations", 1],
+        ["train", "ids.py", "--data", "data.h5", "--steps", 3, "--out", "run"],
+        ["test", "ids.py", "--model", "run/model.h5", "--data", "data.npz"],
+        ["infer", "ids.py", "--model", "run/model.h5", "--blob", "same", "--out", "same.npy",
+         "--data", "t=large.npy", "--batch", 2],
+    ):  # fmt: skip
+        code, _, err = layerkit(*words)
+        assert code == 0, err
+    np.testing.assert_array_equal(np.load("same.npy")[:, 0], large)
+
+
+def test_long_commands_show_how_far_they_are(layerkit, trained, monkeypatch):
+    model = ["--model", "model.h5", "--data", "data.npz", "--batch", 2]
+    commands = {
+        "evaluating": ["test", "classifier.py", *model],
+        "inferring": ["infer", "classifier.py", *model, "--blob", "h", "--out", "h.npy"],
+        "timing layers": ["time", "classifier.py", "--iterations", 6],
+        "checking": ["check", "classifier.py"],
+    }
+    counts = dict(zip(commands, (6, 6, 6, 5), strict=True))
+    for words in commands.values():
+        code, _, err = layerkit(*words)
+        assert (code, err) == (0, "")  # in less than a second
+    monkeypatch.setattr(bars, "DELAY", 0)
+    for description, words in commands.items():
+        code, out, err = layerkit(*words)
+        assert code == 0, err
+        count = counts[description]
+        assert re.search(rf"{description}: 100%.* {count}\.?0*/{count}\.?0* ", err), err
+        assert description not in out
 
 
 def test_draw(layerkit, trained, tmp_path):

@@ -863,6 +863,28 @@ def test_fused_unfused_and_array_code_agree(solver, rows, rng, monkeypatch):
             np.testing.assert_allclose(s.history[name], flat, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+def test_layers_without_bias_or_with_slopes_are_updated_too(rows, rng, monkeypatch):
+    monkeypatch.setattr(runners, "LARGE", 1)
+    layers = [
+        L.Input("x", shape=(600,)),
+        L.Dense("h", "x", units=33, neuron="relu", bias=None),
+        L.Dense("g", "h", units=20, neuron="prelu"),
+        L.Dense("f", "g", units=600, neuron="prelu", bias=None),
+        L.Dense("y", "f", units=600, bias=None),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    x = rng.random((rows, 600))
+    nets = both(layers, rows, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    for _ in range(5):
+        losses = [solver.step(x=x) for solver in solvers]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    assert solvers[0].plan().updated == {"h/weight", "y/weight"}
+    for name, p in nets[1].params.items():
+        np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-7, atol=1e-10)
+
+
 @pytest.mark.parametrize("what", ["clip", "frozen", "l2", "l2 later"])
 def test_what_cannot_be_fused_is_not(what, rng, monkeypatch):
     monkeypatch.setattr(runners, "LARGE", 1)

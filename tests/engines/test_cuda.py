@@ -171,6 +171,28 @@ def test_dense(gpu, sizes, neuron, rng):
         compare(nets, x, random_weights(nets[1], x, rng), "float64")
 
 
+@pytest.mark.parametrize("rows", [3, 20, 300])  # in one block, by cuBLAS, and with sums in slices
+def test_layers_without_bias_or_with_slopes_are_trained(gpu, rows, rng):
+    layers = [
+        L.MemoryData("x", data=rng.standard_normal((2 * rows, 40))),
+        L.Dense("a", "x", units=6, neuron="relu", bias=None),
+        L.Dense("b", "x", units=6, neuron="relu"),  # run together with the one before
+        L.Dense("c", "a", units=5, bias=None),  # in a chain with the next
+        L.Dense("d", "c", units=5, neuron="prelu", bias=lk.initializers.Normal(0.3)),
+        L.Dense("e", "b", units=5, neuron="gelu", bias=None),
+        L.Add("sum", "d", "e"),
+        L.TiedDense("f", "sum", to="c", neuron="tanh", bias=None),
+        L.Concat("all", "f", "b"),
+        L.Dense("y", "all", units=40, bias=None),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    nets = pair(layers, rows, 3, dtype="float64")
+    assert all(runner.recordable for runner in nets[0].runners.values())
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-10)
+    assert_same_training(solvers)
+
+
 @pytest.mark.parametrize("size", [1, 40, 1024, 1025, 2500])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_losses_of_any_size(gpu, rows, size, rng):

@@ -19,12 +19,15 @@ FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
     "activation": [{"ACTIVATION": name} for name in ACTIVATIONS],
     "chain": [{"ROWS": "1u"}, {"ROWS": FEW["ROWS"]}],
-    "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
+    "data": [
+        {"NUMBER": name, "OUT": out} for name in sources.NUMBERS.values() for out in ("real", "i64")
+    ],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
         {"ACTIVATION": "ReLU"},
         {"ACTIVATION": "ReLU", **FEW, "ROWS": "1u", "LANES": "4u"},
     ],
+    "losses": [{}, {"LABEL": "i64"}],
     "step": [{"UPDATE": name} for name in cuda.UPDATES.values()],
     "windows": [{"ACTIVATION": "LeakyReLU"}],
 }

@@ -717,7 +717,11 @@ BAD = {
         (lambda: [x(3), L.Dense("y", "x")], "units"),
         (lambda: [x(3), L.Dense("y", "x", units=2, neuron="rellu")], "'relu', "),
         (lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.ReLU)], "LeakyReLU.of("),
-        (lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.PReLU("a", "x"))], "an activation"),
+        (lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.PReLU)], "LeakyReLU.of("),
+        (
+            lambda: [x(3), L.Dense("y", "x", units=2, neuron=L.PReLU.of(rate=2))],
+            'Dense(..., rate={"slope"',
+        ),
         (lambda: [x(3), L.Dense("y", "x", units=2, weight="glorot")], "xavier"),
         (lambda: [x(3), L.Dense("y", "x", units=2, bias="one")], "bias"),
         (lambda: [x(3), L.Dense("y", "x", units=2, tops=["a", "b"])], "['a', 'b']"),

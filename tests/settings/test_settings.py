@@ -102,6 +102,7 @@ SEEN = {
     "crop": WINDOW,
     "mirror": FLAG,
     "prefetch": whole([0, 3], [-1, 1025]),
+    "integers": TOPS,
 }
 DATA = {**SEEN, "shuffle": FLAG}
 RECURRENT = {
@@ -178,9 +179,9 @@ TABLE = {
     },
     "Pooling": {**WINDOWS, "mode": MODE, "ceil": FLAG},
     "GlobalPooling": {"mode": MODE, "tops": TOPS},
-    "Dense": {**DENSE, "units": COUNT},
+    "Dense": {**DENSE, "units": COUNT, "bias": OPTIONAL_INIT},
     "TiedDense": {
-        "bias": INIT,
+        "bias": OPTIONAL_INIT,
         "neuron": ACTIVATION,
         "tops": TOPS,
         "to": (["a", "conv1/7x7_s2"], NO_NAME),
@@ -218,7 +219,7 @@ TABLE = {
         "threshold": AT_LEAST_0,
         "latents": whole([4, 1], [0, 5]),
     },
-    "Input": {"shape": SHAPE, "tops": TOPS},
+    "Input": {"shape": SHAPE, "integers": FLAG, "tops": TOPS},
     "FreeBlob": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
     "PReLU": {"slope": INIT, "tops": TOPS},

@@ -366,6 +366,35 @@ def test_gradients_and_apply_are_a_step(engine, batches):
             np.testing.assert_allclose(found, host(nets[0], array), rtol=1e-9, atol=1e-13)
 
 
+def test_gradients_that_accumulate_are_those_that_apply_is_given(batches, tmp_path):
+    """Each as it was changed, mixed with whole steps, and resumed in the middle."""
+    net, other = make(), make()
+    solver = lk.SGD(net, 0.1, momentum=0.0, accumulate=3)
+    before, counts, each = values(net), [], []
+    for i, batch in enumerate(batches[:3]):
+        each.append({k: np.array(g) for k, g in jax.grad(objective)(before, **batch).items()})
+        if i == 1:
+            solver.step(**batch)
+        else:
+            solver.gradients(**batch)
+            net.params["h/weight"].diff[...] *= i + 2
+            each[-1]["h/weight"] *= i + 2
+            solver.apply()
+        counts.append((solver.iteration, solver.accumulated))
+        if i < 2:
+            for name, value in values(net).items():
+                np.testing.assert_array_equal(value, before[name])
+        lk.save(tmp_path / "net.h5", net, solver)
+        net = other if i == 0 else net
+        solver = lk.SGD(net, 0.1, momentum=0.0, accumulate=3) if i == 0 else solver
+        lk.load(tmp_path / "net.h5", net, solver)
+    assert counts == [(0, 1), (0, 2), (1, 0)]
+    for name, value in values(net).items():
+        mean = sum(g[name] for g in each) / 3
+        np.testing.assert_allclose(value, before[name] - 0.1 * mean, rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(host(net, net.params[name].diff), mean, rtol=1e-9, atol=1e-13)
+
+
 def test_gradients_may_be_looked_at_and_changed(batches):
     net = make()
     solver = lk.SGD(net, 0.1, momentum=0.0)

@@ -131,7 +131,7 @@ class CpuEngine(ArrayEngine):
     def bind(self, layer: Layer) -> Runner:
         """Return the runner registered for exactly this class, or the layer with its array code."""
         make = runners.RUNNERS.get(type(layer))
-        return make(layer, self) if make and make.fits(layer, self) else Runner(layer)
+        return make(layer, self) if make and make.takes(layer, self) else Runner(layer)
 
     @contextmanager
     def flushed(self) -> Iterator[None]:

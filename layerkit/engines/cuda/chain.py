@@ -116,16 +116,16 @@ def _small(runner: Dense) -> bool:
 def _dense(runner: Dense, top: Any, x: Array, dx: Array | None, add: bool, backward: bool) -> Stage:
     layer, (setting, defines) = runner.layer, runner.activation()
     slope = SLOPES.get(defines["ACTIVATION"], setting)
-    w, b = layer.w, layer.b
+    w = layer.w
     if not backward:
-        return [DENSE, runner.inputs, layer.units, 0, slope], [x, w.data, b.data, top.data]
+        return [DENSE, runner.inputs, layer.units, 0, slope], [x, w.data, runner.bias(), top.data]
     return [DENSE_BACKWARD, runner.inputs, layer.units, int(add), slope], [
         x,
         w.data,
         top.data,
         top.diff,
         w.diff if w.trainable else None,
-        b.diff if b.trainable else None,
+        runner.bias_diff(),
         dx,
     ]
 

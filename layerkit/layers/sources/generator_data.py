@@ -106,8 +106,11 @@ class GeneratorData(Data):
         crop: Crop = None,
         mirror: Flag = False,
         prefetch: Depth = 0,
+        integers: Tops | None = None,
     ):
-        super().__init__(name, tops, False, augment, scale, mean, deviation, crop, mirror, prefetch)
+        super().__init__(
+            name, tops, False, augment, scale, mean, deviation, crop, mirror, prefetch, integers
+        )
         self.make = make
         self.examples = count
         self.from_start = self._takes_start()

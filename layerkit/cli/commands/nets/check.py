@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.cli import arguments, data
-from layerkit.inspection.gradcheck import check_gradients
+from layerkit.inspection.gradcheck import check_with
 from layerkit.layer import Layer
 from layerkit.layers import Accuracy, ContrastiveLoss, Embed, HingeLoss, Input, OneHot, SoftmaxLoss
 from layerkit.net import Net
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
         inputs: dict[str, Any] = {name: array[: args.batch] for name, array in given.items()}
     else:
         inputs = random_inputs(net, args.batch, args.seed)
-    print(check_gradients(net, seed=args.seed % 2**32, **inputs))
+    print(check_with(net, inputs, seed=args.seed % 2**32, progress=True))
 
 
 def random_inputs(net: Net, rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -65,7 +65,7 @@ def random_inputs(net: Net, rows: int, seed: int) -> dict[str, np.ndarray]:
                 if number == 1 and isinstance(reader, SoftmaxLoss) and reader.soft:
                     shares = reader.classes.split(numbers)
                     shares /= shares.sum(axis=2, keepdims=True)
-            found[name] = numbers
+            found[name] = numbers.astype("int64") if layer.integers else numbers
     return found
 
 

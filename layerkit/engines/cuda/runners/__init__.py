@@ -57,4 +57,4 @@ def make_runner(layer: Layer, engine: Any) -> Runner:
         fed = layer.plain and own.forward is Data.forward and overrides(own, "host", ("fetch",))
         return DataRunner(layer, engine) if fed else ArrayRunner(layer)
     make = RUNNERS.get(own)
-    return make(layer, engine) if make and make.fits(layer, engine) else ArrayRunner(layer)
+    return make(layer, engine) if make and make.takes(layer, engine) else ArrayRunner(layer)

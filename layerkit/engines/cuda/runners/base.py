@@ -18,9 +18,8 @@ class ArrayRunner(Runner):
 
     def __init__(self, layer: Any):
         super().__init__(layer)
-        self.recordable = layer.recordable and overrides(
-            type(layer), "recordable", ("forward", "backward")
-        )
+        neuron = getattr(layer, "neuron", None)
+        self.recordable = all(map(_replayable, [layer, *([neuron] if neuron else [])]))
 
 
 class KernelRunner(EngineRunner):
@@ -46,6 +45,13 @@ class KernelRunner(EngineRunner):
         """Return what noise depends on: seed, stream and the clock."""
         layer = self.layer
         return *philox.keys(layer.run.seed, layer.stream), self.engine.clock
+
+
+def _replayable(layer: Any) -> bool:
+    """Tell whether the class that defines a layer's passes says that they can be replayed."""
+    passes = ("forward", "backward", "activate", "differentiate")
+    defined = [name for name in passes if hasattr(layer, name)]
+    return layer.recordable and overrides(type(layer), "recordable", defined)
 
 
 Entering = tuple[list[Array], float, dict[str, str]]
