@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import warnings
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from layerkit.galaxy.images.decode.bounds import (
     check_inflated,
     check_pixels,
 )
+from layerkit.galaxy.images.decode.formats import planes
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.formats.planes import Planes, value_of
 from layerkit.galaxy.images.decode.science import (
     BESIDE_SCIENCE,
     COMPOUND,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
+BAND = re.compile(r"(.*)\[(\d{1,9})\]")
 NO_INTENSITY = "Stokes parameters without the total intensity, I; save I as an image"
 
 
@@ -51,7 +55,8 @@ class FitsPictures(Pictures):
 
     Args:
         file: the open file.
-        hdu: number or EXTNAME of the extension to read instead.
+        hdu: number or EXTNAME of the extension to read instead; followed by "[N]", or "[N]" alone,
+            it chooses the band N of a cube, counted from 0, rather than the mean of 3 or 4 bands.
     """
 
     row_order = "bottom"
@@ -59,6 +64,7 @@ class FitsPictures(Pictures):
     def __init__(self, file: IO[bytes], hdu: int | str | None):
         from astropy.io import fits  # slow to import, and not needed for most sources
 
+        hdu, self.band = _chosen(hdu)
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
@@ -95,6 +101,10 @@ class FitsPictures(Pictures):
                 shape[len(shape) - axis] = 1
             layout = Layout(tuple(shape))
             reason = layout.doubt or reason
+            bands = layout.count if layout.bands is None else one.shape[layout.bands]
+            if self.band is not None and layout.count and self.band >= bands:
+                reason = f"no band {self.band}; there are {bands}, counted from 0"
+                continue
             if layout.count:
                 place = one.fileinfo()
                 packed = isinstance(one, fits.CompImageHDU)
@@ -103,7 +113,7 @@ class FitsPictures(Pictures):
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
                 keys = ("EXTTYPE", "HDUCLAS2", *["OBJECT"] * galfit)
-                words = [one.name, *(str(_value(one.header, key, "")) for key in keys)]
+                words = [one.name, *(str(value_of(one.header, key, "")) for key in keys)]
                 found.append((" ".join(words), number, layout))
         if hdu is None:
             if found and not (found := [x for x in found if not says(x[0], NOT_SCIENCE, COMPOUND)]):
@@ -114,7 +124,12 @@ class FitsPictures(Pictures):
             raise UnusableImageError(f"no image in HDU {hdu}")
         if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
-        self.images = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
+        self.images = [
+            (n, layout, k)
+            for _, n, layout in found
+            for k in range(layout.count)
+            if self.band is None or layout.bands is not None or k == self.band
+        ]
         if not self.images:
             raise UnusableImageError(reason)
 
@@ -122,9 +137,10 @@ class FitsPictures(Pictures):
         return len(self.images)
 
     def _read(self, k: int) -> np.ndarray:
-        number, layout, k = self.images[k]
+        number, layout, _ = self.images[k]
         check_pixels(layout.part)
-        return layout.picture(self._numbers(number, list(layout.index(k))))
+        part = self._numbers(number, self._part(k))
+        return layout.picture(part) if self.band is None else layout.one_band(part)
 
     def field(self) -> tuple[int, int]:
         """Return the height and width of the only image in the file, of one band.
@@ -137,26 +153,49 @@ class FitsPictures(Pictures):
                 f"{len(self.images)} images, and positions are those in one; choose it with hdu"
             )
         layout = self.images[0][1]
-        if layout.colours is not None:
-            raise UnusableImageError("an image of several bands; save one band as an image")
-        height, width = layout.part
+        if layout.colours is not None and self.band is None:
+            raise UnusableImageError("an image of several bands; choose one")
+        height, width = layout.sides
         return height, width
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """Read a part of the only image in the file; see `field`."""
-        number, layout, k = self.images[0]
-        index, shape = list(layout.index(k)), self.hdus[number].shape
-        sides = [a for a, n in enumerate(shape) if n > 1]
-        index[sides[0]], index[sides[1]] = rows, columns
-        found = self._numbers(number, index)
+        found = self._numbers(self.images[0][0], self._part(0, (rows, columns)))
         return found.reshape(rows.stop - rows.start, columns.stop - columns.start)
+
+    def _part(self, k: int, window: tuple[slice, slice] | None = None) -> list[Any]:
+        """Return the index of picture `k` in its HDU, or of a part of it."""
+        number, layout, k = self.images[k]
+        index = list(layout.index(k, self.band))
+        if window is not None:
+            shape = self.hdus[number].shape
+            whole = [a for a, n in enumerate(shape) if n > 1 and index[a] == slice(None)]
+            index[whole[0]], index[whole[1]] = window
+        return index
+
+    def planes(self, k: int, window: tuple[slice, slice] | None = None) -> Planes:
+        """Read what the file says of the pixels of picture `k`, or of a part of it."""
+        number, layout, _ = self.images[k]
+        headers = self.hdus[number].header, self.hdus[0].header
+        about = Planes(gain=planes.gain(headers), zero_point=planes.zero_point(headers))
+        if layout.colours is not None and self.band is None:  # a mean of several
+            return about
+        shape = layout.sides if window is None else [part.stop - part.start for part in window]
+        variance = missing = None
+        for kind, other in planes.beside(self.hdus, number).items():
+            values = self._numbers(other, self._part(k, window)).reshape(shape)
+            if kind == "mask":
+                missing = planes.unusable(values, self.hdus[other].header)
+            elif variance is None:
+                variance = planes.as_variance(values, kind)
+        return replace(about, variance=variance, missing=missing)
 
     def wcs(self, k: int) -> WCS | None:
         """Return the celestial part of the WCS of picture `k`, or None without a valid one."""
         from astropy.wcs import WCS
 
         header = self.hdus[self.images[k][0]].header
-        if not any(str(_value(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
+        if not any(str(value_of(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
             return None
         try:
             with warnings.catch_warnings():
@@ -186,10 +225,10 @@ class FitsPictures(Pictures):
             index[axis] = slice(at, at + 1)
         numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
-        if numbers.dtype.kind == "u" and isinstance(blank := _value(hdu.header, "BLANK"), int):
+        if numbers.dtype.kind == "u" and isinstance(blank := value_of(hdu.header, "BLANK"), int):
             # Astropy applies BLANK to signed integers only.
             data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
-        softening, zero = (_value(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
+        softening, zero = (value_of(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
         if isinstance(softening, int | float) and isinstance(
             zero, int | float
         ):  # Pan-STARRS stacks, in asinh magnitudes
@@ -223,20 +262,18 @@ class FitsPictures(Pictures):
         self.hdus.close()
 
 
-def _value(header: Header, key: str, default: Any = None) -> Any:
-    """Return the value of a keyword; the default if it is not there, or is none of FITS."""
-    from astropy.io.fits.verify import VerifyError
-
-    try:
-        return header.get(key, default)
-    except VerifyError:
-        return default
+def _chosen(hdu: int | str | None) -> tuple[int | str | None, int | None]:
+    """Split what chooses an extension, and perhaps a band in it, as "SCI[1]" does."""
+    if not isinstance(hdu, str) or (found := BAND.fullmatch(hdu.strip())) is None:
+        return hdu, None
+    name = found[1].strip()
+    return (int(name) if name.isdecimal() else name or None), int(found[2])
 
 
 def _stokes_axis(header: Header) -> int | None:
     """Return the number of the axis of Stokes parameters, counted from 1 as in FITS, or None."""
     for axis in range(1, int(header["NAXIS"]) + 1):
-        if str(_value(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
+        if str(value_of(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
             return axis
     return None
 
