@@ -436,6 +436,8 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
     encoded, sd = rng.normal(5, 10, (8, 300)), rng.uniform(1e-3, 1e-2, (8, 300))
 
     class Model:
+        prior = None
+
         def traverse(self, steps):
             np.testing.assert_array_equal(steps, [-3, -2, -1, 0, 1, 2, 3])
             return marked(2 * len(steps)).reshape(2, len(steps), 144)
