@@ -87,7 +87,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
-        plain: False where a setting is one that kernels refuse, so that array code runs.
+        plain: False where a setting is one that CUDA's kernels refuse, so that array code runs.
         beside: makes the layers whose parameters it uses.
     """
 
@@ -107,7 +107,7 @@ class Case:
     @property
     def has_kernels(self) -> bool:
         """Tell whether the layer is more than its array code."""
-        return self.plain and type(self.layer()) in RUNNERS
+        return type(self.layer()) in RUNNERS
 
     @property
     def has_cuda(self) -> bool:

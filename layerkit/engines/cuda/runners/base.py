@@ -24,6 +24,13 @@ ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h
     L.SiLU: ("Silu", None),
     type(None): ("Linear", None),
 }
+THREADS = 256  # of a block
+WIDE = 128  # numbers of an example beyond which it has a block of threads for itself
+
+
+def lanes(size: int) -> int:
+    """Return how many threads share an example, or a group, of so many numbers."""
+    return THREADS if size > WIDE else 32
 
 
 class ArrayRunner(Runner):
