@@ -189,9 +189,37 @@ template <class T> void combine_sums(const Walk<T, 4>& walk, int kind, T setting
     }
 }
 
+// y = a, whose neighbours lie along another axis than those of y: squares of both axes at a time.
+template <class T> void copy_turned(const Walk<T, 4>& walk, int axis)
+{
+    constexpr i64 side = 32;
+    int last = walk.axes - 1, order[Array::most];
+    for (int k = 0, at = 0; k < walk.axes; ++k)
+        if (k != axis && k != last) order[at++] = k;
+    i64 across = walk.shape[axis], down = walk.shape[last], others = walk.size() / (across * down);
+    i64 strips = (across + side - 1) / side;
+    const i64 *from_stride = walk.stride[0], *to_stride = walk.stride[3];
+    parallel(others * strips, [&](i64 piece) {
+        i64 from = 0, to = 0, rest = piece / strips, left = piece % strips * side;
+        for (int k = walk.axes - 3; k >= 0; rest /= walk.shape[order[k--]]) {
+            from += rest % walk.shape[order[k]] * from_stride[order[k]];
+            to += rest % walk.shape[order[k]] * to_stride[order[k]];
+        }
+        for (i64 top = 0; top < down; top += side)
+            for (i64 i = left; i < std::min(left + side, across); ++i) {
+                const T* x = walk.data[0] + from + i;
+                T* y = walk.data[3] + to + i * to_stride[axis];
+                for (i64 j = top; j < std::min(top + side, down); ++j) y[j] = x[j * from_stride[last]];
+            }
+    });
+}
+
 template <class T> void elementwise(const Walk<T, 4>& walk, int kind, T setting)
 {
     if (!walk.dense[3]) return combine_sums(walk, kind, setting);
+    if (kind == 0 && walk.stride[0][walk.axes - 1] > 1)
+        for (int axis = 0; axis < walk.axes - 1; ++axis)
+            if (walk.stride[0][axis] == 1) return copy_turned(walk, axis);
     constexpr i64 piece = 16384;
     i64 size = walk.size();
     parallel((size + piece - 1) / piece, [&](i64 i) {
@@ -200,29 +228,52 @@ template <class T> void elementwise(const Walk<T, 4>& walk, int kind, T setting)
     });
 }
 
-// The largest number that a walk of one array meets from `x` on, and its place on the way.
-template <class T> Largest<T> largest_of(const Walk<T, 1>& walk, const T* x)
-{
-    Largest<T> largest{*x, 0};
-    i64 step = walk.stride[0][walk.axes - 1];
-    walk.runs(0, 0, walk.size(), [&](i64 at, i64 offset, i64 length) {
-        for (i64 i = 0; i < length; ++i) largest.look(x[offset + i * step], int(at + i));
-    });
-    return largest;
-}
-
-// function(i, offset) for each element i of y, whose numbers of x begin at that offset, shared among
-// the threads.
+// function(start, offset, step, length) for runs of y's elements from number `start` on, whose numbers
+// of x begin `step` apart from `offset` on; shared among the threads.
 template <class T, class Function>
 void each_of_largest(const Walk<T, 2>& kept, i64 numbers, Function&& function)
 {
-    i64 piece = std::max<i64>(16384 / numbers, 1), size = kept.size();
-    i64 step = kept.stride[0][kept.axes - 1];
+    i64 piece = std::max<i64>(16384 / numbers, staged), size = kept.size();
     parallel((size + piece - 1) / piece, [&](i64 p) {
         i64 start = p * piece, stop = std::min(start + piece, size);
         kept.runs(0, start, stop - start, [&](i64 at, i64 offset, i64 length) {
-            for (i64 i = 0; i < length; ++i) function(start + at + i, offset + i * step);
+            i64 step = kept.stride[0][kept.axes - 1];
+            for (i64 i = 0; i < length; i += staged)
+                function(start + at + i, offset + i * step, step, std::min(staged, length - i));
         });
+    });
+}
+
+// The largest of the numbers that a walk of one array meets from each of `length` places in x on, and
+// where on the way; at most `staged` of them.
+template <class T>
+void largest_of(const Walk<T, 1>& walk, const T* x, i64 step, i64 length, T* value, int* place)
+{
+    for (i64 i = 0; i < length; ++i) {
+        value[i] = x[i * step];
+        place[i] = 0;
+    }
+    i64 apart = walk.stride[0][walk.axes - 1];
+    walk.runs(0, 0, walk.size(), [&](i64 at, i64 offset, i64 count) {
+        if (step == 1) {  // the places are neighbours
+            for (i64 k = 0; k < count; ++k) {
+#pragma GCC ivdep
+                for (i64 i = 0; i < length; ++i) {
+                    Largest<T> largest{value[i], place[i]};
+                    largest.look(x[i + offset + k * apart], int(at + k));
+                    value[i] = largest.value;
+                    place[i] = largest.place;
+                }
+            }
+            return;
+        }
+        for (i64 i = 0; i < length; ++i) {
+            Largest<T> largest{value[i], place[i]};
+            for (i64 k = 0; k < count; ++k)
+                largest.look(x[i * step + offset + k * apart], int(at + k));
+            value[i] = largest.value;
+            place[i] = largest.place;
+        }
     });
 }
 

@@ -53,8 +53,10 @@ void largest(Array x, Array y)
     with_type(y, [&](auto t) {
         using T = decltype(t);
         Walk<T, 1> inner({last_axes(x, y.axes)});
-        each_of_largest(Walk<T, 2>({first_axes(x, y.axes), y}), inner.size(), [&](i64 i, i64 offset) {
-            elements<T>(y)[i] = largest_of(inner, elements<T>(x) + offset).value;
+        Walk<T, 2> kept({first_axes(x, y.axes), y});
+        each_of_largest(kept, inner.size(), [&](i64 start, i64 offset, i64 step, i64 length) {
+            int places[staged];
+            largest_of(inner, elements<T>(x) + offset, step, length, elements<T>(y) + start, places);
         });
     });
 }
@@ -68,13 +70,18 @@ void largest_backward(Array x, Array dy, Array dx)
     with_type(dy, [&](auto t) {
         using T = decltype(t);
         Walk<T, 1> inner({last_axes(x, dy.axes)});
-        i64 step = inner.stride[0][inner.axes - 1];
-        each_of_largest(Walk<T, 2>({first_axes(x, dy.axes), dy}), inner.size(), [&](i64 i, i64 offset) {
-            i64 place = largest_of(inner, elements<T>(x) + offset).place;
+        Walk<T, 2> kept({first_axes(x, dy.axes), dy});
+        i64 apart = inner.stride[0][inner.axes - 1];
+        each_of_largest(kept, inner.size(), [&](i64 start, i64 offset, i64 step, i64 length) {
+            T values[staged];
+            int places[staged];
+            largest_of(inner, elements<T>(x) + offset, step, length, values, places);
+            const T* given = elements<T>(dy) + start;
             T* to = elements<T>(dx) + offset;
-            inner.runs(0, 0, inner.size(), [&](i64 at, i64 from, i64 length) {
-                for (i64 k = 0; k < length; ++k)
-                    to[from + k * step] = at + k == place ? elements<T>(dy)[i] : T(0);
+            inner.runs(0, 0, inner.size(), [&](i64 at, i64 from, i64 count) {
+                for (i64 k = 0; k < count; ++k)
+                    for (i64 i = 0; i < length; ++i)
+                        to[i * step + from + k * apart] = at + k == places[i] ? given[i] : T(0);
             });
         });
     });

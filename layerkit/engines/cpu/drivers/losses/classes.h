@@ -33,6 +33,12 @@ struct ClassShape {
 // The numbers of up to `abreast` places side by side, class by class; the last place fills up.
 template <class T> void gather_places(const ClassShape& s, const T* x, i64 place, i64 width, T* to)
 {
+    if (place % s.after + abreast <= s.after && width == abreast) {  // which are neighbours
+        const T* from = x + s.first(place);
+        for (i64 c = 0; c < s.count; ++c)
+            for (i64 l = 0; l < abreast; ++l) to[c * abreast + l] = from[c * s.after + l];
+        return;
+    }
     for (i64 l = 0; l < abreast; ++l) {
         const T* from = x + s.first(place + std::min(l, width - 1));
         for (i64 c = 0; c < s.count; ++c) to[c * abreast + l] = from[c * s.after];
@@ -42,6 +48,12 @@ template <class T> void gather_places(const ClassShape& s, const T* x, i64 place
 template <class T>
 void scatter_places(const ClassShape& s, const T* from, i64 place, i64 width, T* y)
 {
+    if (place % s.after + abreast <= s.after && width == abreast) {
+        T* to = y + s.first(place);
+        for (i64 c = 0; c < s.count; ++c)
+            for (i64 l = 0; l < abreast; ++l) to[c * s.after + l] = from[c * abreast + l];
+        return;
+    }
     for (i64 l = 0; l < width; ++l) {
         T* to = y + s.first(place + l);
         for (i64 c = 0; c < s.count; ++c) to[c * s.after] = from[c * abreast + l];
