@@ -33,8 +33,8 @@ class Backend(Protocol):
     def to_host(self, array: Array) -> np.ndarray:
         """Return a NumPy copy of a backend array, safe to keep."""
 
-    def gemm(self, a: Array, b: Array, out: Array) -> None:
-        """Compute out = a @ b for matrices.
+    def gemm(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        """Compute out = a @ b for matrices, or add it to `out`.
 
         `a` and `b` may be transposed views, `out` is row-major.
         """

@@ -30,9 +30,12 @@ class NumpyBackend:
         """Return a copy, safe to keep."""
         return np.array(array)
 
-    def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        """Compute out = a @ b; BLAS takes transposed views as they are."""
-        np.matmul(a, b, out=out)
+    def gemm(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool = False) -> None:
+        """Compute out = a @ b, or add it to `out`; BLAS takes transposed views as they are."""
+        if add:
+            out += a @ b
+        else:
+            np.matmul(a, b, out=out)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return `step` itself: there is nothing to record."""

@@ -19,7 +19,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import activations, cpu
-from layerkit.engines.cpu.runners import base
+from layerkit.engines.cpu.runners import base, formulas
 from layerkit.engines.cpu.runners.weights import dense as runners
 from layerkit.layers.elementwise.neuron import Neuron
 
@@ -617,6 +617,51 @@ def test_products_of_any_layout(sizes, dtype, rng, instructions):
                 np.testing.assert_array_equal(whole, before)
 
 
+# name -> what it computes of a, b and c, with the setting 0.7
+FORMULAS = {
+    "copy": lambda a, b, c: a,
+    "scale": lambda a, b, c: 0.7 * a,
+    "add": lambda a, b, c: a + b,
+    "subtract": lambda a, b, c: a - b,
+    "multiply": lambda a, b, c: a * b,
+    "multiply_three": lambda a, b, c: a * b * c,
+    "divide": lambda a, b, c: a / b,
+    "divide_slope": lambda a, b, c: -a * c / b,
+    "affine": lambda a, b, c: a * b + c,
+    "prelu": lambda a, b, c: np.where(a > 0, a, b * a),
+    "prelu_slope": lambda a, b, c: np.where(a > 0, b, c * b),
+    "prelu_steepness": lambda a, b, c: np.where(a > 0, 0, a) * b,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_formulas_of_arrays_of_any_strides(name, dtype, rng, instructions):
+    """Operands are transposed, repeated and reversed; results are summed over some axes."""
+    assert list(FORMULAS) == list(formulas.NAMES)
+    for turn in range(30):
+        # Some of more than one piece, and of more than one part of a sum.
+        shape = tuple(int(n) for n in rng.integers(1, 80 if turn % 10 == 0 else 7, 3))
+        shape = shape if turn % 2 else (*shape, 2, 3)
+
+        def operand(shape=shape):
+            order = rng.permutation(len(shape))
+            sizes = [1 if rng.random() < 0.3 else shape[axis] for axis in order]
+            array = rng.uniform(0.5, 2, sizes) * rng.choice([-1, 1], sizes)
+            array = array.astype(dtype).transpose(np.argsort(order))
+            return array[::-1] if rng.random() < 0.3 else array
+
+        a, b, c = (np.broadcast_to(operand(), shape) for _ in range(3))
+        over = tuple(int(axis) for axis in np.flatnonzero(rng.random(len(shape)) < 0.4))
+        kept = [1 if axis in over else size for axis, size in enumerate(shape)]
+        out = np.full(kept, np.nan, dtype)
+        formulas.combine(KERNELS, name, np.broadcast_to(out, shape), a, b, c, setting=0.7)
+        terms = FORMULAS[name](*(x.astype("float64") for x in (a, b, c)))
+        size = np.abs(terms).sum(axis=over, keepdims=True) + 1
+        expected = terms.sum(axis=over, keepdims=True)
+        np.testing.assert_allclose(out / size, expected / size, **TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("pause", [0, 0.02], ids=["awake", "asleep"])
 @pytest.mark.parametrize("pieces", [0, 1, 2, 3, 1000])
 def test_each_piece_is_done_once(pieces, pause):
@@ -1036,6 +1081,77 @@ print(zlib.crc32(net.arena.data.tobytes()))
 """
 
 
+VARIED = """
+import zlib
+import numpy as np
+import layerkit as lk
+from layerkit import layers as L
+rng = np.random.default_rng(1)
+x, t = rng.random((90, 6, 20, 20)), rng.integers(7, size=(90, 20, 20))
+layers = [
+    L.Input("x", shape=(6, 20, 20)),
+    L.Input("t", shape=(20, 20)),
+    L.Affine("a", "x"),
+    L.PReLU("p", "a"),
+    L.Dropout("d", "p"),
+    L.Permute("q", "d", order=(1, 2, 0)),
+    L.Embed("e", "t", count=7, units=6),
+    L.Multiply("m", "q", "e"),
+    L.Permute("c", "m", order=(2, 0, 1)),
+    L.Reduce("r", "c", mode="mean", axes=0, keep=True),
+    L.Divide("v", "c", "w"),
+    L.Input("w", shape=(1, 20, 1)),
+    L.Convolution("y", "v", channels=7, kernel=1),
+    L.MatMul("z", "y", "y", transpose_b=True),
+    L.Reduce("s", "z", mode="max", axes=-1),
+    L.Softmax("o", "s", axis=0),
+    L.Subtract("u", "o", "s"),
+    L.HuberLoss("huber", "u", "s"),
+    L.SoftmaxLoss("loss", "y", "t", axis=0, smoothing=0.1),
+    L.Accuracy("right", "y", "t", axis=0),
+]
+net = lk.Net(layers, 90, seed=3)
+solver = lk.Adam(net, 1e-3)
+for _ in range(4):
+    solver.step(x=x, t=t, w=1 + rng.random((90, 1, 20, 1)))
+(program,) = solver.plan().programs["forward"].values()
+print(zlib.crc32(net.arena.data.tobytes()), net.metrics["right"] > 0, len(program.parts))
+"""
+
+
+def test_kernels_of_all_kinds_do_not_depend_on_the_number_of_threads():
+    one, two = (script(VARIED, OMP_NUM_THREADS=count) for count in "12")
+    assert one == two
+    assert one[1:] == ["True", "1"]  # calls of kernels alone
+
+
+BAD = [
+    (L.SoftmaxLoss("y", "x", "t"), (4,), (), 4, "holds 4, which is no class"),
+    (L.SoftmaxLoss("y", "x", "t", axis=0, ignore=-1), (3, 5), (5,), 0.5, "0.5 at place"),
+    (L.Accuracy("y", "x", "t"), (4,), (), -1, "holds -1, which is no class"),
+    (L.HingeLoss("y", "x", "t"), (4,), (), 9, "holds 9, which is no class"),
+    (L.HingeLoss("y", "x", "t"), (4,), (4,), 0, "signs, -1 or 1"),
+    (L.ContrastiveLoss("y", "x", "x", "t"), (4,), (), 2, "similar or not"),
+    (L.BinaryCrossEntropy("y", "x", "t"), (4,), (4,), 1.5, "targets are from 0 to 1"),
+    (L.Embed("y", "t", count=3, units=2), (1,), (5,), 3, "which is no id"),
+    (L.OneHot("y", "t", count=3), (1,), (5,), np.nan, "which is no id"),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape", "labels", "bad", "says"), BAD)
+def test_labels_that_are_none_are_named_by_a_program_too(layer, shape, labels, bad, says, rng):
+    layers = [L.Input("x", shape=shape), L.Input("t", shape=labels), layer]
+    net = lk.Net(layers, batch_size=6)
+    x, t = rng.standard_normal((6, *shape)), np.ones((6, *labels))
+    for _ in range(3):
+        net.forward(x=x, t=t)
+    t[4] = bad
+    with pytest.raises(lk.errors.DataError, match=rf"layer 'y' .*row 4 of 't' .*{says}"):
+        net.forward(x=x, t=t)
+    t[4] = 1
+    net.forward(x=x, t=t)
+
+
 def test_convolutions_do_not_depend_on_the_number_of_threads():
     code = CONVOLUTIONAL.format(file=str(GALAXY.with_name("galaxy_conv.py")))
     assert script(code, OMP_NUM_THREADS="1") == script(code, OMP_NUM_THREADS="2")
@@ -1071,7 +1187,7 @@ def test_arrays_that_were_reshaped_in_place_are_refused(what, rng):
 
 
 def test_kernels_read_nothing_beyond_their_arrays(rng):
-    f, i = rng.random((4, 9)), np.zeros(4, np.int64)
+    f, i, n = rng.random((4, 9)), np.zeros(4, np.int64), np.zeros((0, 0))
     for kernel, *arrays in [
         ("multiply", f, f, f, False),
         ("update", 1, f, f[:3], f, f, np.ones(8)),
@@ -1081,9 +1197,30 @@ def test_kernels_read_nothing_beyond_their_arrays(rng):
         ("magnitude", f, f[0]),
         ("mean", f.T, f[0, :1]),
         ("fill", f, f[0]),
-        ("add", f, f[:3], f),
         ("add_number", f.T, f[0, :1]),
-        ("multiply_elements", f, f.astype("f4"), f),
+        ("elementwise", 2, 0.0, f, f[:3], f, f),
+        ("elementwise", 4, 0.0, f, f.astype("f4"), f, f),
+        ("elementwise", 12, 0.0, f, f, f, f),
+        ("elementwise", 0, 0.0, f, f, f, np.broadcast_to(f[:, ::2][:, :1], f.shape)),
+        ("largest", f, f[0]),
+        ("largest", f, f),
+        ("largest_backward", f, f[:, 0].copy(), f[:3]),
+        ("softmax", f, f),
+        ("softmax_backward", f[None], f[None], f[:3]),
+        ("softmax", f[None], f[:3]),
+        ("softmax_loss", f[..., None], f[:3, 0].copy(), n, n, 0.0, 0.0, True, n, f[0, :4], n, n),
+        ("softmax_loss", f[..., None], i, n, f[0], 0.0, 0.0, True, n, f[0, :3], n, n),
+        ("softmax_loss", f[..., None], i, n, f[0, :8], 0.0, 0.0, True, n, f[0, :4], n, n),
+        ("accuracy", f[..., None], i[:3], 0.0, 1, f[0, :4]),
+        ("pair_loss", 5, 0.0, True, f, f, n, f[0, :4], n, n),
+        ("pair_loss", 0, 0.0, True, f, f[:3], n, f[0, :4], n, n),
+        ("pair_loss", 0, 0.0, True, f, f, n, f[0, :3], n, n),
+        ("contrastive", f, f, i, 1.0, n, f[0, :4], f[:3], n),
+        ("embed", i, f, f[:3]),
+        ("embed_backward", i, f, f.T),
+        ("one_hot", i, f[:, :, None][:3]),
+        ("dropout", f, f[:3], f, 0.5, 0, np.zeros(3, np.uint64)),
+        ("products", f[None], f[None], f[None]),
         ("copy_rows", f, f[:, 1:]),
         ("copy_rows", f.T, f.T),
         ("gradient_bound", f, f, 1.0, f[0]),

@@ -280,6 +280,55 @@ def test_a_recorded_step_of_lenet_is_that_of_the_array_code(gpu, rng):
     assert_same_training(solvers)
 
 
+def sequences():
+    """Normalization and recurrent layers, of a picture that is also read as a sequence."""
+    data = np.random.default_rng(8).standard_normal((11, 6, 4, 3)).astype(np.float32)
+    return [
+        L.MemoryData("x", data=data),
+        L.BatchNorm("b", "x"),
+        L.GroupNorm("g", "b", groups=3),
+        L.Reshape("s", "g", shape=(6, 12)),
+        L.LSTM("h", "s", units=5),
+        L.LayerNorm("n", "h"),
+        L.GRU("k", "n", units=7, reverse=True),
+        L.GRU("l", "k", units=4, last=True),
+        L.Reshape("t", "x", shape=(6, 12)),
+        L.LSTM("m", "t", units=4, last=True),
+        L.HuberLoss("loss", "l", "m", delta=0.3),
+    ]
+
+
+def test_a_recorded_step_of_norms_and_recurrent_layers_is_that_of_the_array_code(gpu):
+    nets = pair(sequences(), 5, 3, dtype="float64")
+    own = [net.runners[x.name] for net in nets[:1] for x in net.layers.values() if not x.is_source]
+    assert all(isinstance(runner, EngineRunner) for runner in own)
+    solvers = [lk.Adam(net) for net in nets]
+    losses = [s.steps(5) for s in solvers]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert_same_training(solvers)
+    for name in ("mean", "variance"):
+        found, expected = (net.layers["b"].statistics[name].data for net in nets)
+        assert_alike(host(nets[0], found), expected, "float64", name)
+    (recorded,) = solvers[0]._steps.recorded.values()
+    assert recorded._replay is not None, "the step was not recorded"
+
+
+@pytest.mark.parametrize("kind", [L.LSTM, L.GRU])
+def test_a_step_of_a_sequence_is_a_product_and_a_kernel(cupy_on_host, kind, monkeypatch, rng):
+    counts, made = [], cuda_host.device.Graph.__init__
+
+    def counting(self, work, *others):
+        counts.append(len(work))
+        made(self, work, *others)
+
+    monkeypatch.setattr(cuda_host.device.Graph, "__init__", counting)
+    for steps in (4, 9):
+        data = L.MemoryData("x", data=rng.standard_normal((6, steps, 2)).astype("float32"))
+        layers = [data, kind("y", "x", units=2), L.SquareLoss("loss", "y", "x")]
+        lk.Adam(lk.Net(layers, 2, "cupy")).steps(2)
+    assert counts[1] - counts[0] == 4 * (9 - 4)  # forward and backward
+
+
 def test_the_papers_net_at_its_own_size(gpu):
     layers = lk.with_data(lk.load_net(GALAXY), L.MemoryData("x", data=galaxies(4, pixels=4761)))
     nets = pair(layers, 1, 3)

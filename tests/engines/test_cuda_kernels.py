@@ -14,7 +14,8 @@ from layerkit import layers as L
 from layerkit.engines.cuda.runners import RUNNERS
 
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
-WITHOUT = (L.Input, L.Accuracy, L.Reshape)  # their runners launch no kernel
+NORMS = (L.BatchNorm, L.GroupNorm, L.LayerNorm)
+WITHOUT = (L.Input, L.Accuracy, L.MatMul, L.Reshape)  # their runners launch no kernel
 ROWS = {"float32": (1, 33, 300), "float64": (33,)}  # 300: more than a block has threads
 
 
@@ -165,7 +166,7 @@ def mutate(monkeypatch):
     return plant
 
 
-SIZES = r"((?:\(u32\))?(?:size|count|rows|units|inputs|stop|pixels|pieces|slices)\b)"
+SIZES = r"((?:\(u32\))?(?:size|count|rows|units|inputs|stop|pixels|pieces|slices|groups)\b)"
 MISTAKES = {
     "one too many": [(rf" < {SIZES}", r" <= \1"), (rf" >= {SIZES}", r" > \1")],
     "no barriers": [(r"__syncthreads\(\);", ";")],
@@ -176,7 +177,7 @@ def chances():
     """One case of each layer for each mistake that its kernels can make."""
     for case in {type(case.layer()): case for case in reversed(CASES) if has_cuda(case)}.values():
         yield pytest.param(case, "one too many", id=f"{case.id}-one too many")
-        if case.layer().is_loss or isinstance(case.layer(), L.Dense):  # they sum
+        if case.layer().is_loss or isinstance(case.layer(), (L.Dense, *NORMS)):  # they sum
             yield pytest.param(case, "no barriers", id=f"{case.id}-no barriers")
 
 

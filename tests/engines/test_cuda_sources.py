@@ -8,7 +8,7 @@ import pytest
 
 from layerkit.engines import activations, cuda
 from layerkit.engines.cuda import sources
-from layerkit.engines.cuda.runners import data, dense, losses
+from layerkit.engines.cuda.runners import base, data, dense
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
 
@@ -102,7 +102,7 @@ def test_headers_are_put_in_place_once():
 @pytest.mark.parametrize(
     ("constant", "value"),
     [
-        ("THREADS", losses.THREADS),
+        ("THREADS", base.THREADS),
         ("THREADS", cuda.THREADS),
         ("SLICE", dense.SLICE),
         ("CHUNK", data.CHUNK),

@@ -20,6 +20,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import ReboundError
 from layerkit.engines.base import ArrayEngine, Make, Runner, Update
 from layerkit.engines.cpu import runners
+from layerkit.engines.cpu.runners import formulas
 from layerkit.layer import Layer
 from layerkit.system.uninterrupted import undoing
 from layerkit.wiring import contract
@@ -66,7 +67,7 @@ class Program:
 
     def __init__(self, kernels: Any):
         self.kernels = kernels
-        self.layers: list[Layer] = []  # whose calls they are, by label, from 1
+        self.calls: list[tuple[Layer, tuple[Any, ...]]] = []  # of layers, by label, from 1
         self.parts: list[Any] = [kernels.Program()]  # of kernels, and calls of array code
 
     def note(self, calls: Callable[[], object]) -> None:
@@ -83,8 +84,8 @@ class Program:
     ) -> None:
         """Make a call of a layer, and keep it."""
         if recordable:
-            self.layers.append(layer)
-            self.parts[-1].label = len(self.layers)
+            self.calls.append((layer, arguments))
+            self.parts[-1].label = len(self.calls)
             contract.make(layer, call, *arguments, way=way)
             return
         self.kernels.record(None)
@@ -101,10 +102,14 @@ class Program:
                 continue
             try:
                 part.run()
-            except (ReboundError, MemoryError) as error:
+            except (ReboundError, MemoryError, self.kernels.BadDataError) as error:
                 if not part.at:  # a call of the net or the solver, before any layer's
                     raise
-                contract.failed(self.layers[part.at - 1], error)
+                layer, arguments = self.calls[part.at - 1]
+                if isinstance(error, self.kernels.BadDataError):
+                    layer.check_data(arguments[0])  # says what is wrong
+                    raise
+                contract.failed(layer, error)
 
 
 class CpuEngine(ArrayEngine):
@@ -174,12 +179,12 @@ class CpuEngine(ArrayEngine):
             return
         total = diffs[0]
         for diff in diffs[1:]:
-            self.kernels.add(total, diff, out)
+            formulas.combine(self.kernels, "add", out, total, diff)
             total = out
 
     def add_to(self, total: Array, part: Array) -> None:
         """Compute total = total + part."""
-        self.kernels.add(total, part, total)
+        formulas.combine(self.kernels, "add", total, total, part)
 
     def add_number(self, number: np.ndarray, out: Array) -> None:
         """Add number[0], float64, to every element."""
@@ -201,12 +206,8 @@ class CpuEngine(ArrayEngine):
         """Scale each column of `w` that has a larger Euclidean norm than `most` down to it."""
         self.kernels.constrain(w, most)
 
-    def multiply(self, a: Array, b: Array, out: Array) -> None:
-        """Compute out = a * b, element by element."""
-        self.kernels.multiply_elements(a, b, out)
-
     def products(self, a: Array, b: Array, out: Array) -> None:
-        """Compute out[i] = a[i] @ b[i], each by one thread."""
+        """Compute out[i] = a[i] @ b[i], of many each by one thread."""
         self.kernels.products(a, b, out)
 
     def copy(self, source: Array, target: Array) -> None:

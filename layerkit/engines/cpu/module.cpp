@@ -147,6 +147,8 @@ PYBIND11_MODULE(_cpu, m)
     m.doc() = "Kernels for CPUs; see layerkit/engines/cpu.";
     py::register_exception<layerkit::Mismatch>(
         m, "MismatchError", py::module_::import("layerkit.blob").attr("ReboundError"));
+    py::register_exception<layerkit::BadData>(
+        m, "BadDataError", py::module_::import("layerkit.errors").attr("DataError"));
     m.def("set_threads", [](int threads) { layerkit::pool().resize(threads); });
     m.def("threads", [] { return layerkit::pool().threads(); });
     m.def("name", [] { return chosen->name; });
@@ -179,40 +181,7 @@ PYBIND11_MODULE(_cpu, m)
     m.def("record", [](Program* program) { recorded = program; }, py::arg().none(true));
     m.def("meet", meet);
     m.def("count", count);
-    m.def("products", kernel(&Kernels::products));
-    m.def("copy", kernel(&Kernels::copy));
-    m.def("magnitude", kernel(&Kernels::magnitude));
-    m.def("gradient_bound", kernel(&Kernels::gradient_bound));
-    m.def("fill", kernel(&Kernels::fill));
-    m.def("add_number", kernel(&Kernels::add_number));
-    m.def("add", kernel(&Kernels::add));
-    m.def("multiply_elements", kernel(&Kernels::multiply_elements));
-    m.def("mean", kernel(&Kernels::mean));
-    m.def("copy_rows", kernel(&Kernels::copy_rows));
-    m.def("multiply", kernel(&Kernels::multiply));
-    m.def("exponential", kernel(&Kernels::exponential));
-    m.def("logarithm", kernel(&Kernels::logarithm));
-    m.def("activate", kernel(&Kernels::activate));
-    m.def("differentiate", kernel(&Kernels::differentiate));
-    m.def("update", kernel(&Kernels::update));
-    m.def("approach", kernel(&Kernels::approach));
-    m.def("constrain", kernel(&Kernels::constrain));
-    m.def("dense_forward", kernel(&Kernels::dense_forward));
-    m.def("dense_backward", kernel(&Kernels::dense_backward));
-    m.def("gaussian", kernel(&Kernels::gaussian));
-    m.def("student", kernel(&Kernels::student));
-    m.def("divergence", kernel(&Kernels::divergence));
-    m.def("divergence_backward", kernel(&Kernels::divergence_backward));
-    m.def("reparameterize", kernel(&Kernels::reparameterize));
-    m.def("reparameterize_backward", kernel(&Kernels::reparameterize_backward));
-    m.def("normalize", kernel(&Kernels::normalize));
-    m.def("normalize_backward", kernel(&Kernels::normalize_backward));
-    m.def("windowed_forward", kernel(&Kernels::windowed_forward));
-    m.def("windowed_backward", kernel(&Kernels::windowed_backward));
-    m.def("pool_windows", kernel(&Kernels::pool_windows));
-    m.def("unpool_windows", kernel(&Kernels::unpool_windows));
-    m.def("measure_poses", kernel(&Kernels::measure_poses));
-    m.def("resample", kernel(&Kernels::resample));
-    m.def("resample_backward", kernel(&Kernels::resample_backward));
-    m.def("gather", kernel(&Kernels::gather));
+#define KERNEL(name, ...) m.def(#name, kernel(&Kernels::name));
+#include "kernels/list.h"
+#undef KERNEL
 }

@@ -290,20 +290,30 @@ class MatMul(Layer):
     def _turned(matrices: Array, transpose: bool) -> Array:
         return matrices.swapaxes(-1, -2) if transpose else matrices
 
+    def factors(self, bottoms: list[Blob]) -> tuple[Array, Array]:
+        """Return the matrices whose products are y."""
+        a, b = (blob.data for blob in bottoms)
+        return self._turned(a, self.transpose_a), self._turned(b, self.transpose_b)
+
+    def slope_factors(
+        self, bottoms: list[Blob], tops: list[Blob]
+    ) -> list[tuple[Array, Array, Array]]:
+        """Return the matrices whose products are da and db, those that are wanted, with them."""
+        (a, b), dy, turned = self.factors(bottoms), tops[0].diff, self._turned
+        found = []
+        if bottoms[0].diff is not None:  # da = dy b^T, or its transpose
+            pair = (b, turned(dy, True)) if self.transpose_a else (dy, turned(b, True))
+            found.append((*pair, bottoms[0].diff))
+        if bottoms[1].diff is not None:  # db = a^T dy
+            pair = (turned(dy, True), a) if self.transpose_b else (turned(a, True), dy)
+            found.append((*pair, bottoms[1].diff))
+        return found
+
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a b."""
-        a = self._turned(bottoms[0].data, self.transpose_a)
-        b = self._turned(bottoms[1].data, self.transpose_b)
-        self.xp.matmul(a, b, out=tops[0].data)
+        self.xp.matmul(*self.factors(bottoms), out=tops[0].data)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute da = dy b^T and db = a^T dy, transposed where a or b is."""
-        dy, xp, turned = tops[0].diff, self.xp, self._turned
-        if bottoms[0].diff is not None:
-            b = turned(bottoms[1].data, not self.transpose_b)
-            pair = (turned(b, True), turned(dy, True)) if self.transpose_a else (dy, b)
-            xp.matmul(*pair, out=bottoms[0].diff)
-        if bottoms[1].diff is not None:
-            a = turned(bottoms[0].data, not self.transpose_a)
-            pair = (turned(dy, True), turned(a, True)) if self.transpose_b else (a, dy)
-            xp.matmul(*pair, out=bottoms[1].diff)
+        for left, right, out in self.slope_factors(bottoms, tops):
+            self.xp.matmul(left, right, out=out)

@@ -55,34 +55,34 @@ class Reduce(Layer):
         if len(set(found)) < len(found) or not found:
             self.fail(f"axes must name at least one axis of {shape}, each once, got {self.axes}")
         kept = [axis for axis in range(len(shape)) if axis not in found]
-        self._count = math.prod(shape[axis] for axis in found)
-        self._order = (0, *(1 + axis for axis in kept), *(1 + axis for axis in sorted(found)))
-        self._kept = tuple(shape[axis] for axis in kept)
-        self._apart = (*self._kept, *(shape[axis] for axis in sorted(found)))
+        self.count = math.prod(shape[axis] for axis in found)
+        self.order = (0, *(1 + axis for axis in kept), *(1 + axis for axis in sorted(found)))
+        self.kept = tuple(shape[axis] for axis in kept)
+        self._apart = (*self.kept, *(shape[axis] for axis in sorted(found)))
         if self.keep:
             return [tuple(1 if axis in found else size for axis, size in enumerate(shape))]
-        return [self._kept]
+        return [self.kept]
 
     def _last(self, x: Array) -> Array:
         """Return (n, ...) as (n, *kept, count), a copy."""
-        return x.transpose(self._order).reshape(len(x), *self._kept, self._count)
+        return x.transpose(self.order).reshape(len(x), *self.kept, self.count)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the sum, mean or maximum."""
-        y = tops[0].data.reshape(-1, *self._kept)
+        y = tops[0].data.reshape(-1, *self.kept)
         getattr(self.xp, self.mode)(self._last(bottoms[0].data), axis=-1, out=y)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx = dy for a sum, dy / count for a mean, and dy at the first of the largest."""
         if bottoms[0].diff is None:
             return
-        dy = tops[0].diff.reshape(-1, *self._kept, 1)
+        dy = tops[0].diff.reshape(-1, *self.kept, 1)
         if self.mode == "mean":
-            dy = dy / self._count
+            dy = dy / self.count
         if self.mode == "max":
             x = self._last(bottoms[0].data)
-            first = x.argmax(axis=-1)[..., None] == self.xp.arange(self._count)
+            first = x.argmax(axis=-1)[..., None] == self.xp.arange(self.count)
             dy = self.xp.where(first, dy, 0)
-        dx = bottoms[0].diff.transpose(self._order)
-        shape = (len(dx), *self._kept, self._count)
+        dx = bottoms[0].diff.transpose(self.order)
+        shape = (len(dx), *self.kept, self.count)
         dx[...] = self.xp.broadcast_to(dy, shape).reshape(len(dx), *self._apart)

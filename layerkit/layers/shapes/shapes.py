@@ -218,14 +218,14 @@ class Permute(Layer):
                 f"order must name each of the {len(shape)} axes of {shape} once, got {self.order}"
             )
         axes = [0, *(axis + 1 for axis in order)]
-        self._axes, self._back = tuple(axes), tuple(axes.index(i) for i in range(len(axes)))
+        self.axes, self.back = tuple(axes), tuple(axes.index(i) for i in range(len(axes)))
         return [tuple(shape[axis] for axis in order)]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy the data, with its axes in another order."""
-        tops[0].data[...] = bottoms[0].data.transpose(self._axes)
+        tops[0].data[...] = bottoms[0].data.transpose(self.axes)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Copy the diff, with its axes in the bottom's order."""
         if bottoms[0].diff is not None:
-            bottoms[0].diff[...] = tops[0].diff.transpose(self._back)
+            bottoms[0].diff[...] = tops[0].diff.transpose(self.back)

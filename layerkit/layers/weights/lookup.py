@@ -145,14 +145,14 @@ class OneHot(Lookup):
                 f"{self.axis}"
             )
         axis = self.axis % axes
-        self._view = (math.prod(shape[:axis]), math.prod(shape[axis:]))
+        self.view = (math.prod(shape[:axis]), math.prod(shape[axis:]))
         return [(*shape[:axis], self.count, *shape[axis:])]
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compare each id with all."""
         if self.backend.name == "numpy":
             self.check_data(bottoms)
-        before, after = self._view
+        before, after = self.view
         ids, wrong = (a.reshape(-1, before, 1, after) for a in self.ids(bottoms))
         y = tops[0].data.reshape(-1, before, self.count, after)
         y[...] = (ids == self.xp.arange(self.count)[:, None]) + wrong

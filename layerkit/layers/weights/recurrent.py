@@ -7,8 +7,7 @@ has its numbers side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -17,14 +16,12 @@ from layerkit.layer import Layer, Shape
 from layerkit.settings import Count, Finite, Flag, NotNegative, Tops
 from layerkit.settings.tuning import Tuning
 
-Product = Callable[[Array, Array, Array], None]  # computes the third as the product of the others
-
 
 class Recurrent(Layer):
     """Base class of layers with a state h, which begins as 0 and is changed in every step.
 
     A subclass defines `advance`, which computes the gates and h of a step, and `retreat`, its
-    derivative.
+    derivative.  An engine's runner may have faster ones, and products of its own.
 
     Args:
         units: size of h.
@@ -35,6 +32,7 @@ class Recurrent(Layer):
 
     Attributes:
         gates: how many numbers the products have for each unit.
+        direct: whether a part of d loss / d h goes to the step before through no gate.
     """
 
     decided = (
@@ -49,6 +47,7 @@ class Recurrent(Layer):
         "l2",
     )
     gates: ClassVar[int]
+    direct: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class Recurrent(Layer):
         self.states = self.buffer((self.steps, units))
         self.values = self.buffer((self.steps, width))  # of the gates
         self.slopes = self.buffer((self.steps, width))  # d loss / d what goes into the gates
-        self.product = self.buffer((width,))
+        self.carried_gates = self.buffer((width,))  # h U of the step before
         self.carried = self.buffer((units,))  # d loss / d h, from the steps that follow
         return [(units,) if self.last else (self.steps, units)]
 
@@ -95,12 +94,22 @@ class Recurrent(Layer):
         """Return the number of weights times the number of steps."""
         return (self.w.size + self.u.size) * self.steps
 
-    def advance(self, step: int, product: Array) -> None:
-        """Compute gates and h of a step, given h U of the one before it."""
+    def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        """Compute out = a b, or add it to `out`."""
+        self.backend.gemm(a, b, out, add)
+
+    def advance(self, step: int, product: Array | None) -> None:
+        """Compute gates and h of a step, given h U of the one before it, if there is one."""
         raise NotImplementedError
 
-    def retreat(self, step: int, dh: Array) -> None:
-        """Compute the slopes of a step, given d loss / d h in full."""
+    def retreat(self, step: int, dh: Array, dy: Array | None) -> None:
+        """Compute the slopes of a step.
+
+        Args:
+            dh: d loss / d h by way of the steps that follow, if the layer is `direct` to be left as
+                what goes directly to the step before.
+            dy: that from the step's own top, or None where there is only the last.
+        """
         raise NotImplementedError
 
     def by_step(self, buffer: Blob) -> Array:
@@ -115,10 +124,6 @@ class Recurrent(Layer):
         """Return d loss / d (h U), (steps, n, gates * units): for most that of the whole input."""
         return self.by_step(self.slopes)
 
-    def direct(self, step: int, dh: Array) -> Array | None:
-        """Return the part of d loss / d h of the step before that goes through no gate, if any."""
-        return None
-
     def _passage(self, array: Array) -> Array:
         """Return a view of (n, steps, size) as (steps, n, size), in the order of the passage."""
         turned = array.swapaxes(0, 1)
@@ -126,63 +131,55 @@ class Recurrent(Layer):
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Go through the steps."""
-        self.go(bottoms, tops, self.backend.gemm)
+        self.go(bottoms, tops, self)
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Go back through the steps; then compute dW, dU, db and dx of the slopes of all."""
-        self.go_back(bottoms, tops, self.backend.gemm)
+        self.go_back(bottoms, tops, self)
 
-    def go(self, bottoms: list[Blob], tops: list[Blob], product_of: Product) -> None:
-        """Do what `forward` does, with matrix products by any function that computes them."""
+    def go(self, bottoms: list[Blob], tops: list[Blob], by: Any) -> None:
+        """Do what `forward` does, with `product` and `advance` of this layer or of a runner."""
         inputs, values, h = map(self.by_step, (self.inputs, self.values, self.states))
         inputs[...] = self._passage(bottoms[0].data)
         flat = values.reshape(-1, values.shape[2])
-        product_of(inputs.reshape(-1, self.features), self.w.data, flat)
-        values += self.b.data
-        product = self.product.data
-        product.fill(0)
+        by.product(inputs.reshape(-1, self.features), self.w.data, flat)
         for step in range(self.steps):
             if step:
-                product_of(h[step - 1], self.u.data, product)
-            self.advance(step, product)
+                by.product(h[step - 1], self.u.data, self.carried_gates.data)
+            by.advance(step, self.carried_gates.data if step else None)
         if self.last:
             tops[0].data[...] = h[-1]
         else:
             self._passage(tops[0].data)[...] = h
 
-    def go_back(self, bottoms: list[Blob], tops: list[Blob], product_of: Product) -> None:
-        """Do what `backward` does, with matrix products by any function that computes them."""
+    def go_back(self, bottoms: list[Blob], tops: list[Blob], by: Any) -> None:
+        """Do what `backward` does, with `product` and `retreat` of this layer or of a runner."""
         inputs, slopes, h = map(self.by_step, (self.inputs, self.slopes, self.states))
         through, dh = self.recurrent_slopes(), self.carried.data
         dy = None if self.last else self._passage(tops[0].diff)
-        dh[...] = tops[0].diff if dy is None else dy[-1]
+        dh[...] = tops[0].diff if dy is None else 0
         for step in reversed(range(self.steps)):
-            self.retreat(step, dh)
+            by.retreat(step, dh, None if dy is None else dy[step])
             if step:
-                direct = self.direct(step, dh)
-                product_of(through[step], self.u.data.T, dh)
-                if direct is not None:
-                    dh += direct
-                if dy is not None:
-                    dh += dy[step - 1]
+                by.product(through[step], self.u.data.T, dh, add=self.direct)
         flat = slopes.reshape(-1, slopes.shape[2])
         if self.w.trainable:
-            product_of(inputs.reshape(-1, self.features).T, flat, self.w.diff)
+            by.product(inputs.reshape(-1, self.features).T, flat, self.w.diff)
         if self.b.trainable:
             self.xp.sum(flat, axis=0, out=self.b.diff)
         if self.u.trainable:
-            self._recurrent_diff(h, through, product_of)
+            self._recurrent_diff(h, through, by)
         if bottoms[0].diff is not None:
             dx = self.by_step(self.input_slopes)
-            product_of(flat, self.w.data.T, dx.reshape(-1, self.features))
+            by.product(flat, self.w.data.T, dx.reshape(-1, self.features))
             self._passage(bottoms[0].diff)[...] = dx
 
-    def _recurrent_diff(self, h: Array, through: Array, product_of: Product) -> None:
+    def _recurrent_diff(self, h: Array, through: Array, by: Any) -> None:
         if self.steps == 1:
             self.u.diff.fill(0)
             return
         before, after = h[:-1].reshape(-1, self.units), through[1:].reshape(-1, through.shape[2])
-        product_of(before.T, after, self.u.diff)
+        by.product(before.T, after, self.u.diff)
 
     def _sigmoid(self, x: Array) -> None:
         """Compute the sigmoid in place, as (1 + tanh(x / 2)) / 2."""
@@ -258,10 +255,12 @@ class LSTM(Recurrent):
         self.memory_carried = self.buffer((self.units,))  # d loss / d c, from the steps that follow
         return tops
 
-    def advance(self, step: int, product: Array) -> None:
+    def advance(self, step: int, product: Array | None) -> None:
         """Compute i, f, g and o, and c and h of them."""
         z, c = self.by_step(self.values)[step], self.by_step(self.memories)
-        z += product
+        z += self.b.data
+        if product is not None:
+            z += product
         i, f, g, o = (self.part(z, number) for number in range(4))
         f += self.forget
         for gate in (i, f, o):
@@ -272,7 +271,7 @@ class LSTM(Recurrent):
             c[step] += f * c[step - 1]
         self.xp.multiply(o, self.xp.tanh(c[step]), out=self.by_step(self.states)[step])
 
-    def retreat(self, step: int, dh: Array) -> None:
+    def retreat(self, step: int, dh: Array, dy: Array | None) -> None:
         """Compute, with t = tanh(c) and dc = dh o (1 - t^2) + what comes from the step after,
 
         di = dc g i (1 - i), df = dc c_before f (1 - f), dg = dc i (1 - g^2), do = dh t o (1 - o);
@@ -282,6 +281,8 @@ class LSTM(Recurrent):
         i, f, g, o = (self.part(self.by_step(self.values)[step], k) for k in range(4))
         di, df, dg, do = (self.part(self.by_step(self.slopes)[step], k) for k in range(4))
         t = xp.tanh(c[step])
+        if dy is not None:
+            dh += dy
         if step == self.steps - 1:
             dc.fill(0)
         dc += dh * o * (1 - t * t)
@@ -331,6 +332,7 @@ class GRU(Recurrent):
 
     recordable = True
     gates = 3
+    direct = True
 
     def __init__(
         self,
@@ -363,26 +365,31 @@ class GRU(Recurrent):
         """Return d loss / d (h U), which differs from d loss / d (x W) by r in the last part."""
         return self.by_step(self.through)
 
-    def advance(self, step: int, product: Array) -> None:
+    def advance(self, step: int, product: Array | None) -> None:
         """Compute r, z and m, and h of them."""
         xp, h = self.xp, self.by_step(self.states)
         values, recalled = self.by_step(self.values)[step], self.by_step(self.recalled)[step]
         gates, (r, z, m) = values[:, : 2 * self.units], (self.part(values, k) for k in range(3))
-        gates += product[:, : 2 * self.units]
+        values += self.b.data
+        if product is not None:
+            gates += product[:, : 2 * self.units]
         self._sigmoid(gates)
-        recalled[...] = self.part(product, 2)
+        recalled[...] = 0 if product is None else self.part(product, 2)
         m += r * recalled
         xp.tanh(m, out=m)
         xp.multiply(1 - z, m, out=h[step])
         if step:
             h[step] += z * h[step - 1]
 
-    def retreat(self, step: int, dh: Array) -> None:
+    def retreat(self, step: int, dh: Array, dy: Array | None) -> None:
         """Compute dn = dh (1 - z) (1 - m^2), dz = dh (h_before - m) z (1 - z) and
 
-        dr = dn (h U_n) r (1 - r); those of h U are equal but for the last, dn r.
+        dr = dn (h U_n) r (1 - r); those of h U are equal but for the last, dn r.  h itself passes
+        on dh z.
         """
         xp, h, units = self.xp, self.by_step(self.states), self.units
+        if dy is not None:
+            dh += dy
         r, z, m = (self.part(self.by_step(self.values)[step], k) for k in range(3))
         slopes, through = self.by_step(self.slopes)[step], self.by_step(self.through)[step]
         dr, dz, dn = (self.part(slopes, k) for k in range(3))
@@ -392,7 +399,4 @@ class GRU(Recurrent):
         xp.multiply(dn * self.by_step(self.recalled)[step], r * (1 - r), out=dr)
         through[:, : 2 * units] = slopes[:, : 2 * units]
         xp.multiply(dn, r, out=self.part(through, 2))
-
-    def direct(self, step: int, dh: Array) -> Array | None:
-        """Return dh z, which h passes on."""
-        return dh * self.part(self.by_step(self.values)[step], 1)
+        dh *= z

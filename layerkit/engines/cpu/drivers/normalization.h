@@ -7,18 +7,7 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
-// Arrays (outer, groups, inner), whose groups are normalised over both other axes.  Element i has
-// gain and bias number i / spread % count.  A group's numbers have one gain (`one`), or come in whole
-// runs of `spread` with one gain, or, where spread is 1, in the order of the gains.
-struct Groups {
-    i64 outer, groups, inner, count, spread;
-    bool one;
-
-    i64 size() const { return outer * groups * inner; }
-    i64 numbers() const { return outer * inner; }  // of a group
-    i64 start(i64 o, i64 g) const { return (o * groups + g) * inner; }
-    i64 channel(i64 i) const { return i / spread % count; }
-};
+using Groups = GroupsOf<i64>;
 
 constexpr i64 norm_piece = 4096;  // numbers that are added up in the precision of the net
 
@@ -151,13 +140,6 @@ void column_moments(const Groups& s, const T* x, i64 left, i64 right, double* me
     for (i64 c = 0; c < width; ++c) variance[c] /= double(s.outer);
 }
 
-// Moves a running estimate towards what was found, unless that is not finite.
-template <class T> LAYERKIT_INLINE void follow(T& running, double momentum, double found, double factor)
-{
-    T moved = T(momentum) * running + T((1 - momentum) * factor) * T(found);
-    if (std::isfinite(moved)) running = moved;
-}
-
 // The running estimates follow those of the batch, or at a momentum of 1 are used in their place; null
 // where there are none.
 template <class T>
@@ -165,7 +147,7 @@ void normalize(const Normalization<T>& n, T* running_mean, T* running_variance, 
 {
     const Groups& s = n.s;
     bool given = running_mean && momentum == 1, columns = s.inner == 1;
-    double count = double(s.numbers()), factor = count > 1 ? count / (count - 1) : 1;
+    double factor = without_bias(double(s.numbers()));
     i64 share = columns ? norm_columns : std::max<i64>(1, 4096 / s.numbers());
     parallel((s.groups + share - 1) / share, [&](i64 part) {
         i64 left = part * share, right = std::min(left + share, s.groups);
@@ -221,7 +203,7 @@ void group_dx(const NormalizationBackward<T>& n, i64 group, T first, T second)
             const T *gain = n.gain + n.s.channel(i), *dy = n.dy + i, *d = n.normalized + i;
             T* dx = n.dx + i;
             for (i64 k = 0; k < n.s.inner; ++k)
-                dx[k] = (dy[k] * gain[k] - first - d[k] * second) * inverse;
+                dx[k] = slope_of(dy[k] * gain[k], first, d[k], second, inverse);
         }
         return;
     }
@@ -231,7 +213,8 @@ void group_dx(const NormalizationBackward<T>& n, i64 group, T first, T second)
         T gain = n.gain ? n.gain[channel] : T(1);
         const T *dy = n.dy + i, *d = n.normalized + i;
         T* dx = n.dx + i;
-        for (i64 k = 0; k < length; ++k) dx[k] = (dy[k] * gain - first - d[k] * second) * inverse;
+        for (i64 k = 0; k < length; ++k)
+            dx[k] = slope_of(dy[k] * gain, first, d[k], second, inverse);
     });
 }
 
@@ -325,8 +308,8 @@ template <class T> void normalize_backward(const NormalizationBackward<T>& n)
             for (i64 r = 0; r < s.outer; ++r)
                 for (i64 g = left; g < right; ++g) {
                     i64 i = r * s.groups + g, c = g - left;
-                    n.dx[i] = (n.dy[i] * factors[c] - starts[c] - n.normalized[i] * slopes[c])
-                        * n.inverse[g];
+                    n.dx[i] = slope_of(
+                        n.dy[i] * factors[c], starts[c], n.normalized[i], slopes[c], n.inverse[g]);
                 }
     });
     if (!s.one && (n.dgain || n.dbias)) spread_slopes(n);

@@ -27,6 +27,21 @@ struct PoolingShape {
     }
 };
 
+// The sum of neighbouring numbers.
+template <class T> T sum_pixels(const T* x, i64 size)
+{
+    constexpr i64 lanes = Simd<T>::lanes;
+    Vector<T> a{}, b{};
+    i64 k = 0;
+    for (; k + 2 * lanes <= size; k += 2 * lanes) {
+        a += load(x + k);
+        b += load(x + k + lanes);
+    }
+    T rest = 0;
+    for (; k < size; ++k) rest += x[k];
+    return sum<T>(a + b) + rest;
+}
+
 // The maximum of window (i, j) of a picture with its place, or its mean.
 template <class T>
 void pool_window(const PoolingShape& s, i64 i, i64 j, const T* picture, T& value, int* place)
@@ -34,17 +49,22 @@ void pool_window(const PoolingShape& s, i64 i, i64 j, const T* picture, T& value
     PoolingAxis::Span rows = s.down.span(i), columns = s.across.span(j);
     int first = int(rows.first * s.across.size + columns.first);
     Largest<T> largest{picture[first], first};
-    double sum = 0;
-    for (i64 row = rows.first; row < rows.stop; ++row) {
-        i64 at = row * s.across.size;
-        if (place)
-            for (i64 k = columns.first; k < columns.stop; ++k)
-                largest.look(picture[at + k], int(at + k));
-        else
-            for (i64 k = columns.first; k < columns.stop; ++k) sum += picture[at + k];
+    if (!place) {
+        // Whole lines follow each other in memory.
+        i64 width = columns.stop - columns.first;
+        i64 lines = width == s.across.size ? std::max<i64>(4096 / width, 1) : 1;
+        double total = 0;
+        for (i64 row = rows.first; row < rows.stop; row += lines)
+            total += double(sum_pixels(picture + row * s.across.size + columns.first,
+                                       std::min(lines, rows.stop - row) * width));
+        value = T(total / double(rows.whole * columns.whole));
+        return;
     }
-    value = place ? largest.value : T(sum / double(rows.whole * columns.whole));
-    if (place) *place = largest.place;
+    for (i64 row = rows.first; row < rows.stop; ++row)
+        for (i64 k = row * s.across.size + columns.first; k < row * s.across.size + columns.stop; ++k)
+            largest.look(picture[k], int(k));
+    value = largest.value;
+    *place = largest.place;
 }
 
 constexpr i64 together = 16;  // windows that are looked at side by side
@@ -135,8 +155,15 @@ template <class T> void pool_windows(const PoolingShape& s, const T* x, T* y, in
 // Gives each dy to its largest pixel, or shares of it to all pixels of its window.
 template <class T> void unpool_windows(const PoolingShape& s, const T* dy, const int* places, T* dx)
 {
+    PoolingAxis::Span all_rows = s.down.span(0), all_columns = s.across.span(0);
+    bool global = s.windows() == 1 && all_rows.stop - all_rows.first == s.down.size
+        && all_columns.stop - all_columns.first == s.across.size;
     s.by_pieces([&](i64 p) {
         T* picture = dx + p * s.pixels();
+        if (global && !places) {  // one window, of all pixels
+            std::fill(picture, picture + s.pixels(), dy[p] / T(all_rows.whole * all_columns.whole));
+            return;
+        }
         std::fill(picture, picture + s.pixels(), T(0));
         i64 at = p * s.windows(), stop = at + s.windows();
         if (places) {

@@ -3,14 +3,19 @@
 #include <vector>
 
 #include "../drivers/activation.h"
-#include "../products/dense.h"
-#include "kernels.h"
+#include "../drivers/elementwise.h"
+#include "../drivers/lookup.h"
+#include "../drivers/losses/classes.h"
+#include "../drivers/losses/pairs.h"
+#include "../drivers/losses/pixels.h"
 #include "../drivers/normalization.h"
 #include "../drivers/pictures.h"
-#include "../drivers/pixels.h"
 #include "../drivers/pooling.h"
 #include "../drivers/updates.h"
+#include "../products/dense.h"
+#include "../products/recurrent.h"
 #include "../products/windows.h"
+#include "kernels.h"
 
 namespace layerkit {
 namespace LAYERKIT_SET {
@@ -27,7 +32,7 @@ template <class T> LAYERKIT_INLINE T* or_null(const Array& array)
     return array.size() ? elements<T>(array) : nullptr;
 }
 
-void multiply_arrays(Array a, Array b, Array c, bool add)
+void multiply(Array a, Array b, Array c, bool add)
 {
     expect(a.axes == 2 && b.axes == 2 && c.axes == 2 && a.shape[1] == b.shape[0]);
     expect(c.shape[0] == a.shape[0] && c.shape[1] == b.shape[1]);
@@ -37,18 +42,32 @@ void multiply_arrays(Array a, Array b, Array c, bool add)
     });
 }
 
+// Matrix i of as many.
+template <class T> LAYERKIT_INLINE Matrix<T> one_of(const Array& matrices, i64 i)
+{
+    i64 size = sizeof(T);
+    return {reinterpret_cast<T*>(matrices.data + i * matrices.stride[0]), matrices.shape[1],
+            matrices.shape[2], matrices.stride[1] / size, matrices.stride[2] / size};
+}
+
 void products(Array a, Array b, Array c)
 {
-    expect(a.axes == 3 && b.axes == 3 && c.axes == 3);
-    i64 count = c.shape[0], rows = c.shape[1], columns = c.shape[2], terms = a.shape[2];
-    expect(a.holds(count * rows * terms, c) && b.holds(count * terms * columns, c) && c.dense());
+    expect(a.axes == 3 && b.axes == 3 && c.axes == 3 && c.dense() && c.kind == 'f');
+    expect(a.shape[0] == c.shape[0] && b.shape[0] == c.shape[0] && a.shape[1] == c.shape[1]);
+    expect(a.shape[2] == b.shape[1] && b.shape[2] == c.shape[2]);
+    for (const Array* other : {&a, &b}) expect(other->kind == 'f' && other->itemsize == c.itemsize);
     with_type(c, [&](auto t) {
         using T = decltype(t);
-        i64 n = c.shape[1], m = c.shape[2], k = a.shape[2];
-        parallel(c.shape[0], [&](i64 i) {
-            multiply<T>(
-                {elements<T>(a) + i * n * k, n, k, k, 1}, {elements<T>(b) + i * k * m, k, m, m, 1},
-                {elements<T>(c) + i * n * m, n, m, m, 1}, false);
+        i64 count = c.shape[0], rows = c.shape[1];
+        // Few products are cut, so that there is work for many threads.
+        i64 height = count >= 8 ? rows : std::max<i64>((rows + 7) / 8, 32);
+        i64 cuts = (rows + height - 1) / height;
+        parallel(count * cuts, [&](i64 i) {
+            i64 top = i % cuts * height, bottom = std::min(top + height, rows);
+            Matrix<T> x = one_of<T>(a, i / cuts), y = one_of<T>(b, i / cuts);
+            Matrix<T> to{elements<T>(c) + i / cuts * rows * y.columns, rows, y.columns, y.columns, 1};
+            multiply<T>(fixed(x.block(top, bottom, 0, x.columns)), fixed(y),
+                        to.block(top, bottom, 0, y.columns), false);
         });
     });
 }
@@ -153,32 +172,6 @@ void add_number(Array array, Array number)
     });
 }
 
-void add(Array a, Array b, Array sum)
-{
-    expect(sum.dense() && a.holds(sum.size(), sum) && b.holds(sum.size(), sum));
-    with_type(sum, [&](auto t) {
-        using T = decltype(t);
-        const T *x = elements<T>(a), *y = elements<T>(b);
-        T* to = elements<T>(sum);
-        by_pieces(sum.size(), [&](i64 i, i64 stop) {
-            for (; i < stop; ++i) to[i] = x[i] + y[i];
-        });
-    });
-}
-
-void multiply_elements(Array a, Array b, Array product)
-{
-    expect(product.dense() && a.holds(product.size(), product) && b.holds(product.size(), product));
-    with_type(product, [&](auto t) {
-        using T = decltype(t);
-        const T *x = elements<T>(a), *y = elements<T>(b);
-        T* to = elements<T>(product);
-        by_pieces(product.size(), [&](i64 i, i64 stop) {
-            for (; i < stop; ++i) to[i] = x[i] * y[i];
-        });
-    });
-}
-
 void mean(Array array, Array found)
 {
     expect(array.dense() && array.kind == 'f' && array.size() && found.holds<double>(1));
@@ -225,7 +218,7 @@ void logarithm(Array x, Array y)
     });
 }
 
-void activate_arrays(int kind, double setting, Array x, Array y)
+void activate(int kind, double setting, Array x, Array y)
 {
     expect(x.holds(y.size(), y) && y.dense());
     with_type(y, [&](auto t) {
@@ -234,7 +227,7 @@ void activate_arrays(int kind, double setting, Array x, Array y)
     });
 }
 
-void differentiate_arrays(int kind, double setting, Array known, Array dy, Array dx)
+void differentiate(int kind, double setting, Array known, Array dy, Array dx)
 {
     expect(known.holds(dx.size(), dx) && dy.holds(dx.size(), dx) && dx.dense());
     with_type(dx, [&](auto t) {
@@ -244,7 +237,7 @@ void differentiate_arrays(int kind, double setting, Array known, Array dy, Array
     });
 }
 
-void update_arrays(int kind, Array w, Array g, Array first, Array second, Array constants)
+void update(int kind, Array w, Array g, Array first, Array second, Array constants)
 {
     i64 count = w.size();
     expect(w.dense() && g.holds(count, w) && first.holds(count, w) && second.holds(count, w));
@@ -290,7 +283,7 @@ Groups groups_of(Array sizes, const Array& like)
     return s;
 }
 
-void normalize_arrays(
+void normalize(
     Array x, Array gain, Array bias, Array sizes, double epsilon, double momentum,
     Array normalized, Array inverse, Array running_mean, Array running_variance, Array y)
 {
@@ -308,7 +301,7 @@ void normalize_arrays(
     });
 }
 
-void normalize_backward_arrays(
+void normalize_backward(
     Array normalized, Array inverse, Array gain, Array dy, Array sizes, bool through,
     Array dgain, Array dbias, Array dx)
 {
@@ -358,7 +351,7 @@ void expect_dense(const Array& x, const Array& w, const Array& b, const Array& y
     expect(w.dense() || w.turned().dense());
 }
 
-void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
+void dense_forward(Array x, Array w, Array b, double slope, Array y)
 {
     expect_dense(x, w, b, y);
     with_type(y, [&](auto t) {
@@ -367,7 +360,7 @@ void dense_forward_arrays(Array x, Array w, Array b, double slope, Array y)
     });
 }
 
-void dense_backward_arrays(
+void dense_backward(
     Array x, Array y, Array dy, double slope, Array before, Array w, Array b, Array dw, Array db,
     Array dx, int kind, Array w_first, Array w_second, Array b_first,
     Array b_second, Array constants)
@@ -438,7 +431,7 @@ void student(
     });
 }
 
-void reparameterize_arrays(
+void reparameterize(
     Array mean, Array log_variance, Array scaled, Array z, unsigned stream, Array clock)
 {
     expect(mean.holds(z.size(), z) && log_variance.holds(z.size(), z));
@@ -548,7 +541,7 @@ void expect_windows(
     expect(w.shape[transposed] == g.window() && w.shape[!transposed] == small.shape[1]);
 }
 
-void windowed_forward_arrays(
+void windowed_forward(
     Array x, Array w, Array b, double slope, Array y, Array geometry, bool transposed)
 {
     expect_windows(x, w, y, geometry, transposed);
@@ -561,7 +554,7 @@ void windowed_forward_arrays(
     });
 }
 
-void windowed_backward_arrays(
+void windowed_backward(
     Array x, Array y, Array dy, double slope, Array before, Array w, Array dw, Array db, Array dx,
     Array geometry, bool transposed)
 {
@@ -597,7 +590,7 @@ PoolingShape pooling_shape(const Array& x, const Array& y, const Array& places, 
     return {axis(0), axis(1), x.shape[0] * x.shape[1]};
 }
 
-void pool_windows_arrays(Array x, Array y, Array places, Array geometry)
+void pool_windows(Array x, Array y, Array places, Array geometry)
 {
     PoolingShape shape = pooling_shape(x, y, places, geometry);
     int* to = places.size() ? elements<int>(places) : nullptr;
@@ -607,7 +600,7 @@ void pool_windows_arrays(Array x, Array y, Array places, Array geometry)
     });
 }
 
-void unpool_windows_arrays(Array dy, Array places, Array dx, Array geometry)
+void unpool_windows(Array dy, Array places, Array dx, Array geometry)
 {
     PoolingShape shape = pooling_shape(dx, dy, places, geometry);
     const int* from = places.size() ? elements<int>(places) : nullptr;
@@ -631,7 +624,7 @@ void expect_poses(const Array& poses, const Array& pictures)
     expect(poses.holds(poses.size(), pictures) && poses.size());
 }
 
-void measure_poses_of(
+void measure_poses(
     Array images, double threshold, double unit, double span, double size_spread,
     double shift_spread, Array poses)
 {
@@ -644,7 +637,7 @@ void measure_poses_of(
     });
 }
 
-void resample_arrays(
+void resample(
     Array pictures, Array poses, long long side, double span, double size_spread,
     double shift_spread, bool inverse, Array maps, Array tops)
 {
@@ -659,7 +652,7 @@ void resample_arrays(
     });
 }
 
-void resample_backward_arrays(
+void resample_backward(
     Array pictures, Array poses, long long side, double span, double size_spread,
     double shift_spread, bool inverse, Array maps, Array dtops, Array dpictures, Array dposes)
 {
@@ -698,7 +691,7 @@ template <class Function> void with_source_type(const Array& array, Function&& f
     }
 }
 
-void gather_rows(
+void gather(
     Array source, Array index, Array out, long long filled, double scale, Array table,
     unsigned long long seed, unsigned stream, unsigned long long step)
 {
@@ -723,27 +716,20 @@ void gather_rows(
 }
 
 }  // namespace LAYERKIT_SET
+}  // namespace layerkit
+
+#include "layers.inl"
+
+namespace layerkit {
 
 #define LAYERKIT_TEXT_(x) #x
 #define LAYERKIT_TEXT(x) LAYERKIT_TEXT_(x)
 
 extern const Kernels LAYERKIT_TABLE{
     LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::activation_names,
-    LAYERKIT_SET::multiply_arrays, LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
-    LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
-    LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
-    LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::activate_arrays,
-    LAYERKIT_SET::differentiate_arrays, LAYERKIT_SET::update_arrays, LAYERKIT_SET::approach,
-    LAYERKIT_SET::constrain,
-    LAYERKIT_SET::dense_forward_arrays, LAYERKIT_SET::dense_backward_arrays,
-    LAYERKIT_SET::gaussian, LAYERKIT_SET::student, LAYERKIT_SET::divergence,
-    LAYERKIT_SET::divergence_backward, LAYERKIT_SET::reparameterize_arrays,
-    LAYERKIT_SET::reparameterize_backward, LAYERKIT_SET::normalize_arrays,
-    LAYERKIT_SET::normalize_backward_arrays, LAYERKIT_SET::windowed_forward_arrays,
-    LAYERKIT_SET::windowed_backward_arrays, LAYERKIT_SET::pool_windows_arrays,
-    LAYERKIT_SET::unpool_windows_arrays, LAYERKIT_SET::measure_poses_of,
-    LAYERKIT_SET::resample_arrays, LAYERKIT_SET::resample_backward_arrays,
-    LAYERKIT_SET::gather_rows,
+#define KERNEL(name, ...) LAYERKIT_SET::name,
+#include "list.h"
+#undef KERNEL
 };
 
 }  // namespace layerkit

@@ -6,40 +6,12 @@
 // windows.
 #pragma once
 
+#include "channelwise.h"
 #include "dense.h"
+#include "geometry.h"
 
 namespace layerkit {
 namespace LAYERKIT_SET {
-
-// How windows lie on pictures (channels, height, width), whose channels fall into groups that are cut
-// each by itself; `channels` are those of a group.
-struct Geometry {
-    i64 rows, columns;           // of a window
-    i64 stride[2], pad[2], dilation[2];
-    i64 down, across;            // windows
-    i64 groups, channels, height, width;
-
-    i64 places() const { return down * across; }
-    i64 run() const { return columns * channels; }               // numbers in a row of a window
-    i64 window() const { return rows * run(); }
-    i64 line() const { return (width + 2 * pad[1]) * channels; }  // of a picture with its border
-    i64 bordered() const { return (height + 2 * pad[0]) * line(); }
-    i64 start(i64 i, i64 j) const { return i * stride[0] * line() + j * stride[1] * channels; }
-    i64 together() const { return dilation[1] == 1 ? run() : channels; }  // neighbours of a window
-    bool by_places() const { return stride[1] == 1 && across >= together(); }
-    // Calls function(number of the window, where a row of it begins in the border, and in the
-    // window, how many numbers follow) for each run of numbers that are neighbours in both.
-    template <class Function> LAYERKIT_INLINE void runs(Function&& function) const
-    {
-        i64 length = together(), pieces = run() / length;
-        i64 below = dilation[0] * line(), beside = dilation[1] * channels, at = 0;
-        for (i64 i = 0; i < down; ++i)
-            for (i64 j = 0; j < across; ++j)
-                for (i64 u = 0; u < rows; ++u)
-                    for (i64 v = 0; v < pieces; ++v, at += length)
-                        function(start(i, j) + u * below + v * beside, at, length);
-    }
-};
 
 // The matrix of windows, (places, window), in either layout.
 template <class T> LAYERKIT_INLINE Matrix<T> windows_of(const Geometry& g, T* space)
@@ -162,15 +134,19 @@ void windowed_forward(
     Matrix<T> y, i64 outputs)
 {
     i64 small = transposed ? inputs : outputs, width = examples_of(g, small, x.rows, 64);
+    bool single = !transposed && Channelwise<T>::fits(g, small);
     parallel(pieces_of(x.rows, width), [&](i64 i) {
         T* border = work_space<struct OfBorder, T>(g.bordered());
         Matrix<T> columns = windows_of(g, work_space<struct OfWindows, T>(g.places() * g.window()));
+        Channelwise<T> channel(g);
         for (i64 e = i * width; e < std::min((i + 1) * width, x.rows); ++e) {
             for (i64 k = 0; k < g.groups; ++k) {
                 Matrix<T> xe = of_group(x.row(e), k, inputs / g.groups, x.columns / inputs);
                 Matrix<T> ye = of_group(y.row(e), k, outputs / g.groups, y.columns / outputs);
                 Matrix<T> we = weights_of_group(w, transposed, k, small / g.groups);
-                if (transposed) {
+                if (single) {
+                    channel.forward(xe.data, we, ye.data);
+                } else if (transposed) {
                     multiply_windows<T>(fixed(xe).turned(), fixed(we), columns);
                     add_windows(g, columns.data, border, ye.data);
                 } else {
@@ -199,9 +175,11 @@ void windowed_backward(
     T* of_w = work_space<struct OfWeights, T>(count * weights);
     T* of_b = work_space<struct OfBiases, T>(count * outputs);
     bool wants_dx = dx.rows > 0, wants_dw = !dw.empty();
+    bool single = !transposed && Channelwise<T>::fits(g, small);
     parallel(count, [&](i64 i) {
         T* border = work_space<struct OfBorder, T>(g.bordered());
         Matrix<T> columns = windows_of(g, work_space<struct OfWindows, T>(g.places() * g.window()));
+        Channelwise<T> channel(g);
         Matrix<T> dw_here{of_w + i * weights, w.rows, w.columns, w.columns, 1};
         for (i64 e = i * width; e < std::min((i + 1) * width, n); ++e) {
             bool more = e > i * width;
@@ -230,7 +208,9 @@ void windowed_backward(
                 Matrix<T> wk = weights_of_group(w, transposed, k, small / g.groups);
                 Matrix<T> dwk = weights_of_group(dw_here, transposed, k, small / g.groups);
                 T* dxk = wants_dx ? dx.row(e) + k * xk.rows * xk.columns : nullptr;
-                if (transposed) {
+                if (single) {
+                    channel.backward(xk.data, dk.data, wk, wants_dw ? dwk : Matrix<T>{}, more, dxk);
+                } else if (transposed) {
                     if (wants_dw || wants_dx) cut_windows(g, dk.data, border, columns.data);
                     if (wants_dw) multiply<T>(fixed(xk), fixed(columns), dwk, more);
                     if (wants_dx)

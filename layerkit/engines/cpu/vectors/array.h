@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -10,7 +11,7 @@ namespace layerkit {
 using i64 = std::int64_t;
 
 struct Array {
-    static constexpr int most = 5;  // axes
+    static constexpr int most = 16;  // axes
     char* data = nullptr;
     int axes = 0;
     int itemsize = 0;
@@ -74,6 +75,16 @@ inline void expect(bool fits)
             "made");
 }
 
+// Data that a layer cannot work on, such as labels of no class; which, its own check says.
+struct BadData : std::runtime_error {
+    BadData() : std::runtime_error("data that a layer cannot work on") {}
+};
+
+inline void expect_good(bool good)
+{
+    if (!good) throw BadData();
+}
+
 // Rows and columns of elements of one type.
 template <class T> struct Matrix {
     T* data;
@@ -101,5 +112,21 @@ template <class T> Matrix<T> matrix(const Array& array)
 }
 
 template <class T> T* elements(const Array& array) { return reinterpret_cast<T*>(array.data); }
+
+// Element i of neighbouring ones, of any type, as labels and ids may be; NaN for a type that is none
+// of numbers.
+inline double number_at(const Array& array, i64 i)
+{
+    const char* at = array.data + i * array.itemsize;
+    auto as = [at](auto type) { return double(*reinterpret_cast<const decltype(type)*>(at)); };
+    bool with_sign = array.kind == 'i';
+    switch (array.itemsize) {
+    case 1: return with_sign ? as(std::int8_t()) : as(std::uint8_t());
+    case 2: return with_sign ? as(std::int16_t()) : as(std::uint16_t());
+    case 4: return array.kind == 'f' ? as(float()) : with_sign ? as(std::int32_t()) : as(std::uint32_t());
+    case 8: return array.kind == 'f' ? as(double()) : with_sign ? as(std::int64_t()) : as(std::uint64_t());
+    default: return std::numeric_limits<double>::quiet_NaN();
+    }
+}
 
 }  // namespace layerkit

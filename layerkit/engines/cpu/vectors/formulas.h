@@ -24,12 +24,16 @@ using std::sqrt;
 using std::tanh;
 
 #include "../../formulas/activations.h"
+#include "../../formulas/arithmetic.h"
 #include "../../formulas/losses/divergence.h"
 #include "../../formulas/losses/likelihoods.h"
+#include "../../formulas/losses/pairs.h"
 #include "../../formulas/philox.h"
 #include "../../formulas/pooling.h"
 #include "../../formulas/pose.h"
 #include "../../formulas/updates.h"
+#include "../../formulas/weights/normalization.h"
+#include "../../formulas/weights/recurrent.h"
 
 }  // namespace LAYERKIT_SET
 }  // namespace layerkit

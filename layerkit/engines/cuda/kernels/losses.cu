@@ -29,14 +29,21 @@ KERNEL squared_distance(
     i64 rows, i64 size, i64 lanes, const real* a, const real* b, const real* scale, real* loss,
     real* da, real* db)
 {
-    sum_pairs(SquaredDistance<real>(), rows, size, lanes, a, b, scale, loss, da, db);
+    sum_pairs(SquaredDistance<real>(0), rows, size, lanes, a, b, scale, loss, da, db);
 }
 
 KERNEL bernoulli_entropy(
     i64 rows, i64 size, i64 lanes, const real* a, const real* b, const real* scale, real* loss,
     real* da, real* db)
 {
-    sum_pairs(BernoulliEntropy<real>(), rows, size, lanes, a, b, scale, loss, da, db);
+    sum_pairs(BernoulliEntropy<real>(0), rows, size, lanes, a, b, scale, loss, da, db);
+}
+
+KERNEL huber_distance(
+    i64 rows, i64 size, i64 lanes, real delta, const real* a, const real* b, const real* scale,
+    real* loss, real* da, real* db)
+{
+    sum_pairs(HuberDistance<real>(delta), rows, size, lanes, a, b, scale, loss, da, db);
 }
 
 KERNEL divergence(

@@ -7,7 +7,7 @@ from typing import Any
 from layerkit import layers as L
 from layerkit.engines import activations, common
 from layerkit.engines.base import EngineRunner, Runner
-from layerkit.engines.cuda.runners import dense, elementwise, losses
+from layerkit.engines.cuda.runners import dense, elementwise, losses, normalization, recurrent
 from layerkit.engines.cuda.runners.base import ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
 from layerkit.engines.cuda.runners.pictures import pictures, pooling, windows
@@ -17,19 +17,26 @@ from layerkit.layers.sources.data import Data
 RUNNERS: dict[type, type[EngineRunner]] = {
     **dict.fromkeys(activations.SETTINGS, elementwise.Elementwise),
     L.Accuracy: losses.Accuracy,
-    L.Add: common.Add,
+    L.Add: elementwise.Add,
+    L.BatchNorm: normalization.BatchNorm,
     L.BinaryCrossEntropy: losses.BinaryCrossEntropy,
     L.Concat: elementwise.Concat,
     L.Convolution: windows.Convolution,
     L.Deconvolution: windows.Deconvolution,
     L.Dense: dense.Dense,
     L.Dropout: elementwise.Dropout,
+    L.GRU: recurrent.GRU,
     L.GaussianKL: losses.GaussianKL,
     L.GaussianReconstruction: losses.GaussianReconstruction,
     L.GlobalPooling: pooling.Pooling,
+    L.GroupNorm: normalization.Normalization,
+    L.HuberLoss: losses.HuberLoss,
     L.ImagePose: pictures.ImagePose,
     L.Input: common.Input,
-    L.Multiply: common.Multiply,
+    L.LSTM: recurrent.LSTM,
+    L.LayerNorm: normalization.Normalization,
+    L.MatMul: dense.MatMul,
+    L.Multiply: elementwise.Multiply,
     L.Normal: elementwise.Normal,
     L.Pooling: pooling.Pooling,
     L.Reparameterize: elementwise.Reparameterize,

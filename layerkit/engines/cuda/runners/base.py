@@ -12,6 +12,14 @@ from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
 from layerkit.layers.elementwise.neuron import Neuron
 
+THREADS = 256  # of a block
+WIDE = 128  # numbers of an example beyond which it has a block of threads for itself
+
+
+def lanes(size: int) -> int:
+    """Return how many threads share an example, or a group, of so many numbers."""
+    return THREADS if size > WIDE else 32
+
 
 class ArrayRunner(Runner):
     """A layer that is run by its array code, on CuPy."""

@@ -1,4 +1,4 @@
-"""Dense layers, alone or several that read one blob; see kernels/dense.cu."""
+"""Dense layers, alone or several that read one blob, and MatMul; see kernels/dense.cu."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.engines.activations import has_formula
-from layerkit.engines.cuda.runners.base import Activated
+from layerkit.engines.cuda.runners.base import Activated, KernelRunner
 from layerkit.layers.losses.loss import rows
 
 SLICE = 256  # rows of which a block adds up the gradients of the biases
@@ -238,3 +238,24 @@ class TiedDense(Dense):
             gemm(d.T, rows(bottoms[0].data), out=layer.w.diff)
         if dx is not None:
             gemm(d, layer.w.data, out=rows(dx))
+
+
+class MatMul(KernelRunner):
+    """Products of matrices, all of a batch in one call of cuBLAS."""
+
+    def __init__(self, layer: Any, engine: Any):
+        super().__init__(layer, engine)
+        self.places: dict[Any, Any] = {}  # of the matrices
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = a b."""
+        self._products(*self.layer.factors(bottoms), tops[0].data)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute da and db."""
+        for a, b, out in self.layer.slope_factors(bottoms, tops):
+            self._products(a, b, out)
+
+    def _products(self, *arrays: Array) -> None:
+        matrices = [list(a.reshape(-1, *a.shape[-2:])) for a in arrays]
+        self.engine.backend.gemms(*matrices, self.places)

@@ -8,16 +8,8 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cuda.runners.base import KernelRunner
+from layerkit.engines.cuda.runners.base import KernelRunner, lanes
 from layerkit.layers.losses.loss import rows
-
-THREADS = 256  # of a block
-WIDE = 128  # numbers of an example beyond which it has a block of threads for itself
-
-
-def lanes(size: int) -> int:
-    """Return how many threads share an example of so many numbers."""
-    return THREADS if size > WIDE else 32
 
 
 class Loss(KernelRunner):
@@ -55,11 +47,16 @@ class Pairs(Loss):
             count,
             size,
             lanes(size),
+            *self.settings_of_kernel(),
             *(b.data for b in bottoms),
             top.diff,
             top.data,
             *diffs,
         )
+
+    def settings_of_kernel(self) -> tuple[float, ...]:
+        """Return what the kernel takes besides the pairs."""
+        return ()
 
 
 class SquareLoss(Pairs):
@@ -72,6 +69,16 @@ class BinaryCrossEntropy(Pairs):
     """The cross entropy of Bernoulli variables."""
 
     kernel = "bernoulli_entropy"
+
+
+class HuberLoss(Pairs):
+    """Squares of small residuals, magnitudes of large ones."""
+
+    kernel = "huber_distance"
+
+    def settings_of_kernel(self) -> tuple[float, ...]:
+        """Return the largest residual that counts by its square."""
+        return (float(self.layer.delta),)
 
 
 class SoftmaxLoss(Loss):

@@ -1,8 +1,8 @@
 // Losses and sampling: what is done to every pixel or latent number.
 #pragma once
 
-#include "../vectors/formulas.h"
-#include "../threads/pool.h"
+#include "../../vectors/formulas.h"
+#include "../../threads/pool.h"
 
 namespace layerkit {
 namespace LAYERKIT_SET {
