@@ -19,6 +19,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import cpu
+from layerkit.engines.cpu.runners import base
 from layerkit.engines.cpu.runners.weights import dense as runners
 from layerkit.layers.elementwise.neuron import Neuron
 
@@ -484,9 +485,9 @@ def test_activations_are_good_to_a_few_units_in_the_last_place(kind, rng, instru
 def test_activations_at_the_edges(instructions):
     x = np.array([np.inf, -np.inf, np.nan, 200, -200, -0.0, 0], np.float32)
     y, right = np.empty_like(x), np.empty_like(x)
-    for number, name in enumerate(Neuron.registry, 1):
-        neuron = Neuron.named(name)
-        KERNELS.activate(number, 0.01 if name == "leaky_relu" else 1.0, x, y)
+    for kind, (number, setting) in base.ACTIVATIONS.items():
+        neuron, name = kind.of(), kind.neuron_name
+        KERNELS.activate(number, getattr(neuron, setting) if setting else 0.0, x, y)
         with np.errstate(all="ignore"):
             neuron.activate(np, x, right)
         np.testing.assert_allclose(y, right, rtol=3e-7, err_msg=name)
