@@ -4,11 +4,12 @@ VENV := .venv
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
-.PHONY: help galaxy scene test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
+.PHONY: help galaxy scene docs test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
 	@echo "make scene    stars and galaxies of the Hubble picture, fitted together, into out/scene/"
+	@echo "make docs     the documentation as a site, build/site/index.html; warnings are errors"
 	@echo "make test     lint, types and tests"
 	@echo "make test-random  the tests three times, each with other random numbers"
 	@echo "make fuzz     random calls, files and command lines, FUZZ=10 times more than in the tests;"
@@ -27,6 +28,7 @@ RUN := $(VENV)/bin/python
 HAS_RUN := $(VENV)/run
 HAS_DEV := $(VENV)/dev
 HAS_GPU := $(VENV)/gpu
+HAS_DOCS := $(VENV)/docs
 endif
 
 SOURCES := $(shell find layerkit/engines -name '*.h' -o -name '*.inl' -o -name '*.cpp')
@@ -45,6 +47,13 @@ galaxy: $(HAS_RUN)
 
 scene: $(HAS_RUN)
 	$(RUN) -m layerkit galaxy scene --out out/scene
+
+$(VENV)/docs: $(VENV)/run
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(HAS_DOCS)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR)" $(RUN) -m mkdocs build --strict
 
 lint: $(HAS_DEV)
 	$(RUN) -m ruff check .

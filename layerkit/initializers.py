@@ -38,7 +38,13 @@ class Initializer:
 @checks
 @dataclass(frozen=True)
 class Constant(Initializer):
-    """Constant `value` in every element."""
+    """Constant `value` in every element.
+
+    Args:
+        value: the number, default 0.
+
+    Source: Caffe's "constant" filler.
+    """
 
     value: Finite = 0.0
 
@@ -50,7 +56,14 @@ class Constant(Initializer):
 @checks
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """Independent normal numbers of the given mean and standard deviation."""
+    """Independent normal numbers of the given mean and standard deviation.
+
+    Args:
+        sd: standard deviation, at least 0, default 0.01.
+        mean: mean, default 0.
+
+    Source: Caffe's "gaussian" filler.
+    """
 
     sd: NotNegative = 0.01
     mean: Finite = 0.0
@@ -63,7 +76,13 @@ class Normal(Initializer):
 @checks
 @dataclass(frozen=True)
 class Uniform(Initializer):
-    """Independent numbers between `low` and `high`, all equally likely."""
+    """Independent numbers between `low` and `high`, all equally likely.
+
+    Args:
+        low, high: bounds, default -0.05 and 0.05.
+
+    Source: Caffe's "uniform" filler.
+    """
 
     low: Finite = -0.05
     high: Finite = 0.05
@@ -83,8 +102,12 @@ class Bilinear(Initializer):
     in a Deconvolution of c groups enlarges each.  To enlarge f times, take a stride of f, a kernel
     of 2 f - f % 2, and a pad of ceil((f - 1) / 2).
 
-    w[y, x] = (1 - |y / g - m|) (1 - |x / g - m|) with g = ceil(size / 2) and
-    m = (2 g - 1 - g % 2) / (2 g), by axis: the "bilinear" filler of Caffe; Long et al. (2015).
+        w[y, x] = (1 - |y / g - m|) (1 - |x / g - m|)
+
+    with g = ceil(size / 2) and m = (2 g - 1 - g % 2) / (2 g), by axis.
+
+    Source: Caffe's "bilinear" filler; Long, Shelhamer and Darrell, "Fully convolutional networks
+    for semantic segmentation" (2015).
     """
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
@@ -107,7 +130,14 @@ class Bilinear(Initializer):
 @checks
 @dataclass(frozen=True)
 class Xavier(Initializer):
-    """Normal of variance 2 / (fan_in + fan_out): Glorot and Bengio (2010), for tanh and linear."""
+    """Normal numbers of variance 2 gain^2 / (fan_in + fan_out), for tanh and linear layers.
+
+    Args:
+        gain: factor of the standard deviation, above 0, default 1.
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks" (2010), equation 12.
+    """
 
     gain: Positive = 1.0
 
@@ -119,7 +149,13 @@ class Xavier(Initializer):
 @checks
 @dataclass(frozen=True)
 class He(Initializer):
-    """Normal of variance 2 / fan_in: He et al. (2015), for ReLU."""
+    """Normal numbers of variance 2 gain^2 / fan_in, for rectifiers.
+
+    Args:
+        gain: factor of the standard deviation, above 0, default 1.
+
+    Source: He et al., "Delving deep into rectifiers" (2015), equation 10.
+    """
 
     gain: Positive = 1.0
 
@@ -131,7 +167,14 @@ class He(Initializer):
 @checks
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """Orthonormal columns, or rows if there are fewer rows, times `gain`: Saxe et al. (2014)."""
+    """Orthonormal columns, or rows if there are fewer rows, times `gain`.
+
+    Args:
+        gain: factor, above 0, default 1.
+
+    Source: Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in
+    deep linear neural networks" (2014).
+    """
 
     gain: Positive = 1.0
 

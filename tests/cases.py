@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Bottom:
-    """What a bottom holds: `draw(rng, shape)`, and the shape of an example (None: a random one)."""
+    """A bottom's values, `draw(rng, shape)`, and the shape of an example (None: a random one)."""
 
     draw: Callable[[np.random.Generator, Shape], np.ndarray]
     shape: Shape | None = None
@@ -942,8 +942,8 @@ def moments(
     x, y, spread = 0.0, 0.0, size
     for _ in range(5):
         weight = light * xp.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (8 * spread**2))
-        # What is missing to `total` draws the centre to that of the window, and the shape to that
-        # of a round object of the standard size.
+        # The rest up to `total` draws the centre to that of the window, and the shape to that of a
+        # round object of the standard size.
         total, rest = weight.sum() + 1e-3, 1e-3 * size**2
         from_x = columns - (weight * columns).sum() / weight.sum()
         from_y = rows - (weight * rows).sum() / weight.sum()
@@ -1216,7 +1216,7 @@ def jax_student_nll(degrees: float, floor: float) -> Callable[..., Any]:
     def function(
         jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, skew: Any = 0.0
     ) -> Any:
-        # Of T itself, not of T over its sd: moments as in Fernandez and Steel, eq. 5.
+        # These are T's own, not those of T over its sd: moments as in Fernandez and Steel, eq. 5.
         first = 2 * math.sqrt(degrees) / ((degrees - 1) * special.beta(degrees / 2, 0.5))
         second = degrees / (degrees - 2)
         g = jax.numpy.exp(skew)

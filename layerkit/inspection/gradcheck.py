@@ -78,6 +78,9 @@ def check_gradients(
     The net is rebuilt in float64 on NumPy, with its parameter values.  The function that is
     differentiated is the net's objective plus a random weighting of every top that nothing reads:
     so layers without a loss can be checked too, and a loss layer must scale each example by itself.
+    The net has room for a row more than the inputs have, so that a layer that divides by the batch
+    size, and not by the number of rows, is found.  An input is checked if every layer that reads it
+    has a gradient for it, metrics aside.
 
     A single wrong element of a large array is found by the random directions if its error is more
     than about tolerance * sqrt(size) of a typical element.
@@ -149,17 +152,17 @@ def _as_net(net: Net | Layer | Layers, inputs: dict[str, np.ndarray]) -> Net:
     for name, array in inputs.items():
         if not array.ndim:
             raise NetError(f"input {name!r}: expected an array (n, ...), got the number {array}")
-    rows = max((len(a) for a in inputs.values()), default=1)
+    room = max((len(a) + 1 for a in inputs.values()), default=1)
     if isinstance(net, Net):
-        rows = rows if inputs else net.run.batch_size
-        return net.rebuild(batch_size=rows, backend="numpy", dtype="float64", gradients="all")
+        room = room if inputs else net.run.batch_size
+        return net.rebuild(batch_size=room, backend="numpy", dtype="float64", gradients="all")
     layers = [net] if isinstance(net, Layer) else net
     layers = flattened(layers) if isinstance(layers, list | tuple) else layers
     if not isinstance(layers, list) or not all(isinstance(x, Layer) for x in layers):
         raise NetError(f"expected a net, a layer or a list of layers, got {brief(net)}")
     made = {top for layer in layers for top in layer.tops}
     given = [Input(k, shape=a.shape[1:]) for k, a in inputs.items() if k not in made]
-    return Net([*given, *layers], batch_size=rows, dtype="float64", gradients="all")
+    return Net([*given, *layers], batch_size=room, dtype="float64", gradients="all")
 
 
 class _Check:
@@ -234,12 +237,14 @@ class _Check:
         return net
 
     def _differentiable(self, blob: str) -> bool:
-        """Tell whether any layer that reads this input claims a gradient for it."""
-        return any(
-            b == blob and layer.differentiable(i) and b not in layer.integer_blobs
+        """Tell whether all layers that read this input claim a gradient for it."""
+        claims = [
+            layer.differentiable(i) and b not in layer.integer_blobs
             for layer in self.net.layers.values()
             for i, b in enumerate(layer.bottoms)
-        )
+            if b == blob and not layer.is_metric
+        ]
+        return bool(claims) and all(claims)
 
     def value(self) -> float:
         """Return the function that is differentiated, at the current values of all arrays."""

@@ -4,7 +4,8 @@ Statistics of layers, such as running means, are a group of their own beside the
 
 A file is written beside its target, flushed to disk and renamed over it, so the target is always
 either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
-numbers, names and JSON, and loading it runs no code; see layerkit.saving.hdf5.
+numbers, names and JSON, and loading it runs no code.  The checksum of the whole file is verified
+before anything in it is used; see layerkit.saving.hdf5.
 """
 
 from __future__ import annotations

@@ -10,16 +10,19 @@ from layerkit.net import Net
 from layerkit.settings import Count, NotNegative, Number, Positive
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import check_epsilon, flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
+from layerkit.solvers.updates.updating import check_epsilon
 
 Decay = Annotated[float, Number(least=0, below=1)]
 
 
 class Adam(Solver):
-    """Adam of Kingma and Ba (2015), algorithm 1.
+    """Adam, by two moments of the gradient g.
 
-    m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
-    w = w - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
+        m = beta1 m + (1 - beta1) g,   v = beta2 v + (1 - beta2) g^2
+        w = w - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+    after t updates.
 
     Moments below the smallest normal number become zero; see `flush_denormals`.
 
@@ -28,6 +31,8 @@ class Adam(Solver):
         beta1, beta2: decay of the two moments, in [0, 1), default 0.9 and 0.999.
         epsilon: above 0, default 1e-8.
         clip, accumulate, ema: see Solver.
+
+    Source: Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1.
     """
 
     histories = ("m", "v")
@@ -91,11 +96,11 @@ class Adam(Solver):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: Loshchilov and Hutter (2019), algorithm 2.
+    """Adam with decoupled weight decay.
 
     After the moments of Adam, of a gradient without any decay in it,
 
-    w = w - rate * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay * w).
+        w = w - rate * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay * w)
 
     Unlike `l2` of a layer, the decay is not scaled by the moments, and is no part of the objective.
 
@@ -103,6 +108,8 @@ class AdamW(Adam):
         rate, beta1, beta2, epsilon: see Adam.
         weight_decay: of all parameters, at least 0, default 0.01.
         clip, accumulate, ema: see Solver.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019), algorithm 2.
     """
 
     def __init__(

@@ -42,7 +42,13 @@ Iterations = Annotated[int, Whole(least=0)]
 @checks
 @dataclass(frozen=True)
 class Fixed:
-    """Constant `rate`."""
+    """Constant: rate(i) = rate at every iteration i.
+
+    Args:
+        rate: the rate, at least 0.
+
+    Source: Caffe's "fixed".
+    """
 
     rate: NotNegative
 
@@ -54,7 +60,15 @@ class Fixed:
 @checks
 @dataclass(frozen=True)
 class Step:
-    """Step decay: `rate`, multiplied by `gamma` every `every` iterations."""
+    """Step decay: rate(i) = rate * gamma^floor(i / every) at iteration i.
+
+    Args:
+        rate: the rate at the start.
+        gamma: factor of each step.
+        every: iterations from one step to the next.
+
+    Source: Caffe's "step".
+    """
 
     rate: NotNegative
     gamma: NotNegative
@@ -83,7 +97,15 @@ class Milestones(Rule):
 @checks
 @dataclass(frozen=True)
 class MultiStep:
-    """Decay at chosen iterations, Caffe's "multistep": `rate`, multiplied by `gamma` at each."""
+    """Decay at chosen iterations: rate(i) = rate * gamma^(number of milestones up to i).
+
+    Args:
+        rate: the rate at the start.
+        gamma: factor at each milestone.
+        at: the milestones, iterations that increase.
+
+    Source: Caffe's "multistep".
+    """
 
     rate: NotNegative
     gamma: NotNegative
@@ -97,7 +119,14 @@ class MultiStep:
 @checks
 @dataclass(frozen=True)
 class Exponential:
-    """Exponential decay: `rate`, multiplied by `gamma` after each iteration."""
+    """Exponential decay: rate(i) = rate * gamma^i.
+
+    Args:
+        rate: the rate at the start.
+        gamma: factor after each iteration.
+
+    Source: Caffe's "exp".
+    """
 
     rate: NotNegative
     gamma: NotNegative
@@ -110,7 +139,15 @@ class Exponential:
 @checks
 @dataclass(frozen=True)
 class Inverse:
-    """Decay by a power of the iteration, Caffe's "inv"."""
+    """Decay by a power of the iteration: rate(i) = rate * (1 + gamma i)^-power.
+
+    Args:
+        rate: the rate at the start.
+        gamma: how fast the rate falls.
+        power: how steeply it falls in the end.
+
+    Source: Caffe's "inv".
+    """
 
     rate: NotNegative
     gamma: NotNegative
@@ -124,9 +161,15 @@ class Inverse:
 @checks
 @dataclass(frozen=True)
 class Polynomial:
-    """Decay from `rate` to `final` in `iterations`, then `final`; linear by default.
+    """Decay rate(i) = final + (rate - final) (1 - i / iterations)^power, then `final`.
 
-    With `final` of 0, the default, it is Caffe's "poly".
+    Args:
+        rate: the rate at the start.
+        iterations: iterations until `final`.
+        power: default 1, a straight line.
+        final: the rate at the end, default 0.
+
+    Source: Caffe's "poly", whose `final` is 0.
     """
 
     rate: NotNegative
@@ -143,7 +186,12 @@ class Polynomial:
 @checks
 @dataclass(frozen=True)
 class Cosine:
-    """Cosine decay from `rate` to `final` in `iterations`, then `final`.
+    """Decay rate(i) = final + (rate - final) (1 + cos(pi i / iterations)) / 2, then `final`.
+
+    Args:
+        rate: the rate at the start.
+        iterations: iterations until `final`.
+        final: the rate at the end, default 0.
 
     Source: Loshchilov and Hutter (2017), without restarts.
     """
@@ -161,7 +209,14 @@ class Cosine:
 @checks
 @dataclass(frozen=True)
 class WarmUp:
-    """Linear warm-up to another policy over `iterations`, then that policy."""
+    """Linear warm-up: rate(i) = policy(i) * min(1, (i + 1) / iterations).
+
+    Args:
+        policy: the policy that is warmed up, or a number for a constant one.
+        iterations: iterations until its rate is reached.
+
+    Source: Goyal et al., "Accurate, large minibatch SGD" (2017), section 2.2, "gradual warmup".
+    """
 
     policy: Annotated[RatePolicy, RateOrPolicy()]
     iterations: Iterations

@@ -10,13 +10,14 @@ from layerkit.settings import Count, Positive
 from layerkit.solvers.adam import Decay
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import check_epsilon, flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
+from layerkit.solvers.updates.updating import check_epsilon
 
 
 class RMSProp(Solver):
-    """RMSProp of Tieleman and Hinton (2012), lecture 6.5, as Caffe has it.
+    """RMSProp, by the mean square of the gradient g.
 
-    s = decay s + (1 - decay) g^2;  w = w - rate * g / (sqrt(s) + epsilon).
+        s = decay s + (1 - decay) g^2,   w = w - rate * g / (sqrt(s) + epsilon)
 
     Squares below the smallest normal number become zero; see `flush_denormals`.
 
@@ -25,6 +26,8 @@ class RMSProp(Solver):
         decay: of the mean square s, in [0, 1), default 0.9.
         epsilon: above 0, default 1e-8.
         clip, accumulate, ema: see Solver.
+
+    Source: Tieleman and Hinton (2012), lecture 6.5, as Caffe has it.
     """
 
     histories = ("square",)

@@ -9,7 +9,7 @@ from layerkit.net import Net
 from layerkit.settings import Count, Number, Positive
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
 
 
 class SGD(Solver):
@@ -21,6 +21,9 @@ class SGD(Solver):
         rate: learning rate, default 0.01.
         momentum: decay of the velocity v, in [0, 1), default 0.9.
         clip, accumulate, ema: see Solver.
+
+    Source: Caffe's SGD, but for its rate, which Caffe has inside the velocity: equal while the rate
+    is constant.
     """
 
     histories = ("velocity",)
@@ -56,7 +59,15 @@ class SGD(Solver):
 class Nesterov(SGD):
     """Nesterov's accelerated gradient: v = momentum * v + g; w = w - rate * (g + momentum * v).
 
-    This is the form of Sutskever et al. (2013), which needs the gradient only at the parameters.
+    In this form the gradient is needed only at the parameters.
+
+    Args:
+        rate: learning rate, default 0.01.
+        momentum: decay of the velocity v, in [0, 1), default 0.9.
+        clip, accumulate, ema: see Solver.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning"
+    (2013), section 2; Mocha's Nesterov.
     """
 
     formula = "momentum"

@@ -372,3 +372,29 @@ def test_resuming_with_other_breaks_names_the_option(layerkit, trained, first):
     assert code == 2
     assert f"was begun with{'' if first else 'out'} --validate" in err
     assert "strict" not in err
+
+
+CHECKED = {
+    "ids": """[L.Input("x", shape=(3,)), L.Embed("e", "x", count=5, units=2),
+        L.Input("y", shape=(2,)), L.OneHot("o", "y", count=3), L.Dense("d", "e", units=2)]""",
+    "classes": """[L.Input("x", shape=(2, 6, 6)), L.Permute("p", "x", order=(1, 2, 0)),
+        L.Input("t", shape=(6, 6)), L.SoftmaxLoss("s", "p", "t", axis=-1)]""",
+    "soft": """[L.Input("x", shape=(6,)), L.Dense("d", "x", units=4), L.Input("t", shape=(4,)),
+        L.SoftmaxLoss("s", "d", "t")]""",
+    "hinge": """[L.Input("x", shape=(6,)), L.Input("t", shape=()), L.HingeLoss("s", "x", "t"),
+        L.Input("u", shape=(6,)), L.HingeLoss("v", "x", "u")]""",
+    "pairs": """[L.Input("x", shape=(6,)), L.Input("y", shape=(6,)), L.Input("t", shape=()),
+        L.ContrastiveLoss("s", "x", "y", "t")]""",
+    "counts": """[L.Input("x", shape=(6,)), L.Dense("d", "x", units=6, neuron="softplus"),
+        L.PoissonReconstruction("s", "x", "d")]""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_check_makes_labels_and_ids_that_layers_take(name, layerkit):
+    Path("net.py").write_text(
+        f"from layerkit import layers as L\n\ndef net():\n    return {CHECKED[name]}\n"
+    )
+    code, out, err = layerkit("check", "net.py")
+    assert (code, err) == (0, "")
+    assert "derivatives of" in out

@@ -564,7 +564,7 @@ def test_the_steps_before_a_rate_that_cannot_be_had_are_made(gpu):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rows", [1, 18])
 def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
-    """By layers with few examples, by flat arrays with many."""
+    """Layers do it with few examples, flat arrays with many."""
     layers = [
         L.Input("x", shape=(3,)),
         L.Input("t", shape=(40,)),
@@ -583,11 +583,11 @@ def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
     np.testing.assert_array_equal(host(net, net.params["y/weight"].data), start)
 
 
-# What a recorded step was recorded with.
+# Changes to what a step was recorded with.
 
 
 def changes():
-    """What can be changed between steps, and how."""
+    """Return changes that can be made between steps, by name."""
 
     def setting(layer, name, value):
         return lambda net, solver: setattr(net.layers[layer], name, value)
@@ -933,7 +933,7 @@ def test_the_clock_is_written_only_when_it_is_wrong(gpu):
 
 
 def test_gradients(gpu, rng):
-    """Of the kernels themselves, without the array code for comparison."""
+    """The kernels' own gradients agree with finite differences, without array code between."""
     layers = [
         layer
         for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)

@@ -12,7 +12,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit import rates
-from layerkit.errors import NetError, NotFiniteError, SnapshotError
+from layerkit.errors import LayerkitError, NetError, NotFiniteError, SnapshotError
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
@@ -529,6 +529,43 @@ def test_hooks_come_with_updates_only(batches):
     for batch in batches[:3]:
         solver.step(**batch)
     np.testing.assert_allclose(seen, [np.mean(each, axis=0)], rtol=1e-12)
+
+
+def test_hooks_make_no_step_and_save_none(tmp_path, batches):
+    """The state amid a step is none that training has been in."""
+    net = make()
+    solver, other = lk.Adam(net, 0.01), lk.SGD(net, 0.1)
+    solver.step(**batches[0])
+    before, state = values(net), net.state()
+    for call in (
+        lambda s: s.step(**batches[1]),
+        lambda s: s.steps(2, **batches[1]),
+        lambda s: other.step(**batches[1]),
+        lambda s: other.gradients(**batches[1]),
+        lambda s: s.apply(),
+        lambda s: lk.save(tmp_path / "amid.h5", net, solver),
+        copy.deepcopy,
+    ):
+        solver.hooks = [call]
+        with pytest.raises(LayerkitError, match=r"in the middle of a step of this net.*hooks"):
+            solver.step(**batches[1])
+        assert (net.state(), solver.iteration) == (state, 1)
+        assert all(np.array_equal(before[name], value) for name, value in values(net).items())
+    apart = lk.SGD(make(), 0.1)
+    solver.hooks = [lambda s: apart.step(**batches[1])]  # of another net
+    solver.step(**batches[1])
+    assert (solver.iteration, apart.iteration) == (2, 1)
+
+
+@pytest.mark.parametrize("hooks", [print, None, (print,), [print, 3], "print"])
+def test_hooks_are_a_list_of_functions(hooks, batches):
+    solver = lk.Adam(make(), 0.01)
+    with pytest.raises(NetError, match="hooks must be a list of functions"):
+        solver.hooks = hooks
+    solver.hooks.append(3)
+    with pytest.raises(NetError, match=r"hooks must be a list of functions.* hold 3"):
+        solver.step(**batches[0])
+    assert solver.iteration == 0
 
 
 def test_hooks_that_fail_leave_the_step_unmade(batches):

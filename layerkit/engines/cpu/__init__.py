@@ -121,6 +121,8 @@ class CpuEngine(ArrayEngine):
         super().__init__(np)
         self.kernels = kernels
         self.threads: int = kernels.threads()
+        self._usual = kernels.flush()  # how threads of this program count denormal numbers
+        kernels.restore(self._usual)
 
     def describe(self) -> str:
         """Return in words what runs the layers."""
@@ -134,14 +136,15 @@ class CpuEngine(ArrayEngine):
     @contextmanager
     def flushed(self) -> Iterator[None]:
         """Make a `with` block in which denormal numbers count as zero in the calling thread."""
-        before = self.kernels.flush()
+        before = None  # an interrupt may come when it is flushed, and this not yet known
         try:
             try:
+                before = self.kernels.flush()
                 yield
             finally:
-                self.kernels.restore(before)
+                self.kernels.restore(self._usual if before is None else before)
         except BaseException:  # which may have come before the state was restored
-            self.kernels.restore(before)
+            self.kernels.restore(self._usual if before is None else before)
             raise
 
     def repeat(self, programs: dict[Any, Any], key: Any, calls: Callable[[Make], None]) -> None:

@@ -15,7 +15,12 @@ from layerkit.settings.tuning import TUNING, Tuning
 
 
 class ReLU(Neuron):
-    """Activation y = max(x, 0), with derivative 0 at x = 0 (Nair and Hinton, 2010)."""
+    """Rectified linear unit y = max(x, 0), with derivative 0 at x = 0.
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Source: Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines" (2010).
+    """
 
     neuron_name = "relu"
     rectifies = True
@@ -30,10 +35,15 @@ class ReLU(Neuron):
 
 
 class LeakyReLU(Neuron):
-    """Activation y = x for x > 0, else slope * x (Maas et al., 2013).
+    """Leaky rectifier y = x for x > 0, else slope * x.
+
+    Shapes: bottom (n, ...) and top of the same shape.
 
     Args:
         slope: dy/dx for negative x, default 0.01; positive, so that y has the sign of x.
+
+    Source: Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models"
+    (2013).
     """
 
     neuron_name = "leaky_relu"
@@ -53,10 +63,15 @@ class LeakyReLU(Neuron):
 
 
 class ELU(Neuron):
-    """Activation y = x for x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016).
+    """Exponential linear unit y = x for x > 0, else alpha * (exp(x) - 1).
+
+    Shapes: bottom (n, ...) and top of the same shape.
 
     Args:
         alpha: minus the limit for very negative x, default 1; positive.
+
+    Source: Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by
+    exponential linear units" (2016).
     """
 
     neuron_name = "elu"
@@ -75,7 +90,13 @@ class ELU(Neuron):
 
 
 class Sigmoid(Neuron):
-    """Activation y = 1 / (1 + exp(-x)), in a form that cannot overflow."""
+    """Logistic function y = 1 / (1 + exp(-x)), in a form that cannot overflow.
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors"
+    (1986), equation 2.
+    """
 
     neuron_name = "sigmoid"
 
@@ -91,7 +112,12 @@ class Sigmoid(Neuron):
 
 
 class Tanh(Neuron):
-    """Activation y = tanh(x)."""
+    """Hyperbolic tangent y = tanh(x).
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Source: LeCun, Bottou, Orr and Müller, "Efficient backprop" (1998), section 4.4.
+    """
 
     neuron_name = "tanh"
 
@@ -105,7 +131,13 @@ class Tanh(Neuron):
 
 
 class Softplus(Neuron):
-    """Activation y = log(1 + exp(x)), in a form that cannot overflow (Dugas et al., 2001)."""
+    """Smooth rectifier y = log(1 + exp(x)), in a form that cannot overflow.
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Source: Dugas et al., "Incorporating second-order functional knowledge for better option
+    pricing" (2001).
+    """
 
     neuron_name = "softplus"
 
@@ -119,10 +151,14 @@ class Softplus(Neuron):
 
 
 class Exponential(Neuron):
-    """Activation y = exp(x): the nonlinearity that makes variances positive in the paper.
+    """Exponential y = exp(x), which makes variances positive.
 
     It overflows float32 beyond x = 88.  Losses that take a log-variance and exponentiate it
     themselves (GaussianReconstruction, GaussianKL) are safer.
+
+    Shapes: bottom (n, ...) and top of the same shape.
+
+    Source: Regier et al. (2015), section 3.1, the nonlinearity of f_Sigma.
     """
 
     neuron_name = "exponential"
@@ -137,10 +173,12 @@ class Exponential(Neuron):
 
 
 class GELU(Neuron):
-    """Activation y = x Phi(x), Phi being the normal distribution function.
+    """Gaussian error linear unit y = x Phi(x), Phi being the normal distribution function.
 
     This is the exact form, Phi(x) = (1 + erf(x / sqrt(2))) / 2, computed as erfc(-x / sqrt(2)) / 2,
     which is also precise far below zero; not the approximation by tanh.
+
+    Shapes: bottom (n, ...) and top of the same shape.
 
     Source: Hendrycks and Gimpel, "Gaussian error linear units" (2016).
     """
@@ -164,7 +202,9 @@ class GELU(Neuron):
 
 
 class SiLU(Neuron):
-    """Activation y = x sigmoid(x), also known as swish.
+    """Sigmoid linear unit y = x sigmoid(x), also known as swish.
+
+    Shapes: bottom (n, ...) and top of the same shape.
 
     Source: Elfwing, Uchibe and Doya (2018); Ramachandran, Zoph and Le (2017).
     """
@@ -188,7 +228,7 @@ class SiLU(Neuron):
 
 
 class PReLU(Neuron):
-    """Activation y = x for x > 0, else a x, with a learned slope a for each unit or channel.
+    """Parametric rectifier y = x for x > 0, else a x, with a learned slope a for each channel.
 
     As `neuron="prelu"`, or `neuron=L.PReLU.of(slope=0.1)`, the slopes are parameters of the layer
     that has the activation: `net.params["g1/slope"]`.  That layer's `rate=`, `decay=` and `shares=`
@@ -201,6 +241,9 @@ class PReLU(Neuron):
         slope: initialiser of a, default 0.25.
 
     Parameters: slope, of one number for each unit or channel.
+
+    Raises:
+        NetError: a bottom with one number per example, which has no channels.
 
     Source: He et al., "Delving deep into rectifiers" (2015).
     """

@@ -37,10 +37,16 @@ class Arithmetic(Layer):
 
 
 class Add(Arithmetic):
-    """Elementwise sum y = x1 + x2 + ... of bottoms of one shape.
+    """Elementwise sum y = x1 + x2 + ... of one or more bottoms.
 
     Shapes: bottoms (n, ...), of one shape, or with axes of size 1, which are repeated: a
-    (n, channels, 1, 1) is added to every place of (n, channels, height, width).
+    (n, channels, 1, 1) is added to every place of (n, channels, height, width).  Top of the shape
+    that they have together.
+
+    Raises:
+        NetError: bottoms whose shapes do not fit each other.
+
+    Source: Caffe's Eltwise layer (SUM), with NumPy's rule for axes of size 1.
     """
 
     recordable = True
@@ -69,6 +75,11 @@ class Subtract(Arithmetic):
 
     Shapes: bottoms a and b (n, ...), of one shape or with axes of size 1, as for Add; top of the
     shape that they have together.
+
+    Raises:
+        NetError: bottoms whose shapes do not fit each other.
+
+    Source: Mocha's ElementWiseLayer (Subtract), with NumPy's rule for axes of size 1.
     """
 
     recordable = True
@@ -89,9 +100,15 @@ class Subtract(Arithmetic):
 
 
 class Multiply(Arithmetic):
-    """Elementwise product y = x1 * x2 * ... of bottoms of one shape.
+    """Elementwise product y = x1 * x2 * ... of one or more bottoms.
 
-    Shapes: bottoms (n, ...), of one shape or with axes of size 1, as for Add.
+    Shapes: bottoms (n, ...), of one shape or with axes of size 1, as for Add; top of the shape
+    that they have together.
+
+    Raises:
+        NetError: bottoms whose shapes do not fit each other.
+
+    Source: Caffe's Eltwise layer (PROD), with NumPy's rule for axes of size 1.
     """
 
     recordable = True
@@ -125,6 +142,11 @@ class Divide(Arithmetic):
 
     Shapes: bottoms a and b (n, ...), of one shape or with axes of size 1, as for Add; top of the
     shape that they have together.
+
+    Raises:
+        NetError: bottoms whose shapes do not fit each other.
+
+    Source: Mocha's ElementWiseLayer (Divide), with NumPy's rule for axes of size 1.
     """
 
     recordable = True
@@ -156,6 +178,11 @@ class Affine(Layer):
         gain, bias: initialisers, default 1 and 0; None for none of them.
 
     Parameters: gain (channels,), bias (channels,).
+
+    Raises:
+        NetError: neither gain nor bias, or no such axis.
+
+    Source: Caffe's Scale and Bias layers; Ioffe and Szegedy (2015), algorithm 1, for gain and bias.
     """
 
     recordable = True
@@ -218,6 +245,11 @@ class MatMul(Layer):
         transpose_a: True if a comes as (n, ..., k, i); False by default.
         transpose_b: True if b comes as (n, ..., j, k), as for the products of all pairs of rows;
             False by default.
+
+    Raises:
+        NetError: bottoms that are no matrices, or whose sizes do not fit each other.
+
+    Source: `numpy.matmul`, without its broadcasting.
     """
 
     decided = (*Layer.decided, "transpose_a", "transpose_b")

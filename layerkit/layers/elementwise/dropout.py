@@ -12,6 +12,8 @@ from layerkit.settings import Number, Tops
 class Dropout(Layer):
     """Dropout y = x * mask / (1 - ratio) in training; y = x in phase "test" and in `infer`.
 
+    Shapes: bottom (n, ...) and top of the same shape.
+
     Args:
         ratio: fraction of elements set to zero, in [0, 1), default 0.5.
 

@@ -17,7 +17,7 @@ class Neuron(Layer):
     The derivative a'(x) of most can be computed from y alone, so that Dense can activate in place
     and keep only y.  Others, of which several x have one y, say so by `from_input`.  A subclass
     defines `activate` and `differentiate`, and is found by its `neuron_name` if it has one.
-    An activation needs no more; activations.h and the tables of the engines' runners make it fast.
+    An activation needs no more; engines/activations.py tells how to make it fast.
     One with parameters, as PReLU, declares them in `declare`, as parameters of the layer that has
     it, and computes their diffs in `differentiate_own`.
 

@@ -19,6 +19,8 @@ class Normal(Layer):
 
     Args:
         shape: shape of one example, without the batch axis.
+
+    Source: Goodfellow et al., "Generative adversarial nets" (2014), the noise z of section 3.
     """
 
     decided = (*Layer.decided, "shape")
@@ -49,6 +51,9 @@ class Reparameterize(Layer):
 
     The noise depends only on the net's seed, the layer's name and the number of the pass.  If the
     net is asked not to sample (`infer(..., sample=False)`), z = mean.
+
+    Raises:
+        NetError: bottoms of different shapes.
 
     Source: Kingma and Welling (2014), section 2.4; the sampling layer of Regier et al. (2015).
     """

@@ -11,10 +11,19 @@ from layerkit.settings import NotNegative, Tops
 class BinaryCrossEntropy(Loss):
     """Sum of -[t log p + (1 - t) log(1 - p)] over each example, p = sigmoid(logit), in nats.
 
-    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).  A target outside
-    0..1 raises a DataError, unless it gets a gradient: rounding may push a computed target out.
+    Shapes: bottoms logit and target t in 0..1 (n, ...), of one shape; top (n,).
 
     It is computed as max(logit, 0) - logit * t + log(1 + exp(-|logit|)), which cannot overflow.
+
+    Args:
+        weight: see Loss.
+
+    Raises:
+        DataError: a target outside 0..1, unless it gets a gradient: rounding may push a computed
+            target out.
+
+    Source: Bishop, "Pattern recognition and machine learning" (2006), equation 4.90; Caffe's
+    SigmoidCrossEntropyLoss.
     """
 
     def __init__(

@@ -13,12 +13,13 @@ class GaussianKL(Loss):
 
     Against the standard normal,
 
-    loss = sum of [mean^2 + exp(log_variance) - log_variance - 1] / 2;
+        loss = sum of [mean^2 + exp(log_variance) - log_variance - 1] / 2
 
     against N(prior_mean, diag exp(prior_log_variance)), a prior that is itself computed, as
     p(h | z) of a lower layer of latent variables is,
 
-    loss = sum of [(mean - prior_mean)^2 / exp(prior_log_variance) + exp(t) - t - 1] / 2
+        loss = sum of [(mean - prior_mean)^2 / exp(prior_log_variance) + exp(t) - t - 1] / 2
+
     with t = log_variance - prior_log_variance.
 
     Shapes: bottoms (n, ...), all of one shape; top (n,).
@@ -27,6 +28,9 @@ class GaussianKL(Loss):
         mean, log_variance: those of the Gaussian.
         prior_mean, prior_log_variance: those of the prior; both, or neither for N(0, I).
         weight: see Loss.
+
+    Raises:
+        NetError: prior_mean without prior_log_variance.
 
     Source: Kingma and Welling (2014), appendix B; KL(q, p) of Regier et al. (2015).  Two Gaussians:
     section 6.2.3 of Murphy (2022), Probabilistic Machine Learning: An Introduction.

@@ -13,7 +13,7 @@ from layerkit.settings import NotNegative, Tops
 class GaussianReconstruction(Reconstruction):
     """Loss -log N(x; mean, diag v) of each example, with v = exp(log_variance) + floor.
 
-    loss = sum over pixels of [log(2 pi v) + (x - mean)^2 / v] / 2, in nats.
+        loss = sum over pixels of [log(2 pi v) + (x - mean)^2 / v] / 2, in nats
 
     Shapes: bottoms x, mean and log_variance (n, ...), of one shape; top (n,).
 

@@ -66,7 +66,7 @@ class KnownNoise(Loss):
 class KnownVarianceReconstruction(KnownNoise):
     """Loss -log N(x; mean, diag variance) of each example, with a variance given for each pixel.
 
-    loss = sum over pixels of mask [log(2 pi variance) + (x - mean)^2 / variance] / 2, in nats.
+        loss = sum over pixels of mask [log(2 pi variance) + (x - mean)^2 / variance] / 2, in nats
 
     Shapes: bottoms x and mean (n, ...) of one shape; variance and mask of that shape, or with
     size 1 along some axes, which are repeated; top (n,).
@@ -80,6 +80,8 @@ class KnownVarianceReconstruction(KnownNoise):
 
     Raises:
         DataError: a variance that is not positive where the mask is, or a negative mask.
+
+    Source: Hogg, Bovy and Lang, "Data analysis recipes: fitting a model to data" (2010), section 2.
     """
 
     def __init__(
@@ -152,8 +154,9 @@ class KnownVarianceReconstruction(KnownNoise):
 class PoissonReconstruction(KnownNoise):
     """Loss -log p(x) of counts x that are Poisson distributed around the rate of each pixel.
 
-    loss = sum over pixels of mask [rate - x log rate + log x!], in nats; x! = Gamma(x + 1), so x
-    may lie between whole numbers.
+        loss = sum over pixels of mask [rate - x log rate + log x!], in nats
+
+    x! = Gamma(x + 1), so x may lie between whole numbers.
 
     Shapes: bottoms x and rate (n, ...) of one shape; mask of that shape, or with size 1 along some
     axes, which are repeated; top (n,).
@@ -171,6 +174,9 @@ class PoissonReconstruction(KnownNoise):
             positive; or a negative mask.
 
     Terms are summed in double precision: those of bright pixels nearly cancel.
+
+    Source: Cash, "Parameter estimation in astronomy through application of the likelihood ratio"
+    (1979), whose C is twice this loss without log x!.
     """
 
     def __init__(

@@ -29,12 +29,12 @@ class StudentReconstruction(Reconstruction):
     positive side is stretched by g, its negative side shrunk by g.  With c = E|T|, the result has
     mean mu = c (g - 1/g) and variance s^2 = (1 - c^2) (g^2 + 1/g^2) + 2 c^2 - 1, so that
 
-    x = mean + (y - mu) / s * sqrt(v),   v = exp(log_variance) + floor,   g = exp(skew)
+        x = mean + (y - mu) / s * sqrt(v),   v = exp(log_variance) + floor,   g = exp(skew)
 
     has the mean and variance that the bottoms give.  With u = y / g where y > 0, else y g,
 
-    loss = sum over pixels of [log(v / s^2) + (n + 1) log(1 + u^2 / (n - 2))] / 2
-           + log((g + 1/g) / 2) + constant, in nats.
+        loss = sum over pixels of [log(v / s^2) + (n + 1) log(1 + u^2 / (n - 2))] / 2
+               + log((g + 1/g) / 2) + constant, in nats
 
     Shapes: bottoms x, mean, log_variance and skew (n, ...), of one shape; top (n,).
 

@@ -26,14 +26,19 @@ class Accuracy(Layer):
 
     Shapes: bottoms logits (n, ...) with an axis of classes, and labels of the same shape without
     that axis, or of size 1 there; top (n,).  Without `axis`, logits (n, classes) and a label (n,)
-    or (n, 1).  It has no gradient.  The mean is in `net.metrics`.  A label that is no class raises
-    a DataError, but makes the mean NaN in steps that a GPU replays.
+    or (n, 1).  It has no gradient.  The mean is in `net.metrics`.
 
     Args:
         top: how many guesses are allowed, default 1.
         axis: axis of an example's logits, without the batch axis, that counts the classes; the
             default, None, takes all numbers of an example for those of one label.
         ignore: a label that does not count, such as -1 or 255; by default there is none.
+
+    Raises:
+        NetError: labels that do not fit the logits, or more guesses than classes.
+        DataError: a label that is no class; in steps that a GPU replays it makes the mean NaN.
+
+    Source: Caffe's Accuracy layer; Russakovsky et al. (2015), for several guesses.
     """
 
     is_metric = True

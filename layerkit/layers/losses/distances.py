@@ -8,9 +8,14 @@ from layerkit.settings import NotNegative, Positive, Tops
 
 
 class SquareLoss(Loss):
-    """Sum of (x - target)^2 / 2 over each example.
+    """Half the squared distance, the sum of (x - target)^2 / 2 over each example.
 
     Shapes: bottoms x and target (n, ...), of one shape; top (n,).
+
+    Args:
+        weight: see Loss.
+
+    Source: Caffe's EuclideanLoss and Mocha's SquareLossLayer.
     """
 
     def __init__(

@@ -30,6 +30,7 @@ class HingeLoss(Loss):
         weight: see Loss.
 
     Raises:
+        NetError: labels that do not fit the scores.
         DataError: a label that is no sign, or no class.  On a GPU such a label makes the loss NaN.
 
     Source: Cortes and Vapnik, "Support-vector networks" (1995); Rifkin and Klautau, "In defense of
@@ -120,6 +121,7 @@ class ContrastiveLoss(Loss):
         weight: see Loss.
 
     Raises:
+        NetError: points of different shapes, or more than one number per pair in `similar`.
         DataError: a number in `similar` other than 0 and 1.  On a GPU it makes the loss NaN.
 
     Source: Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping"

@@ -30,6 +30,12 @@ class Softmax(Layer):
             None, takes all numbers of an example.
 
     To train, give the logits to SoftmaxLoss instead, which is more precise.
+
+    Raises:
+        NetError: no such axis.
+
+    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs"
+    (1990).
     """
 
     recordable = True
@@ -91,6 +97,7 @@ class SoftmaxLoss(Loss):
         weight: see Loss.
 
     Raises:
+        NetError: labels, importance or weights that do not fit the logits.
         DataError: a label that is no class, or a soft label that is no distribution.
 
     Source: Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016),

@@ -23,7 +23,8 @@ from layerkit.settings.tuning import Tuning
 class Convolution(Windowed):
     """Convolution y = a(x * W + b) over windows of all channels of x, or of a group of them.
 
-    y[o, i, j] = a(b[o] + sum over u, v, c of W[u, v, c, o] x[c, i s + u d - p, j s + v d - p])
+        y[o, i, j] = a(b[o] + sum over u, v, c of
+                              W[u, v, c, o] x[c, i s + u d - p, j s + v d - p])
 
     with stride s, dilation d and pad p, and x zero outside the picture; s, d and p can differ
     between rows and columns.  As in Caffe and Mocha this is a cross-correlation (W is not flipped).
@@ -50,6 +51,10 @@ class Convolution(Windowed):
     Parameters: weight (kernel, kernel, c / groups, channels), or (kernel, c / groups, channels) for
     lines; bias (channels,); and those of the activation (`slope` of "prelu", one number for each
     channel).
+
+    Raises:
+        NetError: a bottom that is no picture, a kernel larger than it, or groups that do not divide
+            the channels.
 
     Source: LeCun et al. (1998); Krizhevsky et al. (2012) for groups, Yu and Koltun (2016) for
     dilation.
@@ -124,15 +129,16 @@ class Deconvolution(Windowed):
     Before b and a, y is what the backward pass of a Convolution with this kernel, stride, pad,
     dilation and groups, from pictures of y's size to pictures of x's size, makes of a diff x:
 
-    y[o, k, l] = a(b[o] + sum of W[c, u, v, o] x[c, i, j] over all c, i, j, u, v
-                          with i s + u d - p = k and j s + v d - p = l)
+        y[o, k, l] = a(b[o] + sum of W[c, u, v, o] x[c, i, j] over all c, i, j, u, v
+                              with i s + u d - p = k and j s + v d - p = l)
 
     Shapes: bottom (n, c, h, w); top (n, channels, height, width) of `shape`.  Or lines of pixels:
     (n, c, length); top (n, channels, length of `shape`).
 
     Args:
         channels: channels of the top.
-        kernel, stride, pad, dilation, groups: those of the Convolution.
+        kernel: rows and columns of a window in pixels, one number or a pair.
+        stride, pad, dilation, groups: see Convolution.
         shape: (height, width), or (length,), of the top.  With a stride several sizes fit; the
             default is the least, (h - 1) stride + (kernel - 1) dilation + 1 - 2 pad and as much
             across, and up to stride - 1 more are possible.
@@ -143,6 +149,10 @@ class Deconvolution(Windowed):
 
     Parameters: weight (c, kernel, kernel, channels / groups), or (c, kernel, channels / groups) for
     lines; bias (channels,); and those of the activation.
+
+    Raises:
+        NetError: a bottom that is no picture, a shape that does not fit it, or groups that do not
+            divide the channels.
 
     Source: Zeiler et al. (2010); section 4 of Dumoulin and Visin (2016).
     """

@@ -36,10 +36,13 @@ class ImagePose(PoseLayer):
     Shapes: bottom (n, ...) of side * side numbers; top (n, latents).
 
     Args:
-        latents: how many of angle, size, x and y to give, from the first on, 1 to 4.
+        latents: how many of angle, size, x and y to give, from the first on, 1 to 4, default 4.
         size: size of an object in the canonical picture, in pixels.
         threshold: see above, default 3.
         side, turns, size_spread, shift_spread: see PoseLayer.
+
+    Raises:
+        NetError: a bottom that is no square picture of this side.
 
     Source: Bernstein and Jarvis (2002), section 3, for windows that adapt (theirs are elliptical).
     """

@@ -40,6 +40,10 @@ class Pooling(PictureLayer):
         ceil: whether pixels that fill no window have a partial one.  Default False; Caffe's
             default, round_mode CEIL, is True here.
 
+    Raises:
+        NetError: a bottom that is no picture, a kernel larger than it, or a pad that is not smaller
+            than the kernel.
+
     Source: LeCun et al. (1998), section II; Caffe's pooling_layer.cpp for pads, ties and rounding.
     """
 
@@ -168,6 +172,9 @@ class GlobalPooling(Layer):
 
     Args:
         mode: "mean" (the default) or "max".
+
+    Raises:
+        NetError: a bottom without channels.
 
     Source: Lin, Chen and Yan (2013), "Network in network", section 3.2.
     """

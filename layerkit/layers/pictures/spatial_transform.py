@@ -35,6 +35,9 @@ class SpatialTransform(PoseLayer):
             False.
         side, turns, size_spread, shift_spread: see PoseLayer.
 
+    Raises:
+        NetError: a picture that is not of this side, or a pose of more than 4 numbers.
+
     Source: Jaderberg et al. (2015), "Spatial transformer networks", section 3.
     """
 

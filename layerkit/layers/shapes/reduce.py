@@ -24,6 +24,11 @@ class Reduce(Layer):
             last; the default, None, takes all axes and leaves one number per example.
         keep: True keeps the axes, with size 1, so that the top can be repeated along them by Add
             and its like; False by default.
+
+    Raises:
+        NetError: no such axis, or one that is named twice.
+
+    Source: Caffe's Reduction layer, for any axes.
     """
 
     recordable = True

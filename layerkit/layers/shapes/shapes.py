@@ -35,6 +35,11 @@ class Concat(Pieces):
 
     Args:
         axis: which axis, without the batch axis, default 0; -1 is the last.
+
+    Raises:
+        NetError: bottoms that differ along another axis.
+
+    Source: Caffe's Concat layer.
     """
 
     recordable = True
@@ -82,6 +87,11 @@ class Slice(Pieces):
         tops: names of the pieces, required.
         sizes: length of each piece; default: equal pieces.
         axis: which axis, without the batch axis, default 0; -1 is the last.
+
+    Raises:
+        NetError: sizes that do not add up to the bottom's.
+
+    Source: Caffe's Slice layer.
     """
 
     recordable = True
@@ -130,8 +140,15 @@ class Slice(Pieces):
 class Reshape(Layer):
     """Change of each example's shape that keeps its elements, in row-major order.
 
+    Shapes: bottom (n, ...); top (n, *shape), with as many elements.
+
     Args:
         shape: the new shape of one example; one axis may be -1, to be worked out.
+
+    Raises:
+        NetError: a shape of another number of elements.
+
+    Source: Caffe's Reshape layer.
     """
 
     recordable = True
@@ -177,6 +194,11 @@ class Permute(Layer):
         order: the bottom's axes, without the batch axis, in the order of the top's: (1, 2, 0)
             makes (height, width, channels) of (channels, height, width).  Negative numbers count
             from the last axis.
+
+    Raises:
+        NetError: an order that does not name every axis once.
+
+    Source: `numpy.transpose`.
     """
 
     recordable = True

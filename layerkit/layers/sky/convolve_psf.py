@@ -12,10 +12,11 @@ from layerkit.settings import Tops
 class ConvolvePSF(Layer):
     """Picture convolved with a point spread function (PSF), each band of each example with its own.
 
-    y[i, j] = sum over k, l of psf[k, l] x[i - k + c, j - l + d], with (c, d) the middle pixel of
-    the PSF: a PSF that is 1 there and 0 elsewhere changes nothing.  There is no light beyond the
-    picture, and what the PSF carries across its border is lost; nothing wraps around.  The PSF is
-    taken as it is: it keeps the flux if its sum is 1.
+        y[i, j] = sum over k, l of psf[k, l] x[i - k + c, j - l + d]
+
+    with (c, d) the middle pixel of the PSF: a PSF that is 1 there and 0 elsewhere changes nothing.
+    There is no light beyond the picture, and what the PSF carries across its border is lost;
+    nothing wraps around.  The PSF is taken as it is: it keeps the flux if its sum is 1.
 
     Shapes: bottoms picture (n, bands, h, w) or (n, h, w), and psf (n, bands, p, q) or (n, p, q),
     with p and q odd; one band serves as many as the other bottom has.  Top (n, bands, h, w), or
@@ -23,6 +24,12 @@ class ConvolvePSF(Layer):
 
     It is computed by products of Fourier transforms, so a pixel is exact up to the rounding of the
     brightest, not its own.  A PSF that the caller gives costs no gradient.
+
+    Raises:
+        NetError: a PSF with an even side, or bottoms that are no pictures or differ in their number
+            of bands.
+
+    Source: Press et al., "Numerical recipes" (2007), section 13.1, for zeros beyond the border.
     """
 
     def __init__(self, name: str, picture: str, psf: str, *, tops: Tops | None = None):

@@ -22,7 +22,11 @@ class Normalise(Layer):
             all numbers of an example.
 
     Raises:
+        NetError: no such axis, or one that is named twice.
         DataError: a sum is 0 or not finite.
+
+    Source: Regier et al., "Celeste: variational inference for a generative model of astronomical
+    images" (2015), whose galaxies are a profile of unit flux times a flux.
     """
 
     decided = (*Layer.decided, "axes")

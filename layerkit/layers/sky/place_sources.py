@@ -7,7 +7,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.sky.between import (
+from layerkit.layers.sky.interpolation import (
     POLYNOMIALS,
     REACH,
     SLOPES,
@@ -145,7 +145,7 @@ class SourcesLayer(Layer):
 class PlaceSources(SourcesLayer):
     """Canvas with small pictures on it, each at a place of its own and times a flux of its own.
 
-    y[b] = sum over sources s of flux[s, b] times picture s, with its middle at place s.
+        y[b] = sum over sources s of flux[s, b] times picture s, with its middle at place s
 
     Shapes: bottoms picture (n, sources, h, w), or (n, sources, bands, h, w) where it differs from
     band to band; place (n, sources, 2), each (x, y); flux (n, sources, bands), or (n, sources) of
@@ -158,6 +158,13 @@ class PlaceSources(SourcesLayer):
         flux: the bottom that holds the fluxes; without it they are 1.
 
     Places, and how light is shared out between pixels: see SourcesLayer.
+
+    Raises:
+        NetError: bottoms that are no pictures, places and fluxes of as many sources.
+
+    Source: Regier et al., "Celeste: variational inference for a generative model of astronomical
+    images" (2015).  Fornberg, "Generation of finite difference formulas on arbitrarily spaced
+    grids" (1988), for the differences.
     """
 
     decided = (*Layer.decided, "shape")
@@ -251,6 +258,11 @@ class CutSources(SourcesLayer):
         shape: (h, w), of the small pictures.
 
     Places, and the interpolation between pixels: see SourcesLayer.
+
+    Raises:
+        NetError: bottoms that are no pictures and places.
+
+    Source: the transpose of PlaceSources, which has the interpolation.
     """
 
     decided = (*Layer.decided, "shape")

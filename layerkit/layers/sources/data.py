@@ -12,11 +12,11 @@ import numpy as np
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.data.ahead import Ahead
 from layerkit.data.arrays import NUMBERS, check_exact, integers, keeps_axes, narrowed
 from layerkit.data.augment import Windows, dihedral, dihedral_table
 from layerkit.data.moments import Deviation, Mean
 from layerkit.data.order import epoch_order, passages
+from layerkit.data.prefetch import Ahead
 from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
 from layerkit.layers.sources.standard import Numbers, Standard

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from layerkit.data.arrays import numbers
-from layerkit.errors import LayerkitError, brief
+from layerkit.data.arrays import narrowed, numbers
+from layerkit.errors import DataError, LayerkitError, brief
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Flag, Optional, Rule, Tops, Whole
@@ -70,6 +70,8 @@ class GeneratorData(Data):
     `start`.  The layer calls `make` only where the run begins or jumps, so an unbroken run uses one
     iterator for each epoch, or for all.
 
+    Shapes: no bottom; a top (n, ...) for each array, cropped if that is asked for.
+
     Args:
         make: the function.
         count: number of examples in an epoch.  None, the default: as many as `make()` makes before
@@ -80,9 +82,13 @@ class GeneratorData(Data):
             deviations are given, not measured.
         prefetch: batches made ahead by a thread, default 0; see Data.  The function then runs in
             that thread, and must not use the net that it feeds, which waits for it.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Raises:
+        NetError: tops that do not fit the first example.
         DataError: the function fails, makes no examples, or examples of different shapes.
+
+    Source: PyTorch's IterableDataset, with a number to start from.
     """
 
     decided = (*Data.decided, "make")
@@ -230,6 +236,17 @@ class GeneratorData(Data):
                         f"example {number} holds {array.dtype} for top {self.tops[i]!r}, but the "
                         f"first holds {dtype}"
                     )
-                array = array.astype(dtype, copy=False)
+                array = self._in_kind(array, dtype, number, what)
             arrays.append(np.array(array))  # the function may fill one array again and again
         return arrays
+
+    def _in_kind(self, array: np.ndarray, dtype: np.dtype, number: int, what: str) -> np.ndarray:
+        """Return an array in the type of the first, which must hold its numbers."""
+        found = narrowed(array, dtype, what, DataError).astype(dtype, copy=False)
+        if dtype.kind in "iu" and not np.array_equal(found, array):
+            lost = array[found != array].flat[0]
+            raise self.wrong(
+                f"example {number} holds {lost} for top {what.rpartition(' ')[2]}, which the "
+                f"{dtype} of the first example cannot; make all of one type, such as int64"
+            )
+        return found

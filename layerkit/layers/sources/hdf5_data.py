@@ -43,10 +43,13 @@ class HDF5Data(Data):
     The data sets must hold plain numbers and lie in the file itself, reached without links:
     contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
 
+    Shapes: no bottom; a top (n, ...) for each data set, cropped if that is asked for.
+
     Args:
         path: the file, or a list of files, whose data sets have equal names, shapes of an example,
             and types of number.
-        datasets: name of a data set (count, ...), or a list of names, of equal length.
+        datasets: name of a data set (count, ...), default "images", or a list of names of data
+            sets of equal length.
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror: for the first data set; see Data.
@@ -59,10 +62,13 @@ class HDF5Data(Data):
             L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
             process reads all.
         prefetch: batches that a thread reads ahead, default 0; see Data.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file
             can hold, or lies in other files; files that do not fit each other.
+
+    Source: Mocha's HDF5DataLayer and Caffe's HDF5Data, for lists of files.
     """
 
     decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed", "lanes")

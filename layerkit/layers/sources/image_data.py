@@ -57,8 +57,8 @@ class ImageData(Data):
     sub-folder is a class, numbered in the order of their names; or a table says it.  With one top
     all pictures below the folder are served, without labels.
 
-    Shapes: (channels, height, width) of numbers from 0, black, to 1, white; labels ().  Files of
-    floats keep their numbers.  Colour is read at 8 bits, grey at 8 or 16.
+    Shapes: no bottom; tops (n, channels, height, width), numbers from 0, black, to 1, white, and
+    labels (n,).  Files of floats keep their numbers.  Colour is read at 8 bits, grey at 8 or 16.
 
     Nothing is kept in memory: files are decoded as they are needed, by Pillow, in the thread that
     `prefetch` asks for.
@@ -67,6 +67,7 @@ class ImageData(Data):
         folder: the folder.
         table: path of a CSV file with columns "file" and "label", or a list of such pairs, with
             paths relative to the folder; labels are whole numbers, or names of classes.
+            None, the default, goes by the sub-folders.
         tops: names of the tops, by default the layer's name.
         size: (height, width) of the pictures, one number for both; by default that of the first.
         fit: "exact", the default, for pictures that must have that size; "resize" stretches them to
@@ -75,6 +76,7 @@ class ImageData(Data):
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror: for the pictures; see Data.
         prefetch: batches that are decoded ahead in the background, default 2; see Data.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Attributes:
         files: the paths, in the order of a test net.
@@ -83,6 +85,8 @@ class ImageData(Data):
     Raises:
         DataError: a folder or file that is missing, a file that cannot be decoded or has another
             size; the message names it.
+
+    Source: Caffe's ImageData layer.
     """
 
     decided = (*Data.decided, "folder", "table", "size", "fit", "channels", "files", "classes")

@@ -19,6 +19,8 @@ class Input(Layer):
     They are given by the name of the blob, which is `tops` if that is set.  The names in
     `RESERVED`, which calls use otherwise, are refused.
 
+    Shapes: no bottom; top (n, *shape), with n rows given, up to the net's batch size.
+
     Args:
         shape: shape of one example, without the batch axis; () for one number per example.
         integers: True for labels and ids whose values are kept however large they are: the blob
@@ -27,6 +29,11 @@ class Input(Layer):
             their ids - and Slice, Concat, Reshape and Permute, whose tops then hold integers, too.
             False, the default, makes floats of them, which is exact up to 2^24 (float32) or 2^53
             (float64); an integer beyond is refused.
+
+    Raises:
+        NetError: a top with one of these reserved names.
+
+    Source: Caffe's Input layer.
     """
 
     recordable = True

@@ -21,17 +21,26 @@ class MemoryData(Data):
     The layer copies the arrays it is given, except one that is a file on disk, mapped to memory for
     reading (`np.load(path, mmap_mode="r")`), which stays there.
 
+    Shapes: no bottom; a top (n, ...) for each array, cropped if that is asked for.
+
     Args:
         data: an array (count, ...), or a list of arrays of equal length, one for each top.
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
-            base class, and docs/layers.md.  Compiled code does the first two alone.
+            base class.  Compiled code does the first two alone.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 
     Attributes:
         count: number of rows in an epoch, repeated ones included.
+
+    Raises:
+        NetError: arrays without rows or numbers, or of different lengths, or numbers that the net's
+            floats cannot hold.
+
+    Source: Mocha's MemoryDataLayer.
     """
 
     decided = (*Data.decided, "arrays")

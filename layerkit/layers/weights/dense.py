@@ -30,6 +30,9 @@ class Dense(Layer):
 
     Parameters: weight (inputs, units), bias (units,), and those of the activation (`slope` of
     "prelu", one number for each unit).
+
+    Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors"
+    (1986), equation 1.
     """
 
     recordable = True

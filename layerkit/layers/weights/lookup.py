@@ -60,6 +60,9 @@ class Embed(Lookup):
 
     Parameters: weight (count, units).
 
+    Raises:
+        DataError: an id that is none.  On a GPU it makes y NaN.
+
     Source: Bengio et al., "A neural probabilistic language model" (2003), section 2.
     """
 
@@ -116,6 +119,12 @@ class OneHot(Lookup):
         count: how many ids there are.
         axis: place of the new axis in an example of the top, without the batch axis, default -1,
             the last; 0 makes (n, count, height, width) of (n, height, width).
+
+    Raises:
+        NetError: no such axis.
+        DataError: an id that is none.  On a GPU it makes y NaN.
+
+    Source: Bridle (1990), the 1-from-N coding of classes.
     """
 
     recordable = True

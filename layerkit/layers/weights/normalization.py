@@ -280,6 +280,9 @@ class LayerNorm(Normalization):
 
     Parameters: gain and bias, of the shape of the axes that are normalised.
 
+    Raises:
+        NetError: no such axis, or axes of one number, which has no variance.
+
     Source: Ba, Kiros and Hinton, "Layer normalization" (2016), equation 3.
     """
 
@@ -329,6 +332,9 @@ class GroupNorm(Normalization):
         gain, bias: initialisers, default 1 and 0; None for none of them.
 
     Parameters: gain (channels,), bias (channels,).
+
+    Raises:
+        NetError: groups that do not divide the channels, or of one number, which has no variance.
 
     Source: Wu and He, "Group normalization" (2018), equations 1, 2 and 7.
     """

@@ -207,8 +207,9 @@ class LSTM(Recurrent):
     Args:
         units: size of h and c.
         last: True for a top that holds the last h alone, False (default) for those of all steps.
-        reverse: True goes from the last step to the first; the top is in the order of the bottom.
-            With Concat (axis=-1) beside a layer that goes forward this makes a bidirectional one.
+        reverse: True goes from the last step to the first, False (default) from the first; the top
+            is in the order of the bottom.  With Concat (axis=-1) beside a layer that goes forward
+            True makes a bidirectional one.
         forget: added to what goes into f, default 1, so that the memory is kept at first.
         weight: initialiser of W, by default "xavier".
         recurrent: initialiser of U, by default "orthogonal".
@@ -217,6 +218,9 @@ class LSTM(Recurrent):
 
     Parameters: weight W (features, 4 units), recurrent U (units, 4 units), bias b (4 units,), all
     in the order i, f, g, o.
+
+    Raises:
+        NetError: a bottom that holds no sequences.
 
     Source: Hochreiter and Schmidhuber, "Long short-term memory" (1997), with the forget gate of
     Gers, Schmidhuber and Cummins (2000), and the start of it that Jozefowicz et al. (2015) advise.
@@ -308,7 +312,8 @@ class GRU(Recurrent):
     Args:
         units: size of h.
         last: True for a top that holds the last h alone, False (default) for those of all steps.
-        reverse: True goes from the last step to the first; the top is in the order of the bottom.
+        reverse: True goes from the last step to the first, False (default) from the first; the top
+            is in the order of the bottom.
         weight: initialiser of W, by default "xavier".
         recurrent: initialiser of U, by default "orthogonal".
         bias: initialiser of b, default 0.
@@ -316,6 +321,9 @@ class GRU(Recurrent):
 
     Parameters: weight W (features, 3 units), recurrent U (units, 3 units), bias b (3 units,), all
     in the order r, z, n.
+
+    Raises:
+        NetError: a bottom that holds no sequences.
 
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
     machine translation" (2014), section 2.3.

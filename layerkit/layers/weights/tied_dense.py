@@ -17,9 +17,8 @@ from layerkit.settings.tuning import Lender, Tuning
 class TiedDense(Dense):
     """Fully connected layer y = a(x W^T + b), where W is the weight of another Dense layer.
 
-    It is the decoder of an autoencoder whose encoder is that layer (Vincent et al., 2010, section
-    3.1, "tied weights").  W belongs to the other layer, which initialises, regularises and freezes
-    it; both layers add to its gradient.
+    It is the decoder of an autoencoder whose encoder is that layer.  W belongs to the other
+    layer, which initialises, regularises and freezes it; both layers add to its gradient.
 
     Shapes: bottom (n, ...), flattened to (n, units of the other layer); top (n, inputs of the other
     layer).
@@ -30,6 +29,12 @@ class TiedDense(Dense):
         bias: initialiser of b, default 0; None for a layer without b.
 
     Parameters: bias (inputs of the other layer,), and those of the activation.
+
+    Raises:
+        NetError: no such Dense layer, or a bottom with another number of elements than it has
+            units.
+
+    Source: Vincent et al., "Stacked denoising autoencoders" (2010), "tied weights".
     """
 
     decided = (*Layer.decided, "to", "units", "neuron", "bias_init")

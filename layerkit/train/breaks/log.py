@@ -47,6 +47,8 @@ class Log(Break):
         DataError: a path of another kind, or no tensorboardX; when training begins: a file that is
             there already, as of another run.
         SnapshotError: when training is resumed: the file is not the one that the snapshot knew.
+
+    Source: Mocha's TrainingSummary.
     """
 
     place = 60
@@ -88,6 +90,10 @@ class Log(Break):
         good = good and isinstance(columns, list) and all(isinstance(x, str) for x in columns)
         if not (good and isinstance(self.pending, str) and len(sums) <= max(len(columns) - 2, 0)):
             raise SnapshotError(f"Log: the snapshot holds no state of a log, but {brief(state)}")
+
+    def writes(self) -> Path:
+        """Return the path."""
+        return self.path
 
     def begin(self, trainer: Trainer) -> None:
         """Open the file, and continue at the row that the snapshot was made after."""

@@ -25,6 +25,8 @@ class Progress(Break):
         description: what the bar begins with, default "training".
         unit: what is counted, default "steps".
         each: how many of them a step is, default 1: the batch size, say, for a unit of images.
+
+    Source: Mocha's TrainingSummary.
     """
 
     place = 80
@@ -90,10 +92,13 @@ class Call(Break):
 
     Args:
         function: takes the trainer.
-        every: iterations from one call to the next.
-        seconds: time from one call to the next; beside `every`, whichever comes first.
+        every: iterations from one call to the next; None, the default, leaves it to `seconds`.
+        seconds: time from one call to the next, None by default; beside `every`, whichever comes
+            first.
         everywhere: False calls it, where processes share the steps of the solver, in the one that
             leads only; True, the default, in all.
+
+    Source: Mocha's coffee breaks.
     """
 
     def __init__(

@@ -64,13 +64,16 @@ class Snapshot(Break):
     Args:
         folder: the folder, made if it is not there.
         every: iterations from one snapshot to the next, default 1000; None leaves it to `seconds`.
-        seconds: time from one snapshot to the next; beside `every`, whichever comes first.
+        seconds: time from one snapshot to the next, None by default; beside `every`, whichever
+            comes first.
         keep: how many to keep, default 3; older ones are deleted.
         extra: a dict to be stored in each, which `Trainer.resume` returns; see layerkit.save.
 
     Raises:
         SnapshotError: when training begins: a folder that cannot be made, or that holds snapshots
             of later iterations, as another run left them.
+
+    Source: Mocha's Snapshot.
     """
 
     place = 100
@@ -92,6 +95,10 @@ class Snapshot(Break):
         self.folder, self.keep, self.extra = Path(folder), keep, extra
         self._saved: int | None = None  # iteration
         self._retry: float | None = None  # when, by time.perf_counter
+
+    def writes(self) -> Path:
+        """Return the folder, in which older snapshots are deleted."""
+        return self.folder
 
     def begin(self, trainer: Trainer) -> None:
         """Make the folder; refuse one in which another run has got further."""
@@ -197,6 +204,8 @@ class KeepBest(Watching):
     Raises:
         SnapshotError: when training begins: a file that is there already.
         NetError: when training begins: the path is the name of a value, which `of` is for.
+
+    Source: Prechelt, "Early stopping, but when?" (1998).
     """
 
     memory = (*Watching.memory, "iteration", "kept")
@@ -219,6 +228,10 @@ class KeepBest(Watching):
         self._began = False
         self._retry = 0.0
         self._writes = self.path is not None
+
+    def writes(self) -> Path | None:
+        """Return the file, if there is one."""
+        return self.path
 
     def begin(self, trainer: Trainer) -> None:
         """Make a second net; refuse a file that another run has left."""

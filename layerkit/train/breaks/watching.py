@@ -40,6 +40,8 @@ class Validate(Break):
     Raises:
         NetError: when training begins: the net has parameters, and shares none with the net that is
             trained.
+
+    Source: Mocha's ValidationPerformance.
     """
 
     place = 20
@@ -149,6 +151,8 @@ class EarlyStop(Watching):
     Attributes:
         best: the best value so far.
         waited: how many values have come since then.
+
+    Source: Prechelt, "Early stopping, but when?" (1998).
     """
 
     memory = (*Watching.memory, "waited")
@@ -209,6 +213,8 @@ class Plateau(Watching):
         best: the best value so far.
         waited: how many values have come since then, or since the last drop.
         drops: how often the rate has dropped.
+
+    Source: PyTorch's ReduceLROnPlateau.
     """
 
     memory = (*Watching.memory, "waited", "drops")
@@ -279,6 +285,9 @@ class Schedule(Break):
 
     Raises:
         NetError: when training begins: no such layer, or no loss; later: a weight that is none.
+
+    Source: Bowman et al., "Generating sentences from a continuous space" (2016), section 3.1, for a
+    KL term.
     """
 
     place = 0

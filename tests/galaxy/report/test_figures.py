@@ -91,6 +91,12 @@ def test_every_figure_is_saved_large_enough_and_not_blank(rng, tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_notebooks_show_figures_without_pyplot(rng):
+    image = figures.samples(rng.random((4, 9, 9)))._repr_png_()
+    with Image.open(BytesIO(image)) as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
 @pytest.mark.parametrize(
     "own",
     [

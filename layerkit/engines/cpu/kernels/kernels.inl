@@ -728,8 +728,8 @@ void gather_rows(
 #define LAYERKIT_TEXT(x) LAYERKIT_TEXT_(x)
 
 extern const Kernels LAYERKIT_TABLE{
-    LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::multiply_arrays,
-    LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
+    LAYERKIT_TEXT(LAYERKIT_SET), LAYERKIT_VECTOR, LAYERKIT_SET::activation_names,
+    LAYERKIT_SET::multiply_arrays, LAYERKIT_SET::products, LAYERKIT_SET::copy, LAYERKIT_SET::magnitude,
     LAYERKIT_SET::gradient_bound, LAYERKIT_SET::fill, LAYERKIT_SET::add_number, LAYERKIT_SET::add,
     LAYERKIT_SET::multiply_elements, LAYERKIT_SET::mean, LAYERKIT_SET::copy_rows,
     LAYERKIT_SET::exponential, LAYERKIT_SET::logarithm, LAYERKIT_SET::activate_arrays,

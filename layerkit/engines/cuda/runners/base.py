@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.engines.activations import formula
 from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
 from layerkit.layers.elementwise.neuron import Neuron
-
-ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h; its setting
-    L.ReLU: ("Relu", None),
-    L.LeakyReLU: ("LeakyRelu", "slope"),
-    L.ELU: ("Elu", "alpha"),
-    L.Sigmoid: ("Sigmoid", None),
-    L.Tanh: ("Tanh", None),
-    L.Softplus: ("Softplus", None),
-    L.Exponential: ("Exponential", None),
-    L.GELU: ("Gelu", None),
-    L.SiLU: ("Silu", None),
-    type(None): ("Linear", None),
-}
 
 
 class ArrayRunner(Runner):
@@ -76,8 +63,8 @@ class Activated(KernelRunner):
     def activation(self) -> tuple[float, dict[str, str]]:
         """Return the setting of the activation, and the macro that names it."""
         neuron = self.layer if isinstance(self.layer, Neuron) else self.layer.neuron
-        name, setting = ACTIVATIONS[type(neuron)]
-        return float(getattr(neuron, setting)) if setting else 0.0, {"ACTIVATION": name}
+        name, setting = formula(neuron)
+        return setting, {"ACTIVATION": name}
 
     def entering(self, tops: list[Array], inner: list[Blob | None]) -> Entering:
         """Return where kernels that end in the activation write, and which one they end in.

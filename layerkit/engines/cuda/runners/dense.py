@@ -6,7 +6,8 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
+from layerkit.engines.activations import has_formula
+from layerkit.engines.cuda.runners.base import Activated
 from layerkit.layers.losses.loss import rows
 
 SLICE = 256  # rows of which a block adds up the gradients of the biases
@@ -42,7 +43,7 @@ class Dense(Activated):
     def fits(cls, layer: Any, engine: Any) -> bool:
         """Return whether the activation has a formula, and elements can be counted with 32 bits."""
         most = max(layer.run.batch_size * layer.units, layer.w.size + layer.units)
-        return type(layer.neuron) in ACTIVATIONS and TOGETHER * most < 2**32
+        return has_formula(layer.neuron) and TOGETHER * most < 2**32
 
     def bias(self) -> Array:
         """Return b, or zeros where the layer has none."""

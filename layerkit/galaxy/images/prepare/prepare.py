@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ class Report:
         kept: galaxies written.
         excluded: pictures excluded, by reason, most frequent first.
         seconds: wall-clock time.
+        first: id of the first picture that each reason excludes.
     """
 
     read: int
     kept: int
     excluded: dict[str, int]
     seconds: float
+    first: dict[str, str] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -51,7 +53,10 @@ class Report:
             f" ({self.images_per_second:.0f} per second)",
             f"{self.kept:8d} kept ({self.kept / max(self.read, 1):.1%})",
         ]
-        lines += [f"{count:8d} excluded: {reason}" for reason, count in self.excluded.items()]
+        for reason, count in self.excluded.items():
+            of = f" ({self.first[reason]})" if reason in self.first else ""
+            of = of.replace("(", "(first ") if count > 1 else of
+            lines.append(f"{count:8d} excluded: {reason}{of}")
         return "\n".join(lines)
 
 
@@ -149,7 +154,9 @@ def prepare(
         }  # fmt: skip
         with _writing(output):
             writer.save(output, excluded, about)
-    return Report(total, total - len(excluded), counts, time.perf_counter() - start)
+    first = {reason: name for name, reason in reversed(excluded.items())}
+    seconds = time.perf_counter() - start
+    return Report(total, total - len(excluded), counts, seconds, first)
 
 
 def check_source(source: Any, caller: str) -> None:

@@ -74,7 +74,8 @@ class PositionsSource:
         corners: first row and column of each square, (n, 2).
 
     Raises:
-        DataError: no such file, no FITS image in it or several, or no WCS to place positions by.
+        DataError: no such file, no FITS image in it or several, or no equatorial WCS to place
+            positions by.
     """
 
     row_order = "bottom"
@@ -108,7 +109,13 @@ class PositionsSource:
                     f"{path}: no celestial WCS in its header to find right ascensions and "
                     "declinations by; give positions in pixels, columns x and y"
                 )
-            x, y = wcs.all_world2pix(x, y, 0, quiet=True)
+            if wcs.wcs.lngtyp != "RA":
+                raise DataError(
+                    f"{path}: its WCS is in {wcs.wcs.lngtyp} and {wcs.wcs.lattyp}, not in right "
+                    "ascension and declination; give positions in pixels, columns x and y"
+                )
+            # Either of the two may come first in an image.
+            x, y = wcs.all_world2pix(x, y, 0, quiet=True, ra_dec_order=True)
         self.scales = np.full(len(self.ids), pictures.pixel_scale(0))
         self.centres = np.column_stack([y, x])
         half = np.nan_to_num(np.floor(self.centres - side / 2 + 1), nan=0, posinf=0, neginf=0)

@@ -1,8 +1,8 @@
 """The paper's figures, and those that show how good a model is: arrays in, a figure out.
 
-Every function returns a `matplotlib.figure.Figure`; `save` writes it as PNG.  Nothing here touches
-pyplot, and figures are made and saved with matplotlib's default settings, so they come out alike on
-a machine without a display, in a notebook and under anybody's matplotlibrc.
+Every function returns a `matplotlib.figure.Figure` that notebooks show; `save` writes it as PNG.
+Nothing here touches pyplot, and figures are made and saved with matplotlib's default settings, so
+they come out alike on a machine without a display, in a notebook and under anybody's matplotlibrc.
 
 Images are (N, H, W) intensities.  The paper is Regier, McAuliffe and Prabhat (2015).
 """

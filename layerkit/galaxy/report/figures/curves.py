@@ -4,10 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from layerkit.errors import DataError
-from layerkit.galaxy.report.figures.style import BASELINE, MODEL, NEUTRAL, SMALL, plain, readable
+from layerkit.galaxy.report.figures.style import (
+    BASELINE,
+    MODEL,
+    NEUTRAL,
+    SMALL,
+    Figure,
+    plain,
+    readable,
+)
 
 
 def learning_curves(history: Mapping[str, Sequence[float] | np.ndarray]) -> Figure:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.manifold import TSNE
@@ -13,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from layerkit.errors import DataError
 from layerkit.galaxy.report.figures.style import (
     INTENSITY,
+    Figure,
     axes_at,
     check_ids,
     draw,

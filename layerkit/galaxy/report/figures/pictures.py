@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from layerkit.errors import DataError
@@ -15,6 +14,7 @@ from layerkit.galaxy.report.figures.style import (
     RESIDUAL,
     SMALL,
     VARIANCE,
+    Figure,
     axes_at,
     centres,
     check_ids,

@@ -1,15 +1,16 @@
 """The style that all figures share: colours, axes, scales, mosaics of pictures, and saving."""
 
+import io
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.figure
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -30,8 +31,19 @@ TICK_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 default_style = matplotlib.style.context("default")
 
 
+class Figure(matplotlib.figure.Figure):
+    """A figure that notebooks show, without pyplot as with it."""
+
+    @default_style
+    def _repr_png_(self) -> bytes:
+        """Return the figure as PNG."""
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", facecolor=BACKGROUND)
+        return picture.getvalue()
+
+
 @default_style
-def save(figure: Figure, path: str | os.PathLike, dpi: int = DPI) -> Path:
+def save(figure: matplotlib.figure.Figure, path: str | os.PathLike, dpi: int = DPI) -> Path:
     """Write a figure as PNG; a file already there is replaced only once the new one is complete."""
     write_atomically(
         path, lambda part: figure.savefig(part, format="png", dpi=dpi, facecolor=BACKGROUND)

@@ -1,10 +1,17 @@
 """Shapes of real galaxies beside those of galaxies that the model draws."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from layerkit.galaxy.evaluation.morphology import STATISTICS
-from layerkit.galaxy.report.figures.style import MODEL, NEUTRAL, SMALL, bars_beyond, bins_for, plain
+from layerkit.galaxy.report.figures.style import (
+    MODEL,
+    NEUTRAL,
+    SMALL,
+    Figure,
+    bars_beyond,
+    bins_for,
+    plain,
+)
 
 
 def morphology(real: np.ndarray, drawn: np.ndarray) -> Figure:

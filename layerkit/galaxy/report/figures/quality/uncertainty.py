@@ -1,7 +1,6 @@
 """How honest the model's uncertainties are: of pixels, and of z."""
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm as normal_distribution
 
@@ -14,6 +13,7 @@ from layerkit.galaxy.report.figures.style import (
     MODEL,
     NEUTRAL,
     SMALL,
+    Figure,
     plain,
 )
 

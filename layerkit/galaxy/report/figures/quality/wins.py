@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from layerkit.errors import DataError
@@ -14,6 +13,7 @@ from layerkit.galaxy.report.figures.style import (
     MODEL,
     SMALL,
     TICK_STEPS,
+    Figure,
     bars_beyond,
     bins_for,
     plain,
