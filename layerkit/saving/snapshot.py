@@ -33,7 +33,7 @@ from layerkit.system.uninterrupted import Uninterrupted
 if TYPE_CHECKING:  # slow to import
     import h5py
 
-__all__ = ["read_arrays", "read_extra", "save", "write_arrays", "write_atomically"]
+__all__ = ["amend", "read_arrays", "read_extra", "save", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
@@ -130,12 +130,19 @@ def _cast(values: np.ndarray, dtype: str | None, name: str, path: Any) -> np.nda
 
 
 @fitting(SnapshotError)
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace the `arrays` of a snapshot, and leave all the rest of it as it is.
+def amend(
+    path: str | os.PathLike[str],
+    *,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Change the `arrays` or the `extra` of a snapshot, and leave all the rest of it as it is.
 
     Args:
         path: the file.
-        arrays: arrays of floats by name.
+        arrays: arrays of floats by name, which take the place of those in it; None, the default,
+            keeps these.
+        extra: entries that are added to its `extra`, or replace those of their names.
 
     Raises:
         SnapshotError: as for `load`, or the file cannot be written.
@@ -144,12 +151,15 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
 
     def fill(file: h5py.File) -> None:
         with opened(path) as old:
+            kept = {**old.json("extra"), **hdf5.plain(extra or {}, "extra", SnapshotError)}
             for key, value in old.file.attrs.items():
-                file.attrs[key] = value
+                if key != "extra":
+                    file.attrs[key] = value
+            hdf5.attribute(file, "extra", json.dumps(kept))
             for group in old.file:
-                if group != "arrays":
+                if group != "arrays" or arrays is None:
                     old.file.copy(group, file)
-        for name, array in arrays.items():
+        for name, array in (arrays or {}).items():
             file[f"arrays/{_escape(name)}"] = array
 
     try:

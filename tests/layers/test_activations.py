@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cases import NEURONS
+from cases import CASES, NEURONS
 
 import layerkit as lk
 from layerkit import layers as L
@@ -36,17 +36,20 @@ def missing(kind, name):
     return [step for step, taken in steps.items() if not taken]
 
 
-# But for PReLU, which has a parameter, and so is no function of a number and a setting.
 OURS = [
     kind
     for kind in Neuron.registry.values()
-    if kind.__module__.startswith("layerkit.") and kind is not L.PReLU
+    if kind.__module__.startswith("layerkit.") and kind is not L.PReLU  # it has parameters
 ]
 
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 def test_nothing_is_missing(kind):
     assert missing(kind, kind.neuron_name) == []
+
+
+def test_the_activation_with_parameters_has_rows_as_a_layer_and_as_a_neuron():
+    assert {"PReLU", "Dense-prelu"} <= {case.id for case in CASES}
 
 
 def test_each_missing_step_is_named():

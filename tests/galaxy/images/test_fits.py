@@ -7,9 +7,12 @@ import io
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 from picture_files import check_all, fits_file, one, reason
 
+from layerkit import galaxy
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.formats.fits import datasum
 from layerkit.galaxy.images.sources.sources import open_source
 
@@ -291,3 +294,27 @@ def test_data_without_the_checksum_of_their_header(kind, rng, tmp_path):
     assert reason(open_source(path), 0).startswith("damaged: its data do not have the checksum")
     path.write_bytes(bytes(damaged).replace(b"DATASUM", b"OLDSUM "))
     assert open_source(path).read(0).shape == (30, 40)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_band_of_a_cube_is_chosen(tmp_path, rng, last, count):
+    """Of 3 bands, whose mean is the picture otherwise, and of 5, each of which is a picture."""
+    cube = rng.normal(100, 9, (count, 40, 44))
+    variance = rng.uniform(1, 2, cube.shape)
+    arrays = [np.moveaxis(a, 0, -1) if last else a for a in (cube, variance)]
+    hdus = [fits.ImageHDU(a, name=name) for a, name in zip(arrays, ("SCI", "VAR"), strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "cube.fits")
+    assert len(open_source(tmp_path / "cube.fits")) == (1 if count == 3 else count)
+    for chosen in ("[1]", "SCI[1]", "1[1]"):
+        source = open_source(tmp_path / "cube.fits", chosen)
+        assert source.ids == ["cube"]
+        np.testing.assert_array_equal(source.read(0), cube[1])
+        np.testing.assert_allclose(source.planes(0).variance, variance[1])
+    table = Table({"x": [20.0], "y": [19.0]})
+    square = galaxy.open_positions(tmp_path / "cube.fits", table, cutout=8, hdu="SCI[2]")
+    np.testing.assert_array_equal(square.read(0), cube[2, 16:24, 17:25])
+    np.testing.assert_allclose(square.planes(0).variance, variance[2, 16:24, 17:25])
+    source = open_source(tmp_path / "cube.fits", f"[{count}]")
+    with pytest.raises(UnusableImageError, match=f"no band {count}; there are {count}"):
+        source.read(0)

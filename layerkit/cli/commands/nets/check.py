@@ -65,7 +65,7 @@ def random_inputs(net: Net, rows: int, seed: int) -> dict[str, np.ndarray]:
                 if number == 1 and isinstance(reader, SoftmaxLoss) and reader.soft:
                     shares = reader.classes.split(numbers)
                     shares /= shares.sum(axis=2, keepdims=True)
-            found[name] = numbers
+            found[name] = numbers.astype("int64") if layer.integers else numbers
     return found
 
 

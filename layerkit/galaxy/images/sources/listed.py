@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.bounds import UnusableImageError, only_unusable
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import FitsPictures
+from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.sources.files import FolderSource
 from layerkit.galaxy.images.sources.ids import numbered, printable
 from layerkit.system.files import open_regular
@@ -139,14 +141,36 @@ class PositionsSource:
             raise UnusableImageError("no position")
         if not (-0.5 <= y <= self.shape[0] - 0.5 and -0.5 <= x <= self.shape[1] - 0.5):
             raise UnusableImageError("outside the image")
+        cut, place = self._windows(i)
+        with only_unusable():  # which one thread does at a time
+            return self._placed(self._opened().window(*cut), place, np.nan)
+
+    def planes(self, i: int) -> Planes:
+        """Read what the file says of the pixels of square `i`; see `Source`."""
+        cut, place = self._windows(i)
+        with only_unusable():
+            found = self._opened().planes(0, cut)
+        return replace(
+            found,
+            variance=self._placed(found.variance, place, np.nan),
+            missing=self._placed(found.missing, place, True),
+        )
+
+    def _windows(self, i: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the part of the image that square `i` shows, and its place in the square."""
         cut, place = [], []
         for start, n in zip(self.corners[i], self.shape, strict=True):
             low, high = max(0, int(start)), min(n, int(start) + self.side)
             cut.append(slice(low, high))
             place.append(slice(low - int(start), high - int(start)))
-        square = np.full((self.side, self.side), np.nan)
-        with only_unusable():  # which one thread does at a time
-            square[tuple(place)] = self._opened().window(cut[0], cut[1])
+        return (cut[0], cut[1]), (place[0], place[1])
+
+    def _placed(self, part: Any, place: tuple[slice, slice], rest: Any) -> Any:
+        """Put a part into a square of its own, with a value outside; None stays None."""
+        if part is None:
+            return None
+        square = np.full((self.side, self.side), rest, part.dtype)
+        square[place] = part
         return square
 
     def _opened(self) -> FitsPictures:

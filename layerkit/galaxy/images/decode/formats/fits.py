@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import warnings
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from layerkit.galaxy.images.decode.bounds import (
     check_inflated,
     check_pixels,
 )
+from layerkit.galaxy.images.decode.formats import planes
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.formats.planes import Planes, value_of
 from layerkit.galaxy.images.decode.science import (
     BESIDE_SCIENCE,
     COMPOUND,
@@ -47,6 +50,7 @@ DAMAGED = (
     "damaged: its data do not have the checksum DATASUM in its header; fetch it again, or remove "
     "the keyword if they were changed on purpose"
 )
+BAND = re.compile(r"(.*)\[(\d{1,9})\]")
 ONLY_OTHERS = "only weights, masks, models or the like; choose an image with hdu"
 NO_INTENSITY = "Stokes parameters without the total intensity, I; save I as an image"
 
@@ -65,7 +69,8 @@ class FitsPictures(Pictures):
 
     Args:
         file: the open file.
-        hdu: number or EXTNAME of the extension to read instead.
+        hdu: number or EXTNAME of the extension to read instead; followed by "[N]", or "[N]" alone,
+            it chooses the band N of a cube, counted from 0, rather than the mean of 3 or 4 bands.
         whole: True takes every image for one picture, whatever its name and axes; see `values`.
 
     Attributes:
@@ -78,6 +83,7 @@ class FitsPictures(Pictures):
     def __init__(self, file: IO[bytes], hdu: int | str | None, whole: bool = False):
         from astropy.io import fits  # slow to import, and not needed for most sources
 
+        hdu, self.band = _chosen(hdu)
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
@@ -113,11 +119,15 @@ class FitsPictures(Pictures):
                     continue
                 self.intensity[number] = len(shape) - axis, index
                 shape[len(shape) - axis] = 1
-            if not whole and _is_cube(one.header):
+            if not whole and self.band is None and _is_cube(one.header):
                 reason = CUBE
                 continue
             layout = Layout(tuple(shape))
             reason = layout.doubt or reason
+            bands = layout.count if layout.bands is None else one.shape[layout.bands]
+            if self.band is not None and layout.count and self.band >= bands:
+                reason = f"no band {self.band}; there are {bands}, counted from 0"
+                continue
             if whole or layout.count:
                 place = one.fileinfo()
                 packed = isinstance(one, fits.CompImageHDU)
@@ -125,7 +135,7 @@ class FitsPictures(Pictures):
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
                 keys = (*KEYWORDS, *["OBJECT"] * galfit)
-                words = " ".join([one.name, *(str(_value(one.header, key, "")) for key in keys)])
+                words = " ".join([one.name, *(str(value_of(one.header, key, "")) for key in keys)])
                 self.words[number], layouts[number] = words.strip(), layout
         numbers = list(layouts)
         if hdu is None and not whole:
@@ -137,7 +147,12 @@ class FitsPictures(Pictures):
         counts = {n: 1 if whole else layouts[n].count for n in numbers}
         if sum(counts.values()) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
-        self.images = [(n, layouts[n], k) for n, count in counts.items() for k in range(count)]
+        self.images = [
+            (n, layouts[n], k)
+            for n, count in counts.items()
+            for k in range(count)
+            if self.band is None or layouts[n].bands is not None or k == self.band
+        ]
         if not self.images:
             raise UnusableImageError(reason)
 
@@ -145,9 +160,10 @@ class FitsPictures(Pictures):
         return len(self.images)
 
     def _read(self, k: int) -> np.ndarray:
-        number, layout, k = self.images[k]
+        number, layout, _ = self.images[k]
         check_pixels(layout.part)
-        return layout.picture(self._numbers(number, list(layout.index(k))))
+        part = self._numbers(number, self._part(k))
+        return layout.picture(part) if self.band is None else layout.one_band(part)
 
     def field(self) -> tuple[int, int]:
         """Return the height and width of the only image in the file, of one band.
@@ -160,30 +176,53 @@ class FitsPictures(Pictures):
                 f"{len(self.images)} images, and positions are those in one; choose it with hdu"
             )
         layout = self.images[0][1]
-        if layout.colours is not None:
-            raise UnusableImageError("an image of several bands; save one band as an image")
-        height, width = layout.part
+        if layout.colours is not None and self.band is None:
+            raise UnusableImageError("an image of several bands; choose one")
+        height, width = layout.sides
         return height, width
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """Read a part of the only image in the file; see `field`."""
-        number, layout, k = self.images[0]
-        index, shape = list(layout.index(k)), self.hdus[number].shape
-        sides = [a for a, n in enumerate(shape) if n > 1]
-        index[sides[0]], index[sides[1]] = rows, columns
-        found = self._numbers(number, index)
+        found = self._numbers(self.images[0][0], self._part(0, (rows, columns)))
         return found.reshape(rows.stop - rows.start, columns.stop - columns.start)
 
     def values(self, number: int) -> np.ndarray:
         """Read all of an image extension, float64; of Stokes parameters the total intensity."""
         return self._numbers(number, [slice(None)] * len(self.hdus[number].shape))
 
+    def _part(self, k: int, window: tuple[slice, slice] | None = None) -> list[Any]:
+        """Return the index of picture `k` in its HDU, or of a part of it."""
+        number, layout, k = self.images[k]
+        index = list(layout.index(k, self.band))
+        if window is not None:
+            shape = self.hdus[number].shape
+            whole = [a for a, n in enumerate(shape) if n > 1 and index[a] == slice(None)]
+            index[whole[0]], index[whole[1]] = window
+        return index
+
+    def planes(self, k: int, window: tuple[slice, slice] | None = None) -> Planes:
+        """Read what the file says of the pixels of picture `k`, or of a part of it."""
+        number, layout, _ = self.images[k]
+        headers = self.hdus[number].header, self.hdus[0].header
+        about = Planes(gain=planes.gain(headers), zero_point=planes.zero_point(headers))
+        if layout.colours is not None and self.band is None:  # a mean of several
+            return about
+        shape = layout.sides if window is None else [part.stop - part.start for part in window]
+        variance = missing = None
+        for kind, other in planes.beside(self.hdus, number).items():
+            values = self._numbers(other, self._part(k, window)).reshape(shape)
+            if kind == "mask":
+                missing = planes.unusable(values, self.hdus[other].header)
+            elif variance is None:
+                variance = planes.as_variance(values, kind)
+        return replace(about, variance=variance, missing=missing)
+
     def wcs(self, k: int) -> WCS | None:
         """Return the celestial part of the WCS of picture `k`, or None without a valid one."""
         from astropy.wcs import WCS
 
         header = self.hdus[self.images[k][0]].header
-        if not any(str(_value(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
+        if not any(str(value_of(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
             return None
         try:
             with warnings.catch_warnings():
@@ -218,10 +257,10 @@ class FitsPictures(Pictures):
             index[axis] = slice(at, at + 1)
         numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
-        if numbers.dtype.kind == "u" and isinstance(blank := _value(hdu.header, "BLANK"), int):
+        if numbers.dtype.kind == "u" and isinstance(blank := value_of(hdu.header, "BLANK"), int):
             # Astropy applies BLANK to signed integers only.
             data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
-        softening, zero = (_value(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
+        softening, zero = (value_of(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
         if isinstance(softening, int | float) and isinstance(
             zero, int | float
         ):  # Pan-STARRS stacks, in asinh magnitudes
@@ -253,7 +292,7 @@ class FitsPictures(Pictures):
 
     def _check_sum(self, header: Header, start: int, size: int) -> None:
         """Compare data with the checksum in their header, if there is one and they are not huge."""
-        told = str(_value(header, "DATASUM", "")).strip()
+        told = str(value_of(header, "DATASUM", "")).strip()
         if told.isdecimal() and size <= MAX_BYTES:
             self.file.seek(start)
             if (datasum(self.file.read(size)) - int(told)) % ONES:
@@ -264,14 +303,12 @@ class FitsPictures(Pictures):
         self.hdus.close()
 
 
-def _value(header: Header, key: str, default: Any = None) -> Any:
-    """Return the value of a keyword; the default if it is not there, or is none of FITS."""
-    from astropy.io.fits.verify import VerifyError
-
-    try:
-        return header.get(key, default)
-    except VerifyError:
-        return default
+def _chosen(hdu: int | str | None) -> tuple[int | str | None, int | None]:
+    """Split what chooses an extension, and perhaps a band in it, as "SCI[1]" does."""
+    if not isinstance(hdu, str) or (found := BAND.fullmatch(hdu.strip())) is None:
+        return hdu, None
+    name = found[1].strip()
+    return (int(name) if name.isdecimal() else name or None), int(found[2])
 
 
 def science_images(words: dict[int, str]) -> list[int]:
@@ -302,7 +339,7 @@ def _is_cube(header: Header) -> bool:
     """
     axes = range(3, int(header["NAXIS"]) + 1)
     return any(
-        str(_value(header, f"CTYPE{axis}", "")).strip().upper().startswith(OF_ONE)
+        str(value_of(header, f"CTYPE{axis}", "")).strip().upper().startswith(OF_ONE)
         and header[f"NAXIS{axis}"] not in (1, 3, 4)
         for axis in axes
     )
@@ -311,7 +348,7 @@ def _is_cube(header: Header) -> bool:
 def _stokes_axis(header: Header) -> int | None:
     """Return the number of the axis of Stokes parameters, counted from 1 as in FITS, or None."""
     for axis in range(1, int(header["NAXIS"]) + 1):
-        if str(_value(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
+        if str(value_of(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
             return axis
     return None
 
