@@ -107,13 +107,11 @@ def test_every_layer_has_a_row():
 
 def test_every_layer_is_in_the_catalogue():
     text = (Path(lk.__file__).parent.parent / "docs" / "layers.md").read_text(encoding="utf-8")
-    named = {
-        name for line in text.splitlines() if "|" in line for name in re.findall("`(.*?)`", line)
-    }
-    assert set(L.__all__) <= named
-    names = dict(re.findall(r'`(\w+)` \("(\w+)"\)', text))
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^Layers: (.*?)\.$", text, re.M | re.S)))
+    assert sorted(named) == sorted(L.__all__)
+    names = dict(re.findall(r'`"(\w+)"` \| `(\w+)`', text))
     ours = {
-        c.__name__: n for n, c in Neuron.registry.items() if c.__module__.startswith("layerkit.")
+        n: c.__name__ for n, c in Neuron.registry.items() if c.__module__.startswith("layerkit.")
     }
     assert names == ours
 

@@ -913,7 +913,9 @@ class OwnWeight(lk.Layer):
 
 
 def test_a_layer_of_ones_own_need_not_say_anything():
-    net = lk.Net([L.Input("x", shape=(3,)), OwnWeight("y", "x", share="half")], 2)
+    with pytest.warns(RuntimeWarning, match="annotation of share, NoSuchType, cannot be evaluated"):
+        layer = OwnWeight("y", "x", share="half")
+    net = lk.Net([L.Input("x", shape=(3,)), layer], 2)
     assert net.layers["y"].weight is net.params["y/weight"]
     assert net.layers["y"].share == "half"
 

@@ -82,6 +82,7 @@ class GeneratorData(Data):
             deviations are given, not measured.
         prefetch: batches made ahead by a thread, default 0; see Data.  The function then runs in
             that thread, and must not use the net that it feeds, which waits for it.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Raises:
         NetError: tops that do not fit the first example.

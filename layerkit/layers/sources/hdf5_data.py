@@ -62,6 +62,7 @@ class HDF5Data(Data):
             L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
             process reads all.
         prefetch: batches that a thread reads ahead, default 0; see Data.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Raises:
         DataError: a file or data set that is missing, cannot be read, claims more than the file

@@ -76,6 +76,7 @@ class ImageData(Data):
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror: for the pictures; see Data.
         prefetch: batches that are decoded ahead in the background, default 2; see Data.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
     Attributes:
         files: the paths, in the order of a test net.

@@ -29,6 +29,7 @@ class MemoryData(Data):
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
             base class.  Compiled code does the first two alone.
+        integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 
