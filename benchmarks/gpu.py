@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cpu import ROOT, Parser, add_arguments, command_of, find_programs, positive, save_images
+from cpu import ROOT, Parser, add_arguments, command_of, find_programs, positive, save_images, turns
 
 PEERS = {  # name -> program, package, arguments
     "PyTorch eager": ("torch_gdae.py", "torch", ["--device", "cuda", "--mode", "eager"]),
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--tf32", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     if args.worker:
-        print(json.dumps(worker(args.worker, args.images, args.warm_up, args.seconds, args.tf32)))
+        print(json.dumps(worker(args)))
         return 0
     import layerkit as lk
     from layerkit import layers as L
@@ -166,7 +166,7 @@ def measure(
 
 
 def smi(query: str) -> str:
-    """What nvidia-smi says of the first GPU, or nothing."""
+    """Return what nvidia-smi says of the first GPU, or nothing."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -213,17 +213,17 @@ def run(command: list[str], tf32: bool, deadline: float) -> dict[str, float] | N
     return {"memory": max(seen), **json.loads(lines[-1])}
 
 
-def worker(batch: int, images: str, warm_up: int, seconds: float, tf32: bool) -> dict[str, float]:
-    """layerkit at one batch size, in the way of the peers."""
+def worker(args: argparse.Namespace) -> dict[str, float]:
+    """Time layerkit at one batch size, as the peers do."""
     import numpy as np
 
     import layerkit as lk
     from layerkit import layers as L
 
-    array = np.load(images)
+    array = np.load(args.images)
     data = L.MemoryData("x", data=array, shuffle=False)  # the peers read theirs in order, too
     layers = lk.load_net(ROOT / "nets" / "galaxy_gdae.py", pixels=array.shape[1])
-    net = lk.Net(lk.with_data(layers, data), batch_size=batch, backend="cupy", tf32=tf32)
+    net = lk.Net(lk.with_data(layers, data), batch_size=args.worker, backend="cupy", tf32=args.tf32)
     solver = lk.Adam(net)
 
     def repeat(count: int) -> float:
@@ -232,15 +232,13 @@ def worker(batch: int, images: str, warm_up: int, seconds: float, tf32: bool) ->
         solver.steps(count)  # reads the losses in the end, so all is done
         return (time.perf_counter() - start) / count
 
-    repeat(max(warm_up, 1))
-    rounds = max(10, int(seconds / repeat(10)))
-    spent = statistics.median(repeat(rounds) for _ in range(5))
+    spent = turns.measure(repeat, args)
     table = solver.profile(20)
     # An update that layers do not make themselves: gradients are read, the rest also written.
     apart = sum(p.data.nbytes for n, p in net.params.items() if n not in solver.plan().updated)
     update = apart * (2 * (1 + len(solver.history)) + 1) / table.copy
     return {
-        "ms_per_iteration": 1e3 * spent,
+        "ms_per_iteration": spent,
         "gemm": table.gemm,
         "copy": table.copy,
         "bound": table.bound + 1e3 * update,

@@ -14,7 +14,7 @@ from layerkit.cli.command import run
 
 
 def main() -> int:
-    """Reads the files and prints the table."""
+    """Read the files and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

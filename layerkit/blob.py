@@ -10,6 +10,7 @@ from layerkit.backends.base import Array, Backend
 from layerkit.errors import ContractError, NetError
 from layerkit.settings import Checked, Flag, NotNegative, Positive
 
+INTEGERS = "int64"  # dtype of the blobs that hold integers
 ALIGNMENT = 16  # elements: every parameter starts on a cache line (64 bytes of float32)
 
 
@@ -48,8 +49,9 @@ class Blob(_Bound):
     Attributes:
         name: the name by which layers refer to it.
         shape: shape of one example, without the batch axis.
-        data: backend array of shape (n, *shape), row-major; n is the number of rows of the last
-            forward pass, at most the net's batch size.
+        data: backend array of shape (n, *shape), row-major, of the net's floats or of int64 (see
+            `integers` of Input); n is the number of rows of the last forward pass, at most the
+            net's batch size.
         diff: d loss / d data, of the shape of data, or None if no gradient is needed.
 
     Memory for a whole batch is allocated once; `resize` only moves the views.  Write into the
@@ -94,6 +96,11 @@ class Blob(_Bound):
     def resize(self, rows: int) -> None:
         """Make `data` and `diff` views of the first `rows` rows."""
         self._bind(self._data[:rows], None if self._diff is None else self._diff[:rows])
+
+    @property
+    def integers(self) -> bool:
+        """True if it holds integers instead of the net's floats; it then has no diff."""
+        return self._data.dtype.kind == "i"
 
     @property
     def whole(self) -> Array:

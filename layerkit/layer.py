@@ -116,6 +116,8 @@ class Layer(Checked):
     is_metric: ClassVar[bool] = False  # its top holds one value per example, reported as a mean
     recordable: ClassVar[bool] = False  # its array code can be replayed
     is_source: ClassVar[bool] = False  # brings data of its own: no bottoms, and a `position`
+    keeps_integers: ClassVar[bool] = False  # copies its bottoms, also those that hold integers
+    integer_blobs: frozenset[str] = frozenset()  # its bottoms and tops that hold integers
     shared: ClassVar[tuple[str, ...]] = ()  # attributes that copies of a description share
     declaring = True  # until the net has set the layer up
     decided: ClassVar[tuple[str, ...]] = ("name", "bottoms", "tops", "shares")  # from then on
@@ -199,6 +201,10 @@ class Layer(Checked):
     def differentiable(self, bottom: int) -> bool:
         """Tell whether the layer has a gradient for bottom number `bottom`."""
         return True
+
+    def reads_integers(self, bottom: int) -> bool:
+        """Tell whether bottom number `bottom` may hold integers instead of floats; see Input."""
+        return False
 
     def multiplications(self) -> int:
         """Return the number of multiplications in the layer's matrix products, per example."""

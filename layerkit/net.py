@@ -145,7 +145,7 @@ class Net(Closed):
         self.reported = [x for x in made if x.is_loss] + [x for x in made if x.is_metric]
         # Side by side, so that one kernel can read them all.
         self.values = self.backend.zeros((len(self.reported), batch_size), self.dtype)
-        self.blobs = make_blobs(shapes, self.reported, self.values, self.run)
+        self.blobs = make_blobs(shapes, made, self.reported, self.values, self.run)
         self.inputs = [layer for layer in self.layers.values() if isinstance(layer, Input)]
         self.passes = Passes(self)
         self._inferences = Inferences(self)
@@ -228,7 +228,7 @@ class Net(Closed):
 
         Raises:
             NetError: a missing, unknown or misshapen input, masked values, or integers that do not
-                keep their value in the net's floats.
+                keep their value in the net's floats (`integers` of Input keeps it).
             ContractError: a layer that breaks its contract with the net.
         """
         return self.passes.forward(self._plan, inputs)
@@ -288,7 +288,12 @@ class Net(Closed):
     @serialised
     @flushing
     def evaluate(
-        self, data: Any = None, /, *, processes: evaluation.Processes | None = None
+        self,
+        data: Any = None,
+        /,
+        *,
+        processes: evaluation.Processes | None = None,
+        progress: Flag = False,
     ) -> dict[str, float]:
         """Average each loss and metric over a set of any length, each example seen once.
 
@@ -305,6 +310,7 @@ class Net(Closed):
             processes: from layerkit.distributed.mpi(), say: each evaluates a stretch of the
                 batches, and all return the means over all, whose bits do not depend on how many
                 processes there are.  None, the default, evaluates all here.
+            progress: True shows a bar if it takes more than a second; False is the default.
 
         Returns:
             Layer name -> mean over the examples, unweighted, losses first.  The last batch has
@@ -315,8 +321,8 @@ class Net(Closed):
                 "train", with Input layers, or without data layers.
         """
         if data is None:
-            return evaluation.of_own_data(self, processes)
-        return evaluation.of_given(self, self._inferences, data, processes)
+            return evaluation.of_own_data(self, processes, progress)
+        return evaluation.of_given(self, self._inferences, data, processes, progress)
 
     # State.
 

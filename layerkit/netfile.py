@@ -268,7 +268,8 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
 def with_data(layers: Layers, source: Data) -> list[Layer]:
     """Return the list with Input layers replaced by a data layer; lists inside it are flattened.
 
-    Every top of `source` takes the place, and the shape, of the Input layer with that top:
+    Every top of `source` takes the place, the shape and the `integers` of the Input layer with that
+    top:
     `with_data(layers, L.MemoryData("x", data=images))`.
 
     Raises:
@@ -293,5 +294,6 @@ def with_data(layers: Layers, source: Data) -> list[Layer]:
             )
     source = copy.copy(source)
     source.shapes = [inputs[top].shape for top in source.tops]
+    source.integers = [t for t in source.tops if inputs[t].integers or t in source.integers]
     replaced = [inputs[top] for top in source.tops]
     return [source, *(x for x in layers if x not in replaced)]

@@ -14,7 +14,7 @@ from layerkit import layers as L
 def galaxy_conv(
     side=69, channels=(16, 32, 64), kernel=5, hidden=128, latent=8, log_variance=-5.0, kl_weight=1.0
 ):
-    """A convolutional net.
+    """Return a convolutional net.
 
     Args:
         side: height and width of a picture in pixels.

@@ -13,7 +13,7 @@ from layerkit import layers as L
 
 
 def galaxy_gdae(pixels=69 * 69, hidden=128, latent=8, log_variance=-5.0, kl_weight=1.0):
-    """The paper's net.
+    """Return the paper's net.
 
     Args:
         pixels: number of pixels of a picture.

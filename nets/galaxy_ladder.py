@@ -22,7 +22,7 @@ from layerkit import layers as L
 def galaxy_ladder(
     pixels=69 * 69, hidden=128, latent=8, detail=24, log_variance=-5.0, kl_weight=1.0
 ):
-    """A net with two stochastic layers.
+    """Return a net with two stochastic layers.
 
     Args:
         pixels: number of pixels of a picture.

@@ -51,7 +51,7 @@ def galaxy_light(
     pose_log_variance=-4.0,
     kl_weight=1.0,
 ):
-    """The net.
+    """Return the net.
 
     Its inputs are `image` and `variance` (n, side, side), `mask` of that shape, which is 1 for
     pixels that count and 0 for others, and `psf` (n, psf, psf).  They must be numbers under the

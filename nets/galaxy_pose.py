@@ -38,7 +38,7 @@ def galaxy_pose(
     variance_l2=0.06,
     degrees=10.0,
 ):
-    """The net.
+    """Return the net.
 
     Args:
         side: pixels of a side of a picture.

@@ -9,7 +9,7 @@ from layerkit import layers as L
 
 
 def galaxy_wide(pixels=69 * 69, hidden=256, depth=3, latent=16, log_variance=-5.0, kl_weight=1.0):
-    """The paper's net, made larger.
+    """Return the paper's net, made larger.
 
     Args:
         pixels: number of pixels of a picture.

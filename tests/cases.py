@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Bottom:
-    """What a bottom holds: `draw(rng, shape)`, and the shape of an example (None: a random one)."""
+    """A bottom's values, `draw(rng, shape)`, and the shape of an example (None: a random one)."""
 
     draw: Callable[[np.random.Generator, Shape], np.ndarray]
     shape: Shape | None = None
@@ -87,7 +87,7 @@ class Case:
         phase: of the net.
         weight: of a loss layer.
         kernels: "array" or "auto".
-        plain: False where a setting is one that kernels refuse, so that array code runs.
+        plain: False where a setting is one that CUDA's kernels refuse, so that array code runs.
         beside: makes the layers whose parameters it uses.
     """
 
@@ -107,7 +107,7 @@ class Case:
     @property
     def has_kernels(self) -> bool:
         """Tell whether the layer is more than its array code."""
-        return self.plain and type(self.layer()) in RUNNERS
+        return type(self.layer()) in RUNNERS
 
     @property
     def has_cuda(self) -> bool:
@@ -203,7 +203,8 @@ def dense(activation: Callable[[float], float]) -> Callable[..., list[np.ndarray
     """The reference for Dense: sums of products, one by one."""
 
     def reference(params: dict[str, np.ndarray], x: np.ndarray):
-        weight, bias = params["weight"], params["bias"]
+        weight = params["weight"]
+        bias = params.get("bias", np.zeros(weight.shape[1]))
         y = np.empty((len(x), len(bias)))
         for row, example in enumerate(x):
             for unit in range(len(bias)):
@@ -763,6 +764,15 @@ def prelu(params: dict[str, np.ndarray], x: np.ndarray):
     return [y]
 
 
+def before_prelu(layer: Callable[..., list[np.ndarray]]) -> Callable[..., list[np.ndarray]]:
+    """The reference for a layer with the activation "prelu", given that for one without any."""
+    return lambda params, x: prelu(params, layer(params, x)[0])
+
+
+def jax_before_prelu(layer: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda jax, params, x: jax_prelu(jax, params, layer(jax, params, x))
+
+
 def jax_prelu(jax: Any, params: Any, x: Any) -> Any:
     slope = params["slope"].reshape(-1, *[1] * (x.ndim - 2))
     return jax.numpy.maximum(x, 0) - slope * jax.numpy.maximum(-x, 0)
@@ -932,8 +942,8 @@ def moments(
     x, y, spread = 0.0, 0.0, size
     for _ in range(5):
         weight = light * xp.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (8 * spread**2))
-        # What is missing to `total` draws the centre to that of the window, and the shape to that
-        # of a round object of the standard size.
+        # The rest up to `total` draws the centre to that of the window, and the shape to that of a
+        # round object of the standard size.
         total, rest = weight.sum() + 1e-3, 1e-3 * size**2
         from_x = columns - (weight * columns).sum() / weight.sum()
         from_y = rows - (weight * rows).sum() / weight.sum()
@@ -1206,7 +1216,7 @@ def jax_student_nll(degrees: float, floor: float) -> Callable[..., Any]:
     def function(
         jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, skew: Any = 0.0
     ) -> Any:
-        # Of T itself, not of T over its sd: moments as in Fernandez and Steel, eq. 5.
+        # These are T's own, not those of T over its sd: moments as in Fernandez and Steel, eq. 5.
         first = 2 * math.sqrt(degrees) / ((degrees - 1) * special.beta(degrees / 2, 0.5))
         second = degrees / (degrees - 2)
         g = jax.numpy.exp(skew)
@@ -1254,7 +1264,9 @@ def jax_accuracy(top: int) -> Callable[..., Any]:
 
 
 def jax_dense(activation: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda jax, params, x: activation(jax, flat(x) @ params["weight"] + params["bias"])
+    return lambda jax, params, x: activation(
+        jax, flat(x) @ params["weight"] + params.get("bias", 0.0)
+    )
 
 
 def jax_convolution(
@@ -2159,6 +2171,50 @@ CASES: list[Case] = [
         {"x": normal(2, 3)},
         dense(lambda x: x),
         jax_dense(lambda jax, x: x),
+    ),
+    Case(
+        "Dense-without-bias",
+        lambda: L.Dense("y", "x", units=5, bias=None, neuron="leaky_relu"),
+        {"x": normal(2, 3)},
+        dense(NEURONS["leaky_relu"][0]),
+        jax_dense(NEURONS["leaky_relu"][1]),
+    ),
+    Case(
+        "Dense-prelu",
+        lambda: L.Dense("y", "x", units=5, neuron=L.PReLU.of(slope=BIAS), bias=BIAS),
+        {"x": normal(6)},
+        before_prelu(dense(lambda x: x)),
+        jax_before_prelu(jax_dense(lambda jax, x: x)),
+        plain=False,
+    ),
+    Case(
+        "TiedDense-prelu",
+        lambda: L.TiedDense("y", "x", to="e", neuron=L.PReLU.of(slope=BIAS), bias=None),
+        {"x": normal(2, 3), "z": normal(5)},
+        before_prelu(tied_dense(lambda x: x)),
+        lambda jax, params, x: jax_prelu(jax, params, flat(x) @ params["weight"].T),
+        plain=False,
+        beside=lambda: [L.Dense("e", "z", units=6, neuron="tanh", bias=BIAS)],
+    ),
+    Case(
+        "Convolution-prelu",
+        lambda: L.Convolution(
+            "y", "x", channels=3, kernel=2, neuron=L.PReLU.of(slope=BIAS), bias=BIAS
+        ),
+        {"x": normal(2, 4, 3)},
+        before_prelu(convolution()),
+        jax_before_prelu(jax_convolution()),
+        plain=False,
+    ),
+    Case(
+        "Deconvolution-prelu-line",
+        lambda: L.Deconvolution(
+            "y", "x", channels=2, kernel=3, stride=2, neuron=L.PReLU.of(slope=BIAS), bias=None
+        ),
+        {"x": normal(2, 4)},
+        before_prelu(of_lines(deconvolution((1, 9), stride=(1, 2)), 1)),
+        jax_before_prelu(jax_deconvolution((9,), stride=2)),
+        plain=False,
     ),
     *(
         Case(

@@ -9,12 +9,12 @@ Input and output as of torch_gdae.py.
 import argparse
 import json
 import math
-import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import turns
 
 HIDDEN, LATENT, FLOOR = 128, 8, 1 / (12 * 255**2)
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
@@ -78,12 +78,11 @@ def make_step(batch: int, count: int):
 
 
 def main() -> None:
-    """Trains, measures, prints."""
+    """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help=".npy of images, float32 (count, pixels)")
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--warm-up", type=int, default=2000, help="steps before measuring")
-    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement, five of them")
+    turns.add_arguments(parser)
     parser.add_argument("--tf32", action="store_true")
     args = parser.parse_args()
     if args.tf32:
@@ -102,10 +101,8 @@ def main() -> None:
         jax.block_until_ready(state)
         return (time.perf_counter() - started) / count
 
-    repeat(max(args.warm_up, 1))
-    rounds = max(10, int(args.seconds / repeat(10)))
-    spent = statistics.median(repeat(rounds) for _ in range(5))
-    print(json.dumps({"ms_per_iteration": 1e3 * spent, "device": jax.devices()[0].platform}))
+    spent = turns.measure(repeat, args)
+    print(json.dumps({"ms_per_iteration": spent, "device": jax.devices()[0].platform}))
 
 
 if __name__ == "__main__":

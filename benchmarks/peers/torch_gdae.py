@@ -1,28 +1,29 @@
 #!/usr/bin/env python3
-"""The paper's net in PyTorch, trained as fast as PyTorch can: what layerkit is measured against.
+"""Two galaxy nets in PyTorch, trained as fast as PyTorch can: what layerkit is measured against.
 
     python torch_gdae.py --data images.npy --batch 64 --mode compile
+    python torch_gdae.py --data images.npy --batch 64 --net galaxy_conv
 
 Prints a line of JSON: milliseconds of an iteration, which is the next minibatch, the noise, the
-passes forward and backward, and Adam; the median of five measurements after the warm-up.
+passes forward and backward, and Adam; the median of several measurements after the warm-up.
 """
 
 import argparse
 import json
 import math
-import statistics
 import time
 from itertools import pairwise
 
 import numpy as np
 import torch
+import turns
 from torch import nn
 
 HIDDEN, LATENT, FLOOR = 128, 8, 1 / (12 * 255**2)
 
 
 class GalaxyNet(nn.Module):
-    """Two hidden layers each way; the two output layers of a network are one product."""
+    """The paper's net: two hidden layers each way, the two outputs of a network one product."""
 
     def __init__(self, pixels: int):
         super().__init__()
@@ -40,20 +41,88 @@ class GalaxyNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The loss, a mean per picture."""
+        """Compute the loss, a mean per picture."""
         g1, g2, moments, f1, f2, pixels = self.layers
         mean, log_variance = moments(torch.relu(g2(torch.relu(g1(x))))).chunk(2, 1)
         z = mean + torch.exp(0.5 * log_variance) * noise
         x_mean, x_log_variance = pixels(torch.relu(f2(torch.relu(f1(z))))).chunk(2, 1)
-        v = torch.exp(x_log_variance) + FLOOR
-        loss = 0.5 * (torch.log(v) + (x - x_mean) ** 2 / v + math.log(2 * math.pi)).sum()
-        kl = 0.5 * (torch.exp(log_variance) + mean**2 - 1 - log_variance).sum()
-        return (loss + kl) / len(x)
+        return negative_bound(x, x_mean, x_log_variance, mean, log_variance)
 
 
-def make_step(mode: str, device: str, batch: int, images: torch.Tensor):
-    """A function of the iteration that makes one step."""
-    net = GalaxyNet(images.shape[1]).to(device)
+class ConvolutionalNet(nn.Module):
+    """The net of nets/galaxy_conv.py: three convolutions each way."""
+
+    def __init__(self, pixels: int):
+        super().__init__()
+        side = math.isqrt(pixels)
+        sides = [side]
+        for _ in range(3):
+            sides.append((sides[-1] + 1) // 2)
+        channels, self.smallest = (1, 16, 32, 64), sides[-1]
+        flat = channels[-1] * self.smallest**2
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in pairwise(channels)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(
+                channels[i],
+                channels[i - 1],
+                5,
+                2,
+                2,
+                output_padding=sides[i - 1] + 1 - 2 * sides[i],
+            )
+            for i in (3, 2)
+        )
+        output_padding = sides[0] + 1 - 2 * sides[1]
+        self.pixels = nn.ModuleList(
+            nn.ConvTranspose2d(channels[1], 1, 5, 2, 2, output_padding=output_padding)
+            for _ in range(2)
+        )
+        self.g_hidden, self.moments = nn.Linear(flat, HIDDEN), nn.Linear(HIDDEN, 2 * LATENT)
+        self.f_hidden, self.f_flat = nn.Linear(LATENT, HIDDEN), nn.Linear(HIDDEN, flat)
+        for layer in (*self.down, *self.up, self.g_hidden, self.f_hidden, self.f_flat):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for layer in self.pixels:
+            nn.init.zeros_(layer.weight)
+        nn.init.constant_(self.pixels[1].bias, -5.0)
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Compute the loss, a mean per picture."""
+        side = math.isqrt(x.shape[1])
+        y = x.view(-1, 1, side, side)
+        for layer in self.down:
+            y = torch.relu(layer(y))
+        mean, log_variance = self.moments(torch.relu(self.g_hidden(y.flatten(1)))).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        y = torch.relu(self.f_flat(torch.relu(self.f_hidden(z))))
+        y = y.view(-1, self.down[-1].out_channels, self.smallest, self.smallest)
+        for layer in self.up:
+            y = torch.relu(layer(y))
+        x_mean, x_log_variance = (layer(y).flatten(1) for layer in self.pixels)
+        return negative_bound(x, x_mean, x_log_variance, mean, log_variance)
+
+
+NETS = {"galaxy_gdae": GalaxyNet, "galaxy_conv": ConvolutionalNet}
+
+
+def negative_bound(
+    x: torch.Tensor,
+    x_mean: torch.Tensor,
+    x_log_variance: torch.Tensor,
+    mean: torch.Tensor,
+    log_variance: torch.Tensor,
+) -> torch.Tensor:
+    """Compute minus the paper's bound, a mean per picture."""
+    v = torch.exp(x_log_variance) + FLOOR
+    loss = 0.5 * (torch.log(v) + (x - x_mean) ** 2 / v + math.log(2 * math.pi)).sum()
+    kl = 0.5 * (torch.exp(log_variance) + mean**2 - 1 - log_variance).sum()
+    return (loss + kl) / len(x)
+
+
+def make_step(name: str, mode: str, device: str, batch: int, images: torch.Tensor):
+    """Make a function of the iteration that makes one step."""
+    net = NETS[name](images.shape[1]).to(device)
     on_gpu = device == "cuda"
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=on_gpu)
     loss_of = (
@@ -91,14 +160,14 @@ def make_step(mode: str, device: str, batch: int, images: torch.Tensor):
 
 
 def main() -> None:
-    """Trains, measures, prints."""
+    """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help=".npy of images, float32 (count, pixels)")
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--warm-up", type=int, default=2000, help="steps before measuring")
-    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement, five of them")
+    turns.add_arguments(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--mode", default="compile", choices=["eager", "compile", "graph"])
+    parser.add_argument("--net", default="galaxy_gdae", choices=sorted(NETS))
     parser.add_argument("--tf32", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -106,7 +175,7 @@ def main() -> None:
     if args.tf32:
         torch.set_float32_matmul_precision("high")
     images = torch.from_numpy(np.load(args.data)).to(args.device)
-    step = make_step(args.mode, args.device, args.batch, images)
+    step = make_step(args.net, args.mode, args.device, args.batch, images)
     made = 0
 
     def repeat(count: int) -> float:
@@ -119,10 +188,8 @@ def main() -> None:
             torch.cuda.synchronize()
         return (time.perf_counter() - started) / count
 
-    repeat(max(args.warm_up, 1))
-    rounds = max(10, int(args.seconds / repeat(10)))
-    spent = statistics.median(repeat(rounds) for _ in range(5))
-    print(json.dumps({"ms_per_iteration": 1e3 * spent, "device": args.device}))
+    spent = turns.measure(repeat, args)
+    print(json.dumps({"ms_per_iteration": spent, "device": args.device}))
 
 
 if __name__ == "__main__":

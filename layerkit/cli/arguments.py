@@ -31,6 +31,7 @@ def number(kind: Callable[[str], Any], least: float, most: float, what: str) -> 
 COUNT = number(int, 1, MOST, f"from 1 to {MOST}")
 COUNT_OR_NONE = number(int, 0, MOST, f"from 0 to {MOST}")
 POSITIVE = number(float, sys.float_info.min, LARGEST, "a number above zero")
+NUMBER = number(float, -LARGEST, LARGEST, "a finite number")
 NOT_NEGATIVE = number(float, 0, LARGEST, "a number, zero or above")
 SEED = number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1")
 
@@ -84,12 +85,44 @@ def hdu(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def add_hdu(parser: argparse.ArgumentParser) -> None:
+    """Add --hdu and --band."""
+    parser.add_argument(
+        "--hdu",
+        metavar="N|NAME",
+        type=hdu,
+        help="extension of FITS files to read (default: all that hold science images)",
+    )
+    parser.add_argument(
+        "--band",
+        metavar="N",
+        type=COUNT_OR_NONE,
+        help="band of FITS cubes to read, first or last of their axes, counted from 0 (default: "
+        "the mean of 3 or 4 bands; each of several others is a picture)",
+    )
+
+
+def hdu_of(args: argparse.Namespace) -> int | str | None:
+    """Return what --hdu and --band choose, as `open_source` takes it."""
+    if args.band is None:
+        return args.hdu
+    name = "" if args.hdu is None else str(args.hdu)
+    return f"{name.partition('[')[0]}[{args.band}]"
+
+
 def assignment(text: str) -> tuple[str, str]:
     """Split NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
     return name, value
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, text: str, default: Any = False) -> None:
+    """Add --NAME, and --no-NAME, which counts before a file of settings that turns it on."""
+    parser.add_argument(
+        f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text
+    )
 
 
 def add_net(parser: argparse.ArgumentParser) -> None:

@@ -108,7 +108,7 @@ def _value(action: argparse.Action, value: Any) -> Any:
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, got {value!r}")
-        return value or action.default
+        return value
     if action.nargs == "*" and isinstance(value, str):
         value = [value]
     if action.nargs in ("*", "+"):

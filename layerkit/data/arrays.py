@@ -170,6 +170,35 @@ def keeps_axes(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return whole[0] == whole[1] and (ends[0] <= ends[1] or ends[1] <= ends[0])
 
 
+def integers(array: Array, what: str, error: type[LayerkitError] = NetError) -> Array:
+    """Return whole numbers as int64, with their values.
+
+    Args:
+        array: of any dtype that holds numbers, on any backend.
+        what, error: as for `numbers`.
+
+    Raises:
+        LayerkitError: of the kind asked for, where a number is not whole, or 64 bits cannot hold
+            it; it names the number and the row.
+    """
+    kind = array.dtype.kind
+    with np.errstate(invalid="ignore"):
+        found = array.astype("int64", copy=False)
+    if kind in "bi" or (kind == "u" and array.dtype.itemsize < 8) or not array.size:
+        return found
+    good = array < 2**63
+    if kind == "f":
+        good &= (array >= -(2**63)) & (array == found)
+    if not bool(good.all()):
+        place = int(good.reshape(-1).argmin())
+        row, value = place // (array.size // len(array)), array.reshape(-1)[place].item()
+        raise error(
+            f"{what}: expected integers that 64 bits hold, but row {row} holds {value}; leave "
+            "integers= out for other numbers"
+        )
+    return found
+
+
 def check_exact(array: Array, dtype: Any, what: str, error: type[LayerkitError] = NetError) -> None:
     """Check that integers keep their values in a net's floats, of which 24 or 53 bits are exact.
 
@@ -191,9 +220,10 @@ def check_exact(array: Array, dtype: Any, what: str, error: type[LayerkitError] 
         return
     worst = largest if largest > 2**bits else smallest
     row = int((array.reshape(len(array), -1) == worst).any(axis=1).argmax()) if array.ndim else 0
-    instead = 'use dtype="float64"' if bits < 53 else "keep such numbers outside the net"
+    wider = ', other numbers with dtype="float64"' if bits < 53 else ""
     raise error(
         f"{what}: the integer {worst} in row {row} does not keep its value in {np.dtype(dtype)}, "
-        f"whose integers are exact up to {2**bits} only; {instead}, or convert the array to "
-        "floats yourself where rounding does no harm"
+        f"whose integers are exact up to {2**bits} only; labels and ids keep theirs with integers= "
+        f"of the layer that brings them{wider}; or convert the array to floats yourself where "
+        "rounding does no harm"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -76,22 +78,38 @@ def in_folder(folder: Path, labelled: bool, error: Errors) -> Labelled:
 def in_table(table: Any, folder: Path, error: Errors) -> Labelled:
     """Read files and labels: pairs, or the path of a CSV file with a header and such columns.
 
-    Labels are whole numbers, or else names of classes, which are numbered in sorted order.  Paths
-    are relative to the folder.
+    Labels are whole numbers, which spreadsheets may write as 3.0, or else names of classes, which
+    are numbered in sorted order.  Paths are relative to the folder.
     """
     pairs = table if isinstance(table, list) else _rows(Path(table), error)
     if not pairs:
         raise error("the table of files and labels is empty")
     files = [folder / str(name) for name, _ in pairs]
-    given = [str(label).strip() for _, label in pairs]
-    try:
-        return Labelled(files, np.array([int(label) for label in given]), [])
-    except (ValueError, OverflowError):
+    given = ["" if label is None else str(label).strip() for _, label in pairs]
+    numbers = [_number(label) for label in given]
+    for path, label, number in zip(files, given, numbers, strict=True):
+        if not label or (number is not None and math.isnan(number)):
+            raise error(f"{path} has no label in the table, but {label or 'nothing'}")
+    if None in numbers:
         classes = sorted(set(given))
-        if "" in classes:
-            raise error(f"{files[given.index('')]} has no label in the table") from None
-        number = {name: i for i, name in enumerate(classes)}
-        return Labelled(files, np.array([number[label] for label in given]), classes)
+        places = {name: i for i, name in enumerate(classes)}
+        return Labelled(files, np.array([places[label] for label in given]), classes)
+    for path, label, number in zip(files, given, numbers, strict=True):
+        if not isinstance(number, int):
+            raise error(f"{path} has the label {label}; labels are whole numbers, or names")
+    try:
+        return Labelled(files, np.array(numbers, "int64"), [])
+    except OverflowError:
+        raise error(f"the label {max(numbers, key=lambda n: abs(n or 0))} is too large") from None
+
+
+def _number(label: str) -> float | int | None:
+    """Return the number that a label is, an int where it is whole; None for a name."""
+    if re.fullmatch(r"[-+]?[0-9]+(\.0*)?", label):
+        return int(label.partition(".")[0])
+    if label.lower() == "nan" or re.fullmatch(r"[-+]?[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?", label):
+        return float(label)
+    return None
 
 
 def _rows(path: Path, error: Errors) -> list[tuple[str, str]]:

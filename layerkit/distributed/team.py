@@ -17,7 +17,7 @@ from layerkit.errors import LayerkitError, NetError, NotFiniteError, brief
 from layerkit.layers.weights.normalization import BatchNorm
 from layerkit.settings import Truth, Whole, accept
 from layerkit.solvers.solver import Solver
-from layerkit.solvers.updating import tree_levels
+from layerkit.solvers.updates.histories import tree_levels
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 

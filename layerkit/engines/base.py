@@ -63,9 +63,11 @@ class EngineRunner(Runner):
 
     Attributes:
         engine: the engine.
+        integers: whether the kernels can run a layer that has blobs of integers.
     """
 
     recordable = True
+    integers: ClassVar[bool] = False
 
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer)
@@ -76,6 +78,11 @@ class EngineRunner(Runner):
     def fits(cls, layer: Any, engine: Any) -> bool:
         """Return whether the kernels can do what the layer's settings ask for."""
         return True
+
+    @classmethod
+    def takes(cls, layer: Any, engine: Any) -> bool:
+        """Return whether the kernels can run the layer."""
+        return (cls.integers or not layer.integer_blobs) and cls.fits(layer, engine)
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the data of every top; see Layer.forward."""

@@ -12,6 +12,8 @@ from layerkit.engines.base import EngineRunner
 class Input(EngineRunner):
     """Nothing: the net puts the values in place before a pass."""
 
+    integers = True
+
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Do nothing."""
 

@@ -85,7 +85,7 @@ def centre_biases(net: Net, **given: Any) -> None:
 
     The mean of each unit's input over the examples becomes zero, layer by layer.  With positive
     inputs, such as pictures, that input would otherwise have nearly one sign for all of them.
-    Call this before training.
+    Call this before training.  A layer without biases stays as it is.
 
     Args:
         net: any net; its parameters change.
@@ -98,7 +98,7 @@ def centre_biases(net: Net, **given: Any) -> None:
         raise NetError(f"centre_biases: expected a net to centre, got {brief(net)}")
     given, _ = examples(net, "centre_biases", given)
     for layer in _after(net, given):
-        if isinstance(layer, Dense) and _rectifies(layer):
+        if isinstance(layer, Dense) and layer.b is not None and _rectifies(layer):
             x = np.asarray(net.infer(layer.bottoms[0], **given), "float64")
             w, b = (
                 net.backend.to_host(layer.matrix(layer.w.data)),

@@ -30,6 +30,7 @@ from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
 from layerkit.net import Net
 from layerkit.settings import fitting
+from layerkit.system.bars import watched
 from layerkit.wiring.wires import Layers, flattened
 
 STEPS = (1e-3, 1e-4, 1e-5)  # the longest is the most accurate, the others work closer to kinks
@@ -77,6 +78,9 @@ def check_gradients(
     The net is rebuilt in float64 on NumPy, with its parameter values.  The function that is
     differentiated is the net's objective plus a random weighting of every top that nothing reads:
     so layers without a loss can be checked too, and a loss layer must scale each example by itself.
+    The net has room for a row more than the inputs have, so that a layer that divides by the batch
+    size, and not by the number of rows, is found.  An input is checked if every layer that reads it
+    has a gradient for it, metrics aside.
 
     A single wrong element of a large array is found by the random directions if its error is more
     than about tolerance * sqrt(size) of a typical element.
@@ -108,11 +112,32 @@ def check_gradients(
             raise NetError(f"{setting} must be a whole number, at least 0, got {brief(value)}")
     if not directions and not elements:
         raise NetError("directions and elements are both 0, so there is nothing to compare")
+    return check_with(
+        net, inputs, tolerance=tolerance, directions=directions, elements=elements, seed=seed
+    )
+
+
+def check_with(
+    net: Net | Layer | Layers,
+    inputs: dict[str, Any],
+    tolerance: float = TOLERANCE,
+    directions: int = 4,
+    elements: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> GradientReport:
+    """Do what `check_gradients` does, given the inputs in a dictionary.
+
+    Args:
+        net, tolerance, directions, elements, seed: see check_gradients, which has checked them.
+        inputs: an array for each input blob, by its name.
+        progress: whether to show a bar.
+    """
     inputs = {name: numbers(array, f"input {name!r}") for name, array in inputs.items()}
     try:
         check = _Check(_as_net(net, inputs), inputs, tolerance, seed)
-        for name, (array, diff) in check.targets.items():
-            check.array(name, array, diff, directions, elements)
+        for name in watched([*check.targets], "checking", "arrays", progress):
+            check.array(name, *check.targets[name], directions, elements)
     except ContractError as error:
         raise GradientError(str(error)) from error
     failures = check.report.failures
@@ -127,17 +152,17 @@ def _as_net(net: Net | Layer | Layers, inputs: dict[str, np.ndarray]) -> Net:
     for name, array in inputs.items():
         if not array.ndim:
             raise NetError(f"input {name!r}: expected an array (n, ...), got the number {array}")
-    rows = max((len(a) for a in inputs.values()), default=1)
+    room = max((len(a) + 1 for a in inputs.values()), default=1)
     if isinstance(net, Net):
-        rows = rows if inputs else net.run.batch_size
-        return net.rebuild(batch_size=rows, backend="numpy", dtype="float64", gradients="all")
+        room = room if inputs else net.run.batch_size
+        return net.rebuild(batch_size=room, backend="numpy", dtype="float64", gradients="all")
     layers = [net] if isinstance(net, Layer) else net
     layers = flattened(layers) if isinstance(layers, list | tuple) else layers
     if not isinstance(layers, list) or not all(isinstance(x, Layer) for x in layers):
         raise NetError(f"expected a net, a layer or a list of layers, got {brief(net)}")
     made = {top for layer in layers for top in layer.tops}
     given = [Input(k, shape=a.shape[1:]) for k, a in inputs.items() if k not in made]
-    return Net([*given, *layers], batch_size=rows, dtype="float64", gradients="all")
+    return Net([*given, *layers], batch_size=room, dtype="float64", gradients="all")
 
 
 class _Check:
@@ -147,7 +172,7 @@ class _Check:
         self.net, self.tolerance = net, tolerance
         self.report = GradientReport()
         self.random = np.random.default_rng(seed)
-        self.inputs = {k: np.array(a, "float64", order="C") for k, a in inputs.items()}
+        self.inputs = {k: self._copied(k, a) for k, a in inputs.items()}
         self.state = net.state()
         net.forward(**self.inputs)  # settles the number of rows
         read = {b for layer in net.layers.values() for b in layer.bottoms}
@@ -183,6 +208,11 @@ class _Check:
         if not self.targets:
             raise NetError("nothing to check: no trainable parameter, no input with a gradient")
 
+    def _copied(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return a copy of an input, in float64 unless its blob holds integers."""
+        blob = self.net.blobs.get(name)
+        return np.array(array, None if blob and blob.integers else "float64", order="C")
+
     def _used_before(self) -> Net:
         """Return a net that has made both passes on other inputs, where its layers take these.
 
@@ -207,12 +237,14 @@ class _Check:
         return net
 
     def _differentiable(self, blob: str) -> bool:
-        """Tell whether any layer that reads this input claims a gradient for it."""
-        return any(
-            b == blob and layer.differentiable(i)
+        """Tell whether all layers that read this input claim a gradient for it."""
+        claims = [
+            layer.differentiable(i) and b not in layer.integer_blobs
             for layer in self.net.layers.values()
             for i, b in enumerate(layer.bottoms)
-        )
+            if b == blob and not layer.is_metric
+        ]
+        return bool(claims) and all(claims)
 
     def value(self) -> float:
         """Return the function that is differentiated, at the current values of all arrays."""

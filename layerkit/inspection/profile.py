@@ -17,6 +17,7 @@ import numpy as np
 
 from layerkit.inspection.display import html_table
 from layerkit.layers.sources.input import Input
+from layerkit.system.bars import watched
 from layerkit.system.uninterrupted import undoing
 
 # Rows for the work of a step outside its layers, and their remarks in the table.
@@ -137,8 +138,15 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if number else ""
 
 
-def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
-    """Measure where the time of a solver's step goes, and restore all that training changed."""
+def profile(
+    solver: Any, iterations: int, inputs: dict[str, Any], progress: bool = False
+) -> Profile:
+    """Measure where the time of a solver's step goes, and restore all that training changed.
+
+    Args:
+        solver, iterations, inputs: see Solver.profile.
+        progress: whether to show a bar.
+    """
     net, curves = solver.net, solver.curves
     arrays = [net.arena.data, *solver.history.values()]
     arrays += [statistic.data for statistic in net.statistics.values()]
@@ -151,15 +159,19 @@ def profile(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
         solver.set_state(own)
         net.set_state(state)
 
-    return undoing(lambda: _measured(solver, iterations, inputs), undo)
+    return undoing(lambda: _measured(solver, iterations, inputs, progress), undo)
 
 
-def _measured(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
+def _measured(solver: Any, iterations: int, inputs: dict[str, Any], progress: bool) -> Profile:
     """Train for 2 * iterations + 3 steps, and measure where the time of each goes."""
     net = solver.net
     for _ in range(WARM_UP):
         solver.step(**inputs)
-    alone = [_time(lambda: solver.step(**inputs)) for _ in range(iterations)]
+    steps = range(iterations)
+    alone = [
+        _time(lambda: solver.step(**inputs))
+        for _ in watched(steps, "timing whole steps", "steps", progress)
+    ]
     plan = solver.plan()
     parts = (("forward", plan.forward), ("backward", plan.backward), ("update", plan.updates))
     kept, programs, record = [list(part) for _, part in parts], plan.programs, solver.record
@@ -181,7 +193,7 @@ def _measured(solver: Any, iterations: int, inputs: dict[str, Any]) -> Profile:
         for _, part in parts:
             part[:] = [c._replace(call=timed(c.call), recordable=False) for c in part]
         plan.programs = {way: {} for way in programs}
-        for _ in range(iterations):
+        for _ in watched(steps, "timing layers", "steps", progress):
             marks.clear()
             start = time.perf_counter()
             solver.step(**inputs)

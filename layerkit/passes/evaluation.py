@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ from layerkit.layer import Layer, Run
 from layerkit.passes import feeding
 from layerkit.passes.inference import Inferences
 from layerkit.settings.names import Named, closest, quoted
+from layerkit.system.bars import watched
 from layerkit.system.uninterrupted import undoing
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class Means:
         return Named("loss or metric", means)
 
 
-def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float]:
+def of_own_data(
+    net: Net, processes: Processes | None = None, progress: bool = False
+) -> dict[str, float]:
     """Return the means over one epoch of the net's data layers; leave no trace in the net."""
     counts = {x.name: x.count for x in net.sources()}
     if net.run.training:
@@ -103,7 +106,7 @@ def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float
 
     def look() -> None:
         means.batches.clear()
-        for batch in stretch(-(-count // rows), processes):
+        for batch in _watched(stretch(-(-count // rows), processes), processes, progress):
             net.run.passes = state["passes"] + batch
             for source in net.sources():
                 source.position = batch * rows
@@ -123,7 +126,11 @@ def of_own_data(net: Net, processes: Processes | None = None) -> dict[str, float
 
 
 def of_given(
-    net: Net, inferences: Inferences, data: Any, processes: Processes | None = None
+    net: Net,
+    inferences: Inferences,
+    data: Any,
+    processes: Processes | None = None,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Return the means over arrays or a data layer that a caller gave; see Net.evaluate."""
     if not net.reported:
@@ -137,14 +144,21 @@ def of_given(
         net.run.skip_looks(own.start)
         means = Means(net.reported)
         labels = means.labels
-        for start in (batch * size for batch in own):
-            batch = batch_of(start, min(start + size, total))
-            values = inferences.infer([*tops, *labels], True, batch, "evaluate")
+        for batch in _watched(own, processes, progress):
+            start = batch * size
+            arrays = batch_of(start, min(start + size, total))
+            values = inferences.infer([*tops, *labels], True, arrays, "evaluate")
             each = [float(np.mean(x, dtype="float64")) for x in values[: len(tops)]]
             means.add(each, len(values[0]), dict(zip(labels, values[len(tops) :], strict=True)))
         return means
 
     return net.run.same_noise(own_batches).of_all(processes)
+
+
+def _watched(batches: range, processes: Processes | None, progress: bool) -> Iterator[int]:
+    """Yield numbers of batches, with a bar if one is wanted, in the process that leads."""
+    leads = processes is None or processes.rank == 0
+    return watched(batches, "evaluating", "batches", progress and leads)
 
 
 def _batches(net: Net, data: Any) -> tuple[int, Callable[[int, int], dict[str, Any]]]:
@@ -175,6 +189,7 @@ def _from_layer(net: Net, layer: Layer) -> tuple[int, Callable[[int, int], dict[
             )
     described: Any = copy.copy(layer)
     described.shapes = [net.blobs[top].shape for top in layer.tops]
+    described.integers = [top for top in layer.tops if net.blobs[top].integers]
     run = Run(net.backend, net.dtype, net.run.batch_size, net.run.seed, training=False)
     run.flushed = net.engine.flushed
     source: Any = described.attach(run)
@@ -189,7 +204,7 @@ def _from_layer(net: Net, layer: Layer) -> tuple[int, Callable[[int, int], dict[
             )
         statistic.bind(own.data)
     tops = [
-        Blob.allocate(top, run.batch_size, shape, net.backend, net.dtype)
+        Blob.allocate(top, run.batch_size, shape, net.backend, net.blobs[top].data.dtype)
         for top, shape in zip(layer.tops, shapes, strict=True)
     ]
 

@@ -9,7 +9,15 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.data.arrays import NUMBERS, check_exact, from_gpu, keeps_axes, narrowed, numbers
+from layerkit.data.arrays import (
+    NUMBERS,
+    check_exact,
+    from_gpu,
+    integers,
+    keeps_axes,
+    narrowed,
+    numbers,
+)
 from layerkit.errors import NetError, brief
 from layerkit.layer import Shape
 from layerkit.settings.names import closest, quoted
@@ -183,6 +191,8 @@ def _as_array(net: Net, array: Any, name: str, dtype: Any = None) -> Array:
         array = numbers(array, what)
     elif array.dtype.kind not in NUMBERS:
         raise NetError(f"{what}: expected an array of numbers; it holds {array.dtype}")
+    if net.blobs[name].integers:
+        return net.backend.asarray(integers(array, what))
     check_exact(array, net.dtype, what)
     if isinstance(array, np.ndarray):
         array = narrowed(array, net.dtype, what)

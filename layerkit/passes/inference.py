@@ -39,8 +39,9 @@ class Mirror:
         """Return the blob that stands for the net's blob of this name, made when needed."""
         net = self.net
         if name not in self.blobs:
+            own = net.blobs[name]
             self.blobs[name] = Blob.allocate(
-                name, net.run.batch_size, net.blobs[name].shape, net.backend, net.dtype
+                name, net.run.batch_size, own.shape, net.backend, own.data.dtype
             )
         return self.blobs[name]
 
@@ -177,7 +178,8 @@ class Inferences:
         if key not in self._found:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
         arrays, total = ({}, count) if count is not None else examples(net, caller, given)
-        collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
+        blobs = [net.blobs[name] for name in names]
+        collected = [np.empty((total, *blob.shape), blob.data.dtype) for blob in blobs]
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
             batch = some_rows(arrays, start, stop)

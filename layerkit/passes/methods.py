@@ -66,7 +66,7 @@ def _misused(
     last = parameters[-1] if parameters else None
     if last is None or last.kind != last.VAR_KEYWORD:
         hint = "arrays are given to forward, or come from data layers (layerkit.with_data); "
-        if last is not None and last.name == "data":
+        if any(p.name == "data" for p in parameters):
             by_name = ", ".join(f"{i!r}: array" for i in inputs)
             hint = f"arrays are given as {name}({{{by_name}}}); "
         hint += f"this net's inputs are {quoted(inputs)}"

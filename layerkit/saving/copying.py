@@ -27,7 +27,7 @@ def parts_of_net(net: Net) -> dict[str, Any]:
         "layers": layers,
         "settings": {**states.settings_of(net), **net.sharing},
         "arrays": {k: net.backend.to_host(x.data) for k, x in states.learned(net).items()},
-        "parameters": {p.name: (p.trainable, p.l1, p.l2) for p in net.params.values()},
+        "parameters": {p.name: states.of_parameter(p) for p in net.params.values()},
         "state": net.state(),
     }
 
@@ -38,9 +38,7 @@ def net_of(kind: type[Net], parts: dict[str, Any]) -> Net:
     for name, own in states.learned(net).items():
         own.data[...] = net.backend.asarray(parts["arrays"][name])
     for p in net.params.values():
-        trainable, p.l1, p.l2 = parts["parameters"][p.name]
-        if not p.borrowed:
-            p.trainable = trainable
+        states.set_parameter(p, parts["parameters"][p.name])
     net.rewire()
     net.set_state(parts["state"])
     return net
@@ -87,9 +85,10 @@ def parts_of_solver(solver: Solver) -> dict[str, Any]:
                 )
             settings[name] = vars(solver)[name]
     apart = {"net", "history", "spans", "team", *settings}
+    attributes = {k: v for k, v in vars(solver).items() if k[0] != "_" and k not in apart}
     return {
         "settings": settings,
-        "attributes": {k: v for k, v in vars(solver).items() if k[0] != "_" and k not in apart},
+        "attributes": {k: list(v) if isinstance(v, list) else v for k, v in attributes.items()},
         "history": {k: net.backend.to_host(a) for k, a in solver.history.items()},
     }
 

@@ -53,12 +53,13 @@ def load(
         path: the snapshot.
         net: the net.
         solver: the solver that trains it; loaded with the whole of a snapshot only.
-        only: names of parameters, of layers, or patterns such as "conv*/weight", one or a list:
-            nothing else is loaded.
-        skip: such names or patterns; these are not loaded.  Both are of the net's names, and match
-            what is left of them after `rename`.
+        only: names of parameters of the net, of its layers, or patterns such as "conv*/weight", one
+            or a list: nothing else is loaded.
+        skip: such names or patterns, of what `only` has left; these are not loaded.
         rename: names in the snapshot -> names in the net, of parameters or layers; each "*" stands
-            for any letters, the same on both sides.  Or a function of a parameter's name.
+            for any letters, equal on both sides: `{"encoder_*": "enc_*"}` loads what the file calls
+            "encoder_1/weight" into the net's "enc_1/weight".  Or a function that is given a
+            parameter's name in the snapshot and returns that in the net.
         strict: True, the default: all parameters that `only` and `skip` leave must be both in the
             snapshot and in the net.  False leaves those that are in one of them as they are; the
             report tells.

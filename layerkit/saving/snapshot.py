@@ -4,7 +4,8 @@ Statistics of layers, such as running means, are a group of their own beside the
 
 A file is written beside its target, flushed to disk and renamed over it, so the target is always
 either the old snapshot or the new one.  Nothing is pickled: a snapshot from a stranger holds
-numbers, names and JSON, and loading it runs no code; see layerkit.saving.hdf5.
+numbers, names and JSON, and loading it runs no code.  The checksum of the whole file is verified
+before anything in it is used; see layerkit.saving.hdf5.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from layerkit.system.uninterrupted import Uninterrupted
 if TYPE_CHECKING:  # slow to import
     import h5py
 
-__all__ = ["read_arrays", "read_extra", "save", "write_arrays", "write_atomically"]
+__all__ = ["amend", "read_arrays", "read_extra", "save", "write_atomically"]
 
 FORMAT = 2
 KIND = "layerkit snapshot"
@@ -129,12 +130,19 @@ def _cast(values: np.ndarray, dtype: str | None, name: str, path: Any) -> np.nda
 
 
 @fitting(SnapshotError)
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace the `arrays` of a snapshot, and leave all the rest of it as it is.
+def amend(
+    path: str | os.PathLike[str],
+    *,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Change the `arrays` or the `extra` of a snapshot, and leave all the rest of it as it is.
 
     Args:
         path: the file.
-        arrays: arrays of floats by name.
+        arrays: arrays of floats by name, which take the place of those in it; None, the default,
+            keeps these.
+        extra: entries that are added to its `extra`, or replace those of their names.
 
     Raises:
         SnapshotError: as for `load`, or the file cannot be written.
@@ -143,12 +151,15 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
 
     def fill(file: h5py.File) -> None:
         with opened(path) as old:
+            kept = {**old.json("extra"), **hdf5.plain(extra or {}, "extra", SnapshotError)}
             for key, value in old.file.attrs.items():
-                file.attrs[key] = value
+                if key != "extra":
+                    file.attrs[key] = value
+            hdf5.attribute(file, "extra", json.dumps(kept))
             for group in old.file:
-                if group != "arrays":
+                if group != "arrays" or arrays is None:
                     old.file.copy(group, file)
-        for name, array in arrays.items():
+        for name, array in (arrays or {}).items():
             file[f"arrays/{_escape(name)}"] = array
 
     try:

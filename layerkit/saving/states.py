@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from layerkit.blob import Statistic
+from layerkit.blob import Parameter, Statistic
 from layerkit.data.arrays import narrowed
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerkit.net import Net
 
 COUNTED = 2**62  # passes, examples: the most that a state may say there have been
+OF_PARAMETERS = ("trainable", "l1", "l2", "rate", "decay", "max_norm")  # settings of each
 
 
 def get_state(net: Net) -> dict[str, int]:
@@ -121,11 +122,22 @@ def copy_values(source: Net, target: Net) -> None:
             own, values = target.params[name], source.backend.to_host(p.data)
             values = narrowed(values, target.dtype, f"parameter {name!r}")
             own.data[...] = target.backend.asarray(values)
-            for setting in ("trainable", "l1", "l2", "rate", "decay", "max_norm"):
-                setattr(own, setting, getattr(p, setting))
+            set_parameter(own, of_parameter(p))
     for layer in source.descriptions:
         copy_settings(layer, source.layers[layer.name], target.layers[layer.name])
     target.set_state({**source.state(), "seed": target.run.seed})
+
+
+def of_parameter(p: Parameter) -> dict[str, Any]:
+    """Return the settings of a parameter."""
+    return {name: getattr(p, name) for name in OF_PARAMETERS}
+
+
+def set_parameter(p: Parameter, settings: dict[str, Any]) -> None:
+    """Give a parameter the settings of another; one that another net lends stays frozen."""
+    for name, value in settings.items():
+        if name != "trainable" or not p.borrowed:
+            setattr(p, name, value)
 
 
 def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
@@ -139,8 +151,15 @@ def copy_settings(described: Layer, source: Layer, target: Layer) -> None:
             copy_settings(before, now, vars(target)[name])
         elif name in target.fixed or name.startswith("_") or described.is_source:
             continue
-        elif isinstance(now, bool | int | float | str) and now != before:
+        elif _is_plain(now) and (not _is_plain(before) or now != before):
             setattr(target, name, now)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is what settings are: a number, text, None, or a tuple of these."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def learned(net: Net) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -14,6 +15,7 @@ from layerkit.settings.names import UnknownAttributeError, closest
 from layerkit.settings.rules import Optional, Rule, accept
 
 T = TypeVar("T")
+_told: set[tuple[str, str, str]] = set()  # annotations that a warning was about
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -30,15 +32,28 @@ def rule_of(hint: Any) -> Rule | None:
 def rules_of(annotated: Any, scope: dict[str, Any]) -> dict[str, Rule]:
     """Return the rules in the annotations of a function or class, by name.
 
+    An annotation that cannot be evaluated has no rule, and a warning says so.
+
     Args:
-        scope: in which annotations that are text are looked up; what is not found has no rule.
+        scope: in which annotations that are text are looked up.
     """
     rules: dict[str, Rule] = {}
     for name, hint in inspect.get_annotations(annotated).items():
         if isinstance(hint, str):
             try:
                 hint = eval(hint, scope)
-            except Exception:  # a name of somebody's own that is not there yet, or never
+            except Exception as error:  # of any kind, from somebody's own expression
+                place = (annotated.__module__, annotated.__qualname__, name)
+                if place in _told:
+                    continue
+                _told.add(place)
+                warnings.warn(
+                    f"{annotated.__qualname__}: the annotation of {name}, {hint}, cannot be "
+                    f"evaluated ({error}), so a rule in it is not applied; import what it names "
+                    "when the program runs, not only for type checkers",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
                 continue
         rule = rule_of(hint)
         if rule is not None:

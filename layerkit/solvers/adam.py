@@ -10,7 +10,8 @@ from layerkit.net import Net
 from layerkit.settings import Count, NotNegative, Number, Positive
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import check_epsilon, flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
+from layerkit.solvers.updates.updating import check_epsilon
 
 Decay = Annotated[float, Number(least=0, below=1)]
 

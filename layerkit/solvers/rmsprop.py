@@ -10,7 +10,8 @@ from layerkit.settings import Count, Positive
 from layerkit.solvers.adam import Decay
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import check_epsilon, flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
+from layerkit.solvers.updates.updating import check_epsilon
 
 
 class RMSProp(Solver):

@@ -9,7 +9,7 @@ from layerkit.net import Net
 from layerkit.settings import Count, Number, Positive
 from layerkit.solvers.rates import Rate
 from layerkit.solvers.solver import Average, Solver
-from layerkit.solvers.updating import flush_denormals
+from layerkit.solvers.updates.histories import flush_denormals
 
 
 class SGD(Solver):

@@ -20,8 +20,9 @@ from layerkit.saving import copying
 from layerkit.settings import Count, Flag, Number, Positive, Whole, accept, checked
 from layerkit.settings.names import Named
 from layerkit.solvers.rates import Rate, RatePolicy, at, get_state, set_state
-from layerkit.solvers.updating import AVERAGE, Updater, accumulated_names
-from layerkit.system.memory import in_words
+from layerkit.solvers.updates.histories import make_histories, of_parameters
+from layerkit.solvers.updates.hooks import Hooks
+from layerkit.solvers.updates.updating import Updater
 from layerkit.system.uninterrupted import Uninterrupted
 from layerkit.wiring.plan import Plan
 
@@ -56,8 +57,9 @@ class Solver(Updater):
             average.
         hooks: functions that are called with the solver in each update, when `net.params` hold the
             gradient (the mean of accumulated ones) in their diffs, before it is clipped; they may
-            change the diffs in place.  Empty at first: `solver.hooks.append(function)`.  On a GPU
-            steps with hooks are not recorded.
+            change the diffs in place, but make no step of the net, nor save or load it with a
+            solver.  Empty at first: `solver.hooks.append(function)`.  On a GPU steps with hooks
+            are not recorded.
         fuse: True, the default, lets `step` have layers with many parameters update them without
             filling their diffs, which is faster and leaves the diffs as they were.  It has no
             effect if the gradient is clipped, accumulated or given to hooks, a parameter is
@@ -78,6 +80,7 @@ class Solver(Updater):
     accumulated: Annotated[int, Whole(0, 2**62)]
     fuse: Flag
     record: Flag
+    hooks: Annotated[list[Callable[[Any], None]], Hooks()]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make a wrong setting an error that names the solver; see layerkit.settings."""
@@ -102,26 +105,16 @@ class Solver(Updater):
         self.clip = clip
         self.accumulate, self.ema = accumulate, ema
         self.iteration = self.accumulated = 0
-        self.hooks: list[Callable[[Solver], None]] = []
-        size = net.arena.data.shape
-        names = [*self.histories, *accumulated_names(accumulate), *[AVERAGE] * (ema is not None)]
-        need, free = net.arena.data.nbytes * len(names), net.run.memory()
-        if need > free:
-            raise NetError(
-                f"{self.label()}: its histories of {net.arena.data.size:,} parameters would take "
-                f"{in_words(need)}, and {in_words(free)} are free"
-            )
-        self.history: Named[Array] = Named(
-            "history",
-            {name: net.backend.zeros(size, net.dtype) for name in names},
-            "write into its array: solver.history[name][...] = values",
-        )
+        self.hooks = []
+        self.history: Named[Array] = make_histories(self)
         self.fuse = self.record = True
         self.curves: Named[np.ndarray] = Named("curve")
         self._update: Update | None = None
         kind = net.engine.formula(self.formula)
         if kind and overrides(type(self), "formula", ("update",)):
-            self._update = Update(kind, np.zeros(8), *self._histories())
+            arrays = [self.history[name] for name in self.histories]
+            pair = [arrays[0], arrays[-1]]  # twice the same, if there is one only
+            self._update = Update(kind, np.zeros(8), of_parameters(net, pair), pair)
         self._steps = net.engine.steps(self, self._update)
         self.spans: list[slice] = []
         self._constants: dict[tuple[float, float], np.ndarray] = {}
@@ -129,16 +122,6 @@ class Solver(Updater):
         self._planned: Any = None
         self.team: Any = None
         self._has_loss = any(layer.is_loss for layer in net.layers.values())
-
-    def _histories(self) -> tuple[dict[str, list[Array]], list[Array]]:
-        """Return two histories of each parameter, and two of the whole arena."""
-        arrays = [self.history[name] for name in self.histories]
-        pair = [arrays[0], arrays[-1]]
-        of_each = {
-            p.name: [a[p.offset : p.offset + p.size].reshape(p.shape) for a in pair]
-            for p in self.net.arena.parameters.values()
-        }
-        return of_each, pair
 
     @property
     def lock(self) -> Any:
@@ -156,6 +139,8 @@ class Solver(Updater):
     @serialised
     def __deepcopy__(self, memo: dict[int, Any], /) -> Solver:
         parts = copying.parts_of_solver(self)
+        if get_state(self.rate):  # a policy that remembers what it has seen
+            parts["settings"]["rate"] = copy.deepcopy(self.rate, memo)
         return copying.solver_of(type(self), copy.deepcopy(self.net, memo), parts)
 
     @serialised
@@ -238,6 +223,9 @@ class Solver(Updater):
     @QUIET
     def apply(self) -> None:
         """Update the parameters by the gradient in their diffs, or accumulate it.
+
+        With `accumulate=k` it is added to the gradients of the calls of `apply` and `step` before;
+        the k-th call updates the parameters by the mean, which the diffs then hold.
 
         The diffs come from `gradients`, or from the net's own `backward`, which takes derivatives
         by any blobs: a net without a loss, such as the generator of a GAN, is trained by

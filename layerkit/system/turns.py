@@ -18,8 +18,8 @@ class Turns:
     child would wait for ever, and what that thread was writing stays as it was: an error says so.
 
     Attributes:
-        averaged: the flat parameter arrays that hold a moving average for now, which the thread
-            inside has let them show; see Solver.averaged.
+        held: flat parameter arrays that the thread inside has in its hands, each with the reason
+            why nothing else may use them meanwhile; see Solver.averaged and Solver.hooks.
 
     Raises:
         NetError: on entry, in a child whose parent had another thread inside when it forked.
@@ -28,7 +28,7 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._cut_short = False
-        self.averaged: list[Any] = []
+        self.held: list[tuple[Any, str]] = []
         _living.add(self)
 
     # A `with` statement gets the lock's own methods, which no signal interrupts as one in Python:
@@ -50,18 +50,16 @@ class Turns:
         return self._lock.__exit__
 
     def check_own(self, parameters: Any, error: Callable[[str], LayerkitError], what: str) -> None:
-        """Fail if a flat parameter array holds a moving average; call it inside only.
+        """Fail if a flat parameter array is in somebody's hands; call it inside only.
 
         Args:
             parameters: the array.
             error: makes the error to be raised of its message.
             what: what cannot be done, for the message.
         """
-        if any(array is parameters for array in self.averaged):
-            raise error(
-                f"{what}: the net holds the average of its parameters until the block of "
-                "solver.averaged() has ended, after which they are what they were"
-            )
+        for array, reason in self.held:
+            if array is parameters:
+                raise error(f"{what}: {reason}")
 
     def _check_after_fork(self) -> None:
         if self._lock.acquire(blocking=False):

@@ -108,6 +108,18 @@ class Trainer(Closed):
         self._order: list[Break] = []
         self._piece = 1
         self._runs = False
+        self._check_apart()
+
+    def _check_apart(self) -> None:
+        """Fail if two breaks publish values of one name, or write to one place."""
+        names = [name for one in self.breaks for name in dict.fromkeys(one.publishes(self))]
+        places = [os.path.realpath(path) for one in self.breaks if (path := one.writes())]
+        for what, found, hint in (
+            ("publish", names, "give one of them another name, as Validate(..., name='test')"),
+            ("write to", places, "give each a path of its own"),
+        ):
+            if twice := [x for i, x in enumerate(found) if x in found[:i]]:
+                raise NetError(f"Trainer: two breaks {what} {twice[0]!r}; {hint}")
 
     @property
     def net(self) -> Net:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from layerkit.backends.base import Array
-from layerkit.blob import Blob
+from layerkit.blob import INTEGERS, Blob
 from layerkit.errors import brief
 from layerkit.layer import Layer, Shape, checked_shape
 from layerkit.run import Run
@@ -20,9 +20,12 @@ DRAWING = 64  # bytes for each number that an initialiser draws, while it does
 def set_up(layers: Iterable[Layer]) -> dict[str, Shape]:
     """Set every layer up in order; return the shape of every blob."""
     shapes: dict[str, Shape] = {}
+    integers: set[str] = set()
     for layer in layers:
         try:
             given = layer.setup([shapes[b] for b in layer.bottoms])
+            layer.integer_blobs = _integers(layer, integers)
+            integers |= layer.integer_blobs
             layer.run.declared[layer.name] = layer.parameters
             layer.check_tuning()
         except (MemoryError, OverflowError, ValueError) as error:
@@ -46,6 +49,22 @@ def set_up(layers: Iterable[Layer]) -> dict[str, Shape]:
             layer.fail(f"must have one top of one value per example, got shapes {tops}")
         shapes.update(zip(layer.tops, tops, strict=True))
     return shapes
+
+
+def _integers(layer: Layer, known: set[str]) -> frozenset[str]:
+    """Return the blobs of a layer that hold integers, given those made by the layers before it."""
+    read = [b for b in layer.bottoms if b in known]
+    for i, bottom in enumerate(layer.bottoms):
+        if bottom in known and not (layer.keeps_integers or layer.reads_integers(i)):
+            layer.fail(
+                f"its bottom {bottom!r} holds integers, and it computes with floats; leave "
+                f"integers= out where {bottom!r} comes from, if the net's floats hold its numbers"
+            )
+        if read and layer.keeps_integers and bottom not in known:
+            layer.fail(f"its bottom {read[0]!r} holds integers, but {bottom!r} floats")
+    if not read:  # a source knows its own
+        return layer.integer_blobs
+    return frozenset([*read, *(layer.tops if layer.keeps_integers else [])])
 
 
 def check_memory(
@@ -83,18 +102,24 @@ def check_memory(
 
 
 def make_blobs(
-    shapes: dict[str, Shape], reported: list[Layer], values: Array, run: Run
+    shapes: dict[str, Shape], layers: list[Layer], reported: list[Layer], values: Array, run: Run
 ) -> Named[Blob]:
     """Make the blobs of a net, without diffs.
 
     Args:
         shapes: name of each blob -> its shape.
+        layers: of the net, set up.
         reported: the loss and metric layers.
         values: array (layers, batch size) for the tops of `reported`.
         run: of the net.
     """
-    size, backend, dtype = run.batch_size, run.backend, run.dtype
-    blobs = {name: Blob.allocate(name, size, s, backend, dtype) for name, s in shapes.items()}
+    integers = {name for layer in layers for name in layer.integer_blobs}
+    blobs = {
+        name: Blob.allocate(
+            name, run.batch_size, shape, run.backend, INTEGERS if name in integers else run.dtype
+        )
+        for name, shape in shapes.items()
+    }
     for layer, row in zip(reported, values, strict=True):
         blobs[layer.tops[0]] = Blob(layer.tops[0], row)
     return Named("blob", blobs, "write into its array: net.blobs[name].data[...] = values")

@@ -143,7 +143,8 @@ def needing_gradients(layers: list[Layer], gradients: str) -> list[Layer]:
             wants[b] and layer.differentiable(i) for i, b in enumerate(layer.bottoms)
         )
         for top in layer.tops:
-            wants[top] = not layer.is_metric and (everything or upstream)
+            able = not layer.is_metric and top not in layer.integer_blobs
+            wants[top] = able and (everything or upstream)
     anywhere = everything or not any(layer.is_loss for layer in layers)
     reaches = dict.fromkeys(wants, anywhere)  # blob -> its value changes a loss
     for layer in reversed(layers):

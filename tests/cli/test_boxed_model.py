@@ -9,6 +9,7 @@ from astropy.io import fits
 from galaxy_runs import galaxy_picture
 
 from layerkit import galaxy
+from layerkit.saving import snapshot
 
 
 def test_encode_with_no_model_named(layerkit, tmp_path, rng):
@@ -70,6 +71,10 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, rng):
         importance_samples=1,
     )  # fmt: skip
     before = galaxy.load_model(tmp_path / "run")
+    # Bounds that are no longer true, as those with the earlier prior.
+    old = galaxy.read_metrics(tmp_path / "run") | {"held_out_elbo": 0, "encoded_held_out_elbo": 0}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(old))
+    snapshot.amend(tmp_path / "run" / "model.h5", extra={"held_out_bounds": [0.0]})
     status, out, _ = layerkit("galaxy", "populate", "run")
     assert status == 0
     assert "told apart" in out
@@ -81,6 +86,22 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, rng):
         np.testing.assert_array_equal(model.net.params[name].data, p.data)
     found = json.loads((tmp_path / "run" / "population.json").read_text())
     assert found["told_apart"].keys() == {"z", "means", "images"}
+    # Every bound that the run has written is with the new prior.
+    metrics = galaxy.read_metrics(tmp_path / "run")
+    assert metrics["population"] == found
+    held_out = galaxy.load(tmp_path / "run" / "galaxies.h5")
+    held_out = held_out.images[galaxy.split(held_out.ids, 60)[1]]
+    expected = model.bound(held_out, 100)[0].mean()
+    stored = snapshot.read_extra(tmp_path / "run" / "model.h5")
+    for found in (
+        metrics["encoded_held_out_elbo"],
+        metrics["held_out_elbo"],
+        np.mean(stored["held_out_bounds"]),
+        np.mean(stored["refined_bounds"]["bounds"]),
+    ):
+        assert found == pytest.approx(expected, rel=0.05)
+    assert metrics["prior_gaussians"] == len(model.prior.weights)
+    assert "mixture of Gaussians" in (tmp_path / "run" / "report.html").read_text()
     again = galaxy.train(out=tmp_path / "run", resume=True)
     np.testing.assert_array_equal(again.model.prior.means, model.prior.means)
 

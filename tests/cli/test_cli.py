@@ -13,6 +13,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.saving import hdf5
+from layerkit.system import bars
 
 NET = """
 from layerkit import layers as L
@@ -181,6 +182,60 @@ def test_train_equals_the_trainer_and_is_resumed_bit_for_bit(layerkit, trained, 
     assert (tmp_path / "whole" / "best.h5").exists()
 
 
+def test_integers_keep_their_values(layerkit, tmp_path):
+    (tmp_path / "ids.py").write_text(
+        """
+from layerkit import layers as L
+
+def ids():
+    return [
+        L.Input("t", shape=(), integers=True),
+        L.Reshape("same", "t", shape=(1,)),
+        L.Embed("y", "t", count=9, units=2),
+        L.Input("x", shape=(2,)),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+"""
+    )
+    np.savez("data.npz", t=np.arange(9), x=np.zeros((9, 2)))
+    with h5py.File("data.h5", "w") as file:
+        file["t"], file["x"] = np.arange(9), np.zeros((9, 2))
+    large = np.array([2**24 + 1, 2**63 - 1, -(2**63)])
+    np.save("large.npy", large)
+    for words in (
+        ["check", "ids.py"],
+        ["time", "ids.py", "--iterations", 1],
+        ["train", "ids.py", "--data", "data.h5", "--steps", 3, "--out", "run"],
+        ["test", "ids.py", "--model", "run/model.h5", "--data", "data.npz"],
+        ["infer", "ids.py", "--model", "run/model.h5", "--blob", "same", "--out", "same.npy",
+         "--data", "t=large.npy", "--batch", 2],
+    ):  # fmt: skip
+        code, _, err = layerkit(*words)
+        assert code == 0, err
+    np.testing.assert_array_equal(np.load("same.npy")[:, 0], large)
+
+
+def test_long_commands_show_how_far_they_are(layerkit, trained, monkeypatch):
+    model = ["--model", "model.h5", "--data", "data.npz", "--batch", 2]
+    commands = {
+        "evaluating": ["test", "classifier.py", *model],
+        "inferring": ["infer", "classifier.py", *model, "--blob", "h", "--out", "h.npy"],
+        "timing layers": ["time", "classifier.py", "--iterations", 6],
+        "checking": ["check", "classifier.py"],
+    }
+    counts = dict(zip(commands, (6, 6, 6, 5), strict=True))
+    for words in commands.values():
+        code, _, err = layerkit(*words)
+        assert (code, err) == (0, "")  # in less than a second
+    monkeypatch.setattr(bars, "DELAY", 0)
+    for description, words in commands.items():
+        code, out, err = layerkit(*words)
+        assert code == 0, err
+        count = counts[description]
+        assert re.search(rf"{description}: 100%.* {count}\.?0*/{count}\.?0* ", err), err
+        assert description not in out
+
+
 def test_draw(layerkit, trained, tmp_path):
     code, out, _ = layerkit("draw", "classifier.py")
     assert code == 0
@@ -317,3 +372,29 @@ def test_resuming_with_other_breaks_names_the_option(layerkit, trained, first):
     assert code == 2
     assert f"was begun with{'' if first else 'out'} --validate" in err
     assert "strict" not in err
+
+
+CHECKED = {
+    "ids": """[L.Input("x", shape=(3,)), L.Embed("e", "x", count=5, units=2),
+        L.Input("y", shape=(2,)), L.OneHot("o", "y", count=3), L.Dense("d", "e", units=2)]""",
+    "classes": """[L.Input("x", shape=(2, 6, 6)), L.Permute("p", "x", order=(1, 2, 0)),
+        L.Input("t", shape=(6, 6)), L.SoftmaxLoss("s", "p", "t", axis=-1)]""",
+    "soft": """[L.Input("x", shape=(6,)), L.Dense("d", "x", units=4), L.Input("t", shape=(4,)),
+        L.SoftmaxLoss("s", "d", "t")]""",
+    "hinge": """[L.Input("x", shape=(6,)), L.Input("t", shape=()), L.HingeLoss("s", "x", "t"),
+        L.Input("u", shape=(6,)), L.HingeLoss("v", "x", "u")]""",
+    "pairs": """[L.Input("x", shape=(6,)), L.Input("y", shape=(6,)), L.Input("t", shape=()),
+        L.ContrastiveLoss("s", "x", "y", "t")]""",
+    "counts": """[L.Input("x", shape=(6,)), L.Dense("d", "x", units=6, neuron="softplus"),
+        L.PoissonReconstruction("s", "x", "d")]""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_check_makes_labels_and_ids_that_layers_take(name, layerkit):
+    Path("net.py").write_text(
+        f"from layerkit import layers as L\n\ndef net():\n    return {CHECKED[name]}\n"
+    )
+    code, out, err = layerkit("check", "net.py")
+    assert (code, err) == (0, "")
+    assert "derivatives of" in out

@@ -204,23 +204,44 @@ def test_a_run_leaves_the_file_that_repeats_it(layerkit, finished, tmp_path):
     code, out, err = layerkit("galaxy", "report", "--config", "report.toml")
     assert code == 0, err
     assert out.startswith("|")
+    # What a file turns on, the command line turns off.
+    code, out, err = layerkit("galaxy", "report", "--config", "report.toml", "--no-table")
+    assert code == 0, err
+    assert out.startswith("again")
+    (tmp_path / "drawn.toml").write_text(
+        "noise = true\nstamps = true\ncount = 2\nout = 'drawn.h5'\n"
+    )
+    words = "galaxy", "sample", "again", "--config", "drawn.toml"
+    assert layerkit(*words, "--no-stamps", "--no-noise")[0] == 0
+    with h5py.File(tmp_path / "drawn.h5") as file:
+        model = galaxy.load_model(tmp_path / "again")
+        np.testing.assert_array_equal(file["images"][...].reshape(2, -1), model.sample(2))
 
 
 def test_a_model_alone_knows_who_was_held_out(finished, tmp_path):
-    """Its bounds rank pictures, without the prepared galaxies; refined ones need these."""
+    """Its bounds rank pictures, without the prepared galaxies, refined as in the evaluation."""
     run = shutil.copytree(finished / "run", tmp_path / "run")
     galaxies = galaxy.load(run / "galaxies.h5")
     extra = snapshot.read_extra(run / "model.h5")
     chosen = galaxy.split(galaxies.ids, QUICK["held_out"])[1]
     assert extra["held_out_ids"] == [galaxies.ids[i] for i in chosen]
-    whole = galaxy.encode(run, finished / "pictures", draws=0)
+    whole = [galaxy.encode(run, finished / "pictures", draws=0, refine=n) for n in (0, 2, 1)]
     (run / "galaxies.h5").unlink()
-    alone = galaxy.encode(run, finished / "pictures", draws=0)
-    np.testing.assert_array_equal(alone["bound_percentile"], whole["bound_percentile"])
-    bounds = np.sort(extra["held_out_bounds"])
-    assert len(bounds) == QUICK["held_out"]
-    for row in alone[alone["reason"] == ""]:
-        below = (bounds < row["bound"]).mean() * 100
-        assert row["bound_percentile"] == pytest.approx(below)
-    refined = galaxy.encode(run, finished / "pictures", draws=0, refine=1)
-    assert np.isnan(refined["bound_percentile"]).all()
+    alone = [galaxy.encode(run, finished / "pictures", draws=0, refine=n) for n in (0, 2, 1)]
+    stored = extra["held_out_bounds"], extra["refined_bounds"]["bounds"]
+    assert extra["refined_bounds"]["steps"] == QUICK["refine"] == 2
+    model = galaxy.load_model(run)
+    for table, other, bounds, steps in zip(alone, whole, stored, (0, 2), strict=False):
+        posterior = galaxy.refine(model, galaxies.images[chosen], steps, tempered=False)
+        again, _ = model.bound(galaxies.images[chosen], 200, posterior)
+        np.testing.assert_allclose(bounds, again, atol=120)  # of -600 to 900, by 8 samples
+        np.testing.assert_array_equal(table["bound_percentile"], other["bound_percentile"])
+        assert table.meta["RANKED"] == len(bounds) == QUICK["held_out"]
+        assert "NORANKS" not in table.meta
+        for row in table[table["reason"] == ""]:
+            below = (np.array(bounds) < row["bound"]).mean() * 100
+            assert row["bound_percentile"] == pytest.approx(below)
+    assert np.isfinite(whole[2]["bound_percentile"]).any()
+    assert np.isnan(alone[2]["bound_percentile"]).all()
+    assert alone[2].meta["RANKED"] == 0
+    assert alone[2].meta["NORANKS"].endswith("refined by 0 or 2 steps, not by 1")

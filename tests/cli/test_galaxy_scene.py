@@ -48,3 +48,29 @@ def test_errors_are_one_line(field, layerkit, words, message):
     assert code != 0
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["model.fits", "residual.fits"])
+def test_no_image_that_is_read_is_written_over(name, field, layerkit):
+    (field / "field.fits").rename(field / name)
+    before = (field / name).read_bytes()
+    code, _, err = layerkit("galaxy", "scene", field / name, "--out", field)
+    assert code == 2
+    assert f"{name}: the file that IMAGE names; write another" in err
+    (field / "run").mkdir()
+    (field / "run" / "metrics.json").write_text("{}")
+    code, _, err = layerkit("galaxy", "scene", field / name, "--out", field / "run")
+    assert code == 2
+    assert "run: the folder of a training run; write to another" in err
+    assert (field / name).read_bytes() == before
+
+
+def test_an_extension_is_chosen(field, layerkit):
+    image = fits.getdata(field / "field.fits")
+    images = [fits.ImageHDU(image, name=n) for n in ("A", "B")]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(field / "two.fits")
+    words = ["galaxy", "scene", field / "two.fits", "--psf", field / "psf.npy", "--out"]
+    code, _, err = layerkit(*words, field / "out")
+    assert code == 2
+    assert "2 images, in extensions 1, 2; choose one with --hdu" in err
+    assert layerkit(*words, field / "out", "--hdu", "B")[0] == 0

@@ -46,7 +46,7 @@ EXPECTED = {
     "forward": "forward(x=array, t=array)",
     "backward": "backward(loss=array)",
     "infer": "infer(outputs, sample=True, x=array, t=array)",
-    "evaluate": "evaluate(data=None, processes=None)",
+    "evaluate": "evaluate(data=None, processes=None, progress=False)",
     "state": "state()",
     "set_state": "set_state(state)",
     "step": "step(x=array, t=array)",
@@ -64,6 +64,9 @@ def test_a_call_that_does_not_fit_says_what_does(net, name):
         message = str(error.value)
         assert message.startswith(f"{name}: expected {EXPECTED[name]}, got ")
         assert message.endswith(INPUTS)
+        assert ("arrays are given as evaluate({'x': array, 't': array}); " in message) == (
+            name == "evaluate"
+        )
         for word in given:
             assert f"{word}=" in message.partition(", got ")[2]
         if not args and not given:

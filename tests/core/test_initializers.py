@@ -88,7 +88,7 @@ def test_orthogonal_vector_has_length_one(rng):
 
 
 def test_orthogonal_is_uniform(rng):
-    """Of uniform rotations of 3 axes, every coordinate is uniform on (-1, 1) (Archimedes)."""
+    """Each coordinate of a uniform rotation of 3 axes is uniform on (-1, 1) (Archimedes)."""
     draws = np.array([I.Orthogonal().draw((3, 3), rng.standard_normal) for _ in range(2000)])
     for i in range(3):
         for j in range(3):

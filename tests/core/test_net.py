@@ -218,7 +218,7 @@ def test_the_table():
     assert len(columns) == 1, "the types stand below each other"
 
 
-# What needs a gradient.
+# Who needs a gradient.
 
 
 def with_diff(net):
@@ -1177,7 +1177,7 @@ def test_layers_of_one_shape_draw_numbers_of_their_own():
     assert (net.params["a/weight"].data != net.params["b/weight"].data).all()
 
 
-# What goes wrong, in one line that names the layer.
+# Errors, each in one line that names the layer.
 
 
 def one_line(message, *words):
@@ -1613,7 +1613,7 @@ PICTURES = np.random.default_rng(5).normal(size=(4, 6, 5, 3))
 
 
 def convolution():
-    """Of pictures with the channels first."""
+    """Convolve pictures with the channels first."""
     return [L.Input("x", shape=(3, 6, 5)), L.Convolution("c", "x", channels=2, kernel=3)]
 
 

@@ -695,7 +695,7 @@ def test_unsigned_integers_beyond_the_signed_ones():
         net.forward(id=np.array([1, 2**64 - 1], "uint64"))
 
 
-# What cannot be served.
+# Data that cannot be served.
 
 
 def one_line(message, *words):

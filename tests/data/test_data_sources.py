@@ -727,6 +727,34 @@ def test_a_table_says_which_label_a_file_has(labels, rng, tmp_path):
     assert [names[int(k)] if names else str(int(k)) for k in t] == [labels[i] for i in (2, 0, 1)]
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected", "classes"),
+    [
+        (["0.0", "10.0", "2.0"], [0, 10, 2], []),  # as spreadsheets write whole numbers
+        ([3.0, np.float32(11), np.int64(-1)], [3, 11, -1], []),
+        (["1_0", "0", "2"], [1, 0, 2], ["0", "1_0", "2"]),  # a name
+        (["10.0", "2.0", "spiral"], [0, 1, 2], ["10.0", "2.0", "spiral"]),
+    ],
+)
+def test_labels_are_whole_numbers_or_names(labels, expected, classes, tmp_path):
+    """Numbers taken for names would be classes in the order of their letters, 10.0 before 2.0."""
+    for i in range(3):
+        Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / f"{i}.png")
+    table = [(f"{i}.png", label) for i, label in enumerate(labels)]
+    net = lk.Net([L.ImageData("d", folder=tmp_path, table=table, tops=["x", "t"])], 3, phase="test")
+    assert passes(net, 1)[0][1].tolist() == expected
+    assert net.layers["d"].classes == classes
+
+
+@pytest.mark.parametrize("label", [None, "nan", float("nan"), "0.5", 1.5, " ", "9" * 30])
+def test_labels_that_are_no_class(label, tmp_path):
+    for i in range(2):
+        Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / f"{i}.png")
+    table = [("0.png", 1), ("1.png", label)]
+    with pytest.raises(DataError, match=r"1\.png has (no|the) label|too large"):
+        lk.Net([L.ImageData("d", folder=tmp_path, table=table, tops=["x", "t"])], 2)
+
+
 def test_pictures_of_many_kinds_have_the_values_that_they_show(rng, tmp_path):
     grey = rng.integers(0, 256, (6, 5), dtype=np.uint8)
     deep = rng.integers(0, 65536, (6, 5), dtype=np.uint16)
@@ -846,3 +874,48 @@ def test_a_gpu_is_served_equally(make, depth, rng, tmp_path, cupy_on_host):
             for top in ("x", "t"):
                 ours, theirs = (net.backend.to_host(net.blobs[top].data) for net in nets)
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        (np.int8, np.array([300, 2]), "holds 300 for top 'x', which the int8 of the first"),
+        (np.uint8, np.array([256, 2], np.uint16), "holds 256 for top 'x', which the uint8"),
+        (np.float32, np.array([1e300, 2]), "1e\\+300 is too large for float32"),
+    ],
+)
+def test_an_example_that_the_type_of_the_first_cannot_hold(first, then, words):
+    """Cast, 300 would be 44, in silence."""
+    make = [np.array([1, 2], first), then]
+    net = lk.Net([L.GeneratorData("x", make=lambda: iter(make))], 2, phase="test")
+    with pytest.raises(DataError, match=words):
+        net.forward()
+
+
+def test_an_example_of_a_wider_type_that_the_first_can_hold():
+    make = [np.array([1, 2], np.int8), np.array([100, -5]), np.array([7, 8], np.int16)]
+    net = lk.Net([L.GeneratorData("x", make=lambda: iter(make))], 3, phase="test")
+    net.forward()
+    assert net.blobs["x"].data.tolist() == [[1, 2], [100, -5], [7, 8]]
+
+
+@pytest.mark.parametrize("attributes", [
+    {"scale_factor": 0.01}, {"add_offset": np.array([5.0])}, {"_Unsigned": "true"},
+    {"scale_factor": "x"},
+])  # fmt: skip
+def test_packed_numbers_of_netcdf_are_refused(attributes, tmp_path):
+    """They stand for others: scale_factor * stored + add_offset."""
+    stored = np.arange(12, dtype="i2").reshape(4, 3)
+    plain = {"scale_factor": 1.0, "add_offset": np.array([0]), "_FillValue": -1}
+    layers = []
+    for name, added in (("packed", attributes), ("plain", plain)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["x"] = stored
+            file["x"].attrs.update(added)
+        layers.append(L.HDF5Data("x", path=tmp_path / f"{name}.h5", datasets="x"))
+    words = f"'x' holds packed numbers, which its attribute {next(iter(attributes))} turns"
+    with pytest.raises(DataError, match=words):
+        lk.Net(layers[:1], 4, phase="test")
+    net = lk.Net(layers[1:], 4, phase="test")
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["x"].data, stored)

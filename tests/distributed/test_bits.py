@@ -78,7 +78,7 @@ def test_statistics_are_the_means_over_shards():
 
 @pytest.mark.parametrize("count", range(1, 18))
 def test_terms_are_added_as_a_binary_tree(count):
-    from layerkit.solvers.updating import accumulated_names, tree_levels
+    from layerkit.solvers.updates.histories import accumulated_names, tree_levels
 
     def tree(terms):  # halves of a power of two, the rest on the right
         if len(terms) == 1:

@@ -18,7 +18,8 @@ from scipy import special, stats
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
-from layerkit.engines import cpu
+from layerkit.engines import activations, cpu
+from layerkit.engines.cpu.runners import base
 from layerkit.engines.cpu.runners.weights import dense as runners
 from layerkit.layers.elementwise.neuron import Neuron
 
@@ -414,7 +415,7 @@ def test_array_code_is_right_too(case, rng):
         np.testing.assert_allclose(net.blobs[top].data, values, rtol=1e-10, atol=1e-12)
 
 
-# What kernels are made of.
+# Parts of kernels.
 
 
 FUNCTIONS = {"exp": KERNELS.exponential, "log": KERNELS.logarithm}
@@ -443,21 +444,25 @@ def test_exp_and_log_at_the_edges(name, instructions):
     np.testing.assert_allclose(y, right, rtol=3e-7)
 
 
-# number of the kernel -> (the function of x in float64, its derivative, relative error allowed)
+# formula -> (the function of x in float64, its derivative, relative error allowed)
 ACTIVATIONS = {
-    1: (lambda x: np.maximum(x, 0), lambda x: x > 0, 0),
-    2: (lambda x: np.where(x > 0, x, 0.3 * x), lambda x: np.where(x > 0, 1, 0.3), 2e-7),
-    3: (
+    "ReLU": (lambda x: np.maximum(x, 0), lambda x: x > 0, 0),
+    "LeakyReLU": (lambda x: np.where(x > 0, x, 0.3 * x), lambda x: np.where(x > 0, 1, 0.3), 2e-7),
+    "ELU": (
         lambda x: np.where(x > 0, x, 0.3 * np.expm1(np.minimum(x, 0))),
         lambda x: np.where(x > 0, 1, 0.3 * np.exp(np.minimum(x, 0))),
         5e-7,
     ),
-    4: (special.expit, lambda x: special.expit(x) * special.expit(-x), 3e-7),
-    5: (np.tanh, lambda x: 1 / np.cosh(x) ** 2, 3e-7),
-    6: (lambda x: np.logaddexp(0, x), special.expit, 5e-7),
-    7: (np.exp, np.exp, 3e-7),
-    8: (lambda x: x * special.ndtr(x), lambda x: special.ndtr(x) + x * stats.norm.pdf(x), 2e-6),
-    9: (
+    "Sigmoid": (special.expit, lambda x: special.expit(x) * special.expit(-x), 3e-7),
+    "Tanh": (np.tanh, lambda x: 1 / np.cosh(x) ** 2, 3e-7),
+    "Softplus": (lambda x: np.logaddexp(0, x), special.expit, 5e-7),
+    "Exponential": (np.exp, np.exp, 3e-7),
+    "GELU": (
+        lambda x: x * special.ndtr(x),
+        lambda x: special.ndtr(x) + x * stats.norm.pdf(x),
+        2e-6,
+    ),
+    "SiLU": (
         lambda x: x * special.expit(x),
         lambda x: special.expit(x) * (1 + x * special.expit(-x)),
         5e-7,
@@ -465,17 +470,17 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_activations_are_good_to_a_few_units_in_the_last_place(kind, rng, instructions):
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_good_to_a_few_units_in_the_last_place(name, rng, instructions):
     """In float32; the tails that approach 0 are as good as exp(-x^2) is."""
-    function, slope, relative = ACTIVATIONS[kind]
+    (function, slope, relative), kind = ACTIVATIONS[name], base.numbers()[name]
     tiny = np.exp(rng.uniform(-30, 0, 30_000)) * rng.choice([-1, 1], 30_000)
     x = np.concatenate([rng.uniform(-9, 9, 100_000), tiny, [0, 5, -5]]).astype(np.float32)
     y, dx = np.empty_like(x), np.empty_like(x)
     KERNELS.activate(kind, 0.3, x, y)
     right = function(x.astype(np.float64))
     np.testing.assert_allclose(y, right, rtol=relative, atol=1e-12)
-    KERNELS.differentiate(kind, 0.3, x if kind in (8, 9) else y, np.full_like(x, 2), dx)
+    KERNELS.differentiate(kind, 0.3, x if name in ("GELU", "SiLU") else y, np.full_like(x, 2), dx)
     np.testing.assert_allclose(dx, 2 * slope(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
     KERNELS.activate(kind, 0.3, x, x)  # in place
     np.testing.assert_array_equal(x, y)
@@ -484,12 +489,12 @@ def test_activations_are_good_to_a_few_units_in_the_last_place(kind, rng, instru
 def test_activations_at_the_edges(instructions):
     x = np.array([np.inf, -np.inf, np.nan, 200, -200, -0.0, 0], np.float32)
     y, right = np.empty_like(x), np.empty_like(x)
-    for number, name in enumerate(Neuron.registry, 1):
-        neuron = Neuron.named(name)
-        KERNELS.activate(number, 0.01 if name == "leaky_relu" else 1.0, x, y)
+    for kind in activations.SETTINGS:
+        neuron = kind("y", "x")
+        base.following(neuron).activate(None, x, y)
         with np.errstate(all="ignore"):
             neuron.activate(np, x, right)
-        np.testing.assert_allclose(y, right, rtol=3e-7, err_msg=name)
+        np.testing.assert_allclose(y, right, rtol=3e-7, err_msg=kind.__name__)
 
 
 def test_a_neuron_derived_from_one_with_kernels_runs_its_own_code(rng):
@@ -583,8 +588,8 @@ def test_philox_is_that_of_the_array_code(rng):
 )
 def test_products_of_any_layout(sizes, dtype, rng, instructions):
     m, k, n = sizes
-    # What k products and a first value may be wrong by, added in any order, relative to the sum of
-    # their magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    # The error of k products and a first value, added in any order, relative to the sum of their
+    # magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
     rounding = (k + 1) * np.finfo(dtype).eps / 2
     bound = rounding / (1 - rounding)
 
@@ -858,6 +863,28 @@ def test_fused_unfused_and_array_code_agree(solver, rows, rng, monkeypatch):
             np.testing.assert_allclose(s.history[name], flat, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+def test_layers_without_bias_or_with_slopes_are_updated_too(rows, rng, monkeypatch):
+    monkeypatch.setattr(runners, "LARGE", 1)
+    layers = [
+        L.Input("x", shape=(600,)),
+        L.Dense("h", "x", units=33, neuron="relu", bias=None),
+        L.Dense("g", "h", units=20, neuron="prelu"),
+        L.Dense("f", "g", units=600, neuron="prelu", bias=None),
+        L.Dense("y", "f", units=600, bias=None),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    x = rng.random((rows, 600))
+    nets = both(layers, rows, 3, dtype="float64")
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    for _ in range(5):
+        losses = [solver.step(x=x) for solver in solvers]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    assert solvers[0].plan().updated == {"h/weight", "y/weight"}
+    for name, p in nets[1].params.items():
+        np.testing.assert_allclose(nets[0].params[name].data, p.data, rtol=1e-7, atol=1e-10)
+
+
 @pytest.mark.parametrize("what", ["clip", "frozen", "l2", "l2 later"])
 def test_what_cannot_be_fused_is_not(what, rng, monkeypatch):
     monkeypatch.setattr(runners, "LARGE", 1)
@@ -957,7 +984,7 @@ def test_a_step_allocates_nothing(batch_size):
 
 
 def script(code, **environment):
-    """What a fresh process prints."""
+    """Return what a fresh process prints."""
     names = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     done = subprocess.run(
         [sys.executable, "-c", code], env=names, capture_output=True, text=True, timeout=300

@@ -171,6 +171,28 @@ def test_dense(gpu, sizes, neuron, rng):
         compare(nets, x, random_weights(nets[1], x, rng), "float64")
 
 
+@pytest.mark.parametrize("rows", [3, 20, 300])  # in one block, by cuBLAS, and with sums in slices
+def test_layers_without_bias_or_with_slopes_are_trained(gpu, rows, rng):
+    layers = [
+        L.MemoryData("x", data=rng.standard_normal((2 * rows, 40))),
+        L.Dense("a", "x", units=6, neuron="relu", bias=None),
+        L.Dense("b", "x", units=6, neuron="relu"),  # run together with the one before
+        L.Dense("c", "a", units=5, bias=None),  # in a chain with the next
+        L.Dense("d", "c", units=5, neuron="prelu", bias=lk.initializers.Normal(0.3)),
+        L.Dense("e", "b", units=5, neuron="gelu", bias=None),
+        L.Add("sum", "d", "e"),
+        L.TiedDense("f", "sum", to="c", neuron="tanh", bias=None),
+        L.Concat("all", "f", "b"),
+        L.Dense("y", "all", units=40, bias=None),
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    nets = pair(layers, rows, 3, dtype="float64")
+    assert all(runner.recordable for runner in nets[0].runners.values())
+    solvers = [lk.Adam(net, 1e-3) for net in nets]
+    np.testing.assert_allclose(*[s.steps(4) for s in solvers], rtol=1e-10)
+    assert_same_training(solvers)
+
+
 @pytest.mark.parametrize("size", [1, 40, 1024, 1025, 2500])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_losses_of_any_size(gpu, rows, size, rng):
@@ -542,7 +564,7 @@ def test_the_steps_before_a_rate_that_cannot_be_had_are_made(gpu):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rows", [1, 18])
 def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
-    """By layers with few examples, by flat arrays with many."""
+    """Layers do it with few examples, flat arrays with many."""
     layers = [
         L.Input("x", shape=(3,)),
         L.Input("t", shape=(40,)),
@@ -561,11 +583,11 @@ def test_an_update_makes_denormal_histories_zero(gpu, rows, solver):
     np.testing.assert_array_equal(host(net, net.params["y/weight"].data), start)
 
 
-# What a recorded step was recorded with.
+# Changes to what a step was recorded with.
 
 
 def changes():
-    """What can be changed between steps, and how."""
+    """Return changes that can be made between steps, by name."""
 
     def setting(layer, name, value):
         return lambda net, solver: setattr(net.layers[layer], name, value)
@@ -911,7 +933,7 @@ def test_the_clock_is_written_only_when_it_is_wrong(gpu):
 
 
 def test_gradients(gpu, rng):
-    """Of the kernels themselves, without the array code for comparison."""
+    """The kernels' own gradients agree with finite differences, without array code between."""
     layers = [
         layer
         for layer in lk.load_net(GALAXY, pixels=11, hidden=5, latent=2)

@@ -54,7 +54,7 @@ def on_host(net, array):
 
 
 def run(net, arrays, weights, at_once):
-    """What two passes leave behind: the objective and all arrays, by name.
+    """Return what two passes leave behind: the objective and all arrays, by name.
 
     With `at_once` a loss computes its diffs together with its value, as in a solver's step.
     """

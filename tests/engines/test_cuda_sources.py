@@ -6,27 +6,30 @@ import tomllib
 import numpy as np
 import pytest
 
-from layerkit.engines import cuda
+from layerkit.engines import activations, cuda
 from layerkit.engines.cuda import sources
-from layerkit.engines.cuda.runners import base, data, dense, losses
+from layerkit.engines.cuda.runners import data, dense, losses
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs the package cuda-bindings")
 
 ARCHITECTURES = ["sm_75", "sm_90"]
 NAMES = sorted(sources.SOURCES)
-ACTIVATIONS = [name for name, _ in base.ACTIVATIONS.values()]
+ACTIVATIONS = ["Linear", *(kind.__name__ for kind in activations.SETTINGS)]
 FEW = {"ROWS": f"{dense.FEW}u", "SPAN": f"{dense.SPAN}u", "LANES": "32u"}
 VARIANTS = {  # that a net can compile a source in
     "activation": [{"ACTIVATION": name} for name in ACTIVATIONS],
     "chain": [{"ROWS": "1u"}, {"ROWS": FEW["ROWS"]}],
-    "data": [{"NUMBER": name} for name in sources.NUMBERS.values()],
+    "data": [
+        {"NUMBER": name, "OUT": out} for name in sources.NUMBERS.values() for out in ("real", "i64")
+    ],
     "dense": [
         *({"ACTIVATION": name, **FEW} for name in ACTIVATIONS),
-        {"ACTIVATION": "Relu"},
-        {"ACTIVATION": "Relu", **FEW, "ROWS": "1u", "LANES": "4u"},
+        {"ACTIVATION": "ReLU"},
+        {"ACTIVATION": "ReLU", **FEW, "ROWS": "1u", "LANES": "4u"},
     ],
+    "losses": [{}, {"LABEL": "i64"}],
     "step": [{"UPDATE": name} for name in cuda.UPDATES.values()],
-    "windows": [{"ACTIVATION": "LeakyRelu"}],
+    "windows": [{"ACTIVATION": "LeakyReLU"}],
 }
 
 

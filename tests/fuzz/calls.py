@@ -24,7 +24,7 @@ from layerkit.errors import LayerkitError, NotFiniteError
 SECONDS = 300  # the first use of a kernel compiles it
 HUGE = 2**45  # more numbers than any machine has memory for
 
-NEURONS = (None, None, "relu", "tanh", "sigmoid", "elu", "leaky_relu", "softplus")
+NEURONS = (None, None, "relu", "tanh", "sigmoid", "elu", "leaky_relu", "softplus", "prelu")
 NAMES = (
     "",
     "/",
@@ -202,7 +202,8 @@ class Builder:
     def input(self, shape: tuple[int, ...], prefix: str, **settings: Any) -> str:
         """Add an Input layer; its name tells what it holds."""
         name = f"{prefix}{self.name()}"
-        self.case.say(f"L.Input({name!r}, shape={shape!r})")
+        said = "".join(f", {k}={v!r}" for k, v in settings.items())
+        self.case.say(f"L.Input({name!r}, shape={shape!r}{said})")
         self.layers.append(L.Input(name, shape=shape, **settings))
         self.shapes[name] = shape
         return name
@@ -216,7 +217,7 @@ def weights(case: Case) -> dict[str, Any]:
     if case.chance(0.3):
         found["weight"] = case.pick(["he", "xavier", 0.1, lk.initializers.Normal(0.2)])
     if case.chance(0.2):
-        found["bias"] = case.pick([0.0, -0.5, 1, "he", np.float32(0.25)])
+        found["bias"] = case.pick([0.0, -0.5, 1, "he", np.float32(0.25), None])
     if case.chance(0.2):
         found[case.pick(["l1", "l2"])] = case.pick([0.01, 0, 1e-3])
     return found
@@ -313,7 +314,8 @@ def grow(case: Case, builder: Builder, strange: bool) -> None:
         bottoms = [any_blob, builder.input(shape, "target")]
         settings = {"weight": case.pick([1, 0.5, 2.0])}
     elif kind in ("SoftmaxLoss", "Accuracy"):
-        bottoms = [any_blob, builder.input((), f"label{size}_")]
+        integers = case.chance(0.3)
+        bottoms = [any_blob, builder.input((), f"label{size}_", integers=integers)]
     elif kind in ("GaussianReconstruction", "StudentReconstruction"):
         pair = [builder.add("Dense", any_blob, units=size) for _ in range(2)]
         bottoms = [builder.input((size,), "target"), *pair]

@@ -34,7 +34,7 @@ MEMORY = 2**29  # bytes that a case may take beyond what the process has before
 CHECKSUM = 32
 
 
-# What is damaged.
+# Files to be damaged.
 
 
 class Pictures:

@@ -194,7 +194,7 @@ def in_process(
 
 
 def report(kind: str, seed: int, result: dict[str, Any]) -> str:
-    """What went wrong, with the command that repeats it."""
+    """Say what went wrong, with the command that repeats it."""
     texts = [f"{kind}, seed {seed}: {result['ends']}, {result['megabytes']} MB at most"]
     for failure in result["failures"]:
         texts.append(

@@ -13,7 +13,7 @@ SECONDS = 30
 NETS = sorted((Path(__file__).resolve().parents[2] / "nets").glob("*.py"))
 
 GOOD = "return [L.Input('x', shape=(2,))]"
-# What stands in the function of a net file, or in its place.
+# Bodies of the function of a net file, or code in its place.
 BODIES = (
     "return []",
     "return None",

@@ -24,7 +24,7 @@ def test_the_fuzzer_sees_a_fault(kind, tmp_path):
 
 
 def test_the_fuzzer_reports_hangs_crashes_and_errors(tmp_path, monkeypatch):
-    """Of cases that fail, each is named, and the ones after it are tried."""
+    """Each case that fails is named, and the ones after it are tried."""
     script = tmp_path / "bad.py"
     script.write_text(
         "import os, signal, sys\n"

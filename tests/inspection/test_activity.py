@@ -60,7 +60,7 @@ def test_only_what_the_given_blobs_lead_to_is_looked_at(rng):
 
 
 def test_centred_units_have_a_mean_of_zero_and_none_is_dead(rng):
-    """Of positive inputs, for which half of the units are dead or never at rest before."""
+    """With positive inputs, half of the units are dead or never at rest before."""
     net = net_of(
         L.Dense("g", "x", units=40, neuron="relu", bias=0.7),
         L.Dense("f", "g", units=30, neuron="relu"),

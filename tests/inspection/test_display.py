@@ -1,4 +1,4 @@
-"""What objects show of themselves in a notebook or a console: what they are, in few lines."""
+"""Objects show in a few lines what they are, in a notebook or a console."""
 
 from html.parser import HTMLParser
 from pathlib import Path

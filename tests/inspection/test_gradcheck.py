@@ -319,7 +319,7 @@ def test_an_array_that_cannot_be_checked_is_no_success(rng):
 
 @pytest.mark.parametrize("size", [1.0, 1e-5, 1e6])
 def test_one_kink_at_any_distance(size, rng):
-    """Of f(t) = slope t + jump |t - d| / 2: what is called settled is right to the tolerance."""
+    """A settled derivative of slope t + jump |t - d| / 2 is right to the tolerance."""
     tolerance, settled = 1e-6, 0
     for _ in range(3000):
         d = 10.0 ** rng.uniform(-7, -2.5) * rng.choice([-1, 1])
@@ -339,7 +339,7 @@ def test_one_kink_at_any_distance(size, rng):
     assert settled > 1000
 
 
-# What cannot be checked.
+# Layers that cannot be checked.
 
 
 class Unseeded(L.Tanh):
@@ -480,7 +480,7 @@ def test_inputs_that_do_not_fit():
         lk.check_gradients(L.Add("y", "x", "t"), x=np.zeros((2, 3)), t=np.zeros((3, 3)))
 
 
-# What the messages say, and what is left behind.
+# Messages, and what is left behind.
 
 
 def test_the_message_names_the_array_and_both_numbers():
@@ -555,3 +555,62 @@ def test_a_net_that_brings_its_data(rng):
     net.forward()
     report = lk.check_gradients(net)
     assert set(report.errors) == set(net.params)
+
+
+class ByBatchSize(L.SquareLoss):
+    """A loss whose backward divides by the batch size where there are fewer rows."""
+
+    def backward(self, bottoms, tops):
+        super().backward(bottoms, tops)
+        bottoms[0].diff *= len(bottoms[0].data) / self.run.batch_size
+
+
+class Centred(lk.Layer):
+    """y = x - the mean of x over the batch, with a backward pass that takes either number."""
+
+    def __init__(self, name, bottom, *, by_rows):
+        super().__init__(name, [bottom])
+        self.by_rows = by_rows
+
+    def setup(self, shapes):
+        return shapes
+
+    def forward(self, bottoms, tops):
+        tops[0].data[...] = bottoms[0].data - bottoms[0].data.mean(axis=0)
+
+    def backward(self, bottoms, tops):
+        dy = tops[0].diff
+        rows = len(dy) if self.by_rows else self.run.batch_size
+        bottoms[0].diff[...] = dy - dy.sum(axis=0) / rows
+
+
+def test_a_batch_size_in_place_of_the_number_of_rows_is_found(rng):
+    x = rng.standard_normal((5, 3))
+    lk.check_gradients(Centred("y", "x", by_rows=True), x=x)
+    for layers in (
+        Centred("y", "x", by_rows=False),
+        ByBatchSize("s", "x", "t"),
+        lk.Net([L.Input("x", shape=(3,)), Centred("y", "x", by_rows=False)], 5),
+    ):
+        inputs = {"x": x, "t": 2 * x} if isinstance(layers, L.SquareLoss) else {"x": x}
+        with pytest.raises(GradientError, match="input x"):
+            lk.check_gradients(layers, **inputs)
+
+
+def test_an_input_that_some_reader_has_no_gradient_for_is_left_out(rng):
+    """As counts are, which an encoder reads and a Poisson likelihood; but labels of a metric are
+    no reason not to check the logits."""
+    x = rng.integers(0, 9, (4, 3)).astype(float)
+    layers = [
+        L.Input("x", shape=(3,)),
+        L.Dense("rate", "x", units=3, neuron="softplus"),
+        L.PoissonReconstruction("s", "x", "rate"),
+    ]
+    assert set(lk.check_gradients(layers, x=x).errors) == {"rate/weight", "rate/bias"}
+    logits = [
+        L.Input("x", shape=(3,)),
+        L.Input("t", shape=()),
+        L.SoftmaxLoss("s", "x", "t"),
+        L.Accuracy("a", "x", "t"),
+    ]
+    assert set(lk.check_gradients(logits, x=x, t=[0, 1, 2, 0]).errors) == {"input x"}

@@ -505,6 +505,41 @@ def test_a_copy_goes_on_as_its_original_does(way, kind, rng):
     np.testing.assert_array_equal(copied.arena.data, net.arena.data)
 
 
+@pytest.mark.parametrize("way", [*COPIES, "rebuild"])
+def test_settings_changed_after_a_net_was_made_are_its_copies_too(way):
+    """A copy that had the settings of the net's list would train to other numbers, in silence."""
+    layers = [
+        lk.layers.Input("x", shape=(3,)),
+        lk.layers.Input("t", shape=()),
+        lk.layers.Dense("d", "x", units=4, neuron=lk.layers.LeakyReLU.of(slope=0.1)),
+        lk.layers.SoftmaxLoss("s", "d", "t", ignore=3, weights=(1, 2, 3, 4)),
+    ]
+    net = lk.Net(layers, 4)
+    settings = {"l1": 0.1, "l2": 0.2, "rate": 2.0, "decay": 0.5, "max_norm": 3.0}
+    for name, value in settings.items():
+        setattr(net.params["d/weight"], name, value)
+    net.layers["d"].neuron.slope = 0.4
+    net.layers["s"].ignore = None
+    copied = net.rebuild() if way == "rebuild" else COPIES[way](net)
+    assert {k: getattr(copied.params["d/weight"], k) for k in settings} == settings
+    assert (copied.layers["d"].neuron.slope, copied.layers["s"].ignore) == (0.4, None)
+    inputs = {"x": np.eye(4, 3), "t": np.arange(4)}
+    losses = [lk.SGD(one, 0.1).steps(3, **inputs) for one in (net, copied)]
+    np.testing.assert_array_equal(*losses)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_a_copied_solver_has_its_own_hooks_and_plateau(way):
+    policy = lk.rates.WarmUp(lk.rates.Plateau(0.1, patience=1), 3)
+    solver = lk.SGD(lk.Net(with_input(), 4), policy)
+    other = COPIES[way](solver)
+    other.hooks.append(print)
+    for value in (1.0, 2.0):
+        other.rate.policy.observe(value)
+    assert (solver.hooks, solver.rate(9)) == ([], 0.1)
+    assert other.rate(9) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_copies_share_what_their_originals_share(way, rng):
     x = rng.random((4, 1, 6, 6))

@@ -251,7 +251,7 @@ def test_standardising_moves_the_shape_and_leaves_the_pose(net, rng):
 
 
 def test_a_turned_galaxy_is_described_alike(rng):
-    """By quarter turns, which are exact: the shape stays, the pose and the picture turn."""
+    """Quarter turns are exact: the shape stays, the pose and the picture turn."""
     layers = lk.load_net(
         "nets/galaxy_pose.py", side=SIDE, hidden=9, latent=5, size=3.5, size_spread=0.3
     )

@@ -36,7 +36,7 @@ def settings(docstring):
 
 
 def missing(cls):
-    """What the docstring of a class lacks, a line for each thing."""
+    """List all that the docstring of a class lacks, a line for each thing."""
     there, told = sections(cls.__doc__), settings(cls.__doc__)
     wanted = {"Source", *(["Shapes"] if issubclass(cls, lk.Layer) else [])}
     # A base class says what it raises itself.

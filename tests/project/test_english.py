@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "layerkit"
+ROOT = Path(__file__).resolve().parents[2]
 
 # Words that begin no sentence, and words that begin no function's docstring: a phrase that follows
 # them tells what is returned, and not what the function does.
@@ -128,12 +128,22 @@ def is_property(node: ast.AST) -> bool:
     return any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
 
 
-MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+def modules(*folders: str) -> list[str]:
+    """List the modules in some folders."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", modules("layerkit", "nets", "examples"))
 def test_docstrings_are_plain_english(module):
-    assert faults((PACKAGE / module).read_text(encoding="utf-8")) == []
+    assert faults((ROOT / module).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("module", modules("tests", "benchmarks"))
+def test_sentences_of_tests_and_benchmarks_open_well(module):
+    """A test's docstring tells what is true, so it need not begin with a verb."""
+    found = faults((ROOT / module).read_text(encoding="utf-8"))
+    assert [fault for fault in found if "a sentence opens with" in fault] == []
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ RANKS = [
     [
         "layerkit.errors",
         "layerkit.inspection.display",
+        "layerkit.system.bars",
         "layerkit.system.interrupt",
         "layerkit.system.memory",
         "layerkit.system.uninterrupted",

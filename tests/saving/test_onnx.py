@@ -1,5 +1,6 @@
 """ONNX models of every layer that has one, run by onnxruntime."""
 
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from cases import CASES
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.errors import NetError
+from layerkit.layers.sources.data import Data
 from layerkit.saving.onnx.layers import ACTIVATIONS, CONVERTERS
 
 
@@ -36,7 +38,7 @@ def test_a_model_of_each_layer_gives_what_the_net_does(case, path, rng):
     arrays = case.draw(rng, 3)
     layer = case.layer()
     inputs = [L.Input(name, shape=array.shape[1:]) for name, array in arrays.items()]
-    net = lk.Net([*inputs, layer], 3)
+    net = lk.Net([*inputs, *case.beside(), layer], 3)
     for own in [*net.params.values(), *getattr(net, "statistics", {}).values()]:
         own.data[...] = rng.uniform(0.2, 1, own.shape)
     used = [name for name in arrays if name in layer.bottoms]
@@ -53,6 +55,34 @@ def test_a_model_of_each_layer_gives_what_the_net_does(case, path, rng):
         assert x.shape == y.shape
         assert x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+
+
+def test_the_page_says_of_every_layer_whether_it_is_exported(request, tmp_path):
+    folder = next(p for p in request.path.parents if (p / "pyproject.toml").exists())
+    section = (folder / "docs" / "training.md").read_text(encoding="utf-8").split("## ONNX")[1]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    said = {name: row[2] for row in rows for name in re.findall("`(\\w+)`", row[1])}
+    assert set(said) == set(L.__all__)
+    for name, word in said.items():
+        cls = getattr(L, name)
+        if issubclass(cls, L.Input | Data):
+            assert word.strip() == "inputs of the model"
+        else:
+            assert (name in CONVERTERS) == word.strip().startswith("exported"), name
+
+
+REFUSED = {
+    named(c): c
+    for c in reversed(CASES)
+    if named(c) not in CONVERTERS and not isinstance(c.layer(), L.Input | Data)
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_a_layer_that_is_not_exported_is_named(case, path, rng):
+    net = case.net(rng, case.draw(rng, 3))
+    with pytest.raises(NetError, match=rf"layer 'y' \({named(case)}\): this kind of layer"):
+        lk.export_onnx(net, path, "y")
 
 
 def test_every_converter_is_of_a_layer_that_is_tested():

@@ -318,7 +318,7 @@ def test_resumed_training_equals_training_that_never_stopped(source, solver, rng
 
 
 def test_a_net_in_use_can_go_back_to_a_snapshot(tmp_path, images):
-    """What a data layer keeps in memory belongs to a seed and an epoch, not to the net."""
+    """A data layer keeps in memory what belongs to a seed and an epoch, not to the net."""
     for source in (memory_data, hdf5_data):
         net, solver = build(source, tmp_path, images)
         solver.step()
@@ -709,7 +709,7 @@ def test_extras_come_back(saved):
     assert type(back["colour"]) is str
 
 
-# What cannot be loaded leaves everything as it was.
+# A file that cannot be loaded leaves everything as it was.
 
 
 def assert_refused(path, layers, *words, solver=lk.Adam):

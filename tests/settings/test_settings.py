@@ -102,6 +102,7 @@ SEEN = {
     "crop": WINDOW,
     "mirror": FLAG,
     "prefetch": whole([0, 3], [-1, 1025]),
+    "integers": TOPS,
 }
 DATA = {**SEEN, "shuffle": FLAG}
 RECURRENT = {
@@ -178,9 +179,9 @@ TABLE = {
     },
     "Pooling": {**WINDOWS, "mode": MODE, "ceil": FLAG},
     "GlobalPooling": {"mode": MODE, "tops": TOPS},
-    "Dense": {**DENSE, "units": COUNT},
+    "Dense": {**DENSE, "units": COUNT, "bias": OPTIONAL_INIT},
     "TiedDense": {
-        "bias": INIT,
+        "bias": OPTIONAL_INIT,
         "neuron": ACTIVATION,
         "tops": TOPS,
         "to": (["a", "conv1/7x7_s2"], NO_NAME),
@@ -218,7 +219,7 @@ TABLE = {
         "threshold": AT_LEAST_0,
         "latents": whole([4, 1], [0, 5]),
     },
-    "Input": {"shape": SHAPE, "tops": TOPS},
+    "Input": {"shape": SHAPE, "integers": FLAG, "tops": TOPS},
     "FreeBlob": {"shape": SHAPE, "tops": TOPS},
     "MemoryData": {**DATA, "repeat": COUNT},
     "PReLU": {"slope": INIT, "tops": TOPS},
@@ -718,7 +719,7 @@ def test_seeds_that_are_negative_or_large_draw_other_numbers(seed):
     assert not np.allclose(d[0], d[2])
 
 
-# What a computer cannot hold.
+# More than a computer can hold.
 
 
 @pytest.mark.parametrize(
@@ -985,3 +986,24 @@ def test_targets_that_are_no_probabilities(bad, kernels):
     with pytest.raises(DataError, match=r"'loss' .*: row 1 of 't' holds .* at place 1; targets"):
         net.forward(x=np.ones((2, 3)), t=t)
     net.forward(x=np.ones((2, 3)), t=np.clip(np.nan_to_num(t), 0, 1))
+
+
+def test_an_annotation_that_cannot_be_evaluated_is_told_of():
+    """A rule that is not applied lets a wrong setting in; the warning comes once."""
+
+    class Unknown(lk.Layer):
+        units: "settings.NoSuchCount"
+
+        def __init__(
+            self, name, bottom, *, count: "settings.NoCount" = 3, size: "settings.Count" = 2
+        ):
+            super().__init__(name, [bottom])
+            self.count, self.size = count, size
+
+    with pytest.warns(RuntimeWarning) as told:
+        Unknown("a", "x")
+    init, own = sorted((str(warning.message) for warning in told), key=lambda x: "units" in x)
+    assert "Unknown.__init__: the annotation of count, settings.NoCount, cannot" in init
+    assert "Unknown: the annotation of units, settings.NoSuchCount, cannot" in own
+    with pytest.raises(NetError, match="size must be a whole number"):
+        Unknown("a", "x", size=-1)

@@ -333,7 +333,7 @@ def test_losses_fall_in_float32(batches):
         assert all(p.data.dtype == np.float32 for p in net.params.values())
 
 
-# What cannot be trained.
+# Nets that cannot be trained.
 
 
 def one_line(message, *words):
@@ -786,7 +786,7 @@ def test_an_update_makes_denormal_histories_zero(solver, fuse, kernels, dtype):
 
 @pytest.mark.parametrize("solver", DECAYING)
 def test_the_smallest_normal_numbers_and_nan_stay(solver):
-    """By the update alone, in array code: what is not denormal is as the formula says."""
+    """The update alone, in array code, leaves what is not denormal as the formula says."""
     net = make("float32", kernels="array")
     training = DECAYING[solver](net)
     training.iteration = 1

@@ -12,7 +12,7 @@ import pytest
 import layerkit as lk
 from layerkit import layers as L
 from layerkit import rates
-from layerkit.errors import NetError, NotFiniteError, SnapshotError
+from layerkit.errors import LayerkitError, NetError, NotFiniteError, SnapshotError
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
@@ -366,6 +366,35 @@ def test_gradients_and_apply_are_a_step(engine, batches):
             np.testing.assert_allclose(found, host(nets[0], array), rtol=1e-9, atol=1e-13)
 
 
+def test_gradients_that_accumulate_are_those_that_apply_is_given(batches, tmp_path):
+    """Each as it was changed, mixed with whole steps, and resumed in the middle."""
+    net, other = make(), make()
+    solver = lk.SGD(net, 0.1, momentum=0.0, accumulate=3)
+    before, counts, each = values(net), [], []
+    for i, batch in enumerate(batches[:3]):
+        each.append({k: np.array(g) for k, g in jax.grad(objective)(before, **batch).items()})
+        if i == 1:
+            solver.step(**batch)
+        else:
+            solver.gradients(**batch)
+            net.params["h/weight"].diff[...] *= i + 2
+            each[-1]["h/weight"] *= i + 2
+            solver.apply()
+        counts.append((solver.iteration, solver.accumulated))
+        if i < 2:
+            for name, value in values(net).items():
+                np.testing.assert_array_equal(value, before[name])
+        lk.save(tmp_path / "net.h5", net, solver)
+        net = other if i == 0 else net
+        solver = lk.SGD(net, 0.1, momentum=0.0, accumulate=3) if i == 0 else solver
+        lk.load(tmp_path / "net.h5", net, solver)
+    assert counts == [(0, 1), (0, 2), (1, 0)]
+    for name, value in values(net).items():
+        mean = sum(g[name] for g in each) / 3
+        np.testing.assert_allclose(value, before[name] - 0.1 * mean, rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(host(net, net.params[name].diff), mean, rtol=1e-9, atol=1e-13)
+
+
 def test_gradients_may_be_looked_at_and_changed(batches):
     net = make()
     solver = lk.SGD(net, 0.1, momentum=0.0)
@@ -500,6 +529,43 @@ def test_hooks_come_with_updates_only(batches):
     for batch in batches[:3]:
         solver.step(**batch)
     np.testing.assert_allclose(seen, [np.mean(each, axis=0)], rtol=1e-12)
+
+
+def test_hooks_make_no_step_and_save_none(tmp_path, batches):
+    """The state amid a step is none that training has been in."""
+    net = make()
+    solver, other = lk.Adam(net, 0.01), lk.SGD(net, 0.1)
+    solver.step(**batches[0])
+    before, state = values(net), net.state()
+    for call in (
+        lambda s: s.step(**batches[1]),
+        lambda s: s.steps(2, **batches[1]),
+        lambda s: other.step(**batches[1]),
+        lambda s: other.gradients(**batches[1]),
+        lambda s: s.apply(),
+        lambda s: lk.save(tmp_path / "amid.h5", net, solver),
+        copy.deepcopy,
+    ):
+        solver.hooks = [call]
+        with pytest.raises(LayerkitError, match=r"in the middle of a step of this net.*hooks"):
+            solver.step(**batches[1])
+        assert (net.state(), solver.iteration) == (state, 1)
+        assert all(np.array_equal(before[name], value) for name, value in values(net).items())
+    apart = lk.SGD(make(), 0.1)
+    solver.hooks = [lambda s: apart.step(**batches[1])]  # of another net
+    solver.step(**batches[1])
+    assert (solver.iteration, apart.iteration) == (2, 1)
+
+
+@pytest.mark.parametrize("hooks", [print, None, (print,), [print, 3], "print"])
+def test_hooks_are_a_list_of_functions(hooks, batches):
+    solver = lk.Adam(make(), 0.01)
+    with pytest.raises(NetError, match="hooks must be a list of functions"):
+        solver.hooks = hooks
+    solver.hooks.append(3)
+    with pytest.raises(NetError, match=r"hooks must be a list of functions.* hold 3"):
+        solver.step(**batches[0])
+    assert solver.iteration == 0
 
 
 def test_hooks_that_fail_leave_the_step_unmade(batches):

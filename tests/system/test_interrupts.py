@@ -369,3 +369,28 @@ def test_a_profile_that_is_interrupted_leaves_the_plan_as_it_was(rng, monkeypatc
     after = seen(net, solver)
     assert after[0] == before[0]
     assert after[6:9] == before[6:9]
+
+
+def test_an_interrupt_after_flushing_leaves_denormal_numbers_as_they_were():
+    """Nobody then knows the state to restore, which `flush` returned."""
+    engine = lk.Net([L.Input("x", shape=(2,))], 1).engine
+    if engine.name != "cpu":
+        pytest.skip("array code flushes nothing")
+    tiny, own = np.full(4, 1e-42, np.float32), engine.kernels
+
+    class Unlucky:
+        restore = staticmethod(own.restore)
+
+        @staticmethod
+        def flush():
+            own.flush()
+            assert not (tiny * np.float32(0.5)).any()
+            raise KeyboardInterrupt
+
+    engine.kernels = Unlucky()
+    try:
+        with pytest.raises(KeyboardInterrupt), engine.flushed():
+            pass
+    finally:
+        engine.kernels = own
+    assert (tiny * np.float32(0.5)).all()

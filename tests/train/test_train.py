@@ -199,6 +199,27 @@ class Say(lk.breaks.Break):
         self.said += 1
 
 
+def test_two_breaks_do_not_write_to_one_place_or_publish_one_name(tmp_path):
+    """One would delete the other's snapshots, or hide its values, in silence."""
+    solver = make()[0]
+    net, inputs = solver.net, {"x": np.zeros((2, 4))}
+    validate = [lk.breaks.Validate(net, inputs, name=name) for name in ("a", "a", "b")]
+    folder, file = tmp_path / "run", tmp_path / "run" / "best.h5"
+    (tmp_path / "link").symlink_to(folder)
+    for pair, words in (
+        (validate[:2], "two breaks publish 'a/"),
+        ([Say([1.0]), Say([2.0])], "two breaks publish 'value'"),
+        ([lk.breaks.Snapshot(folder), lk.breaks.Snapshot(folder, 3)], "two breaks write to"),
+        ([lk.breaks.Snapshot(folder), lk.breaks.Snapshot(tmp_path / "link")], "two breaks write"),
+        ([lk.breaks.KeepBest(file, "a"), lk.breaks.KeepBest(file, "b")], r"write to .*best\.h5"),
+        ([lk.breaks.Log(folder), lk.breaks.Log(folder)], "two breaks write to"),
+    ):
+        with pytest.raises(NetError, match=words):
+            lk.Trainer(solver, every=pair)
+    apart = [lk.breaks.KeepBest(file, "a"), lk.breaks.KeepBest(None, "a"), lk.breaks.KeepBest()]
+    lk.Trainer(solver, every=[*validate[1:], lk.breaks.Snapshot(folder), *apart])
+
+
 VALUES = [5.0, 4.0, 4.5, float("nan"), 3.9, 3.9, 4.1, 3.0, 3.5, 3.2, 3.1, 2.0]
 
 

@@ -293,7 +293,7 @@ def test_users_write_into_parameters_too():
     assert (net.arena.data == 6).sum() == 15
 
 
-# What setup declares.
+# Declarations in setup.
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_one_parameter_of_two_layers_is_refused(kind):
 
 
 def test_parameters_of_one_name_are_refused():
-    """Of layer "a" the parameter "b/w", and of layer "a/b" the parameter "w"."""
+    """The parameter "b/w" of layer "a", and "w" of layer "a/b"."""
 
     class Declares(lk.Layer):
         def setup(self, shapes):

@@ -121,6 +121,8 @@ class CpuEngine(ArrayEngine):
         super().__init__(np)
         self.kernels = kernels
         self.threads: int = kernels.threads()
+        self._usual = kernels.flush()  # how threads of this program count denormal numbers
+        kernels.restore(self._usual)
 
     def describe(self) -> str:
         """Return in words what runs the layers."""
@@ -129,19 +131,20 @@ class CpuEngine(ArrayEngine):
     def bind(self, layer: Layer) -> Runner:
         """Return the runner registered for exactly this class, or the layer with its array code."""
         make = runners.RUNNERS.get(type(layer))
-        return make(layer, self) if make and make.fits(layer, self) else Runner(layer)
+        return make(layer, self) if make and make.takes(layer, self) else Runner(layer)
 
     @contextmanager
     def flushed(self) -> Iterator[None]:
         """Make a `with` block in which denormal numbers count as zero in the calling thread."""
-        before = self.kernels.flush()
+        before = None  # an interrupt may come when it is flushed, and this not yet known
         try:
             try:
+                before = self.kernels.flush()
                 yield
             finally:
-                self.kernels.restore(before)
+                self.kernels.restore(self._usual if before is None else before)
         except BaseException:  # which may have come before the state was restored
-            self.kernels.restore(before)
+            self.kernels.restore(self._usual if before is None else before)
             raise
 
     def repeat(self, programs: dict[Any, Any], key: Any, calls: Callable[[Make], None]) -> None:

@@ -150,6 +150,7 @@ PYBIND11_MODULE(_cpu, m)
     m.def("set_threads", [](int threads) { layerkit::pool().resize(threads); });
     m.def("threads", [] { return layerkit::pool().threads(); });
     m.def("name", [] { return chosen->name; });
+    m.def("activations", [] { return chosen->activations; });
     m.def("choose", [](const std::string& name) {
         for (const Kernels* table : {
                  &layerkit::baseline_kernels,

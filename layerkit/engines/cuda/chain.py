@@ -19,7 +19,7 @@ from layerkit.engines.cuda.siblings import Family
 DENSE, DENSE_BACKWARD, SAMPLE, SAMPLE_BACKWARD, SUM = range(5)  # as in kernels/steps/chain.cu
 SMALL = 1 << 15  # weights that one block reads in the time that a launch takes
 FIELDS, ARRAYS = 7, 9  # of a stage: numbers, then addresses, eight bytes each
-SLOPES = {"Linear": 1.0, "Relu": 0.0}  # below zero; LeakyRelu has its own
+SLOPES = {"Linear": 1.0, "ReLU": 0.0}  # below zero; LeakyReLU has its own
 
 Stage = tuple[list[Any], list[GPUArray]]
 
@@ -110,22 +110,22 @@ def stages_of(call: Any, run: Any, backward: bool) -> list[Stage] | None:
 
 def _small(runner: Dense) -> bool:
     name = runner.activation()[1]["ACTIVATION"]
-    return runner.few and runner.layer.w.size <= SMALL and name in (*SLOPES, "LeakyRelu")
+    return runner.few and runner.layer.w.size <= SMALL and name in (*SLOPES, "LeakyReLU")
 
 
 def _dense(runner: Dense, top: Any, x: Array, dx: Array | None, add: bool, backward: bool) -> Stage:
     layer, (setting, defines) = runner.layer, runner.activation()
     slope = SLOPES.get(defines["ACTIVATION"], setting)
-    w, b = layer.w, layer.b
+    w = layer.w
     if not backward:
-        return [DENSE, runner.inputs, layer.units, 0, slope], [x, w.data, b.data, top.data]
+        return [DENSE, runner.inputs, layer.units, 0, slope], [x, w.data, runner.bias(), top.data]
     return [DENSE_BACKWARD, runner.inputs, layer.units, int(add), slope], [
         x,
         w.data,
         top.data,
         top.diff,
         w.diff if w.trainable else None,
-        b.diff if b.trainable else None,
+        runner.bias_diff(),
         dx,
     ]
 

@@ -1,6 +1,7 @@
-// Activations y = a(x) of layers/: `value` of x, and `gradient`, dy * a'(x), told from y; that of Gelu
-// and Silu, of which two x have one y, from x.  exp_of and the like are of either precision.  Both
-// sides of a choice are computed first, so that compilers make vectors of it and no branch.
+// Activations y = a(x), named like the classes in layers/: `value` of x, and `gradient`, dy * a'(x),
+// told from y; that of GELU and SiLU, of which two x have one y, from x.  exp_of and the like are of
+// either precision.  Both sides of a choice are computed first, so that compilers make vectors of it
+// and no branch.
 
 template <class R> struct Linear {
     FORMULA explicit Linear(R) {}
@@ -8,15 +9,15 @@ template <class R> struct Linear {
     FORMULA R gradient(R, R dy) const { return dy; }
 };
 
-template <class R> struct Relu {
-    FORMULA explicit Relu(R) {}
+template <class R> struct ReLU {
+    FORMULA explicit ReLU(R) {}
     FORMULA R value(R x) const { return x <= 0 ? R(0) : x; }
     FORMULA R gradient(R y, R dy) const { return y > 0 ? dy : R(0); }
 };
 
-template <class R> struct LeakyRelu {
+template <class R> struct LeakyReLU {
     R slope;
-    FORMULA explicit LeakyRelu(R slope) : slope(slope) {}
+    FORMULA explicit LeakyReLU(R slope) : slope(slope) {}
     FORMULA R value(R x) const
     {
         R below = slope * x;
@@ -29,9 +30,9 @@ template <class R> struct LeakyRelu {
     }
 };
 
-template <class R> struct Elu {
+template <class R> struct ELU {
     R alpha;
-    FORMULA explicit Elu(R alpha) : alpha(alpha) {}
+    FORMULA explicit ELU(R alpha) : alpha(alpha) {}
     FORMULA R value(R x) const
     {
         R below = alpha * expm1_of(x);
@@ -68,8 +69,8 @@ template <class R> struct Exponential {
     FORMULA R gradient(R y, R dy) const { return dy * y; }
 };
 
-template <class R> struct Gelu {
-    FORMULA explicit Gelu(R) {}
+template <class R> struct GELU {
+    FORMULA explicit GELU(R) {}
     FORMULA static R probability(R x) { return R(0.5) * erfc_of(R(-0.70710678118654752) * x); }
     FORMULA R value(R x) const { return x * probability(x); }
     FORMULA R gradient(R x, R dy) const
@@ -79,8 +80,8 @@ template <class R> struct Gelu {
     }
 };
 
-template <class R> struct Silu {
-    FORMULA explicit Silu(R) {}
+template <class R> struct SiLU {
+    FORMULA explicit SiLU(R) {}
     FORMULA static R sigmoid(R x) { return 1 / (1 + exp_of(-x)); }
     FORMULA R value(R x) const { return x * sigmoid(x); }
     FORMULA R gradient(R x, R dy) const
@@ -89,3 +90,8 @@ template <class R> struct Silu {
         return dy * (s * (1 + x * (1 - s)));
     }
 };
+
+// All of them, for an engine that chooses among them as it runs.
+#define ACTIVATIONS(with) \
+    with(Linear) with(ReLU) with(LeakyReLU) with(ELU) with(Sigmoid) with(Tanh) with(Softplus) \
+    with(Exponential) with(GELU) with(SiLU)

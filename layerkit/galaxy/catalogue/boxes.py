@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerkit.errors import SnapshotError
+from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.layout import MODEL
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays
@@ -72,6 +73,7 @@ def save_small(
         **{key: value for key, value in settings.items() if isinstance(value, int | float)},
         "net": Path(settings["net"]).name,
         "set": settings["set"],
+        "units": settings.get("units", Settings.units),
         "data": None,
         "held_out": None,
     }

@@ -13,9 +13,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
+from layerkit.galaxy.catalogue.photometry.flux import FLUXES
 from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
 from layerkit.galaxy.catalogue.tables.rows import SCALED, Encoder
-from layerkit.galaxy.catalogue.trained import load_trained
+from layerkit.galaxy.catalogue.trained import Trained, load_trained
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
@@ -42,6 +43,9 @@ def encode(
     limit: int | None = None,
     hdu: int | str | None = None,
     pixel_scale: float | None = None,
+    units: str | None = None,
+    zero_point: float | None = None,
+    gain: float | None = None,
     workers: int | None = None,
     backend: str = "auto",
     progress: bool = False,
@@ -58,9 +62,14 @@ def encode(
     scale of any picture is known there are `pixel_scale`, `half_light_radius_arcsec` and
     `half_light_radius_arcsec_sd`, too.
 
+    If any picture is in physical units there are those of FLUXES, too: fluxes and magnitudes, and
+    the sky that is not in them; `catalogue.photometry.flux` says how they are measured.  Pixels
+    without data, and those of a mask beside a picture, count for nothing in fluxes, and in units
+    "linear" in nothing else; in units "stretched" a galaxy with NaN in its square is unusable.
+
     The percentile ranks a bound among those of galaxies that training never saw, computed alike: of
     new galaxies of their kind a hundredth lies below 1.  Galaxies that the model was trained on
-    rank too high.
+    rank too high.  It is NaN without such bounds, which `meta` and `unranked` then explain.
 
     Args:
         model: the model; or the folder or `model.h5` of a training run, which also says how to crop
@@ -71,18 +80,25 @@ def encode(
         batch: pictures that are encoded at a time, default 256.
         reference: galaxies to rank bounds among, prepared as for the model and not trained on,
             (n, side, side); by default those that the run held out: by the bounds stored with the
-            model if nothing is refined, else by the galaxies in the run's folder, if they are
-            there.
+            model, of the encoder and refined by as many steps as in the run's evaluation; for
+            another number of steps by the galaxies in the run's folder, if they are there.
         limit: use only the first `limit` pictures.
         hdu: see `open_source`.
         pixel_scale: arcseconds per pixel of all pictures; by default what the WCS of each says.
             Prepared sets hold no WCS.
+        units: "stretched" or "linear", see `prepare`; by default those that the model was trained
+            on.
+        zero_point: magnitude of a flux of 1; by default what the header of each picture says.
+        gain: electrons per unit of the pictures; by default what the header of each says.  It adds
+            the noise of a galaxy's own light, unless its file holds the variance of the noise.
         workers: processes that read pictures; see `prepare`.
         backend: where a model that is loaded runs: "auto", the default, "numpy" or "cupy".
         progress: shows a bar.
 
     Returns:
-        The table.  Its `meta` says what it was made of: SOURCE, MODEL, REFINE, DRAWS, ROWORDER.
+        The table.  Its `meta` says what it was made of: SOURCE, MODEL, REFINE, DRAWS, ROWORDER,
+        UNITS; and RANKED, among how many bounds the percentile ranks, with NORANKS, the reason, if
+        that is 0.
 
     Raises:
         DataError: a source that cannot be opened, galaxies of another size than the model's, or
@@ -95,14 +111,16 @@ def encode(
     limit = accept(Optional(Whole(least=1)), limit, "limit", "encode", DataError)
     workers = accept(Optional(Whole(least=0)), workers, "workers", "encode", DataError)
     pixel_scale = accept(Optional(Number(above=0)), pixel_scale, "pixel_scale", "encode", DataError)
-    name, settings, bounds = "", Settings(), np.zeros(0)
+    zero_point = accept(Optional(Number()), zero_point, "zero_point", "encode", DataError)
+    gain = accept(Optional(Number(above=0)), gain, "gain", "encode", DataError)
+    name, settings, bounds, no_ranks = "", Settings(), np.zeros(0), "no reference galaxies"
     if isinstance(model, str | os.PathLike):
         trained = load_trained(model, backend, batch)
         model, name, settings = trained.model, str(trained.path), trained.settings
         if reference is None:
             reference = trained.held_out
-            if not refine and len(trained.held_out_bounds):
-                bounds = trained.held_out_bounds
+            bounds = trained.held_out_bounds.get(refine, bounds)
+            no_ranks = _no_ranks(trained, refine)
     elif not isinstance(model, GalaxyModel):
         raise DataError(
             f"encode: expected a GalaxyModel, or the path of a training run, got {brief(model)}"
@@ -113,11 +131,12 @@ def encode(
             f"encode: the model takes {model.pixels} pixels, and galaxies are square; take a model "
             f"of {side * side} or {(side + 1) ** 2}"
         )
-    pictures = pictures_of(source, replace(settings, size=side), workers, limit, hdu)
+    settings = replace(settings, size=side, units=settings.units if units is None else units)
+    pictures = pictures_of(source, settings, workers, limit, hdu)
     images = reference.images if isinstance(reference, GalaxySet) else reference
     if images is not None:
         images = check_images(images, model.pixels)
-    encoder = Encoder(model, refine, draws, pictures.row_order)
+    encoder = Encoder(model, refine, draws, pictures.row_order, zero_point, gain)
 
     def among() -> np.ndarray:
         if len(bounds) or images is None or not len(images):
@@ -127,16 +146,32 @@ def encode(
     table = model.net.run.same_noise(
         lambda: _table(encoder, pictures, batch, progress, among, pixel_scale)
     )
-    table.meta = {
+    table.meta |= {
         "SOURCE": pictures.name, "MODEL": name, "REFINE": refine, "DRAWS": draws,
-        "ROWORDER": pictures.row_order,
+        "ROWORDER": pictures.row_order, "UNITS": settings.units,
     }  # fmt: skip
+    if not table.meta["RANKED"]:
+        table.meta["NORANKS"] = no_ranks
     return table
 
 
 def unusable(table: Table) -> dict[str, int]:
     """Count the unusable pictures of a catalogue by reason, most frequent first."""
     return dict(Counter(reason for reason in table["reason"] if reason).most_common())
+
+
+def unranked(table: Table) -> str | None:
+    """Return why a catalogue has no percentiles of bounds; None if it has some."""
+    return table.meta.get("NORANKS")
+
+
+def _no_ranks(trained: Trained, refine: int) -> str:
+    """Say why a model's file ranks no bounds refined by so many steps, and which it does."""
+    known = sorted(steps for steps, found in trained.held_out_bounds.items() if len(found))
+    if not known:
+        return "the model's file holds no bounds of held-out galaxies"
+    steps = " or ".join(map(str, known))
+    return f"the model's file ranks bounds refined by {steps} steps, not by {refine}"
 
 
 def _table(
@@ -162,17 +197,23 @@ def _table(
             images = np.stack([p.image for _, p in usable if p.image is not None])
             cuts = [p.cut for _, p in usable if p.cut is not None]
             scales = np.array([p.scale if pixel_scale is None else pixel_scale for _, p in usable])
-            numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales)
+            stamps = [p.stamp for _, p in usable]
+            numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales, stamps)
     at = {name: k for k, name in enumerate(encoder.columns)}
-    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], among())
+    reference = among()
+    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], reference)
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
     table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
-    unknown = np.isnan(numbers[:, at["pixel_scale"]]).all()
+    unknown = set[str]()
+    for names in (SCALED, FLUXES):
+        if np.isnan(numbers[:, [at[name] for name in names]]).all():
+            unknown.update(names)
     for name, (unit, text) in encoder.columns.items():
-        if unknown and name in SCALED:
+        if name in unknown:
             continue
         column = np.ascontiguousarray(numbers[:, at[name]])
         table[name] = Column(column, unit=unit or None, description=text)
+    table.meta["RANKED"] = int(np.isfinite(reference).sum())
     return table
 
 

@@ -20,8 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.boxes import find_model
 from layerkit.galaxy.catalogue.encode import DRAWS, encode, unusable
 from layerkit.galaxy.catalogue.tables.tables import INDEX, check_suffix, write_catalogue
+from layerkit.galaxy.images.decode.formats.planes import Planes
+from layerkit.galaxy.images.prepare.bit_depth import white_value
 from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.settings import Optional, Whole, accept, fitting
@@ -37,19 +40,24 @@ WAIT = 10  # seconds for a scheduler to answer
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures `start` to `stop` of a source, and the table that holds them."""
+    """Pictures `start` to `stop` of a source, and the table that holds them.
+
+    Attributes:
+        white: value of the source's 16-bit pictures that is white; see `white_value`.
+    """
 
     file: str
     source: str
     start: int
     stop: int
+    white: float
 
 
 class Stretch:
     """Some neighbouring pictures of a source; see Source for its attributes."""
 
-    def __init__(self, source: Source, start: int, stop: int):
-        self.name = source.name
+    def __init__(self, source: Source, start: int, stop: int, white: float):
+        self.name, self.white = source.name, white
         self.ids = source.ids[start:stop]
         self.row_order = getattr(source, "row_order", "top")
         self.files = getattr(source, "files", None)
@@ -65,6 +73,11 @@ class Stretch:
         """Read picture `i` of the stretch."""
         return self._source.read(self._start + i)
 
+    def planes(self, i: int) -> Planes:
+        """Read what the source says of the pixels of picture `i`, if it says anything."""
+        found = getattr(self._source, "planes", None)
+        return Planes() if found is None else found(self._start + i)
+
 
 @fitting(DataError)
 def encode_parts(
@@ -79,6 +92,9 @@ def encode_parts(
     batch: int = 256,
     hdu: int | str | None = None,
     pixel_scale: float | None = None,
+    units: str | None = None,
+    zero_point: float | None = None,
+    gain: float | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     resume: bool = False,
@@ -96,7 +112,7 @@ def encode_parts(
         out: folder, which all workers can write to.
         each: pictures in a part, default 10,000; the last of a source has fewer.
         suffix: format of the tables, see `write_catalogue`; ".fits" by default.
-        refine, draws, batch, hdu, pixel_scale: see `encode`.
+        refine, draws, batch, hdu, pixel_scale, units, zero_point, gain: see `encode`.
         workers: processes of a Dask cluster on this machine; None, the default, encodes one part
             after another in this process.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers encode
@@ -118,9 +134,9 @@ def encode_parts(
     if workers is not None and scheduler is not None:
         raise DataError("encode_parts: give workers or scheduler, not both")
     settings = {
-        "model": os.path.abspath(path_of(model, DataError)),
+        "model": os.path.abspath(find_model(model)),
         "refine": refine, "draws": draws, "batch": batch, "hdu": hdu,
-        "pixel_scale": pixel_scale,
+        "pixel_scale": pixel_scale, "units": units, "zero_point": zero_point, "gain": gain,
     }  # fmt: skip
     parts = list(_planned(sources, each, suffix, hdu))
     _begin(
@@ -142,9 +158,11 @@ def _planned(sources: Sequence[Any], each: int, suffix: str, hdu: Any) -> Iterat
         path = os.path.abspath(path_of(given, DataError))
         if os.path.isfile(path) and is_prepared(path):
             raise DataError(f"{path}: a prepared set is encoded as a whole; give its pictures")
-        total = len(open_source(path, hdu))
+        source = open_source(path, hdu)
+        total, white = len(source), white_value(source, range(len(source)), None)
         for start in range(0, total, each):
-            yield Part(f"part-{number:06d}{suffix}", path, start, min(start + each, total))
+            stop = min(start + each, total)
+            yield Part(f"part-{number:06d}{suffix}", path, start, stop, white)
             number += 1
 
 
@@ -178,17 +196,9 @@ def counts_of(folder: Path, part: Part) -> dict[str, Any] | None:
 
 def encode_part(folder: str, part: Part, settings: dict[str, Any]) -> str:
     """Encode one part, and write its table and then its counts; return the table's name."""
-    source = Stretch(open_source(part.source, settings["hdu"]), part.start, part.stop)
-    table = encode(
-        settings["model"],
-        source,
-        refine=settings["refine"],
-        draws=settings["draws"],
-        batch=settings["batch"],
-        pixel_scale=settings["pixel_scale"],
-        workers=1,
-        backend="numpy",
-    )
+    source = Stretch(open_source(part.source, settings["hdu"]), part.start, part.stop, part.white)
+    options = {name: value for name, value in settings.items() if name not in ("model", "hdu")}
+    table = encode(settings["model"], source, **options, workers=1, backend="numpy")
     path = Path(folder) / part.file
     write_catalogue(table, path)
     reasons = unusable(table)

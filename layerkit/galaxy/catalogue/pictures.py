@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.photometry.stamps import Stamp, Stamper
 from layerkit.galaxy.images.crop.crop import Cut, Settings
 from layerkit.galaxy.images.prepare.prepare import check_source, cuts
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepared, load
@@ -37,6 +38,7 @@ class Picture:
         cut: the square that was cut out of it, unless it is unusable.
         image: float32 (size, size) in 0..1, unless it is unusable.
         scale: arcseconds per pixel of the picture, NaN if unknown.
+        stamp: its pixels as they were, unless it is unusable, prepared, or light in 0..1.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Picture:
     cut: Cut | None = None
     image: np.ndarray | None = None
     scale: float = math.nan
+    stamp: Stamp | None = None
 
 
 @dataclass
@@ -185,13 +188,13 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
     scales, corners = getattr(source, "scales", None), getattr(source, "corners", None)
     centres: Any = getattr(source, "centres", None)  # beside corners
     try:
-        for i, result in enumerate(cuts(source, range(total), settings, workers)):
+        for i, result in enumerate(cuts(source, range(total), settings, workers, Stamper)):
             file = printable(str(files[places[i][0]])) if files and places else ""
             picture = Picture(source.ids[i], file, scale=math.nan if scales is None else scales[i])
             if isinstance(result, str):
                 yield replace(picture, reason=result)
                 continue
-            image, cut = result
+            image, cut, stamp = result
             if (
                 corners is not None and centres is not None
             ):  # the picture is itself a part of a larger one
@@ -199,7 +202,7 @@ def _cut(source: Source, total: int, settings: Settings, workers: int | None) ->
                 if _is_off(cut, centres[i], settings):
                     yield replace(picture, reason=ANOTHER)
                     continue
-            yield replace(picture, image=image, cut=cut)
+            yield replace(picture, image=image, cut=cut, stamp=stamp)
     except OSError as error:  # errors of pictures are among the results
         raise DataError(
             f"{source.name}: encoding stopped ({error.strerror or error}); try workers=1 where no "

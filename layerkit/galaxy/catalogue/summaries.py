@@ -9,10 +9,11 @@ blur of that picture: nothing is deconvolved.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from layerkit.galaxy.evaluation.morphology import BORDER, MIN_SIDE, NO_SHAPE, describe
+from layerkit.galaxy.evaluation.morphology import MIN_SIDE, Shape, border_of, describe
 from layerkit.galaxy.images.crop.crop import Cut
 from layerkit.galaxy.images.crop.scaling import unstretch
 
@@ -30,58 +31,54 @@ SUMMARIES = {
     "m20": ("", "log10 of the second moment of the brightest 20% of the light over that of all"),
 }
 
+HALF_LIGHT, ANGLE = (Shape._fields.index(name) for name in ("half_light_radius", "angle"))
 
-def summarise(image: np.ndarray, cut: Cut, row_order: str) -> np.ndarray:
-    """Measure a reconstruction: the values of SUMMARIES, NaN where there is no galaxy.
+
+def summarise(images: np.ndarray, cuts: Sequence[Cut], row_order: str) -> np.ndarray:
+    """Measure reconstructions: the values of SUMMARIES, (n, summaries), NaN without a galaxy.
 
     Args:
-        image: (size, size) in 0..1.
-        cut: the square that the galaxy was cut from, and the stretch of its values.
+        images: (n, size, size) in 0..1.
+        cuts: the squares that the galaxies were cut from, and the stretch of their values.
         row_order: "top" or "bottom", where the first row is displayed.
     """
-    if image.shape[0] < MIN_SIDE or not np.isfinite(image).all():
-        return np.array(NO_SHAPE)
-    light = unstretch(image, np.array([cut.sky, cut.spread, cut.white]))
-    border = np.ones(light.shape, bool)
-    border[BORDER:-BORDER, BORDER:-BORDER] = False
-    light -= np.median(light[border])
-    shape = describe(light, max(FAINTEST * float(light.max()), np.finfo(np.float64).tiny))
+    size = images.shape[1]
+    if size < MIN_SIDE:
+        return np.full((len(images), len(SUMMARIES)), math.nan)
+    light = unstretch(images, np.array([(cut.sky, cut.spread, cut.white) for cut in cuts]))
+    peak = light.max(axis=(1, 2)) - np.median(light[:, border_of(light.shape[1:])], axis=1)
+    found = describe(light, np.maximum(FAINTEST * peak, np.finfo(np.float64).tiny))
+    found[:, HALF_LIGHT] *= [cut.side / size for cut in cuts]
     # From the axis of columns towards that of rows, which runs down or up on a display.
-    upwards = shape.angle if row_order == "bottom" else -shape.angle
-    return np.array(
-        [
-            shape.half_light_radius * cut.side / image.shape[0],
-            shape.axis_ratio,
-            (upwards - 90) % HALF_TURN,
-            *shape[3:],
-        ]
-    )
+    upwards = found[:, ANGLE] if row_order == "bottom" else -found[:, ANGLE]
+    found[:, ANGLE] = (upwards - 90) % HALF_TURN
+    return found
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """Compute standard deviations of draws, (summaries,); those of angles wrap around.
+    """Compute standard deviations of draws, (..., summaries); those of angles wrap around.
 
     The standard deviation of directions of which each stands for its opposite, too, is half of
     sqrt(-2 ln R), R being the mean length of their doubled angles' directions, and at most
     180 / sqrt(12), that of an axis that could be any.
 
     Args:
-        values: (draws, summaries), in the order of SUMMARIES; draws without a galaxy are left out.
+        values: (draws, ..., summaries), in the order of SUMMARIES; draws without a galaxy, NaN, are
+            left out.
 
     Returns:
         NaN where fewer than two draws have a value.
 
     Source: Mardia and Jupp, Directional statistics (2000), sections 2.3.1 and 1.1.
     """
-    found = np.full(values.shape[1], math.nan)
-    for k, name in enumerate(SUMMARIES):
-        own = values[np.isfinite(values[:, k]), k]
-        if len(own) < 2:
-            continue
-        if name == "position_angle":
-            length = float(np.abs(np.exp(2j * np.radians(own)).mean()))
-            sd = 0.5 * math.degrees(math.sqrt(max(0.0, -2 * math.log(max(length, 1e-300)))))
-            found[k] = min(sd, HALF_TURN / math.sqrt(12))
-        else:
-            found[k] = own.std(ddof=1)
-    return found
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    values, enough = np.where(known, values, 0), count > 1
+    mean = values.sum(axis=0) / np.maximum(count, 1)
+    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
+    found = np.sqrt(squares / np.maximum(count - 1, 1))
+    turns = np.where(known[..., ANGLE], np.exp(2j * np.radians(values[..., ANGLE])), 0)
+    length = np.abs(turns.sum(axis=0)) / np.maximum(count[..., ANGLE], 1)
+    wrapped = 0.5 * np.degrees(np.sqrt(-2 * np.log(length.clip(1e-300, 1))))
+    found[..., ANGLE] = np.minimum(wrapped, HALF_TURN / math.sqrt(12))
+    return np.where(enough, found, math.nan)

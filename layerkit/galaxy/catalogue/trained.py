@@ -67,15 +67,15 @@ class Trained:
         settings: how galaxies were prepared for it; the size is that of the model.
         held_out: up to 500 galaxies that training never saw, (n, side, side); none if the run's
             prepared galaxies are not where it left them.
-        held_out_bounds: the encoder's bounds of these galaxies, as the run stored them; empty if
-            it did not.
+        held_out_bounds: bounds of these galaxies, as the run stored them, by the number of steps
+            that refined their posteriors: 0 for the encoder's.
     """
 
     model: GalaxyModel
     path: Path
     settings: Settings
     held_out: np.ndarray
-    held_out_bounds: np.ndarray
+    held_out_bounds: dict[int, np.ndarray]
 
 
 @fitting(SnapshotError)
@@ -111,9 +111,12 @@ def load_trained(
     model, path, extra = _load(path, backend, batch_size)
     side = math.isqrt(model.pixels)
     with _not_a_run(path):
-        bounds = np.array(extra.get("held_out_bounds", []), float).reshape(-1)
+        refined = extra.get("refined_bounds") or {"steps": 0, "bounds": []}
+        found = {int(refined["steps"]): refined["bounds"], 0: extra.get("held_out_bounds", [])}
+        bounds = {steps: np.array(each, float).reshape(-1) for steps, each in found.items()}
+    settings = Settings(size=side, units=extra["settings"].get("units", Settings.units))
     none = np.zeros((0, side, side), np.float32)
-    trained = Trained(model, path, Settings(size=side), none, bounds)
+    trained = Trained(model, path, settings, none, bounds)
     galaxies = _prepared(path, extra, "prepared", path.parent / GALAXIES, extra["settings"]["data"])
     if galaxies is None:
         return trained

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter, generate_binary_structure, label
 from scipy.stats import ks_2samp
 
 from layerkit.errors import DataError
@@ -43,6 +43,8 @@ BORDER = 3  # pixels
 SEGMENT_SIGMAS = 3.0  # above the sky, in the smoothed image
 PETROSIAN_RATIO = 0.2
 MAX_DRAWN = 1000  # images drawn from the prior
+CHUNK = 64  # images that are measured together
+IN_EACH = np.pad(generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))  # pixels touch
 QUANTUM = 1 / 255  # a step of an 8-bit image
 
 
@@ -66,7 +68,8 @@ class Shape(NamedTuple):
     m20: float
 
 
-NO_SHAPE = Shape(*[math.nan] * len(Shape._fields))
+AXIS_RATIO = Shape._fields.index("axis_ratio")
+MEASURED = [Shape._fields.index(n) for n in ("concentration", "asymmetry", "gini", "axis_ratio")]
 
 
 @dataclass
@@ -133,56 +136,76 @@ def measure_morphology(images: np.ndarray) -> np.ndarray:
             f"morphology: expected images (N, H, W) with at least {MIN_SIDE} pixels on a side, got "
             f"an array of {images.shape}"
         )
-    shapes = (describe(image) for image in images)
-    return np.array(
-        [(s.concentration, s.asymmetry, s.gini, 1 - s.axis_ratio) for s in shapes]
-    ).reshape(-1, len(STATISTICS))
+    shapes = describe(images)
+    shapes[:, AXIS_RATIO] = 1 - shapes[:, AXIS_RATIO]
+    return shapes[:, MEASURED]
 
 
-def describe(image: np.ndarray, faintest: float = QUANTUM) -> Shape:
-    """Measure the shape of the galaxy in one image; all NaN if nothing stands out of the sky.
+def describe(images: np.ndarray, faintest: float | np.ndarray = QUANTUM) -> np.ndarray:
+    """Measure the shapes of the galaxies in images, each by itself.
 
     Args:
-        image: (H, W), with at least 8 pixels on a side.
-        faintest: light above the sky that a pixel of the galaxy has at least; by default a step of
-            an 8-bit image, which is the noise of a sky that is smoother than that.
-    """
-    if not np.isfinite(image).all():
-        return NO_SHAPE
-    rows, columns, border = _grid(image.shape)
-    light = image.astype("float64") - np.median(image[border])
-    smooth = gaussian_filter(light, 1.0)
-    noise = 1.4826 * np.median(np.abs(smooth[border] - np.median(smooth[border])))
-    within = smooth[BORDER:-BORDER, BORDER:-BORDER]
-    peak = tuple(BORDER + at for at in np.unravel_index(within.argmax(), within.shape))
-    segments, _ = label(smooth > max(SEGMENT_SIGMAS * noise, faintest))
-    which = segments[peak]
-    if which == 0:
-        return NO_SHAPE
-    segment = segments == which
-    weight = np.where(segment, np.maximum(light, 0.0), 0.0)
-    total = weight.sum()
-    if np.count_nonzero(segment) < MIN_SEGMENT or total <= 0:
-        return NO_SHAPE
-    y, x = (weight * rows).sum() / total, (weight * columns).sum() / total
-    dy, dx = rows - y, columns - x
-    yy, xx, xy = ((weight * a).sum() / total for a in (dy * dy, dx * dx, dx * dy))
-    small, large = np.linalg.eigvalsh([[xx, xy], [xy, yy]])
-    axis_ratio = math.sqrt(max(small, 0.0) / large) if large > 0 else 1.0
+        images: (n, H, W), with at least 8 pixels on a side.
+        faintest: light above the sky that a pixel of the galaxy has at least, for all images or
+            for each; by default a step of an 8-bit image, which is the noise of a sky that is
+            smoother than that.
 
-    radius = np.hypot(dy, dx)
-    petrosian = _petrosian_radius(light, radius)
-    half_light, concentration = _growth(light, radius, 1.5 * petrosian)
-    inside = radius <= petrosian
-    return Shape(
-        half_light_radius=half_light,
-        axis_ratio=axis_ratio,
-        angle=0.5 * math.degrees(math.atan2(2 * xy, xx - yy)) % 180,
-        concentration=concentration,
-        asymmetry=_asymmetry(light, y, x, 1.5 * petrosian, border),
-        gini=gini(light[inside]),
-        m20=m20(light[inside], rows[inside], columns[inside]),
-    )
+    Returns:
+        (n, 7), in the order of `Shape`; a row of NaN if nothing stands out of the sky.
+    """
+    found = np.full((len(images), len(Shape._fields)), math.nan)
+    faintest = np.broadcast_to(np.asarray(faintest, "float64"), len(images))
+    for first in range(0, len(images), CHUNK):
+        rows = slice(first, first + CHUNK)
+        _describe(images[rows].astype("float64"), faintest[rows], found[rows])
+    return found
+
+
+def _describe(images: np.ndarray, faintest: np.ndarray, found: np.ndarray) -> None:
+    """Measure a few images, and write their shapes into the rows of `found`."""
+    rows, columns, border = _grid(images.shape[1:])
+    finite = np.isfinite(images).all(axis=(1, 2))
+    light = np.where(finite[:, None, None], images, 0)
+    light -= np.median(light[:, border], axis=1)[:, None, None]
+    smooth = gaussian_filter(light, (0, 1, 1))
+    sky = smooth[:, border]
+    noise = 1.4826 * np.median(np.abs(sky - np.median(sky, axis=1, keepdims=True)), axis=1)
+    least = np.maximum(SEGMENT_SIGMAS * noise, faintest)
+    within = smooth[:, BORDER:-BORDER, BORDER:-BORDER]
+    peak = np.unravel_index(within.reshape(len(light), -1).argmax(axis=1), within.shape[1:])
+    segments, _ = label(smooth > least[:, None, None], IN_EACH)
+    which = segments[np.arange(len(light)), BORDER + peak[0], BORDER + peak[1]]
+    segment = segments == np.where(which, which, -1)[:, None, None]
+    weight = np.where(segment, np.maximum(light, 0.0), 0.0)
+    total = weight.sum(axis=(1, 2))
+    good = finite & (np.count_nonzero(segment, axis=(1, 2)) >= MIN_SEGMENT) & (total > 0)
+    if not good.any():
+        return
+    light, weight, total = light[good], weight[good], total[good]
+
+    down, across = weight.sum(axis=2), weight.sum(axis=1)
+    y, x = down @ rows[:, 0] / total, across @ columns[0] / total
+    dy, dx = rows[:, 0] - y[:, None], columns[0] - x[:, None]
+    yy, xx = (down * dy * dy).sum(axis=1) / total, (across * dx * dx).sum(axis=1) / total
+    xy = (dy[:, None] @ weight @ dx[:, :, None]).reshape(-1) / total
+    small, large = np.linalg.eigvalsh(np.stack([xx, xy, xy, yy], axis=1).reshape(-1, 2, 2)).T
+    ratio = np.sqrt(np.where(large > 0, small.clip(0) / np.where(large > 0, large, 1), 1.0))
+    angle = 0.5 * np.degrees(np.arctan2(2 * xy, xx - yy)) % 180
+
+    radius = np.sqrt((dy * dy)[:, :, None] + (dx * dx)[:, None])
+    petrosian = _petrosian_radii(light, radius)
+    for k, row in enumerate(np.flatnonzero(good)):
+        one, inside = light[k], radius[k] <= petrosian[k]
+        half_light, concentration = _growth(one, radius[k], 1.5 * petrosian[k])
+        found[row] = Shape(
+            half_light_radius=half_light,
+            axis_ratio=ratio[k],
+            angle=angle[k],
+            concentration=concentration,
+            asymmetry=_asymmetry(one, y[k], x[k], 1.5 * petrosian[k], border),
+            gini=gini(one[inside]),
+            m20=m20(one[inside], rows[inside], columns[inside]),
+        )
 
 
 @functools.lru_cache(maxsize=8)
@@ -196,15 +219,25 @@ def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, columns, border
 
 
-def _petrosian_radius(light: np.ndarray, radius: np.ndarray) -> float:
+def border_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the mask of the pixels by whose median the sky is measured, read-only."""
+    return _grid(shape)[2]
+
+
+def _petrosian_radii(light: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Measure r_p in pixels: the largest circle within the image if none is dim enough."""
-    ring = np.round(radius).astype(int).reshape(-1)
-    flux, pixels = np.bincount(ring, light.reshape(-1)), np.bincount(ring)
+    count, most = len(light), min(light.shape[1:]) // 2
+    ring = np.rint(radius).astype(np.intp).reshape(count, -1)
+    rings = int(ring.max(initial=0)) + 1
+    ring += rings * np.arange(count)[:, None]
+    flux, pixels = (
+        np.bincount(ring.reshape(-1), weights, rings * count).reshape(count, rings)
+        for weights in (light.reshape(-1), None)
+    )
     mean = flux / np.maximum(pixels, 1)
-    within = np.cumsum(flux) / np.maximum(np.cumsum(pixels), 1)
-    most = min(light.shape) // 2
-    dim = np.flatnonzero(mean[2:most] < PETROSIAN_RATIO * within[2:most])
-    return float(dim[0] + 2) if len(dim) else float(most)
+    within = np.cumsum(flux, axis=1) / np.maximum(np.cumsum(pixels, axis=1), 1)
+    dim = mean[:, 2:most] < PETROSIAN_RATIO * within[:, 2:most]
+    return np.where(dim.any(axis=1), dim.argmax(axis=1) + 2.0, float(most))
 
 
 def _growth(light: np.ndarray, radius: np.ndarray, limit: float) -> tuple[float, float]:
@@ -230,7 +263,8 @@ def _asymmetry(light: np.ndarray, y: float, x: float, limit: float, border: np.n
         for twice, n in zip((twice_y, twice_x), light.shape, strict=True)
     )
     rows, columns, _ = _grid(light.shape)
-    inside = np.hypot(rows[part] - twice_y / 2, columns[part] - twice_x / 2) <= limit
+    dy, dx = rows[part] - twice_y / 2, columns[part] - twice_x / 2
+    inside = dy * dy + dx * dx <= limit * limit
     kept = light[part]
     own, turned = kept[inside], kept[::-1, ::-1][inside]
     norm = np.abs(own).sum()

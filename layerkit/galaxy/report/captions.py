@@ -18,8 +18,8 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Galaxies that training never saw, laid out by t-SNE of g_mu(x), the posterior means of"
         " the encoder alone. Each is drawn in a cell of its own near its place on the map."
         " Neighbours should look alike, and size, tilt and concentration should change gradually"
-        " across the map. All pictures share one scale of intensity above their own sky, and fade"
-        " at their edges. (Figure 4 of the paper.)",
+        " across the map. All pictures share one scale of intensity, which is black up to twice the"
+        " noise of their sky, and fade at their edges. (Figure 4 of the paper.)",
     ),
     "traversal": (
         "One latent dimension at a time",
@@ -98,5 +98,23 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         " arms, neighbours and faults of the pictures should rise to the top, if most galaxies"
         " have none. Right: galaxies whose bounds are nearest to the median. The percentile of a"
         " bound among these galaxies is the column bound_percentile of a catalogue.",
+    ),
+}
+
+POPULATED: dict[str, tuple[str, str]] = {  # in their place where `populate` has fitted a population
+    "samples": (
+        "Galaxies from the prior",
+        "Left: means f_mu(z) of z drawn from the prior that was fitted to the galaxies of training,"
+        " a mixture of Gaussians. Right: real galaxies. The drawn ones should be as varied as the"
+        " real ones, and none should be unlike any galaxy. A mean carries no pixel noise, so it is"
+        " smoother than an image.",
+    ),
+    "morphology": (
+        "Shapes of real and of drawn galaxies",
+        "Concentration, asymmetry, Gini coefficient and ellipticity of held-out galaxies and of"
+        " pictures drawn from the fitted prior, measured alike. Drawn pictures have the pixel noise"
+        " that the model predicts, which goes together from pixel to pixel as that of the galaxies"
+        " of training does. Histograms that agree mean that the model's population is the real one."
+        " Hatched bars hold the galaxies beyond the scale.",
     ),
 }

@@ -13,7 +13,7 @@ from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.report import figures
-from layerkit.galaxy.report.captions import CAPTIONS
+from layerkit.galaxy.report.captions import CAPTIONS, POPULATED
 from layerkit.galaxy.report.page.plates import Plate, plate
 
 ROW_ORDERS = ("top", "bottom")
@@ -93,8 +93,9 @@ def draw_figures(
     drawn["outliers"] = figures.outliers(seen, result.bounds.held_out, ids=ids)
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
+    captions = CAPTIONS if model.prior is None else CAPTIONS | POPULATED
     return [
-        plate(figure, folder / f"{name}.png", *CAPTIONS[name]) for name, figure in drawn.items()
+        plate(figure, folder / f"{name}.png", *captions[name]) for name, figure in drawn.items()
     ]
 
 

@@ -26,6 +26,22 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON that a run has written.
+
+    Raises:
+        DataError: the file is missing, unreadable, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give the folder of a finished run"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the metrics of a run cannot be read ({error})") from error
+
+
 def _known(value: Any) -> Any:
     """Replace every number that is not finite, however deep it is nested, by None."""
     if isinstance(value, dict):
@@ -130,14 +146,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = path_of(path, DataError)
     path = path / "metrics.json" if path.is_dir() else path
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give the folder of a finished run"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: the metrics of a run cannot be read ({error})") from error
+    found = read_json(path)
     if not isinstance(found, dict) or "held_out" not in found:
         raise DataError(f"{path}: this is JSON, but not the metrics.json of a run: no 'held_out'")
     return found

@@ -8,12 +8,14 @@ from typing import Any
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import evaluate as evaluation
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage, redrawn_coverage
-from layerkit.galaxy.layout import METRICS, REPORT
+from layerkit.galaxy.images.prepared import spread_out
+from layerkit.galaxy.layout import METRICS, POPULATION, REPORT
 from layerkit.galaxy.report import gallery
-from layerkit.galaxy.report.metrics import summary, write_json
+from layerkit.galaxy.report.metrics import read_json, summary, write_json
 from layerkit.galaxy.report.page.page import write_report
 from layerkit.galaxy.training.run.run import Run
 from layerkit.inspection.activity import find_inactive
+from layerkit.saving import snapshot
 
 SMALLEST = 100  # galaxies that can show which units are never active
 
@@ -59,9 +61,26 @@ def evaluate_run(run: Run) -> tuple[evaluation.Evaluation, dict[str, Any]]:
             f"cannot write results into {run.folder} ({error.strerror or error}); the model is "
             f"saved: make room, and draw the rest with: {run.caller.go_on(run.folder)}"
         ) from error
+    _keep_bounds(run, result)
     print(summary(metrics))
     print(f"open {run.folder / REPORT}")
     return result, metrics
+
+
+def _keep_bounds(run: Run, result: evaluation.Evaluation) -> None:
+    """Store the bounds of held-out galaxies in the model's file, by which catalogues rank others.
+
+    Raises:
+        SnapshotError: the file cannot be written.
+    """
+    few = spread_out(len(result.encoded_bound))
+    snapshot.amend(
+        run.file,
+        extra={
+            "held_out_bounds": result.encoded_bound[few],
+            "refined_bounds": {"steps": result.refine_steps, "bounds": result.bounds.held_out[few]},
+        },
+    )
 
 
 def _metrics(
@@ -108,6 +127,8 @@ def _metrics(
     }
     if run.model.prior is not None:  # bounds are with it rather than N(0, I)
         metrics["prior_gaussians"] = len(run.model.prior.weights)
+        if (file := run.folder / POPULATION).is_file():
+            metrics["population"] = read_json(file)
     if earlier := run.stretches.changes():
         metrics["earlier_settings"] = earlier
     return metrics

@@ -32,6 +32,7 @@ PAPERS_NET = "galaxy_gdae"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # unless the epochs or iterations are set
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of a tiny run
+UNITS = ("stretched", "linear")
 AUGMENTS, KEEPS, BACKENDS = ("dihedral", "none"), ("best", "last"), ("auto", "numpy", "cupy")
 MOST_PASSES = 1_000_000  # over the held-out galaxies: more would not end in anybody's lifetime
 
@@ -136,6 +137,7 @@ class Settings:
     kl_warm_up: Annotated[int, Whole()] = 0
     samples: Count = 1
     augment: Annotated[str, Choice(*AUGMENTS)] = "dihedral"
+    units: Annotated[str, Choice(*UNITS)] = "stretched"
     keep: Annotated[str, Choice(*KEEPS)] = "last"
     refine: Annotated[int, Whole(0, MOST_PASSES)] | None = None
     importance_samples: Annotated[int, Whole(1, MOST_PASSES)] | None = None

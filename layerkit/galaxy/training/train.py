@@ -78,6 +78,7 @@ def train(
     *,
     held_out: int | str | os.PathLike[str] | None = None,
     hdu: int | str | None = None,
+    units: str | None = None,
     net: str | os.PathLike[str] | None = None,
     set: Mapping[str, Any] | None = None,
     epochs: int | None = None,
@@ -122,6 +123,8 @@ def train(
             1000, or a fifth where there are few.
         hdu: extension of FITS files to read, by number or name; default: all that hold science
             images.
+        units: of pictures in physical units: "stretched", the default, compresses bright pixels;
+            "linear" subtracts the sky and divides by a number for each picture, see `prepare`.
         net: net definition file, or the name of one that comes with layerkit; default
             "galaxy_gdae", the paper's.
         set: settings of the net file by name, such as {"latent": 16}.

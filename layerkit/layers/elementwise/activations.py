@@ -1,4 +1,4 @@
-"""Activations: elementwise functions, alone or as `neuron=` of Dense and others; and PReLU."""
+"""Activations: elementwise functions, alone or as `neuron=` of Dense and others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any, Unpack
 
 from layerkit.backends.base import Array
 from layerkit.backends.functions import erfc
-from layerkit.blob import Blob
 from layerkit.initializers import Init
 from layerkit.layer import Layer, Shape
 from layerkit.layers.elementwise.neuron import Neuron
 from layerkit.settings import Positive, Tops
-from layerkit.settings.tuning import Tuning
+from layerkit.settings.tuning import TUNING, Tuning
 
 
 class ReLU(Neuron):
@@ -228,10 +227,12 @@ class SiLU(Neuron):
         return 0.5 * (1 + xp.tanh(0.5 * x))
 
 
-class PReLU(Layer):
+class PReLU(Neuron):
     """Parametric rectifier y = x for x > 0, else a x, with a learned slope a for each channel.
 
-    As it has a parameter, it is a layer of its own and no `neuron=` of another.
+    As `neuron="prelu"`, or `neuron=L.PReLU.of(slope=0.1)`, the slopes are parameters of the layer
+    that has the activation: `net.params["g1/slope"]`.  That layer's `rate=`, `decay=` and `shares=`
+    concern them too, by their name: `rate={"slope": 0.1}`.
 
     Shapes: bottom (n, ...) and top of the same shape.  The first axis of an example counts the
     slopes: units of (n, units), channels of (n, channels, height, width).
@@ -247,8 +248,11 @@ class PReLU(Layer):
     Source: He et al., "Delving deep into rectifiers" (2015).
     """
 
+    neuron_name = "prelu"
+    from_input = True  # a may be negative
+    rectifies = True
     recordable = True
-    decided = (*Layer.decided, "slope_init")
+    decided = (*Neuron.decided, "slope_init")
 
     def __init__(
         self,
@@ -259,28 +263,35 @@ class PReLU(Layer):
         tops: Tops | None = None,
         **common: Unpack[Tuning],
     ):
-        super().__init__(name, [bottom], tops, **common)
+        super(Neuron, self).__init__(name, [bottom], tops, **common)
         self.slope_init = slope
+        self.a: Any = None  # the Parameter, once declared
 
-    def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Declare a; return the bottom's shape for the top."""
-        if not shapes[0]:
-            self.fail("its bottom has one number per example: there is no axis to count slopes by")
-        self.a = self.parameter("slope", shapes[0][:1], self.slope_init)
-        self._inner = (-1, *[1] * (len(shapes[0]) - 1))
-        return shapes
+    def declare(self, layer: Layer, shape: Shape) -> None:
+        """Declare a in the layer that has the activation."""
+        if not shape:
+            layer.fail("its bottom has one number per example: there is no axis to count slopes by")
+        if layer is not self and (self.shares is not None or self._tuning != TUNING):
+            layer.fail(
+                "its activation has settings of parameters, which belong to the layer itself: "
+                f'{type(layer).__name__}(..., rate={{"slope": 2.0}}), say'
+            )
+        self.a = layer.parameter("slope", shape[:1], self.slope_init)
 
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+    def activate(self, xp: Any, x: Array, y: Array) -> None:
         """Compute y = x for x > 0, else a x."""
-        x = bottoms[0].data
-        tops[0].data[...] = self.xp.where(x > 0, x, self.a.data.reshape(self._inner) * x)
+        y[...] = xp.where(x > 0, x, self._slopes(x) * x)
 
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute dx = dy for x > 0, else a dy, and da = the sum of dy x over x <= 0."""
-        xp, x, dy = self.xp, bottoms[0].data, tops[0].diff
-        if bottoms[0].diff is not None:
-            slopes = self.a.data.reshape(self._inner)
-            bottoms[0].diff[...] = xp.where(x > 0, dy, slopes * dy)
+    def differentiate(self, xp: Any, known: Array, dy: Array, dx: Array) -> None:
+        """Compute dx = dy for x > 0, else a dy."""
+        dx[...] = xp.where(known > 0, dy, self._slopes(known) * dy)
+
+    def differentiate_own(self, xp: Any, known: Array, dy: Array) -> None:
+        """Compute da = the sum of dy x over x <= 0."""
         if self.a.trainable:
-            others = (0, *range(2, x.ndim))
-            xp.sum(dy * xp.minimum(x, 0), axis=others, out=self.a.diff)
+            others = (0, *range(2, known.ndim))
+            xp.sum(dy * xp.minimum(known, 0), axis=others, out=self.a.diff)
+
+    def _slopes(self, x: Array) -> Array:
+        """Return a so that it fits x, (n, slopes, ...)."""
+        return self.a.data.reshape(-1, *[1] * (x.ndim - 2))

@@ -17,7 +17,9 @@ class Neuron(Layer):
     The derivative a'(x) of most can be computed from y alone, so that Dense can activate in place
     and keep only y.  Others, of which several x have one y, say so by `from_input`.  A subclass
     defines `activate` and `differentiate`, and is found by its `neuron_name` if it has one.
-    An activation needs no more; activations.h and the tables of the engines' runners make it fast.
+    An activation needs no more; engines/activations.py tells how to make it fast.
+    One with parameters, as PReLU, declares them in `declare`, as parameters of the layer that has
+    it, and computes their diffs in `differentiate_own`.
 
         L.Dense("g1", "x", units=128, neuron="leaky_relu")
         L.Dense("g1", "x", units=128, neuron=L.LeakyReLU.of(slope=0.2))
@@ -72,8 +74,19 @@ class Neuron(Layer):
         """Compute dx = dy * a'(x) from y, or if `from_input` from x; `dx` may be neither."""
         raise NotImplementedError
 
+    def declare(self, layer: Layer, shape: Shape) -> None:
+        """Declare the activation's parameters in a layer whose numbers of this shape it changes."""
+
+    def differentiate_own(self, xp: Any, known: Array, dy: Array) -> None:
+        """Compute the diffs of the activation's parameters, given what `differentiate` is."""
+
     def room(self, layer: Layer, shape: Shape) -> Blob | None:
-        """Declare the buffer in which another layer keeps x, if a'(x) is computed from it."""
+        """Declare what another layer needs for this activation.
+
+        Returns:
+            The buffer in which it keeps x, if a'(x) is computed from that.
+        """
+        self.declare(layer, shape)
         return layer.buffer(shape) if self.from_input else None
 
     def enter(self, xp: Any, y: Array, inner: Blob | None) -> None:
@@ -86,10 +99,13 @@ class Neuron(Layer):
 
     def leave(self, xp: Any, y: Array, inner: Blob | None, dy: Array, dx: Array) -> None:
         """Compute dx = dy * a'(x) in another layer, after `enter`."""
-        self.differentiate(xp, y if inner is None else inner.data, dy, dx)
+        known = y if inner is None else inner.data
+        self.differentiate(xp, known, dy, dx)
+        self.differentiate_own(xp, known, dy)
 
     def setup(self, shapes: list[Shape]) -> list[Shape]:
-        """Return the bottom's shape for the top; declare no parameters."""
+        """Declare the activation's parameters, if it has any; return the bottom's shape."""
+        self.declare(self, shapes[0])
         return shapes
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
@@ -98,9 +114,10 @@ class Neuron(Layer):
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx = dy * a'(x)."""
+        known = bottoms[0].data if self.from_input else tops[0].data
         if bottoms[0].diff is not None:
-            known = bottoms[0].data if self.from_input else tops[0].data
             self.differentiate(self.xp, known, tops[0].diff, bottoms[0].diff)
+        self.differentiate_own(self.xp, known, tops[0].diff)
 
 
 class NeuronRule(Rule):

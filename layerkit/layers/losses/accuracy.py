@@ -62,6 +62,10 @@ class Accuracy(Layer):
         """Return False: accuracy is a step function."""
         return False
 
+    def reads_integers(self, bottom: int) -> bool:
+        """Return True for the label."""
+        return bottom == 1
+
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that there is a label for each place; declare no parameters."""
         self.classes = classes_of(self, self.axis, shapes[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
@@ -84,6 +85,12 @@ def check_fit(layer: Layer, classes: Classes, shapes: list[Shape]) -> None:
     )
 
 
+def whole_below(xp: Any, values: Array, count: int) -> Array:
+    """Tell which of the values are whole numbers from 0 to count - 1."""
+    good = (values >= 0) & (values < count)
+    return good if values.dtype.kind == "i" else good & (values == xp.floor(values))
+
+
 def check_labels(
     layer: Layer, label: Blob, classes: int, ignore: int | None = None, kind: str = "class"
 ) -> None:
@@ -100,16 +107,18 @@ def check_labels(
         DataError: names the layer, the row, its label and the number of classes.
     """
     values = label.data.reshape(-1)
-    good = (values >= 0) & (values < classes) & (values == layer.xp.floor(values))
+    good = whole_below(layer.xp, values, classes)
     if ignore is not None:
         good |= values == ignore
     if not bool(good.all()):
         place = int(layer.xp.argmin(good))
         row, inner = divmod(place, values.size // len(label.data))
         where = f" at place {inner}" if values.size > len(label.data) else ""
+        value = values[place].item()
+        shown = value if isinstance(value, int) else f"{value:g}"
         labels, several = ("ids", "ids") if kind == "id" else ("labels", "classes")
         raise DataError(
-            f"{layer.label()}: row {row} of {label.name!r} holds {float(values[place]):g}{where}, "
+            f"{layer.label()}: row {row} of {label.name!r} holds {shown}{where}, "
             f"which is no {kind}; {labels} are whole numbers from 0 to {classes - 1}, as there are "
             f"{classes} {several}" + ("" if ignore is None else f", or {ignore} to be ignored")
         )

@@ -57,6 +57,10 @@ class HingeLoss(Loss):
         """Return True for the scores, False for the label."""
         return bottom == 0
 
+    def reads_integers(self, bottom: int) -> bool:
+        """Return True for the label."""
+        return bottom == 1
+
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that there are signs, or a class; declare no parameters."""
         self.size = math.prod(shapes[0])
@@ -77,11 +81,12 @@ class HingeLoss(Loss):
 
     def _signs(self, bottoms: list[Blob]) -> Array:
         """Return t, (n, size); not a number where a label is neither sign nor class."""
-        xp, label = self.xp, rows(bottoms[1].data)
+        xp, label, dtype = self.xp, rows(bottoms[1].data), self.run.dtype
         if not self.by_class:
-            return xp.where(xp.abs(label) == 1, label, math.nan)
+            return xp.where(xp.abs(label) == 1, label, math.nan).astype(dtype, copy=False)
         hot = label == xp.arange(self.size, dtype=label.dtype)
-        return xp.where(hot.any(axis=1, keepdims=True), xp.where(hot, 1, -1), math.nan)
+        signs = xp.where(hot.any(axis=1, keepdims=True), xp.where(hot, 1, -1), math.nan)
+        return signs.astype(dtype, copy=False)
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the loss of each example."""
@@ -143,6 +148,10 @@ class ContrastiveLoss(Loss):
         """Return True for both points, False for whether they are similar."""
         return bottom < 2
 
+    def reads_integers(self, bottom: int) -> bool:
+        """Return True for whether they are similar."""
+        return bottom == 2
+
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that the points have one shape; declare no parameters."""
         if shapes[0] != shapes[1] or math.prod(shapes[2]) != 1:
@@ -158,7 +167,8 @@ class ContrastiveLoss(Loss):
         xp, s = self.xp, rows(bottoms[2].data)
         difference = rows(bottoms[0].data) - rows(bottoms[1].data)
         d = xp.sqrt((difference * difference).sum(axis=1, keepdims=True))
-        return difference, d, xp.where((s == 0) | (s == 1), s, math.nan)
+        s = xp.where((s == 0) | (s == 1), s, math.nan).astype(d.dtype, copy=False)
+        return difference, d, s
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the loss of each pair."""
@@ -194,6 +204,6 @@ def check_values(layer: Loss, blob: Blob, allowed: tuple[int, int], what: str) -
     if not bool(good.all()):
         row, place = divmod(int(layer.xp.argmin(good)), values.shape[1])
         raise DataError(
-            f"{layer.label()}: row {row} of {blob.name!r} holds {float(values[row, place]):g}; "
+            f"{layer.label()}: row {row} of {blob.name!r} holds {values[row, place].item():g}; "
             f"{what}, {allowed[0]} or {allowed[1]}"
         )

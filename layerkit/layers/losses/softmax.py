@@ -11,7 +11,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
-from layerkit.layers.losses.classes import check_fit, check_labels, classes_of
+from layerkit.layers.losses.classes import check_fit, check_labels, classes_of, whole_below
 from layerkit.layers.losses.loss import Loss
 from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import LARGEST, NotNegative, Number, Numbers, Tops, Whole
@@ -129,6 +129,10 @@ class SoftmaxLoss(Loss):
         """Return True for logits and soft labels, False for labels that name a class."""
         return bottom == 0 or (bottom == 1 and self.soft)
 
+    def reads_integers(self, bottom: int) -> bool:
+        """Return True for labels that name a class."""
+        return bottom == 1 and not self.soft
+
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Check that there is a label for each place; declare no parameters."""
         self.classes = classes = classes_of(self, self.axis, shapes[0])
@@ -186,12 +190,13 @@ class SoftmaxLoss(Loss):
 
     def _target(self, bottoms: list[Blob]) -> Array:
         """Return v w_c q'_c of every class, (n, before, classes, after)."""
-        xp, classes, dtype = self.xp, self.classes, self.run.dtype
+        xp, classes = self.xp, self.classes
         if self.soft:
             target = classes.split(bottoms[1].data)
         else:
             label = classes.beside(bottoms[1].data)
-            target = (label == xp.arange(classes.count, dtype=dtype)[:, None]).astype(dtype)
+            numbers = xp.arange(classes.count, dtype=label.dtype)[:, None]
+            target = (label == numbers).astype(self.run.dtype)
         if self.smoothing:
             target = (1 - self.smoothing) * target + self.smoothing / classes.count
         if self.ignore is not None:
@@ -223,7 +228,7 @@ class SoftmaxLoss(Loss):
         losses = terms.sum(axis=2, keepdims=True)
         if not self.soft:
             label = classes.beside(bottoms[1].data)
-            known = (label >= 0) & (label < classes.count) & (label == xp.floor(label))
+            known = whole_below(xp, label, classes.count)
             if self.ignore is not None:
                 known |= label == self.ignore
             losses = xp.where(known, losses, math.nan)

@@ -49,7 +49,8 @@ class Convolution(Windowed):
         l1, l2: regularisation of W (not of b); see Parameter.
 
     Parameters: weight (kernel, kernel, c / groups, channels), or (kernel, c / groups, channels) for
-    lines; bias (channels,).
+    lines; bias (channels,); and those of the activation (`slope` of "prelu", one number for each
+    channel).
 
     Raises:
         NetError: a bottom that is no picture, a kernel larger than it, or groups that do not divide
@@ -58,6 +59,8 @@ class Convolution(Windowed):
     Source: LeCun et al. (1998); Krizhevsky et al. (2012) for groups, Yu and Koltun (2016) for
     dilation.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -145,7 +148,7 @@ class Deconvolution(Windowed):
             meet any one pixel of y.
 
     Parameters: weight (c, kernel, kernel, channels / groups), or (c, kernel, channels / groups) for
-    lines; bias (channels,).
+    lines; bias (channels,); and those of the activation.
 
     Raises:
         NetError: a bottom that is no picture, a shape that does not fit it, or groups that do not
@@ -154,6 +157,7 @@ class Deconvolution(Windowed):
     Source: Zeiler et al. (2010); section 4 of Dumoulin and Visin (2016).
     """
 
+    recordable = True
     transposed = True
 
     def __init__(

@@ -43,6 +43,7 @@ class Concat(Pieces):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "axis")
 
     def __init__(self, name: str, *bottoms: str, axis: Axis = 0, tops: Tops | None = None):
@@ -94,6 +95,7 @@ class Slice(Pieces):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "axis", "sizes")
 
     def __init__(
@@ -150,6 +152,7 @@ class Reshape(Layer):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "shape")
 
     def __init__(
@@ -199,6 +202,7 @@ class Permute(Layer):
     """
 
     recordable = True
+    keeps_integers = True
     decided = (*Layer.decided, "order")
 
     def __init__(self, name: str, bottom: str, *, order: Axes, tops: Tops | None = None):

@@ -7,7 +7,7 @@ from typing import Annotated
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.layer import Layer, Shape
-from layerkit.layers.sky.between import (
+from layerkit.layers.sky.interpolation import (
     POLYNOMIALS,
     REACH,
     SLOPES,

@@ -12,11 +12,11 @@ import numpy as np
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.data.ahead import Ahead
-from layerkit.data.arrays import NUMBERS, check_exact, keeps_axes, narrowed
+from layerkit.data.arrays import NUMBERS, check_exact, integers, keeps_axes, narrowed
 from layerkit.data.augment import Windows, dihedral, dihedral_table
 from layerkit.data.moments import Deviation, Mean
 from layerkit.data.order import epoch_order, passages
+from layerkit.data.prefetch import Ahead
 from layerkit.errors import DataError
 from layerkit.layer import Layer, Shape
 from layerkit.layers.sources.standard import Numbers, Standard
@@ -73,8 +73,9 @@ class Data(Layer):
     Integers that are not scaled must keep their values in the net's floats: float32 is exact up to
     2^24, float64 up to 2^53.
 
-    **Settings of every data layer.**  All but `prefetch` concern the first array, of shape
-    (n, ..., height, width) where it holds pictures; y = (scale x - mean) / deviation, and then:
+    **Settings of every data layer.**  All but `integers` and `prefetch` concern the first array, of
+    shape (n, ..., height, width) where it holds pictures; y = (scale x - mean) / deviation, and
+    then:
 
     * `augment="dihedral"` turns and mirrors each picture at random, by one of the eight symmetries
       of the square;
@@ -87,6 +88,8 @@ class Data(Layer):
     * `crop`: (height, width) of the window to be cut out of each picture, one number for both:
       anywhere in training, each place equally probable, and the middle in phase "test";
     * `mirror`: True to mirror each picture left to right with probability 1/2;
+    * `integers`: a name, or a list of names, of tops that hold integers of 64 bits as they are, for
+      labels and ids of any size; see Input.  The first top is not scaled or standardised then;
     * `prefetch`: how many batches a thread prepares while the net works on those before, 0 for
       none.  The numbers are bit for bit equal.
 
@@ -108,7 +111,7 @@ class Data(Layer):
     decided = (
         *Layer.decided,
         *("shapes", "own_shapes", "count", "repeat", "scale"),
-        *("mean", "deviation", "crop", "prefetch"),
+        *("mean", "deviation", "crop", "integers", "prefetch"),
     )
     repeat = 1
     endless = False
@@ -126,11 +129,13 @@ class Data(Layer):
         crop: Crop = None,
         mirror: Flag = False,
         prefetch: Depth = 0,
+        integers: Tops | None = None,
     ):
         super().__init__(name, [], tops)
         self.shuffle, self.augment, self.scale = shuffle, augment, scale
         self.mean, self.deviation, self.crop, self.mirror = mean, deviation, crop, mirror
         self.prefetch = prefetch
+        self.integers = [integers] if isinstance(integers, str) else list(integers or ())
         self.position = 0
         self.count = 0
         self.shapes: list[Shape] | None = None
@@ -216,6 +221,7 @@ class Data(Layer):
         if self.augment:
             self.table  # noqa: B018  # fails where there can be none
         shown = [self._window(), *own[1:]]
+        self._set_integers()
         self._standard = Standard(self)
         for top, wanted, has in zip(self.tops, self.shapes or shown, shown, strict=True):
             if not keeps_axes(has, wanted):
@@ -228,6 +234,19 @@ class Data(Layer):
             self.fail("prefetch needs a method host, which gives batches as NumPy arrays")
         self._ahead: Ahead | None = None
         return self.shapes or shown
+
+    def _set_integers(self) -> None:
+        """Check which tops hold integers."""
+        for name in self.integers:
+            if name not in self.tops:
+                self.fail(f"integers: {name!r} is none of its tops, {self.tops}")
+        first = self.tops[0] in self.integers
+        if first and not (self.scale == 1 and self.mean is None and self.deviation is None):
+            self.fail(
+                f"integers: {self.tops[0]!r} is to be scaled, which makes floats of its numbers; "
+                "leave scale, mean and deviation out"
+            )
+        self.integer_blobs = frozenset(self.integers)
 
     def _window(self) -> Shape:
         """Return the shape of an example of the first top, and what it is cut to."""
@@ -258,6 +277,9 @@ class Data(Layer):
         """Refuse numbers too large for the net's floats, and unscaled integers they cannot hold."""
         for i, (top, array) in enumerate(zip(self.tops, arrays, strict=True)):
             what = f"layer {self.name!r} ({type(self).__name__}): top {top!r}"
+            if top in self.integers:
+                integers(array, what)
+                continue
             if i or self.scale == 1:
                 check_exact(array, self.run.dtype, what)
             if isinstance(array, np.ndarray):
@@ -283,10 +305,11 @@ class Data(Layer):
         if self.prefetch:
             if self._ahead is None:
                 self._ahead = Ahead(self.prefetch, self._following)
-            shapes, numbers = [top.shape for top in tops], self._standard.numbers(host=True)
+            numbers = self._standard.numbers(host=True)
+            kinds = [(top.shape, top.data.dtype) for top in tops]
 
             def make(batch: Batch) -> list[np.ndarray]:
-                arrays = [np.empty((batch.rows, *shape), self.run.dtype) for shape in shapes]
+                arrays = [np.empty((batch.rows, *shape), dtype) for shape, dtype in kinds]
                 with np.errstate(all="ignore"), self.run.flushed():
                     self._fill(batch, arrays, np, self.host, numbers)
                 return arrays

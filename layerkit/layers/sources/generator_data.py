@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from layerkit.data.arrays import numbers
-from layerkit.errors import LayerkitError, brief
+from layerkit.data.arrays import narrowed, numbers
+from layerkit.errors import DataError, LayerkitError, brief
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Flag, Optional, Rule, Tops, Whole
@@ -106,8 +106,11 @@ class GeneratorData(Data):
         crop: Crop = None,
         mirror: Flag = False,
         prefetch: Depth = 0,
+        integers: Tops | None = None,
     ):
-        super().__init__(name, tops, False, augment, scale, mean, deviation, crop, mirror, prefetch)
+        super().__init__(
+            name, tops, False, augment, scale, mean, deviation, crop, mirror, prefetch, integers
+        )
         self.make = make
         self.examples = count
         self.from_start = self._takes_start()
@@ -232,6 +235,17 @@ class GeneratorData(Data):
                         f"example {number} holds {array.dtype} for top {self.tops[i]!r}, but the "
                         f"first holds {dtype}"
                     )
-                array = array.astype(dtype, copy=False)
+                array = self._in_kind(array, dtype, number, what)
             arrays.append(np.array(array))  # the function may fill one array again and again
         return arrays
+
+    def _in_kind(self, array: np.ndarray, dtype: np.dtype, number: int, what: str) -> np.ndarray:
+        """Return an array in the type of the first, which must hold its numbers."""
+        found = narrowed(array, dtype, what, DataError).astype(dtype, copy=False)
+        if dtype.kind in "iu" and not np.array_equal(found, array):
+            lost = array[found != array].flat[0]
+            raise self.wrong(
+                f"example {number} holds {lost} for top {what.rpartition(' ')[2]}, which the "
+                f"{dtype} of the first example cannot; make all of one type, such as int64"
+            )
+        return found

@@ -90,9 +90,10 @@ class HDF5Data(Data):
         mixed: Count = 16,
         lanes: Count | None = None,
         prefetch: Depth = 0,
+        integers: Tops | None = None,
     ):
         super().__init__(
-            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
+            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch, integers
         )
         several = path if isinstance(path, list | tuple) else [path]
         self.path = path

@@ -108,9 +108,10 @@ class ImageData(Data):
         crop: Crop = None,
         mirror: Flag = False,
         prefetch: Depth = 2,
+        integers: Tops | None = None,
     ):
         super().__init__(
-            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
+            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch, integers
         )
         if len(self.tops) > 2:
             self.fail(f"has pictures and labels for two tops, but tops= names {self.tops}")

@@ -60,9 +60,10 @@ class MemoryData(Data):
         mirror: Flag = False,
         repeat: Count = 1,
         prefetch: Depth = 0,
+        integers: Tops | None = None,
     ):
         super().__init__(
-            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch
+            name, tops, shuffle, augment, scale, mean, deviation, crop, mirror, prefetch, integers
         )
         several = data if isinstance(data, list | tuple) else [data]
         what = f"layer {name!r} (MemoryData): array"

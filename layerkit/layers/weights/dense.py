@@ -25,15 +25,17 @@ class Dense(Layer):
             (`L.LeakyReLU.of(slope=0.1)`); None for a linear layer.
         weight: initialiser of W, by default "he" before a rectifier (ReLU, leaky ReLU, GELU, SiLU)
             and "xavier" otherwise.
-        bias: initialiser of b, default 0.
+        bias: initialiser of b, default 0; None for a layer without b.
         l1, l2: regularisation of W (not of b); see Parameter.
 
-    Parameters: weight (inputs, units), bias (units,).
+    Parameters: weight (inputs, units), bias (units,), and those of the activation (`slope` of
+    "prelu", one number for each unit).
 
     Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors"
     (1986), equation 1.
     """
 
+    recordable = True
     decided = (*Layer.decided, "units", "neuron", "weight_init", "bias_init", "l1", "l2")
 
     def __init__(
@@ -44,7 +46,7 @@ class Dense(Layer):
         units: Count,
         neuron: Activation | None = None,
         weight: Init | None = None,
-        bias: Init = 0.0,
+        bias: Init | None = 0.0,
         l1: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         tops: Tops | None = None,
@@ -61,7 +63,11 @@ class Dense(Layer):
     def setup(self, shapes: list[Shape]) -> list[Shape]:
         """Declare W and b; return the top's shape, (units,)."""
         self.w = self._weight(math.prod(shapes[0]))
-        self.b = self.parameter("bias", (self.units,), self.bias_init)
+        self.b = (
+            None
+            if self.bias_init is None
+            else self.parameter("bias", (self.units,), self.bias_init)
+        )
         # x W + b, where the derivative is computed from it
         self.inner = self.neuron.room(self, (self.units,)) if self.neuron else None
         if self.neuron:
@@ -79,7 +85,8 @@ class Dense(Layer):
         """Compute y = a(x W + b)."""
         x, y = bottoms[0].data, tops[0].data
         self.backend.gemm(x.reshape(len(x), -1), self.matrix(self.w.data), out=y)
-        y += self.b.data
+        if self.b is not None:
+            y += self.b.data
         if self.neuron:
             self.neuron.enter(self.xp, y, self.inner)
 
@@ -91,7 +98,7 @@ class Dense(Layer):
             d = self.before.data
         if self.w.trainable:
             self._differentiate_weight(x.reshape(len(x), -1), d)
-        if self.b.trainable:
+        if self.b is not None and self.b.trainable:
             self.xp.sum(d, axis=0, out=self.b.diff)
         dx = bottoms[0].diff
         if dx is not None:

@@ -10,7 +10,7 @@ from layerkit.backends.functions import add_rows
 from layerkit.blob import Blob
 from layerkit.initializers import Init, Normal
 from layerkit.layer import Layer, Shape
-from layerkit.layers.losses.classes import check_labels
+from layerkit.layers.losses.classes import check_labels, whole_below
 from layerkit.layers.shapes.axes import Axis
 from layerkit.settings import Count, NotNegative, Tops
 from layerkit.settings.tuning import Tuning
@@ -29,6 +29,10 @@ class Lookup(Layer):
         """Return False: ids are whole numbers."""
         return False
 
+    def reads_integers(self, bottom: int) -> bool:
+        """Return True."""
+        return True
+
     def check_data(self, bottoms: list[Blob]) -> None:
         """Fail if an id is none."""
         check_labels(self, bottoms[0], self.count, kind="id")
@@ -36,9 +40,9 @@ class Lookup(Layer):
     def ids(self, bottoms: list[Blob]) -> tuple[Array, Array]:
         """Return the ids, flat, and 0 for each, or NaN for one that is none and counts as 0."""
         xp, given = self.xp, bottoms[0].data.reshape(-1)
-        good = (given >= 0) & (given < self.count) & (given == xp.floor(given))
-        wrong = xp.where(good, 0, math.nan).astype(given.dtype)
-        return xp.where(good, given, 0).astype("int64"), wrong
+        good = whole_below(xp, given, self.count)
+        wrong = xp.where(good, 0, math.nan).astype(self.run.dtype)
+        return xp.where(good, given, 0).astype("int64", copy=False), wrong
 
 
 class Embed(Lookup):

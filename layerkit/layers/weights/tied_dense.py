@@ -26,9 +26,9 @@ class TiedDense(Dense):
     Args:
         to: name of the other layer, a Dense layer.
         neuron: activation a, by name ("relu", "tanh", ...); None for a linear layer.
-        bias: initialiser of b, default 0.
+        bias: initialiser of b, default 0; None for a layer without b.
 
-    Parameters: bias (inputs of the other layer,).
+    Parameters: bias (inputs of the other layer,), and those of the activation.
 
     Raises:
         NetError: no such Dense layer, or a bottom with another number of elements than it has
@@ -46,7 +46,7 @@ class TiedDense(Dense):
         *,
         to: Lender,
         neuron: Activation | None = None,
-        bias: Init = 0.0,
+        bias: Init | None = 0.0,
         tops: Tops | None = None,
         **common: Unpack[Tuning],
     ):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from layerkit.errors import LayerkitError, brief
+from layerkit.saving.hdf5.packing import PACKED, packed_by
 from layerkit.system.files import Errors, open_regular, path_of
 
 if TYPE_CHECKING:  # it takes long to import
@@ -162,6 +163,8 @@ class Reader:
                 got = "none" if has is None else _shape_text(has)
                 raise self.fail(field, f"has shape {got}, expected {wanted}")
             self._check_storage(field, found)
+            if (name := packed_by(found)) is not None:
+                raise self.fail(field, PACKED.format(name))
             return found
 
     def _check_dtype(self, field: str, dtype: np.dtype, stored: Any, kinds: str) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 from layerkit.errors import NetError, brief
 from layerkit.net import Net
 from layerkit.saving.onnx.graph import Graph
-from layerkit.saving.onnx.layers import CONVERTERS
+from layerkit.saving.onnx.layers import CONVERTERS, converts
+from layerkit.saving.onnx.pose import spatial_transform
 from layerkit.settings import fitting
 from layerkit.settings.names import closest
 from layerkit.system.files import path_of, write_atomically
 
 __all__ = ["export_onnx"]
+
+converts("SpatialTransform")(spatial_transform)
 
 
 @fitting(NetError)

@@ -87,7 +87,7 @@ class Graph:
         converter(self, layer)
 
     def _value(self, name: str) -> Any:
-        kind = self.library.helper.np_dtype_to_tensor_dtype(self.net.dtype)
+        kind = self.library.helper.np_dtype_to_tensor_dtype(self.net.blobs[name].data.dtype)
         shape = ["n", *self.net.blobs[name].shape]
         return self.library.helper.make_tensor_value_info(name, kind, shape)
 

@@ -39,11 +39,18 @@ def _silu(graph: Graph, layer: Layer, neuron: Any, x: str, y: str) -> None:
     graph.op("Mul", layer, [x, graph.op("Sigmoid", layer, [x])], y)
 
 
+def _prelu(graph: Graph, layer: Layer, neuron: Any, x: str, y: str) -> None:
+    shape = graph.net.blobs[layer.tops[0]].shape
+    slope = _spread(graph.array(layer.parameters["slope"]), 0, shape)
+    graph.op("PRelu", layer, [x, graph.numbers(layer, "slope", slope)], y)
+
+
 ACTIVATIONS: dict[str, Callable[..., None]] = {
     "ELU": _plain("Elu", alpha="alpha"),
     "Exponential": _plain("Exp"),
     "GELU": _gelu,
     "LeakyReLU": _plain("LeakyRelu", alpha="slope"),
+    "PReLU": _prelu,
     "ReLU": _plain("Relu"),
     "SiLU": _silu,
     "Sigmoid": _plain("Sigmoid"),
@@ -86,15 +93,16 @@ def _first_bottom(graph: Graph, layer: Any) -> None:
     graph.op("Identity", layer, layer.bottoms[:1], layer.tops[0])
 
 
-@converts("Dense")
+@converts("Dense", "TiedDense")
 def _dense(graph: Graph, layer: Any) -> None:
     x, shape = layer.bottoms[0], graph.bottom_shape(layer)
     if len(shape) != 1:
         x = graph.shaped(layer, x, (math.prod(shape),))
-    names = ("weight", "bias")
-    arrays = [layer.parameters[name] for name in names if name in layer.parameters]
-    inputs = [graph.numbers(layer, p.name.rpartition("/")[2], graph.array(p)) for p in arrays]
-    _activated(graph, layer, layer.neuron, graph.op("Gemm", layer, [x, *inputs]))
+    inputs = [x, graph.numbers(layer, "weight", graph.array(layer.parameters["weight"]))]
+    if "bias" in layer.parameters:
+        inputs.append(graph.numbers(layer, "bias", graph.array(layer.parameters["bias"])))
+    turned = int(type(layer).__name__ == "TiedDense")
+    _activated(graph, layer, layer.neuron, graph.op("Gemm", layer, inputs, transB=turned))
 
 
 @converts("Convolution", "Deconvolution")
@@ -180,6 +188,14 @@ def _reduce(graph: Graph, layer: Any) -> None:
     graph.op(kind, layer, layer.bottoms, layer.tops[0], axes=numbers, keepdims=keep)
 
 
+@converts("Normalise")
+def _normalise(graph: Graph, layer: Any) -> None:
+    count, x = len(graph.bottom_shape(layer)), layer.bottoms[0]
+    axes = range(count) if layer.axes is None else layer.axes
+    numbers = graph.sizes(layer, "axes", [1 + axis % count for axis in axes])
+    graph.op("Div", layer, [x, graph.op("ReduceSum", layer, [x, numbers])], layer.tops[0])
+
+
 @converts("Add", "Multiply", "Subtract", "Divide")
 def _arithmetic(graph: Graph, layer: Any) -> None:
     kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Divide": "Div"}
@@ -255,11 +271,39 @@ def _one_hot(graph: Graph, layer: Any) -> None:
     graph.op("OneHot", layer, [ids, depth, values], layer.tops[0], axis=axis)
 
 
-@converts("PReLU")
-def _prelu(graph: Graph, layer: Any) -> None:
-    slope = _spread(graph.array(layer.parameters["slope"]), 0, graph.bottom_shape(layer))
-    inputs = [layer.bottoms[0], graph.numbers(layer, "slope", slope)]
-    graph.op("PRelu", layer, inputs, layer.tops[0])
+GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}  # those of ours in the order of ONNX's
+
+
+@converts("GRU", "LSTM")
+def _recurrent(graph: Graph, layer: Any) -> None:
+    kind = type(layer).__name__
+    names = ("weight", "recurrent", "bias")
+    weight, recurrent, bias = (graph.array(layer.parameters[name]) for name in names)
+    if kind == "LSTM":
+        layer.part(bias[None], 1)[...] += layer.forget
+
+    def ordered(values: np.ndarray) -> np.ndarray:
+        """Return (..., gates * units) as (1, gates * units, ...), for one direction."""
+        parts = np.split(values, layer.gates, axis=-1)
+        return np.concatenate([parts[i] for i in GATES[kind]], axis=-1).T[None]
+
+    biases = np.concatenate([ordered(bias), np.zeros((1, bias.size))], axis=1)  # of x W, of h U
+    arrays = {"weight": ordered(weight), "recurrent": ordered(recurrent), "bias": biases}
+    constants = [graph.numbers(layer, name, values) for name, values in arrays.items()]
+    settings: dict[str, Any] = {"hidden_size": layer.units}
+    settings["direction"] = "reverse" if layer.reverse else "forward"
+    if kind == "GRU":
+        settings["linear_before_reset"] = 1
+    x = graph.op("Transpose", layer, layer.bottoms, perm=[1, 0, 2])
+    h = graph.new(f"{layer.name}/{kind}")
+    outputs = ["", h] if layer.last else [h]  # of all steps, and of the last one
+    graph.several(kind, [x, *constants], outputs, **settings)
+    direction = graph.sizes(layer, "direction", [0 if layer.last else 1])
+    if layer.last:
+        graph.op("Squeeze", layer, [h, direction], layer.tops[0])
+    else:
+        h = graph.op("Squeeze", layer, [h, direction])
+        graph.op("Transpose", layer, [h], layer.tops[0], perm=[1, 0, 2])
 
 
 @converts("Affine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -67,6 +68,10 @@ class Break(Checked):
     def publishes(self, trainer: Trainer) -> list[str]:
         """Return the names under which the break publishes values; see Trainer.publish."""
         return []
+
+    def writes(self) -> Path | None:
+        """Return the file or folder that is this break's alone, if there is one."""
+        return None
 
     def begin(self, trainer: Trainer) -> None:
         """Prepare for the steps that `Trainer.run` is about to make."""

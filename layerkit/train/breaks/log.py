@@ -91,6 +91,10 @@ class Log(Break):
         if not (good and isinstance(self.pending, str) and len(sums) <= max(len(columns) - 2, 0)):
             raise SnapshotError(f"Log: the snapshot holds no state of a log, but {brief(state)}")
 
+    def writes(self) -> Path:
+        """Return the path."""
+        return self.path
+
     def begin(self, trainer: Trainer) -> None:
         """Open the file, and continue at the row that the snapshot was made after."""
         super().begin(trainer)

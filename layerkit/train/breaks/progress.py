@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from layerkit.errors import NetError
 from layerkit.settings import Count, Flag, Positive, Rule, Text
+from layerkit.system.bars import bar
 from layerkit.train.breaks.base import Break
 
 if TYPE_CHECKING:
@@ -40,17 +40,9 @@ class Progress(Break):
 
     def begin(self, trainer: Trainer) -> None:
         """Show the bar."""
-        from tqdm.auto import tqdm
-
         super().begin(trainer)
-        self._bar = tqdm(
-            total=trainer.target * self.each,
-            initial=trainer.iteration * self.each,
-            desc=self.description,
-            unit=f" {self.unit}",
-            unit_scale=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-        )
+        total, done = trainer.target * self.each, trainer.iteration * self.each
+        self._bar = bar(total, self.description, self.unit, done)
 
     def shown(self, trainer: Trainer) -> dict[str, str]:
         """Return what stands beside the bar."""

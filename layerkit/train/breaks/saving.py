@@ -96,6 +96,10 @@ class Snapshot(Break):
         self._saved: int | None = None  # iteration
         self._retry: float | None = None  # when, by time.perf_counter
 
+    def writes(self) -> Path:
+        """Return the folder, in which older snapshots are deleted."""
+        return self.folder
+
     def begin(self, trainer: Trainer) -> None:
         """Make the folder; refuse one in which another run has got further."""
         super().begin(trainer)
@@ -224,6 +228,10 @@ class KeepBest(Watching):
         self._began = False
         self._retry = 0.0
         self._writes = self.path is not None
+
+    def writes(self) -> Path | None:
+        """Return the file, if there is one."""
+        return self.path
 
     def begin(self, trainer: Trainer) -> None:
         """Make a second net; refuse a file that another run has left."""

@@ -94,8 +94,8 @@ def test_astropys_profiles_are_recovered_with_their_parameters(rng):
     converged = []
     for _ in range(5):
         truth = random_parameters(rng)
-        # What is left is how pixels are integrated: 5 x 5 points at the centre, one elsewhere.  Of
-        # a cusp that leaves more, which radius, index and intensity make up for together.
+        # The rest is how pixels are integrated: 5 x 5 points at the centre, one elsewhere.  A cusp
+        # leaves more of it, which radius, index and intensity make up for together.
         truth[5] = np.exp(rng.uniform(np.log(0.5), np.log(2)))
         image = drawn(*truth, points=15)
         fit = fit_sersic(image)

@@ -158,3 +158,24 @@ def test_tables_and_fields_that_are_none(field, tmp_path):
         galaxy.open_positions(tmp_path / "no.fits", good)
     with pytest.raises(DataError, match="no column 'path'"):
         galaxy.open_paths(good)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_right_ascension_may_be_the_second_axis(swapped, rng, tmp_path):
+    wcs = sky()
+    if swapped:
+        wcs.wcs.ctype, wcs.wcs.crval = ["DEC--TAN", "RA---TAN"], [2.2, 150.0]
+        wcs.wcs.cd = wcs.wcs.cd[::-1]
+    fits.PrimaryHDU(rng.normal(size=(400, 420)), wcs.to_header()).writeto(tmp_path / "a.fits")
+    ra, dec = sky().all_pix2world([80.0, 300.5], [100.0, 90.25], 0)
+    source = galaxy.open_positions(tmp_path / "a.fits", Table({"ra": ra, "dec": dec}))
+    np.testing.assert_allclose(source.centres, [[100, 80], [90.25, 300.5]], atol=1e-6)
+
+
+def test_ra_and_dec_are_not_looked_for_in_galactic_images(rng, tmp_path):
+    wcs = sky()
+    wcs.wcs.ctype = ["GLON-TAN", "GLAT-TAN"]
+    fits.PrimaryHDU(rng.normal(size=(400, 420)), wcs.to_header()).writeto(tmp_path / "a.fits")
+    with pytest.raises(DataError, match="its WCS is in GLON and GLAT, not in right ascension"):
+        galaxy.open_positions(tmp_path / "a.fits", Table({"ra": [150.0], "dec": [2.2]}))
+    assert len(galaxy.open_positions(tmp_path / "a.fits", Table({"x": [1], "y": [2]}))) == 1

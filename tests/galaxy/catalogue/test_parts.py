@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from linear_galaxies import PICTURE, ellipse
+from PIL import Image
 
 from layerkit import galaxy
 from layerkit.errors import DataError
-from layerkit.galaxy.catalogue import parts
+from layerkit.galaxy.catalogue import boxes, parts
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,55 @@ def test_the_parts_together_are_the_catalogue(shared, whole):
     assert sum(counts["unusable"].values()) == len(found) - good
     sizes = [json.loads(t)["pictures"] for n, t in texts(out).items() if n != "index.json"]
     assert max(sizes) == 23
+
+
+def test_scales_of_wcs_and_given_ones_are_in_every_part(shared, tmp_path, rng):
+    """Pictures with a WCS and without one: sizes in arcseconds, as `encode` has them."""
+    folder = tmp_path / "sky"
+    folder.mkdir()
+    for k in range(6):
+        image = ellipse(PICTURE, 7.0, 0.6, 30.0 * k, peak=900.0, sky=50.0)
+        hdu = fits.PrimaryHDU(image + rng.normal(0, 1, image.shape))
+        if k % 2 == 0:
+            hdu.header.update(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=150.0, CRVAL2=2.0)
+            hdu.header.update(CDELT1=-0.2 / 3600, CDELT2=0.2 / 3600, CRPIX1=60.0, CRPIX2=60.0)
+        hdu.writeto(folder / f"g{k}.fits")
+    for given in (None, 0.5):
+        out = tmp_path / f"out-{given}"
+        options = {"draws": 2, "pixel_scale": given}
+        galaxy.encode_parts(shared["run"], [folder], out, each=1, **options)
+        found, one = rows(out), galaxy.encode(shared["run"], folder, **options)
+        scale = np.where(np.arange(6) % 2, np.nan, 0.2) if given is None else np.full(6, given)
+        for table in (found, one):
+            np.testing.assert_allclose(table["pixel_scale"], scale, rtol=1e-6)
+            np.testing.assert_allclose(
+                table["half_light_radius_arcsec"], table["half_light_radius"] * scale, rtol=1e-9
+            )
+        np.testing.assert_allclose(
+            found["half_light_radius_arcsec"], one["half_light_radius_arcsec"], rtol=1e-3
+        )
+
+
+def test_parts_of_16_bits_share_the_white_of_their_source(shared, tmp_path):
+    """Of 12 bits, which the brightest picture alone reaches."""
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    for k, peak in enumerate((4000, 1800)):
+        image = ellipse(PICTURE, 7.0, 0.6, 30.0, peak=peak, sky=20.0)
+        Image.fromarray(image.astype(np.uint16)).save(folder / f"g{k}.png")
+    galaxy.encode_parts(shared["run"], [folder], tmp_path / "out", each=1, draws=0)
+    found, one = rows(tmp_path / "out"), galaxy.encode(shared["run"], folder, draws=0)
+    np.testing.assert_allclose(found["squared_error"], one["squared_error"], rtol=1e-4)
+
+
+def test_a_model_in_the_box_encodes_parts_by_its_name(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    boxed = shared["run"] / "model.h5"
+    monkeypatch.setattr(boxes, "BOXED", tmp_path / "box")
+    (tmp_path / "box").mkdir()
+    shutil.copy(boxed, tmp_path / "box" / "mine.h5")
+    galaxy.encode_parts("mine", [shared["pictures"]], tmp_path / "out", each=50, draws=0)
+    assert len(rows(tmp_path / "out"))
 
 
 def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whole, tmp_path):

@@ -12,7 +12,7 @@ SIDE = 81
 
 
 def measured(image, side=SIDE, row_order="bottom", **scaling):
-    values = summarise(image, Cut(3.0, 4.0, side, **scaling), row_order)
+    (values,) = summarise(image[None], [Cut(3.0, 4.0, side, **scaling)], row_order)
     return dict(zip(SUMMARIES, values, strict=True))
 
 

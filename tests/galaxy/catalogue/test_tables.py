@@ -1,5 +1,6 @@
 """Tables that are written and read again, in every format, and joined by id."""
 
+import codecs
 import csv
 import importlib.util
 import os
@@ -201,3 +202,18 @@ def test_tables_that_cannot_be_joined():
 def test_astropy_is_imported_only_when_it_is_needed():
     code = "import sys, layerkit.cli.main; sys.exit('astropy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_ids_that_begin_with_zeros_stay_what_they_are(tmp_path):
+    """As whole numbers they would be other ids, and their rows lost where tables are joined."""
+    path = tmp_path / "a.csv"
+    catalogue = Table({"id": ["0001", "0123", "1000"], "flux": [1.0, 2.0, 3.0], "n": [1, 2, 30]})
+    galaxy.write_catalogue(catalogue, path)
+    for mark in (b"", codecs.BOM_UTF8):  # which spreadsheets put in front
+        path.write_bytes(mark + path.read_bytes())
+        back = galaxy.read_catalogue(path)
+        assert back.colnames == ["id", "flux", "n"]
+        assert list(back["id"]) == list(catalogue["id"])
+        assert back["n"].dtype.kind == "i"
+        joined = galaxy.join(catalogue, back)
+        np.testing.assert_array_equal(joined["flux_joined"], catalogue["flux"])

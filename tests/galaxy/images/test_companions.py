@@ -72,6 +72,23 @@ FOLDERS = {
     "several": (["galaxy1.png"], ["galaxy1_mask1.png", "galaxy1_seg2.png"]),
     "two words": (["a.fits"], ["a_fluxerr.fits", "a_badmask.fits"]),
     "image": (["image_0.png", "img-1.png"], ["mask_0.png", "mask-1.png"]),
+    "joined": (["gal1.fits", "ngc7.png", "8.jpg"],
+               ["gal1Mask.fits", "gal1Weight.fits", "ngc7RMS.png", "8mask.png"]),
+    "Euclid": (["EUC_MER_BGSUB-MOSAIC-VIS_TILE102018211-ACBD03_20241018T142710.276838Z_00.00.fits"],
+               [f"EUC_MER_{x}_TILE102018211-8FD7AE_20241018T143000.100000Z_00.00.fits" for x in
+                ("MOSAIC-VIS-RMS", "MOSAIC-VIS-FLAG", "BGMOD-VIS", "GRID-PSF-VIS",
+                 "FINAL-SEGMAP")]),
+    "unWISE": (["unwise-1234p015-w1-img-m.fits"],
+               [f"unwise-1234p015-w1-{x}" for x in
+                ("invvar-m.fits.gz", "n-m.fits.gz", "std-m.fits.gz", "n-u.fits.gz")]),
+    "Legacy bricks": (["legacysurvey-0001m002-image-r.fits.fz"],
+                      [f"legacysurvey-0001m002-{x}.fits.fz" for x in
+                       ("invvar-r", "maskbits", "nexp-r", "blobmodel-r", "psfsize-r")]),
+    "Pan-STARRS": (["rings.v3.skycell.1234.056.stk.g.unconv.fits"],
+                   [f"rings.v3.skycell.1234.056.stk.g.unconv.{x}.fits" for x in
+                    ("wt", "mask", "num", "exp", "expwt")]),
+    "GALEX counts": (["AIS_1-nd-int.fits.gz"],
+                     [f"AIS_1-nd-{x}.fits.gz" for x in ("cnt", "rrhr", "wt", "rr", "objmask")]),
 }  # fmt: skip
 # No file of these says of what it could be a mask or the like.
 ALONE = [
@@ -88,6 +105,11 @@ ALONE = [
     ["sky1.fits", "1.fits", "models.fits"],
     ["exp1.fits", "image1.fits", "mask2.fits"],
     ["gal_1.png", "cal_1.png", "cutout_1.png"],
+    ["gal1.fits", "gal1Bright.fits", "gal1b.fits", "galMask.fits", "2mask.png", "1masked.png"],
+    ["EUC_MER_BGSUB-MOSAIC-VIS_TILE1-A_B.fits", "EUC_MER_MOSAIC-VIS-RMS_TILE2-A_B.fits"],
+    ["unwise-1234p015-w1-img-m.fits", "unwise-1234p015-w2-n-m.fits", "a-n-m.fits", "a-img-m.fits"],
+    ["legacysurvey-0001m002-image-r.fits", "legacysurvey-0001m005-nexp-r.fits"],
+    ["a-cnt.fits", "a-int.fits", "b-nd-rr.fits", "num.fits"],
 ]
 
 

@@ -7,9 +7,13 @@ import io
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 from picture_files import check_all, fits_file, one, reason
 
+from layerkit import galaxy
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.decode.formats.fits import datasum
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -119,6 +123,9 @@ def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path)
 @pytest.mark.parametrize("names", [("", "", ""), ("I", "J", "K"), ("CHIP1.INT1", "CHIP2", "CHIP3")])
 @pytest.mark.parametrize(("key", "kinds"), [
     ("EXTTYPE", ("IMAGE", "MASK", "VARIANCE")),  # of the Vera Rubin Observatory and Subaru's HSC
+    ("DES_EXT", ("IMAGE", "MASK", "WEIGHT")),
+    ("IMTYPE", ("image", "maskbits", "nexp")),  # of the Legacy Surveys
+    ("PRODTYPE", ("image", "dqmask", "wtmap")),  # of NOIRLab
     ("HDUCLAS2", ("DATA", "ERROR", "QUALITY")),  # of the European Southern Observatory
 ])  # fmt: skip
 def test_keywords_tell_what_planes_are(names, key, kinds, rng, tmp_path):
@@ -242,3 +249,72 @@ def test_of_the_stokes_parameters_the_total_intensity_is_taken(
     else:
         expected = data[index].mean(axis=0) if data.ndim > 3 else data[index]
         check_all(path, [expected])
+
+
+@pytest.mark.parametrize("kind", ["WAVE", "AWAV", "WAVE-LOG", "FREQ", "VRAD", "VELO-LSR", "TIME"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_wavelengths_and_times_of_one_object_are_no_galaxies(kind, packed, rng, tmp_path):
+    """A cube of MUSE would be 3,681 galaxies; bands and single planes are as ever."""
+    path = tmp_path / "a.fits"
+    settings = {"quantize_level": 0, "compression_type": "GZIP_1"}
+    for shape, count in (((30, 12, 14), 0), ((2, 12, 14), 0), ((1, 12, 14), 1), ((3, 12, 14), 1)):
+        data = rng.normal(size=shape)
+        cube = fits.CompImageHDU(data, **settings) if packed else fits.ImageHDU(data)
+        cube.header["CTYPE3"] = kind
+        weight = fits.ImageHDU(data[0], name="STAT")
+        path.write_bytes(fits_file(fits.PrimaryHDU(), cube, weight))
+        if count:
+            check_all(path, [data.mean(axis=0)])
+        else:
+            assert reason(open_source(path), 0).startswith("a cube of wavelengths or times, which")
+            assert reason(open_source(path, 1), 0).startswith("a cube of wavelengths or times")
+    cube.header["CTYPE3"] = "LINEAR"
+    path.write_bytes(fits_file(fits.PrimaryHDU(), fits.ImageHDU(rng.normal(size=(30, 12, 14)))))
+    assert len(open_source(path)) == 30
+
+
+@pytest.mark.parametrize("kind", ["f8", "u2", "i4 packed", "f4 packed"])
+def test_data_without_the_checksum_of_their_header(kind, rng, tmp_path):
+    """Astropy computes it; data that were damaged on their way would be other galaxies."""
+    path = tmp_path / "a.fits"
+    data = rng.normal(1000, 100, (30, 40)).astype(kind[:2])
+    packed = kind.endswith("packed")
+    hdus = [fits.PrimaryHDU(), fits.CompImageHDU(data)] if packed else [fits.PrimaryHDU(data)]
+    fits.HDUList(hdus).writeto(path, checksum=True)
+    content = path.read_bytes()
+    with fits.open(path, disable_image_compression=True) as file:
+        place, told = file[-1].fileinfo(), int(file[-1].header["DATASUM"])
+        assert file[-1].verify_datasum() == 1
+    raw = content[place["datLoc"] : place["datLoc"] + place["datSpan"]]
+    assert datasum(raw) == told % (2**32 - 1)
+    assert open_source(path).read(0).shape == (30, 40)
+    damaged = bytearray(content)
+    damaged[place["datLoc"] + 1700] ^= 1
+    path.write_bytes(damaged)
+    assert reason(open_source(path), 0).startswith("damaged: its data do not have the checksum")
+    path.write_bytes(bytes(damaged).replace(b"DATASUM", b"OLDSUM "))
+    assert open_source(path).read(0).shape == (30, 40)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_band_of_a_cube_is_chosen(tmp_path, rng, last, count):
+    """Of 3 bands, whose mean is the picture otherwise, and of 5, each of which is a picture."""
+    cube = rng.normal(100, 9, (count, 40, 44))
+    variance = rng.uniform(1, 2, cube.shape)
+    arrays = [np.moveaxis(a, 0, -1) if last else a for a in (cube, variance)]
+    hdus = [fits.ImageHDU(a, name=name) for a, name in zip(arrays, ("SCI", "VAR"), strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "cube.fits")
+    assert len(open_source(tmp_path / "cube.fits")) == (1 if count == 3 else count)
+    for chosen in ("[1]", "SCI[1]", "1[1]"):
+        source = open_source(tmp_path / "cube.fits", chosen)
+        assert source.ids == ["cube"]
+        np.testing.assert_array_equal(source.read(0), cube[1])
+        np.testing.assert_allclose(source.planes(0).variance, variance[1])
+    table = Table({"x": [20.0], "y": [19.0]})
+    square = galaxy.open_positions(tmp_path / "cube.fits", table, cutout=8, hdu="SCI[2]")
+    np.testing.assert_array_equal(square.read(0), cube[2, 16:24, 17:25])
+    np.testing.assert_allclose(square.planes(0).variance, variance[2, 16:24, 17:25])
+    source = open_source(tmp_path / "cube.fits", f"[{count}]")
+    with pytest.raises(UnusableImageError, match=f"no band {count}; there are {count}"):
+        source.read(0)

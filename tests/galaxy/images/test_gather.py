@@ -105,7 +105,7 @@ def test_two_folders_of_equal_names_are_two_sets(tmp_path, rng):
 
 
 def test_pictures_changed_behind_ones_back_are_seen(tmp_path, rng, capsys):
-    """Of equal names, sizes and times, nothing but the content is another."""
+    """Names, sizes and times stay equal; only the content changes."""
     folder, cache = folder_of(rng, tmp_path / "pictures"), tmp_path / "out" / "galaxies.h5"
     first = galaxy.gather(folder, cache)
     known = (folder / "1.bmp").stat()
@@ -173,7 +173,7 @@ def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, caps
     assert "earlier" in capsys.readouterr().out
     sheets = cache.parent / "contact_sheets"
     assert {p.name for p in sheets.iterdir()} >= {"kept.png", "kept-crops.png"}
-    # Of others they are others, and where they cannot be drawn the galaxies are there nevertheless.
+    # Other galaxies have other sheets; if these cannot be drawn, the galaxies are there still.
     first = (sheets / "kept.png").read_bytes()
     galaxy.gather(folder_of(rng, tmp_path / "r"), cache)
     assert (sheets / "kept.png").read_bytes() != first

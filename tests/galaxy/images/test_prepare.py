@@ -43,7 +43,7 @@ def test_from_pictures_to_file(rng, tmp_path):
     assert (report.read, report.kept) == (9, 6)
     assert report.excluded == {"blank": 1, "unreadable": 1, "not an image": 1}
     assert "6 kept (66.7%)" in str(report)
-    assert "1 excluded: not an image" in str(report)
+    assert "1 excluded: not an image (readme)" in str(report)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["set.h5"]
 
     galaxies = load(tmp_path / "new" / "set.h5")

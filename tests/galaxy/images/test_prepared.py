@@ -64,7 +64,7 @@ def test_what_cannot_be_loaded(prepared, rng, tmp_path):
         damaged[place] ^= 1 << int(rng.integers(8))
         broken.write_bytes(damaged)
         assert "damaged" in message(broken) or "not a galaxy set" in message(broken)
-    # What version 1 wrote: told from its attributes.
+    # Files of version 1, told from their attributes.
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file.attrs["format"], file.attrs["version"] = "layerkit galaxy set", 1
     assert "older version" in message(tmp_path / "old.h5")

@@ -68,7 +68,7 @@ def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatc
 
 
 def test_a_camera_of_12_bits_has_the_crops_of_one_of_16():
-    """By how bright they are in the set, not beside the most that 16 bits hold."""
+    """Brightness counts within the set, not beside the most that 16 bits hold."""
     light = Round([5, 6, 7], np.random.default_rng(3))
 
     class Deep(Round):

@@ -32,7 +32,7 @@ def test_unsigned_tiffs_that_pillow_decodes(compression, rng, tmp_path):
 def float_predicted(pixels):
     """A deflated TIFF with the predictor of floats, after Adobe's Photoshop TIFF Technical Note 3.
 
-    Of each row first the highest bytes of all numbers, then the next, as differences.
+    Each row has the highest bytes of all numbers first, then the next, as differences.
     """
     rows = np.ascontiguousarray(pixels, ">f4").view("u1").reshape(*pixels.shape, 4)
     rows = rows.transpose(0, 2, 1).reshape(len(pixels), -1)

@@ -10,6 +10,7 @@ from typing import Any
 from layerkit.cli import arguments, writing
 from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
+from layerkit.galaxy.training.settings import UNITS
 from layerkit.saving import hdf5
 
 
@@ -64,6 +65,25 @@ def add(commands: Any) -> None:
         help="arcseconds per pixel of all pictures (default: what their WCS says, if anything)",
     )
     parser.add_argument(
+        "--units",
+        choices=UNITS,
+        help="of pictures in physical units, see train (default: those that the model was trained "
+        "on)",
+    )
+    parser.add_argument(
+        "--zero-point",
+        metavar="MAG",
+        type=arguments.NUMBER,
+        help="magnitude of a flux of 1 in the pictures' unit (default: what their headers say)",
+    )
+    parser.add_argument(
+        "--gain",
+        metavar="G",
+        type=arguments.POSITIVE,
+        help="electrons per unit of the pictures, which adds the noise of a galaxy's own light to "
+        "errors of fluxes (default: what their headers say); a variance extension counts before it",
+    )
+    parser.add_argument(
         "--model",
         metavar="RUN",
         type=arguments.model,
@@ -97,9 +117,7 @@ def add(commands: Any) -> None:
         metavar="ADDRESS",
         help="Dask scheduler whose workers encode the parts; without it --workers processes here",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="encode only the parts that are missing in --out"
-    )
+    arguments.add_flag(parser, "resume", "encode only the parts that are missing in --out")
     parser.add_argument(
         "--refine",
         type=arguments.COUNT_OR_NONE,
@@ -119,9 +137,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--limit", type=arguments.COUNT, metavar="N", help="use only the first N pictures"
     )
-    parser.add_argument(
-        "--hdu", metavar="N|NAME", type=arguments.hdu, help="extension of FITS files to read"
-    )
+    arguments.add_hdu(parser)
     parser.add_argument(
         "--workers",
         type=arguments.COUNT_OR_NONE,
@@ -162,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
     given = args.pictures[0] if args.pictures else None
     # Slow to import, and other commands do without.
     from layerkit import galaxy
-    from layerkit.galaxy.catalogue.encode import unusable
+    from layerkit.galaxy.catalogue.encode import unranked, unusable
     from layerkit.galaxy.catalogue.tables import joining, tables
 
     out = Path(args.out)
@@ -180,14 +196,15 @@ def run(args: argparse.Namespace) -> None:
     if args.join:
         joining.rows_by_id(other, column, args.join)
     source: Any = given
+    hdu = arguments.hdu_of(args)
     if args.positions:
         cutout = {} if args.cutout is None else {"cutout": args.cutout}
         source = galaxy.open_positions(
-            args.image, args.positions, id_column=args.id_column, hdu=args.hdu, **cutout
+            args.image, args.positions, id_column=args.id_column, hdu=hdu, **cutout
         )
     elif args.paths:
         source = galaxy.open_paths(
-            args.paths, column=args.path_column or "path", id_column=args.id_column, hdu=args.hdu
+            args.paths, column=args.path_column or "path", id_column=args.id_column, hdu=hdu
         )
     table = galaxy.encode(
         args.model,
@@ -196,8 +213,11 @@ def run(args: argparse.Namespace) -> None:
         draws=args.draws,
         batch=args.batch,
         limit=args.limit,
-        hdu=args.hdu if source is given else None,
+        hdu=hdu if source is given else None,
         pixel_scale=args.pixel_scale,
+        units=args.units,
+        zero_point=args.zero_point,
+        gain=args.gain,
         workers=args.workers,
         backend=args.backend,
         progress=True,
@@ -214,6 +234,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
     for reason, count in reasons.items():
         print(f"{count:8d} unusable: {reason}")
+    if why := unranked(table):
+        print(f"no bound_percentile: {why}")
     print(f"{len(table.colnames)} columns to {args.out}")
 
 
@@ -257,8 +279,11 @@ def _run_parts(args: argparse.Namespace) -> None:
         refine=args.refine,
         draws=args.draws,
         batch=args.batch,
-        hdu=args.hdu,
+        hdu=arguments.hdu_of(args),
         pixel_scale=args.pixel_scale,
+        units=args.units,
+        zero_point=args.zero_point,
+        gain=args.gain,
         workers=args.workers,
         scheduler=args.scheduler,
         resume=args.resume,

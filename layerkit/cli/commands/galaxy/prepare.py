@@ -8,9 +8,11 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments
+from layerkit.cli.commands.galaxy.model import train
 from layerkit.cli.config import write_settings
 from layerkit.errors import DataError
 from layerkit.galaxy.layout import METRICS, is_result
+from layerkit.galaxy.training.settings import UNITS
 
 
 def add(commands: Any) -> None:
@@ -27,12 +29,7 @@ def add(commands: Any) -> None:
         type=arguments.path,
         help="folder, zip or file of pictures (default: galaxies of the Hubble Deep Field)",
     )
-    parser.add_argument(
-        "--hdu",
-        metavar="N|NAME",
-        type=arguments.hdu,
-        help="extension of FITS files to read (default: all that hold science images)",
-    )
+    arguments.add_hdu(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -47,6 +44,7 @@ def add(commands: Any) -> None:
         default=69,
         help="pixels on a side of a galaxy (default: %(default)s)",
     )
+    parser.add_argument("--units", choices=UNITS, default=UNITS[0], help=train.UNITS_HELP)
     parser.add_argument(
         "--limit", metavar="N", type=arguments.COUNT, help="use the first pictures only"
     )
@@ -64,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if is_result(out.name) and (out.parent / METRICS).exists():
         raise DataError(f"--out {out}: a result of the training run in that folder; write another")
-    source = galaxy.open_source(args.data, args.hdu)
-    print(galaxy.prepare(source, args.out, size=args.size, limit=args.limit, workers=args.workers))
+    source = galaxy.open_source(args.data, arguments.hdu_of(args))
+    options = {name: getattr(args, name) for name in ("size", "units", "limit", "workers")}
+    print(galaxy.prepare(source, args.out, **options))
     write_settings(args, Path(args.out))
     print(f"written to {args.out}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit import galaxy
+from layerkit.cli import arguments
 from layerkit.errors import DataError
 from layerkit.galaxy.layout import REPORT
 
@@ -21,7 +22,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "runs", nargs="+", metavar="PATH", help="folder of a run, or its metrics.json"
     )
-    parser.add_argument("--table", action="store_true", help="a Markdown table, a row for each run")
+    arguments.add_flag(parser, "table", "a Markdown table, a row for each run")
     parser.set_defaults(run=run)
 
 

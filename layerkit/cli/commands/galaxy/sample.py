@@ -39,13 +39,11 @@ def add(commands: Any) -> None:
         default=64,
         help="galaxies to draw (default: %(default)s)",
     )
-    parser.add_argument(
-        "--noise", action="store_true", help="add the noise that the model expects of pixels"
-    )
-    parser.add_argument(
-        "--stamps",
-        action="store_true",
-        help="write each galaxy as an extension, or a data set, of its own: galaxy_1 and so on",
+    arguments.add_flag(parser, "noise", "add the noise that the model expects of pixels")
+    arguments.add_flag(
+        parser,
+        "stamps",
+        "write each galaxy as an extension, or a data set, of its own: galaxy_1 and so on",
     )
     parser.add_argument(
         "--out",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from layerkit.cli import arguments
+from layerkit.cli import arguments, writing
+from layerkit.errors import DataError
+from layerkit.galaxy.layout import METRICS
 
 
 def add(commands: Any) -> None:
@@ -32,6 +35,12 @@ def add(commands: Any) -> None:
         parser.add_argument(
             f"--{name}", metavar="FILE", type=arguments.path, help=f"file of {what}"
         )
+    parser.add_argument(
+        "--hdu",
+        metavar="N|NAME",
+        type=arguments.hdu,
+        help="extension of the FITS file that holds the image (default: the one of science)",
+    )
     parser.add_argument(
         "--mask-bits",
         metavar="N",
@@ -88,11 +97,19 @@ def run(args: argparse.Namespace) -> None:
     """Read, measure and write."""
     # Slow to import, and other commands do without.
     from layerkit.galaxy.scene import hubble_field, measure, read_field, write_scene
+    from layerkit.galaxy.scene.results.files import FILES
 
+    out = Path(args.out)
+    given = [("IMAGE", args.image)]
+    given += [(f"--{name}", getattr(args, name)) for name in ("psf", "variance", "mask")]
+    for name in FILES:
+        writing.check_apart(out / name, given)
+    if (out / METRICS).exists():
+        raise DataError(f"--out {out}: the folder of a training run; write to another")
     if args.image is None:
         field = hubble_field()
     else:
-        field = read_field(args.image, args.psf, args.variance, args.mask, args.mask_bits)
+        field = read_field(args.image, args.psf, args.variance, args.mask, args.mask_bits, args.hdu)
     scene = measure(
         field,
         threshold=args.threshold,

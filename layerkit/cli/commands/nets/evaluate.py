@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
     )
     load(args.model, net)
     inputs = net.input_names()
-    found = net.evaluate(data.layer(args.data, inputs) or data.arrays(args.data, inputs))
+    given = data.layer(args.data, inputs) or data.arrays(args.data, inputs)
+    found = net.evaluate(given, progress=True)
     width = max(map(len, found), default=0)
     for name, value in found.items():
         print(f"{name:{width}}  {value:.6g}")

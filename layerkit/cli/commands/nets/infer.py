@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layerkit.cli import arguments, data, writing
 from layerkit.errors import DataError
 from layerkit.net import Net
 from layerkit.saving.loading import load
+from layerkit.system.bars import watched
 
 
 def add(commands: Any) -> None:
@@ -56,7 +59,13 @@ def run(args: argparse.Namespace) -> None:
     writing.check_apart(out, named)
     load(args.model, net)
     given = data.arrays(args.data, net.input_names(), complete=False)
-    values = dict(zip(args.blob, net.infer(args.blob, sample=False, **given), strict=True))
+    parts = []
+    total = max(map(len, given.values()), default=1)
+    for start in watched(range(0, total, args.batch), "inferring", "batches"):
+        rows = {name: array[start : start + args.batch] for name, array in given.items()}
+        parts.append(net.infer(args.blob, sample=False, **rows))
+    arrays = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+    values = dict(zip(args.blob, arrays, strict=True))
     writing.write(out, write_to, values)
     for name, array in values.items():
         print(f"{name}: {' x '.join(map(str, array.shape))} to {args.out}")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from layerkit.cli import arguments
+from layerkit.inspection.profile import profile
 from layerkit.layers import Input
 from layerkit.net import Net
 from layerkit.solvers import Adam
@@ -44,4 +45,4 @@ def run(args: argparse.Namespace) -> None:
         for layer in net.layers.values()
         if isinstance(layer, Input)
     }
-    print(Adam(net).profile(args.iterations, **inputs))
+    print(profile(Adam(net), args.iterations, inputs, progress=True))

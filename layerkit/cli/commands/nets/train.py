@@ -81,9 +81,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="steps between validations (default: %(default)s)",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue from the last snapshot in --out"
-    )
+    arguments.add_flag(parser, "resume", "continue from the last snapshot in --out")
     arguments.add_where(parser)
     arguments.add_seed(parser)
     parser.set_defaults(run=run)

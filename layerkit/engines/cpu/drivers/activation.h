@@ -1,4 +1,4 @@
-// Activations over flat arrays; their numbers are those of runners/base.py.
+// Activations over flat arrays.
 #pragma once
 
 #include "../vectors/formulas.h"
@@ -7,20 +7,20 @@
 namespace layerkit {
 namespace LAYERKIT_SET {
 
+#define LAYERKIT_NAME(name) #name " "
+constexpr const char* activation_names = ACTIVATIONS(LAYERKIT_NAME);  // in the order of their numbers
+#undef LAYERKIT_NAME
+
 // function(activation) with the one of this number.
 template <class T, class Function>
 LAYERKIT_INLINE void with_activation(int kind, T setting, Function&& function)
 {
-    if (kind == 1) function(Relu<T>(setting));
-    else if (kind == 2) function(LeakyRelu<T>(setting));
-    else if (kind == 3) function(Elu<T>(setting));
-    else if (kind == 4) function(Sigmoid<T>(setting));
-    else if (kind == 5) function(Tanh<T>(setting));
-    else if (kind == 6) function(Softplus<T>(setting));
-    else if (kind == 7) function(Exponential<T>(setting));
-    else if (kind == 8) function(Gelu<T>(setting));
-    else if (kind == 9) function(Silu<T>(setting));
-    else expect(false);
+    int number = 0;
+#define LAYERKIT_TRY(name) \
+    if (kind == number++) return function(name<T>(setting));
+    ACTIVATIONS(LAYERKIT_TRY)
+#undef LAYERKIT_TRY
+    expect(false);
 }
 
 // y = a(x), which may be one array.

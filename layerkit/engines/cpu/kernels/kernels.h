@@ -10,6 +10,7 @@ namespace layerkit {
 struct Kernels {
     const char* name;
     int vector_bytes;
+    const char* activations;  // their names, in the order of their numbers
 
     void (*multiply)(Array a, Array b, Array c, bool add);
     void (*products)(Array a, Array b, Array c);  // of as many matrices as there are

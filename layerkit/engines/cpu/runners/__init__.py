@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from layerkit import layers as L
-from layerkit.engines import common
+from layerkit.engines import activations, common
 from layerkit.engines.base import EngineRunner
 from layerkit.engines.cpu.runners import elementwise, losses
-from layerkit.engines.cpu.runners.base import ACTIVATIONS
 from layerkit.engines.cpu.runners.pictures import pictures, pooling, windows
 from layerkit.engines.cpu.runners.weights import dense, normalization, recurrent
 
 RUNNERS: dict[type, type[EngineRunner]] = {
-    **dict.fromkeys(ACTIVATIONS, elementwise.Activation),
+    **dict.fromkeys(activations.SETTINGS, elementwise.Activation),
     L.Add: common.Add,
     L.BatchNorm: normalization.BatchNorm,
     L.Concat: elementwise.Concat,

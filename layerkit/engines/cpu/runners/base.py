@@ -13,20 +13,10 @@ import numpy as np
 from layerkit import layers as L
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.engines.activations import formula, has_formula
 from layerkit.engines.base import EngineRunner
 from layerkit.layers.elementwise.neuron import Neuron
 
-ACTIVATIONS: dict[type, tuple[int, str | None]] = {  # numbers as in activation.h; the setting
-    L.ReLU: (1, None),
-    L.LeakyReLU: (2, "slope"),
-    L.ELU: (3, "alpha"),
-    L.Sigmoid: (4, None),
-    L.Tanh: (5, None),
-    L.Softplus: (6, None),
-    L.Exponential: (7, None),
-    L.GELU: (8, None),
-    L.SiLU: (9, None),
-}
 NOTHING = np.zeros((0, 0))  # stands for an array that is not wanted
 
 
@@ -51,7 +41,7 @@ class Following:
     """An activation that kernels of its own compute, after those of the layer that has it.
 
     Attributes:
-        kind: its number in activation.h.
+        kind: its number; see `numbers`.
         setting: its setting, or 0.
     """
 
@@ -83,10 +73,16 @@ def kernels() -> Any:
     return importlib.import_module("layerkit.engines.cpu._cpu")
 
 
+@functools.cache
+def numbers() -> dict[str, int]:
+    """Return the number by which the extension module knows the formula of each activation."""
+    return {name: number for number, name in enumerate(kernels().activations().split())}
+
+
 def following(neuron: Neuron) -> Following:
-    """Return one of ACTIVATIONS in kernels of its own."""
-    kind, setting = ACTIVATIONS[type(neuron)]
-    return Following(kind, float(getattr(neuron, setting)) if setting else 0.0)
+    """Return an activation that has a formula, in kernels of its own."""
+    name, setting = formula(neuron)
+    return Following(numbers()[name], setting)
 
 
 def straight(neuron: Neuron | None) -> tuple[float, Neuron | Following | None]:
@@ -98,7 +94,7 @@ def straight(neuron: Neuron | None) -> tuple[float, Neuron | Following | None]:
         return 0.0, None
     if type(neuron) is L.LeakyReLU:
         return float(neuron.slope), None
-    if neuron is None or type(neuron) not in ACTIVATIONS:  # none, or of a user's own class
+    if neuron is None or not has_formula(neuron):  # none, or of a user's own class
         return 1.0, neuron
     return 1.0, following(neuron)
 

@@ -106,8 +106,12 @@ KERNEL student(
         scale, loss, dx, dmean, dlog_variance, dskew);
 }
 
+#ifndef LABEL
+#define LABEL real  // what holds labels: i64 where they are integers
+#endif
+
 KERNEL softmax_loss(
-    i64 rows, i64 classes, i64 lanes, const real* logits, const real* label, const real* scale,
+    i64 rows, i64 classes, i64 lanes, const real* logits, const LABEL* label, const real* scale,
     real* loss, real* dlogits)
 {
     __shared__ real tops[THREADS];
@@ -128,7 +132,7 @@ KERNEL softmax_loss(
         for (i64 k = lane; k < classes; k += lanes) {
             real shifted = logits[row * classes + k] - largest;
             sums[0] += exp_of(shifted);
-            if (label[row] == (real)k) {
+            if (label[row] == (LABEL)k) {
                 sums[1] = shifted;
                 sums[2] = 1;
             }
@@ -140,6 +144,6 @@ KERNEL softmax_loss(
     if (!dlogits) return;
     for (i64 k = lane; k < classes; k += lanes) {
         real p = (real)(exp_of(logits[row * classes + k] - largest) / sums[0]);
-        dlogits[row * classes + k] = scale[row] * (p - (label[row] == (real)k ? 1 : 0));
+        dlogits[row * classes + k] = scale[row] * (p - (label[row] == (LABEL)k ? 1 : 0));
     }
 }

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from layerkit import layers as L
-from layerkit.engines import common
+from layerkit.engines import activations, common
 from layerkit.engines.base import EngineRunner, Runner
 from layerkit.engines.cuda.runners import dense, elementwise, losses
-from layerkit.engines.cuda.runners.base import ACTIVATIONS, ArrayRunner
+from layerkit.engines.cuda.runners.base import ArrayRunner
 from layerkit.engines.cuda.runners.data import DataRunner, ResidentData
 from layerkit.engines.cuda.runners.pictures import pictures, pooling, windows
 from layerkit.layer import Layer, overrides
 from layerkit.layers.sources.data import Data
 
 RUNNERS: dict[type, type[EngineRunner]] = {
-    **dict.fromkeys(
-        (kind for kind in ACTIVATIONS if kind is not type(None)), elementwise.Elementwise
-    ),
+    **dict.fromkeys(activations.SETTINGS, elementwise.Elementwise),
     L.Accuracy: losses.Accuracy,
     L.Add: common.Add,
     L.BinaryCrossEntropy: losses.BinaryCrossEntropy,
@@ -59,4 +57,4 @@ def make_runner(layer: Layer, engine: Any) -> Runner:
         fed = layer.plain and own.forward is Data.forward and overrides(own, "host", ("fetch",))
         return DataRunner(layer, engine) if fed else ArrayRunner(layer)
     make = RUNNERS.get(own)
-    return make(layer, engine) if make and make.fits(layer, engine) else ArrayRunner(layer)
+    return make(layer, engine) if make and make.takes(layer, engine) else ArrayRunner(layer)

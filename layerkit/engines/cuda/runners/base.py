@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
+from layerkit.engines.activations import formula
 from layerkit.engines.base import EngineRunner, Runner
 from layerkit.layer import overrides
 from layerkit.layers.elementwise.neuron import Neuron
-
-ACTIVATIONS: dict[type, tuple[str, str | None]] = {  # in formulas/activations.h; its setting
-    L.ReLU: ("Relu", None),
-    L.LeakyReLU: ("LeakyRelu", "slope"),
-    L.ELU: ("Elu", "alpha"),
-    L.Sigmoid: ("Sigmoid", None),
-    L.Tanh: ("Tanh", None),
-    L.Softplus: ("Softplus", None),
-    L.Exponential: ("Exponential", None),
-    L.GELU: ("Gelu", None),
-    L.SiLU: ("Silu", None),
-    type(None): ("Linear", None),
-}
 
 
 class ArrayRunner(Runner):
@@ -31,9 +18,8 @@ class ArrayRunner(Runner):
 
     def __init__(self, layer: Any):
         super().__init__(layer)
-        self.recordable = layer.recordable and overrides(
-            type(layer), "recordable", ("forward", "backward")
-        )
+        neuron = getattr(layer, "neuron", None)
+        self.recordable = all(map(_replayable, [layer, *([neuron] if neuron else [])]))
 
 
 class KernelRunner(EngineRunner):
@@ -61,6 +47,13 @@ class KernelRunner(EngineRunner):
         return *philox.keys(layer.run.seed, layer.stream), self.engine.clock
 
 
+def _replayable(layer: Any) -> bool:
+    """Tell whether the class that defines a layer's passes says that they can be replayed."""
+    passes = ("forward", "backward", "activate", "differentiate")
+    defined = [name for name in passes if hasattr(layer, name)]
+    return layer.recordable and overrides(type(layer), "recordable", defined)
+
+
 Entering = tuple[list[Array], float, dict[str, str]]
 
 
@@ -70,8 +63,8 @@ class Activated(KernelRunner):
     def activation(self) -> tuple[float, dict[str, str]]:
         """Return the setting of the activation, and the macro that names it."""
         neuron = self.layer if isinstance(self.layer, Neuron) else self.layer.neuron
-        name, setting = ACTIVATIONS[type(neuron)]
-        return float(getattr(neuron, setting)) if setting else 0.0, {"ACTIVATION": name}
+        name, setting = formula(neuron)
+        return setting, {"ACTIVATION": name}
 
     def entering(self, tops: list[Array], inner: list[Blob | None]) -> Entering:
         """Return where kernels that end in the activation write, and which one they end in.

@@ -96,6 +96,7 @@ class DataRunner(Runner):
                 self.engine.clock,
                 top.data,
                 NUMBER=NUMBERS[array.dtype.name],
+                OUT="i64" if top.name in layer.integer_blobs else "real",
             )
         layer.position += count
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
+from layerkit.engines.activations import has_formula
+from layerkit.engines.cuda.runners.base import Activated
 from layerkit.layers.losses.loss import rows
 
 SLICE = 256  # rows of which a block adds up the gradients of the biases
@@ -33,6 +34,7 @@ class Dense(Activated):
         self.few, self.inputs = capacity <= FEW, layer.w.size // units
         slices = -(-capacity // SLICE)
         self.sums = self.zeros(slices if slices > 1 else 0, units)
+        self.no_bias = self.zeros(0 if layer.b else units)
         self.places: dict[Any, Any] = {}  # of the matrices of products made together
         self.spans = -(-units // SPAN) if self.few else 1
         self.dx_sums = self.zeros(self.spans if self.spans > 1 else 0, capacity * self.inputs)
@@ -41,7 +43,16 @@ class Dense(Activated):
     def fits(cls, layer: Any, engine: Any) -> bool:
         """Return whether the activation has a formula, and elements can be counted with 32 bits."""
         most = max(layer.run.batch_size * layer.units, layer.w.size + layer.units)
-        return type(layer.neuron) in ACTIVATIONS and TOGETHER * most < 2**32
+        return has_formula(layer.neuron) and TOGETHER * most < 2**32
+
+    def bias(self) -> Array:
+        """Return b, or zeros where the layer has none."""
+        return self.layer.b.data if self.layer.b else self.no_bias
+
+    def bias_diff(self) -> Array | None:
+        """Return db, or None where it is not wanted."""
+        b = self.layer.b
+        return b.diff if b and b.trainable else None
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x W + b)."""
@@ -57,7 +68,7 @@ class Dense(Activated):
         ys, setting, defines = self.entering(
             [top.data for top in tops], [layer.inner for layer in layers]
         )
-        ws, bs = [layer.w.data for layer in layers], [layer.b.data for layer in layers]
+        ws, bs = [layer.w.data for layer in layers], [r.bias() for r in runners]
         units, count = self.layer.units, len(x)
         if self.few:
             # If there are many inputs, more blocks and more threads share them.
@@ -111,7 +122,7 @@ class Dense(Activated):
         """
         layers, backend = [r.layer for r in runners], self.engine.backend
         if self.few:
-            self._backward_few(layers, x, tops, dx, dx_sums)
+            self._backward_few(runners, x, tops, dx, dx_sums)
             return
         ds = self._before(runners, tops)
         trained = [
@@ -130,8 +141,9 @@ class Dense(Activated):
         return {"ROWS": f"{rows}u", "SPAN": f"{SPAN}u", "LANES": f"{width}u"}
 
     def _backward_few(
-        self, layers: list[Any], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array
+        self, runners: list[Dense], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array
     ) -> None:
+        layers = [r.layer for r in runners]
         slices, (setting, defines) = self.spans * len(layers), self.activation()
         self.launch(
             "dense",
@@ -148,7 +160,7 @@ class Dense(Activated):
             *three([top.diff for top in tops]),
             *three([layer.w.data for layer in layers]),
             *three([layer.w.diff if layer.w.trainable else None for layer in layers]),
-            *three([layer.b.diff if layer.b.trainable else None for layer in layers]),
+            *three([r.bias_diff() for r in runners]),
             **self.few_defines(),
             **defines,
         )
@@ -169,9 +181,10 @@ class Dense(Activated):
         layers, count, units = [r.layer for r in runners], len(tops[0].data), self.layer.units
         slices, (setting, defines) = -(-count // SLICE), self.activation()
         ds = [layer.before.data if layer.neuron else None for layer in layers]
+        dbs = [r.bias_diff() for r in runners]
         sums = [
-            None if not r.layer.b.trainable else r.layer.b.diff if slices == 1 else r.sums
-            for r in runners
+            r.sums if slices > 1 and db is not None else db
+            for r, db in zip(runners, dbs, strict=True)
         ]
         if any(to is not None for to in [*ds, *sums]):
             self.launch(
@@ -187,8 +200,8 @@ class Dense(Activated):
                 *three(sums),
                 **defines,
             )
-        for runner in runners if slices > 1 else []:
-            if runner.layer.b.trainable:
+        for runner, db in zip(runners, dbs, strict=True) if slices > 1 else []:
+            if db is not None:
                 self.launch(
                     "dense",
                     "sum_slices",
@@ -196,7 +209,7 @@ class Dense(Activated):
                     slices,
                     units,
                     runner.sums,
-                    runner.layer.b.diff,
+                    db,
                     **defines,
                 )
         return [top.diff if d is None else d for top, d in zip(tops, ds, strict=True)]
@@ -214,7 +227,7 @@ class TiedDense(Dense):
         layer, y = self.layer, tops[0].data
         (out,), setting, defines = self.entering([y], [layer.inner])
         self.engine.backend.gemm(rows(bottoms[0].data), layer.w.data.T, out=out)
-        self._add_biases([layer.b.data], [out], setting, defines)
+        self._add_biases([self.bias()], [out], setting, defines)
         self.activate(y, layer.inner)
 
     def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:

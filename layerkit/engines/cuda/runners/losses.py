@@ -79,6 +79,8 @@ class SoftmaxLoss(Loss):
     no GPU answers while it records.
     """
 
+    integers = True
+
     def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
         """Compute the cross entropy of each example, and the diff of the logits."""
         if not self.layer.plain:
@@ -99,6 +101,7 @@ class SoftmaxLoss(Loss):
             top.diff,
             top.data,
             diffs[0],
+            **({"LABEL": "i64"} if bottoms[1].integers else {}),
         )
 
 
@@ -167,6 +170,8 @@ class StudentReconstruction(Reconstruction):
 
 class Accuracy(KernelRunner):
     """Array code that does not look at the labels first: no GPU answers while it records."""
+
+    integers = True
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Count the logits that are not below the label's."""

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from layerkit.galaxy.catalogue.photometry.flux import FLUXES, measure
+from layerkit.galaxy.catalogue.photometry.stamps import Stamp
 from layerkit.galaxy.catalogue.summaries import SUMMARIES, spread, summarise
 from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
 from layerkit.galaxy.images.crop.crop import Cut
@@ -27,6 +29,7 @@ COLUMNS = {
 }
 
 IN_ARCSEC = "half_light_radius_arcsec"
+COMPLETIONS = 10  # rounds in which missing pixels and z follow each other
 SCALED = ("pixel_scale", IN_ARCSEC, f"{IN_ARCSEC}_sd")  # NaN where the scale is unknown
 
 
@@ -38,13 +41,23 @@ class Encoder:
         steps: of refinement; 0 takes the encoder's posteriors.
         draws: from q(z | x) for each picture.
         row_order: of the source.
+        zero_point, gain: of all pictures; None, the default, takes what their files say.
 
     Attributes:
         columns: name of each number -> its unit and description.
     """
 
-    def __init__(self, model: GalaxyModel, steps: int, draws: int, row_order: str):
+    def __init__(
+        self,
+        model: GalaxyModel,
+        steps: int,
+        draws: int,
+        row_order: str,
+        zero_point: float | None = None,
+        gain: float | None = None,
+    ):
         self.model, self.steps, self.draws, self.row_order = model, steps, draws, row_order
+        self.zero_point, self.gain = zero_point, gain
         axes = range(model.latent)
         self.columns = {
             **COLUMNS,
@@ -56,6 +69,7 @@ class Encoder:
             self.columns[f"{name}_sd"] = (unit, "its standard deviation")
         self.columns[IN_ARCSEC] = ("arcsec", "half_light_radius on the sky")
         self.columns[f"{IN_ARCSEC}_sd"] = ("arcsec", "its standard deviation")
+        self.columns |= FLUXES
 
     def posterior(self, images: np.ndarray) -> Posterior:
         """Find q(z | x), not tempered."""
@@ -67,14 +81,18 @@ class Encoder:
         """Compute the bound and its KL terms, each (n,)."""
         return self.model.bound(images, BOUND_SAMPLES, posterior)
 
-    def rows(self, images: np.ndarray, cuts: list[Cut], scales: np.ndarray) -> np.ndarray:
+    def rows(
+        self, images: np.ndarray, cuts: list[Cut], scales: np.ndarray, stamps: list[Stamp | None]
+    ) -> np.ndarray:
         """Compute the numbers of some pictures, (n, columns).
 
         Args:
             images: prepared, (n, side, side).
             cuts: their squares.
             scales: arcseconds per pixel of their pictures, (n,); NaN where unknown.
+            stamps: their pixels, where they are in physical units.
         """
+        images = self.completed(images, stamps)
         model, posterior = self.model, self.posterior(images)
         bound, kl = self.bound(images, posterior)
         mean, _ = model.reconstruct(images, posterior)
@@ -83,7 +101,12 @@ class Encoder:
         crops = [(cut.y0, cut.x0, cut.side) for cut in cuts]
         likelihood = model.log_likelihood(images, posterior)
         unranked = np.full(len(images), math.nan)
-        found = self.summaries(images, mean, z, cuts)
+        drawn = [model.reconstruct(images, z, sample=True)[0] for _ in range(self.draws)]
+        found = self.summaries(mean, drawn, cuts)
+        fluxes = [
+            measure(stamp, cut, [mean[i], *(d[i] for d in drawn)], self.zero_point, self.gain)
+            for i, (stamp, cut) in enumerate(zip(stamps, cuts, strict=True))
+        ]
         radius = 2 * list(SUMMARIES).index("half_light_radius")
         return np.column_stack(
             [
@@ -97,18 +120,31 @@ class Encoder:
                 *z,
                 found,
                 found[:, radius : radius + 2] * scales[:, None],
+                fluxes,
             ]
         )
 
-    def summaries(
-        self, images: np.ndarray, mean: np.ndarray, z: Posterior, cuts: list[Cut]
-    ) -> np.ndarray:
+    def completed(self, images: np.ndarray, stamps: list[Stamp | None]) -> np.ndarray:
+        """Replace pixels without data by those of the reconstruction, until they agree.
+
+        Such a pixel then says nothing of z: where the likelihood of the others is greatest, its own
+        is, too.
+        """
+        size = images.shape[1]
+        rows = [i for i, stamp in enumerate(stamps) if stamp is not None and stamp.missing.any()]
+        if not rows:
+            return images
+        missing = np.stack([stamps[i].missing_at(size) for i in rows])  # type: ignore[union-attr]
+        images, some = images.copy(), images[rows]
+        for _ in range(COMPLETIONS):
+            mean, _ = self.model.reconstruct(some, self.posterior(some))
+            some = np.where(missing, mean, some)
+        images[rows] = some
+        return images
+
+    def summaries(self, mean: np.ndarray, drawn: list[np.ndarray], cuts: list[Cut]) -> np.ndarray:
         """Measure reconstructions and draws, (n, 2 * len(SUMMARIES)): values and deviations."""
-        drawn = [self.model.reconstruct(images, z, sample=True)[0] for _ in range(self.draws)]
-        found = []
-        for i, cut in enumerate(cuts):
-            value = summarise(mean[i], cut, self.row_order)
-            others = [summarise(draw[i], cut, self.row_order) for draw in drawn]
-            sd = spread(np.reshape(others, (self.draws, len(SUMMARIES))))
-            found.append(np.column_stack([value, sd]).reshape(-1))
-        return np.reshape(found, (len(cuts), 2 * len(SUMMARIES)))
+        value = summarise(mean, cuts, self.row_order)
+        others = [summarise(draw, cuts, self.row_order) for draw in drawn]
+        sd = spread(np.reshape(others, (self.draws, *value.shape)))
+        return np.stack([value, sd], axis=2).reshape(len(cuts), 2 * len(SUMMARIES))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +97,8 @@ def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
 def read_catalogue(path: str | os.PathLike[str]) -> Table:
     """Read a table in one of the formats of `write_catalogue`, from anywhere.
 
-    A folder that `encode_parts` has written is read as one table, its parts in order.
+    A folder that `encode_parts` has written is read as one table, its parts in order.  In CSV, a
+    column of whole numbers of which any begins with 0, such as the id 0042, stays text.
 
     Floats and texts that are missing are NaN and empty, as `write_catalogue` was given them.
 
@@ -113,12 +116,31 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about units and keywords of other programs
-            table = AstropyTable.read(str(path), format=kind)
+            table = _read_csv(path) if kind == "ascii.csv" else AstropyTable.read(path, format=kind)
         table.convert_bytestring_to_unicode()
         return _plain(table)
     except Exception as error:  # of any kind, from a format's own reader
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({reason})") from error
+
+
+def _read_csv(path: Path) -> Table:
+    """Read a CSV file; spreadsheets put a mark of UTF-8 in front of it."""
+    from astropy.table import Table as AstropyTable
+
+    settings: Any = {"format": "ascii.csv"}
+    with open(path, "rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            settings["encoding"] = "utf-8-sig"  # by Astropy's slower reader
+    table = AstropyTable.read(path, **settings)
+    whole = [name for name in table.colnames if table[name].dtype.kind in "iu"]
+    if whole:
+        converters = dict.fromkeys(whole, str)
+        texts = AstropyTable.read(path, **settings, include_names=whole, converters=converters)
+        for name in whole:
+            if any(re.match("[-+]?0[0-9]", text) for text in np.ma.filled(texts[name], "")):
+                table[name] = texts[name]
+    return table
 
 
 def _parts(folder: Path) -> Table:

@@ -23,21 +23,26 @@ from layerkit.galaxy.images.crop.detect import (
     foreign_light,
     measure_sky,
 )
+from layerkit.galaxy.images.crop.missing import filled, mended
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
 from layerkit.galaxy.images.decode.blank import NoData, no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.pixels import as_picture
-from layerkit.settings import Number, Whole, accept
+from layerkit.settings import Choice, Number, Rule, Whole, accept
 
 SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`
+UNITS = Choice("stretched", "linear")
 DEEPEST = 65535.0  # the largest value of 16 bits
 CENTRED = 0.16  # of the side: two standard deviations of the Gaussian in `find_galaxy`
 FAINT = 3.0  # times the threshold: a peak below this is too faint for a size to mean anything
 INNER = 0.9  # of the square's side: where a galaxy in physical units is measured
 PASSES = 2  # of that measurement; more would shrink the square of a bright galaxy
 CLEAN = 1000.0  # brightness over noise that is assumed for a galaxy without noise
+FILLING = 8  # passes in which holes and the centre follow each other
 STEP = 1.15  # ratio of successive sizes of that square
 CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
+MOST_MISSING = 0.3  # of the pixels in a square, whose light is known otherwise in linear units
+BRIGHTEST = 10.0  # in linear units, of whose scale a galaxy has about 1: hot pixels are cut off
 CORNER = 1.4  # |y| + |x| from the middle, in half-sides, where corners begin
 
 
@@ -57,6 +62,9 @@ class Settings:
             default 4.
         min_radius: smallest radius of a galaxy, default 1.4, in pixels of the picture as binned for
             detection, to about 212 on a side.  A point source, smoothed, has 1.0 to 1.2.
+        units: of pictures in physical units: "stretched", the default, compresses bright pixels
+            (see `scaling`); "linear" subtracts the sky and divides by one number for each picture,
+            and keeps pictures in which up to MOST_MISSING of the square are without data.
 
     Raises:
         DataError: a setting is out of range.
@@ -68,12 +76,13 @@ class Settings:
     background: float = 0.2
     threshold: float = 4.0
     min_radius: float = 1.4
+    units: str = "stretched"
 
     def __post_init__(self) -> None:
         """Check each setting."""
         for field in fields(self):
             value = getattr(self, field.name)
-            rule = SIDE if field.name == "size" else FRAME if field.name == "frame" else LIMIT
+            rule: Rule = {"size": SIDE, "frame": FRAME, "units": UNITS}.get(field.name, LIMIT)
             # At infinity a limit excludes no picture.
             if rule is not LIMIT or not (isinstance(value, float) and value == np.inf):
                 value = accept(rule, value, field.name, "prepare", DataError)
@@ -86,8 +95,8 @@ class Cut:
 
     Attributes:
         y0, x0, side: top left corner and side, in pixels and fractions of pixels.
-        sky, spread, white: see `scaling`.  In linear pictures sky and spread are 0, and white is
-            the value from `Source.read` that became 1.
+        sky, spread, white: see `scaling`.  Spread is 0 if pixels were scaled linearly: sky is then
+            the value from `Source.read` that became 0, and white the one that became 1.
     """
 
     y0: float
@@ -139,7 +148,7 @@ def visible(image: np.ndarray, white: float = DEEPEST) -> np.ndarray:
         return np.minimum(image * np.float32(1 / white), 1)
     if image.dtype != np.float64:
         return np.nan_to_num(np.clip(image, 0, 1))
-    image, missing = _filled(image, no_data(image))
+    image, missing = filled(image, no_data(image))
     sky = _sky(image, ~missing)
     brightest = np.percentile(image[~missing], 99.9)
     return stretch(image, sky.level, sky.noise, max(brightest, sky.level + 10 * sky.noise))
@@ -149,7 +158,7 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     gaps = no_data(image)
     missing = None
     if gaps is not None:
-        image, missing = _filled(image, gaps)
+        image, missing = filled(image, gaps)
     galaxy = find_galaxy(image, settings.threshold, missing)
     cut = _square(galaxy, image, gaps, settings)
     view = resample(image, cut, settings.size)
@@ -163,23 +172,25 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
 
 def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     gaps = no_data(image)
-    image, missing = _filled(image, gaps)
+    image, missing = filled(image, gaps)
     far = _sky(image, ~missing)
     galaxy = _find(image, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
     # Nothing outside the square may change the result, not even its last bit.  So measure again
     # from the pixels inside alone, until the measurement asks for just these pixels.
-    last = None
-    for _ in range(PASSES):
+    last, holes = None, settings.units == "linear" and missing.any()
+    for _ in range(FILLING if holes else PASSES):
+        if holes:  # which would draw the centre away from them
+            image = mended(image, missing, (galaxy.y, galaxy.x), far.level)
         window = _window(galaxy, image.shape, settings)
-        if window == last:
+        if window == last and not holes:
             break
         galaxy, last = _find_in(image, window, galaxy, settings, missing), window
     galaxy = replace(galaxy, off_centre=off_centre)
     cut = _square(galaxy, image, gaps, settings)
-    rows, columns = _pixels(cut, image.shape)
+    rows, columns = pixels_in(cut, image.shape)
     part = image[rows, columns]
-    sky = _sky(part, _corners(part.shape))
+    sky = sky_in(part, missing[rows, columns])
     units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
     inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
     raw = _resampled(units, inside, settings.size)
@@ -199,17 +210,11 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
         faint = sky.level < far.level + far.noise
         raise UnusableImageError("too faint" if faint else "bright background")
     _check_room(galaxy, cut, settings)
-    return view, replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
-
-
-def _filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
-    """Fill pixels without data with the median of the others; also return their mask."""
-    if gaps is None:
-        return image, np.zeros(image.shape, bool)
-    missing = gaps.anywhere
-    if missing.all():
-        raise UnusableImageError("blank")
-    return np.where(missing, np.median(image[~missing]), image), missing
+    cut = replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
+    if settings.units == "linear":
+        view = np.clip(raw / np.float32(white), -BRIGHTEST, BRIGHTEST)
+        return view, replace(cut, spread=0.0)
+    return view, cut
 
 
 def _sky(image: np.ndarray, where: np.ndarray) -> Sky:
@@ -237,6 +242,18 @@ def _roughness(image: np.ndarray, level: float) -> float:
         return 0.0
     faint = inside & (around <= np.median(around[inside]))
     return 1.4826 * float(np.median(np.abs(image - around)[faint])) / np.sqrt(1.25)
+
+
+def sky_in(part: np.ndarray, missing: np.ndarray) -> Sky:
+    """Measure the sky in the corners of a square, where a galaxy's light is faintest.
+
+    Args:
+        part: the square, in physical units, finite.
+        missing: the mask of its pixels without data, which count only if no corner has others.
+    """
+    corners = _corners(part.shape)
+    known = corners & ~missing
+    return _sky(part, known if known.any() else corners)
 
 
 def _off_steps(pixels: np.ndarray) -> np.ndarray:
@@ -319,12 +336,15 @@ def _square(galaxy: Galaxy, image: np.ndarray, gaps: NoData | None, settings: Se
     if side < 2 * galaxy.radius:
         raise UnusableImageError("runs off the image edge")
     cut = Cut(galaxy.y - side / 2, galaxy.x - side / 2, side)
-    if gaps is not None and (reason := gaps.reason(_pixels(cut, image.shape))) is not None:
-        raise UnusableImageError(reason)
+    if gaps is not None:
+        inside = pixels_in(cut, image.shape)
+        few = settings.units == "linear" and gaps.anywhere[inside].mean() <= MOST_MISSING
+        if not few and (reason := gaps.reason(inside)) is not None:
+            raise UnusableImageError(reason)
     return cut
 
 
-def _pixels(cut: Cut, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def pixels_in(cut: Cut, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Return the index of the pixels that a square touches."""
     rows, columns = (
         slice(max(0, int(np.floor(start))), min(n, int(np.ceil(start + cut.side))))

@@ -6,7 +6,7 @@ Let `sky` be the level and `spread` the standard deviation of the empty sky.  A 
 
 clipped to 0..1.  Faint wings stay linear and bright cores are compressed, as in the colour pictures
 of Lupton et al. (2004, PASP 116, 133); nearly all of the noise is above black.  A spread of 0
-stands for linear scaling: v = white times the result.
+stands for linear scaling: v = sky + (white - sky) times the result.
 
 If most of the sky has one value, as in pictures that are cut off below a level, the spread is the
 largest of three: the scatter between neighbouring pixels in the faint half of the galaxy, the
@@ -73,4 +73,4 @@ def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
     black = sky - BLACK * unit
     top = np.arcsinh((white - black) / (SOFTENING * unit))
     curved = black + SOFTENING * unit * np.sinh(images * np.where(linear, 0, top))
-    return np.where(linear, white * images, curved)
+    return np.where(linear, sky + (white - sky) * images, curved)

@@ -35,6 +35,8 @@ class Layout:
         count: number of pictures, 0 if the array holds none.
         doubt: the reason where the axes are ambiguous, else None.
         part: shape of one picture with its colours.
+        bands: the axis of the array that colours are on, or None.
+        sides: shape of one picture without them.
     """
 
     def __init__(self, shape: tuple[int, ...], stack: bool = False):
@@ -55,7 +57,10 @@ class Layout:
         elif len(sides) == 4 and coloured[0] and sides[1] == sides[2] != sides[3]:
             self.counted, self.colours, self.turned = axes[3:], 0, True
         self.sizes = [shape[k] for k in self.counted]
-        self.part = tuple(shape[k] for k in axes if k not in self.counted)
+        rest = [k for k in axes if k not in self.counted]
+        self.part = tuple(shape[k] for k in rest)
+        self.bands = None if self.colours is None else rest[self.colours]
+        self.sides = tuple(shape[k] for k in rest if k != self.bands)
         usable = len(axes) >= 2 and len(self.counted) <= 2 and 0 not in shape
         self.doubt = self._doubt(axes) if usable else None
         self.count = math.prod(self.sizes) if usable and self.doubt is None else 0
@@ -74,12 +79,19 @@ class Layout:
         first = self.counted == axes[:1] and self.colours is None and self.sizes[0] == picture[0]
         return AMBIGUOUS if least < MIN_SIDE or several or first else None
 
-    def index(self, k: int) -> tuple[Any, ...]:
-        """Return the index of picture `k` in the array."""
+    def index(self, k: int, band: int | None = None) -> tuple[Any, ...]:
+        """Return the index of picture `k` in the array, or of one of its colours."""
         whole: list[Any] = [slice(None)] * self.dimensions
+        if band is not None and self.bands is not None:
+            whole[self.bands] = slice(band, band + 1)
         for axis, n in zip(reversed(self.counted), reversed(self.sizes), strict=True):
             k, whole[axis] = divmod(k, n)
         return tuple(whole)
+
+    def one_band(self, part: np.ndarray) -> np.ndarray:
+        """Turn the part of the array that is one band of a picture into (height, width)."""
+        part = part.reshape(self.sides)
+        return intensities(part.T if self.turned else part)
 
     def picture(self, part: np.ndarray, alpha: bool = False) -> np.ndarray:
         """Turn the part of the array that is one picture into (height, width).

@@ -50,7 +50,7 @@ from layerkit.galaxy.images.decode.formats.signatures import (
 from layerkit.galaxy.images.decode.formats.tiff import TiffPictures
 
 
-def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
+def open_pictures(file: IO[bytes], hdu: int | str | None = None, whole: bool = False) -> Pictures:
     """Find the pictures in a file.
 
     Only headers are read, except that a gzip or bzip2 file is decompressed.
@@ -58,6 +58,7 @@ def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
     Args:
         file: opened for reading, at its start.
         hdu: the FITS extension to read, by number or EXTNAME; by default all science images.
+        whole: see `FitsPictures`.
 
     Raises:
         UnusableImageError: the file holds no picture; the text is the reason.
@@ -68,7 +69,7 @@ def open_pictures(file: IO[bytes], hdu: int | str | None = None) -> Pictures:
         if head.startswith((GZIP, BZIP2)):
             file, head = _decompressed(file, head)
         if head.startswith(FITS):
-            return FitsPictures(file, hdu)
+            return FitsPictures(file, hdu, whole)
         if head.startswith(TIFF):
             return TiffPictures(file)
         if head.startswith((HDF5, MATLAB)):

@@ -13,7 +13,7 @@ NOT_SCIENCE = re.compile(
     r"|EXP|EXPOSURE|EXPTIME|EXPMAP|TIME|NSAMP|SAMP|COV|COVERAGE|NEXP|AREA|PSF"
     r"|STAT|ERRMAP|RMSMAP|NOISEMAP|VARMAP|COVMAP|NMAP|NIMAGE|HITS?|FLG|BADPIX"
     r"|CONF|CONFIDENCE|CONFMAP|MASKBITS|DEPTH|GALDEPTH|PSFDEPTH|PSFSIZE|CHI|CHISQ|BGMOD"
-    r"|MUNC|MCOV|RRHR|SKYBG|LABELS?|ANNOTATIONS?"
+    r"|MUNC|MCOV|RRHR|SKYBG|OBJMASK|BLOBMODEL|WISEMASK|EXPWT|LABELS?|ANNOTATIONS?"
     r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
 )
 # Two words in one, as COUNTSERR, WEIGHTIMAGE and NEPOCHS.
@@ -22,7 +22,8 @@ _OF = (
     r"|PIX|PIXEL|STAR|OBJ"
 )
 _PLANE = (
-    r"ERR|ERRORS?|RMS|SIGMA|UNC|UNCERTAINTY|NOISE|WHT|WGT|WEIGHTS?|VAR|VARIANCE|IVAR|STD|STDDEV|DQ"
+    r"ERR|ERRORS?|RMS|SIGMA|UNC|UNCERTAINTY|NOISE|WHT|WGT|WT|WEIGHTS?|VAR|VARIANCE|IVAR|STD|STDDEV"
+    r"|DQ"
     r"|MASKS?|FLAGS?|QUALITY|PSF|SEG|SEGMENTATION|EPOCHS?|COVERAGE"
 )
 COMPOUND = re.compile(
@@ -31,6 +32,22 @@ COMPOUND = re.compile(
 
 # Words that may also name science images, so that they count beside a science image only.
 BESIDE_SCIENCE = re.compile(r"(SNR|SIGNIFICANCE|MAGLIM|OFFSETS|APERTURES?)\d*")
+# Keywords of FITS headers that tell what an image is, as its EXTNAME does: of the Vera Rubin
+# Observatory, ESO, the Dark Energy Survey, the Legacy Surveys, and NOIRLab's DECam pipeline.
+KEYWORDS = ("EXTTYPE", "HDUCLAS2", "DES_EXT", "IMTYPE", "PRODTYPE")
+# Names in archives that say what a file is together with what they call the field, `of`: of Euclid,
+# unWISE, the Legacy Surveys, Pan-STARRS and GALEX.  Their words may mean anything elsewhere.
+ARCHIVES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"EUC_MER_.*?(RMS|FLAG|BGMOD|PSF|SEGMAP).*?_(?P<of>TILE\d+)-.*",
+        r"(?P<of>unwise-\w+-w\d)-(invvar|n|std|frames|mask|msk)(-[mu])?",
+        r"(?P<of>legacysurvey-\w+)-(invvar|nexp|maskbits|model|blobmodel|chi2|psfsize|depth|galdepth"
+        r"|wisemask)(-\w+)?",
+        r"(?P<of>rings\.v\d.*\.stk\.[a-z]\.unconv)\.(wt|mask|num|exp|expwt)",
+        r"(?P<of>.+-[fnx]d)-(cnt|rr|rrhr|wt|flags|skybg|objmask|exp|mask)",
+    )
+]
 # The words among these that no folder of galaxies is called by.
 PLAINLY_NOT_SCIENCE = re.compile(
     r"ERR|ERRORS?|SIGMA|UNC|UNCERTAINTY|RMS|WHT|WGT|WEIGHTS?|IVAR|INVVAR|DQ|BPM|MSK|MASKS?|FLAGS?"
@@ -68,3 +85,13 @@ def says(name: str, *words: re.Pattern[str]) -> bool:
     name = re.sub(r"\bS/N\b", "SNR", name.upper())
     parts = re.split(r"[^A-Z0-9]+", name)
     return any(pattern.fullmatch(part) for part in parts for pattern in words)
+
+
+def field_of(name: str) -> str | None:
+    """Return what an archive calls the field of a weight map or the like, or None for others.
+
+    Args:
+        name: of a file, without folders and suffix.
+    """
+    matches = (pattern.fullmatch(name) for pattern in ARCHIVES)
+    return next((match["of"] for match in matches if match), None)

@@ -24,7 +24,7 @@ from layerkit.saving.snapshot import write_atomically
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import path_of, temporary_beside
 
-RECIPE = 9  # raise this if `prepare` changes what it makes of given pictures and settings
+RECIPE = 10  # raise this if `prepare` changes what it makes of given pictures and settings
 
 
 @fitting(DataError)
@@ -35,6 +35,7 @@ def gather(
     hdu: int | str | None = None,
     *,
     size: int | None = Settings.size,
+    units: str = Settings.units,
     replacing: Callable[[GalaxySet], object] | None = None,
 ) -> GalaxySet:
     """Return the galaxies at a path: load a prepared set, or prepare the pictures found there.
@@ -49,6 +50,7 @@ def gather(
         hdu: see `open_source`.
         size: pixels on a side of a galaxy, default 69; None chooses a smaller size if crops are
             smaller (`native_size`), and prints it.  A prepared file is loaded at its own size.
+        units: of pictures in physical units, see `Settings`; a prepared file must be in them.
         replacing: called with the new galaxies before they replace others in `cache`; if it raises,
             the others stay.
 
@@ -63,7 +65,7 @@ def gather(
             raise DataError(
                 f"{path}: a prepared galaxy set has no FITS extensions to choose; leave hdu out"
             )
-        return load(path, limit)
+        return _in_units(load(path, limit), units)
     source = open_source(path, hdu)
     if is_source_file(source, cache) and not is_prepared(cache):
         raise DataError(f"{cache}: a file of the source; give the name of another to write")
@@ -75,7 +77,7 @@ def gather(
                 f"{size} x {size} pixels instead of {Settings.size} x {Settings.size}"
             )
     # Taken before the pictures are read, as they may change meanwhile.
-    origin = _origin(source, path, limit, hdu, Settings(size=size))
+    origin = _origin(source, path, limit, hdu, Settings(size=size, units=units))
     sheets = cache.parent / SHEETS
     earlier = _load_if_whole(cache)
     galaxies = earlier
@@ -86,7 +88,7 @@ def gather(
         def write(part: Path) -> None:
             nonlocal galaxies
             try:
-                print(prepare(source, part, size=size, limit=limit, origin=origin))
+                print(prepare(source, part, size=size, units=units, limit=limit, origin=origin))
                 galaxies = replace(load(part), path=cache)
             except DataError as error:
                 raise DataError(str(error).replace(str(part), str(cache))) from error
@@ -104,6 +106,17 @@ def gather(
     assert galaxies is not None
     if not sheets.is_dir():
         _draw_sheets(galaxies, sheets, source)
+    return galaxies
+
+
+def _in_units(galaxies: GalaxySet, units: str) -> GalaxySet:
+    """Return a prepared set, unless its pictures in physical units are in other units."""
+    found = galaxies.settings.get("units", Settings.units)
+    if found != units and galaxies.stretches[:, 0].any():  # else all its pictures are light
+        raise DataError(
+            f"{galaxies.path}: prepared in units {found!r}, and {units!r} are asked for; prepare "
+            f"the pictures again, or give units {found!r}"
+        )
     return galaxies
 
 

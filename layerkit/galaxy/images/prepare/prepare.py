@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
-from layerkit.galaxy.images.crop.crop import Cut, Settings, cut_out
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
+from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.prepare.bit_depth import white_value
 from layerkit.galaxy.images.prepare.workers import or_reason, results_of
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT, Writer
@@ -33,12 +34,14 @@ class Report:
         kept: galaxies written.
         excluded: pictures excluded, by reason, most frequent first.
         seconds: wall-clock time.
+        first: id of the first picture that each reason excludes.
     """
 
     read: int
     kept: int
     excluded: dict[str, int]
     seconds: float
+    first: dict[str, str] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -51,7 +54,10 @@ class Report:
             f" ({self.images_per_second:.0f} per second)",
             f"{self.kept:8d} kept ({self.kept / max(self.read, 1):.1%})",
         ]
-        lines += [f"{count:8d} excluded: {reason}" for reason, count in self.excluded.items()]
+        for reason, count in self.excluded.items():
+            of = f" ({self.first[reason]})" if reason in self.first else ""
+            of = of.replace("(", "(first ") if count > 1 else of
+            lines.append(f"{count:8d} excluded: {reason}{of}")
         return "\n".join(lines)
 
 
@@ -67,6 +73,7 @@ def prepare(
     background: float = Settings.background,
     threshold: float = Settings.threshold,
     min_radius: float = Settings.min_radius,
+    units: str = Settings.units,
     workers: int | None = None,
     limit: int | None = None,
     progress: bool = True,
@@ -80,7 +87,7 @@ def prepare(
     Args:
         source: the pictures, as `open_source` returns them.
         output: the file to write; its folder is created if needed.
-        size, frame, overlap, background, threshold, min_radius: see `Settings`.
+        size, frame, overlap, background, threshold, min_radius, units: see `Settings`.
         workers: number of processes, by default one per available core, or none for a small set.
             The result does not depend on it.
         limit: use only the first `limit` pictures.
@@ -94,7 +101,7 @@ def prepare(
         DataError: no picture is usable, the file cannot be written, an argument is out of range, or
             the source is none: its name and ids must be texts, and the ids unique.
     """
-    settings = Settings(size, frame, overlap, background, threshold, min_radius)
+    settings = Settings(size, frame, overlap, background, threshold, min_radius, units)
     output = path_of(output, DataError)
     origin = None if origin is None else hdf5.plain(origin, "origin", DataError)
     limit = accept(Optional(Whole(least=1)), limit, "limit", "prepare", DataError)
@@ -149,7 +156,9 @@ def prepare(
         }  # fmt: skip
         with _writing(output):
             writer.save(output, excluded, about)
-    return Report(total, total - len(excluded), counts, time.perf_counter() - start)
+    first = {reason: name for name, reason in reversed(excluded.items())}
+    seconds = time.perf_counter() - start
+    return Report(total, total - len(excluded), counts, seconds, first)
 
 
 def check_source(source: Any, caller: str) -> None:
@@ -206,24 +215,47 @@ def _writing(output: Path) -> Iterator[None]:
         raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
 
 
-Result = str | tuple[np.ndarray, Cut]
-
-
 @dataclass(frozen=True)
-class _Cutter:
+class Cutter:
     """The job of cutting out picture `i`: the galaxy and its square, or the reason why not."""
 
     source: Source
     settings: Settings
     white: float
 
-    def __call__(self, i: int) -> Result:
-        return or_reason(lambda: cut_out(self.source.read(i), self.settings, self.white))
+    def __call__(self, i: int) -> Any:
+        """Return the result."""
+        return or_reason(lambda: self.cut(i))
+
+    def cut(self, i: int) -> Any:
+        """Return the galaxy and its square.
+
+        Raises:
+            UnusableImageError: see `cut_out`.
+        """
+        return cut_out(self.read(i)[0], self.settings, self.white)
+
+    def read(self, i: int) -> tuple[np.ndarray, Planes]:
+        """Return picture `i`, and what its file says of its pixels if it is in physical units.
+
+        In linear units the pixels that its mask leaves out are NaN.
+        """
+        picture, planes = self.source.read(i), getattr(self.source, "planes", None)
+        if planes is None or picture.dtype != np.float64:
+            return picture, Planes()
+        found = planes(i)
+        if self.settings.units == "linear" and found.missing is not None:
+            picture = np.where(found.missing, np.nan, picture)
+        return picture, found
 
 
 def cuts(
-    source: Source, items: Sequence[int], settings: Settings, workers: int | None = None
-) -> Iterator[Result]:
+    source: Source,
+    items: Sequence[int],
+    settings: Settings,
+    workers: int | None = None,
+    job: type[Cutter] = Cutter,
+) -> Iterator[Any]:
     """Cut the galaxies out of pictures.
 
     Args:
@@ -231,10 +263,12 @@ def cuts(
         items: numbers of the pictures to use.
         settings: of the crop.
         workers: see `prepare`.
+        job: what is done to each; by default it is cut out.
 
     Returns:
         For each picture, in order, the image and its `Cut`, or the reason why it is excluded.
     """
-    return results_of(
-        _Cutter(source, settings, white_value(source, items, workers)), items, workers
-    )
+    white = getattr(source, "white", None)  # of a part of a source, whose other parts count, too
+    if white is None:
+        white = white_value(source, items, workers)
+    return results_of(job(source, settings, white), items, workers)

@@ -22,6 +22,7 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.decode.formats.signatures import (
     HEAD,
     is_deep_png,
@@ -124,6 +125,12 @@ class FileSource:
             raise UnusableImageError(self.reasons[k])
         with only_unusable():  # which one thread does at a time, as all share the open file
             return self._opened(k).read(number)
+
+    def planes(self, i: int) -> Planes:
+        """Read what the file says of the pixels of picture `i`; see `Source`."""
+        k, number = self.pictures[i]
+        with only_unusable():
+            return self._opened(k).planes(number)
 
     def _opened(self, k: int) -> Pictures:
         """Open file `k`, and keep it open, as its other pictures are likely to be read next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.bounds import UnusableImageError, only_unusable
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import FitsPictures
+from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.sources.files import FolderSource
 from layerkit.galaxy.images.sources.ids import numbered, printable
 from layerkit.system.files import open_regular
@@ -74,7 +76,8 @@ class PositionsSource:
         corners: first row and column of each square, (n, 2).
 
     Raises:
-        DataError: no such file, no FITS image in it or several, or no WCS to place positions by.
+        DataError: no such file, no FITS image in it or several, or no equatorial WCS to place
+            positions by.
     """
 
     row_order = "bottom"
@@ -108,7 +111,13 @@ class PositionsSource:
                     f"{path}: no celestial WCS in its header to find right ascensions and "
                     "declinations by; give positions in pixels, columns x and y"
                 )
-            x, y = wcs.all_world2pix(x, y, 0, quiet=True)
+            if wcs.wcs.lngtyp != "RA":
+                raise DataError(
+                    f"{path}: its WCS is in {wcs.wcs.lngtyp} and {wcs.wcs.lattyp}, not in right "
+                    "ascension and declination; give positions in pixels, columns x and y"
+                )
+            # Either of the two may come first in an image.
+            x, y = wcs.all_world2pix(x, y, 0, quiet=True, ra_dec_order=True)
         self.scales = np.full(len(self.ids), pictures.pixel_scale(0))
         self.centres = np.column_stack([y, x])
         half = np.nan_to_num(np.floor(self.centres - side / 2 + 1), nan=0, posinf=0, neginf=0)
@@ -132,14 +141,36 @@ class PositionsSource:
             raise UnusableImageError("no position")
         if not (-0.5 <= y <= self.shape[0] - 0.5 and -0.5 <= x <= self.shape[1] - 0.5):
             raise UnusableImageError("outside the image")
+        cut, place = self._windows(i)
+        with only_unusable():  # which one thread does at a time
+            return self._placed(self._opened().window(*cut), place, np.nan)
+
+    def planes(self, i: int) -> Planes:
+        """Read what the file says of the pixels of square `i`; see `Source`."""
+        cut, place = self._windows(i)
+        with only_unusable():
+            found = self._opened().planes(0, cut)
+        return replace(
+            found,
+            variance=self._placed(found.variance, place, np.nan),
+            missing=self._placed(found.missing, place, True),
+        )
+
+    def _windows(self, i: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the part of the image that square `i` shows, and its place in the square."""
         cut, place = [], []
         for start, n in zip(self.corners[i], self.shape, strict=True):
             low, high = max(0, int(start)), min(n, int(start) + self.side)
             cut.append(slice(low, high))
             place.append(slice(low - int(start), high - int(start)))
-        square = np.full((self.side, self.side), np.nan)
-        with only_unusable():  # which one thread does at a time
-            square[tuple(place)] = self._opened().window(cut[0], cut[1])
+        return (cut[0], cut[1]), (place[0], place[1])
+
+    def _placed(self, part: Any, place: tuple[slice, slice], rest: Any) -> Any:
+        """Put a part into a square of its own, with a value outside; None stays None."""
+        if part is None:
+            return None
+        square = np.full((self.side, self.side), rest, part.dtype)
+        square[place] = part
         return square
 
     def _opened(self) -> FitsPictures:

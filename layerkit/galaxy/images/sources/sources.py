@@ -27,7 +27,8 @@ class Source(Protocol):
 
     Sources are pickled and sent to worker processes.  A source may have an attribute `deep`, a list
     of the numbers of its uint16 pictures; `prepare` then measures how many of the 16 bits are used.
-    It may also have `row_order`, see `GalaxySet`.
+    It may also have `row_order`, see `GalaxySet`, and a method `planes(i)` that returns the
+    `Planes` of picture `i`: its noise, its mask, its gain and its zero point.
 
     Several threads may read from the sources of this library, but they take turns: processes are
     faster.
@@ -76,7 +77,8 @@ def open_source(path: str | os.PathLike | None, hdu: int | str | None = None) ->
             sorted; a zip of such files, such as Kaggle's `images_training_rev1.zip`, which is not
             unpacked; a single such file; or None, the galaxies of the Hubble Deep Field that
             scikit-image ships (`HubbleSource`).
-        hdu: the FITS extension to read, by number or EXTNAME; by default see `FitsPictures`.
+        hdu: the FITS extension to read, by number or EXTNAME, and the band in it, as "SCI[1]" or
+            "[1]"; by default see `FitsPictures`.
 
     Raises:
         DataError: the path is missing, empty, unreadable or of another kind, or `hdu` is neither a

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from layerkit.data.arrays import numbers
@@ -62,6 +61,9 @@ class MixturePrior:
         except np.linalg.LinAlgError:
             raise NetError("prior: covariances must be positive definite") from None
         self.weights, self.means, self.covariances = w / w.sum(), m, c
+        self._inverses = np.linalg.inv(self._factors).swapaxes(1, 2)
+        diagonals = np.diagonal(self._factors, axis1=1, axis2=2)
+        self._logs = np.log(self.weights) - np.log(diagonals).sum(axis=1)
 
     @property
     def latent(self) -> int:
@@ -80,12 +82,10 @@ class MixturePrior:
         Args:
             z: (n, latent).
         """
-        terms = np.empty((len(self.weights), len(z)))
-        for k, (w, m, factor) in enumerate(
-            zip(self.weights, self.means, self._factors, strict=True)
-        ):
-            white = solve_triangular(factor, (z - m).T, lower=True)
-            terms[k] = math.log(w) - np.log(np.diag(factor)).sum() - 0.5 * (white**2).sum(axis=0)
+        # Products so small that no BLAS shares them among threads, which wait for each other: on a
+        # busy machine solving by the factors took a hundred times as long.
+        white = np.matmul(z - self.means[:, None], self._inverses)
+        terms = self._logs[:, None] - 0.5 * (white**2).sum(axis=2)
         return logsumexp(terms, axis=0) - 0.5 * self.latent * math.log(2 * math.pi)
 
     def gain(self, z: np.ndarray) -> np.ndarray:

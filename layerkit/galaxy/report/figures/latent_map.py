@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import Normalize
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.manifold import TSNE
@@ -76,7 +77,7 @@ def embedding(
     height, width = (cell * cells_across for cells_across in shape)
     figure = Figure((width, height))
     axes = axes_at(figure, 0, 0, width, height)
-    draw(axes, mosaic(picture, 0), INTENSITY, shared_scale(faded))
+    draw(axes, mosaic(picture, 0), INTENSITY, _scale(faded, images))
     if ids is not None:
         size = images.shape[2], images.shape[1]
         for k in np.lexsort((columns, rows)):
@@ -85,15 +86,31 @@ def embedding(
     return figure
 
 
+def _scale(faded: np.ndarray, images: np.ndarray) -> Normalize:
+    """Return the scale of faded images, which is black up to twice the noise of their skies.
+
+    Noise that fades at the edges of every picture would show as a grid.
+    """
+    border = images[:, _border(images)]
+    noise = 1.4826 * np.median(np.abs(border - np.median(border, axis=1, keepdims=True)))
+    norm, black = shared_scale(faded), float(2 * noise)
+    return Normalize(black, norm.vmax) if norm(2 * black) < 1 else norm
+
+
+def _border(images: np.ndarray) -> np.ndarray:
+    """Return the mask of the outermost pixels of images."""
+    border = np.ones(images.shape[1:], bool)
+    border[1:-1, 1:-1] = False
+    return border
+
+
 def _faded(images: np.ndarray) -> np.ndarray:
     """Return images above their sky, which falls to zero along the outer eighth of every side.
 
     Pictures side by side then show no seams: the sky of each, the median of its border, is the
     background that all share.
     """
-    border = np.ones(images.shape[1:], bool)
-    border[1:-1, 1:-1] = False
-    sky = np.median(images[:, border], axis=1)
+    sky = np.median(images[:, _border(images)], axis=1)
     rows, columns = (
         np.clip((0.5 + np.minimum(np.arange(n), np.arange(n)[::-1])) / (n / 8), 0, 1)
         for n in images.shape[1:]

@@ -10,10 +10,34 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.system.files import path_of
+from layerkit.galaxy.images.decode.blank import no_data
+from layerkit.galaxy.images.decode.bounds import (
+    NO_IMAGE,
+    UNREADABLE,
+    UnusableImageError,
+    only_unusable,
+)
+from layerkit.galaxy.images.decode.decode import open_pictures
+from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
+from layerkit.system.files import open_regular, path_of
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32
+# EXTNAME or EXTTYPE of a plane that goes with an image -> its name in an NPZ, and what it holds.
+PLANES = {
+    "PSF": ("psfs", ""),
+    "PSFS": ("psfs", ""),
+    "VARIANCE": ("variance", ""),
+    "VAR": ("variance", ""),
+    "STAT": ("variance", ""),  # of ESO's cubes
+    "ERR": ("variance", "square"),
+    "ERROR": ("variance", "square"),
+    "SIGMA": ("variance", "square"),
+    "RMS": ("variance", "square"),
+    "IVAR": ("variance", "inverse"),
+    "INVVAR": ("variance", "inverse"),
+    "MASK": ("mask", ""),
+}
 # Bits of a mask with several planes, in LSST's and HSC's order, that make a pixel useless: bad,
 # saturated, interpolated, cosmic ray, edge, suspect, no data.  Bit 5 says where sources are.
 USELESS = sum(1 << bit for bit in (0, 1, 2, 3, 4, 7, 8))
@@ -50,11 +74,14 @@ def read_field(
     variance: str | os.PathLike[str] | None = None,
     mask: str | os.PathLike[str] | None = None,
     use_bits: int | None = None,
+    hdu: int | str | None = None,
 ) -> Field:
     """Read a field from FITS (an image or a cube), NPY or NPZ.
 
     An NPZ holds `images` and, where known, `psfs`, `variance`, `mask` and `filters`; the options
-    take precedence.  FITS may have extensions PSF, VARIANCE (or VAR) and MASK.
+    take precedence.  The image of a FITS file is the one that holds science, by its name and
+    keywords; extensions PSF, VARIANCE (VAR, STAT), ERR (ERROR, SIGMA, RMS), IVAR (INVVAR) and MASK
+    go with it.  Blank borders of it, and values such as -99 that mark missing data, are masked.
 
     Args:
         image: the field, shape (height, width) or (bands, height, width).
@@ -63,18 +90,21 @@ def read_field(
         mask: file of the mask, not zero where a pixel is not to be used.
         use_bits: which bits count in a mask of integers above 1; by default those of LSST's planes
             for bad, saturated, interpolated, cosmic ray, edge, suspect and no data.
+        hdu: the extension of a FITS file that holds the image, by number or EXTNAME; nothing goes
+            with it then but what other arguments name.
 
     Raises:
-        DataError: a file that is missing or of another kind, shapes that do not fit, nothing that
-            is not masked.
+        DataError: a file that is missing or of another kind, several images in a FITS file, shapes
+            that do not fit, nothing that is not masked.
     """
     path = path_of(image, DataError)
-    arrays = _read(path, "IMAGE")
+    arrays = _read(path, "IMAGE", hdu)
     for what, given in (("psfs", psf), ("variance", variance), ("mask", mask)):
         if given is not None:
-            other = _read(path_of(given, DataError), f"--{what.rstrip('s')}")
+            option = f"--{what.rstrip('s')}"
+            other = _read(path_of(given, DataError), option, None, what)
             arrays[what] = other.get(what, other.get("images"))
-    return make_field(
+    field = make_field(
         arrays.get("images"),
         arrays.get("psfs"),
         arrays.get("variance"),
@@ -84,6 +114,8 @@ def read_field(
         wcs=arrays.get("wcs"),
         name=path.name,
     )
+    field.notes[:0] = arrays.get("notes", [])
+    return field
 
 
 def make_field(
@@ -191,8 +223,8 @@ def _psfs(psfs: Any, bands: int, name: str) -> np.ndarray:
     return psfs / sums[:, None, None]
 
 
-def _read(path: Path, what: str) -> dict[str, Any]:
-    """Read the arrays of a file, under the names of an NPZ."""
+def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> dict[str, Any]:
+    """Read the arrays of a file, under the names of an NPZ; see `_read_fits`."""
     if not path.is_file():
         raise DataError(f"{what} {path}: {'not a file' if path.exists() else 'no such file'}")
     try:
@@ -202,40 +234,81 @@ def _read(path: Path, what: str) -> dict[str, Any]:
                 return {"images": content}
             known = ("images", "psfs", "variance", "mask", "filters")
             return {key: content[key] for key in known if key in content.files}
-        return _read_fits(path)
-    except DataError:
-        raise
+        return _read_fits(path, hdu, key)
+    except UnusableImageError as error:
+        reason = str(error)
+        if reason not in (NO_IMAGE, UNREADABLE):
+            raise DataError(f"{what} {path}: {reason}") from error
+        raise DataError(f"{what} {path}: not readable as FITS, NPY or NPZ ({reason})") from error
     except Exception as error:  # of any kind, from readers of damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{what} {path}: not readable as FITS, NPY or NPZ ({reason})") from error
 
 
-def _read_fits(path: Path) -> dict[str, Any]:
-    """Read the first image of a FITS file, its WCS, and the extensions that go with it."""
-    import warnings
+def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
+    """Read the image of a FITS file, its WCS, and the extensions that go with it.
 
-    from astropy.io import fits
-    from astropy.wcs import WCS
+    The image is chosen, and its numbers are read, as those of galaxies are; see `FitsPictures`.
 
-    out: dict[str, Any] = {}
-    known = {"PSF": "psfs", "PSFS": "psfs", "VARIANCE": "variance", "VAR": "variance"}
-    known |= {"MASK": "mask"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about keywords that nothing here depends on
-        with fits.open(path, memmap=False) as hdus:
-            for hdu in hdus:
-                if not getattr(hdu, "is_image", False) or hdu.data is None:
-                    continue
-                name = known.get(hdu.name.upper())
-                if name:
-                    out[name] = np.asarray(hdu.data)
-                elif "images" not in out:
-                    out["images"] = np.asarray(hdu.data)
-                    wcs = WCS(hdu.header).celestial if "CTYPE1" in hdu.header else None
-                    out["wcs"] = wcs if wcs is not None and wcs.naxis == 2 else None
-    if "images" not in out:
-        raise DataError(f"{path}: this FITS file holds no image")
-    return out
+    Args:
+        hdu: the extension to read instead, by number or EXTNAME.
+        key: what is wanted: "images" with all that goes with them, or a plane such as "mask".
+    """
+    with open_regular(path) as file, only_unusable():
+        pictures = open_pictures(file, hdu, whole=True)
+        if not isinstance(pictures, FitsPictures):
+            raise UnusableImageError(NO_IMAGE)
+        words = pictures.words
+        planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
+        if key != "images":
+            wanted = [n for n, plane in planes.items() if plane == key] or [*words]
+            return {key: _plane(pictures, wanted[0])}
+        numbers = [*words] if hdu is not None else science_images(words)
+        if len(numbers) != 1:
+            raise UnusableImageError(
+                f"{len(numbers)} images, in extensions {', '.join(map(str, numbers))}; choose one "
+                "with --hdu"
+                if numbers
+                else ONLY_OTHERS
+            )
+        number, notes = numbers[0], list[str]()
+        bands = pictures.values(number)
+        single = tuple(axis for axis in range(bands.ndim - 2) if bands.shape[axis] == 1)
+        out = {"images": _without_gaps(np.squeeze(bands, single), notes), "notes": notes}
+        out["wcs"] = pictures.wcs(list(words).index(number))
+        for n, plane in planes.items() if hdu is None else ():
+            out.setdefault(plane, _plane(pictures, n))
+        unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
+        if unused and hdu is None:
+            notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
+        return out
+
+
+def _plane_of(words: str) -> str | None:
+    """Return the name in an NPZ of the plane that an extension is called, or None."""
+    return next((PLANES[word][0] for word in words.upper().split() if word in PLANES), None)
+
+
+def _plane(pictures: FitsPictures, number: int) -> np.ndarray:
+    """Read an extension that goes with an image; errors and inverse variances become variances."""
+    values = pictures.values(number)
+    words = pictures.words[number].upper().split()
+    convert = next((PLANES[word][1] for word in words if word in PLANES), "")
+    if convert == "square":
+        return values**2
+    if convert == "inverse":
+        with np.errstate(divide="ignore"):
+            return 1 / values
+    whole = np.isfinite(values).all() and (values == np.rint(values)).all()
+    return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
+
+
+def _without_gaps(bands: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Return bands with NaN where they hold no data: blank borders, and values that mark it."""
+    for band in bands if bands.ndim == 3 else bands[None]:
+        if band.ndim == 2 and (gaps := no_data(band)) is not None:
+            band[gaps.anywhere] = np.nan
+    return bands
 
 
 def hubble_field() -> Field:

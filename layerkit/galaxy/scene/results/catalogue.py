@@ -14,6 +14,7 @@ from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile
 
 DRAWS = 400  # from each posterior, for the uncertainty of numbers that are not Gaussian
+STEP = 0.01  # pixels, for derivatives of a WCS
 BLENDED, EDGE, MASKED, UNCERTAIN = 1, 2, 4, 8  # bits of `flags`
 
 
@@ -130,9 +131,10 @@ def _flags(known: Fit, pixels: Pixels, i: int) -> int:
 def table_of(rows: list[Row], field: Field, width: float) -> tuple[Any, dict[int, np.ndarray]]:
     """Return the catalogue as an astropy Table, and the draws of each source by its id.
 
-    Columns: `id` (from 1, brightest first), `x`, `y` (pixels, the first centre at 0), `ra`, `dec`
-    (degrees) where the field has a WCS, `flux` or `flux_i` and so on (the image's units),
-    `p_star`, `half_light_radius` (of the circle of equal area, pixels, before the PSF),
+    Columns: `id` (from 1, brightest first), `x`, `y` (pixels, the first centre at 0), where the
+    field has a WCS `ra`, `dec` (degrees; `glon`, `glat` and so on where that is in another system;
+    errors are of these numbers, without a cosine), `flux` or `flux_i` and so on (the image's
+    units), `p_star`, `half_light_radius` (of the circle of equal area, pixels, before the PSF),
     `ellipticity` (1 - b/a), `angle` (degrees from the x axis to the y axis), each with `_err`, the
     standard deviation; `flags` (1 blended, 2 at the edge, 4 masked pixels, 8 fluxes uncertain).
     Radius, ellipticity and angle assume that the source is a galaxy; see `p_star`.
@@ -146,11 +148,15 @@ def table_of(rows: list[Row], field: Field, width: float) -> tuple[Any, dict[int
     if field.wcs is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the WCS's age
-            ra, dec = field.wcs.all_pix2world(table["x"], table["y"], 0)
-            scale = _scales(field.wcs)
-        table["ra"], table["dec"] = np.asarray(ra, float), np.asarray(dec, float)
-        table["ra_err"] = np.hypot(scale[0, 0] * table["x_err"], scale[0, 1] * table["y_err"])
-        table["dec_err"] = np.hypot(scale[1, 0] * table["x_err"], scale[1, 1] * table["y_err"])
+            sky = _on_sky(field.wcs, table["x"], table["y"])
+            across = _on_sky(field.wcs, table["x"] + STEP, table["y"]) - sky
+            upwards = _on_sky(field.wcs, table["x"], table["y"] + STEP) - sky
+        names = [t.strip().lower() for t in (field.wcs.wcs.lngtyp, field.wcs.wcs.lattyp)]
+        for name, values in zip(names, sky, strict=True):
+            table[name] = values
+        for name, by_x, by_y in zip(names, across, upwards, strict=True):
+            slopes = [((by + 180) % 360 - 180) / STEP for by in (by_x, by_y)]  # 359.9 is near 0
+            table[f"{name}_err"] = np.hypot(slopes[0] * table["x_err"], slopes[1] * table["y_err"])
     for b, band in enumerate(field.filters):
         end = f"_{band}" if band else ""
         table[f"flux{end}"] = np.array([r.flux[b] for r in rows], float)
@@ -169,6 +175,7 @@ def table_of(rows: list[Row], field: Field, width: float) -> tuple[Any, dict[int
     return table, {i + 1: r.draws for i, r in enumerate(rows) if r.draws.size}
 
 
-def _scales(wcs: Any) -> np.ndarray:
-    """Return degrees on the sky for each pixel along x and y, shape (2, 2)."""
-    return np.asarray(wcs.pixel_scale_matrix)
+def _on_sky(wcs: Any, x: Any, y: Any) -> np.ndarray:
+    """Return longitudes and latitudes in degrees, whichever comes first in the WCS, (2, n)."""
+    found = wcs.all_pix2world(x, y, 0)
+    return np.array([np.asarray(found[axis], float) for axis in (wcs.wcs.lng, wcs.wcs.lat)])

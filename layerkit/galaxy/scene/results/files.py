@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from layerkit.galaxy.scene.scene import Scene
 
 
+FILES = (
+    *("catalogue.fits", "catalogue.ecsv", "catalogue.parquet"),
+    *("model.fits", "residual.fits", "samples.npz", "report.html"),
+)
+
+
 def write_scene(scene: Scene, out: str | os.PathLike[str]) -> list[str]:
     """Write a measured field into a folder, which is made if it is not there.
 
@@ -36,29 +42,33 @@ def write_scene(scene: Scene, out: str | os.PathLike[str]) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--out {folder}: cannot make this folder: {error.strerror}") from error
-    suffixes = [".fits", ".ecsv"]
-    if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("pandas"):
-        suffixes.append(".parquet")
-    written = [f"catalogue{suffix}" for suffix in suffixes]
+    written = [name for name in FILES if _is_written(name, scene)]
     for name in written:
-        write_catalogue(scene.table, folder / name)
-    for name, image in (("model.fits", scene.model), ("residual.fits", scene.residual)):
-        _write_image(folder / name, image, scene)
-        written.append(name)
-    if scene.samples:
+        if name.startswith("catalogue"):
+            write_catalogue(scene.table, folder / name)
+    try:
+        _write_image(folder / "model.fits", scene.model, scene)
+        _write_image(folder / "residual.fits", scene.residual, scene)
+        if scene.samples:
+            write_atomically(folder / "samples.npz", lambda part: _save_samples(part, scene))
+        write_page(folder / "report.html", scene)
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror or error}") from error
+    return written
 
-        def save(part: Path) -> None:
-            with open(part, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    allow_pickle=False,
-                    **{f"source_{i}": draws for i, draws in scene.samples.items()},
-                )
 
-        write_atomically(folder / "samples.npz", save)
-        written.append("samples.npz")
-    write_page(folder / "report.html", scene)
-    return [*written, "report.html"]
+def _is_written(name: str, scene: Scene) -> bool:
+    """Tell whether one of FILES is among those of a scene."""
+    if name.endswith(".parquet"):
+        return all(importlib.util.find_spec(package) for package in ("pyarrow", "pandas"))
+    return name != "samples.npz" or bool(scene.samples)
+
+
+def _save_samples(part: Path, scene: Scene) -> None:
+    """Write the draws of each source."""
+    arrays = {f"source_{i}": draws for i, draws in scene.samples.items()}
+    with open(part, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _write_image(path: Path, image: np.ndarray, scene: Scene) -> None:

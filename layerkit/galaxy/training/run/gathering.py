@@ -78,6 +78,7 @@ def gather_galaxies(
         limit,
         hdu=settings.hdu,
         size=size,
+        units=settings.units,
         replacing=lambda new: replacing("prepared", new),
     )
     prepared, unused = {"prepared": everything.digest}, list[str]()
@@ -88,6 +89,7 @@ def gather_galaxies(
             limit,
             hdu=settings.hdu,
             size=everything.size,
+            units=settings.units,
             replacing=lambda new: replacing("prepared_held_out", new),
         )
         rest = _without_held_out(everything, others, settings.held_out, source)

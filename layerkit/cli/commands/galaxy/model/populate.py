@@ -14,8 +14,9 @@ def add(commands: Any) -> None:
         "populate",
         help="fit the population that a model draws to its galaxies",
         description="Fit the prior of a finished run's model, and how the noise of pixels goes "
-        "together, to the galaxies that it was trained on; keep both in model.h5; and print, and "
-        "write to population.json, how well drawn galaxies pass for held-out ones.",
+        "together, to the galaxies that it was trained on; keep both in model.h5; print, and write "
+        "to population.json, how well drawn galaxies pass for held-out ones; and evaluate the run "
+        "again, as its bounds are with this prior from then on.",
     )
     parser.add_argument("run_folder", metavar="DIR", type=arguments.path, help="folder of the run")
     arguments.add_seed(parser)

@@ -22,9 +22,15 @@ from layerkit.galaxy.training.settings import (
     LEAST_ITERATIONS,
     MOST_PASSES,
     RULES,
+    UNITS,
 )
 from layerkit.netfile import literal
 
+UNITS_HELP = (
+    "of pictures in physical units: stretched (the default) compresses bright pixels; linear "
+    "subtracts the sky, divides by one number for each picture, and keeps pictures with a few "
+    "pixels missing"
+)
 PASSES = arguments.number(int, 0, MOST_PASSES, f"from 0 to {MOST_PASSES}")
 SAMPLES = arguments.number(int, 1, MOST_PASSES, f"from 1 to {MOST_PASSES}")
 STATUS = {"done": 0, "interrupted": INTERRUPTED, "output lost": OUTPUT_LOST}
@@ -52,9 +58,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     def choose(name: str, choices: Sequence[str], text: str) -> None:
         parser.add_argument(f"--{name}", choices=choices, help=text)
 
-    def allow(name: str, text: str) -> None:
-        parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
-
     add(
         "data",
         "PATH",
@@ -69,12 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "another source to evaluate on, or how many galaxies training never "
         f"sees (default: {HELD_OUT}, a fifth where there are few)",
     )
-    add(
-        "hdu",
-        "N|NAME",
-        arguments.hdu,
-        "extension of FITS files to read (default: all that hold science images)",
-    )
+    arguments.add_hdu(parser)
+    choose("units", UNITS, UNITS_HELP)
     add(
         "net",
         "FILE",
@@ -129,7 +128,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         POSITIVE,
         "largest norm of a gradient, to which longer ones are scaled down (default: none)",
     )
-    allow("centre", "start with biases for which every unit is active for some galaxies")
+    arguments.add_flag(
+        parser, "centre", "start with biases for which every unit is active for some galaxies", None
+    )
     add(
         "kl-warm-up",
         "N",
@@ -151,8 +152,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "backend", BACKENDS, "where to compute; auto takes a GPU if there is one (default: auto)"
     )
     add("seed", "N", SEED, "seed of all random numbers (default: 0)")
-    allow("resume", "continue from the snapshot in --out")
-    allow("tiny", "a quick look: few galaxies, few steps")
+    arguments.add_flag(parser, "resume", "continue from the snapshot in --out", None)
+    arguments.add_flag(parser, "tiny", "a quick look: few galaxies, few steps", None)
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +195,8 @@ def train(args: argparse.Namespace, command: str, again: Sequence[str]) -> int:
 
     known = (*RULES, "out", "resume")
     given = {name: value for name, value in vars(args).items() if name in known}
+    if hasattr(args, "band"):
+        given["hdu"] = arguments.hdu_of(args)
     given["set"] = {name: literal(text) for name, text in args.set or []} or None
     caller = Caller(command, lambda folder: pasteable([*again, "--resume", "--out", str(folder)]))
     return STATUS[start(given, caller).ending]

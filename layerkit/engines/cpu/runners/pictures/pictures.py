@@ -16,6 +16,7 @@ class MemoryData(KernelRunner):
     """Rows that are gathered, turned and scaled in one pass."""
 
     recordable = False  # other rows in each pass
+    integers = True
 
     @classmethod
     def fits(cls, layer: Any, engine: Any) -> bool:
@@ -32,6 +33,9 @@ class MemoryData(KernelRunner):
         for epoch, start, stop in passages(layer.position, rows, layer.count):
             index = layer.rows(epoch, start, stop)
             for i, (array, top) in enumerate(zip(layer.resident, tops, strict=True)):
+                if top.name in layer.integer_blobs:
+                    top.data[filled : filled + len(index)] = array[index].reshape(-1, *top.shape)
+                    continue
                 self.kernels.gather(
                     flat_rows(array),
                     index,

@@ -19,7 +19,8 @@ class Dense(KernelRunner):
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
         self.recordable = not isinstance(straight(layer.neuron)[1], Neuron)
-        if layer.w.size >= LARGE:
+        self.zeros = NOTHING if layer.b else layer.backend.zeros((layer.units,), layer.run.dtype)
+        if layer.w.size >= LARGE and layer.parameters.keys() <= {"weight", "bias"}:
             self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
             self.backward_update = self.run_update
 
@@ -28,7 +29,7 @@ class Dense(KernelRunner):
         layer, y = self.layer, tops[0].data
         slope, neuron = straight(layer.neuron)
         self.kernels.dense_forward(
-            flat_rows(bottoms[0].data), layer.matrix(layer.w.data), layer.b.data, slope, y
+            flat_rows(bottoms[0].data), layer.matrix(layer.w.data), self._bias(), slope, y
         )
         if neuron:
             neuron.enter(layer.xp, y, layer.inner)
@@ -42,7 +43,7 @@ class Dense(KernelRunner):
             tops,
             bottoms[0].diff,
             self.layer.matrix(w.diff) if w.trainable else NOTHING,
-            b.diff if b.trainable else NOTHING,
+            b.diff if b and b.trainable else NOTHING,
             0,
             [NOTHING] * 4,
             NOTHING,
@@ -57,7 +58,7 @@ class Dense(KernelRunner):
     def settings(self) -> tuple[Any, ...]:
         """Return the activation, and which parameters get a gradient."""
         layer = self.layer
-        return *straight(layer.neuron), layer.w.trainable, layer.b.trainable
+        return *straight(layer.neuron), layer.w.trainable, bool(layer.b and layer.b.trainable)
 
     def bound_gradient(self, bottoms: list[Blob], tops: list[Blob], bound: Array) -> None:
         """Fill `bound`: an element of dW is a sum over n examples of x d, one of db that of d."""
@@ -68,8 +69,13 @@ class Dense(KernelRunner):
     def run_update(self, bottoms: list[Blob], tops: list[Blob], update: Update) -> None:
         """Change W and b block by block; db is filled, and dW never reaches memory."""
         w, b = self.layer.w, self.layer.b
-        histories = [*update.histories[w.name], *update.histories[b.name]]
-        self._run(bottoms, tops, None, NOTHING, b.diff, update.kind, histories, update.constants)
+        histories = [*update.histories[w.name], *(update.histories[b.name] if b else [NOTHING] * 2)]
+        db = b.diff if b else NOTHING
+        self._run(bottoms, tops, None, NOTHING, db, update.kind, histories, update.constants)
+
+    def _bias(self) -> Array:
+        """Return b, or zeros where the layer has none."""
+        return self.layer.b.data if self.layer.b else self.zeros
 
     def _differentiate(self, tops: list[Blob]) -> None:
         """Compute d loss / d (x W + b) where the activation is not part of the kernel."""
@@ -99,7 +105,7 @@ class Dense(KernelRunner):
             slope,
             before,
             layer.matrix(layer.w.data),
-            layer.b.data,
+            self._bias(),
             dw,
             db,
             NOTHING if dx is None else flat_rows(dx),

@@ -1,4 +1,4 @@
-// Data layers.  NUMBER is the type of what an array holds.
+// Data layers.  NUMBER is the type of what an array holds, OUT that of a top: real, or i64.
 #include "../device.h"
 #include "../../../formulas/philox.h"
 
@@ -24,7 +24,7 @@ KERNEL order_keys(i64 count, u64 seed, u32 stream, i64 epoch, i64 shuffle, u64* 
 KERNEL gather(
     i64 size, i64 pieces, i64 rows, const NUMBER* from, const u64* keys, i64 count, i64 repeat,
     i64 slots, i64 source, real scale, const i64* table, i64 pixels, u64 seed, u32 stream,
-    const i64* clock, real* out)
+    const i64* clock, OUT* out)
 {
     __shared__ i64 example;
     __shared__ u32 turn;
@@ -46,14 +46,14 @@ KERNEL gather(
     }
     __syncthreads();
     const NUMBER* image = from + example * size;
-    real* target = out + row * size;
+    OUT* target = out + row * size;
     for (u32 j = start + threadIdx.x; j < stop; j += THREADS) {
         u32 k = j;
         if (table) {
             u32 pixel = j % (u32)pixels;
             k = j - pixel + (u32)table[turn * (u32)pixels + pixel];
         }
-        target[j] = (real)image[k] * scale;
+        target[j] = (OUT)image[k] * (OUT)scale;
     }
 }
 

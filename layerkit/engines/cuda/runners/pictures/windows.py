@@ -7,7 +7,8 @@ from typing import Any
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.engines.cuda.runners.base import ACTIVATIONS, Activated
+from layerkit.engines.activations import has_formula
+from layerkit.engines.cuda.runners.base import Activated
 from layerkit.layers.pictures.windows import pictures
 
 SLICES = 32  # of a batch, of which the gradients of biases are added up apart
@@ -24,7 +25,7 @@ class Windowed(Activated):
     @classmethod
     def fits(cls, layer: Any, engine: Any) -> bool:
         """Return whether the activation has a formula."""
-        return type(layer.neuron) in ACTIVATIONS
+        return has_formula(layer.neuron)
 
     def cut(self, picture: Array) -> None:
         """Fill the layer's `columns` with the windows of pictures."""

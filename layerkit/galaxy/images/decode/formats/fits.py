@@ -7,12 +7,14 @@ import itertools
 import math
 import re
 import warnings
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from layerkit.galaxy.images.decode.axes import MIN_SIDE, Layout
 from layerkit.galaxy.images.decode.bounds import (
+    MAX_BYTES,
     MAX_DIRECTORIES,
     MAX_PICTURES,
     NO_IMAGE,
@@ -22,10 +24,13 @@ from layerkit.galaxy.images.decode.bounds import (
     check_inflated,
     check_pixels,
 )
+from layerkit.galaxy.images.decode.formats import planes
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
+from layerkit.galaxy.images.decode.formats.planes import Planes, value_of
 from layerkit.galaxy.images.decode.science import (
     BESIDE_SCIENCE,
     COMPOUND,
+    KEYWORDS,
     NOT_SCIENCE,
     SCIENCE,
     says,
@@ -35,6 +40,18 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
+# Axes whose planes show one object, by the first letters of CTYPE (Greisen et al. 2006, A&A 446,
+# 747, table 1, and Rots et al. 2015, A&A 574, A36); AIPS and others write FELO and LAMBDA.
+OF_ONE = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA", "FELO",
+          "LAMB", "TIME", "UTC", "TAI", "TDB")  # fmt: skip
+CUBE = "a cube of wavelengths or times, which show one object; save their sum as an image"
+ONES = 2**32 - 1  # to which carrying at the end is a remainder
+DAMAGED = (
+    "damaged: its data do not have the checksum DATASUM in its header; fetch it again, or remove "
+    "the keyword if they were changed on purpose"
+)
+BAND = re.compile(r"(.*)\[(\d{1,9})\]")
+ONLY_OTHERS = "only weights, masks, models or the like; choose an image with hdu"
 NO_INTENSITY = "Stokes parameters without the total intensity, I; save I as an image"
 
 
@@ -44,29 +61,38 @@ class FitsPictures(Pictures):
     These are the images whose EXTNAME is SCI, SCIENCE or IMAGE; if there are none, all images
     except those named as errors, weights, variances, masks, flags, exposures, sky, models,
     residuals or PSFs.  Signal-to-noise ratios, limiting magnitudes, offsets and apertures are left
-    out beside other images.  EXTTYPE of the Vera Rubin Observatory's pipelines, and HDUCLAS2 of
-    ESO's, tell as EXTNAME does.  GALFIT's model and residuals, which have no EXTNAME, are known
+    out beside other images.  EXTTYPE of the Vera Rubin Observatory's pipelines, and others of
+    KEYWORDS, tell as EXTNAME does.  GALFIT's model and residuals, which have no EXTNAME, are known
     by its keywords.  `Layout` interprets the axes, except that of the Stokes parameters, on which
-    the total intensity is taken.
+    the total intensity is taken, and those of wavelengths and times, whose planes are no pictures
+    of several galaxies.  Data that do not have the checksum DATASUM are refused.
 
     Args:
         file: the open file.
-        hdu: number or EXTNAME of the extension to read instead.
+        hdu: number or EXTNAME of the extension to read instead; followed by "[N]", or "[N]" alone,
+            it chooses the band N of a cube, counted from 0, rather than the mean of 3 or 4 bands.
+        whole: True takes every image for one picture, whatever its name and axes; see `values`.
+
+    Attributes:
+        images: the extension, the layout and the number in it of each picture.
+        words: EXTNAME of each extension that may hold pictures, and KEYWORDS, by its number.
     """
 
     row_order = "bottom"
 
-    def __init__(self, file: IO[bytes], hdu: int | str | None):
+    def __init__(self, file: IO[bytes], hdu: int | str | None, whole: bool = False):
         from astropy.io import fits  # slow to import, and not needed for most sources
 
+        hdu, self.band = _chosen(hdu)
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
         self.file = file
         self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
-        self.unchecked: set[int] = set()  # compressed images not yet passed by `_check_tiles`
+        self.unchecked: set[int] = set()  # images of which nothing has been read yet
+        self.words: dict[int, str] = {}
         self.intensity: dict[int, tuple[int, int]] = {}  # axis and index of Stokes I, by HDU
-        found: list[tuple[str, int, Layout]] = []
+        layouts: dict[int, Layout] = {}
         reason, galfit = NO_IMAGE, False
         for number in itertools.count():
             try:
@@ -93,28 +119,40 @@ class FitsPictures(Pictures):
                     continue
                 self.intensity[number] = len(shape) - axis, index
                 shape[len(shape) - axis] = 1
+            if not whole and self.band is None and _is_cube(one.header):
+                reason = CUBE
+                continue
             layout = Layout(tuple(shape))
             reason = layout.doubt or reason
-            if layout.count:
+            bands = layout.count if layout.bands is None else one.shape[layout.bands]
+            if self.band is not None and layout.count and self.band >= bands:
+                reason = f"no band {self.band}; there are {bands}, counted from 0"
+                continue
+            if whole or layout.count:
                 place = one.fileinfo()
                 packed = isinstance(one, fits.CompImageHDU)
-                if packed:
-                    self.unchecked.add(number)
+                self.unchecked.add(number)
                 if place["datLoc"] + (place["datSpan"] - 2880 if packed else one.size) > size:
                     raise UnusableImageError(UNREADABLE)  # truncated
-                keys = ("EXTTYPE", "HDUCLAS2", *["OBJECT"] * galfit)
-                words = [one.name, *(str(_value(one.header, key, "")) for key in keys)]
-                found.append((" ".join(words), number, layout))
-        if hdu is None:
-            if found and not (found := [x for x in found if not says(x[0], NOT_SCIENCE, COMPOUND)]):
-                reason = "only weights, masks, models or the like; choose an image with hdu"
-            found = [x for x in found if not says(x[0], BESIDE_SCIENCE)] or found
-            found = [x for x in found if says(x[0], SCIENCE)] or found
-        elif not found and reason == NO_IMAGE:
-            raise UnusableImageError(f"no image in HDU {hdu}")
-        if sum(layout.count for _, _, layout in found) > MAX_PICTURES:
+                keys = (*KEYWORDS, *["OBJECT"] * galfit)
+                words = " ".join([one.name, *(str(value_of(one.header, key, "")) for key in keys)])
+                self.words[number], layouts[number] = words.strip(), layout
+        numbers = list(layouts)
+        if hdu is None and not whole:
+            numbers = science_images(self.words)
+            if layouts and not numbers and reason not in (CUBE, NO_INTENSITY):
+                reason = ONLY_OTHERS
+        elif not numbers and reason == NO_IMAGE:
+            raise UnusableImageError(NO_IMAGE if hdu is None else f"no image in HDU {hdu}")
+        counts = {n: 1 if whole else layouts[n].count for n in numbers}
+        if sum(counts.values()) > MAX_PICTURES:
             raise UnusableImageError(TOO_LARGE)
-        self.images = [(n, layout, k) for _, n, layout in found for k in range(layout.count)]
+        self.images = [
+            (n, layouts[n], k)
+            for n, count in counts.items()
+            for k in range(count)
+            if self.band is None or layouts[n].bands is not None or k == self.band
+        ]
         if not self.images:
             raise UnusableImageError(reason)
 
@@ -122,9 +160,10 @@ class FitsPictures(Pictures):
         return len(self.images)
 
     def _read(self, k: int) -> np.ndarray:
-        number, layout, k = self.images[k]
+        number, layout, _ = self.images[k]
         check_pixels(layout.part)
-        return layout.picture(self._numbers(number, list(layout.index(k))))
+        part = self._numbers(number, self._part(k))
+        return layout.picture(part) if self.band is None else layout.one_band(part)
 
     def field(self) -> tuple[int, int]:
         """Return the height and width of the only image in the file, of one band.
@@ -137,26 +176,53 @@ class FitsPictures(Pictures):
                 f"{len(self.images)} images, and positions are those in one; choose it with hdu"
             )
         layout = self.images[0][1]
-        if layout.colours is not None:
-            raise UnusableImageError("an image of several bands; save one band as an image")
-        height, width = layout.part
+        if layout.colours is not None and self.band is None:
+            raise UnusableImageError("an image of several bands; choose one")
+        height, width = layout.sides
         return height, width
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """Read a part of the only image in the file; see `field`."""
-        number, layout, k = self.images[0]
-        index, shape = list(layout.index(k)), self.hdus[number].shape
-        sides = [a for a, n in enumerate(shape) if n > 1]
-        index[sides[0]], index[sides[1]] = rows, columns
-        found = self._numbers(number, index)
+        found = self._numbers(self.images[0][0], self._part(0, (rows, columns)))
         return found.reshape(rows.stop - rows.start, columns.stop - columns.start)
+
+    def values(self, number: int) -> np.ndarray:
+        """Read all of an image extension, float64; of Stokes parameters the total intensity."""
+        return self._numbers(number, [slice(None)] * len(self.hdus[number].shape))
+
+    def _part(self, k: int, window: tuple[slice, slice] | None = None) -> list[Any]:
+        """Return the index of picture `k` in its HDU, or of a part of it."""
+        number, layout, k = self.images[k]
+        index = list(layout.index(k, self.band))
+        if window is not None:
+            shape = self.hdus[number].shape
+            whole = [a for a, n in enumerate(shape) if n > 1 and index[a] == slice(None)]
+            index[whole[0]], index[whole[1]] = window
+        return index
+
+    def planes(self, k: int, window: tuple[slice, slice] | None = None) -> Planes:
+        """Read what the file says of the pixels of picture `k`, or of a part of it."""
+        number, layout, _ = self.images[k]
+        headers = self.hdus[number].header, self.hdus[0].header
+        about = Planes(gain=planes.gain(headers), zero_point=planes.zero_point(headers))
+        if layout.colours is not None and self.band is None:  # a mean of several
+            return about
+        shape = layout.sides if window is None else [part.stop - part.start for part in window]
+        variance = missing = None
+        for kind, other in planes.beside(self.hdus, number).items():
+            values = self._numbers(other, self._part(k, window)).reshape(shape)
+            if kind == "mask":
+                missing = planes.unusable(values, self.hdus[other].header)
+            elif variance is None:
+                variance = planes.as_variance(values, kind)
+        return replace(about, variance=variance, missing=missing)
 
     def wcs(self, k: int) -> WCS | None:
         """Return the celestial part of the WCS of picture `k`, or None without a valid one."""
         from astropy.wcs import WCS
 
         header = self.hdus[self.images[k][0]].header
-        if not any(str(_value(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
+        if not any(str(value_of(header, f"CTYPE{a}", "")).strip() for a in (1, 2, 3, 4)):
             return None
         try:
             with warnings.catch_warnings():
@@ -177,19 +243,24 @@ class FitsPictures(Pictures):
 
     def _numbers(self, number: int, index: list[Any]) -> np.ndarray:
         """Read a part of an HDU, as float64."""
+        from astropy.io import fits
+
         hdu = self.hdus[number]
         if number in self.unchecked:
-            self._check_tiles(number)
+            if isinstance(hdu, fits.CompImageHDU):
+                self._check_tiles(number)
+            else:
+                self._check_sum(hdu.header, hdu.fileinfo()["datLoc"], hdu.size)
             self.unchecked.remove(number)
         if number in self.intensity:
             axis, at = self.intensity[number]
             index[axis] = slice(at, at + 1)
         numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
-        if numbers.dtype.kind == "u" and isinstance(blank := _value(hdu.header, "BLANK"), int):
+        if numbers.dtype.kind == "u" and isinstance(blank := value_of(hdu.header, "BLANK"), int):
             # Astropy applies BLANK to signed integers only.
             data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
-        softening, zero = (_value(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
+        softening, zero = (value_of(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
         if isinstance(softening, int | float) and isinstance(
             zero, int | float
         ):  # Pan-STARRS stacks, in asinh magnitudes
@@ -217,26 +288,67 @@ class FitsPictures(Pictures):
             for count, offset in rows[name].tolist():
                 self.file.seek(heap + offset)
                 check_inflated(self.file.read(min(count, 2 * limit)), limit, gzipped=True)
+        self._check_sum(header, start, size + header.get("PCOUNT", 0))
+
+    def _check_sum(self, header: Header, start: int, size: int) -> None:
+        """Compare data with the checksum in their header, if there is one and they are not huge."""
+        told = str(value_of(header, "DATASUM", "")).strip()
+        if told.isdecimal() and size <= MAX_BYTES:
+            self.file.seek(start)
+            if (datasum(self.file.read(size)) - int(told)) % ONES:
+                raise UnusableImageError(DAMAGED)
 
     def close(self) -> None:
         """Close what Astropy opened."""
         self.hdus.close()
 
 
-def _value(header: Header, key: str, default: Any = None) -> Any:
-    """Return the value of a keyword; the default if it is not there, or is none of FITS."""
-    from astropy.io.fits.verify import VerifyError
+def _chosen(hdu: int | str | None) -> tuple[int | str | None, int | None]:
+    """Split what chooses an extension, and perhaps a band in it, as "SCI[1]" does."""
+    if not isinstance(hdu, str) or (found := BAND.fullmatch(hdu.strip())) is None:
+        return hdu, None
+    name = found[1].strip()
+    return (int(name) if name.isdecimal() else name or None), int(found[2])
 
-    try:
-        return header.get(key, default)
-    except VerifyError:
-        return default
+
+def science_images(words: dict[int, str]) -> list[int]:
+    """Return the numbers of the science images among extensions; see `FitsPictures`.
+
+    Args:
+        words: what EXTNAME and other keywords of each extension say.
+    """
+    found = [n for n, said in words.items() if not says(said, NOT_SCIENCE, COMPOUND)]
+    found = [n for n in found if not says(words[n], BESIDE_SCIENCE)] or found
+    return [n for n in found if says(words[n], SCIENCE)] or found
+
+
+def datasum(data: bytes) -> int:
+    """Compute the checksum of an extension's data: words of 32 bits, added with carry at the end.
+
+    Source: Pence et al. (2010), "Definition of the FITS standard" 3.0, appendix J.
+    """
+    words = np.frombuffer(data.ljust(-(-len(data) // 4) * 4, b"\0"), ">u4")
+    total = sum(int(words[k : k + 2**20].sum(dtype=np.uint64)) for k in range(0, len(words), 2**20))
+    return total % ONES
+
+
+def _is_cube(header: Header) -> bool:
+    """Tell whether an image has a plane for each of several wavelengths or times.
+
+    Three or four bands are colours.
+    """
+    axes = range(3, int(header["NAXIS"]) + 1)
+    return any(
+        str(value_of(header, f"CTYPE{axis}", "")).strip().upper().startswith(OF_ONE)
+        and header[f"NAXIS{axis}"] not in (1, 3, 4)
+        for axis in axes
+    )
 
 
 def _stokes_axis(header: Header) -> int | None:
     """Return the number of the axis of Stokes parameters, counted from 1 as in FITS, or None."""
     for axis in range(1, int(header["NAXIS"]) + 1):
-        if str(_value(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
+        if str(value_of(header, f"CTYPE{axis}", "")).strip().upper() == "STOKES":
             return axis
     return None
 

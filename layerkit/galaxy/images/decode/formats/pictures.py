@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from layerkit.galaxy.images.decode.bounds import only_unusable
+from layerkit.galaxy.images.decode.formats.planes import Planes
 
 
 class Pictures:
@@ -38,6 +39,10 @@ class Pictures:
     def pixel_scale(self, k: int) -> float:
         """Return the arcseconds per pixel of picture `k`; NaN where the file does not say."""
         return math.nan
+
+    def planes(self, k: int) -> Planes:
+        """Read what the file says of the pixels of picture `k`: their noise, mask, and scale."""
+        return Planes()
 
     def close(self) -> None:
         """Close everything that was opened on top of the file."""

@@ -42,7 +42,7 @@ class TiffPictures(Pictures):
     def __init__(self, file: IO[bytes]):
         self.file = file
         self.tiff = tifffile.TiffFile(file, is_ome=False)
-        self.planes: list[tuple[int, int]] = []  # page, and plane of the page, of each picture
+        self.layers: list[tuple[int, int]] = []  # page, and plane of the page, of each picture
         seen: set[int] = set()
         for number in itertools.count():
             try:
@@ -50,14 +50,14 @@ class TiffPictures(Pictures):
             except IndexError:
                 break
             if not page.subfiletype & 5:  # neither a thumbnail nor a mask
-                self.planes += [(number, k) for k in range(_tiff_planes(page))]
+                self.layers += [(number, k) for k in range(_tiff_planes(page))]
                 self.deep |= page.dtype == np.uint16 and page.bitspersample == 16
-            if number > MAX_DIRECTORIES or len(self.planes) > MAX_PICTURES:
+            if number > MAX_DIRECTORIES or len(self.layers) > MAX_PICTURES:
                 raise UnusableImageError(TOO_LARGE)
             if page.offset in seen:  # the chain of pages is a loop
                 raise UnusableImageError(UNREADABLE)
             seen.add(page.offset)
-        if not self.planes:
+        if not self.layers:
             raise UnusableImageError(NO_IMAGE)
         if (self.tiff.is_shaped or self.tiff.is_imagej) and self.tiff.series[0].is_truncated:
             # All pictures but the first would be lost.
@@ -66,14 +66,14 @@ class TiffPictures(Pictures):
             )
 
     def __len__(self) -> int:
-        return len(self.planes)
+        return len(self.layers)
 
     def _page(self, number: int) -> tifffile.TiffPage:
         page = self.tiff.pages[number]
         return page if isinstance(page, tifffile.TiffPage) else page.aspage()
 
     def _read(self, k: int) -> np.ndarray:
-        number, plane = self.planes[k]
+        number, plane = self.layers[k]
         page = self._page(number)
         check_pixels(page.shape)
         eight_bit = page.dtype == np.uint8 and page.samplesperpixel <= 4 and "Z" not in page.axes

@@ -1,4 +1,4 @@
-"""Places between pixels: weights with which light at one is shared out to the pixels around.
+"""Interpolation between pixels: weights with which light at a place is shared out to those around.
 
 Both ways are here: light is spread to pixels, and pixels are collected to a value.
 """

@@ -1,4 +1,4 @@
-"""Ahead: batches that a thread prepares while the net works on those before.
+"""Prefetching: batches that a thread prepares while the net works on those before.
 
 The thread is a daemon that holds nothing of a net while it waits, so a net that is dropped takes
 its thread along, and at the end of the program nobody waits for it long.

@@ -15,52 +15,14 @@ from layerkit.errors import NetError, NotFiniteError
 from layerkit.net import Net
 from layerkit.passes.finite import check_data, first_non_finite, non_finite_data
 from layerkit.settings import Checked
+from layerkit.solvers.updates.histories import AVERAGE, accumulated_names, tree_levels
+from layerkit.solvers.updates.hooks import call_hooks
 from layerkit.wiring.plan import Plan
 
-AVERAGE = "average"  # a history that any solver may have
-
-
-def accumulated_names(count: int) -> list[str]:
-    """Name the histories in which so many gradients are added up, as a binary tree.
-
-    "accumulated" holds one gradient, "accumulated 2" a sum of two, and so on: log2(count) in all.
-    """
-    levels = (count - 1).bit_length()
-    return ["accumulated", *(f"accumulated {2**i}" for i in range(1, levels))][:levels]
-
-
-def tree_levels(index: int, count: int) -> tuple[list[int], int | None]:
-    """Say how the next of `count` terms joins a sum that is added up as a binary tree.
-
-    Level i holds a sum of 2^i neighbours.  A term is added to the levels that are full, from 0 up,
-    as a 1 is carried in binary counting, and their sum kept in the next.  The last term is added to
-    all that are left.
-
-    Args:
-        index: of the term, from 0.
-        count: number of terms.
-
-    Returns:
-        The levels to add, and the level that keeps the sum, None where it is complete.
-    """
-    if index == count - 1:
-        return [level for level in range(index.bit_length()) if index >> level & 1], None
-    carried = (~index & (index + 1)).bit_length() - 1  # ones at the end of the number
-    return list(range(carried)), carried
-
-
-def smallest_normal(dtype: np.dtype) -> float:
-    """Return the smallest positive number of a dtype that has its full precision."""
-    return 2.0**-126 if dtype == np.float32 else 2.0**-1022
-
-
-def flush_denormals(xp: Any, array: Array) -> None:
-    """Set numbers below the smallest normal one to zero, in place.
-
-    The history of a weight without a gradient decays for ever.  It would soon be denormal, and
-    each denormal number costs many processors a hundred cycles.
-    """
-    array *= xp.abs(array) >= smallest_normal(array.dtype)
+SHOWN = (
+    "the net holds the average of its parameters until the block of solver.averaged() has ended, "
+    "after which they are what they were"
+)
 
 
 def check_epsilon(solver: Updater, epsilon: float) -> None:
@@ -197,8 +159,7 @@ class Updater(Checked):
         """
         net, limit = self.net, self.largest_gradient()
         diffs = [net.arena.diff[span] for span in spans]
-        for hook in list(self.hooks):
-            hook(self)
+        call_hooks(self)
         if not self.plain:
             sizes = self._sizes(spans)
             if not (sizes <= limit).all():
@@ -265,13 +226,13 @@ class Updater(Checked):
             kept = net.arena.data.copy()
             net.arena.data[...] = self.history[AVERAGE]
             net.passed = False
-            net.lock.averaged.append(net.arena.data)
+            net.lock.held.append((net.arena.data, SHOWN))
             try:
                 yield net
             finally:
                 net.arena.data[...] = kept
                 net.passed = False
-                net.lock.averaged.pop()
+                net.lock.held.pop()
 
     def _check_shown(self, method: str) -> None:
         self.net.lock.check_own(self.net.arena.data, NetError, method)

@@ -1,0 +1,1 @@
+"""Photometry: fluxes of pictures in physical units, with their errors."""

@@ -1,0 +1,48 @@
+"""Pixels without data inside a galaxy's square, and a guess in their place.
+
+A galaxy is unchanged by half a turn about its centre, as `detect` has it, so the light opposite a
+missing pixel is the light that it would have had, but for noise and neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from layerkit.galaxy.images.decode.blank import NoData
+from layerkit.galaxy.images.decode.bounds import UnusableImageError
+
+
+def filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
+    """Fill pixels without data with the median of the others; also return their mask.
+
+    Raises:
+        UnusableImageError: there are no others.
+    """
+    if gaps is None:
+        return image, np.zeros(image.shape, bool)
+    missing = gaps.anywhere
+    if missing.all():
+        raise UnusableImageError("blank")
+    return np.where(missing, np.median(image[~missing]), image), missing
+
+
+def mended(
+    image: np.ndarray, missing: np.ndarray, centre: tuple[float, float], sky: float
+) -> np.ndarray:
+    """Return an image whose missing pixels have the light of those opposite; the sky's without any.
+
+    Args:
+        image: (height, width).
+        missing: mask of the pixels without data.
+        centre: y and x that they are opposite about, pixel k extending from k to k + 1.
+        sky: value of missing pixels whose opposite is missing, or outside the image.
+    """
+    found, at = image.copy(), np.nonzero(missing)
+    opposite = [round(2 * c - 1) - k for c, k in zip(centre, at, strict=True)]
+    inside = np.ones(len(at[0]), bool)
+    for k, n in zip(opposite, image.shape, strict=True):
+        inside &= (k >= 0) & (k < n)
+    rows, columns = (np.where(inside, k, 0) for k in opposite)
+    known = inside & ~missing[rows, columns]
+    found[at] = np.where(known, image[rows, columns], sky)
+    return found

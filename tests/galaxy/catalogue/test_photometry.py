@@ -1,0 +1,226 @@
+"""Fluxes of pictures in physical units: of galaxies whose light, noise and masks are known."""
+
+import math
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from linear_galaxies import PICTURE, ellipse, fitted
+
+from layerkit import galaxy
+from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.photometry.flux import FLUXES
+from layerkit.galaxy.images.crop.crop import Settings, cut_out
+from layerkit.galaxy.images.sources.sources import open_source
+
+SIDE, SKY, NOISE, ZERO = 33, 200.0, 3.0, 27.5
+
+
+def light(rng, count):
+    """Elliptical Gaussians without sky and noise, (count, PICTURE, PICTURE), and their fluxes."""
+    found, fluxes = [], []
+    for _ in range(count):
+        sigma, ratio, angle = rng.uniform([5, 0.5, 0], [8, 0.9, 180])
+        peak = rng.uniform(300, 1500)
+        found.append(ellipse(PICTURE, sigma, ratio, angle, rng.uniform(-3, 3, 2), peak, sky=0.0))
+        fluxes.append(2 * math.pi * sigma**2 * ratio * peak)
+    return np.array(found), np.array(fluxes)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model that projects galaxies in linear units onto their principal components."""
+    rng = np.random.default_rng(11)
+    pictures = light(rng, 150)[0] + SKY + rng.normal(0, NOISE, (150, PICTURE, PICTURE))
+    settings = Settings(size=SIDE, units="linear")
+    images = np.stack([cut_out(picture, settings)[0] for picture in pictures])
+    return galaxy.GalaxyModel(fitted(tmp_path_factory.mktemp("linear"), images))
+
+
+def write(folder, pictures, *planes, **header):
+    """Write a FITS file for each picture, with extensions (name, arrays) beside it."""
+    folder.mkdir()
+    for k, picture in enumerate(pictures):
+        hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(picture.astype("f4"), name="SCI")])
+        hdus[1].header.update(header)
+        for name, arrays in planes:
+            hdus.append(fits.ImageHDU(np.asarray(arrays[k]), name=name))
+        hdus.writeto(folder / f"g{k:02d}.fits")
+    return folder
+
+
+def encode(model, source, **options):
+    found = galaxy.encode(model, source, units="linear", **{"draws": 0, "workers": 1, **options})
+    assert list(found["reason"]) == [""] * len(found)
+    return found
+
+
+def test_linear_units_keep_the_light(rng):
+    """Sky is 0, and the picture comes back by one number; a stretch would have bent it."""
+    (clean,), _ = light(rng, 1)
+    picture = clean + SKY + rng.normal(0, NOISE, clean.shape)
+    image, cut = cut_out(picture, Settings(size=SIDE, units="linear"))
+    assert cut.spread == 0
+    again = galaxy.unstretch(image, np.array([cut.sky, cut.spread, cut.white]))
+    np.testing.assert_allclose(again, cut.sky + (cut.white - cut.sky) * image, rtol=1e-6)
+    assert abs(cut.sky - SKY) < 3 * NOISE / 10
+    assert 0.3 < image.max() <= 1.5
+    twice, other = cut_out(2 * picture, Settings(size=SIDE, units="linear"))
+    np.testing.assert_allclose(twice, image, atol=1e-5)
+    assert other.white - other.sky == pytest.approx(2 * (cut.white - cut.sky), rel=1e-5)
+    bent, same = cut_out(picture, Settings(size=SIDE))
+    assert (same.y0, same.x0, same.side, same.white) == (cut.y0, cut.x0, cut.side, cut.white)
+    assert same.spread > 0
+    assert np.abs(bent - image).max() > 0.1
+
+
+@pytest.mark.parametrize("plane", ["VAR", "ERR", "IVAR", None])
+def test_fluxes_and_their_errors(model, rng, tmp_path, plane):
+    clean, truth = light(rng, 24)
+    gain = 2.0
+    variance = NOISE**2 + clean / gain
+    pictures = clean + SKY + rng.normal(0, 1, clean.shape) * np.sqrt(variance)
+    planes = {"VAR": variance, "ERR": np.sqrt(variance), "IVAR": 1 / variance}
+    beside = [(plane, planes[plane].astype("f4"))] if plane else []
+    header = {"MAGZERO": ZERO} | ({} if plane else {"GAIN": gain, "BUNIT": "adu"})
+    found = encode(model, write(tmp_path / "f", pictures, *beside, **header))
+    np.testing.assert_allclose(found["flux"], truth, rtol=0.05)
+    # The best that anybody can do who knows the shape.
+    best = 1 / np.sqrt((clean**2 / variance).sum(axis=(1, 2))) * clean.sum(axis=(1, 2))
+    np.testing.assert_allclose(found["flux_sd"], best, rtol=0.1)
+    np.testing.assert_allclose(found["noise"], NOISE, rtol=0.25)
+    np.testing.assert_allclose(found["magnitude"], ZERO - 2.5 * np.log10(found["flux"]))
+    np.testing.assert_allclose(
+        found["magnitude_sd"], 2.5 / math.log(10) * found["flux_sd"] / found["flux"]
+    )
+    assert (found["missing"] == 0).all()
+    assert found.meta["UNITS"] == "linear"
+
+
+def test_sky_noise_alone_where_nothing_else_is_known(model, rng, tmp_path):
+    clean, truth = light(rng, 12)
+    pictures = clean + SKY + rng.normal(0, NOISE, clean.shape)
+    found = encode(model, write(tmp_path / "f", pictures))
+    best = NOISE / np.sqrt((clean**2).sum(axis=(1, 2))) * clean.sum(axis=(1, 2))
+    np.testing.assert_allclose(found["flux"], truth, rtol=0.03)
+    np.testing.assert_allclose(found["flux_sd"], best, rtol=0.25)
+    assert np.isnan(found["magnitude"]).all()
+    given = encode(model, tmp_path / "f", zero_point=25.0, gain=0.5)
+    np.testing.assert_allclose(given["magnitude"], 25.0 - 2.5 * np.log10(given["flux"]))
+    assert (given["flux_sd"] > found["flux_sd"]).all()
+    wide = encode(model, tmp_path / "f", draws=8)
+    assert (wide["flux_sd"] > found["flux_sd"]).all()
+
+
+@pytest.mark.parametrize("how", ["NaN", "MASK", "DQ", "VAR"])
+def test_masked_pixels_are_left_out_and_pictures_are_not(model, rng, tmp_path, how):
+    """A dead column and a cosmic ray through the galaxy change neither its flux nor its z."""
+    clean, truth = light(rng, 10)
+    sky = SKY + rng.normal(0, NOISE, clean.shape)
+    whole = encode(model, write(tmp_path / "whole", clean + sky))
+    bad = np.zeros(clean.shape, bool)
+    bad[:, :, PICTURE // 2 + 3] = True
+    bad[:, 52:56, 55:66] = True
+    pictures = np.where(bad, 60_000.0, clean + sky)
+    planes = {
+        "MASK": ("MASK", bad.astype(np.uint8)),
+        "DQ": ("DQ", 64 * bad.astype(np.int16)),
+        "VAR": ("VAR", np.where(bad, 0, NOISE**2).astype("f4")),
+    }
+    if how in ("NaN", "VAR"):
+        pictures = np.where(bad, np.nan, pictures)
+    beside = [planes[how]] if how in planes else []
+    found = encode(model, write(tmp_path / "masked", pictures, *beside))
+    assert (found["missing"] > 0.02).all()
+    np.testing.assert_allclose(found["flux"], truth, rtol=0.05)
+    noise = NOISE if how == "VAR" else found["noise"]
+    assert (found["flux_sd"] / noise > whole["flux_sd"] / whole["noise"]).all()
+    np.testing.assert_allclose(found["crop_side"], whole["crop_side"], rtol=0.05)
+    np.testing.assert_allclose(found["half_light_radius"], whole["half_light_radius"], rtol=0.05)
+    np.testing.assert_allclose(found["axis_ratio"], whole["axis_ratio"], atol=0.05)
+    # Stretched units leave such pictures out where they know.
+    if how == "NaN":
+        left_out = galaxy.encode(model, tmp_path / "masked", draws=0)
+        assert set(left_out["reason"]) <= {"bad pixels", "reaches into blank border"}
+
+
+def test_bits_of_rubin_masks_that_say_what_is_there_count_for_nothing(rng, tmp_path):
+    (clean,), _ = light(rng, 1)
+    mask = np.zeros(clean.shape, np.int32)
+    mask[40:80, 40:80] = 1 << 5  # detected
+    mask[10] = 1 << 0  # bad
+    hdus = fits.HDUList(
+        [fits.PrimaryHDU(), fits.ImageHDU(clean), fits.ImageHDU(mask), fits.ImageHDU(clean * 0 + 4)]
+    )
+    for hdu, kind in zip(hdus[1:], ("IMAGE", "MASK", "VARIANCE"), strict=True):
+        hdu.header["EXTTYPE"] = kind
+    hdus[2].header.update({"MP_BAD": 0, "MP_SAT": 1, "HIERARCH MP_DETECTED": 5})
+    hdus[0].header["FLUXMAG0"] = 10 ** (0.4 * 31.4)
+    hdus.writeto(tmp_path / "calexp.fits")
+    source = open_source(tmp_path / "calexp.fits")
+    assert len(source) == 1
+    found = source.planes(0)
+    np.testing.assert_array_equal(found.missing, mask == 1)
+    np.testing.assert_array_equal(found.variance, np.full(clean.shape, 4.0))
+    assert found.zero_point == pytest.approx(31.4)
+
+
+def test_positions_in_a_field_have_their_planes(model, rng, tmp_path):
+    """Squares cut from a field, one of them over its edge, with its variance and mask."""
+    clean, truth = light(rng, 2)
+    field = np.full((PICTURE, 2 * PICTURE), SKY) + rng.normal(0, NOISE, (PICTURE, 2 * PICTURE))
+    field += np.hstack(list(clean))
+    mask = np.zeros(field.shape, np.uint8)
+    mask[:, 63] = 1
+    field[mask == 1] = -1e4
+    variance = np.full(field.shape, NOISE**2, "f4")
+    hdus = [fits.PrimaryHDU(field.astype("f4")), fits.ImageHDU(variance, name="VAR")]
+    hdus[0].header.update(MAGZPT=ZERO)
+    fits.HDUList([*hdus, fits.ImageHDU(mask, name="MASK")]).writeto(tmp_path / "field.fits")
+    from astropy.table import Table
+
+    middle = (PICTURE - 1) / 2
+    places = Table({"id": ["a", "b"], "x": [middle, middle + PICTURE], "y": [middle, middle]})
+    source = galaxy.open_positions(tmp_path / "field.fits", places, cutout=128)
+    found = encode(model, source)
+    np.testing.assert_allclose(found["flux"], truth, rtol=0.05)
+    np.testing.assert_allclose(found["magnitude"], ZERO - 2.5 * np.log10(found["flux"]))
+    assert found["missing"][0] > 0.005
+    assert found["missing"][1] == 0
+
+
+def test_compressed_cubes_and_scaled_integers(model, rng, tmp_path):
+    """Rice-compressed tiles, BZERO and BSCALE, and planes of another shape, as Astropy has them."""
+    (clean,), (truth,) = light(rng, 1)
+    picture = clean + SKY + rng.normal(0, NOISE, clean.shape)
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(picture.astype("f4"), name="SCI")])
+    hdus[1].scale("int16", bzero=1000.0, bscale=0.1)
+    hdus.append(fits.ImageHDU(np.ones((7, 7)), name="VAR"))  # of another shape: not its variance
+    hdus.writeto(tmp_path / "scaled.fits")
+    fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.CompImageHDU(picture.astype("f4"), name="SCI"),
+            fits.CompImageHDU(np.full(picture.shape, NOISE**2, "f4"), name="VAR"),
+        ]
+    ).writeto(tmp_path / "tiles.fits.fz")
+    for name in ("scaled.fits", "tiles.fits.fz"):
+        found = encode(model, tmp_path / name)
+        assert found["flux"][0] == pytest.approx(truth, rel=0.03)
+
+
+def test_light_has_no_flux(model, tmp_path, rng):
+    from PIL import Image
+
+    picture = ellipse(PICTURE, 7, 0.7, 20.0) + rng.normal(0, 0.005, (PICTURE, PICTURE))
+    Image.fromarray(np.uint8(255 * picture.clip(0, 1))).save(tmp_path / "g.png")
+    found = galaxy.encode(model, tmp_path / "g.png", draws=0)
+    assert not set(FLUXES) & set(found.colnames)
+
+
+@pytest.mark.parametrize(
+    "options", [{"gain": 0}, {"zero_point": math.inf}, {"units": "magnitudes"}, {"gain": "2"}]
+)
+def test_options_out_of_range(model, tmp_path, options):
+    with pytest.raises(DataError, match=next(iter(options))):
+        galaxy.encode(model, tmp_path, **options)
