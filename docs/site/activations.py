@@ -8,6 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import layerkit as lk
 from layerkit.layers.elementwise.neuron import Neuron
 
 NAME = "activations.svg"
@@ -32,9 +33,12 @@ def draw() -> str:
     figure = Figure((8, 3.4), layout="constrained")
     places = figure.subplots(2, 5).flat
     for axes, (name, layer) in zip(places, Neuron.registry.items(), strict=False):
-        neuron, y, slope = layer.of(), np.empty_like(x), np.empty_like(x)
-        neuron.activate(np, x, y)
-        neuron.differentiate(np, x if neuron.from_input else y, np.ones_like(x), slope)
+        # Behind a layer with parameters, as a gradient is needed there.
+        layers = [lk.layers.Input("input", shape=(1,)), lk.layers.Affine("x", "input")]
+        net = lk.Net([*layers, layer("y", "x")], batch_size=len(x))
+        net.forward(input=x[:, None])
+        net.backward(y=np.ones((len(x), 1)))
+        y, slope = net.blobs["y"].data, net.blobs["x"].diff
         axes.axhline(0, color=GREY, linewidth=0.5)
         axes.axvline(0, color=GREY, linewidth=0.5)
         axes.plot(x, y, color=CURVE)

@@ -204,7 +204,7 @@ def test_a_run_leaves_the_file_that_repeats_it(layerkit, finished, tmp_path):
     code, out, err = layerkit("galaxy", "report", "--config", "report.toml")
     assert code == 0, err
     assert out.startswith("|")
-    # What a file turns on, the command line turns off.
+    # The command line turns off what a file turns on.
     code, out, err = layerkit("galaxy", "report", "--config", "report.toml", "--no-table")
     assert code == 0, err
     assert out.startswith("again")

@@ -29,6 +29,7 @@ class MemoryData(Data):
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror, prefetch: for the first array; see Data, the
             base class.  Compiled code does the first two alone.
+        integers: names of tops that hold integers as they are, by default none; see Data.
         repeat: how many times each example is served before the next, default 1.  Each time it
             is augmented anew and gets its own noise: the objective averages that many samples.
 
