@@ -80,6 +80,7 @@ class GeneratorData(Data):
         tops: names of the tops, by default the layer's name.
         augment, scale, mean, deviation, crop, mirror: for the first array; see Data.  Means and
             deviations are given, not measured.
+        integers: names of tops that hold integers as they are, by default none; see Data.
         prefetch: batches made ahead by a thread, default 0; see Data.  The function then runs in
             that thread, and must not use the net that it feeds, which waits for it.
         integers: a top, or a list of tops, that hold integers; see Data.  None is the default.

@@ -53,6 +53,7 @@ class HDF5Data(Data):
         tops: names of the tops, by default the layer's name.
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror: for the first data set; see Data.
+        integers: names of tops that hold integers as they are, by default none; see Data.
         block: rows read at once, default 256.
         mixed: blocks mixed in memory, default 16.
         lanes: L, for L shards of layerkit.Distributed: in training the shuffled blocks of an epoch

@@ -75,6 +75,7 @@ class ImageData(Data):
         channels: 3, the default, or 1 for grey.
         shuffle: True, the default, for a new order in each epoch.
         augment, scale, mean, deviation, crop, mirror: for the pictures; see Data.
+        integers: names of tops that hold integers as they are, by default none; see Data.
         prefetch: batches that are decoded ahead in the background, default 2; see Data.
         integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 

@@ -78,7 +78,7 @@ def test_scales_of_wcs_and_given_ones_are_in_every_part(shared, tmp_path, rng):
 
 
 def test_parts_of_16_bits_share_the_white_of_their_source(shared, tmp_path):
-    """Of 12 bits, which the brightest picture alone reaches."""
+    """The brightest picture alone reaches 12 bits."""
     folder = tmp_path / "deep"
     folder.mkdir()
     for k, peak in enumerate((4000, 1800)):

@@ -299,7 +299,7 @@ def test_data_without_the_checksum_of_their_header(kind, rng, tmp_path):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_band_of_a_cube_is_chosen(tmp_path, rng, last, count):
-    """Of 3 bands, whose mean is the picture otherwise, and of 5, each of which is a picture."""
+    """3 bands, whose mean is the picture otherwise, and 5, each of which is a picture."""
     cube = rng.normal(100, 9, (count, 40, 44))
     variance = rng.uniform(1, 2, cube.shape)
     arrays = [np.moveaxis(a, 0, -1) if last else a for a in (cube, variance)]
