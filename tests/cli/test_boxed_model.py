@@ -20,6 +20,7 @@ def test_encode_with_no_model_named(layerkit, tmp_path, rng):
     assert status == 0
     table = galaxy.read_catalogue(tmp_path / "t.csv")
     assert np.isfinite(table["bound"]).all()
+    assert ((table["bound_percentile"] >= 0) & (table["bound_percentile"] <= 100)).all()
     assert "z_mean_15" in table.colnames
 
 

@@ -245,12 +245,26 @@ def _growth(light: np.ndarray, radius: np.ndarray, limit: float) -> tuple[float,
 
     Both are read from the curve of growth, the light of all pixels up to a distance.
     """
-    inside = radius <= limit
-    growth = np.cumsum(light[inside][np.argsort(radius[inside])])
-    if not len(growth) or growth[-1] <= 0:
+    near = np.flatnonzero(radius.reshape(-1) <= limit)
+    if not len(near):
         return math.nan, math.nan
+    radius, light = radius.reshape(-1)[near], light.reshape(-1)[near]
+    # Only rings in which the curve reaches a share are sorted by distance.
+    ring = radius.astype(np.intp)
+    flux, pixels = np.bincount(ring, light), np.bincount(ring)
+    growth = np.cumsum(flux)
+    if growth[-1] <= 0:
+        return math.nan, math.nan
+    counts = []
+    for share in (0.2, 0.5, 0.8):
+        k = int(np.argmax(growth >= share * growth[-1]))
+        own = np.flatnonzero(ring == k)
+        steps = light[own[np.argsort(radius[own])]].cumsum() + (growth[k] - flux[k])
+        reached = steps >= share * growth[-1]
+        reached[-1] = True  # but for rounding
+        counts.append(int(pixels[:k].sum()) + int(np.argmax(reached)) + 1)
     # Circles end at the first pixel that reaches these shares; their area is that of their pixels.
-    least, half, most = (np.argmax(growth >= share * growth[-1]) + 1 for share in (0.2, 0.5, 0.8))
+    least, half, most = counts
     return math.sqrt(half / math.pi), 2.5 * math.log10(most / least)
 
 
@@ -262,9 +276,11 @@ def _asymmetry(light: np.ndarray, y: float, x: float, limit: float, border: np.n
         slice(max(0, twice - n + 1), min(n, twice + 1))
         for twice, n in zip((twice_y, twice_x), light.shape, strict=True)
     )
-    rows, columns, _ = _grid(light.shape)
-    dy, dx = rows[part] - twice_y / 2, columns[part] - twice_x / 2
-    inside = dy * dy + dx * dx <= limit * limit
+    down, across = (
+        (np.arange(span.start, span.stop) - twice / 2) ** 2
+        for span, twice in zip(part, (twice_y, twice_x), strict=True)
+    )
+    inside = np.add.outer(down, across) <= limit * limit
     kept = light[part]
     own, turned = kept[inside], kept[::-1, ::-1][inside]
     norm = np.abs(own).sum()
@@ -302,9 +318,9 @@ def m20(light: np.ndarray, y: np.ndarray, x: np.ndarray) -> float:
     if total <= 0:
         return math.nan
     moments = light * ((y - (light @ y) / total) ** 2 + (x - (light @ x) / total) ** 2)
-    order = np.argsort(-light)
-    growth = np.cumsum(light[order])
-    brightest = order[: np.argmax(growth >= 0.2 * total) + 1]
+    falling = np.sort(light)[::-1]
+    faintest = falling[np.argmax(np.cumsum(falling) >= 0.2 * total)]
+    brightest = light >= faintest
     part, whole = moments[brightest].sum(), moments.sum()
     return math.log10(part / whole) if part > 0 and whole > 0 else math.nan
 

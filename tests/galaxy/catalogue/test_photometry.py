@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from astropy.io import fits
-from linear_galaxies import PICTURE, ellipse, fitted
+from linear_galaxies import NET, PICTURE, ellipse, fitted
 
 from layerkit import galaxy
 from layerkit.errors import DataError
@@ -207,6 +207,32 @@ def test_compressed_cubes_and_scaled_integers(model, rng, tmp_path):
     for name in ("scaled.fits", "tiles.fits.fz"):
         found = encode(model, tmp_path / name)
         assert found["flux"][0] == pytest.approx(truth, rel=0.03)
+
+
+def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path):
+    """Also from its file alone, and from a small one; a prepared set knows its units, too."""
+    clean, _ = light(rng, 30)
+    pictures = clean + SKY + rng.normal(0, NOISE, clean.shape)
+    pictures[:, 60, 64] = np.nan  # every galaxy has a hole
+    folder = write(tmp_path / "f", pictures, MAGZERO=ZERO)
+    net = tmp_path / "linear.py"
+    net.write_text(NET)
+    options = {"iterations": 3, "held_out": 6, "batch": 8, "refine": 1, "importance_samples": 1}
+    with pytest.raises(DataError, match="bad pixels"):
+        galaxy.train(folder, tmp_path / "no", net=net, **options)
+    galaxy.train(folder, tmp_path / "run", net=net, units="linear", **options)
+    assert 'units = "linear"' in (tmp_path / "run" / "run.toml").read_text()
+    galaxies = galaxy.load(tmp_path / "run" / "galaxies.h5")
+    assert (galaxies.stretches[:, 1] == 0).all()
+    np.testing.assert_allclose(galaxies.stretches[:, 0], SKY, atol=NOISE)
+    galaxy.export_model(tmp_path / "run", tmp_path / "small.h5")
+    for model in ("run", "small.h5"):
+        found = galaxy.encode(tmp_path / model, folder, draws=0)
+        assert found.meta["UNITS"] == "linear"
+        assert (found["missing"] > 0).all()
+        assert np.isfinite(found["bound"]).all()
+    with pytest.raises(DataError, match="prepared in units 'linear'"):
+        galaxy.gather(tmp_path / "run" / "galaxies.h5", tmp_path / "again.h5")
 
 
 def test_light_has_no_flux(model, tmp_path, rng):

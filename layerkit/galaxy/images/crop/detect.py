@@ -188,12 +188,19 @@ def measure_sky(image: np.ndarray, quantum: float = 1 / 255) -> Sky:
     """
     pixels = image.ravel()[:: max(1, image.size // 4000)]  # enough for a median, and fast
     for _ in range(4):
-        level = float(np.median(pixels))
-        noise = max(1.4826 * float(np.median(np.abs(pixels - level))), 0.5 * quantum)
+        level = _median(pixels)
+        noise = max(1.4826 * _median(np.abs(pixels - level)), 0.5 * quantum)
         if noise == 0:
             break
         pixels = pixels[pixels < level + 3 * noise]
     return Sky(level, noise)
+
+
+def _median(values: np.ndarray) -> float:
+    """Compute the median of a row of numbers in a fraction of the time that NumPy's takes."""
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    parts = np.partition(values, (low, high) if low < high else low)
+    return float((parts[low] + parts[high]) / 2) if low < high else float(parts[low])
 
 
 def _bin(image: np.ndarray, bins: int) -> np.ndarray:

@@ -69,6 +69,8 @@ def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
         )
     sky, spread, white = np.moveaxis(stretches, -1, 0)[..., None, None]
     linear = spread == 0
+    if linear.all():
+        return sky + (white - sky) * images
     unit = np.where(linear, 1, spread)
     black = sky - BLACK * unit
     top = np.arcsinh((white - black) / (SOFTENING * unit))
