@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../vectors/formulas.h"
+#include "../vectors/simd.h"
 #include "../threads/pool.h"
 
 namespace layerkit {
@@ -205,12 +206,8 @@ template <class T> void copy_turned(const Walk<T, 4>& walk, int axis)
             from += rest % walk.shape[order[k]] * from_stride[order[k]];
             to += rest % walk.shape[order[k]] * to_stride[order[k]];
         }
-        for (i64 top = 0; top < down; top += side)
-            for (i64 i = left; i < std::min(left + side, across); ++i) {
-                const T* x = walk.data[0] + from + i;
-                T* y = walk.data[3] + to + i * to_stride[axis];
-                for (i64 j = top; j < std::min(top + side, down); ++j) y[j] = x[j * from_stride[last]];
-            }
+        turn(walk.data[0] + from + left, from_stride[last], down, std::min(side, across - left),
+             walk.data[3] + to + left * to_stride[axis], to_stride[axis]);
     });
 }
 

@@ -51,6 +51,18 @@ void shifted_products(i64 count, const i64* shifts, const T* from, const T* d, i
     }
 }
 
+// Lines that are short: loops of vectors, where a call would take as long as the copy.
+template <class T>
+LAYERKIT_INLINE void copy_line(const T* from, i64 from_step, T* to, i64 to_step, i64 size)
+{
+    if (from_step == 1 && to_step == 1) {
+#pragma GCC ivdep
+        for (i64 j = 0; j < size; ++j) to[j] = from[j];
+        return;
+    }
+    for (i64 j = 0; j < size; ++j) to[j * to_step] = from[j * from_step];
+}
+
 // Work space for one channel.
 template <class T> struct Channelwise {
     static constexpr i64 slack = ahead_vectors * Simd<T>::lanes;
@@ -82,8 +94,7 @@ template <class T> struct Channelwise {
     void enter(const T* picture) const
     {
         for (i64 y = 0; y < g.height; ++y)
-            std::copy(picture + y * g.width, picture + (y + 1) * g.width,
-                      border + (y + g.pad[0]) * g.line() + g.pad[1]);
+            copy_line(picture + y * g.width, 1, border + (y + g.pad[0]) * g.line() + g.pad[1], 1, g.width);
     }
     void take_taps(Matrix<T> w) const
     {
@@ -96,13 +107,13 @@ template <class T> struct Channelwise {
         take_taps(w);
         shifted_sums(window, taps, shifts, border, positions, sums);
         for (i64 i = 0; i < g.down; ++i)
-            for (i64 j = 0; j < g.across; ++j) y[i * g.across + j] = sums[g.start(i, j)];
+            copy_line(sums + g.start(i, 0), g.stride[1], y + i * g.across, 1, g.across);
     }
     // dw, or more of it, and dx, which may be null.
     void backward(const T* x, const T* d, Matrix<T> w, Matrix<T> dw, bool more, T* dx) const
     {
         for (i64 i = 0; i < g.down; ++i)
-            for (i64 j = 0; j < g.across; ++j) spread[far + g.start(i, j)] = d[i * g.across + j];
+            copy_line(d + i * g.across, 1, spread + far + g.start(i, 0), g.stride[1], g.across);
         if (dw.data) {
             enter(x);
             T* found = taps + window;
@@ -112,10 +123,8 @@ template <class T> struct Channelwise {
         if (!dx) return;
         take_taps(w);
         shifted_sums(window, taps, back, spread, whole, sums);
-        for (i64 y = 0; y < g.height; ++y) {
-            const T* from = sums + (y + g.pad[0]) * g.line() + g.pad[1];
-            std::copy(from, from + g.width, dx + y * g.width);
-        }
+        for (i64 y = 0; y < g.height; ++y)
+            copy_line(sums + (y + g.pad[0]) * g.line() + g.pad[1], 1, dx + y * g.width, 1, g.width);
     }
 };
 

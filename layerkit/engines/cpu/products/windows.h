@@ -66,10 +66,7 @@ template <class T> void cut_windows(const Geometry& g, const T* picture, T* bord
     if (g.pad[0] > 0 || g.pad[1] > 0) std::fill(border, border + g.bordered(), T(0));
     for (i64 y = 0; y < g.height; ++y) {
         T* to = border + (y + g.pad[0]) * g.line() + g.pad[1] * g.channels;
-        for (i64 c = 0; c < g.channels; ++c) {
-            const T* from = picture + (c * g.height + y) * g.width;
-            for (i64 x = 0; x < g.width; ++x) to[x * g.channels + c] = from[x];
-        }
+        turn(picture + y * g.width, g.height * g.width, g.channels, g.width, to, g.channels);
     }
     g.runs([&](i64 from, i64 to, i64 length) {
         for (i64 k = 0; k < length; ++k) columns[to + k] = border[from + k];
@@ -95,10 +92,7 @@ template <class T> void add_windows(const Geometry& g, const T* columns, T* bord
     });
     for (i64 y = 0; y < g.height; ++y) {
         const T* from = border + (y + g.pad[0]) * g.line() + g.pad[1] * g.channels;
-        for (i64 c = 0; c < g.channels; ++c) {
-            T* to = picture + (c * g.height + y) * g.width;
-            for (i64 x = 0; x < g.width; ++x) to[x] = from[x * g.channels + c];
-        }
+        turn(from, g.channels, g.width, g.channels, picture + y * g.width, g.height * g.width);
     }
 }
 

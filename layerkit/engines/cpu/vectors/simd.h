@@ -80,5 +80,25 @@ template <class T, int Step = 1> LAYERKIT_INLINE void transpose(Vector<T>* rows)
     }
 }
 
+// to[j * to_down + i] = from[i * from_down + j] for rows i and columns j, in squares of vectors.
+template <class T>
+void turn(const T* from, i64 from_down, i64 rows, i64 columns, T* to, i64 to_down)
+{
+    constexpr i64 lanes = Simd<T>::lanes;
+    i64 whole_rows = rows / lanes * lanes, whole_columns = columns / lanes * lanes;
+    for (i64 i = 0; i < whole_rows; i += lanes)
+        for (i64 j = 0; j < whole_columns; j += lanes) {
+            Vector<T> square[lanes];
+#pragma GCC unroll 16
+            for (i64 k = 0; k < lanes; ++k) square[k] = load(from + (i + k) * from_down + j);
+            transpose<T>(square);
+#pragma GCC unroll 16
+            for (i64 k = 0; k < lanes; ++k) store<T>(square[k], to + (j + k) * to_down + i);
+        }
+    for (i64 i = 0; i < rows; ++i)
+        for (i64 j = i < whole_rows ? whole_columns : 0; j < columns; ++j)
+            to[j * to_down + i] = from[i * from_down + j];
+}
+
 }  // namespace LAYERKIT_SET
 }  // namespace layerkit

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "../../vectors/formulas.h"
+#include "../../vectors/simd.h"
 #include "../../threads/pool.h"
 
 namespace layerkit {
@@ -39,7 +40,8 @@ template <class T> void gather_places(const ClassShape& s, const T* x, i64 place
             for (i64 l = 0; l < abreast; ++l) to[c * abreast + l] = from[c * s.after + l];
         return;
     }
-    for (i64 l = 0; l < abreast; ++l) {
+    if (s.after == 1) turn(x + s.first(place), s.count, width, s.count, to, abreast);
+    for (i64 l = s.after == 1 ? width : 0; l < abreast; ++l) {
         const T* from = x + s.first(place + std::min(l, width - 1));
         for (i64 c = 0; c < s.count; ++c) to[c * abreast + l] = from[c * s.after];
     }
@@ -54,6 +56,7 @@ void scatter_places(const ClassShape& s, const T* from, i64 place, i64 width, T*
             for (i64 l = 0; l < abreast; ++l) to[c * s.after + l] = from[c * abreast + l];
         return;
     }
+    if (s.after == 1) return turn(from, abreast, s.count, width, y + s.first(place), s.count);
     for (i64 l = 0; l < width; ++l) {
         T* to = y + s.first(place + l);
         for (i64 c = 0; c < s.count; ++c) to[c * s.after] = from[c * abreast + l];
