@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from layerkit.cli import arguments
@@ -60,6 +61,18 @@ def add(commands: Any) -> None:
         help="side of the tiles that large fields are cut into, in pixels (default: %(default)s)",
     )
     parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=arguments.COUNT,
+        default=1,
+        help="processes that fit tiles at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run into the same folder that was cut off: tiles fitted in it are kept",
+    )
+    parser.add_argument(
         "--samples",
         metavar="N",
         type=arguments.COUNT_OR_NONE,
@@ -72,6 +85,13 @@ def add(commands: Any) -> None:
         type=arguments.number(float, 1e-6, 1 - 1e-6, "a probability between 0 and 1"),
         default=0.3,
         help="prior probability that a source is a star (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--light",
+        choices=("learned", "spergel"),
+        default="spergel",
+        help="what galaxies look like before the PSF: as a net has learned it, or a Spergel "
+        "profile (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -88,23 +108,31 @@ def run(args: argparse.Namespace) -> None:
     """Read, measure and write."""
     # Slow to import, and other commands do without.
     from layerkit.galaxy.scene import hubble_field, measure, read_field, write_scene
+    from layerkit.galaxy.scene.tile_runs import discard
 
     if args.image is None:
         field = hubble_field()
     else:
         field = read_field(args.image, args.psf, args.variance, args.mask, args.mask_bits)
+    tiles = Path(args.out) / "tiles.part"  # there until the results are
+    if not args.resume:
+        discard(tiles)
     scene = measure(
         field,
         threshold=args.threshold,
         gain=args.gain,
         star=args.stars,
+        light=args.light,
         samples=args.samples,
         tile=args.tile,
+        workers=args.workers,
+        keep=tiles,
         tell=lambda line: print(line, flush=True),
     )
     for note in scene.notes:
         print(f"note: {note}")
     written = write_scene(scene, args.out)
+    discard(tiles)
     stars = int((scene.table["p_star"] > 0.5).sum())
     print(f"{len(scene.table)} sources, {stars} of them more likely stars")
     print(f"{', '.join(written)} in {args.out}")
