@@ -134,6 +134,7 @@ def _field_figure(scene: Scene) -> str:
     """Draw field, model and residual side by side, or below one another where they are wide."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
+    from matplotlib.patheffects import withStroke
 
     values = _values(scene)
     _, height, width = values.shape
@@ -151,6 +152,7 @@ def _field_figure(scene: Scene) -> str:
         axis.imshow(image, origin="lower", interpolation="nearest", **(signed or grey))
         axis.set_title(title)
     few = len(scene.table) <= 80
+    outline = withStroke(linewidth=1.6, foreground="k")  # numbers lie on bright sources, too
     for row in scene.table:
         if row["p_star"] > 0.5:
             axes[0].plot(row["x"], row["y"], "+", color="#ffb03b", ms=6, mew=0.9)
@@ -175,6 +177,7 @@ def _field_figure(scene: Scene) -> str:
                 textcoords="offset points",
                 color="w",
                 fontsize=7,
+                path_effects=[outline],
             )
     axes[0].set_xlim(-0.5, width - 0.5)
     axes[0].set_ylim(-0.5, height - 0.5)
