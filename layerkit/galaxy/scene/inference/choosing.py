@@ -18,7 +18,7 @@ CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew toget
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
 ELONGATED = 0.3  # shear of a galaxy that may be two sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
-ROOM = 0.05  # of others' light in a pixel that may be off, and is no source
+ROOM = 0.05  # of the light in a pixel that may be off, and is no source
 MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
 REACH = 0.0  # full widths of the PSF over which the misfit goes together
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
@@ -53,9 +53,12 @@ def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
 def doubting(pixels: Pixels, light: np.ndarray) -> np.ndarray:
     """Return the weights of pixels in which some light is known but for ROOM of it.
 
-    No model fits a galaxy exactly, and what is left of a bright one is no source.
+    No model fits a galaxy exactly, and what is left of a bright one is no source.  That error is
+    alike in all bands and over a width of the PSF, so that many pixels say no more of it than one:
+    its variance is as many times larger as pixels go together.
     """
-    return pixels.weights / (1 + pixels.weights * (ROOM * light) ** 2)
+    together = len(pixels.values) * max(1.0, 0.5 * pixels.width**2)
+    return pixels.weights / (1 + pixels.weights * together * (ROOM * light) ** 2)
 
 
 def residual_sources(pixels: Pixels, known: Fit) -> list[Source]:
@@ -179,14 +182,16 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
 def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
     """Return source `i`, or two in its place if these describe it better than a galaxy does.
 
-    Only an elongated galaxy is tried: that is how a single one describes two close sources.  The
-    two are fitted as points, and from there as galaxies.
+    Only an elongated galaxy is tried: that is how a single one describes two close sources.  All
+    light is doubted, as a galaxy that is no exact profile is not two.  The two are fitted as
+    points, and from there as galaxies.
     """
     source = known.sources[i]
     log_radius, e1, e2 = source.shape[:3]
     size = np.hypot(e1, e2)
     if source.star or size < ELONGATED:
         return [source]
+    pixels = replace(pixels, weights=doubting(pixels, known.image))
     part, (me, *near), x, y = part_around(pixels, known, i)
     angle, away = 0.5 * np.arctan2(e2, e1), 0.8 * np.exp(log_radius + size / 2)
     away = float(np.clip(away, 0.3 * pixels.width, pixels.width))
