@@ -1,6 +1,6 @@
 """Measured fields against the truth of GalSim, beside sep and a joint least-squares fit of Sersic.
 
-    python benchmarks/scene.py [--fields 4] [--seed 0] [--no-sersic]
+    python benchmarks/scene.py [--fields 4] [--seed 0] [--no-sersic] [--light learned]
 
 Needs `pip install galsim sep`.  Each kind of field (sparse and blended, shallow and deep) is drawn
 `--fields` times; galaxies are a bulge of Sersic index 2 to 4, a disk and knots of star formation,
@@ -10,9 +10,11 @@ none of which the model has.
 from __future__ import annotations
 
 import argparse
+import runpy
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import galsim
 import numpy as np
@@ -70,7 +72,34 @@ def half_light(parts):
     return brentq(inside, 1e-3, 10.0)
 
 
-def simulate(kind, rng, side=160):
+def other_galaxy(rng):
+    """Return a galaxy that nothing was trained on, its half-light radius in pixels and b/a."""
+    disk = 10 ** rng.normal(-0.35, 0.2)  # arcsec
+    bulge = rng.beta(1, 3)
+    light = (1 - bulge) * galsim.Exponential(half_light_radius=disk)
+    index = float(rng.choice([2.0, 3.0, 4.0]))
+    core = disk * rng.uniform(0.3, 0.8)
+    light += bulge * galsim.Sersic(index, half_light_radius=core)
+    radius = half_light([(1 - bulge, 1.0, disk), (bulge, index, core)]) / SCALE
+    if rng.random() < 0.5:
+        knots = galsim.RandomKnots(
+            12, half_light_radius=disk, rng=galsim.BaseDeviate(int(rng.integers(1, 2**31)))
+        )
+        light = 0.92 * light + 0.08 * knots
+    ratio = rng.uniform(0.25, 1)
+    return light.shear(q=ratio, beta=rng.uniform(0, np.pi) * galsim.radians), radius, ratio
+
+
+def training_galaxy(rng):
+    """Return a galaxy as examples/simulate_galaxies.py draws it, of no one size or axis ratio."""
+    return TRAINING["draw_galaxy"](TRAINING["draw_numbers"](rng), rng), np.nan, np.nan
+
+
+TRAINING = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "simulate_galaxies.py"))
+GALAXIES = {"other": other_galaxy, "training": training_galaxy}
+
+
+def simulate(kind, rng, galaxy=other_galaxy, side=160):
     """Draw a field; return its pixels, the PSF (with the pixel) and the truth."""
     count, clumped, low, high = KINDS[kind]
     psf = psf_model()
@@ -90,20 +119,7 @@ def simulate(kind, rng, side=160):
         flux = low / point * (high / low) ** (rng.random() ** 1.5) * (1 if star else 1.6)
         radius, ratio, light = 0.0, 1.0, galsim.DeltaFunction(flux=flux)
         if not star:
-            disk = 10 ** rng.normal(-0.35, 0.2)  # arcsec
-            bulge = rng.beta(1, 3)
-            light = (1 - bulge) * galsim.Exponential(half_light_radius=disk)
-            index = float(rng.choice([2.0, 3.0, 4.0]))
-            core = disk * rng.uniform(0.3, 0.8)
-            light += bulge * galsim.Sersic(index, half_light_radius=core)
-            radius = half_light([(1 - bulge, 1.0, disk), (bulge, index, core)]) / SCALE
-            if rng.random() < 0.5:
-                knots = galsim.RandomKnots(
-                    12, half_light_radius=disk, rng=galsim.BaseDeviate(int(rng.integers(1, 2**31)))
-                )
-                light = 0.92 * light + 0.08 * knots
-            ratio = rng.uniform(0.25, 1)
-            light = light.shear(q=ratio, beta=rng.uniform(0, np.pi) * galsim.radians)
+            light, radius, ratio = galaxy(rng)
             light = light.withFlux(flux)
         middle = light.centroid / SCALE  # knots move it; the truth is the centre of the light
         drawn = galsim.Convolve(light, psf).drawImage(
@@ -130,10 +146,10 @@ def match(truths, x, y):
     return out
 
 
-def by_layerkit(image, psf):
+def by_layerkit(image, psf, light):
     """Return the catalogue of layerkit."""
     variance = np.full(image.shape, SIGMA**2)
-    return measure(make_field(image, psf, variance)).table
+    return measure(make_field(image, psf, variance), light=light).table
 
 
 def by_sep(image):
@@ -245,21 +261,17 @@ def area_under_curve(scores, stars):
     return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
 
 
-def print_pulls(pulls, scores, positions):
-    """Print how often intervals hold the truth, over all fields until now."""
+def print_pulls(pulls):
+    """Print how often intervals hold the truth."""
     for name, values in pulls.items():
+        if not values:
+            continue
         size = np.abs(values)
         print(
             f"{name:12s} 68%: {100 * (size < 1).mean():.0f}   95%: {100 * (size < 1.96).mean():.0f}"
-            f"   robust sd of pulls {1.4826 * np.median(size):.2f}  mean {np.median(values):+.2f}"
+            f"   robust sd of pulls {1.4826 * np.median(size):.2f}  middle {np.median(values):+.2f}"
             f"   of {len(size)}"
         )
-    scores = np.array(scores, float)
-    area = area_under_curve(scores[:, 0], scores[:, 1] > 0)
-    print(f"stars against galaxies above 20 sigma: area under the curve {area:.3f}")
-    if positions:
-        rms = np.sqrt(np.mean(np.square(positions)))
-        print(f"isolated stars: error {rms:.2f} of the Cramer-Rao bound, {len(positions)} numbers")
 
 
 def main():
@@ -269,20 +281,23 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-sersic", action="store_true", help="leave out the slow peer")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--galaxies", choices=list(GALAXIES), default="other")
+    parser.add_argument("--light", choices=("learned", "spergel"), default="spergel")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    pulls = {k: [] for k in ("flux", "x", "y", "size", "ellipticity")}
+    every = {k: [] for k in ("flux", "x", "y", "size", "ellipticity")}
     scores, positions = [], []
     print(
         "kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias  CPU s"
     )
     for kind in args.kinds:
         found, pure, errors, bias, seconds = ([], []), ([], []), [], [], 0.0
+        pulls = {k: [] for k in every}
         for number in range(args.fields):
             rng = np.random.default_rng([args.seed, number, list(KINDS).index(kind)])
-            image, psf, truths = simulate(kind, rng)
+            image, psf, truths = simulate(kind, rng, GALAXIES[args.galaxies])
             start = time.process_time()
-            table = by_layerkit(image, psf)
+            table = by_layerkit(image, psf, args.light)
             seconds += time.process_time() - start
             x, y = np.array(table["x"]), np.array(table["y"])
             flux, error = np.array(table["flux"]), np.array(table["flux_err"])
@@ -308,7 +323,7 @@ def main():
                 pulls["flux"].append(np.log(flux[j] / t.flux) / relative)
                 pulls["x"].append((x[j] - t.x) / row["x_err"])
                 pulls["y"].append((y[j] - t.y) / row["y_err"])
-                if not t.star:
+                if np.isfinite(t.radius) and not t.star:
                     r, e = row["half_light_radius"], row["half_light_radius_err"]
                     pulls["size"].append(np.log(r / t.radius) / (e / r))
                     off = row["ellipticity"] - t.ellipticity
@@ -333,7 +348,17 @@ def main():
             f"        {100 * np.median(bias):+.2f} % {seconds / args.fields:5.1f}",
             flush=True,
         )
-        print_pulls(pulls, scores, positions)
+        print_pulls(pulls)
+        for name, values in pulls.items():
+            every[name] += values
+    print("all kinds")
+    print_pulls(every)
+    scores = np.array(scores, float)
+    area = area_under_curve(scores[:, 0], scores[:, 1] > 0)
+    print(f"stars against galaxies above 20 sigma: area under the curve {area:.3f}")
+    if positions:
+        rms = np.sqrt(np.mean(np.square(positions)))
+        print(f"isolated stars: error {rms:.2f} of the Cramer-Rao bound, {len(positions)} numbers")
 
 
 if __name__ == "__main__":

@@ -18,59 +18,13 @@ ones, is held out; of them the program prints, at the posterior means of z,
 
 import argparse
 
-import h5py
 import numpy as np
 
 import layerkit as lk
 from layerkit.cli.command import Parser, run
-from layerkit.errors import DataError
+from layerkit.galaxy.scene.images.stamps import NAMES, read_stamps
 
-NAMES = ("image", "psf", "variance", "mask")
 BRIGHT = 30  # signal-to-noise ratio of a flux
-
-
-def read(path):
-    """Read the arrays of a file of stamps, and the true fluxes, or None, as a dict."""
-    if str(path).lower().endswith((".fits", ".fit", ".fits.gz")):
-        from astropy.io import fits  # here, as HDF5 files need none
-
-        with fits.open(path) as file:
-            there = {hdu.name.lower(): hdu.data for hdu in file if hdu.data is not None}
-            there.setdefault("image", there.get("primary"))
-            found = {name: np.array(there[name]) for name in NAMES if there.get(name) is not None}
-            return {**found, "flux": None}
-    with h5py.File(path) as file:
-        found = {name: file[name][:] for name in NAMES if name in file}
-        return {**found, "flux": file["truth/flux"][:] if "truth/flux" in file else None}
-
-
-def prepare(found, path):
-    """Check and clean arrays from `read`: a mask of 1 for pixels that count, PSFs of unit sum."""
-    for name in NAMES[:3]:
-        if name not in found:
-            raise DataError(f"{path} has no {name!r}; it needs {', '.join(NAMES[:3])}")
-    image, variance, psf = (found[name].astype("float32") for name in ("image", "variance", "psf"))
-    if image.ndim != 3 or image.shape[1] != image.shape[2]:
-        raise DataError(f"{path}: image must be (n, side, side), got {image.shape}")
-    bad = found.get("mask", np.zeros(image.shape, bool)) != 0
-    if variance.shape != image.shape or bad.shape != image.shape:
-        raise DataError(
-            f"{path}: variance {variance.shape} and mask {bad.shape} must have the shape of image, "
-            f"{image.shape}"
-        )
-    psf = np.broadcast_to(psf, (len(image), *psf.shape[-2:]))
-    total = psf.sum(axis=(1, 2), keepdims=True)
-    if psf.shape[1] != psf.shape[2] or psf.shape[1] % 2 == 0 or not (total > 0).all():
-        raise DataError(f"{path}: PSFs must be square, of odd side and positive sum")
-    good = ~bad & np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    image, variance = np.where(good, image, 0), np.where(good, variance, 1)
-    seen = image.max(axis=(1, 2)) > 0
-    arrays = {"image": image, "psf": psf / total, "variance": variance, "mask": good}
-    if found.get("flux") is not None:
-        arrays["flux"] = found["flux"]
-    if seen.sum() < 20:
-        raise DataError(f"{path}: {seen.sum()} stamps have light; 20 or more are needed")
-    return {name: array[seen] for name, array in arrays.items()}
 
 
 def batches(stamps, size, seed):
@@ -127,7 +81,7 @@ def main():
     parser.add_argument("--backend", default="auto", help="numpy, cupy or auto (the default)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
     args = parser.parse_args()
-    stamps = prepare(read(args.data), args.data)
+    stamps = read_stamps(args.data)
     held_out = len(stamps["image"]) // 10
     train, test = (
         {k: a[part] for k, a in stamps.items()}

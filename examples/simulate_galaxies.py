@@ -53,15 +53,11 @@ def draw_numbers(rng):
     }
 
 
-def draw_stamp(seed, row):
-    """Draw one stamp; return a dict of image, psf, variance and mask, and a dict of the truth."""
+def draw_galaxy(t, rng):
+    """Return a galaxy of unit flux with the numbers t, as GalSim has it; its knots are random."""
     import galsim  # here, so that --help needs none
 
-    rng = np.random.default_rng([seed, row])
-    t = draw_numbers(rng)
     angle = t["angle"] * galsim.radians
-    psf = galsim.Moffat(rng.uniform(2.5, 4.5), fwhm=t["psf_fwhm"], trunc=PIXEL * PSF_SIDE / 2)
-    psf = psf.shear(g1=rng.normal(0, 0.02), g2=rng.normal(0, 0.02))
     disk = galsim.Exponential(half_light_radius=t["disk_half_light_radius"])
     knots = galsim.RandomKnots(
         int(rng.integers(5, 30)),
@@ -72,7 +68,18 @@ def draw_stamp(seed, row):
     flat = (1 - t["knot_fraction"]) * disk + t["knot_fraction"] * knots
     galaxy = (1 - t["bulge_fraction"]) * flat.shear(q=t["axis_ratio"], beta=angle)
     rounder = 0.5 + 0.5 * t["axis_ratio"]
-    galaxy += t["bulge_fraction"] * bulge.shear(q=rounder, beta=angle)
+    return galaxy + t["bulge_fraction"] * bulge.shear(q=rounder, beta=angle)
+
+
+def draw_stamp(seed, row):
+    """Draw one stamp; return a dict of image, psf, variance and mask, and a dict of the truth."""
+    import galsim  # here, so that --help needs none
+
+    rng = np.random.default_rng([seed, row])
+    t = draw_numbers(rng)
+    psf = galsim.Moffat(rng.uniform(2.5, 4.5), fwhm=t["psf_fwhm"], trunc=PIXEL * PSF_SIDE / 2)
+    psf = psf.shear(g1=rng.normal(0, 0.02), g2=rng.normal(0, 0.02))
+    galaxy = draw_galaxy(t, rng)
     seen = galsim.Convolve(t["flux"] * galaxy, psf)
     drawn = {"nx": SIDE, "ny": SIDE, "scale": PIXEL, "dtype": float}
     light = seen.drawImage(offset=(t["x"], t["y"]), **drawn).array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +14,19 @@ from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significance, spread_of
 from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
-from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source, settle
-from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
-from layerkit.galaxy.scene.inference.tiles import Tile, tiles_of
-from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
+from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source
+from layerkit.galaxy.scene.inference.fitting import Pixels
+from layerkit.galaxy.scene.inference.tiles import tiles_of
+from layerkit.galaxy.scene.model.learned import learned_light
+from layerkit.galaxy.scene.model.light import Light, Spergel
+from layerkit.galaxy.scene.results.catalogue import Row, table_of
+from layerkit.galaxy.scene.tile_runs import Job, fit_tiles
 
 MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
 LEAST_TILE = 48  # pixels
 LARGE = 96  # pixels a side from which a field tells how its noise is correlated
 CORRELATED = 1.15  # deviation of matched noise above which it is taken to be
-SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
+LIGHTS: dict[str, Callable[[], Light]] = {"learned": learned_light, "spergel": Spergel}
 
 
 @dataclasses.dataclass
@@ -65,8 +69,11 @@ def measure(
     threshold: float = THRESHOLD,
     gain: float | None = None,
     star: float = STAR,
+    light: str | Light = "spergel",
     samples: int = 0,
     tile: int = 256,
+    workers: int = 1,
+    keep: str | os.PathLike[str] | None = None,
     subtract: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Scene:
@@ -78,8 +85,13 @@ def measure(
         gain: electrons for each unit of brightness, for the noise of the sources themselves; by
             default it is in the variance, if that is given, else estimated from the residuals.
         star: prior probability that a source is a star.
+        light: what galaxies look like before the PSF: "spergel" for Spergel's profiles, "learned"
+            for the net that comes with layerkit, or a Light of one's own.
         samples: how many draws from each source's posterior to return.
         tile: side of the tiles that large fields are cut into, in pixels.
+        workers: processes that fit tiles at once; the results do not depend on it.
+        keep: folder that each tile is kept in once fitted; tiles found there, of the same field and
+            settings, are not fitted again.  None, the default, keeps nothing.
         subtract: takes a smooth background away first.
         tell: called with a line about every stage.
 
@@ -88,6 +100,10 @@ def measure(
     """
     if not 0 < star < 1:
         raise DataError(f"star: a probability between 0 and 1, got {star}")
+    if isinstance(light, str):
+        if light not in LIGHTS:
+            raise DataError(f"light: one of {', '.join(LIGHTS)}, or a Light, got {light!r}")
+        light = LIGHTS[light]()
     notes = list(field.notes)
     shape = field.images.shape
     sky = np.zeros(shape)
@@ -114,7 +130,7 @@ def measure(
             notes.append(
                 f"neighbouring pixels' noise goes together: taken {spread:.1f} times larger"
             )
-    whole = Pixels(values, weights, psfs, width)
+    whole = Pixels(values, weights, psfs, width, light)
     found = detect(values, weights, psfs, width, threshold)
     tell(f"{len(found)} detections, a PSF {width:.1f} pixels wide")
 
@@ -124,56 +140,29 @@ def measure(
     most = np.sqrt(MOST_SOURCES * shape[1] * shape[2] / max(1, len(found)))
     tile = max(LEAST_TILE, min(tile, int(most)))
     cuts = tiles_of(shape[1], shape[2], tile, int(np.ceil(psfs.shape[-1] / 2 + 2 * width)))
-    for number, cut in enumerate(cuts):
-        inside = [f for f in found if cut.holds(f.x, f.y)]
-        part = cut.of(whole)
-        sources = [moved(new_source(f, whole), -cut.x, -cut.y) for f in inside]
-        if len(cuts) > 1:
-            tell(f"tile {number + 1} of {len(cuts)}")
-        reweigh = None
-        if gain is not None or field.variance is None:
-            reweigh = _reweighing(part, gain)
-        known, choices, part = settle(part, sources, star=star, reweigh=reweigh, tell=tell)
-        rows += rows_of(known, choices, part, cut, samples)
-        _paint(model, final, known, part, cut)
+    jobs = [
+        Job(
+            cut,
+            cut.of(whole),
+            [moved(new_source(f, whole), -cut.x, -cut.y) for f in found if cut.holds(f.x, f.y)],
+            star,
+            samples,
+            gain is not None or field.variance is None,
+            gain,
+        )
+        for cut in cuts
+    ]
+    fitted = fit_tiles(jobs, workers=workers, folder=keep, tell=tell)
+    for cut, done in zip(cuts, fitted, strict=True):
+        rows += done.rows
+        model[:, *cut.core] = done.model
+        final[:, *cut.core] = done.weights
     rows = _without_doubles(rows, 0.3 * width)
     rows.sort(key=lambda r: -float(r.flux.sum()))
     table, draws = table_of(rows, field, width)
     residual = np.where(field.usable, values - model, np.nan)
     tell(f"{len(rows)} sources in the catalogue")
     return Scene(field, table, model, sky, residual, final, psfs, width, draws, notes)
-
-
-def _reweighing(part: Pixels, gain: float | None) -> Callable[[np.ndarray], Pixels]:
-    """Return a function that adds the noise of the sources' own light to the weights."""
-    first = part.weights
-
-    def reweigh(image: np.ndarray) -> Pixels:
-        light = np.maximum(image, 0)
-        used = first > 0
-        variance = np.where(used, 1 / np.maximum(first, 1e-300), 0)
-        for b in range(len(image)):
-            rate = 0.0 if gain is None else 1 / gain
-            bright = used[b] & (light[b] ** 2 * first[b] > SOURCE_NOISE**2)
-            if gain is None and bright.sum() > 20:
-                excess = (part.values[b] - image[b])[bright] ** 2 - variance[b][bright]
-                # Weighted towards faint pixels, as the excess scatters by its own variance.
-                expected = light[b][bright]
-                trust = 1 / (variance[b][bright] + expected * expected / expected.mean()) ** 2
-                rate = float((trust * expected * excess).sum() / (trust * expected**2).sum())
-            variance[b] += np.maximum(rate, 0) * light[b]
-        weights = np.where(used, 1 / np.where(used, variance, 1), 0)
-        return Pixels(part.values, weights, part.psfs, part.width)
-
-    return reweigh
-
-
-def _paint(model: np.ndarray, weights: np.ndarray, known: Fit, part: Pixels, cut: Tile) -> None:
-    """Put the core of a tile's model and weights into those of the field."""
-    rows, columns = cut.core
-    inner = (slice(None), *cut.core_within)
-    model[:, rows, columns] = known.image[inner]
-    weights[:, rows, columns] = part.weights[inner]
 
 
 def _without_doubles(rows: list[Row], apart: float) -> list[Row]:

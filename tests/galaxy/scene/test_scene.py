@@ -1,5 +1,7 @@
 """Fields: what is drawn, fitted and written, against direct sums, finite differences and truth."""
 
+import re
+
 import astropy.table
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from layerkit.galaxy.scene.inference.fitting import Pixels, build, curvature, fi
 from layerkit.galaxy.scene.inference.tiles import tiles_of
 from layerkit.galaxy.scene.model.layout import Layout, Source
 from layerkit.galaxy.scene.model.light import LEAST, MOST, Spergel
+from layerkit.galaxy.scene.results.catalogue import ellipticity_of
 
 WIDTH = 3.5
 
@@ -35,7 +38,7 @@ def draw(sources, bands=1, height=48, width=52):
     net = build(pixels, layout)
     net.statistics["theta/centre"].data[...] = layout.values()
     net.statistics["theta/root"].data[...] = 0.03 * np.eye(layout.size)
-    net.forward(noise=np.zeros((1, layout.size)))
+    net.forward(noise=np.zeros((1, layout.size)), **pixels.inputs())
     pixels.values = net.blobs["image"].data[0].copy()
     return pixels, net, layout
 
@@ -102,7 +105,7 @@ class TestImages:
         net = build(pixels, layout)
         net.statistics["theta/centre"].data[...] = layout.values()
         net.statistics["theta/root"].data[...] = 0.03 * np.eye(layout.size)
-        lk.check_gradients(net, noise=rng.normal(size=(1, layout.size)))
+        lk.check_gradients(net, noise=rng.normal(size=(1, layout.size)), **pixels.inputs())
 
     def test_curvature_is_that_of_finite_differences(self):
         pixels, net, layout = draw(blend(), 2)
@@ -114,12 +117,32 @@ class TestImages:
                 net.statistics["theta/centre"].data[...] = (
                     theta + sign * step * np.eye(len(theta))[k]
                 )
-                net.forward(noise=np.zeros((1, layout.size)))
+                net.forward(noise=np.zeros((1, layout.size)), **pixels.inputs())
                 ends.append(net.blobs["image"].data[0].copy())
             columns.append((ends[0] - ends[1]).ravel() / (2 * step))
         expected = np.array(columns) @ np.array(columns).T
         found = curvature(images, theta, np.ones_like(pixels.values))
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-4 * np.abs(expected).max())
+
+    def test_curvature_of_errors_that_go_together(self):
+        # Against J^T sqrt(w) G sqrt(w) J with the matrix G of all pairs of pixels.
+        pixels, net, layout = draw([source(False, 14.2, 15.1, 900.0)], 1, 30, 30)
+        theta, images = layout.values(), net.layers["image"]
+        (rows, columns), _ = images.window(0)
+        weights = 0.2 + np.abs(pixels.values) / 50
+        jacobian = np.zeros((layout.size, 30, 30))
+        jacobian[layout.part(0), rows, columns] = images.jacobian(0, theta)[:, 0]
+        jacobian[layout.sky] = images.sky[0]
+        flat = (jacobian * np.sqrt(weights[0])).reshape(layout.size, -1)
+        y, x = (a.ravel() for a in np.mgrid[:30, :30])
+        square = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2
+        expected = flat @ np.exp(-square / (2 * 2.5**2)) @ flat.T
+        found = curvature(images, theta, weights, 2.5)
+        # The window's edge cuts off what two Gaussians would exchange beyond it.
+        own = layout.part(0)
+        assert found[own, own] == pytest.approx(
+            expected[own, own], rel=0.02, abs=0.02 * np.abs(expected[own, own]).max()
+        )
 
 
 class TestFit:
@@ -210,10 +233,42 @@ class TestMeasure:
         with np.load(tmp_path / "out" / "samples.npz") as draws:
             assert draws["source_1"].shape == (5, 9)
 
+    def test_table_of_the_page_shows_each_number_and_its_error(self, measured, tmp_path):
+        write_scene(measured, tmp_path)
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        head = re.findall(r"<th>(.*?)</th>", text)
+        rows = [re.findall(r"<td>(.*?)</td>", r) for r in re.findall(r"<tr>(<td>.*?)</tr>", text)]
+        assert [len(row) for row in rows] == [len(head)] * 3
+        row = dict(zip(head, rows[0], strict=True))
+        assert row["id"] == "1"
+        value, error = row["flux g"].removesuffix("</small>").split("<small>&plusmn; ")
+        assert float(value) == pytest.approx(measured.table["flux_g"][0], rel=0.01)
+        assert float(error) == pytest.approx(measured.table["flux_err_g"][0], rel=0.1)
+
     def test_empty_field(self, rng, tmp_path):
         scene = measure(make_field(rng.normal(size=(40, 40)), gaussian(3.0), np.ones((40, 40))))
         write_scene(scene, tmp_path)
         assert len(scene.table) == 0
+
+
+def test_a_light_that_is_none():
+    field = make_field(np.zeros((20, 20)), gaussian(3.0), np.ones((20, 20)))
+    with pytest.raises(DataError, match="light: one of learned, spergel"):
+        measure(field, light="sersic")
+
+
+def test_nearly_round_galaxies_are_not_made_elongated(rng):
+    # Truths and noise as the prior that the weights stand for has them: on average, no bias.
+    true = rng.uniform(0, 1, 400)
+    found = []
+    for size in true:
+        centre = np.array([size, 0]) + rng.normal(0, 0.15, 2)
+        found.append(ellipticity_of(centre + rng.normal(0, 0.15, (1000, 2))))
+    mean, error = np.array(found).T
+    off = mean - (1 - np.exp(-true))
+    assert abs(off[mean < 0.25].mean()) < 0.03
+    assert abs(off.mean()) < 0.02
+    assert 0.6 < (np.abs(off) < error).mean() < 0.78
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,18 @@ def add(commands: Any) -> None:
         help="side of the tiles that large fields are cut into, in pixels (default: %(default)s)",
     )
     parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=arguments.COUNT,
+        default=1,
+        help="processes that fit tiles at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run into the same folder that was cut off: tiles fitted in it are kept",
+    )
+    parser.add_argument(
         "--samples",
         metavar="N",
         type=arguments.COUNT_OR_NONE,
@@ -81,6 +93,13 @@ def add(commands: Any) -> None:
         type=arguments.number(float, 1e-6, 1 - 1e-6, "a probability between 0 and 1"),
         default=0.3,
         help="prior probability that a source is a star (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--light",
+        choices=("learned", "spergel"),
+        default="spergel",
+        help="what galaxies look like before the PSF: as a net has learned it, or a Spergel "
+        "profile (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -98,6 +117,7 @@ def run(args: argparse.Namespace) -> None:
     # Slow to import, and other commands do without.
     from layerkit.galaxy.scene import hubble_field, measure, read_field, write_scene
     from layerkit.galaxy.scene.results.files import FILES
+    from layerkit.galaxy.scene.tile_runs import discard
 
     out = Path(args.out)
     given = [("IMAGE", args.image)]
@@ -110,18 +130,25 @@ def run(args: argparse.Namespace) -> None:
         field = hubble_field()
     else:
         field = read_field(args.image, args.psf, args.variance, args.mask, args.mask_bits, args.hdu)
+    tiles = Path(args.out) / "tiles.part"  # there until the results are
+    if not args.resume:
+        discard(tiles)
     scene = measure(
         field,
         threshold=args.threshold,
         gain=args.gain,
         star=args.stars,
+        light=args.light,
         samples=args.samples,
         tile=args.tile,
+        workers=args.workers,
+        keep=tiles,
         tell=lambda line: print(line, flush=True),
     )
     for note in scene.notes:
         print(f"note: {note}")
     written = write_scene(scene, args.out)
+    discard(tiles)
     stars = int((scene.table["p_star"] > 0.5).sum())
     print(f"{len(scene.table)} sources, {stars} of them more likely stars")
     print(f"{', '.join(written)} in {args.out}")

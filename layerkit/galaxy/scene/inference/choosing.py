@@ -9,14 +9,18 @@ import numpy as np
 
 from layerkit.galaxy.scene.images.detection import Detection, detect
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
-from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Layout, Source
+from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Source
 
 STAR = 0.3  # prior probability of a source's being a star
 COST = 6.0  # nats that the bound must rise for a source to be kept or added
+SPLIT = 3.0  # nats that the bound must rise for a galaxy to be taken for two sources
 CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
+ELONGATED = 0.3  # shear of a galaxy that may be two sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
+ROOM = 0.05  # of the light in a pixel that may be off, and is no source
 MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
+REACH = 0.0  # full widths of the PSF over which the misfit goes together
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 
@@ -38,26 +42,28 @@ class Choice:
 
 def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
     """Make a source of a detection, a round galaxy of typical size to begin with."""
-    layout = Layout([], len(pixels.values), pixels.width)
     # A point's flux misses the light of a galaxy outside it, about half.
     fluxes = np.maximum(1.5 * found.fluxes, 0.05 * np.abs(found.fluxes).max())
     log_flux = np.log(np.maximum(fluxes, FLOOR * pixels.noise))
-    shape = [np.log(TYPICAL_SIZE * pixels.width), 0.0, 0.0, *layout.light.mean]
+    shape = [np.log(TYPICAL_SIZE * pixels.width), 0.0, 0.0, *pixels.light.mean]
     at = (found.x, found.y, float(log_flux.mean()))
     return Source(star, found.x, found.y, log_flux, np.array(shape), at)
 
 
-def residual_sources(pixels: Pixels, known: Fit, room: float = 0.02) -> list[Source]:
-    """Return new sources at five-sigma peaks of a fit's residual, away from known sources.
+def doubting(pixels: Pixels, light: np.ndarray) -> np.ndarray:
+    """Return the weights of pixels in which some light is known but for ROOM of it.
 
-    Args:
-        pixels: the field.
-        known: the fit.
-        room: relative error of the model that is not taken for a source, as no model fits a
-            galaxy exactly.
+    No model fits a galaxy exactly, and what is left of a bright one is no source.  That error is
+    alike in all bands and over a width of the PSF, so that many pixels say no more of it than one:
+    its variance is as many times larger as pixels go together.
     """
-    doubt = room * np.abs(known.image)
-    weights = pixels.weights / (1 + pixels.weights * doubt**2)
+    together = len(pixels.values) * max(1.0, 0.5 * pixels.width**2)
+    return pixels.weights / (1 + pixels.weights * together * (ROOM * light) ** 2)
+
+
+def residual_sources(pixels: Pixels, known: Fit) -> list[Source]:
+    """Return new sources at five-sigma peaks of a fit's residual, away from known sources."""
+    weights = doubting(pixels, known.image)
     found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width)
     at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
     return [
@@ -109,11 +115,8 @@ def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source
                 top - outer[0].start : bottom - outer[0].start,
                 left - outer[1].start : right - outer[1].start,
             ]
-    cut = Pixels(
-        pixels.values[part] - rest - sky[:, None, None],
-        pixels.weights[part],
-        pixels.psfs,
-        pixels.width,
+    cut = replace(
+        pixels, values=pixels.values[part] - rest - sky[:, None, None], weights=pixels.weights[part]
     )
     x, y = columns.start, rows.start
     return cut, [moved(known.sources[j], -x, -y) for j in free], x, y
@@ -128,6 +131,8 @@ def moved(source: Source, x: float, y: float) -> Source:
 def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     """Fit source `i` as a star, as a galaxy and not at all, each with its neighbours.
 
+    The light of other sources is doubted; see `doubting`.
+
     Args:
         pixels, known: the field and the fit of all.
         i: number of the source.
@@ -137,7 +142,13 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     mean, covariance = known.mean[own].copy(), known.covariance[own, own]
     mean[:2] += known.layout.origins[i]
     deviation, bands = np.sqrt(np.diag(covariance)), known.layout.bands
-    sure = deviation[2 : 2 + bands].min() < 1 / CERTAIN
+    (rows, columns), inner = known.images.window(i)
+    picture = known.images.picture(i, known.mean)[:, inner[0], inner[1]]
+    others = known.image.copy()
+    others[:, rows, columns] -= picture
+    pixels = replace(pixels, weights=doubting(pixels, others))
+    signal = (pixels.weights[:, rows, columns] * picture**2).sum(axis=(1, 2)).max()
+    sure = signal > CERTAIN**2 and deviation[2 : 2 + bands].min() < 1 / CERTAIN
     wide = not known.sources[i].star and bool(
         mean[2 + bands] - RESOLVED * deviation[2 + bands] > np.log(0.2 * pixels.width)
     )
@@ -149,23 +160,56 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
             np.inf,
         )
     part, sources, x, y = part_around(pixels, known, i)
-    me, others = sources[0], sources[1:]
+    me, near = sources[0], sources[1:]
     posteriors, bounds = {}, {}
     for kind in (True, False):
-        found = fit(part, [as_type(me, kind, pixels), *others], 15)
+        found = fit(part, [as_type(me, kind, pixels), *near], 15)
         own = found.layout.part(0)
         mean = found.mean[own].copy()
         mean[:2] += found.layout.origins[0] + [x, y]  # positions on the canvas
         posteriors[kind] = (mean, found.covariance[own, own])
         bounds[kind] = found.bound + np.log(star if kind else 1 - star)
     best = np.logaddexp(bounds[True], bounds[False])
-    nothing = -np.inf if sure else fit(part, others, 10).bound
+    nothing = -np.inf if sure else fit(part, near, 10).bound
     return Choice(
         posteriors[True],
         posteriors[False],
         float(np.exp(bounds[True] - best)),
         float(best - nothing),
     )
+
+
+def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
+    """Return source `i`, or two in its place if these describe it better than a galaxy does.
+
+    Only an elongated galaxy is tried: that is how a single one describes two close sources.  All
+    light is doubted, as a galaxy that is no exact profile is not two.  The two are fitted as
+    points, and from there as galaxies.
+    """
+    source = known.sources[i]
+    log_radius, e1, e2 = source.shape[:3]
+    size = np.hypot(e1, e2)
+    if source.star or size < ELONGATED:
+        return [source]
+    pixels = replace(pixels, weights=doubting(pixels, known.image))
+    part, (me, *near), x, y = part_around(pixels, known, i)
+    angle, away = 0.5 * np.arctan2(e2, e1), 0.8 * np.exp(log_radius + size / 2)
+    away = float(np.clip(away, 0.3 * pixels.width, pixels.width))
+    dx, dy = away * np.cos(angle), away * np.sin(angle)
+    flux = me.log_flux - np.log(2)
+    pair = [
+        replace(me, star=True, x=me.x + k * dx, y=me.y + k * dy, log_flux=flux) for k in (1, -1)
+    ]
+    needed = fit(part, [me, *near], 15).bound + np.log(1 - star) + SPLIT
+    for prior in (star, 1 - star):
+        both = fit(part, [*pair, *near], 25)
+        pair = [as_type(s, False, pixels) for s in both.sources[:2]]
+        if both.bound + 2 * np.log(prior) > needed:
+            return [
+                replace(s, found=(s.x, s.y, float(s.log_flux.mean())))
+                for s in (moved(half, x, y) for half in pair)
+            ]
+    return [source]
 
 
 def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
@@ -191,7 +235,8 @@ def with_misfit(pixels: Pixels, known: Fit) -> Fit:
             (rows, columns), inner = known.images.window(i)
             picture = known.images.picture(i, known.mean)
             light[:, rows, columns] += picture[:, inner[0], inner[1]]
-    more = curvature(known.images, known.mean, (pixels.weights * MISFIT * light) ** 2)
+    error = (pixels.weights * MISFIT * light) ** 2
+    more = curvature(known.images, known.mean, error, REACH * pixels.width)
     return replace(known, covariance=known.covariance + known.covariance @ more @ known.covariance)
 
 
@@ -228,6 +273,10 @@ def settle(
         known = fit(pixels, [*known.sources, *more])
         if not more:
             break
+    parted = [s for i in range(len(known.sources)) for s in halves(pixels, known, i, star)]
+    if len(parted) > len(known.sources):
+        tell(f"{len(parted) - len(known.sources)} sources are two")
+        known = fit(pixels, parted)
     choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
     while True:
         order = np.argsort([c.gain for c in choices])

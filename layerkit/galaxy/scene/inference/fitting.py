@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.ndimage import gaussian_filter
 
 from layerkit.galaxy.scene.model.layout import Layout, Source
-from layerkit.galaxy.scene.model.posterior import FieldNoise, GaussianDraws, GaussianPrior
+from layerkit.galaxy.scene.model.light import Light, Spergel
+from layerkit.galaxy.scene.model.posterior import GaussianDraws, GaussianPrior
 from layerkit.galaxy.scene.model.sources import SourceImages
+from layerkit.layers.likelihoods.known_noise import KnownVarianceReconstruction
 from layerkit.layers.sources.input import Input
 from layerkit.net import Net
 from layerkit.solvers.sgd import SGD
@@ -29,12 +32,14 @@ class Pixels:
         weights: inverse variances, 0 where masked, shape (bands, height, width).
         psfs: shape (bands, p, p), p odd, each of unit sum.
         width: full width at half maximum of the PSF, in pixels, a mean over bands.
+        light: what galaxies look like before the PSF.
     """
 
     values: np.ndarray
     weights: np.ndarray
     psfs: np.ndarray
     width: float
+    light: Light = field(default_factory=Spergel)
 
     @property
     def noise(self) -> np.ndarray:
@@ -42,6 +47,12 @@ class Pixels:
         return np.array(
             [np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in self.weights]
         )
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Return values, variance and mask as inputs of the net, one row of each."""
+        used = self.weights > 0
+        variance = 1 / np.where(used, self.weights, 1)
+        return {"values": self.values[None], "variance": variance[None], "mask": used[None]}
 
 
 @dataclass
@@ -69,13 +80,17 @@ class Fit:
         return self.layout.updated(self.mean)
 
 
-def build(pixels: Pixels, layout: Layout, rows: int = 1) -> Net:
-    """Make the net of a field: draws of the sources' numbers, the image, likelihood and prior."""
+def build(pixels: Pixels, layout: Layout) -> Net:
+    """Make the net of a field: draws of the sources' numbers, the image, likelihood and prior.
+
+    Its inputs are `noise`, shape (1, layout.size), and `pixels.inputs()`.
+    """
     mean, precision = layout.prior()
-    _, height, width = pixels.values.shape
+    shape = pixels.values.shape
     return Net(
         [
             Input("noise", shape=(layout.size,)),
+            *(Input(name, shape=shape) for name in ("values", "variance", "mask")),
             GaussianDraws("theta", "noise"),
             SourceImages(
                 "image",
@@ -83,30 +98,51 @@ def build(pixels: Pixels, layout: Layout, rows: int = 1) -> Net:
                 layout=layout,
                 psfs=pixels.psfs,
                 sky=pixels.noise,
-                height=height,
-                width=width,
+                height=shape[1],
+                width=shape[2],
             ),
-            FieldNoise("pixels", "image", pixels=pixels.values, weights=pixels.weights),
+            KnownVarianceReconstruction("pixels", "values", "image", "variance", "mask"),
             GaussianPrior("prior", "theta", mean=mean, precision=precision),
         ],
-        batch_size=rows,
+        batch_size=1,
         dtype="float64",
     )
 
 
-def curvature(images: SourceImages, theta: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the Fisher information of the pixels about the numbers, shape (size, size)."""
-    layout = images.layout
-    out = np.zeros((layout.size, layout.size))
+def curvature(
+    images: SourceImages, theta: np.ndarray, weights: np.ndarray, reach: float = 0.0
+) -> np.ndarray:
+    """Return the Fisher information of the pixels about the numbers, shape (size, size).
+
+    Args:
+        images: draws the sources.
+        theta: the numbers, shape (size,).
+        weights: inverse variances, shape (bands, height, width).
+        reach: pixels over which what is weighted goes together: with J the derivatives of the
+            image, J^T sqrt(w) G sqrt(w) J is returned, where G is a Gaussian of this deviation
+            and of height 1.  By default G is the identity.
+    """
+    layout, root = images.layout, np.sqrt(weights)
+
+    def prepared(pictures: np.ndarray) -> np.ndarray:
+        if not reach:
+            return pictures
+        half = reach / np.sqrt(2)  # two such Gaussians make one of deviation `reach`
+        blurred = gaussian_filter(pictures, half, axes=(-2, -1), mode="constant")
+        return blurred * 2 * half * np.sqrt(np.pi)
+
+    sky = prepared(np.asarray(images.sky)[:, None, None] * root)
     windows = [images.window(i)[0] for i in range(len(layout.sources))]
-    jacobians = [images.jacobian(i, theta) for i in range(len(layout.sources))]
-    sky = np.asarray(images.sky)
+    jacobians = [
+        prepared(images.jacobian(i, theta) * root[:, rows, columns])
+        for i, (rows, columns) in enumerate(windows)
+    ]
+    out = np.zeros((layout.size, layout.size))
     own = np.arange(layout.sky, layout.size)
-    out[own, own] = sky**2 * weights.sum(axis=(1, 2))
+    out[own, own] = (sky**2).sum(axis=(1, 2))
     for i, (rows, columns) in enumerate(windows):
         mine = layout.part(i)
-        weighted = jacobians[i] * weights[:, rows, columns]
-        out[mine, layout.sky :] = weighted.sum(axis=(2, 3)) * sky
+        out[mine, layout.sky :] = (jacobians[i] * sky[:, rows, columns]).sum(axis=(2, 3))
         out[layout.sky :, mine] = out[mine, layout.sky :].T
         for j in range(i + 1):
             top, bottom = max(rows.start, windows[j][0].start), min(rows.stop, windows[j][0].stop)
@@ -114,7 +150,7 @@ def curvature(images: SourceImages, theta: np.ndarray, weights: np.ndarray) -> n
             right = min(columns.stop, windows[j][1].stop)
             if top >= bottom or left >= right:
                 continue
-            a = weighted[:, :, top - rows.start : bottom - rows.start]
+            a = jacobians[i][:, :, top - rows.start : bottom - rows.start]
             a = a[..., left - columns.start : right - columns.start]
             b = jacobians[j][:, :, top - windows[j][0].start : bottom - windows[j][0].start]
             b = b[..., left - windows[j][1].start : right - windows[j][1].start]
@@ -137,7 +173,7 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 60) -> Fit:
         sources: where to start from.
         steps: at most so many.
     """
-    layout = Layout(list(sources), len(pixels.values), pixels.width)
+    layout = Layout(list(sources), len(pixels.values), pixels.width, pixels.light)
     net = build(pixels, layout)
     images = net.layers["image"]
     assert isinstance(images, SourceImages)
@@ -145,16 +181,16 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 60) -> Fit:
     centre, root = (net.statistics[f"theta/{k}"].data for k in ("centre", "root"))
     step = net.params["theta/step"].data
     solver = SGD(net, rate=1.0, momentum=0.0)
-    still = np.zeros((1, layout.size))
+    given = {"noise": np.zeros((1, layout.size)), **pixels.inputs()}
     centre[...] = layout.values()
     damping = 1e-3
     information = curvature(images, centre, pixels.weights) + precision
-    loss = net.forward(noise=still)
+    loss = net.forward(**given)
     for _ in range(steps):
         damped = information + damping * np.diag(np.diag(information))
         factor = cholesky(damped, lower=True)
         root[...] = solve_triangular(factor, np.eye(layout.size), lower=True).T
-        solver.step(noise=still)
+        solver.step(**given)
         change = root @ step
         expected = 0.5 * float(step @ step)  # nats, if the loss were quadratic
         for part in map(layout.part, range(len(layout.sources))):
@@ -162,7 +198,7 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 60) -> Fit:
         before = centre.copy()
         centre += change
         step[...] = 0
-        new = net.forward(noise=still)
+        new = net.forward(**given)
         if new > loss:
             centre[...] = before
             if expected < ENOUGH or damping > MOST_DAMPING:
@@ -173,7 +209,7 @@ def fit(pixels: Pixels, sources: Sequence[Source], steps: int = 60) -> Fit:
         information = curvature(images, centre, pixels.weights) + precision
         if expected < ENOUGH and used < 0.1:
             break
-    loss = net.forward(noise=still)
+    loss = net.forward(**given)
     factor = cholesky(information, lower=True)
     covariance = cho_solve((factor, True), np.eye(layout.size))
     entropy = -np.log(np.diag(factor)).sum() + 0.5 * np.linalg.slogdet(precision)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerkit.galaxy.scene.inference.fitting import Pixels
 
@@ -62,7 +62,7 @@ class Tile:
     def of(self, pixels: Pixels) -> Pixels:
         """Return the tile's part of a field."""
         part = (slice(None), self.rows, self.columns)
-        return Pixels(pixels.values[part], pixels.weights[part], pixels.psfs, pixels.width)
+        return replace(pixels, values=pixels.values[part], weights=pixels.weights[part])
 
 
 def tiles_of(height: int, width: int, side: int, margin: int) -> list[Tile]:

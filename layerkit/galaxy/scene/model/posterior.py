@@ -1,4 +1,4 @@
-"""Layers of a Gaussian posterior: draws from it, its prior, and pixels with known noise."""
+"""Layers of a Gaussian posterior: draws from it, and its prior."""
 
 from __future__ import annotations
 
@@ -88,42 +88,3 @@ class GaussianPrior(Loss):
         """Compute precision (theta - mean) times the top's diff."""
         if bottoms[0].diff is not None:
             bottoms[0].diff[...] = self._off(bottoms)[1] * tops[0].diff[:, None]
-
-
-class FieldNoise(Loss):
-    """Loss (pixels - mean)^2 weights / 2, summed over pixels, of each row, in nats.
-
-    The weight of a pixel is its inverse variance, 0 where it is masked.  Constants are left out.
-    Shapes: bottom (n, bands, height, width); top (n,).
-
-    Args:
-        pixels, weights: the field, each of shape (bands, height, width).
-    """
-
-    shared = ("pixels", "weights")
-
-    def __init__(
-        self,
-        name: str,
-        mean: str,
-        *,
-        pixels: np.ndarray,
-        weights: np.ndarray,
-        weight: NotNegative = 1.0,
-        tops: Tops | None = None,
-    ):
-        super().__init__(name, [mean], weight, tops)
-        self.pixels, self.weights = pixels, weights
-
-    def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute the loss of each row."""
-        off = bottoms[0].data - self.xp.asarray(self.pixels)
-        weights = self.xp.asarray(self.weights)
-        tops[0].data[...] = 0.5 * (off * off * weights).sum(axis=(1, 2, 3))
-
-    def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute (mean - pixels) weights times the top's diff."""
-        if bottoms[0].diff is not None:
-            off = bottoms[0].data - self.xp.asarray(self.pixels)
-            off *= self.xp.asarray(self.weights)
-            bottoms[0].diff[...] = off * tops[0].diff[:, None, None, None]

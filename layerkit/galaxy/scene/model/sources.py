@@ -117,42 +117,61 @@ class SourceImages(Layer):
             self._kept[i] = key, self._new_parts(i, theta)
         return self._kept[i][1]
 
-    def _new_parts(self, i: int, theta: Array) -> tuple[Array, Array, list[Array]]:
-        xp, layout = self.xp, self.layout
+    def _base(self, i: int, theta: Array) -> Array:
+        """Return flux * PSF * phase of each band."""
         kx, ky, _, psfs = self._grid(self.sides[i])
-        own, bands = theta[layout.part(i)], layout.bands
-        x, y, fluxes = own[0], own[1], xp.exp(own[2 : 2 + bands])
-        base = fluxes[:, None, None] * psfs * xp.exp(-1j * (kx * x + ky * y))
-        if layout.sources[i].star:
-            ones = xp.ones_like(kx)
-            return base, ones, [-1j * kx, -1j * ky]
-        radius, shear, latents = (
-            xp.exp(own[2 + bands]),
-            own[3 + bands : 5 + bands],
-            own[5 + bands :],
-        )
-        size = float(xp.sqrt(xp.sum(shear * shear)))
-        h = size / 2
+        own = theta[self.layout.part(i)]
+        fluxes = self.xp.exp(own[2 : 2 + self.layout.bands])
+        return fluxes[:, None, None] * psfs * self.xp.exp(-1j * (kx * own[0] + ky * own[1]))
+
+    def _sheared(self, i: int, theta: Array) -> tuple[Array, Array, list[tuple[Array, Array]]]:
+        """Return the frequencies (u, v) = r A k of a galaxy's light, and their slopes by e1, e2."""
+        kx, ky, _, _ = self._grid(self.sides[i])
+        radius, e1, e2 = theta[self.layout.part(i)][2 + self.layout.bands :][:3]
+        radius, e1, e2 = float(self.xp.exp(radius)), float(e1) / 2, float(e2) / 2
+        h = np.hypot(e1, e2)
         c = np.cosh(h)
         s = np.sinh(h) / h if h > 1e-4 else 1 + h * h / 6
         ds = (c - s) / (h * h) if h > 1e-2 else 1 / 3 + h * h / 30  # s'(h) / h
-        e1, e2 = shear[0] / 2, shear[1] / 2
-        u = radius * (c * kx + s * (e1 * kx + e2 * ky))
-        v = radius * (c * ky + s * (e2 * kx - e1 * ky))
+        along, across = e1 * kx + e2 * ky, e2 * kx - e1 * ky
+        slopes = [
+            (
+                0.5 * radius * (s * e * kx + ds * e * along + s * du),
+                0.5 * radius * (s * e * ky + ds * e * across + s * dv),
+            )
+            for e, du, dv in ((e1, kx, -ky), (e2, ky, kx))
+        ]
+        return radius * (c * kx + s * along), radius * (c * ky + s * across), slopes
+
+    def _new_parts(self, i: int, theta: Array) -> tuple[Array, Array, list[Array]]:
+        xp, layout = self.xp, self.layout
+        kx, ky, _, _ = self._grid(self.sides[i])
+        base = self._base(i, theta)
+        if layout.sources[i].star:
+            return base, xp.ones_like(kx), [-1j * kx, -1j * ky]
+        u, v, slopes = self._sheared(i, theta)
+        latents = theta[layout.part(i)][5 + layout.bands :]
         value, by_u, by_v, by_latents = layout.light.transform(xp, latents[None], u[None], v[None])
         value, by_u, by_v = value[0], by_u[0], by_v[0]
         out = [-1j * kx * value, -1j * ky * value, by_u * u + by_v * v]
-        along, across = e1 * kx + e2 * ky, e2 * kx - e1 * ky
-        for e, du, dv in ((e1, kx, -ky), (e2, ky, kx)):
-            out.append(
-                0.5
-                * radius
-                * (
-                    by_u * (s * e * kx + ds * e * along + s * du)
-                    + by_v * (s * e * ky + ds * e * across + s * dv)
-                )
-            )
+        out += [by_u * du + by_v * dv for du, dv in slopes]
         return base, value, out + [d[0] for d in by_latents]
+
+    def gaussians(self, i: int, theta: Array, spreads: np.ndarray) -> Array:
+        """Return the first band's pictures of source `i`, had it the light of round Gaussians.
+
+        Args:
+            i: number of the source, a galaxy.
+            theta: one row of the bottom, shape (layout.size,).
+            spreads: standard deviations in half-light radii of the galaxy, shape (n,).
+
+        Returns:
+            Shape (n, side, side).
+        """
+        u, v, _ = self._sheared(i, theta)
+        squares = self.xp.asarray(spreads**2)[:, None, None] * (u * u + v * v)
+        base, side = self._base(i, theta)[0], self.sides[i]
+        return self.xp.fft.irfft2(base * self.xp.exp(-0.5 * squares), s=(side, side))
 
     def picture(self, i: int, theta: Array) -> Array:
         """Return the picture of source `i` on its own, shape (bands, side, side)."""

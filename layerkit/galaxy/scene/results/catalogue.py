@@ -13,7 +13,7 @@ from layerkit.galaxy.scene.inference.choosing import Choice
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile
 
-DRAWS = 400  # from each posterior, for the uncertainty of numbers that are not Gaussian
+DRAWS = 1000  # from each posterior, for the uncertainty of numbers that are not Gaussian
 STEP = 0.01  # pixels, for derivatives of a WCS
 BLENDED, EDGE, MASKED, UNCERTAIN = 1, 2, 4, 8  # bits of `flags`
 
@@ -69,8 +69,7 @@ def rows_of(
         shape, spread = galaxies[0][2 + bands :], galaxies[1][2 + bands :, 2 + bands :]
         shapes = rng.multivariate_normal(shape, spread, DRAWS, method="cholesky")
         radius = float(np.exp(shape[0]))
-        size = np.hypot(shape[1], shape[2])
-        ellipticities = 1 - np.exp(-np.hypot(shapes[:, 1], shapes[:, 2]))
+        ellipticity = ellipticity_of(shapes[:, 1:3])
         angle = 0.5 * np.arctan2(shape[2], shape[1])
         turns = 0.5 * np.arctan2(shapes[:, 2], shapes[:, 1]) - angle
         turns = (turns + np.pi / 2) % np.pi - np.pi / 2
@@ -96,13 +95,28 @@ def rows_of(
                 flux * error[2:],
                 p,
                 (radius, radius * float(np.sqrt(spread[0, 0]))),
-                (float(1 - np.exp(-size)), float(ellipticities.std())),
+                ellipticity,
                 (float(np.degrees(angle)), float(np.degrees(np.sqrt((turns**2).mean())))),
                 _flags(known, pixels, i),
                 draws,
             )
         )
     return out
+
+
+def ellipticity_of(shears: np.ndarray) -> tuple[float, float]:
+    """Return mean and deviation of 1 - b/a over draws of the shear, shape (draws, 2).
+
+    A density of shears that is smooth at 0 has none of its weight on round galaxies, and noise
+    would make all of them elongated.  So draws count by the inverse of their shear's size, which
+    stands for a prior that is smooth in the size itself.
+    """
+    size = np.hypot(*shears.T)
+    weight = 1 / np.maximum(size, 0.02)
+    weight /= weight.sum()
+    values = 1 - np.exp(-size)
+    mean = float(weight @ values)
+    return mean, float(np.sqrt(weight @ (values - mean) ** 2))
 
 
 def _flags(known: Fit, pixels: Pixels, i: int) -> int:

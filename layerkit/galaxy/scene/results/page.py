@@ -38,19 +38,20 @@ def write_page(path: Path, scene: Scene) -> None:
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(field.name)}: stars and galaxies</title><style>{style}</style></head><body><main>
+<title>{escape(field.name)}: stars and galaxies</title><style>{style}</style></head>
+<body><main class="field">
 <header><h1>{escape(field.name)}</h1><p>{escape(size)}</p></header>
 <div class="tiles">{shown}</div>
 {f"<section><h2>Notes</h2><ul>{notes}</ul></section>" if notes else ""}
-<section><h2>The field</h2><figure class="wide"><div class="plate">
-<img alt="Field, model and residual" src="{_field_figure(scene)}"></div>
+<section><h2>The field</h2><figure class="wide"><div class="plate"><span class="picture">
+<img alt="Field, model and residual" src="{_field_figure(scene)}"></span></div>
 <figcaption>The field less its background (the model
 where pixels are masked), the model, and the residual in standard deviations of
 each pixel's noise, from -5 (blue) to 5 (red). Rings are galaxies at their half-light ellipse,
 crosses are sources that are more likely stars. Numbers are those of the catalogue.</figcaption>
 </figure></section>
-<section><h2>The sources</h2><figure class="wide"><div class="plate">
-<img alt="Every source" src="{_stamps_figure(scene)}"></div>
+<section><h2>The sources</h2><figure class="wide"><div class="plate"><span class="picture">
+<img alt="Every source" src="{_stamps_figure(scene)}"></span></div>
 <figcaption>Each source, brightest first: data, model of all sources, residual.
 {f"The first {MOST_STAMPS} of {len(table)}." if len(table) > MOST_STAMPS else ""}</figcaption>
 </figure></section>
@@ -58,14 +59,14 @@ crosses are sources that are more likely stars. Numbers are those of the catalog
 <p class="note">Positions in pixels, the first centre at 0. Fluxes in the image's units. The
 half-light radius, in pixels, and the ellipticity, 1 - b/a, are those of the galaxy before the PSF;
 the angle is in degrees from x to y. Flags: 1 blended, 2 at the edge, 4 masked pixels, 8 fluxes
-uncertain. After each &plusmn; stands a standard deviation.</p></section>
+uncertain. Below each number is its standard deviation.</p></section>
 </main></body></html>
 """
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _html_table(table: Any) -> str:
-    """Return the catalogue as an HTML table, each number with its error."""
+    """Return the catalogue as an HTML table, each number with its error below it."""
     names = [n for n in table.colnames if "_err" not in n]
     head = "".join(f"<th>{escape(n.replace('_', ' '))}</th>" for n in names)
     lines = []
@@ -83,17 +84,21 @@ def _html_table(table: Any) -> str:
                     f"<td>{value:.5g}</td>" if name != "p_star" else f"<td>{value:.3f}</td>"
                 )
             else:
-                cells.append(f"<td>{with_error(float(value), float(row[error]))}</td>")
+                value, error = with_error(float(value), float(row[error]))
+                cells.append(f"<td>{value}<small>{error}</small></td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return (
+        f'<table class="catalogue"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
 
 
-def with_error(value: float, error: float) -> str:
-    """Return a number and its error, both to two digits of the error, as `12.34 &plusmn; 0.56`."""
+def with_error(value: float, error: float) -> tuple[str, str]:
+    """Return a number and its error as text, both to two digits of the error."""
     if not (np.isfinite(error) and error > 0 and np.isfinite(value)):
-        return f"{value:.5g}"
+        return f"{value:.5g}", ""
     digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 8))
-    return f"{value:.{digits}f} &plusmn; {error:.{digits}f}"
+    return f"{value:.{digits}f}", f"&plusmn; {error:.{digits}f}"
 
 
 def _picture(images: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -129,6 +134,7 @@ def _field_figure(scene: Scene) -> str:
     """Draw field, model and residual side by side, or below one another where they are wide."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
+    from matplotlib.patheffects import withStroke
 
     values = _values(scene)
     _, height, width = values.shape
@@ -146,6 +152,7 @@ def _field_figure(scene: Scene) -> str:
         axis.imshow(image, origin="lower", interpolation="nearest", **(signed or grey))
         axis.set_title(title)
     few = len(scene.table) <= 80
+    outline = withStroke(linewidth=1.6, foreground="k")  # numbers lie on bright sources, too
     for row in scene.table:
         if row["p_star"] > 0.5:
             axes[0].plot(row["x"], row["y"], "+", color="#ffb03b", ms=6, mew=0.9)
@@ -170,6 +177,7 @@ def _field_figure(scene: Scene) -> str:
                 textcoords="offset points",
                 color="w",
                 fontsize=7,
+                path_effects=[outline],
             )
     axes[0].set_xlim(-0.5, width - 0.5)
     axes[0].set_ylim(-0.5, height - 0.5)

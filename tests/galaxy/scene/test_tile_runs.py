@@ -1,0 +1,63 @@
+"""Tiles: kept and resumed, fitted by other processes, and alike whichever way."""
+
+import numpy as np
+import pytest
+
+from layerkit.galaxy.scene import make_field, measure, tile_runs
+from layerkit.galaxy.scene.images.psf import gaussian
+
+WIDTH = 3.0
+
+
+@pytest.fixture
+def field(rng):
+    """Six stars on a field of four tiles; one lies where tiles meet."""
+    images = rng.normal(size=(1, 130, 130))
+    for x, y in ((20, 20), (64, 66), (100, 25), (25, 100), (105, 110), (64, 20)):
+        images[0, y - 12 : y + 13, x - 12 : x + 13] += 800 * gaussian(WIDTH)
+    return make_field(images, gaussian(WIDTH), np.ones(images.shape))
+
+
+def same(a, b):
+    assert a.table.colnames == b.table.colnames
+    for name in a.table.colnames:
+        np.testing.assert_allclose(a.table[name], b.table[name], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(a.model, b.model, atol=1e-9)
+
+
+def test_a_run_that_was_cut_off_goes_on(field, tmp_path, monkeypatch):
+    whole = measure(field, tile=64, samples=3)
+    assert len(whole.table) == 6
+    fitted = []
+
+    def interrupted(job, tell=None, real=tile_runs.fit_tile):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(job)
+        return real(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tile_runs, "fit_tile", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measure(field, tile=64, samples=3, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    lines = []
+    again = measure(field, tile=64, samples=3, keep=tmp_path, tell=lines.append)
+    assert "2 of 4 tiles were fitted before" in lines
+    same(again, whole)
+    assert again.samples.keys() == whole.samples.keys()
+    np.testing.assert_allclose(again.samples[1], whole.samples[1])
+    # Other settings are another run: nothing that was kept fits them.
+    lines.clear()
+    measure(field, tile=64, samples=3, star=0.5, keep=tmp_path, tell=lines.append)
+    assert not any("fitted before" in line for line in lines)
+    (tmp_path / "notes.txt").write_text("mine")
+    tile_runs.discard(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_workers_change_no_result(field):
+    same(
+        measure(field, tile=64, workers=2, light="learned"),
+        measure(field, tile=64, light="learned"),
+    )
