@@ -12,7 +12,7 @@ help:
 	@echo "make docs     the documentation as a site, build/site/index.html; warnings are errors"
 	@echo "make test     lint, types and tests"
 	@echo "make test-random  the tests three times, each with other random numbers"
-	@echo "make fuzz     random calls, files and command lines, FUZZ=10 times more than in the tests;"
+	@echo "make fuzz     random calls, files and command lines, FUZZ=20 times more than in the tests;"
 	@echo "              SEED=random, or the number that an earlier run printed"
 	@echo "make sanitize tests of the C++ kernels with every read and write checked (GCC on Linux)"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
@@ -63,13 +63,13 @@ types: $(HAS_DEV)
 	$(RUN) -m mypy
 
 test: lint types
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n auto --dist worksteal
 
 test-random: $(HAS_DEV)
 	for run in 1 2 3; do LAYERKIT_TEST_SEED=random LAYERKIT_FUZZ_SEED=random \
-		$(RUN) -m pytest -q -n auto --dist loadfile || exit 1; done
+		$(RUN) -m pytest -q -n auto --dist worksteal || exit 1; done
 
-FUZZ ?= 10
+FUZZ ?= 20
 SEED ?= random
 fuzz: $(HAS_DEV)
 	@seed=$(SEED); [ "$$seed" != random ] || \

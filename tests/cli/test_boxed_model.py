@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
-from galaxy_runs import galaxy_picture
+from galaxy_runs import galaxy_picture, materials, quicken
 
 from layerkit import galaxy
 from layerkit.saving import snapshot
@@ -62,13 +62,14 @@ def test_export_wants_an_hdf5_name(layerkit):
     assert "ends in .h5" in err
 
 
-def test_populate_keeps_what_it_finds(layerkit, tmp_path, rng):
+def test_populate_keeps_what_it_finds(layerkit, tmp_path, monkeypatch):
     """A run of a few steps: its model gets a prior and noise, and the rest of the file stays."""
-    from galaxy_runs import materials
-
-    pictures, net = materials(tmp_path / "m", count=320)
+    quicken(monkeypatch)
+    monkeypatch.setattr("layerkit.galaxy.model.population.prior.DRAWS", 3000)
+    monkeypatch.setattr("layerkit.galaxy.evaluation.population.TREES", 20)
+    pictures, net = materials(tmp_path / "m", count=190)
     galaxy.train(
-        pictures, tmp_path / "run", net=net, iterations=30, held_out=60, batch=16, refine=0,
+        pictures, tmp_path / "run", net=net, iterations=30, held_out=50, batch=16, refine=0,
         importance_samples=1,
     )  # fmt: skip
     before = galaxy.load_model(tmp_path / "run")

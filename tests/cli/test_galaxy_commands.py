@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
-from galaxy_runs import QUICK, draw_noise, materials
+from galaxy_runs import QUICK, materials, quicken
 
 import layerkit as lk
 from layerkit import galaxy
@@ -16,9 +16,9 @@ from layerkit.saving import snapshot
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_draws():
+def _quick_runs():
     with pytest.MonkeyPatch.context() as patch:
-        draw_noise(patch, 2)
+        quicken(patch)
         yield
 
 

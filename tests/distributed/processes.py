@@ -27,7 +27,7 @@ def run(processes, *command, limit=60, options=()):
     """Run a command of Python in so many processes; return what subprocess.run does."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE.parent)]),
         "PRTE_ALLOW_RUN_AS_ROOT": "1",  # for Open MPI, in a container
         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

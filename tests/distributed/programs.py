@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import runpy
 import signal
 import sys
 import time
@@ -213,8 +214,19 @@ def from_lanes(steps):
         print(json.dumps([digest(net, solver), rows]))
 
 
+def galaxies(*arguments):
+    """Train on galaxies by the example, without figures."""
+    import pytest
+    from galaxy_runs import quicken
+
+    quicken(pytest.MonkeyPatch())
+    sys.argv = ["galaxy_gdae.py", *arguments]
+    runpy.run_path("examples/galaxy_gdae.py", run_name="__main__")
+
+
 PROGRAMS = {
     "from_lanes": from_lanes,
+    "galaxies": galaxies,
     "normalized": normalized,
     "bits": bits,
     "fault": fault,

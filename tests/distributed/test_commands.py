@@ -2,7 +2,8 @@
 
 import h5py
 import numpy as np
-from processes import run
+from galaxy_runs import materials
+from processes import program, run
 
 NET = """
 from layerkit import layers as L
@@ -49,11 +50,13 @@ def test_two_processes_train_what_one_trains(tmp_path, rng):
 
 
 def test_two_processes_train_the_galaxies_that_one_trains(tmp_path):
-    command = "examples/galaxy_gdae.py --tiny --shards 2 --batch 8 --iterations 4 --refine 0"
+    pictures, net = materials(tmp_path / "given")
+    command = ["--data", pictures, "--net", net, "--held-out", 6, "--shards", 2, "--batch", 4]
+    command += ["--iterations", 4, "--refine", 0, "--importance-samples", 1]
     found = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        done = run(processes, *command.split(), "--importance-samples", 1, "--out", out, limit=120)
+        done = program(processes, "galaxies", *command, "--out", out, limit=120)
         assert done.returncode == 0, done.stderr
         assert (out / "report.html").exists()
         found.append(values(out / "model.h5"))

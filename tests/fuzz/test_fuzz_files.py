@@ -9,7 +9,7 @@ from fuzz import files
 @pytest.mark.parametrize("part", range(2))
 def test_damaged_files_are_refused_or_loaded_right(rng, part):
     seed = int(rng.integers(2**31))
-    assert not files.fuzz(seed, 0, 250)
+    assert not files.fuzz(seed, 0, 150)
 
 
 @pytest.mark.parametrize("kind", files.KINDS)

@@ -60,7 +60,10 @@ def values(net):
     return {name: host(net, p.data) for name, p in net.params.items()}
 
 
-def objective(params, x, t):
+@jax.jit
+@jax.grad
+def gradient(params, x, t):
+    """The gradient of the objective of `regression`, by JAX."""
     h = jnp.tanh(x @ params["h/weight"] + params["h/bias"])
     error = h @ params["y/weight"] + params["y/bias"] - t
     return 0.5 * (error**2).sum() / len(x) + 0.005 * (params["h/weight"] ** 2).sum()
@@ -77,7 +80,7 @@ def follow(solver, peer, batches, grouped=1):
     """Steps of both from one start; the peer's by the mean gradient of so many batches."""
     net = solver.net
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, gradient, update = peer.init(params), jax.jit(jax.grad(objective)), jax.jit(peer.update)
+    state, update = peer.init(params), jax.jit(peer.update)
     for first in range(0, len(batches), grouped):
         some = batches[first : first + grouped]
         for batch in some:
@@ -177,7 +180,7 @@ def test_accumulation_follows_that_of_optax(batches):
     inner = optax.sgd(lambda i: 0.05 * jnp.float64(0.9) ** i, momentum=0.9)
     peer = optax.MultiSteps(inner, 3, accumulator_dtype=jnp.float64)
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, gradient, update = peer.init(params), jax.jit(jax.grad(objective)), jax.jit(peer.update)
+    state, update = peer.init(params), jax.jit(peer.update)
     for i, batch in enumerate(batches[:20]):
         solver.step(**batch)
         updates, state = update(gradient(params, **batch), state, params)
@@ -400,7 +403,7 @@ def test_gradients_may_be_looked_at_and_changed(batches):
     solver = lk.SGD(net, 0.1, momentum=0.0)
     before = values(net)
     solver.gradients(**batches[0])
-    expected = jax.grad(objective)(before, **batches[0])
+    expected = gradient(before, **batches[0])
     for name, p in net.params.items():
         np.testing.assert_allclose(p.diff, expected[name], rtol=1e-9, atol=1e-12)
     net.params["y/weight"].diff[...] *= 0.5

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from galaxy_runs import QUICK, SMALL_NET, draw_noise, materials
+from galaxy_runs import QUICK, SMALL_NET, materials, quicken
 
 import layerkit as lk
 from layerkit import galaxy
@@ -15,9 +15,9 @@ from layerkit.system import interrupt
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_draws():
+def _quick_runs():
     with pytest.MonkeyPatch.context() as patch:
-        draw_noise(patch, 2)
+        quicken(patch)
         yield
 
 
