@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significance, spread_of
 from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
+from layerkit.galaxy.scene.images.rays import sharp_pixels
 from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source, settle
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile, tiles_of
 from layerkit.galaxy.scene.results.catalogue import Row, rows_of, table_of
+from layerkit.settings import Number, Optional, Whole, accept
 
 MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
 LEAST_TILE = 48  # pixels
@@ -86,6 +88,15 @@ def measure(
     Raises:
         DataError: nothing can be measured, or a setting that makes no sense.
     """
+    if not isinstance(field, Field):
+        raise DataError(f"measure: expected a Field, as read_field returns it, got {brief(field)}")
+    for name, value, rule in (
+        ("threshold", threshold, Number(above=0)),
+        ("gain", gain, Optional(Number(above=0))),
+        ("samples", samples, Whole()),
+        ("tile", tile, Whole(least=1)),
+    ):
+        accept(rule, value, name, "measure", DataError)
     if not 0 < star < 1:
         raise DataError(f"star: a probability between 0 and 1, got {star}")
     notes = list(field.notes)
@@ -105,6 +116,9 @@ def measure(
     if psfs is None:
         psfs, note = estimate_psf(values, weights)
         notes.append(note)
+    if (rays := sharp_pixels(values, weights, psfs)).any():
+        values[rays] = weights[rays] = 0
+        notes.append(f"{int(rays.sum()):,} pixels sharper than the PSF, as of cosmic rays, masked")
     width = float(np.mean([width_of(p) for p in psfs]))
     if field.variance is None and min(shape[1:]) >= LARGE:
         bands = [slice(b, b + 1) for b in range(len(values))]
