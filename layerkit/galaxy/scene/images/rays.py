@@ -14,8 +14,8 @@ def sharp_pixels(values: np.ndarray, weights: np.ndarray, psfs: np.ndarray) -> n
     """Return the mask of pixels that stand out of those around them more than a star's would.
 
     The median of the eight pixels around is what is compared, those that are masked left out, so
-    that a track across the picture is found, too.  Where the PSF is so narrow that a star is one
-    pixel, no pixel is too sharp.
+    that a track across the picture is found, too.  No pixel is too sharp for a PSF so narrow that a
+    star is one pixel.
 
     Args:
         values, weights: background-subtracted image and inverse variances, (bands, height, width).
