@@ -1,7 +1,8 @@
 """Prefetching: batches that a thread prepares while the net works on those before.
 
 The thread is a daemon that holds nothing of a net while it waits, so a net that is dropped takes
-its thread along, and at the end of the program nobody waits for it long.
+its thread along, and at the end of the program nobody waits for it long, unless it is in a call of
+a library that the end would cut off (`whole`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 PATIENCE = 2.0  # seconds that the end of the program waits for a batch that is being prepared
@@ -67,6 +68,7 @@ class Desk:
         self.ready: dict[Any, tuple[Any, BaseException | None]] = {}
         self.make: Make | None = None
         self.closed = False
+        self.inside = False  # whether the thread is in a call that must not be cut off
         self.thread = threading.Thread(
             target=_work, args=(self,), name="layerkit data", daemon=True
         )
@@ -95,8 +97,35 @@ class Desk:
             self.changed.notify_all()
 
 
+class UnwantedError(BaseException):
+    """Nobody waits for what a thread is making any more."""
+
+
+_own = threading.local()  # the desk of a thread
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Make a `with` block that the end of the program waits for, and that none begins after it.
+
+    HDF5 hangs or crashes where a program ends while a thread is in a call of it.
+    """
+    desk: Desk | None = getattr(_own, "desk", None)
+    if desk is None:  # no thread of a desk
+        yield
+        return
+    desk.inside = True
+    try:
+        if desk.closed:
+            raise UnwantedError
+        yield
+    finally:
+        desk.inside = False
+
+
 def _work(desk: Desk) -> None:
     """Make what is wanted until the desk is closed."""
+    _own.desk = desk
     while True:
         with desk.changed:
             while not (desk.wanted or desk.closed):
@@ -129,6 +158,11 @@ def _finish() -> None:
     """End all threads, as one in the middle of a library's call can crash a program that ends."""
     for desk in list(_desks):
         desk.close()
-    for desk in list(_desks):
-        with contextlib.suppress(RuntimeError):  # of another process
-            desk.thread.join(PATIENCE)
+    try:
+        for desk in list(_desks):
+            with contextlib.suppress(RuntimeError):  # of another process
+                desk.thread.join(PATIENCE)
+                while desk.inside and desk.thread.is_alive():
+                    desk.thread.join(PATIENCE)
+    except KeyboardInterrupt:  # of somebody who will not wait: what comes now could take for ever
+        os._exit(130)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.errors import DataError
+from layerkit.errors import DataError, brief
 from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significance, spread_of
 from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
+from layerkit.galaxy.scene.images.rays import sharp_pixels
 from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source
 from layerkit.galaxy.scene.inference.fitting import Pixels
 from layerkit.galaxy.scene.inference.tiles import tiles_of
@@ -21,6 +22,7 @@ from layerkit.galaxy.scene.model.learned import learned_light
 from layerkit.galaxy.scene.model.light import Light, Spergel
 from layerkit.galaxy.scene.results.catalogue import Row, table_of
 from layerkit.galaxy.scene.tile_runs import Job, fit_tiles
+from layerkit.settings import Number, Optional, Whole, accept
 
 MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
 LEAST_TILE = 48  # pixels
@@ -98,6 +100,15 @@ def measure(
     Raises:
         DataError: nothing can be measured, or a setting that makes no sense.
     """
+    if not isinstance(field, Field):
+        raise DataError(f"measure: expected a Field, as read_field returns it, got {brief(field)}")
+    for name, value, rule in (
+        ("threshold", threshold, Number(above=0)),
+        ("gain", gain, Optional(Number(above=0))),
+        ("samples", samples, Whole()),
+        ("tile", tile, Whole(least=1)),
+    ):
+        accept(rule, value, name, "measure", DataError)
     if not 0 < star < 1:
         raise DataError(f"star: a probability between 0 and 1, got {star}")
     if isinstance(light, str):
@@ -121,6 +132,9 @@ def measure(
     if psfs is None:
         psfs, note = estimate_psf(values, weights)
         notes.append(note)
+    if (rays := sharp_pixels(values, weights, psfs)).any():
+        values[rays] = weights[rays] = 0
+        notes.append(f"{int(rays.sum()):,} pixels sharper than the PSF, as of cosmic rays, masked")
     width = float(np.mean([width_of(p) for p in psfs]))
     if field.variance is None and min(shape[1:]) >= LARGE:
         bands = [slice(b, b + 1) for b in range(len(values))]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
+from layerkit.data.ahead import whole
 from layerkit.data.order import epoch_order
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import (
@@ -155,7 +156,7 @@ class HDF5Data(Data):
         while start < stop:
             end = min(stop, int(self.starts[i + 1]))
             first = int(self.starts[i])
-            with self.files[i].watching(repr(self.datasets[number])):
+            with whole(), self.files[i].watching(repr(self.datasets[number])):
                 pieces.append(self.sets[i][number][start - first : end - first])
             start, i = end, i + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -217,3 +218,23 @@ def test_ids_that_begin_with_zeros_stay_what_they_are(tmp_path):
         assert back["n"].dtype.kind == "i"
         joined = galaxy.join(catalogue, back)
         np.testing.assert_array_equal(joined["flux_joined"], catalogue["flux"])
+
+
+def test_texts_of_parts_in_csv_are_texts_in_every_part(tmp_path):
+    """Ids that are numbers in one part and not in another, and reasons that one part lacks."""
+    tables = [
+        Table({"id": ["0012", "7"], "file": ["a", "b"], "reason": ["", ""], "kl": [1.0, 2.0]}),
+        Table({"id": ["12E5", "8"], "file": ["1", "2"], "reason": ["", "bad"], "kl": [3.0, 4.0]}),
+        Table({"id": ["x"], "file": ["True"], "reason": ["bad"], "kl": [np.nan]}),
+    ]
+    names = [f"part-{k}.csv" for k in range(3)]
+    for name, table in zip(names, tables, strict=True):
+        galaxy.write_catalogue(table, tmp_path / name)
+        (tmp_path / name).with_suffix(".json").write_text("{}")
+    parts = {"parts": [{"file": name} for name in names]}
+    (tmp_path / "index.json").write_text(json.dumps(parts))
+    found = galaxy.read_catalogue(tmp_path)
+    for name in ("id", "file", "reason", "kl"):
+        np.testing.assert_array_equal(found[name], np.concatenate([t[name] for t in tables]))
+    blank = galaxy.read_catalogue(tmp_path / names[0])["reason"]
+    assert list(blank) == ["", ""]

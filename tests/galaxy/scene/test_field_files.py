@@ -105,7 +105,7 @@ class TestReadsFits:
         wcs = astropy.wcs.WCS(naxis=2)
         north = names[0].startswith("DEC")
         wcs.wcs.ctype, wcs.wcs.crpix = names, [11.0, 16.0]
-        wcs.wcs.crval = [60.0, 359.9999] if north else [359.9999, 60.0]
+        wcs.wcs.crval = [60.0, 360 - 1e-7] if north else [360 - 1e-7, 60.0]
         wcs.wcs.cd = 1e-4 * np.array([[-0.8, 0.6], [0.6, 0.8]])
         image = extension("", rng.normal(size=(30, 40)), **wcs.to_header())
         field = read_field(written(image))

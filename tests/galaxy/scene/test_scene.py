@@ -281,7 +281,7 @@ def test_nearly_round_galaxies_are_not_made_elongated(rng):
         ({"images": np.zeros((20, 20)), "psfs": np.ones((2, 5, 5))}, "expected a PSF of shape"),
         ({"images": np.zeros((20, 20)), "variance": np.ones((9, 20))}, "the variance has shape"),
         ({"images": np.zeros((20, 20)), "filters": ["g", "r"]}, "2 filters for 1 bands"),
-        ({"images": np.array([["a"] * 20] * 20)}, "expected numbers"),
+        ({"images": np.array([["a"] * 20] * 20)}, "an array of numbers"),
     ],
 )
 def test_errors_say_what_is_wrong(settings, message):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 GROUP = "catalogue"  # the data set in an HDF5 file
+TEXTS = ("id", "file", "reason")  # columns of every catalogue
 INDEX = "index.json"  # in the folder of a catalogue in parts
 
 # suffix -> astropy's name of the format
@@ -105,18 +107,24 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
     Raises:
         DataError: the file is missing, of another kind, or damaged.
     """
+    path = path_of(path, DataError)
+    return _parts(path) if path.is_dir() else _read(path, ())
+
+
+def _read(path: Path, texts: Collection[str]) -> Table:
+    """Read a file; `texts` are columns that are texts, whatever they look like in CSV."""
     from astropy.table import Table as AstropyTable
 
-    path = path_of(path, DataError)
-    if path.is_dir():
-        return _parts(path)
     kind = check_suffix(path)
     if not path.is_file():
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about units and keywords of other programs
-            table = _read_csv(path) if kind == "ascii.csv" else AstropyTable.read(path, format=kind)
+            if kind == "ascii.csv":
+                table = _read_csv(path, texts)
+            else:
+                table = AstropyTable.read(path, format=kind)
         table.convert_bytestring_to_unicode()
         return _plain(table)
     except Exception as error:  # of any kind, from a format's own reader
@@ -124,7 +132,7 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
         raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({reason})") from error
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, texts: Collection[str]) -> Table:
     """Read a CSV file; spreadsheets put a mark of UTF-8 in front of it."""
     from astropy.table import Table as AstropyTable
 
@@ -133,13 +141,16 @@ def _read_csv(path: Path) -> Table:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
             settings["encoding"] = "utf-8-sig"  # by Astropy's slower reader
     table = AstropyTable.read(path, **settings)
-    whole = [name for name in table.colnames if table[name].dtype.kind in "iu"]
-    if whole:
-        converters = dict.fromkeys(whole, str)
-        texts = AstropyTable.read(path, **settings, include_names=whole, converters=converters)
-        for name in whole:
-            if any(re.match("[-+]?0[0-9]", text) for text in np.ma.filled(texts[name], "")):
-                table[name] = texts[name]
+    known = [name for name in texts if name in table.colnames]
+    doubtful = {*known, *(name for name in table.colnames if table[name].dtype.kind in "iu")}
+    if doubtful:
+        settings["converters"] = dict.fromkeys(doubtful, str)
+        written = AstropyTable.read(path, **settings, include_names=list(doubtful))
+        for name in doubtful:
+            found = np.ma.filled(written[name], "")
+            zeros = any(re.match("[-+]?0[0-9]", text) for text in found)
+            if name in known or zeros or not any(found):  # a column that is blank was one of texts
+                table[name] = found
     return table
 
 
@@ -156,7 +167,7 @@ def _parts(folder: Path) -> Table:
         raise DataError(
             f"{folder}: {len(missing)} of {len(names)} parts are not encoded yet; resume encoding"
         )
-    tables = [read_catalogue(folder / Path(name).name) for name in names]
+    tables = [_read(folder / Path(name).name, TEXTS) for name in names]
     # Parts without a known scale lack its columns.
     return _plain(vstack(tables, metadata_conflicts="silent"))
 
@@ -168,7 +179,9 @@ def _plain(table: Table) -> Table:
         kind = getattr(getattr(column, "dtype", None), "kind", "")
         if kind in "fU" and hasattr(column, "filled"):
             table[name] = column = column.filled("" if kind == "U" else np.nan)
-        if kind == "U" and len(column) and set(column) <= {"True", "False"}:
+        if kind != "U" or name in TEXTS or not len(column):
+            continue
+        if set(column) <= {"True", "False"}:
             table[name] = column == "True"
     return table
 

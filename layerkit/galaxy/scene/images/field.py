@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.errors import DataError
+from layerkit.data.arrays import numbers
+from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import (
     NO_IMAGE,
@@ -23,6 +24,7 @@ from layerkit.system.files import open_regular, path_of
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32
+LONGEST = 32  # characters of a filter's name
 # EXTNAME or EXTTYPE of a plane that goes with an image -> its name in an NPZ, and what it holds.
 PLANES = {
     "PSF": ("psfs", ""),
@@ -170,6 +172,11 @@ def make_field(
     names = [str(f) for f in filters] if filters is not None else []
     if names and len(names) != len(pixels):
         raise DataError(f"{name}: {len(names)} filters for {len(pixels)} bands; name each band")
+    if odd := [n for n in names if not n.isprintable() or len(n) > LONGEST]:
+        raise DataError(
+            f"{name}: filters must be names of up to {LONGEST} printable characters, which become "
+            f"those of columns, got {brief(odd[0])}"
+        )
     if len(set(names)) != len(names):
         raise DataError(f"{name}: two bands are called alike, in filters {', '.join(names)}")
     names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
@@ -186,10 +193,7 @@ def make_field(
 
 
 def _numbers(array: Any, what: str) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} holds {array.dtype}, expected numbers")
-    return array.astype(float)
+    return numbers(array, what, DataError).astype(float)
 
 
 def _fitting(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
