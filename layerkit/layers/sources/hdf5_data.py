@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from layerkit.data.ahead import whole
 from layerkit.data.order import epoch_order
+from layerkit.data.prefetch import whole
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import (
     NUMBERS,
