@@ -23,7 +23,7 @@ from scipy import stats
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.data import ahead
+from layerkit.data import prefetch
 from layerkit.errors import DataError, NetError
 
 UNLIKELY = 1e-6
@@ -284,7 +284,7 @@ import itertools, signal, sys, threading, time
 import numpy as np
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.data import ahead
+from layerkit.data import prefetch
 
 def make(start):
     for n in itertools.count(start):
@@ -927,22 +927,22 @@ def test_packed_numbers_of_netcdf_are_refused(attributes, tmp_path):
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_end_of_a_program_waits_for_a_read_of_hdf5_alone(inside, monkeypatch):
     """HDF5 hangs where a program ends amid a call of it; a generator of data may never end."""
-    monkeypatch.setattr(ahead, "PATIENCE", 0.01)
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.01)
     reads, let_go, made = threading.Event(), threading.Event(), []
 
     def make(key):
-        with ahead.whole() if inside else contextlib.nullcontext():
+        with prefetch.whole() if inside else contextlib.nullcontext():
             reads.set()
             let_go.wait()
-        with ahead.whole():  # nobody wants what is left
+        with prefetch.whole():  # nobody wants what is left
             made.append(key)
 
-    desk = ahead.Desk()
+    desk = prefetch.Desk()
     desk.wanted, desk.make = [1], make
     with desk.changed:
         desk.changed.notify_all()
     reads.wait()
-    end = threading.Thread(target=ahead._finish)
+    end = threading.Thread(target=prefetch._finish)
     end.start()
     end.join(0.5 if inside else None)
     assert end.is_alive() == inside
@@ -950,7 +950,7 @@ def test_the_end_of_a_program_waits_for_a_read_of_hdf5_alone(inside, monkeypatch
     end.join()
     desk.thread.join()
     assert made == []
-    monkeypatch.setattr(ahead, "_desks", ahead.weakref.WeakSet())
+    monkeypatch.setattr(prefetch, "_desks", prefetch.weakref.WeakSet())
 
 
 def test_a_program_ends_while_a_thread_reads(tmp_path, rng):
@@ -960,10 +960,9 @@ def test_a_program_ends_while_a_thread_reads(tmp_path, rng):
         file.create_dataset("images", data=images, chunks=(1, 1, 16), compression="gzip")
     program = f"""
 import layerkit as lk
-from layerkit.data import ahead
 from layerkit import layers as L
-from layerkit.data import ahead
-ahead.PATIENCE = 0.001
+from layerkit.data import prefetch
+prefetch.PATIENCE = 0.001
 data = L.HDF5Data("x", path={str(tmp_path / "a.h5")!r}, prefetch=2, block=300, mixed=1)
 net = lk.Net([data], 150)
 net.forward()
