@@ -137,11 +137,16 @@ def _one(action: argparse.Action, value: Any) -> Any:
 def write_settings(args: argparse.Namespace, out: Path) -> None:
     """Write the file that repeats a command, `OUT.toml` beside its output.
 
+    One of this name that the command was given by --config stays as somebody wrote it.
+
     Raises:
         DataError: it cannot be written.
     """
     settings: dict[str, Any] = getattr(args, "settings", {})
     path = out.with_name(f"{out.name}.toml")
+    given = getattr(args, "config", None)
+    if given is not None and path.exists() and path.samefile(given):
+        return
     try:
         write_toml(path, settings)
     except OSError as error:

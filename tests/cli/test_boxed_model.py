@@ -112,3 +112,15 @@ def test_populate_needs_a_finished_run(layerkit):
     status, _, err = layerkit("galaxy", "populate", "none")
     assert status == 2
     assert "no finished run" in err
+
+
+def test_a_file_of_settings_that_was_given_stays_as_it_was_written(layerkit, tmp_path):
+    """Even if it is called like the one that would repeat the command."""
+    text = '\ufeff# my stamps\ncount = 1\nout = "drawn.npy"\n'
+    for name, stays in (("drawn.npy.toml", True), ("mine.toml", False)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert layerkit("galaxy", "sample", "--config", name)[0] == 0
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+        made = (tmp_path / "drawn.npy.toml").read_text(encoding="utf-8")
+        assert (made == text) == stays
+        (tmp_path / "drawn.npy.toml").unlink()
