@@ -160,6 +160,7 @@ def measure(
             cut.of(whole),
             [moved(new_source(f, whole), -cut.x, -cut.y) for f in found if cut.holds(f.x, f.y)],
             star,
+            threshold,
             samples,
             gain is not None or field.variance is None,
             gain,

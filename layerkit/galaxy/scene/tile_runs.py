@@ -31,6 +31,7 @@ class Job:
         part: its pixels.
         sources: what was detected in it, in its own coordinates.
         star: prior probability of a star.
+        threshold: least signal to noise of a source.
         samples: draws to return from each posterior.
         source_noise: True adds the noise of the sources' own light to that of the pixels.
         gain: electrons for each unit of brightness; None estimates it from the residuals.
@@ -40,6 +41,7 @@ class Job:
     part: Pixels
     sources: list[Source]
     star: float
+    threshold: float
     samples: int
     source_noise: bool
     gain: float | None
@@ -50,8 +52,9 @@ class Job:
         light = self.part.light
         for array in (self.part.values, self.part.weights, self.part.psfs):
             whole.update(np.ascontiguousarray(array).tobytes())
-        numbers = (self.cut, self.sources, self.star, self.samples, self.source_noise, self.gain)
-        whole.update(repr((*numbers, type(light).__name__, light.names)).encode())
+        numbers = (self.cut, self.sources, self.star, self.threshold, self.samples)
+        noise = (self.source_noise, self.gain)
+        whole.update(repr((*numbers, *noise, type(light).__name__, light.names)).encode())
         return whole.hexdigest()[:24]
 
 
@@ -90,7 +93,14 @@ class Done:
 def fit_tile(job: Job, tell: Callable[[str], None] = lambda line: None) -> Done:
     """Fit the sources of a tile."""
     reweigh = _reweighing(job.part, job.gain) if job.source_noise else None
-    known, choices, part = settle(job.part, job.sources, star=job.star, reweigh=reweigh, tell=tell)
+    known, choices, part = settle(
+        job.part,
+        job.sources,
+        star=job.star,
+        threshold=job.threshold,
+        reweigh=reweigh,
+        tell=tell,
+    )
     inner = (slice(None), *job.cut.core_within)
     rows = rows_of(known, choices, part, job.cut, job.samples)
     return Done(rows, known.image[inner], part.weights[inner])

@@ -58,6 +58,14 @@ def test_a_ray_changes_no_source(rng):
     assert abs(scene.table["x"][0] - 24.2) < 5 * scene.table["x_err"][0]
 
 
+def test_the_threshold_counts_in_the_residual_too(rng):
+    image = rng.normal(size=(48, 48)) + 500 * star(3.0, 0, 0, 48)
+    image += 60 * star(3.0, 14, 9, 48)  # about 11 deviations; the first about 90
+    field = make_field(image, gaussian(3.0), np.ones((48, 48)))
+    found = [len(measure(field, threshold=threshold).table) for threshold in (5, 20, 1e9)]
+    assert found == [2, 1, 0]
+
+
 @pytest.mark.parametrize("settings", [
     {"threshold": np.nan}, {"threshold": 0}, {"gain": 0}, {"gain": np.nan}, {"samples": -1},
     {"samples": 2.5}, {"tile": 0}, {"star": np.nan},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerkit.galaxy.scene.images.detection import Detection, detect
+from layerkit.galaxy.scene.images.detection import THRESHOLD, Detection, detect
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
 from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Source
 
@@ -61,10 +61,15 @@ def doubting(pixels: Pixels, light: np.ndarray) -> np.ndarray:
     return pixels.weights / (1 + pixels.weights * together * (ROOM * light) ** 2)
 
 
-def residual_sources(pixels: Pixels, known: Fit) -> list[Source]:
-    """Return new sources at five-sigma peaks of a fit's residual, away from known sources."""
+def residual_sources(pixels: Pixels, known: Fit, threshold: float) -> list[Source]:
+    """Return new sources at peaks of a fit's residual, away from known sources.
+
+    Args:
+        pixels, known: the field and the fit.
+        threshold: least signal to noise.
+    """
     weights = doubting(pixels, known.image)
-    found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width)
+    found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width, threshold)
     at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
     return [
         new_source(f, pixels)
@@ -245,6 +250,7 @@ def settle(
     sources: Sequence[Source],
     *,
     star: float = STAR,
+    threshold: float = THRESHOLD,
     rounds: int = 3,
     reweigh: Callable[[np.ndarray], Pixels] | None = None,
     tell: Callable[[str], None] = lambda line: None,
@@ -255,6 +261,7 @@ def settle(
         pixels: the field.
         sources: where to start from.
         star: prior probability of a star.
+        threshold: least signal to noise of a source found in the residual.
         rounds: how often sources may be added.
         reweigh: returns the pixels with the noise that sources of a given model image add.
         tell: called with a line about every stage.
@@ -266,7 +273,7 @@ def settle(
     for _ in range(rounds):
         if reweigh:
             pixels = reweigh(known.image)
-        more = residual_sources(pixels, known)
+        more = residual_sources(pixels, known, threshold)
         tell(f"{len(known.sources)} sources fitted, {len(more)} more in the residual")
         if not more and not reweigh:
             break
