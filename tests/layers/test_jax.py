@@ -1,6 +1,5 @@
 """Every layer, and the whole galaxy net, against JAX: values and gradients in float64."""
 
-import functools
 import math
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from layerkit.backends import philox
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 pytest.importorskip("jax.scipy.stats")  # which `import jax` leaves out
+compiled = pytest.importorskip("quick_jax").compiled
 jnp = jax.numpy
 
 GALAXY_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
@@ -23,21 +23,6 @@ def _float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
-
-
-@functools.cache
-def options():
-    """Return settings with which XLA compiles in half the time, where this JAX knows them."""
-    quick = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=quick)(1.0)
-    except Exception:  # of another type in each version
-        return {}
-    return {"compiler_options": quick}
-
-
-def compiled(function):
-    return jax.jit(function, **options())
 
 
 def assert_close(ours, theirs):
