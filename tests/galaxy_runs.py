@@ -49,7 +49,7 @@ def draw_noise(patch, times):
 def draw_quickly(folder, model, *_, **__):
     """Write the parameters in place of the figures, whose drawing takes half of a short run."""
     for name in FIGURES:
-        (folder / f"{name}.png").write_bytes(model.net.params["f/weight"].data.tobytes())
+        (folder / f"{name}.png").write_bytes(model.net.arena.data.tobytes())
     return []
 
 

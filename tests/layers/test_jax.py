@@ -12,6 +12,7 @@ from layerkit.backends import philox
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 pytest.importorskip("jax.scipy.stats")  # which `import jax` leaves out
+compiled = pytest.importorskip("quick_jax").compiled
 jnp = jax.numpy
 
 GALAXY_NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
@@ -57,7 +58,7 @@ def test_layer(case, rng):
         weighted = sum((w * top).sum() for w, top in zip(weights, tops, strict=True))
         return total + weighted, (total, tops)
 
-    differentiate = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
+    differentiate = compiled(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
     (_, (total, tops)), (dparams, darrays) = differentiate(params, arrays)
     for kernels, net, value in zip(kinds, nets, values, strict=True):
         print(f"kernels={kernels}")  # shown where something below fails
@@ -111,7 +112,7 @@ def test_galaxy_net(kernels, rng):
     net.backward()
     noise = philox.normal(np, (rows, latent), net.run.seed, philox.stream_of("z"), net.run.passes)
     params = {name: p.data for name, p in net.params.items()}
-    differentiate = jax.jit(jax.value_and_grad(galaxy_objective, argnums=(0, 1)))
+    differentiate = compiled(jax.value_and_grad(galaxy_objective, argnums=(0, 1)))
     expected, (dparams, dx) = differentiate(params, x, noise, kl_weight)
     assert math.isfinite(value)
     assert_close(value, np.float64(expected))

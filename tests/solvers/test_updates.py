@@ -16,6 +16,7 @@ from layerkit.errors import LayerkitError, NetError, NotFiniteError, SnapshotErr
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
+compiled = pytest.importorskip("quick_jax").compiled
 jnp = jax.numpy
 
 ROWS, STEPS = 6, 40
@@ -60,7 +61,7 @@ def values(net):
     return {name: host(net, p.data) for name, p in net.params.items()}
 
 
-@jax.jit
+@compiled
 @jax.grad
 def gradient(params, x, t):
     """The gradient of the objective of `regression`, by JAX."""
@@ -80,7 +81,7 @@ def follow(solver, peer, batches, grouped=1):
     """Steps of both from one start; the peer's by the mean gradient of so many batches."""
     net = solver.net
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, update = peer.init(params), jax.jit(peer.update)
+    state, update = peer.init(params), compiled(peer.update)
     for first in range(0, len(batches), grouped):
         some = batches[first : first + grouped]
         for batch in some:
@@ -180,7 +181,7 @@ def test_accumulation_follows_that_of_optax(batches):
     inner = optax.sgd(lambda i: 0.05 * jnp.float64(0.9) ** i, momentum=0.9)
     peer = optax.MultiSteps(inner, 3, accumulator_dtype=jnp.float64)
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, update = peer.init(params), jax.jit(peer.update)
+    state, update = peer.init(params), compiled(peer.update)
     for i, batch in enumerate(batches[:20]):
         solver.step(**batch)
         updates, state = update(gradient(params, **batch), state, params)
@@ -608,7 +609,7 @@ def test_plateaus_follow_optax(rng):
         least = settings.pop("least", 0.0)
         its = {names.get(k, k): v for k, v in settings.items()}
         peer = optax.contrib.reduce_on_plateau(**{"factor": 0.1, **its}, min_scale=least / 0.1)
-        state, update = peer.init({"w": jnp.zeros(1)}), jax.jit(peer.update)
+        state, update = peer.init({"w": jnp.zeros(1)}), compiled(peer.update)
         measures = np.repeat(3 * 0.9 ** np.arange(12), 5) + 0.01 * rng.standard_normal(60)
         for i, value in enumerate([*measures, np.nan, *measures[:5]]):
             policy.observe(value)
