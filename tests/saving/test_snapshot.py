@@ -166,6 +166,27 @@ NAMES = [
 ]  # fmt: skip
 
 
+def test_an_amended_snapshot_is_the_old_one_but_for_what_was_given(tmp_path, images):
+    net, solver = make(autoencoder(L.MemoryData("x", data=images)))
+    solver.step()
+    file, arrays = tmp_path / "s.h5", {"a/b": np.arange(3.0), "c": np.eye(2)}
+    lk.save(file, net, solver, {"kept": 1, "old": [1, 2]}, arrays)
+    lk.snapshot.amend(file, extra={"old": np.array([3.0]), "new": "text"})
+    assert lk.snapshot.read_extra(file) == {"kept": 1, "old": [3.0], "new": "text"}
+    assert lk.snapshot.read_arrays(file).keys() == arrays.keys()
+    lk.snapshot.amend(file, arrays={"d": np.ones(1)})
+    assert lk.snapshot.read_arrays(file) == {"d": np.ones(1)}
+    assert lk.snapshot.read_extra(file)["new"] == "text"
+    before = content(net, solver)
+    solver.step()
+    lk.load(file, net, solver)
+    assert content(net, solver) == before
+    whole = file.read_bytes()
+    with pytest.raises(SnapshotError, match="extra"):
+        lk.snapshot.amend(file, extra={"bad": {1, 2}})
+    assert file.read_bytes() == whole
+
+
 def test_layers_may_have_any_name(rng, tmp_path):
     def build(seed):
         layers = [from_input()]
