@@ -27,7 +27,8 @@ from layerkit.errors import NotFiniteError
 
 NETS = Path(__file__).resolve().parent.parent / "nets"
 PAPER = "galaxy_gdae"
-OTHERS = sorted({path.stem for path in NETS.glob("*.py")} - {PAPER, "galaxy_light"})  # of pictures
+SCENE = {"galaxy_light", "galaxy_profile"}  # which take more than pictures
+OTHERS = sorted({path.stem for path in NETS.glob("*.py")} - {PAPER} - SCENE)
 BATCHES = [1, 5, 17, 128]  # of the paper's net
 BATCH = 17  # of all else
 SIDE = 69  # pixels of a side of a picture

@@ -709,10 +709,13 @@ def test_kernels_is_auto_or_array():
 # Programs: calls that are made again without Python in between.
 
 
+SCENE = ("galaxy_light", "galaxy_profile")
+
+
 @pytest.mark.parametrize(
     "file",
-    # galaxy_light.py's layers of the sky are array code.
-    [path for path in sorted(GALAXY.parent.glob("*.py")) if path.stem != "galaxy_light"],
+    # Those of the scene take no pictures alone; layers of the sky are array code.
+    [path for path in sorted(GALAXY.parent.glob("*.py")) if path.stem not in SCENE],
     ids=lambda file: file.stem,
 )
 def test_a_step_of_the_net_files_is_calls_of_kernels_alone(file, rng):

@@ -11,6 +11,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "examples"
 LONG = {
     "galaxy_gdae",
     "galaxy_light",
+    "galaxy_profile",
     "results_table",
     "simulate_galaxies",
 }  # which have tests of their own

@@ -1,4 +1,4 @@
-"""examples/simulate_galaxies.py and, on what it writes, examples/galaxy_light.py."""
+"""examples/simulate_galaxies.py and, on what it writes, galaxy_light.py and galaxy_profile.py."""
 
 import re
 import runpy
@@ -8,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
+from layerkit.galaxy.scene.model.learned import learned_light
 
 pytest.importorskip("galsim", reason="stamps are GalSim's: pip install galsim")
 
@@ -129,6 +131,19 @@ def test_a_short_training(form, path, stamps, tmp_path, monkeypatch, capsys):
     assert float(found[1]) < 0.5 * (1 + nothing)
     assert out.exists()
     assert ("median error of fluxes" in printed) == (form == "hdf5")
+
+
+def test_a_short_training_of_profiles(path, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "profile.h5"
+    status, printed, err = run(
+        monkeypatch, capsys, "galaxy_profile", "--data", path, "--out", out, "--sweeps", 1
+    )
+    assert status == 0, err
+    found = re.findall(r"(\w+): bound .*, reduced chi-square ([\d.]+)", printed)
+    assert [name for name, _ in found] == ["Spergel", "learned"]
+    assert all(abs(float(square) - 1) < 0.1 for _, square in found)
+    assert printed.count("median error of fluxes") == 2
+    assert learned_light(out).weights(np.zeros(3))[0].sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

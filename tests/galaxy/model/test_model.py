@@ -191,8 +191,10 @@ SMALL = {
 
 
 def test_every_net_file_is_tried():
-    # galaxy_light takes more than pictures, and has tests of its own in tests/galaxy/light.
-    assert {*SMALL, "galaxy_light"} == {path.stem for path in Path("nets").glob("*.py")}
+    # Those of the scene take more than pictures; tests/galaxy/light and scene have tests of them.
+    assert {*SMALL, "galaxy_light", "galaxy_profile"} == {
+        path.stem for path in Path("nets").glob("*.py")
+    }
 
 
 @pytest.mark.parametrize("name", SMALL)

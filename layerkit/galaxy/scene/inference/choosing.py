@@ -20,7 +20,7 @@ ELONGATED = 0.3  # shear of a galaxy that may be two sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
 ROOM = 0.05  # of the light in a pixel that may be off, and is no source
 MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
-REACH = 0.0  # full widths of the PSF over which the misfit goes together
+REACH = 0.25  # full widths of the PSF over which the misfit goes together
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 
@@ -187,14 +187,14 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
 def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
     """Return source `i`, or two in its place if these describe it better than a galaxy does.
 
-    Only an elongated galaxy is tried: that is how a single one describes two close sources.  All
-    light is doubted, as a galaxy that is no exact profile is not two.  The two are fitted as
-    points, and from there as galaxies.
+    Only an elongated galaxy no larger than the PSF is tried: that is how a single one describes
+    two close sources.  All light is doubted, as a galaxy that is no exact profile is not two.  The
+    two are fitted as points, and from there as galaxies.
     """
     source = known.sources[i]
     log_radius, e1, e2 = source.shape[:3]
     size = np.hypot(e1, e2)
-    if source.star or size < ELONGATED:
+    if source.star or size < ELONGATED or log_radius > np.log(pixels.width):
         return [source]
     pixels = replace(pixels, weights=doubting(pixels, known.image))
     part, (me, *near), x, y = part_around(pixels, known, i)
@@ -230,6 +230,8 @@ def with_misfit(pixels: Pixels, known: Fit) -> Fit:
     """Return the fit with model error in its covariance, as no galaxy is exactly a profile.
 
     With H the curvature and E that of pixels whose noise is this error alone, H^-1 E H^-1 is added.
+    The error is MISFIT of the light, and goes together over REACH widths of the PSF; both were set
+    by simulated fields of the galaxies that stamps are trained on, see docs/scenes.md.
 
     Source: the sandwich covariance of White (1982), "Maximum likelihood estimation of misspecified
     models".
