@@ -12,6 +12,7 @@ import pytest
 from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.catalogue import parts
+from layerkit.galaxy.images.parts import working
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +89,17 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
     sources, out, counts = whole
     done, encode_part = [], parts.encode_part
 
-    def some(folder, part, settings):
+    def some(folder, part, *rest):
         if len(done) == 2:
             raise DataError("the power failed")
         done.append(part.file)
-        return encode_part(folder, part, settings)
+        return encode_part(folder, part, *rest)
 
     monkeypatch.setattr(parts, "encode_part", some)
     arguments = (shared["run"], sources, tmp_path / "out")
     with pytest.raises(DataError, match="power"):
         galaxy.encode_parts(*arguments, each=23, draws=1)
-    with pytest.raises(DataError, match="parts are not encoded yet"):
+    with pytest.raises(DataError, match="parts are missing"):
         galaxy.read_catalogue(tmp_path / "out")
     with pytest.raises(DataError, match="not empty"):
         galaxy.encode_parts(*arguments, each=23, draws=1)
@@ -106,11 +107,11 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
         galaxy.encode_parts(*arguments, each=23, draws=2, resume=True)
     again = []
 
-    def rest(folder, part, settings):
+    def others(folder, part, *rest):
         again.append(part.file)
-        return encode_part(folder, part, settings)
+        return encode_part(folder, part, *rest)
 
-    monkeypatch.setattr(parts, "encode_part", rest)
+    monkeypatch.setattr(parts, "encode_part", others)
     assert galaxy.encode_parts(*arguments, each=23, draws=1, resume=True) == counts
     assert len(done) == 2
     assert sorted(done + again) == sorted(p.name for p in out.glob("part-*.fits"))
@@ -119,7 +120,7 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
 
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
     pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
-    monkeypatch.setattr(parts, "WAIT", 0.5)
+    monkeypatch.setattr(working, "WAIT", 0.5)
     with pytest.raises(DataError, match="resume goes on"):
         galaxy.encode_parts(
             shared["run"], [shared["pictures"]], tmp_path / "o", scheduler="tcp://127.0.0.1:9"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerkit.data.shards import finished
 from layerkit.errors import DataError, brief
 from layerkit.saving import hdf5
 from layerkit.settings import fitting
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 GROUP = "catalogue"  # the data set in an HDF5 file
-INDEX = "index.json"  # in the folder of a catalogue in parts
 
 # suffix -> astropy's name of the format
 FORMATS = {
@@ -125,16 +124,8 @@ def _parts(folder: Path) -> Table:
     """Read the parts of a catalogue as one table."""
     from astropy.table import vstack
 
-    try:
-        names = [part["file"] for part in json.loads((folder / INDEX).read_text())["parts"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{folder}: a folder, and no catalogue in parts ({error!r})") from error
-    missing = [name for name in names if not (folder / name).with_suffix(".json").is_file()]
-    if missing or not names:
-        raise DataError(
-            f"{folder}: {len(missing)} of {len(names)} parts are not encoded yet; resume encoding"
-        )
-    tables = [read_catalogue(folder / Path(name).name) for name in names]
+    files = [file for file, _ in finished(folder, DataError)]
+    tables = [read_catalogue(file) for file in files]
     # Parts without a known scale lack its columns.
     return _plain(vstack(tables, metadata_conflicts="silent"))
 
