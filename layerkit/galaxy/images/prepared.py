@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,9 @@ class GalaxySet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.images)
 
     @property
     def size(self) -> int:
@@ -328,4 +331,9 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
 
 def spread_out(count: int) -> np.ndarray:
     """Return the indices of the galaxies, up to 500 of `count`, whose bounds others rank among."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_RANKED), dtype=np.int64))
+    return spread(count, MOST_RANKED)
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Return indices of `most` of `count` things at most, evenly spread, in increasing order."""
+    return np.unique(np.linspace(0, count - 1, min(count, most), dtype=np.int64))

@@ -75,13 +75,13 @@ def _metrics(
     seen = run.stretches.galaxies(iterations)
     metrics = {
         **galaxies.counts,
-        "train": len(galaxies.train),
+        "train": galaxies.count,
         "validation": len(galaxies.watched),
         "held_out": len(galaxies.held_out),
         "latent": run.model.latent,
         "pixels": " x ".join(map(str, galaxies.held_out.shape[1:])),
         "iterations": iterations,
-        "epochs": seen / len(galaxies.train),
+        "epochs": seen / galaxies.count,
         "batch": settings.batch * (settings.shards or 1),
         "samples": settings.samples,
         "augment": settings.augment,

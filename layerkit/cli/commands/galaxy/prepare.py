@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         "sources",
         metavar="SOURCE",
         nargs="*",
-        type=arguments.path,
+        type=arguments.source,
         help="with --shard-rows: folders, zips and files of pictures, patterns such as "
         "'nights/*.zip', and addresses that fsspec knows",
     )
