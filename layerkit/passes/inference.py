@@ -178,12 +178,15 @@ class Inferences:
             self._found[key] = Inference(net, self._mirror, names, given, caller)
         arrays, total = ({}, count) if count is not None else examples(net, caller, given)
         collected = [np.empty((total, *net.blobs[n].shape), net.dtype) for n in names]
+        before, after = net.run.beside(total)
+        net.run.skip_looks(before)
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
             batch = some_rows(arrays, start, stop)
             values = self._found[key].run(stop - start, batch, bool(sample))
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part
+        net.run.skip_looks(after)
         return collected[0] if isinstance(outputs, str) else collected
 
 

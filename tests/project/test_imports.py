@@ -26,7 +26,7 @@ RANKS = [
         "layerkit.system.uninterrupted",
     ],
     ["layerkit.system.files", "layerkit.system.locks", "layerkit.settings.names"],
-    ["layerkit.saving.hdf5"],
+    ["layerkit.saving.hdf5", "layerkit.saving.shards"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.run", "layerkit.settings.tuning"],
@@ -216,6 +216,8 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
         ("layerkit.backends", "_cupy", "layerkit.backends.cupy"),
         ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
+        ("layerkit.distributed.nccl", "__init__", "cupy"),
+        ("layerkit.distributed.nccl", "__init__", "cupy.cuda"),
     ]
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from layerkit.data.shards import INDEX, finished, read_index
 from layerkit.errors import DataError, brief
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
+from layerkit.saving.shards import INDEX, finished, read_index
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 

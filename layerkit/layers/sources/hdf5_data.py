@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import numpy as np
 
 from layerkit.data.order import epoch_order
-from layerkit.data.shards import shards_of
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import (
     NUMBERS,
@@ -23,6 +22,7 @@ from layerkit.layers.sources.data import (
     Scale,
 )
 from layerkit.saving import hdf5
+from layerkit.saving.shards import shards_of
 from layerkit.settings import Count, FilePaths, Flag, Names, Rule, Tops
 
 if TYPE_CHECKING:

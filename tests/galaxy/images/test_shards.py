@@ -108,7 +108,7 @@ def test_a_cluster_of_this_machine_prepares_what_plain_processes_prepare(
 def test_the_shards_of_a_killed_worker_are_prepared_again(shards, pictures, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources = [pictures / "night", pictures / "more.zip"]
-    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         worker = next(iter(cluster.workers.values()))
 
         def kill():

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.data.shards import finished
 from layerkit.errors import DataError, brief
 from layerkit.saving import hdf5
+from layerkit.saving.shards import finished
 from layerkit.settings import fitting
 from layerkit.system.files import path_of, write_atomically
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from layerkit.data.shards import INDEX, counts_of
 from layerkit.errors import DataError
 from layerkit.galaxy.images.parts.plan import Part
+from layerkit.saving.shards import INDEX, counts_of
 from layerkit.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -124,12 +124,25 @@ def _done(
     """Yield the names of the parts' files as they are done."""
     if scheduler is None:
         return (work(*job) for job in jobs)
-    return _by_dask(folder, work, jobs, workers, scheduler)
+    return by_dask(f"{folder}", work, jobs, workers, scheduler)
 
 
-def _by_dask(
-    folder: Path, work: Work, jobs: Sequence[Any], workers: int | None, scheduler: str
-) -> Iterator[str]:
+def by_dask(
+    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int | None, scheduler: str
+) -> Iterator[Any]:
+    """Yield the results of jobs as the workers of Dask have done them.
+
+    Args:
+        name: begins messages.
+        work: called with each job's values.
+        jobs: tuples of values.
+        workers: of a cluster of this machine.
+        scheduler: its address, or "local".
+
+    Raises:
+        DataError: no package distributed, a scheduler that cannot be reached, or workers that were
+            killed again and again.
+    """
     try:
         import distributed
     except ImportError as error:
@@ -145,7 +158,7 @@ def _by_dask(
                 yield future.result()
     except (OSError, RuntimeError, distributed.KilledWorker) as error:
         raise DataError(
-            f"{folder}: the work by Dask stopped ({error}); what is done is kept: resume goes on"
+            f"{name}: the work by Dask stopped ({error}); what is done is kept: resume goes on"
         ) from error
 
 
@@ -155,7 +168,7 @@ def _client(workers: int | None, scheduler: str) -> Client:
 
     if scheduler != LOCAL:
         return Client(scheduler, timeout=WAIT)
-    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
 
 
 def _counts(folder: Path, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
