@@ -164,11 +164,13 @@ def by_dask(
 
 def _client(workers: int | None, scheduler: str) -> Client:
     """Return a client of a scheduler, or of a cluster of this machine, which ends with it."""
+    import dask
     from distributed import Client
 
     if scheduler != LOCAL:
         return Client(scheduler, timeout=WAIT)
-    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+    with dask.config.set({"distributed.worker.profile.enabled": False}):  # it looks every 10 ms
+        return Client(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
 
 
 def _counts(folder: Path, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
