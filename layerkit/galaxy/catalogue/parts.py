@@ -17,6 +17,7 @@ from layerkit.galaxy.catalogue.encode import DRAWS, encode, unusable
 from layerkit.galaxy.catalogue.tables.tables import check_suffix, write_catalogue
 from layerkit.galaxy.images.parts.plan import Part, expand, planned, stretch_of
 from layerkit.galaxy.images.parts.working import LOCAL, added, note, work_on
+from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import path_of
 
@@ -49,7 +50,8 @@ def encode_parts(
 
     Args:
         model: folder of a training run, or the `model.h5` in it, which all workers can read.
-        sources: paths, patterns or addresses, see `prepare_shards`, which all workers can read.
+        sources: paths, patterns or addresses, see `prepare_shards`, or prepared sets, of which each
+            file is a part; all workers can read them.
         out: folder, which all workers can write to.
         each: pictures in a part, default 10,000; the last of a source has fewer.
         suffix: format of the tables, see `write_catalogue`; ".fits" by default.
@@ -79,7 +81,7 @@ def encode_parts(
         "refine": refine, "draws": draws, "batch": batch, "hdu": hdu,
         "pixel_scale": pixel_scale,
     }  # fmt: skip
-    parts = list(planned(expand(sources), each, suffix, hdu))
+    parts = list(planned(expand(sources), each, suffix, hdu, prepared=True))
     if workers is not None:
         scheduler = LOCAL
     counts, _ = work_on(
@@ -98,7 +100,8 @@ def encode_parts(
 
 def encode_part(folder: str, part: Part, settings: dict[str, Any], call: str) -> str:
     """Encode one part, and write its table and then its counts; return the table's name."""
-    source = stretch_of(part, settings["hdu"], call)
+    prepared = os.path.isfile(part.source) and is_prepared(part.source)
+    source = part.source if prepared else stretch_of(part, settings["hdu"], call)
     options = {name: value for name, value in settings.items() if name not in ("model", "hdu")}
     table = encode(settings["model"], source, **options, workers=1, backend="numpy")
     path = Path(folder) / part.file

@@ -53,7 +53,7 @@ class StoredSet:
         self._shards: list[_Shard] = []
         found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
         for file in files_of(self.path):
-            own = _columns_of(file, self.path.is_dir())
+            own = _columns_of(file)
             found.append(own[0])
             self._shards.append(_Shard(file, len(self.ids), len(own[1])))
             self.ids += own[1]
@@ -125,11 +125,9 @@ class StoredSet:
         return total.hexdigest()
 
 
-def _columns_of(
-    file: Path, may_be_empty: bool
-) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray]:
+def _columns_of(file: Path) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray]:
     """Return the first galaxy of a file, and ids, crops and stretches of all."""
-    first = load_file(file, 1, may_be_empty)  # everything else in the file is checked, too
+    first = load_file(file, 1, may_be_empty=True)  # everything else in the file is checked, too
     with hdf5.open_unsealed(file, DataError) as opened:
         ids: list[str] = opened.json("ids", list)
         crops = opened.array("crops", kinds="f", shape=(len(ids), 3))

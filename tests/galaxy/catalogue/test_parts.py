@@ -118,6 +118,22 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
     assert texts(tmp_path / "out") == texts(out)
 
 
+def test_the_files_of_a_prepared_set_are_parts(shared, tmp_path):
+    side = galaxy.load_model(shared["run"]).pixels ** 0.5
+    galaxy.prepare_shards(
+        shared["pictures"], tmp_path / "shards", each=25, size=int(side), workers=1, progress=False
+    )
+    counts = galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "out", draws=1)
+    found, one = rows(tmp_path / "out"), galaxy.encode(shared["run"], shared["pictures"], draws=1)
+    assert counts["pictures"] == len(found) == len(one)
+    at = {name: k for k, name in enumerate(found["id"])}
+    order = [at[name] for name in one["id"]]
+    assert list(found["reason"][order]) == list(one["reason"])
+    np.testing.assert_allclose(found["z_mean_0"][order], one["z_mean_0"], rtol=1e-4)
+    with pytest.raises(DataError, match="no FITS extensions"):
+        galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "other", hdu=1)
+
+
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
     pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     monkeypatch.setattr(working, "WAIT", 0.5)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.images.crop.crop import DEEPEST
 from layerkit.galaxy.images.prepare.bit_depth import white_value
-from layerkit.galaxy.images.prepared import is_prepared
+from layerkit.galaxy.images.prepared import files_of, is_prepared, is_sharded, load_file
 from layerkit.galaxy.images.sources.ids import numbered, unique_ids
 from layerkit.galaxy.images.sources.listed import PathsSource
 from layerkit.galaxy.images.sources.sources import Source, open_source
@@ -99,7 +100,7 @@ def expand(given: Iterable[Any]) -> list[str]:
 
     A pattern such as "nights/*.zip" stands for all that match, in sorted order: zips and folders
     are sources of their own, and loose files are one source together.  Addresses that fsspec knows,
-    such as "s3://bucket/*.zip", are files, each a source.
+    such as "s3://bucket/*.zip", are files, each a source.  So are the files of a prepared set.
 
     Raises:
         DataError: nothing matches, or the package fsspec is missing.
@@ -117,6 +118,8 @@ def expand(given: Iterable[Any]) -> list[str]:
             sources += [path for path in found if _stands_alone(path)]
             if len(_loose(found)):
                 sources.append(pattern)
+        elif is_sharded(text):
+            sources += [os.path.abspath(file) for file in files_of(Path(text))]
         else:
             sources.append(os.path.abspath(text))
     if not sources:
@@ -140,7 +143,7 @@ def opened(source: str, hdu: Any = None) -> Source:
         names = [os.path.relpath(path, top).replace(os.sep, "/") for path in files]
         return PathsSource(top, names, os.path.basename(source), hdu=hdu)
     if os.path.exists(source) and is_prepared(source):
-        raise DataError(f"{source}: a prepared set is encoded as a whole; give its pictures")
+        raise DataError(f"{source}: a prepared set; give the pictures that it was made of")
     return open_source(source, hdu)
 
 
@@ -151,6 +154,7 @@ def planned(
     hdu: int | str | None,
     workers: int | None = None,
     labelled: bool = False,
+    prepared: bool = False,
 ) -> Iterator[Part]:
     """Yield the parts of all sources, in order.
 
@@ -163,15 +167,25 @@ def planned(
         hdu: see `open_source`.
         workers: processes that read pictures of 16 bits.
         labelled: whether ids begin with the name of their source, where there are several.
+        prepared: whether a file of a prepared set may be a source; it is one part.
+
+    Raises:
+        DataError: a source that cannot be read, or is not such a file.
     """
     labels = numbered(unique_ids([source.replace(os.sep, "/") for source in sources]))
     number = 0
     for source, label in zip(sources, labels, strict=True):
-        pictures = opened(source, hdu)
-        total = len(pictures)
-        white = white_value(pictures, range(total), workers)
-        for start in range(0, total, each):
-            stop = min(start + each, total)
+        if prepared and os.path.isfile(source) and is_prepared(source):
+            if hdu is not None:
+                raise DataError(f"{source}: a prepared set has no FITS extensions; leave hdu out")
+            total = step = load_file(Path(source), 1, may_be_empty=True).read
+            white = DEEPEST
+        else:
+            pictures, step = opened(source, hdu), each
+            total = len(pictures)
+            white = white_value(pictures, range(total), workers)
+        for start in range(0, total, step):
+            stop = min(start + step, total)
             name = f"part-{number:06d}{suffix}"
             own = label if labelled and len(sources) > 1 else ""
             yield Part(name, source, start, stop, white, own)
