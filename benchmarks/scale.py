@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Training shared by processes: one against two, the part of the collective, and memory.
+"""Training shared by processes, its collective and memory; preparing by processes and by Dask.
 
     python benchmarks/scale.py                      1 and 2 processes at batch 64, 512 and 4096
     python benchmarks/scale.py --images 1000000     resident memory while so many images train
+    python benchmarks/scale.py --prepare a.zip      plain processes against a Dask cluster of two
 
 The net is the paper's, on random images; a step takes two shards of half the batch, and each
 process has one thread. `--images` writes a file of 69 x 69 images of one byte a pixel into
-runs/scale (4.8 GB for a million), trains on it, and tells the largest resident memory.
+runs/scale (4.8 GB for a million), trains on it, and tells the largest resident memory. `--prepare`
+takes the first pictures of a zip, and compares processor time, too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,29 @@ def train_on(count: int, steps: int) -> None:
     )
 
 
+def prepare(path: Path, count: int) -> None:
+    """Print what preparing the first pictures of a zip takes two processes, plain and of Dask."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    some = FOLDER / "pictures.zip"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(some, "w") as part:
+        entries = [e for e in whole.infolist() if not e.is_dir()][:count]
+        for entry in entries:
+            part.writestr(entry.filename, whole.read(entry))
+    out = FOLDER / "prepared"
+    command = [sys.executable, "-m", "layerkit", "galaxy", "prepare", str(some), "--out", str(out)]
+    command += ["--workers", "2", "--shard-rows", str(-(-len(entries) // 4))]
+    print(f"{len(entries)} pictures into 4 shards, all of it with the start of processes")
+    for name, more in (("plain", []), ("Dask", ["--scheduler", "local"])):
+        shutil.rmtree(out, ignore_errors=True)
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        took, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise BackendError(f"{' '.join([*command, *more])} failed: {done.stderr}")
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{name}: {took:.1f} s, {cpu:.1f} s of processors")
+
+
 def main() -> None:
     """Read the command line, and measure."""
     parser = Parser(__doc__)
@@ -151,6 +177,8 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, metavar="N", help="train on a file of so many images")
     parser.add_argument("--steps", type=int, default=200, help="steps on the file of --images")
+    parser.add_argument("--prepare", type=Path, metavar="ZIP", help="prepare pictures of this zip")
+    parser.add_argument("--pictures", type=int, default=3000, help="of --prepare")
     parser.add_argument("--worker", nargs=3, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -158,6 +186,8 @@ def main() -> None:
         found = measure(comm, *args.worker)
         if comm.leads:
             print(json.dumps(found))
+    elif args.prepare:
+        prepare(args.prepare, args.pictures)
     elif args.images:
         train_on(args.images, args.steps)
     else:

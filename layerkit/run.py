@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,6 +53,7 @@ class Run(Checked):
         self.seed = seed
         self.training = training
         self._passes = self._looks = 0
+        self._part: tuple[int, int] | None = None
         self.sample = True
         self._clock = np.zeros(3, np.uint64)
         self.flushed: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -128,6 +129,35 @@ class Run(Checked):
     def skip_looks(self, count: int) -> None:
         """Let the next look draw what it would after so many more."""
         self._looks += count
+
+    @contextmanager
+    def part(self, first: int, total: int) -> Iterator[None]:
+        """Make a block in which inferences draw what they would for a stretch of a larger set.
+
+        A set of no rows stands for the stretch by itself.
+
+        Args:
+            first: number of the stretch's first row, a multiple of the batch size.
+            total: rows of the larger set.
+        """
+        outer, self._part = self._part, (first, total)
+        try:
+            yield
+        finally:
+            self._part = outer
+
+    @property
+    def first_row(self) -> int:
+        """The number of the first row that is inferred from, in the larger set; see `part`."""
+        return 0 if self._part is None else self._part[0]
+
+    def beside(self, rows: int) -> tuple[int, int]:
+        """Return how many batches of the larger set come before and after these rows."""
+        if self._part is None or not self._part[1]:
+            return 0, 0
+        first, total = self._part
+        before, to_end, all_ = (-(-n // self.batch_size) for n in (first, first + rows, total))
+        return before, all_ - to_end
 
     def kept(self) -> tuple[int, bool, bool]:
         """Return what a look changes."""

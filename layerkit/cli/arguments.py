@@ -43,6 +43,11 @@ def path(text: str) -> str:
     return os.path.abspath(text)
 
 
+def source(text: str) -> str:
+    """Make an absolute path, but of an address such as s3://bucket/a.zip, which stays as it is."""
+    return text if "://" in text else path(text)
+
+
 def path_or_count(text: str) -> str | int:
     """Make an absolute path or a count of the text; refuse what could be either."""
     if not text:

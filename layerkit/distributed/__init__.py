@@ -2,6 +2,7 @@
 
 from layerkit.distributed.communicator import Alone, Communicator, alone
 from layerkit.distributed.message_passing import mpi, started
+from layerkit.distributed.nccl import nccl
 from layerkit.distributed.team import Distributed, Team
 
-__all__ = ["Alone", "Communicator", "Distributed", "Team", "alone", "mpi", "started"]
+__all__ = ["Alone", "Communicator", "Distributed", "Team", "alone", "mpi", "nccl", "started"]

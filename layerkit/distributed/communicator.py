@@ -6,12 +6,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
+from layerkit.backends.base import Array
 from layerkit.errors import LayerkitError
 
 BAD_INPUT = 2  # exit status; see layerkit.cli.command
@@ -25,6 +24,7 @@ class Communicator:
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
+        on_gpu: whether the arrays that it adds up lie on GPUs.
 
     A `with` block ends all processes where an error leaves it in one of them: the others may be
     waiting for it.
@@ -32,10 +32,11 @@ class Communicator:
 
     rank = 0
     size = 1
+    on_gpu = False
 
     # For a subclass to define.
 
-    def exchange(self, given: np.ndarray, taken: np.ndarray, partner: int) -> None:
+    def exchange(self, given: Array, taken: Array, partner: int) -> None:
         """Send an array to another process, and fill one of equal size with what that sends."""
         raise NotImplementedError
 
@@ -46,6 +47,10 @@ class Communicator:
     def broadcast(self, value: Any) -> Any:
         """Return the value that process 0 gives."""
         raise NotImplementedError
+
+    def neighbours(self) -> list[int]:
+        """Return the ranks of the processes on this machine, in increasing order."""
+        return [self.rank]
 
     def abort(self) -> None:
         """End all processes at once."""
@@ -58,7 +63,9 @@ class Communicator:
         """True in the one process that saves, logs and shows."""
         return self.rank == 0
 
-    def add_up(self, buffer: np.ndarray, taken: np.ndarray, add: Callable[[], None]) -> None:
+    def add_up(
+        self, buffer: Array, taken: Array, add: Callable[[], None], parts: Sequence[Array]
+    ) -> None:
         """Turn the buffers of all processes into their sum, added up as a binary tree.
 
         Recursive doubling: after round i, in which process r exchanges with r xor 2^i, a buffer is
@@ -69,6 +76,7 @@ class Communicator:
             buffer: of this process.
             taken: as large, for what others send.
             add: adds `taken` to `buffer`.
+            parts: the numbers that `buffer` holds, each an array of one type.
 
         Source: Thakur, Rabenseifner and Gropp, "Optimization of collective communication operations
         in MPICH" (2005), section 4.5.

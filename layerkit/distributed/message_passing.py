@@ -149,6 +149,11 @@ class MessagePassing(Communicator):
         """Wait until all processes are here, but not for ever."""
         self._wait([self._all.Ibarrier()], "another process")
 
+    def neighbours(self) -> list[int]:
+        """Return the ranks of the processes on this machine, in increasing order."""
+        own = self._places[self.rank][0]
+        return [rank for rank, (host, _) in enumerate(self._places) if host == own]
+
     def abort(self) -> None:
         """End all processes at once."""
         self._failing = True
@@ -201,14 +206,17 @@ class MessagePassing(Communicator):
         return f"rank {self.rank} of {self.size} of an MPI job"
 
 
-def started() -> Communicator:
+def started(timeout: float = 600.0) -> Communicator:
     """Return the communicator of this process: MPI's where mpiexec has started several, or alone.
+
+    Args:
+        timeout: see `mpi`.
 
     Raises:
         BackendError: see `mpi`.
     """
     several = any(os.environ.get(name, "1") != "1" for name in COUNTS)
-    return mpi() if several else alone()
+    return mpi(timeout) if several else alone()
 
 
 def mpi(timeout: float = 600.0) -> Communicator:

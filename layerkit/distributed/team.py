@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from layerkit import errors
+from layerkit.backends.base import Array, Backend
 from layerkit.distributed.communicator import Communicator
 from layerkit.engines.base import Runner
 from layerkit.errors import LayerkitError, NetError, NotFiniteError, brief
@@ -107,10 +108,10 @@ def Distributed(  # noqa: N802  # it stands where a class would
 class _Terms:
     """A gradient with the numbers that are sent behind it, in one array of bytes."""
 
-    def __init__(self, size: int, behind: int, dtype: np.dtype):
+    def __init__(self, size: int, behind: int, dtype: np.dtype, backend: Backend):
         stop = size * dtype.itemsize
         start = -(-stop // 64) * 64
-        self.bytes = np.zeros(start + 8 * behind, np.uint8)
+        self.bytes = backend.zeros((start + 8 * behind,), np.uint8)
         self.gradient = self.bytes[:stop].view(dtype)
         self.behind = self.bytes[start:].view(np.float64)
 
@@ -133,8 +134,9 @@ class Team:
     """
 
     def __init__(self, net: Net, comm: Communicator, shards: int, sync: bool, check: int):
-        if net.backend.name != "numpy":
-            raise NetError("Distributed: this communicator needs a net with backend='numpy'")
+        if comm.size > 1 and comm.on_gpu != (net.backend.name == "cupy"):
+            wanted = "cupy" if comm.on_gpu else "numpy"
+            raise NetError(f"Distributed: this communicator needs a net with backend={wanted!r}")
         self.comm, self.shards = comm, shards
         self.stopping = self.stopped = False
         each = shards // comm.size
@@ -168,7 +170,10 @@ class Team:
                 self._make_room(sum(span.stop - span.start for span in spans))
                 self._pool(True)
                 self._sum_shards(solver, plan, spans, inputs, state, statistics)
-                self.comm.add_up(self._terms[0].bytes, self._terms[1].bytes, self._add_taken)
+                own, taken = self._terms[:2]
+                self.comm.add_up(
+                    own.bytes, taken.bytes, self._add_taken, [own.gradient, own.behind]
+                )
                 self._agree()
                 with Uninterrupted():
                     loss, sizes = self._take_means(spans, state)
@@ -188,21 +193,26 @@ class Team:
         for layer in self._pooled:
             layer.pooling = (self.shards, self._mean_over_shards) if on else None
 
-    def _mean_over_shards(self, means: np.ndarray) -> np.ndarray:
-        total, taken = means.astype(np.float64), np.empty(means.shape)
+    def _mean_over_shards(self, means: Array) -> Array:
+        total, taken = (
+            means.astype(np.float64).reshape(-1),
+            self._net.backend.zeros((means.size,), "f8"),
+        )
 
         def add() -> None:
-            np.add(total, taken, out=total)
+            self._net.backend.xp.add(total, taken, out=total)
 
-        self.comm.add_up(total.reshape(-1), taken.reshape(-1), add)
-        return (total / self.shards).astype(means.dtype)
+        self.comm.add_up(total, taken, add, [total])
+        return (total / self.shards).astype(means.dtype).reshape(means.shape)
 
     def _make_room(self, size: int) -> None:
         """Make room for this process's sum, for what comes from others, and for partial sums."""
         if size != self._size:
             levels = (len(self.own) - 1).bit_length()
             dtype = self._net.dtype
-            self._terms = [_Terms(size, self._behind, dtype) for _ in range(2 + levels)]
+            self._terms = [
+                _Terms(size, self._behind, dtype, self._net.backend) for _ in range(2 + levels)
+            ]
             self._size = size
 
     def _sum_shards(
@@ -285,7 +295,7 @@ class Team:
             net.engine.copy(net.arena.diff[span], terms.gradient[piece])
         found = {**net.losses, **net.metrics}
         values = [0.0, 0.0, loss, net.regularisation, *(found[x.name] for x in net.reported)]
-        terms.behind[: len(values)] = values
+        terms.behind[: len(values)] = net.backend.asarray(values, np.float64)
         at = len(values)
         for s in net.statistics.values():
             terms.behind[at : at + s.data.size] = s.data.reshape(-1)
@@ -318,13 +328,14 @@ class Team:
         """Put the means over all shards into the net; return objective and gradient's sizes."""
         net, terms, share = self._net, self._terms[0], 1 / self.shards
         for span, piece in self._pieces(spans):
-            np.multiply(terms.gradient[piece], share, out=net.arena.diff[span])
+            net.backend.xp.multiply(terms.gradient[piece], share, out=net.arena.diff[span])
         loss, net.regularisation, *rest = (terms.behind[OBJECTIVE:] * share).tolist()
         for layer, mean in zip(net.reported, rest, strict=False):
             (net.losses if layer.is_loss else net.metrics)[layer.name] = mean
         at = len(net.reported)
         for s in net.statistics.values():
-            s.data[...] = np.reshape(rest[at : at + s.data.size], s.data.shape)
+            mean = np.reshape(rest[at : at + s.data.size], s.data.shape)
+            s.data[...] = net.backend.asarray(mean)
             at += s.data.size
         self._begin_pass(state, self.shards, net.rows)
         return loss, self._sizes(spans)
@@ -345,7 +356,9 @@ class Team:
         for name, arrays in parts.items():
             digest = hashlib.blake2b(digest_size=16)
             for array in arrays:
-                digest.update(array)
+                digest.update(
+                    array if isinstance(array, bytes) else net.backend.to_host(array).data
+                )
             digests[name] = digest.hexdigest()
         found = self.comm.gather(digests)
         for name in parts:

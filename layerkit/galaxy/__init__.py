@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layerkit.galaxy.evaluation.morphology import evaluate_morphology
     from layerkit.galaxy.evaluation.population import Population, evaluate_population
     from layerkit.galaxy.images.crop.scaling import unstretch
+    from layerkit.galaxy.images.parts.sharded import prepare_shards
     from layerkit.galaxy.images.prepare.contact import contact_sheets
     from layerkit.galaxy.images.prepare.gather import gather
     from layerkit.galaxy.images.prepare.prepare import prepare
@@ -118,6 +119,7 @@ HOMES = {
     "fit_population": "model.population.fitting",
     "Posterior": "model.posterior.posterior",
     "prepare": "images.prepare.prepare",
+    "prepare_shards": "images.parts.sharded",
     "write_report": "report.page.page",
     "read_metrics": "report.metrics",
     "results_folder": "report.folder",
@@ -178,6 +180,7 @@ __all__ = [
     "open_source",
     "populate",
     "prepare",
+    "prepare_shards",
     "read_catalogue",
     "read_metrics",
     "redrawn_coverage",

@@ -180,12 +180,15 @@ class Inferences:
         arrays, total = ({}, count) if count is not None else examples(net, caller, given)
         blobs = [net.blobs[name] for name in names]
         collected = [np.empty((total, *blob.shape), blob.data.dtype) for blob in blobs]
+        before, after = net.run.beside(total)
+        net.run.skip_looks(before)
         for start in range(0, total, net.run.batch_size):
             stop = min(start + net.run.batch_size, total)
             batch = some_rows(arrays, start, stop)
             values = self._found[key].run(stop - start, batch, bool(sample))
             for whole, part in zip(collected, values, strict=True):
                 whole[start:stop] = part
+        net.run.skip_looks(after)
         return collected[0] if isinstance(outputs, str) else collected
 
 

@@ -44,6 +44,30 @@ def test_train_is_the_call(layerkit, finished, tmp_path):
     assert found["command"].startswith("layerkit galaxy train --data ")
 
 
+def test_prepare_in_shards_is_the_call(layerkit, finished, tmp_path):
+    words = ["galaxy", "prepare", finished / "pictures", "--shard-rows", 7, "--workers", 1]
+    code, out, err = layerkit(*words, "--out", "shards")
+    assert code == 0, err
+    assert "24 images read" in out
+    galaxy.prepare_shards(finished / "pictures", tmp_path / "call", each=7, progress=False)
+    for path in (tmp_path / "call").iterdir():
+        assert path.read_bytes() == (tmp_path / "shards" / path.name).read_bytes()
+    code, out, err = layerkit(*words, "--out", "shards", "--resume")
+    assert code == 0, err
+    assert "24 of them earlier" in out
+    for more, said in (
+        ((), "is not empty"),
+        (("--limit", 3), "--limit does not go with --shard-rows"),
+        (("--data", finished / "pictures"), "give SOURCE or --data"),
+    ):
+        code, _, err = layerkit(*words, "--out", "shards", *more)
+        assert code == 2
+        assert said in err
+    code, _, err = layerkit("galaxy", "prepare", finished / "pictures", "--out", "one.h5")
+    assert code == 2
+    assert "need --shard-rows N" in err
+
+
 def test_evaluate_draws_again_and_leaves_the_model(layerkit, finished, tmp_path):
     shutil.copytree(finished / "run", tmp_path / "run")
     model = (tmp_path / "run" / "model.h5").read_bytes()

@@ -50,6 +50,9 @@ class Device:
             raise device.CUDARuntimeError(101)
         self.id = 0
 
+    def use(self):
+        return self
+
     def synchronize(self):
         for stream in list(state.created.values()):
             stream.synchronize("Device.synchronize")

@@ -241,7 +241,7 @@ def test_odd_sizes_of_file_block_window_and_batch(rng, tmp_path):
         expected = np.tile(np.arange(count), (3, 1))
         message = f"count {count}, block {block}, mixed {mixed}, batch {batch}"
         np.testing.assert_array_equal(np.sort(epochs, axis=1), expected, message)
-        net.layers["d"].files[0].file.close()
+        net.layers["d"].opened[0][0].file.close()
 
 
 def test_a_file_larger_than_its_window_is_never_wholly_in_memory(rng, tmp_path):

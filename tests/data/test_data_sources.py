@@ -574,7 +574,7 @@ def test_several_files_are_read_like_one(shuffle, rng, tmp_path):
             nets.append(lk.Net([layer], batch, seed=5))
         assert_equal(*(passes(net, 5) for net in nets))
         for net in nets:
-            for file in net.layers["d"].files:
+            for file, _ in net.layers["d"].opened.values():
                 file.file.close()
 
 

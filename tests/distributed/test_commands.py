@@ -5,6 +5,8 @@ import numpy as np
 from galaxy_runs import materials
 from processes import program, run
 
+from layerkit import galaxy
+
 NET = """
 from layerkit import layers as L
 
@@ -47,6 +49,31 @@ def test_two_processes_train_what_one_trains(tmp_path, rng):
     again = run(2, *command, "--out", tmp_path / "1")
     assert again.returncode
     assert again.stderr.count("of an earlier run; continue it with --resume") == 1
+
+
+def test_two_processes_train_on_shards_what_one_trains(tmp_path):
+    pictures, net = materials(tmp_path)
+    galaxy.prepare_shards(pictures, tmp_path / "shards", each=7, workers=1, progress=False)
+    command = ["-m", "layerkit", "galaxy", "train", "--data", tmp_path / "shards", "--net", net]
+    command += [
+        "--shards",
+        "2",
+        "--batch",
+        "2",
+        "--iterations",
+        "9",
+        "--held-out",
+        "6",
+        "--refine",
+        "0",
+    ]
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = run(processes, *command, "--importance-samples", 1, "--out", out, limit=120)
+        assert done.returncode == 0, done.stderr
+        found.append(values(out / "model.h5"))
+    assert found[0] == found[1]
 
 
 def test_two_processes_train_the_galaxies_that_one_trains(tmp_path):

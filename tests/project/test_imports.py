@@ -27,7 +27,7 @@ RANKS = [
         "layerkit.system.uninterrupted",
     ],
     ["layerkit.system.files", "layerkit.system.locks", "layerkit.settings.names"],
-    ["layerkit.saving.hdf5"],
+    ["layerkit.saving.hdf5", "layerkit.saving.shards"],
     ["layerkit.backends", "layerkit.settings"],
     ["layerkit.blob", "layerkit.initializers", "layerkit.data"],
     ["layerkit.run", "layerkit.settings.tuning"],
@@ -70,8 +70,9 @@ RANKS = [
     ["layerkit.saving.runfile"],
     ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
-    ["layerkit.galaxy.images.sources"],
+    ["layerkit.galaxy.images.sources", "layerkit.galaxy.images.stored"],
     ["layerkit.galaxy.images.prepare"],
+    ["layerkit.galaxy.images.parts"],
     ["layerkit.galaxy.images"],
     ["layerkit.galaxy.model", "layerkit.galaxy.baselines"],
     ["layerkit.galaxy.evaluation"],
@@ -216,6 +217,8 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
         ("layerkit.backends", "_cupy", "layerkit.backends.cupy"),
         ("layerkit.backends.cublas", "library", "cupy"),
         ("layerkit.backends.cupy", None, "cupy"),
+        ("layerkit.distributed.nccl", "__init__", "cupy"),
+        ("layerkit.distributed.nccl", "__init__", "cupy.cuda"),
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -17,14 +15,13 @@ from layerkit.errors import DataError
 from layerkit.galaxy.catalogue.photometry.stamps import Stamp, Stamper
 from layerkit.galaxy.images.crop.crop import Cut, Settings
 from layerkit.galaxy.images.prepare.prepare import check_source, cuts
-from layerkit.galaxy.images.prepared import PREPARED_FORMAT, GalaxySet, is_prepared, load
+from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.ids import printable
 from layerkit.galaxy.images.sources.sources import Source, open_source
-from layerkit.saving import hdf5
+from layerkit.galaxy.images.stored import StoredSet
 
 ANOTHER = "the galaxy found is not the one at the position"
 NEAR = 2.0  # pixels, at least, from a position to the galaxy there
-CHUNK = 256  # images of a prepared file that are read at a time
 
 
 @dataclass
@@ -67,56 +64,6 @@ class Pictures:
     items: Iterable[Picture]
 
 
-class PreparedFile:
-    """A file that `prepare` wrote, whose images stay in it until they are asked for.
-
-    Args:
-        path: the file.
-
-    Attributes:
-        ids, excluded, crops, stretches, source, row_order, settings, origin: see `GalaxySet`.
-        size: pixels on a side of each image.
-
-    Raises:
-        DataError: see `load`.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]):
-        first = load(path, 1)  # everything else in the file is checked, too
-        self.path, self.excluded, self.source = first.path, first.excluded, first.source
-        self.row_order, self.settings, self.origin = first.row_order, first.settings, first.origin
-        self.size = first.size
-        with hdf5.open_sealed(self.path, PREPARED_FORMAT, "a galaxy set", DataError) as file:
-            self.ids: list[str] = file.json("ids", list)
-            self.crops = file.array("crops", kinds="f", shape=(len(self.ids), 3))
-            self.stretches = file.array("stretches", kinds="f", shape=(len(self.ids), 3))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        shape = (len(self.ids), self.size, self.size)
-        with hdf5.open_sealed(self.path, PREPARED_FORMAT, "a galaxy set", DataError) as file:
-            stored = file.dataset("images", kinds="f", shape=shape)
-            for start in range(0, len(self.ids), CHUNK):
-                with file.watching("'images'"):
-                    chunk = np.asarray(stored[start : start + CHUNK], np.float32)
-                if not np.isfinite(chunk).all():
-                    raise file.fail("'images'", "holds numbers that are not finite")
-                yield from chunk
-
-    def images_of(self, rows: np.ndarray) -> np.ndarray:
-        """Read the images of some rows, in increasing order: float32 (n, size, size)."""
-        wanted = set(rows.tolist())
-        found = [image.copy() for row, image in enumerate(self) if row in wanted]
-        return np.array(found, np.float32).reshape(-1, self.size, self.size)
-
-    def digest(self) -> str:
-        """Compute `GalaxySet.digest`."""
-        shape = (len(self.ids), self.size, self.size)
-        total = hashlib.sha256(json.dumps([shape, self.ids]).encode())
-        for image in self:
-            total.update(np.ascontiguousarray(image, "<f4").tobytes())
-        return total.hexdigest()
-
-
 def pictures_of(
     given: Any, settings: Settings, workers: int | None, limit: int | None, hdu: int | str | None
 ) -> Pictures:
@@ -134,15 +81,15 @@ def pictures_of(
     """
     is_path = given is None or isinstance(given, str | os.PathLike)
     if given is not None and is_path and is_prepared(given):
-        given = PreparedFile(given)
+        given = StoredSet(given)
     elif is_path:
         given = open_source(given, hdu)
-    if hdu is not None and (not is_path or isinstance(given, PreparedFile)):
+    if hdu is not None and (not is_path or isinstance(given, StoredSet)):
         raise DataError(
             "encode: hdu chooses a FITS extension of the files at a path; leave it out for a "
             "prepared set, and for a source that is open already"
         )
-    if isinstance(given, GalaxySet | PreparedFile):
+    if isinstance(given, GalaxySet | StoredSet):
         if given.size != settings.size:
             raise DataError(
                 f"{given.path}: galaxies of {given.size} x {given.size} pixels, and the model "
@@ -157,7 +104,7 @@ def pictures_of(
     return Pictures(given.name, total, order, _cut(given, total, settings, workers))
 
 
-def _in_order(galaxies: GalaxySet | PreparedFile) -> list[str]:
+def _in_order(galaxies: GalaxySet | StoredSet) -> list[str]:
     """Return the ids of a prepared set, excluded ones among the others if their order is known."""
     every = [*galaxies.ids, *galaxies.excluded]
     known = (galaxies.origin or {}).get("ids")
@@ -166,7 +113,7 @@ def _in_order(galaxies: GalaxySet | PreparedFile) -> list[str]:
     return every
 
 
-def _prepared(galaxies: GalaxySet | PreparedFile, ids: list[str]) -> Iterator[Picture]:
+def _prepared(galaxies: GalaxySet | StoredSet, ids: list[str]) -> Iterator[Picture]:
     images = galaxies.images if isinstance(galaxies, GalaxySet) else galaxies
     rest = zip(galaxies.ids, images, galaxies.crops, galaxies.stretches, strict=True)
     for name in ids:

@@ -16,9 +16,9 @@ import numpy as np
 from layerkit import netfile
 from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.catalogue.boxes import DEFAULT, find_model, save_small
-from layerkit.galaxy.catalogue.pictures import PreparedFile
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import is_prepared, split, spread_out
+from layerkit.galaxy.images.stored import StoredSet
 from layerkit.galaxy.layout import GALAXIES
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import restore_population
@@ -202,7 +202,7 @@ def _not_a_run(path: Path) -> Iterator[None]:
 
 def _prepared(
     path: Path, extra: dict[str, Any], key: str, *places: str | Path | None
-) -> PreparedFile | None:
+) -> StoredSet | None:
     """Return the first of the sets at some places that is the one that a run knows by its digest.
 
     Args:
@@ -215,7 +215,7 @@ def _prepared(
         if not isinstance(place, str | os.PathLike):
             continue
         try:
-            if is_prepared(place) and (found := PreparedFile(place)).digest() == extra.get(key):
+            if is_prepared(place) and (found := StoredSet(place)).digest == extra.get(key):
                 return found
         except (LayerkitError, OSError, ValueError):  # damaged, or not a path at all
             continue

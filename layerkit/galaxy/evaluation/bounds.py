@@ -93,7 +93,14 @@ def evaluate_bounds(
     checked_model(model, "evaluate_bounds")
     posterior = refine(model, held_out, refine_steps, progress, tempered=False)
     bound, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
-    train = train[: min(len(held_out), MAX_TRAIN_IMAGES)]
-    train_posterior = refine(model, train, refine_steps, progress, tempered=False)
-    train_bound, _ = model.bound(train, BOUND_SAMPLES, train_posterior)
+    train_bound = bound_in_training(model, train, len(held_out), refine_steps, progress)
     return Bounds(posterior, bound, kl, train_bound)
+
+
+def bound_in_training(
+    model: GalaxyModel, train: np.ndarray, held_out: int, refine_steps: int, progress: bool
+) -> np.ndarray:
+    """Compute the bounds of training images, of as many as are held out, 500 at most."""
+    train = train[: min(held_out, MAX_TRAIN_IMAGES)]
+    posterior = refine(model, train, refine_steps, progress, tempered=False)
+    return model.bound(train, BOUND_SAMPLES, posterior)[0]

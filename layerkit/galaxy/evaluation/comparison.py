@@ -203,26 +203,35 @@ def fit_baselines(
         components: of PCA; the comparison is fair with as many as z has dimensions.
         progress: shows bars.
     """
-    gaussians = fit_gaussians(held_out, progress=progress)
-    sersics = fit_sersics(held_out, gaussians.parameters, progress=progress)
-    pca = PCABaseline.fit(train, components)
-    projections = pca.reconstruct(held_out)
+    profiles = fit_profiles(held_out, progress)
+    return Baselines(*profiles, *project(train, held_out, components))
+
+
+def fit_profiles(images: np.ndarray, progress: bool) -> tuple[Reconstructions, Reconstructions]:
+    """Fit a Gaussian and a Sersic profile to each image."""
+    gaussians = fit_gaussians(images, progress=progress)
+    sersics = fit_sersics(images, gaussians.parameters, progress=progress)
     gaussian, sersic = (
         Reconstructions(
-            fits.models, fits.squared_errors, shared_variance_log_likelihood(held_out, fits.models)
+            fits.models, fits.squared_errors, shared_variance_log_likelihood(images, fits.models)
         )
         for fits in (gaussians, sersics)
     )
-    return Baselines(
-        gaussian,
-        sersic,
-        Reconstructions(
-            projections,
-            squared_errors(held_out, projections),
-            shared_variance_log_likelihood(held_out, projections),
-        ),
-        pca.components,
+    return gaussian, sersic
+
+
+def project(
+    train: np.ndarray, held_out: np.ndarray, components: int
+) -> tuple[Reconstructions, int]:
+    """Project images onto principal components of others; return also how many there are."""
+    pca = PCABaseline.fit(train, components)
+    projections = pca.reconstruct(held_out)
+    found = Reconstructions(
+        projections,
+        squared_errors(held_out, projections),
+        shared_variance_log_likelihood(held_out, projections),
     )
+    return found, pca.components
 
 
 def _count(wins: np.ndarray) -> int:

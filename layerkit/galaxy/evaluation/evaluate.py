@@ -9,23 +9,21 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.galaxy.evaluation.bounds import (
-    BOUND_SAMPLES,
-    Bounds,
-    ImportanceBounds,
-    evaluate_bounds,
-)
+from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds, bound_in_training
 from layerkit.galaxy.evaluation.calibration import NOMINAL, Calibration, evaluate_calibration
 from layerkit.galaxy.evaluation.comparison import (
+    Baselines,
     Comparison,
+    ModelReconstructions,
+    Reconstructions,
     Wins,
-    closest_errors,
-    fit_baselines,
-    reconstruct,
+    project,
 )
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
+from layerkit.galaxy.evaluation.stretches import joined, measured
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES
+from layerkit.galaxy.model.posterior.posterior import Posterior, check_images
 from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS
 from layerkit.inspection.display import html_grid
 from layerkit.settings import fitting
@@ -115,6 +113,8 @@ def evaluate(
     progress: bool = False,
     importance_samples: int = IMPORTANCE_SAMPLES,
     refine_steps: int = REFINE_STEPS,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Evaluation:
     """Evaluate a model on held-out images.
 
@@ -136,29 +136,45 @@ def evaluate(
         progress: shows a bar for each step that takes long.
         importance_samples: of z for each image, in the importance weighted bound; default 1000.
         refine_steps: see `refine`; default 100, and 0 evaluates the encoder alone.
+        workers: processes of a Dask cluster on this machine, which each take stretches of the
+            held-out images; None, the default, works in this process.  Numbers are equal.
+        scheduler: address of a Dask scheduler, whose workers do so instead.
 
     Raises:
         DataError: images that the model does not take, or too few to fit PCA to.
     """
     checked_model(model, "evaluate")
-    # The noise of the bounds repeats, however often the model was used before.
-    model.net.run.passes = 0
-    encoded_bound, _ = model.bound(held_out, BOUND_SAMPLES)
-    encoded = reconstruct(model, held_out)
-    bounds = evaluate_bounds(model, train, held_out, refine_steps, progress)
-    comparison = Comparison(
-        encoded,
-        reconstruct(model, held_out, bounds.posterior),
-        closest_errors(model, held_out, progress),
-        fit_baselines(train, held_out, model.latent, progress),
+    held_out = check_images(held_out, model.pixels)
+    stretches = measured(
+        model, held_out, refine_steps, importance_samples, workers, scheduler, progress
     )
-    importance = model.importance_bound(held_out, importance_samples, progress, bounds.posterior)
+    posterior = Posterior(*joined([one.posterior for one in stretches]))
+    model.net.run.passes = 0  # whoever measured the stretches
+    train_bound = bound_in_training(model, train, len(held_out), refine_steps, progress)
+    profiles = [
+        Reconstructions(*joined([vars(getattr(one, name)).values() for one in stretches]))
+        for name in ("gaussian", "sersic")
+    ]
+    encoded, refined = (
+        ModelReconstructions(*joined([vars(getattr(one, name)).values() for one in stretches]))
+        for name in ("encoded", "refined")
+    )
+    whole = {
+        name: np.concatenate([getattr(one, name) for one in stretches])
+        for name in ("encoded_bound", "bound", "kl", "closest_errors", "importance")
+    }
+    pca, components = project(train, held_out, model.latent)
     return Evaluation(
-        encoded_bound=encoded_bound,
-        bounds=bounds,
-        importance=ImportanceBounds(importance, importance_samples),
-        comparison=comparison,
-        calibration=evaluate_calibration(model, held_out, bounds.posterior),
+        encoded_bound=whole["encoded_bound"],
+        bounds=Bounds(posterior, whole["bound"], whole["kl"], train_bound),
+        importance=ImportanceBounds(whole["importance"], importance_samples),
+        comparison=Comparison(
+            encoded,
+            refined,
+            whole["closest_errors"],
+            Baselines(profiles[0], profiles[1], pca, components),
+        ),
+        calibration=evaluate_calibration(model, held_out, posterior),
         morphology=evaluate_morphology(model, held_out),
         refine_steps=refine_steps,
         temperature=model.temperature,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from layerkit.errors import DataError, brief
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
+from layerkit.saving.shards import INDEX, finished, read_index
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 
@@ -45,7 +46,7 @@ class GalaxySet:
         source: name of the source.
         read: number of pictures in the source, usable or not.
         settings: settings of `prepare`.
-        path: the file.
+        path: the file, or the folder of shards.
         origin: the dict given to `prepare` as `origin`, or None.
         row_order: "top" or "bottom", where the first row of an image is displayed: at the bottom
             for FITS files.  In a mixed source the majority decides.
@@ -69,10 +70,17 @@ class GalaxySet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.images)
+
     @property
     def size(self) -> int:
         """The number of pixels on a side of each image."""
         return self.images.shape[1]
+
+    def images_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of some rows, in increasing order: float32 (n, size, size)."""
+        return self.images[np.unique(rows)]
 
     @property
     def excluded_counts(self) -> dict[str, int]:
@@ -89,10 +97,15 @@ class GalaxySet:
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
-    """Tell whether a path is a file that `prepare` wrote, in any version of the format."""
+    """Tell whether a path is a file that `prepare` wrote, in any version of the format.
+
+    A folder is one that `prepare_shards` has begun.
+    """
     if path is None:
         return False
     path = Path(path)
+    if path.is_dir():
+        return is_sharded(path)
     if hdf5.is_sealed(path, PREPARED_FORMAT):
         return True
     try:  # version 1 was a plain HDF5 file
@@ -102,6 +115,16 @@ def is_prepared(path: str | os.PathLike | None) -> bool:
         with hdf5.open_unsealed(path, DataError) as old:
             return old.has("format") and old.text("format") == PREPARED_FORMAT
     except (OSError, ValueError, DataError):
+        return False
+
+
+def is_sharded(path: str | os.PathLike | None) -> bool:
+    """Tell whether a path is a folder that `prepare_shards` has begun."""
+    if path is None or not (Path(path) / INDEX).is_file():
+        return False
+    try:
+        return read_index(Path(path), DataError).get("kind") == PREPARED_FORMAT
+    except DataError:
         return False
 
 
@@ -157,18 +180,66 @@ class Writer:
 
 @fitting(DataError)
 def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
-    """Read a set that `prepare` wrote.
+    """Read a set that `prepare` or `prepare_shards` wrote.
 
     Args:
-        path: the file.
+        path: the file, or the folder of shards.
         limit: read only the first `limit` galaxies.
 
     Raises:
         DataError: the file is missing, truncated, damaged, not a prepared set, or in another
-            version of the format; or `limit` is not a positive whole number.
+            version of the format; shards are missing; or `limit` is not a positive whole number.
     """
     limit = accept(Optional(Whole(least=1)), limit, "limit", "load", DataError)
     path = path_of(path, DataError)
+    if not path.is_dir():
+        return load_file(path, limit)
+    sets, rest = list[GalaxySet](), limit
+    for file in files_of(path):
+        sets.append(load_file(file, rest, may_be_empty=True))
+        rest = None if rest is None else rest - len(sets[-1])
+    return _joined(path, sets)
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files of a prepared set: its own, or its shards, empty ones included.
+
+    Raises:
+        DataError: shards are missing, or the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    if not is_sharded(path):
+        raise DataError(f"{path}: a folder, and not one that prepare_shards() wrote")
+    return [file for file, _ in finished(path, DataError)]
+
+
+def _joined(folder: Path, sets: list[GalaxySet]) -> GalaxySet:
+    """Return the sets of all shards as one."""
+    first = sets[0]
+    ids = [name for one in sets for name in one.ids]
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{folder}: its shards name a galaxy twice{AGAIN}")
+    if other := next((one for one in sets if one.settings != first.settings), None):
+        raise DataError(f"{other.path}: prepared with other settings than {first.path}{AGAIN}")
+    bottom = sum(len(one) for one in sets if one.row_order == "bottom")
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in sets]) for name in ("images", *COLUMNS)
+    }
+    return GalaxySet(
+        **columns,
+        ids=ids,
+        excluded={name: reason for one in sets for name, reason in one.excluded.items()},
+        source=", ".join(dict.fromkeys(one.source for one in sets)),
+        read=sum(one.read for one in sets),
+        settings=first.settings,
+        path=folder,
+        row_order="bottom" if 2 * bottom > len(ids) else "top",
+    )
+
+
+def load_file(path: Path, limit: int | None, may_be_empty: bool = False) -> GalaxySet:
+    """Read one file of a set; see `load`."""
     try:
         open_regular(path).close()
     except OSError as error:
@@ -189,10 +260,10 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
             )
         if version < VERSION:
             raise DataError(f"{path}: format version {version}, older than {VERSION}{AGAIN}")
-        return _read(file, path, limit)
+        return _read(file, path, limit, may_be_empty)
 
 
-def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
+def _read(file: hdf5.Reader, path: Path, limit: int | None, may_be_empty: bool) -> GalaxySet:
     """Read the galaxies from an open file, checking the type and shape of every part."""
     ids = file.json("ids", list)
     left_out = file.json("excluded")
@@ -211,7 +282,7 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
     if about["row_order"] not in ("top", "bottom"):
         raise file.fail("attribute 'about': 'row_order'", "must be 'top' or 'bottom'")
     shape = file.dataset("images", kinds="f", shape=(count, None, None)).shape
-    if not count or not shape[1] or shape[1] != shape[2]:
+    if not (count or may_be_empty) or not shape[1] or shape[1] != shape[2]:
         raise file.fail("'images'", f"must hold square images, got shape {shape}")
     columns: dict[str, Any] = {
         name: file.array(name, kinds="f", shape=(count, *rest), rows=limit)
@@ -219,7 +290,7 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None) -> GalaxySet:
     }
     images = file.array("images", kinds="f", shape=shape, rows=limit).astype("f4", copy=False)
     for name, values in (("images", images), *columns.items()):
-        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise file.fail(repr(name), "holds numbers that are not finite")
     return GalaxySet(
         images=images, ids=ids[:limit], excluded=left_out, path=path, **columns, **about
@@ -260,4 +331,9 @@ def split(ids: list[str], held_out: int, salt: str = "held-out") -> tuple[np.nda
 
 def spread_out(count: int) -> np.ndarray:
     """Return the indices of the galaxies, up to 500 of `count`, whose bounds others rank among."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_RANKED), dtype=np.int64))
+    return spread(count, MOST_RANKED)
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Return indices of `most` of `count` things at most, evenly spread, in increasing order."""
+    return np.unique(np.linspace(0, count - 1, min(count, most), dtype=np.int64))

@@ -101,8 +101,11 @@ class GalaxyModel(Closed):
         self.close()
 
     def __repr__(self) -> str:
-        likelihood = self.roles.likelihood
-        return f"GalaxyModel({self.pixels} pixels from {self.latent} latents, {likelihood!r})"
+        sizes = f"{self.pixels} pixels from {self.latent} latents"
+        return f"GalaxyModel({sizes}, {self.roles.likelihood!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GalaxyModel, (self.net, self.temperature, self.prior, self.noise)
 
     def _repr_html_(self) -> str:
         hot = self.temperature.max()
@@ -351,9 +354,8 @@ class GalaxyModel(Closed):
         return self._draw_z(count, generator(seed, "sample_z"))
 
     def _draw_z(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        if self.prior is None:
-            return rng.standard_normal((count, self.latent))
-        return self.prior.sample(count, rng)
+        own = self.prior
+        return rng.standard_normal((count, self.latent)) if own is None else own.sample(count, rng)
 
     @fitting(NetError)
     def traverse(self, values: np.ndarray) -> np.ndarray:
@@ -368,8 +370,7 @@ class GalaxyModel(Closed):
         if values.ndim != 1:
             raise NetError(f"traverse: values must be a list of numbers, got {brief(values)}")
         z = np.zeros((self.latent, len(values), self.latent))
-        for axis in range(self.latent):
-            z[axis, :, axis] = values
+        z[range(self.latent), :, range(self.latent)] = values
         mean, _ = self.decode(z.reshape(-1, self.latent))
         return mean.reshape(self.latent, len(values), -1)
 

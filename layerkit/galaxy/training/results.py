@@ -20,10 +20,16 @@ from layerkit.saving import snapshot
 SMALLEST = 100  # galaxies that can show which units are never active
 
 
-def evaluate_run(run: Run) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+def evaluate_run(
+    run: Run, workers: int | None = None, scheduler: str | None = None
+) -> tuple[evaluation.Evaluation, dict[str, Any]]:
     """Evaluate a trained run on the held-out galaxies, and write what it found into its folder.
 
     The model stands beside the best Gaussian and Sersic profile of each galaxy, and PCA.
+
+    Args:
+        run: the run.
+        workers, scheduler: who measures the held-out galaxies; see `galaxy.evaluate`.
 
     Returns:
         the evaluation, and the metrics.
@@ -39,7 +45,14 @@ def evaluate_run(run: Run) -> tuple[evaluation.Evaluation, dict[str, Any]]:
     model.net.run.passes = run.solver.iteration  # the same noise, resumed or not
     coverage = redrawn_coverage(model, galaxies.held_out_pictures, settings.refine_steps, True)
     result = evaluation.evaluate(
-        model, galaxies.train, galaxies.held_out, True, settings.importance, settings.refine_steps
+        model,
+        galaxies.train,
+        galaxies.held_out,
+        True,
+        settings.importance,
+        settings.refine_steps,
+        workers,
+        scheduler,
     )
     metrics = _metrics(run, result, coverage, inactive.counts)
     try:
@@ -94,13 +107,13 @@ def _metrics(
     seen = run.stretches.galaxies(iterations)
     metrics = {
         **galaxies.counts,
-        "train": len(galaxies.train),
+        "train": galaxies.count,
         "validation": len(galaxies.watched),
         "held_out": len(galaxies.held_out),
         "latent": run.model.latent,
         "pixels": " x ".join(map(str, galaxies.held_out.shape[1:])),
         "iterations": iterations,
-        "epochs": seen / len(galaxies.train),
+        "epochs": seen / galaxies.count,
         "batch": settings.batch * (settings.shards or 1),
         "samples": settings.samples,
         "augment": settings.augment,

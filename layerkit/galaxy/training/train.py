@@ -181,12 +181,18 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def start(given: Mapping[str, Any], caller: Caller) -> Training:
+def start(
+    given: Mapping[str, Any],
+    caller: Caller,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> Training:
     """Do what `train` does, for a caller who says how to repeat it.
 
     Args:
         given: settings by name, `out` and `resume` among them, as `train` takes them.
         caller: who starts the run.
+        workers, scheduler: who measures the held-out galaxies; see `galaxy.evaluate`.
 
     Raises:
         LayerkitError: see `train`.
@@ -205,7 +211,7 @@ def start(given: Mapping[str, Any], caller: Caller) -> Training:
             run = Run(folder, given, resume, caller, comm)
             ending = run.train()
             evaluates = ending == "done" and comm.leads
-            result, metrics = evaluate_run(run) if evaluates else (None, {})
+            result, metrics = evaluate_run(run, workers, scheduler) if evaluates else (None, {})
     return Training(
         model=run.model,
         metrics=metrics,

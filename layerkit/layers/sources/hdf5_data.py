@@ -23,12 +23,34 @@ from layerkit.layers.sources.data import (
     Scale,
 )
 from layerkit.saving import hdf5
-from layerkit.settings import Count, FilePaths, Flag, Names, Tops
+from layerkit.saving.shards import shards_of
+from layerkit.settings import Count, FilePaths, Flag, Names, Rule, Tops
 
 if TYPE_CHECKING:
     import h5py
 
 AnyPath: TypeAlias = str | os.PathLike[str]
+OPEN = 32  # files that are open at a time
+
+
+class RowNumbers(Rule):
+    """Rule for numbers of rows: None, or a list or array of whole numbers, from 0."""
+
+    expected = "a list or array of numbers of rows, from 0"
+
+    def accept(self, value: Any) -> np.ndarray | None:
+        """Return an int64 array, or None."""
+        if value is None:
+            return None
+        found = np.asarray(value)
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise ValueError
+        if found.size and found.min() < 0:
+            raise ValueError
+        return found.astype(np.int64)
+
+
+Rows = Annotated[Any, RowNumbers()]
 
 
 class HDF5Data(Data):
@@ -39,7 +61,8 @@ class HDF5Data(Data):
     to, but not quite, a random permutation; `block * mixed` rows are in memory at a time.
 
     Several files are one set, the rows of each after those of the file before: the order is bit for
-    bit that of one file with all rows.
+    bit that of one file with all rows.  So is a folder of shards, such as galaxy.prepare_shards
+    writes: its index lists the files, and blocks of all shards are shuffled together.
 
     The data sets must hold plain numbers and lie in the file itself, reached without links:
     contiguous, or in chunks, with gzip, lzf, or another of HDF5's own filters.
@@ -47,8 +70,8 @@ class HDF5Data(Data):
     Shapes: no bottom; a top (n, ...) for each data set, cropped if that is asked for.
 
     Args:
-        path: the file, or a list of files, whose data sets have equal names, shapes of an example,
-            and types of number.
+        path: the file, a folder of shards, or a list of files, whose data sets have equal names,
+            shapes of an example, and types of number.
         datasets: name of a data set (count, ...), default "images", or a list of names of data
             sets of equal length.
         tops: names of the tops, by default the layer's name.
@@ -63,6 +86,8 @@ class HDF5Data(Data):
             shards, in large reads.  An epoch leaves out rows that do not fill L batches, fewer than
             L (batch size + 1), others in each epoch.  None, the default, has no lanes: then every
             process reads all.
+        skip: numbers of rows to leave out, counted over all files, such as those held out; none by
+            default.
         prefetch: batches that a thread reads ahead, default 0; see Data.
         integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
@@ -73,7 +98,7 @@ class HDF5Data(Data):
     Source: Mocha's HDF5DataLayer and Caffe's HDF5Data, for lists of files.
     """
 
-    decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed", "lanes")
+    decided = (*Data.decided, "path", "paths", "datasets", "block", "mixed", "lanes", "skip")
 
     def __init__(
         self,
@@ -92,6 +117,7 @@ class HDF5Data(Data):
         block: Count = 256,
         mixed: Count = 16,
         lanes: Count | None = None,
+        skip: Rows = None,
         prefetch: Depth = 0,
         integers: Tops | None = None,
     ):
@@ -101,25 +127,52 @@ class HDF5Data(Data):
         several = path if isinstance(path, list | tuple) else [path]
         self.path = path
         self.paths = [Path(p).absolute() for p in several]  # opened later, elsewhere
-        self.block, self.mixed, self.lanes = block, mixed, lanes
+        self.block, self.mixed, self.lanes, self.skip = block, mixed, lanes, skip
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
         """Open the files and compare them; return all axes but the first."""
-        self.files = [hdf5.open_unsealed(path, self.wrong) for path in self.paths]
-        self.sets = [[self._open(file, name) for name in self.datasets] for file in self.files]
-        lengths = [self._length(i) for i in range(len(self.files))]
+        self.paths = [
+            file
+            for path in self.paths
+            for file in (shards_of(path, self.wrong) if path.is_dir() else [path])
+        ]
+        self.opened: dict[int, tuple[hdf5.Reader, list[h5py.Dataset]]] = {}  # the last few
+        self.first = [(s.dtype.newbyteorder("="), s.shape[1:]) for s in self._sets(0)[1]]
+        self.stored_dtypes = [s.dtype for s in self._sets(0)[1]]
+        lengths = [self._length(i) for i in range(len(self.paths))]
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # of each file's rows, and the end
-        self.count = int(self.starts[-1])
+        self.left_out = self._left_out(int(self.starts[-1]))
+        self.count = int(self.starts[-1]) - len(self.left_out)
         self.block = min(self.block, self.count)
-        self.total = self.count  # rows in the files
+        self.total = self.count  # rows in the files, but for those left out
         self.in_lanes = self.run.training and self.lanes is not None
         if self.in_lanes:
             self.count = self._served()
         self.plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self.loaded: tuple[tuple[int, int, int], list[np.ndarray]] | None = None
         self.windows: dict[int, tuple[tuple[int, int, int], list[np.ndarray]]] = {}  # by lane
-        return [s.shape[1:] for s in self.sets[0]]
+        return [shape for _, shape in self.first]
+
+    def _sets(self, i: int) -> tuple[hdf5.Reader, list[h5py.Dataset]]:
+        """Return file `i` and its data sets; the files that were used last stay open."""
+        found = self.opened.pop(i, None)
+        if found is None:
+            while len(self.opened) >= OPEN:
+                self.opened.pop(next(iter(self.opened)))[0].__exit__()
+            file = hdf5.open_unsealed(self.paths[i], self.wrong)
+            found = file, [self._open(file, name) for name in self.datasets]
+        self.opened[i] = found
+        return found
+
+    def _left_out(self, total: int) -> np.ndarray:
+        """Return the rows to leave out, in increasing order."""
+        rows = np.unique(np.zeros(0, np.int64) if self.skip is None else self.skip)
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < total):
+            raise self.wrong(f"skip names row {rows[-1]}, and the files have {total} rows")
+        if len(rows) == total:
+            raise self.wrong(f"skip names all {total} rows; leave some")
+        return rows
 
     def _open(self, file: hdf5.Reader, name: str) -> h5py.Dataset:
         """Find one of the data sets, and check it before anything in it is read."""
@@ -133,31 +186,50 @@ class HDF5Data(Data):
 
     def _length(self, i: int) -> int:
         """Return how many rows file `i` has, if it fits the first."""
-        lengths = {s.shape[0] if s.shape else 0 for s in self.sets[i]}
+        sets = self._sets(i)[1]
+        lengths = {s.shape[0] if s.shape else 0 for s in sets}
         if len(lengths) != 1 or 0 in lengths:
             which = f"{self.paths[i]}: " if i else ""
             raise self.wrong(
                 f"{which}data sets must have equal, non-zero lengths, got {sorted(lengths)}"
             )
-        for name, own, first in zip(self.datasets, self.sets[i], self.sets[0], strict=True):
-            kinds = [s.dtype.newbyteorder("=") for s in (first, own)]
-            if own.shape[1:] != first.shape[1:] or kinds[0] != kinds[1]:
+        for name, own, (dtype, shape) in zip(self.datasets, sets, self.first, strict=True):
+            if own.shape[1:] != shape or own.dtype.newbyteorder("=") != dtype:
                 raise self.wrong(
-                    f"files do not fit each other: examples of {name!r} are {kinds[0]} of shape "
-                    f"{first.shape[1:]} in {self.paths[0]}, but {kinds[1]} of shape "
+                    f"files do not fit each other: examples of {name!r} are {dtype} of shape "
+                    f"{shape} in {self.paths[0]}, but {own.dtype.newbyteorder('=')} of shape "
                     f"{own.shape[1:]} in {self.paths[i]}"
                 )
         return lengths.pop()
 
     def _read(self, number: int, start: int, stop: int) -> np.ndarray:
-        """Return rows of data set `number`, from the files that hold them."""
+        """Return rows of data set `number`, from the files that hold them.
+
+        Rows that are left out are not counted; they are read with their neighbours, and dropped.
+        """
+        if not len(self.left_out):
+            return self._from_files(number, start, stop)
+        first, last = self._in_files(start), self._in_files(stop - 1)
+        found = self._from_files(number, first, last + 1)
+        a, b = np.searchsorted(self.left_out, [first, last])
+        return np.delete(found, self.left_out[a:b] - first, axis=0)
+
+    def _in_files(self, row: int) -> int:
+        """Return the number in the files of a row that is counted without those left out."""
+        # Before left-out row k, in increasing order, lie left_out[k] - k others.
+        before = self.left_out - np.arange(len(self.left_out))
+        return row + int(np.searchsorted(before, row, side="right"))
+
+    def _from_files(self, number: int, start: int, stop: int) -> np.ndarray:
+        """Return rows of data set `number`, left out or not."""
         pieces = []
         i = int(np.searchsorted(self.starts, start, side="right")) - 1
         while start < stop:
             end = min(stop, int(self.starts[i + 1]))
             first = int(self.starts[i])
-            with whole(), self.files[i].watching(repr(self.datasets[number])):
-                pieces.append(self.sets[i][number][start - first : end - first])
+            file, sets = self._sets(i)
+            with whole(), file.watching(repr(self.datasets[number])):
+                pieces.append(sets[number][start - first : end - first])
             start, i = end, i + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
@@ -172,7 +244,7 @@ class HDF5Data(Data):
 
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the data sets."""
-        return [s.dtype for s in self.sets[0]]
+        return self.stored_dtypes
 
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""

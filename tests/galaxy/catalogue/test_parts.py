@@ -16,6 +16,7 @@ from PIL import Image
 from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.catalogue import boxes, parts
+from layerkit.galaxy.images.parts import working
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whol
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():
@@ -141,17 +142,17 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
     sources, out, counts = whole
     done, encode_part = [], parts.encode_part
 
-    def some(folder, part, settings):
+    def some(folder, part, *rest):
         if len(done) == 2:
             raise DataError("the power failed")
         done.append(part.file)
-        return encode_part(folder, part, settings)
+        return encode_part(folder, part, *rest)
 
     monkeypatch.setattr(parts, "encode_part", some)
     arguments = (shared["run"], sources, tmp_path / "out")
     with pytest.raises(DataError, match="power"):
         galaxy.encode_parts(*arguments, each=23, draws=1)
-    with pytest.raises(DataError, match="parts are not encoded yet"):
+    with pytest.raises(DataError, match="parts are missing"):
         galaxy.read_catalogue(tmp_path / "out")
     with pytest.raises(DataError, match="not empty"):
         galaxy.encode_parts(*arguments, each=23, draws=1)
@@ -159,20 +160,36 @@ def test_resuming_encodes_what_is_missing(shared, whole, tmp_path, monkeypatch):
         galaxy.encode_parts(*arguments, each=23, draws=2, resume=True)
     again = []
 
-    def rest(folder, part, settings):
+    def others(folder, part, *rest):
         again.append(part.file)
-        return encode_part(folder, part, settings)
+        return encode_part(folder, part, *rest)
 
-    monkeypatch.setattr(parts, "encode_part", rest)
+    monkeypatch.setattr(parts, "encode_part", others)
     assert galaxy.encode_parts(*arguments, each=23, draws=1, resume=True) == counts
     assert len(done) == 2
     assert sorted(done + again) == sorted(p.name for p in out.glob("part-*.fits"))
     assert texts(tmp_path / "out") == texts(out)
 
 
+def test_the_files_of_a_prepared_set_are_parts(shared, tmp_path):
+    side = galaxy.load_model(shared["run"]).pixels ** 0.5
+    galaxy.prepare_shards(
+        shared["pictures"], tmp_path / "shards", each=25, size=int(side), workers=1, progress=False
+    )
+    counts = galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "out", draws=1)
+    found, one = rows(tmp_path / "out"), galaxy.encode(shared["run"], shared["pictures"], draws=1)
+    assert counts["pictures"] == len(found) == len(one)
+    at = {name: k for k, name in enumerate(found["id"])}
+    order = [at[name] for name in one["id"]]
+    assert list(found["reason"][order]) == list(one["reason"])
+    np.testing.assert_allclose(found["z_mean_0"][order], one["z_mean_0"], rtol=1e-4)
+    with pytest.raises(DataError, match="no FITS extensions"):
+        galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "other", hdu=1)
+
+
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
     pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
-    monkeypatch.setattr(parts, "WAIT", 0.5)
+    monkeypatch.setattr(working, "WAIT", 0.5)
     with pytest.raises(DataError, match="resume goes on"):
         galaxy.encode_parts(
             shared["run"], [shared["pictures"]], tmp_path / "o", scheduler="tcp://127.0.0.1:9"

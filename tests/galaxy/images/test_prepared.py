@@ -197,7 +197,7 @@ def test_only_files_are_sets(tmp_path):
         assert not is_prepared(path)
     with pytest.raises(DataError, match="not a regular file"):
         load(tmp_path / "fifo")
-    with pytest.raises(DataError, match="is a directory"):
+    with pytest.raises(DataError, match="a folder, and not one that prepare_shards"):
         load(tmp_path)
     with pytest.raises(DataError, match="file name too long"):
         load(tmp_path / ("x" * 300))

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         "pictures",
         metavar="PICTURES",
         nargs="*",
-        type=arguments.path,
+        type=arguments.source,
         help="a folder, zip or file of JPEG, PNG, TIFF, FITS or HDF5 pictures, or a prepared "
         "galaxies.h5; several with --parts; or give --positions or --paths",
     )

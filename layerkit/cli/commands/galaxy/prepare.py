@@ -21,7 +21,15 @@ def add(commands: Any) -> None:
         "prepare",
         help="cut galaxies out of pictures",
         description="Find the galaxy in each picture, cut it out, and write all to an HDF5 file, "
-        "which --data of other commands takes.",
+        "or with --shard-rows to a folder of them, which --data of other commands takes.",
+    )
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="*",
+        type=arguments.source,
+        help="with --shard-rows: folders, zips and files of pictures, patterns such as "
+        "'nights/*.zip', and addresses that fsspec knows",
     )
     parser.add_argument(
         "--data",
@@ -32,10 +40,10 @@ def add(commands: Any) -> None:
     arguments.add_hdu(parser)
     parser.add_argument(
         "--out",
-        metavar="FILE",
+        metavar="PATH",
         type=arguments.path,
         default="galaxies.h5",
-        help="file to write (default: %(default)s)",
+        help="file to write, or folder with --shard-rows (default: %(default)s)",
     )
     parser.add_argument(
         "--size",
@@ -54,6 +62,22 @@ def add(commands: Any) -> None:
         type=arguments.COUNT_OR_NONE,
         help="processes to work in (default: one for each core)",
     )
+    parser.add_argument(
+        "--shard-rows",
+        metavar="N",
+        type=arguments.COUNT,
+        help="write a folder of shards, each of the galaxies in N pictures of a source",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers prepare the shards, or local, for one of --workers "
+        "processes here (default: plain processes)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="prepare only the shards that are missing in --out"
+    )
+    parser.rivals(("sources",), ("data",))
     parser.set_defaults(run=run)
 
 
@@ -62,8 +86,26 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if is_result(out.name) and (out.parent / METRICS).exists():
         raise DataError(f"--out {out}: a result of the training run in that folder; write another")
-    source = galaxy.open_source(args.data, arguments.hdu_of(args))
-    options = {name: getattr(args, name) for name in ("size", "units", "limit", "workers")}
-    print(galaxy.prepare(source, args.out, **options))
+    if args.shard_rows is not None:
+        print(_in_shards(args))
+    elif args.sources or args.scheduler or args.resume:
+        raise DataError("SOURCE, --scheduler and --resume need --shard-rows N; else give --data")
+    else:
+        source = galaxy.open_source(args.data, arguments.hdu_of(args))
+        options = {name: getattr(args, name) for name in ("size", "units", "limit", "workers")}
+        print(galaxy.prepare(source, args.out, **options))
     write_settings(args, Path(args.out))
     print(f"written to {args.out}")
+
+
+def _in_shards(args: argparse.Namespace) -> Any:
+    """Prepare into a folder of shards."""
+    if args.limit is not None:
+        raise DataError("--limit does not go with --shard-rows")
+    if args.sources and args.data:
+        raise DataError("give SOURCE or --data, not both")
+    sources = args.sources or [args.data]
+    if sources == [None]:
+        raise DataError("--shard-rows: name the SOURCE of the pictures, or several")
+    options = {name: getattr(args, name) for name in ("size", "workers", "scheduler", "resume")}
+    return galaxy.prepare_shards(sources, args.out, each=args.shard_rows, hdu=args.hdu, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import importlib.util
-import json
 import os
 import re
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 
 from layerkit.errors import DataError, brief
 from layerkit.saving import hdf5
+from layerkit.saving.shards import finished
 from layerkit.settings import fitting
 from layerkit.system.files import path_of, write_atomically
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 GROUP = "catalogue"  # the data set in an HDF5 file
 TEXTS = ("id", "file", "reason")  # columns of every catalogue
-INDEX = "index.json"  # in the folder of a catalogue in parts
 
 # suffix -> astropy's name of the format
 FORMATS = {
@@ -158,16 +157,8 @@ def _parts(folder: Path) -> Table:
     """Read the parts of a catalogue as one table."""
     from astropy.table import vstack
 
-    try:
-        names = [part["file"] for part in json.loads((folder / INDEX).read_text())["parts"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{folder}: a folder, and no catalogue in parts ({error!r})") from error
-    missing = [name for name in names if not (folder / name).with_suffix(".json").is_file()]
-    if missing or not names:
-        raise DataError(
-            f"{folder}: {len(missing)} of {len(names)} parts are not encoded yet; resume encoding"
-        )
-    tables = [_read(folder / Path(name).name, TEXTS) for name in names]
+    files = [file for file, _ in finished(folder, DataError)]
+    tables = [_read(file, TEXTS) for file in files]
     # Parts without a known scale lack its columns.
     return _plain(vstack(tables, metadata_conflicts="silent"))
 

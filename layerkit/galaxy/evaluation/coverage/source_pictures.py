@@ -15,6 +15,7 @@ from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.sources import open_source
+from layerkit.galaxy.images.stored import StoredSet
 
 MAX_PICTURES = 60
 
@@ -35,12 +36,12 @@ class SourcePictures:
     def __init__(
         self,
         path: str | os.PathLike[str] | None,
-        galaxies: GalaxySet,
+        galaxies: GalaxySet | StoredSet,
         rows: np.ndarray,
         most: int = MAX_PICTURES,
         **options: Any,
     ):
-        if not isinstance(galaxies, GalaxySet):
+        if not isinstance(galaxies, GalaxySet | StoredSet):
             raise DataError(f"SourcePictures: expected a GalaxySet, got {brief(galaxies)}")
         rows = numbers(rows, "SourcePictures: the rows", DataError).reshape(-1)
         self.galaxies, self.items = galaxies, list[tuple[int, int]]()

@@ -17,8 +17,11 @@ from layerkit.galaxy.images.prepare.contact import contact_sheets
 from layerkit.galaxy.images.prepare.prepare import is_source_file, prepare
 from layerkit.galaxy.images.prepare.sizing import native_size
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
+
+XSTORED
 from layerkit.galaxy.images.sources.files import ZipSource
 from layerkit.galaxy.images.sources.sources import Source, open_source
+from layerkit.galaxy.images.stored import StoredSet
 from layerkit.galaxy.layout import SHEETS
 from layerkit.saving.snapshot import write_atomically
 from layerkit.settings import Optional, Whole, accept, fitting
@@ -65,7 +68,9 @@ def gather(
             raise DataError(
                 f"{path}: a prepared galaxy set has no FITS extensions to choose; leave hdu out"
             )
-        return _in_units(load(path, limit), units)
+        galaxies = load(path, limit)
+        check_units(galaxies, units)
+        return galaxies
     source = open_source(path, hdu)
     if is_source_file(source, cache) and not is_prepared(cache):
         raise DataError(f"{cache}: a file of the source; give the name of another to write")
@@ -109,15 +114,14 @@ def gather(
     return galaxies
 
 
-def _in_units(galaxies: GalaxySet, units: str) -> GalaxySet:
-    """Return a prepared set, unless its pictures in physical units are in other units."""
+def check_units(galaxies: GalaxySet | StoredSet, units: str) -> None:
+    """Fail if a prepared set has pictures in physical units that are in other units than these."""
     found = galaxies.settings.get("units", Settings.units)
     if found != units and galaxies.stretches[:, 0].any():  # else all its pictures are light
         raise DataError(
             f"{galaxies.path}: prepared in units {found!r}, and {units!r} are asked for; prepare "
             f"the pictures again, or give units {found!r}"
         )
-    return galaxies
 
 
 def _load_if_whole(cache: Path) -> GalaxySet | None:

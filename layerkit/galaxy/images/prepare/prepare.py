@@ -35,6 +35,7 @@ class Report:
         excluded: pictures excluded, by reason, most frequent first.
         seconds: wall-clock time.
         first: id of the first picture that each reason excludes.
+        before: pictures among those read that an earlier call had prepared.
     """
 
     read: int
@@ -42,15 +43,17 @@ class Report:
     excluded: dict[str, int]
     seconds: float
     first: dict[str, str] = field(default_factory=dict)
+    before: int = 0
 
     @property
     def images_per_second(self) -> float:
         """The pictures read per second of wall-clock time, the start of workers included."""
-        return self.read / self.seconds
+        return (self.read - self.before) / self.seconds
 
     def __str__(self) -> str:
+        earlier = f", {self.before} of them earlier" if self.before else ""
         lines = [
-            f"{self.read} images read in {self.seconds:.1f} s"
+            f"{self.read} images read in {self.seconds:.1f} s{earlier}"
             f" ({self.images_per_second:.0f} per second)",
             f"{self.kept:8d} kept ({self.kept / max(self.read, 1):.1%})",
         ]
@@ -109,6 +112,33 @@ def prepare(
     check_source(source, "prepare")
     total = len(source) if limit is None else min(limit, len(source))
     start = time.perf_counter()
+    counts, first = write_set(source, output, settings, total, workers, progress, origin)
+    seconds = time.perf_counter() - start
+    return Report(total, total - sum(counts.values()), counts, seconds, first)
+
+
+def write_set(
+    source: Source,
+    output: Path,
+    settings: Settings,
+    total: int,
+    workers: int | None = None,
+    progress: bool = False,
+    origin: dict | None = None,
+    may_be_empty: bool = False,
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Cut the galaxies out of the first `total` pictures, and write them to a file.
+
+    Args:
+        may_be_empty: whether a set without a single galaxy is written, or an error.
+
+    Returns:
+        The number of pictures excluded for each reason, most frequent first, and the id of the
+        first picture that each reason excludes.
+
+    Raises:
+        DataError: see `prepare`.
+    """
     excluded: dict[str, str] = {}
     with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +147,7 @@ def prepare(
         if is_source_file(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
         hdf5.refuse_other(output, DataError, PREPARED_FORMAT)
-        writer = Writer(output.parent, size)
+        writer = Writer(output.parent, settings.size)
     with writer:
         try:
             results = cuts(source, range(total), settings, workers)
@@ -132,7 +162,7 @@ def prepare(
                             name,
                             image,
                             crops=(cut.y0, cut.x0, cut.side),
-                            scales=cut.side / size,
+                            scales=cut.side / settings.size,
                             stretches=(cut.sky, cut.spread, cut.white),
                         )
         except OSError as error:
@@ -147,18 +177,21 @@ def prepare(
                 " try workers=1"
             ) from error
         counts = dict(Counter(excluded.values()).most_common())
-        if len(excluded) == total:
-            why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-            raise DataError(f"{source.name}: no usable galaxy in {total} images ({why})")
+        if len(excluded) == total and not may_be_empty:
+            raise none_usable(source.name, total, counts)
         about = {
             "source": source.name, "read": total, "settings": asdict(settings), "origin": origin,
             "row_order": getattr(source, "row_order", "top"),
         }  # fmt: skip
         with _writing(output):
             writer.save(output, excluded, about)
-    first = {reason: name for name, reason in reversed(excluded.items())}
-    seconds = time.perf_counter() - start
-    return Report(total, total - len(excluded), counts, seconds, first)
+    return counts, {reason: name for name, reason in reversed(excluded.items())}
+
+
+def none_usable(name: str, total: int, counts: dict[str, int]) -> DataError:
+    """Make the error about pictures of which none is usable, with the reasons."""
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return DataError(f"{name}: no usable galaxy in {total} images ({why})")
 
 
 def check_source(source: Any, caller: str) -> None:

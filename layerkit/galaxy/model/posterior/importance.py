@@ -59,9 +59,15 @@ def importance_bound(
     encoded = [name for name in _noise_free_inputs(net) if name != roles.x]
     bounds = np.empty(len(images))
     size = net.run.batch_size
-    with tqdm(
-        total=len(images), desc="importance samples", unit="image", disable=not progress
-    ) as bar:
+    before, after = net.run.beside(len(images))
+    looks = samples + bool(encoded)
+    net.run.skip_looks(before * looks)
+    with (
+        net.run.part(0, 0),  # each batch is inferred from by itself
+        tqdm(
+            total=len(images), desc="importance samples", unit="image", disable=not progress
+        ) as bar,
+    ):
         for start in range(0, len(images), size):
             x = images[start : start + size]
             blobs: dict[str, Any] = {roles.x: net.backend.asarray(x, net.dtype)}
@@ -86,6 +92,7 @@ def importance_bound(
                 np.logaddexp(log_sum, log_weight, out=log_sum)
             bounds[start : start + size] = log_sum - np.log(samples)
             bar.update(len(x))
+    net.run.skip_looks(after * looks)
     return bounds
 
 

@@ -196,6 +196,8 @@ def _minimise(
     # One solver for all batches, as a GPU records its step once.
     solver = Adam(net, rates.Cosine(FIRST_RATE, steps), beta2=SECOND_MOMENT_DECAY)
     net.run.sample = sample
+    # Each batch before, of a larger set that these images are a stretch of, took so many passes.
+    net.run.passes = model.net.run.first_row // BATCH * (steps + 1)
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
     with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:
         for first in range(0, len(images), BATCH):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layerkit import layers as L
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
-from layerkit.galaxy.images.prepare.gather import gather
-from layerkit.galaxy.images.prepared import GalaxySet, split
+from layerkit.galaxy.images.prepare.gather import check_units, gather
+from layerkit.galaxy.images.prepared import GalaxySet, is_sharded, split, spread
+from layerkit.galaxy.images.stored import StoredSet
 from layerkit.galaxy.layout import GALAXIES, HELD_OUT, SHEETS
 from layerkit.galaxy.training import settings as defaults
 from layerkit.galaxy.training.settings import Settings
 
+MANY = 20_000  # images of a set in shards that are in memory
 REDRAWN = 30  # pictures, at least, that show how far z scatters: those watched, then trained on
 
 
@@ -27,7 +31,9 @@ class Galaxies:
     """The galaxies of a run.
 
     Attributes:
-        train: images to train on, (n, side, side).
+        train: images to train on, (n, side, side); of a set in shards 20,000 at most, evenly
+            spread, for what needs many at a time, such as PCA.
+        count: number of images to train on.
         watched: images that training is watched with.
         held_out: images that training never sees.
         ids: of those held out.
@@ -37,9 +43,12 @@ class Galaxies:
         unused: files and folders of an earlier run that this one does not write.
         watched_pictures: pictures whose noise is redrawn after training.
         held_out_pictures: those whose noise is redrawn in the evaluation.
+        files: of a set in shards, which training reads; none where `train` holds all.
+        skip: rows of these files that are not trained on.
     """
 
     train: np.ndarray
+    count: int
     watched: np.ndarray
     held_out: np.ndarray
     ids: list[str]
@@ -49,6 +58,21 @@ class Galaxies:
     unused: list[str]
     watched_pictures: SourcePictures
     held_out_pictures: SourcePictures
+    files: list[Path]
+    skip: np.ndarray
+
+    def layer(self, settings: Settings) -> L.MemoryData | L.HDF5Data:
+        """Make the layer that serves the images to train on, with the top "x"."""
+        augment = None if settings.augment == "none" else settings.augment
+        if not self.files:
+            return L.MemoryData("x", data=self.train, augment=augment, repeat=settings.samples)
+        if settings.samples > 1:
+            raise DataError(
+                f"--samples {settings.samples}: galaxies of a set in shards have one sample each; "
+                "leave it out, or prepare them into one file"
+            )
+        lanes = settings.shards if settings.shards and settings.shards > 1 else None
+        return L.HDF5Data("x", path=list(self.files), augment=augment, skip=self.skip, lanes=lanes)
 
 
 def gather_galaxies(
@@ -72,15 +96,20 @@ def gather_galaxies(
     """
     limit = defaults.TINY if settings.tiny else None
     source, place = settings.data or "the default", settings.data
-    everything = gather(
-        settings.data,
-        folder / GALAXIES,
-        limit,
-        hdu=settings.hdu,
-        size=size,
-        units=settings.units,
-        replacing=lambda new: replacing("prepared", new),
-    )
+    everything: GalaxySet | StoredSet
+    if limit is None and settings.hdu is None and is_sharded(settings.data):
+        everything = StoredSet(settings.data or "")
+        check_units(everything, settings.units)
+    else:
+        everything = gather(
+            settings.data,
+            folder / GALAXIES,
+            limit,
+            hdu=settings.hdu,
+            size=size,
+            units=settings.units,
+            replacing=lambda new: replacing("prepared", new),
+        )
     prepared, unused = {"prepared": everything.digest}, list[str]()
     if isinstance(settings.held_out, str):
         others = gather(
@@ -93,13 +122,14 @@ def gather_galaxies(
             replacing=lambda new: replacing("prepared_held_out", new),
         )
         rest = _without_held_out(everything, others, settings.held_out, source)
-        of, rows, held_out = others, np.arange(len(others)), others.images
+        of: GalaxySet | StoredSet = others
+        rows, held_out = np.arange(len(others)), others.images
         place = settings.held_out
         prepared["prepared_held_out"] = others.digest
     else:
         few = min(defaults.HELD_OUT, max(1, len(everything) // 5))
         rest, rows = split(everything.ids, settings.held_out or few)
-        of, held_out = everything, everything.images[rows]
+        of, held_out = everything, everything.images_of(rows)
     if of is everything or of.path.absolute().parent != folder / HELD_OUT:
         unused += [HELD_OUT]
     if everything.path.absolute().parent != folder:  # a set prepared elsewhere
@@ -110,10 +140,13 @@ def gather_galaxies(
         raise DataError(
             f"{len(everything)} galaxies are too few to train on, watch and hold out; bring more"
         )
+    stored = isinstance(everything, StoredSet)
+    some = train[spread(len(train), MANY)] if stored else train
     redrawn = np.append(watch, train[: max(0, REDRAWN - len(watch))])
     return Galaxies(
-        train=everything.images[train],
-        watched=everything.images[watch],
+        train=everything.images_of(some),
+        count=len(train),
+        watched=everything.images_of(watch),
         held_out=held_out,
         ids=[of.ids[i] for i in rows],
         row_order=of.row_order,
@@ -127,25 +160,30 @@ def gather_galaxies(
         unused=unused,
         watched_pictures=SourcePictures(settings.data, everything, redrawn, hdu=settings.hdu),
         held_out_pictures=SourcePictures(place, of, rows, hdu=settings.hdu),
+        files=everything.files if isinstance(everything, StoredSet) else [],
+        skip=np.setdiff1d(np.arange(len(everything)), train) if stored else train[:0],
     )
 
 
-def _train_and_watch(everything: GalaxySet, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _train_and_watch(
+    everything: GalaxySet | StoredSet, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Split the indices that are left into those to train on and those to watch it with."""
     watched = min(500, len(rest) // 10)
     train, watch = split([everything.ids[i] for i in rest], watched, salt="validation")
     return rest[train], rest[watch]
 
 
-def _digest(everything: GalaxySet, rest: np.ndarray, held_out: np.ndarray) -> str:
+def _digest(everything: GalaxySet | StoredSet, rest: np.ndarray, held_out: np.ndarray) -> str:
     digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
-    for images in (everything.images[rest], held_out):
-        digest.update(np.ascontiguousarray(images).tobytes())
+    kept = np.isin(np.arange(len(everything)), rest)
+    for image in itertools.chain(itertools.compress(everything, kept), held_out):
+        digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
 
 
 def _without_held_out(
-    everything: GalaxySet, others: GalaxySet, held_out: str, source: str
+    everything: GalaxySet | StoredSet, others: GalaxySet, held_out: str, source: str
 ) -> np.ndarray:
     """Return the indices of the galaxies that another source does not hold out."""
     if others.size != everything.size:
@@ -174,9 +212,9 @@ def _without_held_out(
 
 
 def _without_copies(
-    everything: GalaxySet, rest: np.ndarray, held_out: np.ndarray, source: str
+    everything: GalaxySet | StoredSet, rest: np.ndarray, held_out: np.ndarray, source: str
 ) -> np.ndarray:
-    own = without_copies(everything.images, rest, held_out)
+    own = without_copies(everything, rest, held_out)
     if copies := len(rest) - len(own):
         print(f"{copies} of the galaxies are copies of held-out ones, and not trained on")
     if not len(own):
@@ -187,7 +225,9 @@ def _without_copies(
     return own
 
 
-def without_namesakes(everything: GalaxySet, others: GalaxySet) -> tuple[np.ndarray, int]:
+def without_namesakes(
+    everything: GalaxySet | StoredSet, others: GalaxySet
+) -> tuple[np.ndarray, int]:
     """Leave out the galaxies that `others` has, too, by id and by what they look like.
 
     One galaxy in two bands looks more like itself than like others; pictures that are merely
@@ -203,8 +243,9 @@ def without_namesakes(everything: GalaxySet, others: GalaxySet) -> tuple[np.ndar
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     itself = []
-    for i, j in shared:
-        image = everything.images[i].ravel().astype(np.float64)
+    images = everything.images_of(np.array([i for i, _ in shared], int))
+    for (i, j), one in zip(shared, images, strict=True):
+        image = one.ravel().astype(np.float64)
         likeness = flat @ (image - image.mean())
         if (likeness > likeness[j]).mean() <= 0.05:
             itself.append(i)
@@ -212,11 +253,13 @@ def without_namesakes(everything: GalaxySet, others: GalaxySet) -> tuple[np.ndar
     return rest, len(shared) - len(itself)
 
 
-def without_copies(images: np.ndarray, rest: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+def without_copies(
+    images: Iterable[np.ndarray], rest: np.ndarray, held_out: np.ndarray
+) -> np.ndarray:
     """Return those of the indices `rest` whose images are not among the held-out ones.
 
     A picture that lies in a folder twice, under two names, would be trained and evaluated on.
     """
     seen = {hashlib.sha256(image.tobytes()).digest() for image in held_out}
-    new = [hashlib.sha256(images[i].tobytes()).digest() not in seen for i in rest]
-    return rest[np.array(new, bool)]
+    new = [hashlib.sha256(image.tobytes()).digest() not in seen for image in images]
+    return rest[np.array(new, bool)[rest]]

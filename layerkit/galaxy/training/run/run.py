@@ -124,7 +124,7 @@ class Run:
             layers = netfile.layers_of(self._net_text, file, {**settings.net_values(), **sized})
         self._layers = layers
         print(
-            f"{len(self.galaxies.train)} galaxies to train on, {len(self.galaxies.watched)} to "
+            f"{self.galaxies.count} galaxies to train on, {len(self.galaxies.watched)} to "
             f"watch training with, {len(self.galaxies.held_out)} held out"
         )
 
@@ -154,8 +154,7 @@ class Run:
         The model's net shares the parameters and looks at other galaxies.
         """
         settings, galaxies = self.settings, self.galaxies
-        augment = None if settings.augment == "none" else settings.augment
-        data = L.MemoryData("x", data=galaxies.train, augment=augment, repeat=settings.samples)
+        data = galaxies.layer(settings)
         rows, seed = settings.batch * settings.samples, settings.seed
         layers, backend = self._layers, settings.backend
         self.net = lk.Net(lk.with_data(layers, data), rows, backend, seed=seed)
@@ -163,7 +162,7 @@ class Run:
             lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net)
         )
         print(self.net)
-        self.iterations = settings.steps(len(galaxies.train))
+        self.iterations = settings.steps(galaxies.count)
         # The rate of Adam falls along half a cosine.
         rate = lk.rates.Cosine(settings.rate, self.iterations, settings.end_rate)
         self.solver = lk.Adam(self.net, lk.rates.WarmUp(rate, settings.warm_up), clip=settings.clip)

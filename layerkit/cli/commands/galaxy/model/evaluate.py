@@ -20,6 +20,15 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("out", metavar="DIR", type=arguments.path, help="folder of the run")
     train.add_evaluation(parser)
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=arguments.COUNT,
+        help="processes of a Dask cluster here that share the galaxies (default: this one alone)",
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do so instead"
+    )
     parser.set_defaults(run=run, resume=True, set=None)
 
 

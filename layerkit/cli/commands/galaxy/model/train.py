@@ -199,4 +199,5 @@ def train(args: argparse.Namespace, command: str, again: Sequence[str]) -> int:
         given["hdu"] = arguments.hdu_of(args)
     given["set"] = {name: literal(text) for name, text in args.set or []} or None
     caller = Caller(command, lambda folder: pasteable([*again, "--resume", "--out", str(folder)]))
-    return STATUS[start(given, caller).ending]
+    sharing = {name: getattr(args, name, None) for name in ("workers", "scheduler")}
+    return STATUS[start(given, caller, **sharing).ending]

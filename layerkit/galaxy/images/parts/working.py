@@ -1,0 +1,196 @@
+"""Work in parts: done in this process or by the workers of Dask, resumed, and counted.
+
+The folder holds `index.json`, which lists all parts from the start, and for each part that is done
+its file and, written after it, a small file of counts.  A part is worked on by one process from
+beginning to end and its files replaced as a whole, so that work which is done twice, as after a
+worker was killed, changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from layerkit.errors import DataError
+from layerkit.galaxy.images.parts.plan import Part
+from layerkit.saving.shards import INDEX, counts_of
+from layerkit.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+FORMAT = 2
+RETRIES = 3  # of a part whose worker was killed
+WAIT = 10  # seconds for a scheduler to answer
+LOCAL = "local"  # stands for the address of a cluster of this machine
+
+Work = Callable[[str, Part, dict[str, Any], str], str]
+
+
+def work_on(
+    folder: Path,
+    kind: str,
+    parts: Sequence[Part],
+    work: Work,
+    settings: dict[str, Any],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> tuple[list[dict[str, Any]], int]:
+    """Do the work of all parts, each once.
+
+    Args:
+        folder: that all workers can write to.
+        kind: what the folder holds, in a few words; it stands in the index.
+        parts: all of them.
+        work: called with the folder, a part, the settings, and a text that differs from call to
+            call of this function; it writes the file of the part, and then calls `note`.
+        settings: plain values, which stand in the index.
+        workers: of a cluster of this machine.
+        scheduler: None works in this process; else the address of a Dask scheduler, or "local".
+        resume: does only what is missing.
+        progress: shows a bar.
+
+    Returns:
+        The counts of each part, and how many pictures were done before.
+
+    Raises:
+        DataError: a folder that does not fit, no package distributed, a scheduler that cannot be
+            reached, or parts that could not be done.
+    """
+    for source in {part.source for part in parts}:
+        if os.path.isdir(source) and _is_inside(folder, source):
+            raise DataError(f"{folder}: lies in a folder of pictures, {source}; write elsewhere")
+    begin(folder, kind, parts, settings, resume)
+    missing = [part for part in parts if counts_of(folder / part.file) is None]
+    total = sum(part.stop - part.start for part in parts)
+    before = total - sum(part.stop - part.start for part in missing)
+    place, call = os.path.abspath(folder), secrets.token_hex(8)
+    jobs = [(place, part, settings, call) for part in missing]
+    sizes = {part.file: part.stop - part.start for part in parts}
+    with tqdm(total=total, initial=before, unit="image", disable=not progress) as bar:
+        for name in _done(folder, work, jobs, workers, scheduler):
+            bar.update(sizes[name])
+    return list(_counts(folder, parts)), before
+
+
+def _is_inside(folder: Path, other: str) -> bool:
+    own, top = os.path.realpath(folder), os.path.realpath(other)
+    return os.path.commonpath([own, top]) == top if Path(own).anchor == Path(top).anchor else False
+
+
+def begin(
+    folder: Path, kind: str, parts: Sequence[Part], settings: dict[str, Any], resume: bool
+) -> None:
+    """Write the index into an empty folder, or find it there."""
+    index = {
+        "kind": kind, "format": FORMAT, "settings": settings, "parts": list(map(asdict, parts))
+    }  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text, path = json.dumps(index, indent=1), folder / INDEX
+        if not any(folder.iterdir()):
+            write_atomically(path, lambda part: part.write_text(text))
+            return
+        if not resume:
+            raise DataError(f"{folder} is not empty; give another folder, or resume what is in it")
+        if not path.is_file() or path.read_text() != text:
+            raise DataError(
+                f"{folder} was begun with other sources or settings, or holds something else; "
+                "resume with those, or give another folder"
+            )
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def note(file: Path, counts: dict[str, Any]) -> None:
+    """Write the counts of a part whose file is complete."""
+    write_atomically(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(counts)))
+
+
+def _done(
+    folder: Path, work: Work, jobs: Sequence[Any], workers: int | None, scheduler: str | None
+) -> Iterable[str]:
+    """Yield the names of the parts' files as they are done."""
+    if scheduler is None:
+        return (work(*job) for job in jobs)
+    return by_dask(f"{folder}", work, jobs, workers, scheduler)
+
+
+def by_dask(
+    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int | None, scheduler: str
+) -> Iterator[Any]:
+    """Yield the results of jobs as the workers of Dask have done them.
+
+    Args:
+        name: begins messages.
+        work: called with each job's values.
+        jobs: tuples of values.
+        workers: of a cluster of this machine.
+        scheduler: its address, or "local".
+
+    Raises:
+        DataError: no package distributed, a scheduler that cannot be reached, or workers that were
+            killed again and again.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise DataError(
+            "schedulers need the package distributed: pip install 'layerkit[dask]'"
+        ) from error
+    if not jobs:
+        return
+    try:
+        with _client(workers, scheduler) as client:
+            futures = client.map(work, *zip(*jobs, strict=True), retries=RETRIES, pure=False)
+            for future in distributed.as_completed(futures):
+                yield future.result()
+    except (OSError, RuntimeError, distributed.KilledWorker) as error:
+        raise DataError(
+            f"{name}: the work by Dask stopped ({error}); what is done is kept: resume goes on"
+        ) from error
+
+
+def _client(workers: int | None, scheduler: str) -> Client:
+    """Return a client of a scheduler, or of a cluster of this machine, which ends with it."""
+    import dask
+    from distributed import Client
+
+    if scheduler != LOCAL:
+        return Client(scheduler, timeout=WAIT)
+    with dask.config.set({"distributed.worker.profile.enabled": False}):  # it looks every 10 ms
+        return Client(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+
+
+def _counts(folder: Path, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """Yield the counts of all parts; fail unless they are those of all pictures."""
+    for part in parts:
+        found = counts_of(folder / part.file)
+        if found is None or found["pictures"] != part.stop - part.start:
+            raise DataError(f"{folder / part.file}: not as many rows as pictures; make it again")
+        yield found
+
+
+def added(counts: Iterable[dict[str, Any]], name: str, reasons: str) -> dict[str, Any]:
+    """Add the counts of all parts up: "pictures", those under `name`, and those by reason."""
+    total, why = Counter[str](), Counter[str]()
+    for found in counts:
+        total.update({key: found[key] for key in ("pictures", name)})
+        why.update(found[reasons])
+    if total[name] + sum(why.values()) != total["pictures"]:
+        raise DataError(
+            f"{total['pictures']} pictures, of which {total[name]} {name} and {sum(why.values())} "
+            f"{reasons}: the counts of the parts do not add up; make them again"
+        )
+    return {"pictures": total["pictures"], name: total[name], reasons: dict(why.most_common())}
