@@ -18,7 +18,6 @@ from layerkit.galaxy.images.prepare.prepare import is_source_file, prepare
 from layerkit.galaxy.images.prepare.sizing import native_size
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
 
-XSTORED
 from layerkit.galaxy.images.sources.files import ZipSource
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.galaxy.images.stored import StoredSet
@@ -68,9 +67,9 @@ def gather(
             raise DataError(
                 f"{path}: a prepared galaxy set has no FITS extensions to choose; leave hdu out"
             )
-        galaxies = load(path, limit)
-        check_units(galaxies, units)
-        return galaxies
+        prepared = load(path, limit)
+        check_units(prepared, units)
+        return prepared
     source = open_source(path, hdu)
     if is_source_file(source, cache) and not is_prepared(cache):
         raise DataError(f"{cache}: a file of the source; give the name of another to write")
