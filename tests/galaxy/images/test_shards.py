@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -124,6 +126,41 @@ def test_the_shards_of_a_killed_worker_are_prepared_again(shards, pictures, tmp_
         killer.join()
     assert (report.read, report.kept) == (20, 19)
     assert contents(tmp_path / "out") == contents(shards[0])
+
+
+def test_what_a_killed_scheduler_leaves_is_resumed(shards, pictures, tmp_path):
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    at, out = tmp_path / "scheduler.json", tmp_path / "out"
+    sources = [pictures / "night", pictures / "more.zip"]
+
+    def start(name, *words):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *words, "--no-dashboard"]
+        return subprocess.Popen([*command, "--scheduler-file", at], stderr=subprocess.DEVNULL)
+
+    scheduler = start("scheduler", "--port", "0")
+    worker = start("worker", "--nthreads", "1", "--no-nanny")
+    try:
+        while not at.exists():
+            time.sleep(0.05)
+
+        def kill():
+            while not list(out.glob("part-*.json")):
+                time.sleep(0.001)
+            scheduler.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        address = json.loads(at.read_text())["address"]
+        with pytest.raises(DataError, match="resume goes on"):
+            galaxy.prepare_shards(sources, out, each=1, scheduler=address, progress=False)
+        killer.join()
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    report = galaxy.prepare_shards(sources, out, each=1, workers=1, resume=True, progress=False)
+    assert (report.read, report.kept) == (20, 19)
+    np.testing.assert_array_equal(galaxy.load(out).images, galaxy.load(shards[0]).images)
 
 
 def test_resuming_prepares_what_is_missing(shards, pictures, tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ worker was killed, changes nothing.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import json
 import os
 import secrets
@@ -156,9 +158,16 @@ def by_dask(
             futures = client.map(work, *zip(*jobs, strict=True), retries=RETRIES, pure=False)
             for future in distributed.as_completed(futures):
                 yield future.result()
-    except (OSError, RuntimeError, distributed.KilledWorker) as error:
+    except (
+        OSError,
+        RuntimeError,
+        concurrent.futures.CancelledError,  # of jobs whose scheduler is gone
+        asyncio.CancelledError,
+        distributed.KilledWorker,
+    ) as error:
+        why = str(error) or "its scheduler is gone"
         raise DataError(
-            f"{name}: the work by Dask stopped ({error}); what is done is kept: resume goes on"
+            f"{name}: the work by Dask stopped ({why}); what is done is kept: resume goes on"
         ) from error
 
 
