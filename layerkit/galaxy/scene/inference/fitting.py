@@ -120,7 +120,7 @@ def curvature(
         weights: inverse variances, shape (bands, height, width).
         reach: pixels over which what is weighted goes together: with J the derivatives of the
             image, J^T sqrt(w) G sqrt(w) J is returned, where G is a Gaussian of this deviation
-            and of height 1.  By default G is the identity.
+            and of height 1, or the identity where reach is 0.
     """
     layout, root = images.layout, np.sqrt(weights)
 

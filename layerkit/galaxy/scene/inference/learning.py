@@ -25,7 +25,7 @@ BATCH = 64
 
 @dataclass
 class Told:
-    """What stamps say of the weights, given draws of all other numbers; see nets/galaxy_profile.py.
+    """Statements of stamps about the weights, given draws of all else; see nets/galaxy_profile.py.
 
     Attributes:
         z: shape (n, latents).
