@@ -94,12 +94,7 @@ def fit_tile(job: Job, tell: Callable[[str], None] = lambda line: None) -> Done:
     """Fit the sources of a tile."""
     reweigh = _reweighing(job.part, job.gain) if job.source_noise else None
     known, choices, part = settle(
-        job.part,
-        job.sources,
-        star=job.star,
-        threshold=job.threshold,
-        reweigh=reweigh,
-        tell=tell,
+        job.part, job.sources, star=job.star, threshold=job.threshold, reweigh=reweigh, tell=tell
     )
     inner = (slice(None), *job.cut.core_within)
     rows = rows_of(known, choices, part, job.cut, job.samples)
