@@ -19,7 +19,7 @@ import layerkit as lk
 from layerkit import layers as L
 from layerkit.backends import philox
 from layerkit.engines import activations, cpu
-from layerkit.engines.cpu.runners import base, formulas
+from layerkit.engines.cpu.runners import RUNNERS, base, formulas
 from layerkit.engines.cpu.runners.weights import dense as runners
 from layerkit.layers.elementwise.neuron import Neuron
 
@@ -413,6 +413,36 @@ def test_array_code_is_right_too(case, rng):
     expected = case.expected(net, arrays)
     for top, values in zip(net.layers["y"].tops, expected, strict=True):
         np.testing.assert_allclose(net.blobs[top].data, values, rtol=1e-10, atol=1e-12)
+
+
+LABELLED = [
+    L.SoftmaxLoss("y", "x", "t", ignore=3),
+    L.Accuracy("y", "x", "t", ignore=3),
+    L.HingeLoss("y", "x", "t"),
+    L.Embed("y", "t", count=5, units=2),
+    L.OneHot("y", "t", count=5),
+]
+
+
+@pytest.mark.parametrize("layer", LABELLED, ids=lambda layer: type(layer).__name__)
+def test_kernels_read_labels_that_are_integers(layer, rng):
+    x, t = rng.standard_normal((20, 5)), rng.integers(5, size=20)
+    tops = []
+    for integers in (True, False):
+        layers = [L.Input("x", shape=(5,)), L.Input("t", shape=(), integers=integers), layer]
+        net = lk.Net(layers, batch_size=20, seed=1)
+        assert isinstance(net.runners["y"], base.KernelRunner)
+        net.forward(x=x, t=t)
+        tops.append(net.blobs["y"].data)
+    np.testing.assert_array_equal(*tops)
+
+
+def test_layers_without_kernels():
+    sky = {"ConvolvePSF", "CutSources", "Normalise", "PlaceSources"}
+    known_noise = {"KnownVarianceReconstruction", "PoissonReconstruction"}
+    sources = {"GeneratorData", "HDF5Data", "ImageData"}
+    have = {kind.__name__ for kind in RUNNERS}
+    assert set(L.__all__) - have == sky | known_noise | sources
 
 
 # Parts of kernels.

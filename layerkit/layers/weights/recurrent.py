@@ -20,8 +20,7 @@ from layerkit.settings.tuning import Tuning
 class Recurrent(Layer):
     """Base class of layers with a state h, which begins as 0 and is changed in every step.
 
-    A subclass defines `advance`, which computes the gates and h of a step, and `retreat`, its
-    derivative.  An engine's runner may have faster ones, and products of its own.
+    A subclass defines `advance`, the gates and h of a step, and `retreat`, its derivative.
 
     Args:
         units: size of h.
@@ -168,18 +167,14 @@ class Recurrent(Layer):
         if self.b.trainable:
             self.xp.sum(flat, axis=0, out=self.b.diff)
         if self.u.trainable:
-            self._recurrent_diff(h, through, by)
+            self.u.diff.fill(0)
+            if self.steps > 1:
+                after = through[1:].reshape(-1, flat.shape[1])
+                by.product(h[:-1].reshape(-1, self.units).T, after, self.u.diff)
         if bottoms[0].diff is not None:
             dx = self.by_step(self.input_slopes)
             by.product(flat, self.w.data.T, dx.reshape(-1, self.features))
             self._passage(bottoms[0].diff)[...] = dx
-
-    def _recurrent_diff(self, h: Array, through: Array, by: Any) -> None:
-        if self.steps == 1:
-            self.u.diff.fill(0)
-            return
-        before, after = h[:-1].reshape(-1, self.units), through[1:].reshape(-1, through.shape[2])
-        by.product(before.T, after, self.u.diff)
 
     def _sigmoid(self, x: Array) -> None:
         """Compute the sigmoid in place, as (1 + tanh(x / 2)) / 2."""

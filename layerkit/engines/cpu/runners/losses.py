@@ -41,12 +41,18 @@ class Loss(KernelRunner):
 class Pairs(Loss):
     """A sum over pairs of numbers."""
 
+    integers = True  # of a class
     kinds: ClassVar[dict[type, tuple[int, str | None]]] = {  # as in pairs.h; the setting
         L.SquareLoss: (0, None),
         L.BinaryCrossEntropy: (1, None),
         L.HuberLoss: (2, "delta"),
         L.HingeLoss: (3, "margin"),  # 4, if squared
     }
+
+    @classmethod
+    def fits(cls, layer: Any, engine: Any) -> bool:
+        """Return whether integers, if there are any, are classes."""
+        return not layer.integer_blobs or getattr(layer, "by_class", False)
 
     def settings(self) -> tuple[Any, ...]:
         """Return the number of the loss, and its setting."""
@@ -65,6 +71,8 @@ class Pairs(Loss):
 
 class ContrastiveLoss(Loss):
     """Similar pairs brought together, others kept apart."""
+
+    integers = True
 
     def settings(self) -> tuple[Any, ...]:
         """Return the margin."""
@@ -94,6 +102,8 @@ def ignored(layer: Any) -> float:
 class SoftmaxLoss(Loss):
     """The cross entropy of labels, places by places."""
 
+    integers = True
+
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer, engine)
         weights = layer.weights
@@ -122,6 +132,8 @@ class SoftmaxLoss(Loss):
 
 class Accuracy(KernelRunner):
     """Counts of the logits that are not below the label's."""
+
+    integers = True
 
     def settings(self) -> tuple[Any, ...]:
         """Return the label that does not count."""

@@ -12,6 +12,8 @@ from layerkit.engines.cpu.runners.base import KernelRunner
 class Embed(KernelRunner):
     """Rows of a table, by their numbers."""
 
+    integers = True
+
     def settings(self) -> tuple[Any, ...]:
         """Return whether the table gets a gradient."""
         return (self.layer.w.trainable,)
@@ -29,6 +31,8 @@ class Embed(KernelRunner):
 
 class OneHot(KernelRunner):
     """Ones at the ids, and zeros."""
+
+    integers = True
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Write 1 at each id and 0 elsewhere."""
