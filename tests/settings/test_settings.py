@@ -202,6 +202,7 @@ TABLE = {
         "block": COUNT,
         "mixed": COUNT,
         "lanes": ([*COUNT[0], None], [bad for bad in COUNT[1] if bad is not None]),
+        "skip": ([None, [0, 3], np.array([2])], [[0.5], [-1], [[1]], "ab", 3]),
         "datasets": (["a", ["a", "b"]], NO_NAMES),
         "path": (["a.h5", ["a.h5"], ("a", "b")], ["", "a\0b", 3, [], ["a", 3], None]),
     },

@@ -1,4 +1,4 @@
-"""What is measured of each held-out image, by this process or by workers that share the images."""
+"""Held-out images, measured one by one: by this process, or by workers that share them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from layerkit.settings import Optional, Whole, accept
 
 @dataclass
 class Measured:
-    """What was found of n neighbouring images; see Evaluation.
+    """Results of n neighbouring images; see Evaluation.
 
     Attributes:
         first: number of the first of them.

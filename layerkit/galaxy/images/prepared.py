@@ -104,7 +104,7 @@ def is_prepared(path: str | os.PathLike | None) -> bool:
     if path is None:
         return False
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return is_sharded(path)
     if hdf5.is_sealed(path, PREPARED_FORMAT):
         return True
@@ -120,7 +120,7 @@ def is_prepared(path: str | os.PathLike | None) -> bool:
 
 def is_sharded(path: str | os.PathLike | None) -> bool:
     """Tell whether a path is a folder that `prepare_shards` has begun."""
-    if path is None or not (Path(path) / INDEX).is_file():
+    if path is None or not os.path.isfile(Path(path) / INDEX):
         return False
     try:
         return read_index(Path(path), DataError).get("kind") == PREPARED_FORMAT
@@ -192,7 +192,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     """
     limit = accept(Optional(Whole(least=1)), limit, "limit", "load", DataError)
     path = path_of(path, DataError)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return load_file(path, limit)
     sets, rest = list[GalaxySet](), limit
     for file in files_of(path):
@@ -207,7 +207,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         DataError: shards are missing, or the folder holds none.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path]
     if not is_sharded(path):
         raise DataError(f"{path}: a folder, and not one that prepare_shards() wrote")

@@ -135,7 +135,7 @@ class HDF5Data(Data):
         self.paths = [
             file
             for path in self.paths
-            for file in (shards_of(path, self.wrong) if path.is_dir() else [path])
+            for file in (shards_of(path, self.wrong) if os.path.isdir(path) else [path])
         ]
         self.opened: dict[int, tuple[hdf5.Reader, list[h5py.Dataset]]] = {}  # the last few
         self.first = [(s.dtype.newbyteorder("="), s.shape[1:]) for s in self._sets(0)[1]]
