@@ -22,7 +22,7 @@ from layerkit import layers as L
 
 
 def galaxy_profile(latent=3, hidden=24, gaussians=10):
-    """The net.
+    """Return the net from z to the weights of Gaussians.
 
     Args:
         latent: dimensions of z.

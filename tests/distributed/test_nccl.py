@@ -32,7 +32,7 @@ class Job:
 
 
 class Host(Communicator):
-    """What MPI does, by threads."""
+    """Does by threads all that MPI does by processes."""
 
     def __init__(self, job, rank):
         self.job, self.rank, self.size = job, rank, job.size

@@ -308,8 +308,7 @@ class GRU(Recurrent):
     Args:
         units: size of h.
         last: True for a top that holds the last h alone, False (default) for those of all steps.
-        reverse: True goes from the last step to the first, False (default) from the first; the top
-            is in the order of the bottom.
+        reverse: True begins at the last step, default False; the top is in the bottom's order.
         weight: initialiser of W, by default "xavier".
         recurrent: initialiser of U, by default "orthogonal".
         bias: initialiser of b, default 0.

@@ -17,7 +17,6 @@ from layerkit.galaxy.images.prepare.contact import contact_sheets
 from layerkit.galaxy.images.prepare.prepare import is_source_file, prepare
 from layerkit.galaxy.images.prepare.sizing import native_size
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
-
 from layerkit.galaxy.images.sources.files import ZipSource
 from layerkit.galaxy.images.sources.sources import Source, open_source
 from layerkit.galaxy.images.stored import StoredSet
