@@ -209,8 +209,14 @@ class FitsPictures(Pictures):
             return about
         shape = layout.sides if window is None else [part.stop - part.start for part in window]
         variance = missing = None
-        for kind, other in planes.beside(self.hdus, number).items():
-            values = self._numbers(other, self._part(k, window)).reshape(shape)
+        one = None if self.band is None else layout.sides
+        for kind, other in planes.beside(self.hdus, number, one).items():
+            index = self._part(k, window)
+            if self.hdus[other].shape != self.hdus[number].shape:
+                index = list(window or [slice(None)] * 2)
+            elif number in self.intensity:  # which was looked for in the chosen extension alone
+                self.intensity.setdefault(other, self.intensity[number])
+            values = self._numbers(other, index).reshape(shape)
             if kind == "mask":
                 missing = planes.unusable(values, self.hdus[other].header)
             elif variance is None:
