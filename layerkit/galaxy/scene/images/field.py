@@ -169,7 +169,7 @@ def make_field(
         if not used.any():
             of = f" of band {band}" if len(pixels) > 1 else ""
             raise DataError(f"{name}: every pixel{of} is masked or not a number")
-    names = [str(f) for f in filters] if filters is not None else []
+    names = [] if filters is None else [_text(f) for f in np.ravel(np.asarray(filters, object))]
     if names and len(names) != len(pixels):
         raise DataError(f"{name}: {len(names)} filters for {len(pixels)} bands; name each band")
     if odd := [n for n in names if not n.isprintable() or len(n) > LONGEST]:
@@ -177,8 +177,13 @@ def make_field(
             f"{name}: filters must be names of up to {LONGEST} printable characters, which become "
             f"those of columns, got {brief(odd[0])}"
         )
-    if len(set(names)) != len(names):
-        raise DataError(f"{name}: two bands are called alike, in filters {', '.join(names)}")
+    # Small letters, as columns of FITS are called alike whatever their case.
+    ends = [f"{kind}{n.lower()}" for n in names for kind in ("", "err_")]
+    if len(set(ends)) != len(ends):
+        raise DataError(
+            f"{name}: two bands have columns that are called alike, in filters {', '.join(names)}; "
+            "rename one"
+        )
     names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
     return Field(
         np.where(usable, pixels, 0.0),
@@ -190,6 +195,10 @@ def make_field(
         name,
         notes,
     )
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _numbers(array: Any, what: str) -> np.ndarray:
