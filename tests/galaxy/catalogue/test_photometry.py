@@ -212,6 +212,19 @@ def test_one_plane_beside_a_cube_describes_every_band(tmp_path):
     np.testing.assert_array_equal(found.variance, cube[2] + 5)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_part_of_the_variance_is_not_all_of_it(whole, tmp_path):
+    """As in Webb's files, in another order, or without the whole."""
+    parts = {"VAR_POISSON": 4.0, "VAR_RNOISE": 9.0, "VAR_FLAT": 3.0} | (
+        {"ERR": 4.0} if whole else {}
+    )
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((40, 40), "f4"), name="SCI")]
+    hdus += [fits.ImageHDU(np.full((40, 40), v, "f4"), name=name) for name, v in parts.items()]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    found = open_source(tmp_path / "a.fits").planes(0).variance
+    assert (found == 16).all() if whole else found is None
+
+
 @pytest.mark.parametrize("hdu", [None, "SCI"])
 def test_planes_of_the_total_intensity(hdu, tmp_path):
     stokes = np.random.default_rng(0).uniform(1, 2, (4, 40, 44)).astype("f4")

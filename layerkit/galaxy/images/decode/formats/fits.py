@@ -74,6 +74,8 @@ class FitsPictures(Pictures):
         whole: True takes every image for one picture, whatever its name and axes; see `values`.
 
     Attributes:
+        band: the one that is chosen of a cube, or None.
+        named: whether the extension is chosen.
         images: the extension, the layout and the number in it of each picture.
         words: EXTNAME of each extension that may hold pictures, and KEYWORDS, by its number.
     """
@@ -84,6 +86,7 @@ class FitsPictures(Pictures):
         from astropy.io import fits  # slow to import, and not needed for most sources
 
         hdu, self.band = _chosen(hdu)
+        self.named = hdu is not None
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
@@ -151,7 +154,7 @@ class FitsPictures(Pictures):
             (n, layouts[n], k)
             for n, count in counts.items()
             for k in range(count)
-            if self.band is None or layouts[n].bands is not None or k == self.band
+            if whole or self.band in (None, k) or layouts[n].bands is not None
         ]
         if not self.images:
             raise UnusableImageError(reason)

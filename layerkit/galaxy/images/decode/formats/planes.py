@@ -22,6 +22,7 @@ DEVIATION = re.compile(
 )
 INVERSE = re.compile(r"(IVAR|INVVAR|IVARIANCE|INVERSEVARIANCE)\d*")
 MASK = re.compile(r"(MASKS?|MSK|DQ|BPM|BPMASK|BADPIX|FLAGS?|FLG|QUALITY|QUAL)\d*")
+PART = re.compile(r"POISSON|RNOISE|FLAT")  # of Webb's variance, whose whole is in ERR
 KINDS = {"mask": MASK, "variance": VARIANCE, "deviation": DEVIATION, "inverse": INVERSE}
 
 # Bits of the Rubin Observatory's masks whose pixels are not to be used; others, such as DETECTED,
@@ -31,8 +32,8 @@ RUBIN, UNUSABLE = "MP_", ("BAD", "SAT", "CR", "NO_DATA")
 ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "MAGZEROP", "ZEROPT", "ZEROPNT", "PHOTZP")
 OF_MAGNITUDE_0 = "FLUXMAG0"  # a flux, of the Rubin Observatory and Hyper Suprime-Cam
 GAINS = ("GAIN", "EGAIN", "CCDGAIN")
-# The constant of AB magnitudes by Hubble's PHOTFLAM, in erg/s/cm^2/Angstrom for 1 electron per second, and
-# PHOTPLAM, in Angstrom.  Its PHOTZPT, -21.1 in all files, is no zero point by itself.
+# The constant of AB magnitudes by Hubble's PHOTFLAM, in erg/s/cm^2/Angstrom for 1 electron per
+# second, and PHOTPLAM, in Angstrom.  PHOTZPT, -21.1 in all files, is no zero point by itself.
 HUBBLE = -2.408
 RATE = re.compile(r".*(/ ?S|/ ?SEC|PER SEC\w*|S-1|S\*\*-1|S\^-1)")  # BUNIT, in capitals
 COUNTS = re.compile(r"\s*(ADUS?|DNS?|COUNTS?|CTS?)?\s*", re.IGNORECASE)  # BUNIT, if any
@@ -76,7 +77,7 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
             continue
         words = f"{hdu.name} {text(hdu.header, 'EXTTYPE')}"
         kind = next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
-        if kind is not None:
+        if kind is not None and not says(words, PART):
             found.setdefault(kind, []).append(
                 (hdu.shape != own.shape, hdu.ver != own.ver, abs(k - number), k)
             )
