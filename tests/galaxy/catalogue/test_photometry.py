@@ -212,6 +212,26 @@ def test_one_plane_beside_a_cube_describes_every_band(tmp_path):
     np.testing.assert_array_equal(found.variance, cube[2] + 5)
 
 
+@pytest.mark.parametrize("shape", [(40, 44), (1, 40, 44), (1, 1, 40, 44), (40, 1, 44)])
+@pytest.mark.parametrize("own", [(1, 40, 44), (40, 44), (1, 1, 40, 44)])
+def test_planes_may_lack_axes_of_size_one(own, shape, tmp_path):
+    picture = np.arange(40 * 44, dtype="f4").reshape(40, 44)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(picture.reshape(own), name="SCI")]
+    hdus.append(fits.ImageHDU((picture + 1).reshape(shape), name="VAR"))
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.fits").planes(0).variance, picture + 1)
+
+
+def test_planes_of_stacks_may_lack_axes_of_size_one(tmp_path):
+    stack = np.arange(5 * 40 * 44, dtype="f4").reshape(5, 40, 44)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(stack[:, None], name="SCI")]
+    hdus.append(fits.ImageHDU(stack + 1, name="VAR"))
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path / "a.fits")
+    for k in range(5):
+        np.testing.assert_array_equal(source.planes(k).variance, stack[k] + 1)
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_part_of_the_variance_is_not_all_of_it(whole, tmp_path):
     """As in Webb's files, in another order, or without the whole."""

@@ -214,9 +214,13 @@ class FitsPictures(Pictures):
         variance = missing = None
         one = None if self.band is None else layout.sides
         for kind, other in planes.beside(self.hdus, number, one).items():
-            index = self._part(k, window)
-            if self.hdus[other].shape != self.hdus[number].shape:
-                index = list(window or [slice(None)] * 2)
+            index, axes = self._part(k, window), self.hdus[number].shape
+            if self.hdus[other].shape != axes:
+                kept = [at for at, n in zip(index, axes, strict=True) if n > 1]
+                if sum(n > 1 for n in self.hdus[other].shape) < len(kept):  # for every band
+                    kept = list(window or [slice(None)] * 2)
+                ends = iter(kept)
+                index = [next(ends) if n > 1 else slice(None) for n in self.hdus[other].shape]
             elif number in self.intensity:  # which was looked for in the chosen extension alone
                 self.intensity.setdefault(other, self.intensity[number])
             values = self._numbers(other, index).reshape(shape)

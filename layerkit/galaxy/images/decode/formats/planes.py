@@ -60,8 +60,8 @@ class Planes:
 def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None) -> dict[str, int]:
     """Find the extensions that describe the pixels of an image: number by kind, of KINDS.
 
-    They have the image's shape and say by their name, or by EXTTYPE, what they hold.  The
-    one with the image's EXTVER counts, then the one nearest to it in the file.
+    They have the image's shape, but for axes of size 1, and say by their name, or by EXTTYPE, what
+    they hold.  The one with the image's EXTVER counts, then the one nearest to it in the file.
 
     Args:
         hdus: of the file.
@@ -70,18 +70,22 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
             describes every band, unless there is one of the image's shape.
     """
     every = list(hdus)
-    own = every[number]
+    own, shape = every[number], _long(every[number].shape)
     found: dict[str, list[tuple[bool, bool, int, int]]] = {}
     for k, hdu in enumerate(every):
-        if k == number or not hdu.is_image or hdu.shape not in (own.shape, band):
+        if k == number or not hdu.is_image or _long(hdu.shape) not in (shape, band):
             continue
         words = f"{hdu.name} {text(hdu.header, 'EXTTYPE')}"
         kind = next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
         if kind is not None and not says(words, PART):
             found.setdefault(kind, []).append(
-                (hdu.shape != own.shape, hdu.ver != own.ver, abs(k - number), k)
+                (_long(hdu.shape) != shape, hdu.ver != own.ver, abs(k - number), k)
             )
     return {kind: min(choice)[-1] for kind, choice in found.items()}
+
+
+def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n > 1)
 
 
 def unusable(mask: np.ndarray, header: Header) -> np.ndarray:
