@@ -190,7 +190,7 @@ def _fitted(jobs: Sequence[Job], workers: int, tell: Callable[[str], None]) -> I
     run = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
     try:
         yield from run(joblib.delayed(fit_tile)(job) for job in jobs)
-    except (pickle.PicklingError, TypeError) as error:
+    except pickle.PicklingError as error:
         reason = error.__cause__ or error
         raise DataError(
             f"workers={workers}: the light cannot go to other processes ({reason}); give workers=1"

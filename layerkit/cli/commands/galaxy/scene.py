@@ -39,7 +39,8 @@ def add(commands: Any) -> None:
         "--hdu",
         metavar="N|NAME",
         type=arguments.hdu,
-        help="extension of the FITS file that holds the image (default: the one of science)",
+        help="extension of the FITS file that holds the image, and perhaps the band in it, as in "
+        "SCI[1], counted from 0 (default: the one of science, and every band)",
     )
     parser.add_argument(
         "--mask-bits",
