@@ -36,6 +36,19 @@ NOT_NEGATIVE = number(float, 0, LARGEST, "a number, zero or above")
 SEED = number(int, 0, 2**63 - 1, "from 0 to 2**63 - 1")
 
 
+def bits(text: str) -> int:
+    """Read a mask of bits, in one of the ways in which Python writes numbers."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to 2**63 - 1, such as 11 or 0xb, got {text!r}"
+        )
+    return value
+
+
 def path(text: str) -> str:
     """Make an absolute path, so that a run can be resumed from any folder."""
     if not text:

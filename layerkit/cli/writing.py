@@ -84,14 +84,15 @@ def _npy(path: Path, arrays: Arrays) -> None:
 
 def _csv(path: Path, arrays: Arrays) -> None:
     """Write a column for each number of an example: `z_mean` or `z_mean[0]`, `z_mean[1]`, ..."""
-    columns, names = [], list[str]()
+    columns, names, formats = [], list[str](), list[str]()
     for name, array in arrays.items():
         flat = array.reshape(len(array), -1)
-        columns.append(flat)
+        columns.append(flat.astype(object))  # which keeps integers beside floats
+        # 9 digits tell any two numbers of float32 apart.
+        formats += ["%d" if array.dtype.kind in "iu" else "%.9g"] * flat.shape[1]
         names += [f"{name}[{k}]" for k in range(flat.shape[1])] if array.ndim > 1 else [name]
-    # 9 digits tell any two numbers of float32 apart.
     np.savetxt(
-        path, np.hstack(columns), fmt="%.9g", delimiter=",", header=",".join(names), comments=""
+        path, np.hstack(columns), fmt=formats, delimiter=",", header=",".join(names), comments=""
     )
 
 

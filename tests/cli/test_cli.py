@@ -96,6 +96,27 @@ def test_infer_writes_each_kind_of_file(layerkit, trained, tmp_path):
     np.testing.assert_array_equal(np.array(rows[1:], "float32"), logits)
 
 
+def test_infer_writes_integers_beside_floats_to_csv(layerkit, tmp_path):
+    (tmp_path / "ids.py").write_text(
+        "from layerkit import layers as L\n\n\ndef net():\n    return [\n"
+        "        L.Input('k', shape=(), integers=True),\n"
+        "        L.Input('x', shape=(2,)),\n"
+        "        L.Reshape('id', 'k', shape=(1,)),\n"
+        "        L.Tanh('y', 'x'),\n    ]\n"
+    )
+    lk.save("ids.h5", lk.Net(lk.load_net("ids.py"), 2))
+    ids, x = np.array([2**60 + 1, -(2**63), 2**63 - 1, 0]), np.linspace(-1, 1, 8).reshape(4, 2)
+    np.savez("ids.npz", k=ids, x=x)
+    words = ["infer", "ids.py", "--model", "ids.h5", "--data", "ids.npz", "--out", "ids.csv"]
+    code, _, err = layerkit(*words, "--blob", "id", "y")
+    assert code == 0, err
+    with open(tmp_path / "ids.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["id[0]", "y[0]", "y[1]"]
+    assert [int(row[0]) for row in rows[1:]] == ids.tolist()
+    np.testing.assert_allclose(np.array([row[1:] for row in rows[1:]], float), np.tanh(x), 1e-6)
+
+
 def test_files_of_arrays_that_are_damaged_are_one_line(layerkit, trained, rng):
     np.savez_compressed("whole.npz", x=trained[1], label=trained[2], more=np.array([None]))
     words = ["test", "classifier.py", "--model", "model.h5", "--data"]

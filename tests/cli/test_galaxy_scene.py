@@ -40,11 +40,12 @@ def test_star_is_found(field, layerkit):
         (["none.fits"], "no such file"),
         (["field.fits", "--psf", "field.fits"], "expected a PSF of shape"),
         (["field.fits", "--variance", "psf.npy"], "the variance has shape"),
+        (["field.fits", "--out", "psf.npy"], "psf.npy: a file; give a folder"),
     ],
 )
 def test_errors_are_one_line(field, layerkit, words, message):
     words = [w if w.startswith("--") else field / w for w in words]
-    code, _, err = layerkit("galaxy", "scene", *words, "--out", field / "out")
+    code, _, err = layerkit("galaxy", "scene", "--out", field / "out", *words)
     assert code != 0
     assert message in err
     assert len(err.strip().splitlines()) == 1
@@ -74,3 +75,20 @@ def test_an_extension_is_chosen(field, layerkit):
     assert code == 2
     assert "2 images, in extensions 1, 2; choose one with --hdu" in err
     assert layerkit(*words, field / "out", "--hdu", "B")[0] == 0
+
+
+@pytest.mark.parametrize("bits", ["abc", "-1", "1.5", "0x1_ffff_ffff_ffff_ffff"])
+def test_bits_that_are_none_are_told(bits, layerkit):
+    code, _, err = layerkit("galaxy", "scene", f"--mask-bits={bits}", "--out", "out")
+    assert code == 2
+    assert (
+        f"--mask-bits: must be a whole number from 0 to 2**63 - 1, such as 11 or 0xb, got {bits!r}"
+        in err
+    )
+
+
+def test_resume_can_be_switched_off_before_a_file(field, layerkit):
+    (field / "on.toml").write_text("resume = true\n")
+    words = ["galaxy", "scene", field / "field.fits", "--psf", field / "psf.npy", "--out", "out"]
+    code, _, err = layerkit(*words, "--config", "on.toml", "--no-resume")
+    assert (code, err) == (0, "")

@@ -22,7 +22,7 @@ from layerkit.galaxy.scene.model.learned import learned_light
 from layerkit.galaxy.scene.model.light import Light, Spergel
 from layerkit.galaxy.scene.results.catalogue import Row, table_of
 from layerkit.galaxy.scene.tile_runs import Job, fit_tiles
-from layerkit.settings import Number, Optional, Whole, accept
+from layerkit.settings import Number, Optional, Truth, Whole, accept
 
 MOST_SOURCES = 60  # of a tile's core: the time of a step grows with the square of their number
 LEAST_TILE = 48  # pixels
@@ -107,14 +107,17 @@ def measure(
         ("gain", gain, Optional(Number(above=0))),
         ("samples", samples, Whole()),
         ("tile", tile, Whole(least=1)),
+        ("star", star, Number(above=0, below=1)),
+        ("workers", workers, Whole(least=1)),
+        ("subtract", subtract, Truth()),
     ):
         accept(rule, value, name, "measure", DataError)
-    if not 0 < star < 1:
-        raise DataError(f"star: a probability between 0 and 1, got {star}")
-    if isinstance(light, str):
-        if light not in LIGHTS:
-            raise DataError(f"light: one of {', '.join(LIGHTS)}, or a Light, got {light!r}")
+    if isinstance(light, str) and light in LIGHTS:
         light = LIGHTS[light]()
+    if isinstance(light, str | type) or not hasattr(light, "transform"):
+        raise DataError(f"light: one of {', '.join(LIGHTS)}, or a Light, got {brief(light)}")
+    if not callable(tell):
+        raise DataError(f"measure: tell must be a function that takes a line, got {brief(tell)}")
     notes = list(field.notes)
     shape = field.images.shape
     sky = np.zeros(shape)

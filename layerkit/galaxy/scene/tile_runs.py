@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from layerkit.galaxy.scene.inference.choosing import settle
 from layerkit.galaxy.scene.inference.fitting import Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile
 from layerkit.galaxy.scene.model.layout import Source
+from layerkit.galaxy.scene.model.light import Light
 from layerkit.galaxy.scene.results.catalogue import Row, rows_of
 from layerkit.system.files import path_of, write_atomically
 
+KEPT = re.compile(r"[0-9a-f]{24}\.npz")  # named by Job.key
 SOURCE_NOISE = 0.3  # deviations of the sky's noise: fainter models tell nothing of a gain
 
 
@@ -50,7 +54,8 @@ class Job:
         """Return a name that two jobs share if, but for the code, their results must be alike."""
         whole = hashlib.sha256()
         light = self.part.light
-        for array in (self.part.values, self.part.weights, self.part.psfs):
+        arrays = (self.part.values, self.part.weights, self.part.psfs)
+        for array in (*arrays, *_looks(light)):
             whole.update(np.ascontiguousarray(array).tobytes())
         numbers = (self.cut, self.sources, self.star, self.threshold, self.samples)
         noise = (self.source_noise, self.gain)
@@ -82,12 +87,30 @@ class Done:
     @classmethod
     def load(cls, path: Path) -> Done:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = dict(content)
         model, weights = arrays.pop("model"), arrays.pop("weights")
         arrays["tile"] = [tuple(tile) for tile in arrays["tile"].tolist()]
         rows = [Row(**{n: a[i] for n, a in arrays.items()}) for i in range(len(arrays["x"]))]
         return cls(rows, model, weights)
+
+
+def _looks(light: Light) -> list[np.ndarray]:
+    """Return numbers by which kinds of light differ: the prior, and profiles under it."""
+    mean, deviation = np.array(light.mean, float), np.array(light.deviation, float)
+    steps = np.diag(deviation)
+    latents = np.stack([mean, *(mean + steps), *(mean - steps), mean + deviation])
+    u = np.tile(np.geomspace(0.05, 20, 24), (len(latents), 1))
+    return [mean, deviation, np.asarray(light.transform(np, latents, u, u / 2)[0], float)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file holds a fitted tile; one that was damaged is fitted again."""
+    try:
+        Done.load(path)
+    except Exception:  # of any kind, from readers of damaged files
+        return False
+    return True
 
 
 def fit_tile(job: Job, tell: Callable[[str], None] = lambda line: None) -> Done:
@@ -128,7 +151,7 @@ def fit_tiles(
         except OSError as error:
             raise DataError(f"{at}: cannot make this folder: {error.strerror}") from error
         paths = [at / f"{job.key()}.npz" for job in jobs]
-    kept = [path is not None and path.is_file() for path in paths]
+    kept = [path is not None and _is_whole(path) for path in paths]
     if any(kept):
         tell(f"{sum(kept)} of {len(jobs)} tiles were fitted before")
     missing = [job for job, there in zip(jobs, kept, strict=True) if not there]
@@ -149,7 +172,8 @@ def discard(folder: str | os.PathLike[str]) -> None:
     """Remove the tiles kept in a folder, and the folder, unless something else is in it."""
     at = Path(folder)
     for path in at.glob("*.npz"):
-        path.unlink(missing_ok=True)
+        if KEPT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         at.rmdir()
 
@@ -164,7 +188,13 @@ def _fitted(jobs: Sequence[Job], workers: int, tell: Callable[[str], None]) -> I
     # joblib's own processes, not multiprocessing: they neither fork a process with threads nor
     # import the caller's script again.
     run = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
-    yield from run(joblib.delayed(fit_tile)(job) for job in jobs)
+    try:
+        yield from run(joblib.delayed(fit_tile)(job) for job in jobs)
+    except pickle.PicklingError as error:
+        reason = error.__cause__ or error
+        raise DataError(
+            f"workers={workers}: the light cannot go to other processes ({reason}); give workers=1"
+        ) from error
 
 
 def _reweighing(part: Pixels, gain: float | None) -> Callable[[np.ndarray], Pixels]:

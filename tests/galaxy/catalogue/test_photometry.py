@@ -165,6 +165,97 @@ def test_bits_of_rubin_masks_that_say_what_is_there_count_for_nothing(rng, tmp_p
     assert found.zero_point == pytest.approx(31.4)
 
 
+HUBBLE = {"PHOTFLAM": 7.0178e-20, "PHOTPLAM": 5919.46, "PHOTZPT": -21.1}  # of ACS, F606W
+
+
+def ab_magnitude(rate):
+    """A rate in electrons per second as a magnitude, by way of the flux in erg/s/cm^2/Hz."""
+    by_frequency = rate * HUBBLE["PHOTFLAM"] * HUBBLE["PHOTPLAM"] ** 2 / 2.99792458e18
+    return -2.5 * math.log10(by_frequency) - 48.6
+
+
+@pytest.mark.parametrize(
+    ("header", "magnitude"),
+    [
+        (HUBBLE | {"BUNIT": "ELECTRONS/S"}, ab_magnitude(1)),
+        (HUBBLE | {"BUNIT": "electron / s", "EXPTIME": 100.0}, ab_magnitude(1)),
+        (HUBBLE | {"BUNIT": "e-/sec"}, ab_magnitude(1)),
+        (HUBBLE | {"BUNIT": "ELECTRONS", "EXPTIME": 100.0}, ab_magnitude(0.01)),
+        (HUBBLE | {"BUNIT": "ELECTRONS"}, None),  # in an unknown time
+        (HUBBLE | {"EXPTIME": 100.0}, None),  # of an unknown unit
+        (HUBBLE | {"BUNIT": "MJy/sr"}, None),
+        (HUBBLE | {"BUNIT": "MJy/sr", "MAGZERO": 25.0}, 25.0),
+        ({"PHOTZPT": -21.1, "BUNIT": "ELECTRONS/S"}, None),
+    ],
+)
+def test_zero_points_of_hubble(header, magnitude, tmp_path):
+    """PHOTZPT is -21.1 in each of its files, whatever the filter."""
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((40, 40), "f4"), name="SCI")]
+    hdus[1].header.update(header)
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    found = open_source(tmp_path / "a.fits").planes(0).zero_point
+    assert math.isnan(found) if magnitude is None else found == pytest.approx(magnitude, abs=1e-3)
+
+
+def test_one_plane_beside_a_cube_describes_every_band(tmp_path):
+    cube = np.arange(3 * 40 * 44, dtype="f4").reshape(3, 40, 44)
+    mask = (cube[0] < 100).astype("u1")
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(cube, name="SCI"), fits.ImageHDU(mask, name="MASK")]
+    hdus += [fits.ImageHDU(cube[0] + 1, name="VAR"), fits.ImageHDU(cube + 5, name="VAR")]
+    fits.HDUList(hdus[:4]).writeto(tmp_path / "one.fits")
+    found = open_source(tmp_path / "one.fits", hdu="SCI[2]").planes(0)
+    np.testing.assert_array_equal(found.missing, mask == 1)
+    np.testing.assert_array_equal(found.variance, cube[0] + 1)
+    assert open_source(tmp_path / "one.fits").planes(0).missing is None  # of the mean of bands
+    fits.HDUList(hdus).writeto(tmp_path / "each.fits")
+    found = open_source(tmp_path / "each.fits", hdu="SCI[2]").planes(0)
+    np.testing.assert_array_equal(found.variance, cube[2] + 5)
+
+
+@pytest.mark.parametrize("shape", [(40, 44), (1, 40, 44), (1, 1, 40, 44), (40, 1, 44)])
+@pytest.mark.parametrize("own", [(1, 40, 44), (40, 44), (1, 1, 40, 44)])
+def test_planes_may_lack_axes_of_size_one(own, shape, tmp_path):
+    picture = np.arange(40 * 44, dtype="f4").reshape(40, 44)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(picture.reshape(own), name="SCI")]
+    hdus.append(fits.ImageHDU((picture + 1).reshape(shape), name="VAR"))
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.fits").planes(0).variance, picture + 1)
+
+
+def test_planes_of_stacks_may_lack_axes_of_size_one(tmp_path):
+    stack = np.arange(5 * 40 * 44, dtype="f4").reshape(5, 40, 44)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(stack[:, None], name="SCI")]
+    hdus.append(fits.ImageHDU(stack + 1, name="VAR"))
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path / "a.fits")
+    for k in range(5):
+        np.testing.assert_array_equal(source.planes(k).variance, stack[k] + 1)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_part_of_the_variance_is_not_all_of_it(whole, tmp_path):
+    """As in Webb's files, in another order, or without the whole."""
+    parts = {"VAR_POISSON": 4.0, "VAR_RNOISE": 9.0, "VAR_FLAT": 3.0} | (
+        {"ERR": 4.0} if whole else {}
+    )
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((40, 40), "f4"), name="SCI")]
+    hdus += [fits.ImageHDU(np.full((40, 40), v, "f4"), name=name) for name, v in parts.items()]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    found = open_source(tmp_path / "a.fits").planes(0).variance
+    assert (found == 16).all() if whole else found is None
+
+
+@pytest.mark.parametrize("hdu", [None, "SCI"])
+def test_planes_of_the_total_intensity(hdu, tmp_path):
+    stokes = np.random.default_rng(0).uniform(1, 2, (4, 40, 44)).astype("f4")
+    hdus = [fits.ImageHDU(stokes, name="SCI"), fits.ImageHDU(stokes + 1, name="VAR")]
+    for one in hdus:
+        one.header.update({"CTYPE3": "STOKES", "CRVAL3": 1.0, "CDELT3": 1.0, "CRPIX3": 2.0})
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path / "a.fits", hdu=hdu)
+    np.testing.assert_array_equal(source.planes(0).variance, stokes[1] + 1)  # I is the second
+
+
 def test_positions_in_a_field_have_their_planes(model, rng, tmp_path):
     """Squares cut from a field, one of them over its edge, with its variance and mask."""
     clean, truth = light(rng, 2)

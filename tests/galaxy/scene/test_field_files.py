@@ -37,6 +37,29 @@ class TestReadsFits:
 
         return write
 
+    @pytest.mark.parametrize("hdu", ["SCI[1]", "[1]", "1[1]"])
+    def test_one_band_of_a_cube(self, hdu, rng, written):
+        cube = rng.normal(size=(5, 20, 30))
+        path = written(extension("SCI", cube), extension("OTHER", np.zeros((4, 4))))
+        np.testing.assert_array_equal(read_field(path, hdu=hdu).images, cube[1:2])
+        with pytest.raises(DataError, match="no band 7; there are"):
+            read_field(path, hdu=hdu.replace("[1]", "[7]"))
+
+    @pytest.mark.parametrize("name", ["ERR", "IVAR", "VAR"])
+    def test_noise_that_is_not_positive_masks(self, name, rng, written):
+        noise = np.full((20, 30), 2.0)
+        noise[3], noise[5] = -2, 0
+        field = read_field(
+            written(extension("SCI", rng.normal(size=(20, 30))), extension(name, noise))
+        )
+        assert field.usable[0].sum() == 18 * 30
+        assert not field.usable[0, [3, 5]].any()
+
+    @pytest.mark.parametrize("bits", ["3", 1.5, -1, 2**70, True])
+    def test_bits_of_a_mask_are_a_whole_number(self, bits, rng):
+        with pytest.raises(DataError, match="use_bits must be a whole number"):
+            make_field(rng.normal(size=(20, 30)), mask=np.full((20, 30), 2), use_bits=bits)
+
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
     @pytest.mark.parametrize(("names", "key", "noise", "variance"), [
         (("SCI", "WHT", "CTX"), "EXTNAME", 3.0, None),  # HST, drizzled
@@ -78,7 +101,9 @@ class TestReadsFits:
             read_field(written(extension("WHT", images[0])))
         # As the plane that it is, it can be given.
         np.save(path.parent / "b.npy", images[0])
-        field = read_field(path.parent / "b.npy", variance=written(extension("ERR", images[1])))
+        field = read_field(
+            path.parent / "b.npy", variance=written(extension("ERR", abs(images[1])))
+        )
         np.testing.assert_allclose(field.variance[0], images[1] ** 2)
 
     def test_numbers_are_what_keywords_make_of_them(self, rng, written):

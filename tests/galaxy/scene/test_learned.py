@@ -6,6 +6,7 @@ from scipy import integrate
 from scipy.special import j1
 
 import layerkit as lk
+from layerkit.errors import DataError
 from layerkit.galaxy.scene.images.psf import gaussian
 from layerkit.galaxy.scene.inference.fitting import Pixels, fit
 from layerkit.galaxy.scene.inference.learning import learn, source_in, standardise
@@ -134,3 +135,21 @@ def test_the_boxed_light_is_small_and_falls_outwards():
         value = light.transform(np, z[None], k, 0 * k)[0][0]
         assert value[0] == pytest.approx(1)
         assert (np.diff(value) < 0).all()
+
+
+def test_stamps_that_nothing_can_be_learned_from_are_told(rng):
+    good = stamps(rng, 2)
+    twice = Pixels(
+        np.repeat(good[0].values, 2, 0), np.repeat(good[0].weights, 2, 0), good[0].psfs, WIDTH
+    )
+    for bad, message in (
+        ([], "two stamps of one band or more, got 0"),
+        (good[:1], "or more, got 1"),
+        ([good[0], twice], "got 2, the one at 1 something else"),
+        ([good[0], None, good[1]], "got 3, the one at 1 something else"),
+    ):
+        with pytest.raises(DataError, match=message):
+            learn(bad)
+    for setting in ({"draws": 0}, {"steps": 0}, {"latent": 2.0}, {"sweeps": -1}, {"seed": "0"}):
+        with pytest.raises(DataError, match=f"learn: {next(iter(setting))} must be a whole number"):
+            learn(good, **setting)

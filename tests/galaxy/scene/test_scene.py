@@ -282,6 +282,8 @@ def test_nearly_round_galaxies_are_not_made_elongated(rng):
         ({"images": np.zeros((20, 20)), "variance": np.ones((9, 20))}, "the variance has shape"),
         ({"images": np.zeros((20, 20)), "filters": ["g", "r"]}, "2 filters for 1 bands"),
         ({"images": np.array([["a"] * 20] * 20)}, "an array of numbers"),
+        ({"images": np.zeros((2, 20, 20)), "filters": ["g", "err_g"]}, "columns that are called"),
+        ({"images": np.zeros((2, 20, 20)), "filters": ["g", "G"]}, "columns that are called alike"),
     ],
 )
 def test_errors_say_what_is_wrong(settings, message):
@@ -298,3 +300,32 @@ def test_files_that_are_not_there_or_damaged(tmp_path):
     np.savez(tmp_path / "other.npz", pictures=np.zeros((20, 20)))
     with pytest.raises(DataError, match="an array called images"):
         read_field(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("filters", ["g", np.array("g"), np.array([b"g"]), np.array([["g"]])])
+def test_one_filter_however_it_is_stored(filters, tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((20, 20)), filters=filters)
+    assert read_field(tmp_path / "a.npz").filters == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("star", "0.3"),
+        ("star", None),
+        ("star", 1),
+        ("star", np.nan),
+        ("workers", "2"),
+        ("workers", 0),
+        ("workers", 2.5),
+        ("light", 3),
+        ("light", None),
+        ("light", Spergel),
+        ("subtract", "no"),
+        ("tell", None),
+    ],
+)
+def test_settings_that_make_no_sense_are_told_before_the_work(setting, value):
+    field = make_field(np.zeros((20, 20)))
+    with pytest.raises(DataError, match=setting):
+        measure(field, **{setting: value})

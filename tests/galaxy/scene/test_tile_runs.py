@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from layerkit.errors import DataError
 from layerkit.galaxy.scene import make_field, measure, tile_runs
 from layerkit.galaxy.scene.images.psf import gaussian
+from layerkit.galaxy.scene.model.learned import BOXED, Learned, learned_light
 
 WIDTH = 3.0
 
@@ -52,8 +54,9 @@ def test_a_run_that_was_cut_off_goes_on(field, tmp_path, monkeypatch):
     measure(field, tile=64, samples=3, star=0.5, keep=tmp_path, tell=lines.append)
     assert not any("fitted before" in line for line in lines)
     (tmp_path / "notes.txt").write_text("mine")
+    np.savez(tmp_path / "field.npz", images=field.images)
     tile_runs.discard(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "field.npz"}
 
 
 def test_workers_change_no_result(field):
@@ -61,3 +64,42 @@ def test_workers_change_no_result(field):
         measure(field, tile=64, workers=2, light="learned"),
         measure(field, tile=64, light="learned"),
     )
+
+
+def test_tiles_of_another_light_are_fitted_again(field, tmp_path):
+    """Two nets have one class, and latents of equal names and priors; their profiles differ."""
+    first = learned_light()
+    second = Learned(learned_light.__wrapped__(BOXED).net)
+    second.net.params["f1/weight"].data[...] *= 3
+    measure(field, tile=64, light=first, keep=tmp_path)
+    lines = []
+    resumed = measure(field, tile=64, light=second, keep=tmp_path, tell=lines.append)
+    assert not any("fitted before" in line for line in lines)
+    same(resumed, measure(field, tile=64, light=second))
+    measure(
+        field, tile=64, light=learned_light.__wrapped__(BOXED), keep=tmp_path, tell=lines.append
+    )
+    assert "4 of 4 tiles were fitted before" in lines
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "text", "other"])
+def test_damaged_tiles_are_fitted_again(damage, field, tmp_path):
+    whole = measure(field, tile=64, keep=tmp_path)
+    path = min(tmp_path.glob("*.npz"))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    kinds = {"empty": b"", "half": content[:middle], "flipped": flipped, "text": b"hello"}
+    if damage == "other":
+        np.savez(path, pictures=np.zeros(3))
+    else:
+        path.write_bytes(kinds[damage])
+    lines = []
+    same(measure(field, tile=64, keep=tmp_path, tell=lines.append), whole)
+    assert "3 of 4 tiles were fitted before" in lines
+
+
+def test_a_light_that_cannot_go_to_other_processes_is_told(field):
+    light = Learned(learned_light.__wrapped__(BOXED).net)
+    with pytest.raises(DataError, match=r"light cannot go to other processes.*workers=1"):
+        measure(field, tile=64, workers=2, light=light)

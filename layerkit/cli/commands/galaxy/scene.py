@@ -39,12 +39,13 @@ def add(commands: Any) -> None:
         "--hdu",
         metavar="N|NAME",
         type=arguments.hdu,
-        help="extension of the FITS file that holds the image (default: the one of science)",
+        help="extension of the FITS file that holds the image, and perhaps the band in it, as in "
+        "SCI[1], counted from 0 (default: the one of science, and every band)",
     )
     parser.add_argument(
         "--mask-bits",
         metavar="N",
-        type=lambda text: int(text, 0),
+        type=arguments.bits,
         help="bits that count in a mask with several planes, such as 0x19f, the default",
     )
     parser.add_argument(
@@ -75,10 +76,10 @@ def add(commands: Any) -> None:
         default=1,
         help="processes that fit tiles at once (default: %(default)s)",
     )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with a run into the same folder that was cut off: tiles fitted in it are kept",
+    arguments.add_flag(
+        parser,
+        "resume",
+        "go on with a run into the same folder that was cut off: tiles fitted in it are kept",
     )
     parser.add_argument(
         "--samples",
@@ -124,6 +125,8 @@ def run(args: argparse.Namespace) -> None:
     given += [(f"--{name}", getattr(args, name)) for name in ("psf", "variance", "mask")]
     for name in FILES:
         writing.check_apart(out / name, given)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out}: a file; give a folder, which is made if it is not there")
     if (out / METRICS).exists():
         raise DataError(f"--out {out}: the folder of a training run; write to another")
     if args.image is None:

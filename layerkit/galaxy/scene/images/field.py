@@ -20,6 +20,8 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
+from layerkit.galaxy.images.decode.formats.planes import as_variance
+from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
 
 LEAST_SIDE = 16  # pixels of a field
@@ -32,10 +34,10 @@ PLANES = {
     "VARIANCE": ("variance", ""),
     "VAR": ("variance", ""),
     "STAT": ("variance", ""),  # of ESO's cubes
-    "ERR": ("variance", "square"),
-    "ERROR": ("variance", "square"),
-    "SIGMA": ("variance", "square"),
-    "RMS": ("variance", "square"),
+    "ERR": ("variance", "deviation"),
+    "ERROR": ("variance", "deviation"),
+    "SIGMA": ("variance", "deviation"),
+    "RMS": ("variance", "deviation"),
     "IVAR": ("variance", "inverse"),
     "INVVAR": ("variance", "inverse"),
     "MASK": ("mask", ""),
@@ -92,8 +94,8 @@ def read_field(
         mask: file of the mask, not zero where a pixel is not to be used.
         use_bits: which bits count in a mask of integers above 1; by default those of LSST's planes
             for bad, saturated, interpolated, cosmic ray, edge, suspect and no data.
-        hdu: the extension of a FITS file that holds the image, by number or EXTNAME; nothing goes
-            with it then but what other arguments name.
+        hdu: the extension of a FITS file that holds the image, by number or EXTNAME, and perhaps
+            the band in it, as in "SCI[1]"; nothing goes with it then but what other arguments name.
 
     Raises:
         DataError: a file that is missing or of another kind, several images in a FITS file, shapes
@@ -134,6 +136,7 @@ def make_field(
     """Make a field of arrays; see `read_field` for the shapes, and for the errors."""
     if images is None:
         raise DataError(f"{name}: has no image; an NPZ needs an array called images")
+    use_bits = accept(Optional(Whole(most=2**63 - 1)), use_bits, "use_bits", name, DataError)
     notes: list[str] = []
     pixels = _numbers(images, f"{name}: the image")
     if pixels.ndim == 2:
@@ -169,7 +172,7 @@ def make_field(
         if not used.any():
             of = f" of band {band}" if len(pixels) > 1 else ""
             raise DataError(f"{name}: every pixel{of} is masked or not a number")
-    names = [str(f) for f in filters] if filters is not None else []
+    names = [] if filters is None else [_text(f) for f in np.ravel(np.asarray(filters, object))]
     if names and len(names) != len(pixels):
         raise DataError(f"{name}: {len(names)} filters for {len(pixels)} bands; name each band")
     if odd := [n for n in names if not n.isprintable() or len(n) > LONGEST]:
@@ -177,8 +180,13 @@ def make_field(
             f"{name}: filters must be names of up to {LONGEST} printable characters, which become "
             f"those of columns, got {brief(odd[0])}"
         )
-    if len(set(names)) != len(names):
-        raise DataError(f"{name}: two bands are called alike, in filters {', '.join(names)}")
+    # Small letters, as columns of FITS are called alike whatever their case.
+    ends = [f"{kind}{n.lower()}" for n in names for kind in ("", "err_")]
+    if len(set(ends)) != len(ends):
+        raise DataError(
+            f"{name}: two bands have columns that are called alike, in filters {', '.join(names)}; "
+            "rename one"
+        )
     names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
     return Field(
         np.where(usable, pixels, 0.0),
@@ -190,6 +198,10 @@ def make_field(
         name,
         notes,
     )
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _numbers(array: Any, what: str) -> np.ndarray:
@@ -267,7 +279,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
             return {key: _plane(pictures, wanted[0])}
-        numbers = [*words] if hdu is not None else science_images(words)
+        numbers = [*words] if pictures.named else science_images(words)
         if len(numbers) != 1:
             raise UnusableImageError(
                 f"{len(numbers)} images, in extensions {', '.join(map(str, numbers))}; choose one "
@@ -278,7 +290,10 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         number, notes = numbers[0], list[str]()
         bands = pictures.values(number)
         single = tuple(axis for axis in range(bands.ndim - 2) if bands.shape[axis] == 1)
-        out = {"images": _without_gaps(np.squeeze(bands, single), notes), "notes": notes}
+        bands = np.squeeze(bands, single)
+        if pictures.band is not None and bands.ndim > 2:
+            bands = bands[pictures.band]
+        out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
         for n, plane in planes.items() if hdu is None else ():
             out.setdefault(plane, _plane(pictures, n))
@@ -298,11 +313,8 @@ def _plane(pictures: FitsPictures, number: int) -> np.ndarray:
     values = pictures.values(number)
     words = pictures.words[number].upper().split()
     convert = next((PLANES[word][1] for word in words if word in PLANES), "")
-    if convert == "square":
-        return values**2
-    if convert == "inverse":
-        with np.errstate(divide="ignore"):
-            return 1 / values
+    if convert:
+        return as_variance(values, convert)
     whole = np.isfinite(values).all() and (values == np.rint(values)).all()
     return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
 

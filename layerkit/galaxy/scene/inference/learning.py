@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
+from layerkit.errors import DataError
 from layerkit.galaxy.scene.images.detection import Detection
 from layerkit.galaxy.scene.inference.choosing import new_source
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, fit
@@ -16,6 +17,7 @@ from layerkit.galaxy.scene.model.learned import Learned, half_light, spreads
 from layerkit.galaxy.scene.model.light import Spergel
 from layerkit.net import Net
 from layerkit.netfile import load_net
+from layerkit.settings import Whole, accept
 from layerkit.solvers.adam import Adam
 from layerkit.solvers.rates import Cosine
 
@@ -66,10 +68,23 @@ def learn(
         seed: of the net's first parameters and all draws.
         tell: called with a line about each sweep.
 
+    Raises:
+        DataError: fewer than two stamps, which tell of no scatter among galaxies, something that is
+            no stamp of one band, or a setting out of range.
+
     Source: Neal and Hinton (1998), "A view of the EM algorithm that justifies incremental, sparse,
     and other variants"; Liu, Rubin and Wu (1998), "Parameter expansion to accelerate EM", for the
     moving and scaling of z.
     """
+    for name, count, least in (
+        *(("latent", latent, 1), ("hidden", hidden, 1), ("gaussians", gaussians, 1)),
+        *(("sweeps", sweeps, 0), ("steps", steps, 1), ("draws", draws, 1), ("seed", seed, 0)),
+    ):
+        accept(Whole(least), count, name, "learn", DataError)
+    given = [isinstance(stamp, Pixels) and len(stamp.values) == 1 for stamp in stamps]
+    if len(given) < 2 or not all(given):
+        odd = "" if all(given) else f", the one at {given.index(False)} something else"
+        raise DataError(f"learn: expected two stamps of one band or more, got {len(given)}{odd}")
     rng = np.random.default_rng(seed)
     layers = load_net("galaxy_profile", latent=latent, hidden=hidden, gaussians=gaussians)
     net = Net(layers, BATCH, dtype="float64", seed=seed)
@@ -77,13 +92,13 @@ def learn(
     sources: list[Source] = []
     for sweep in range(sweeps):
         light = as_light(net, latent, hidden, gaussians)
-        given = [replace(stamp, light=light) for stamp in stamps]
-        sources = sources or [source_in(stamp) for stamp in given]
-        fits = [fit(s, [source], 30) for s, source in zip(given, sources, strict=True)]
+        lit = [replace(stamp, light=light) for stamp in stamps]
+        sources = sources or [source_in(stamp) for stamp in lit]
+        fits = [fit(s, [source], 30) for s, source in zip(lit, sources, strict=True)]
         sources = [found.sources[0] for found in fits]
         bound = float(np.mean([found.bound for found in fits]))
         spread = standardise(net, fits)
-        told = [t for s, f in zip(given, fits, strict=True) for t in tellings(s, f, draws, rng)]
+        told = [t for s, f in zip(lit, fits, strict=True) for t in tellings(s, f, draws, rng)]
         every = Told(*(np.stack([getattr(t, k) for t in told]) for k in ("z", "root", "target")))
         every.z = spread(every.z)
         sources = [

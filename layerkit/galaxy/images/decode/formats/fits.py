@@ -74,6 +74,8 @@ class FitsPictures(Pictures):
         whole: True takes every image for one picture, whatever its name and axes; see `values`.
 
     Attributes:
+        band: the one that is chosen of a cube, or None.
+        named: whether the extension is chosen.
         images: the extension, the layout and the number in it of each picture.
         words: EXTNAME of each extension that may hold pictures, and KEYWORDS, by its number.
     """
@@ -84,6 +86,7 @@ class FitsPictures(Pictures):
         from astropy.io import fits  # slow to import, and not needed for most sources
 
         hdu, self.band = _chosen(hdu)
+        self.named = hdu is not None
         file.seek(0, io.SEEK_END)
         size = file.tell()
         file.seek(0)
@@ -151,7 +154,7 @@ class FitsPictures(Pictures):
             (n, layouts[n], k)
             for n, count in counts.items()
             for k in range(count)
-            if self.band is None or layouts[n].bands is not None or k == self.band
+            if whole or self.band in (None, k) or layouts[n].bands is not None
         ]
         if not self.images:
             raise UnusableImageError(reason)
@@ -209,8 +212,18 @@ class FitsPictures(Pictures):
             return about
         shape = layout.sides if window is None else [part.stop - part.start for part in window]
         variance = missing = None
-        for kind, other in planes.beside(self.hdus, number).items():
-            values = self._numbers(other, self._part(k, window)).reshape(shape)
+        one = None if self.band is None else layout.sides
+        for kind, other in planes.beside(self.hdus, number, one).items():
+            index, axes = self._part(k, window), self.hdus[number].shape
+            if self.hdus[other].shape != axes:
+                kept = [at for at, n in zip(index, axes, strict=True) if n > 1]
+                if sum(n > 1 for n in self.hdus[other].shape) < len(kept):  # for every band
+                    kept = list(window or [slice(None)] * 2)
+                ends = iter(kept)
+                index = [next(ends) if n > 1 else slice(None) for n in self.hdus[other].shape]
+            elif number in self.intensity:  # which was looked for in the chosen extension alone
+                self.intensity.setdefault(other, self.intensity[number])
+            values = self._numbers(other, index).reshape(shape)
             if kind == "mask":
                 missing = planes.unusable(values, self.hdus[other].header)
             elif variance is None:

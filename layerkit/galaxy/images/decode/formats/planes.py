@@ -22,15 +22,20 @@ DEVIATION = re.compile(
 )
 INVERSE = re.compile(r"(IVAR|INVVAR|IVARIANCE|INVERSEVARIANCE)\d*")
 MASK = re.compile(r"(MASKS?|MSK|DQ|BPM|BPMASK|BADPIX|FLAGS?|FLG|QUALITY|QUAL)\d*")
+PART = re.compile(r"POISSON|RNOISE|FLAT")  # of Webb's variance, whose whole is in ERR
 KINDS = {"mask": MASK, "variance": VARIANCE, "deviation": DEVIATION, "inverse": INVERSE}
 
 # Bits of the Rubin Observatory's masks whose pixels are not to be used; others, such as DETECTED,
 # say what is in them.
 RUBIN, UNUSABLE = "MP_", ("BAD", "SAT", "CR", "NO_DATA")
 
-ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "MAGZEROP", "ZEROPT", "ZEROPNT", "PHOTZP", "PHOTZPT")
+ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "MAGZEROP", "ZEROPT", "ZEROPNT", "PHOTZP")
 OF_MAGNITUDE_0 = "FLUXMAG0"  # a flux, of the Rubin Observatory and Hyper Suprime-Cam
 GAINS = ("GAIN", "EGAIN", "CCDGAIN")
+# The constant of AB magnitudes by Hubble's PHOTFLAM, in erg/s/cm^2/Angstrom for 1 electron per
+# second, and PHOTPLAM, in Angstrom.  PHOTZPT, -21.1 in all files, is no zero point by itself.
+HUBBLE = -2.408
+RATE = re.compile(r".*(/ ?S|/ ?SEC|PER SEC\w*|S-1|S\*\*-1|S\^-1)")  # BUNIT, in capitals
 COUNTS = re.compile(r"\s*(ADUS?|DNS?|COUNTS?|CTS?)?\s*", re.IGNORECASE)  # BUNIT, if any
 
 
@@ -52,23 +57,35 @@ class Planes:
     zero_point: float = math.nan
 
 
-def beside(hdus: Iterable[Any], number: int) -> dict[str, int]:
+def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None) -> dict[str, int]:
     """Find the extensions that describe the pixels of an image: number by kind, of KINDS.
 
-    They have the image's shape and say by their name, or by EXTTYPE, what they hold.  The
-    one with the image's EXTVER counts, then the one nearest to it in the file.
+    They have the image's shape, but for axes of size 1, and say by their name, or by EXTTYPE, what
+    they hold.  The one with the image's EXTVER counts, then the one nearest to it in the file.
+
+    Args:
+        hdus: of the file.
+        number: the image.
+        band: shape of one of its bands, where that was chosen: an extension of this shape
+            describes every band, unless there is one of the image's shape.
     """
     every = list(hdus)
-    own = every[number]
-    found: dict[str, list[tuple[bool, int, int]]] = {}
+    own, shape = every[number], _long(every[number].shape)
+    found: dict[str, list[tuple[bool, bool, int, int]]] = {}
     for k, hdu in enumerate(every):
-        if k == number or not hdu.is_image or hdu.shape != own.shape:
+        if k == number or not hdu.is_image or _long(hdu.shape) not in (shape, band):
             continue
         words = f"{hdu.name} {text(hdu.header, 'EXTTYPE')}"
         kind = next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
-        if kind is not None:
-            found.setdefault(kind, []).append((hdu.ver != own.ver, abs(k - number), k))
-    return {kind: min(choice)[2] for kind, choice in found.items()}
+        if kind is not None and not says(words, PART):
+            found.setdefault(kind, []).append(
+                (_long(hdu.shape) != shape, hdu.ver != own.ver, abs(k - number), k)
+            )
+    return {kind: min(choice)[-1] for kind, choice in found.items()}
+
+
+def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n > 1)
 
 
 def unusable(mask: np.ndarray, header: Header) -> np.ndarray:
@@ -103,10 +120,32 @@ def gain(headers: Iterable[Header]) -> float:
 
 
 def zero_point(headers: Iterable[Header]) -> float:
-    """Return the magnitude of a flux of 1, from the first header that has it."""
+    """Return the magnitude of a flux of 1, from the first header that has it.
+
+    Hubble's files tell it by PHOTFLAM and PHOTPLAM, of AB magnitudes, if BUNIT says that they hold
+    electrons or counts, or these per second; totals are divided by EXPTIME.
+
+    Source: STScI, "ACS zeropoints", equation for AB magnitudes, for Hubble's.
+    """
     headers = list(headers)
     flux = _number(headers, (OF_MAGNITUDE_0,))
-    return 2.5 * math.log10(flux) if flux > 0 else _number(headers, ZERO_POINTS)
+    if flux > 0:
+        return 2.5 * math.log10(flux)
+    told = _number(headers, ZERO_POINTS)
+    return told if math.isfinite(told) else _of_hubble(headers)
+
+
+def _of_hubble(headers: list[Header]) -> float:
+    """Return the AB zero point of a picture of Hubble; NaN if the headers do not say enough."""
+    flam, wavelength, time = (_number(headers, (k,)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
+    unit = next((found for header in headers if (found := text(header, "BUNIT"))), "").upper()
+    rate = RATE.fullmatch(unit) is not None
+    if not (flam > 0 and wavelength > 0 and (rate or time > 0)):
+        return math.nan
+    if not re.match("E-|ELECTRON|COUNT|CT|DN|ADU", unit):  # other units have other zero points
+        return math.nan
+    point = -2.5 * math.log10(flam) - 5 * math.log10(wavelength) + HUBBLE
+    return point if rate else point + 2.5 * math.log10(time)
 
 
 def text(header: Header, key: str) -> str:
