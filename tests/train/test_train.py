@@ -212,7 +212,10 @@ def test_two_breaks_do_not_write_to_one_place_or_publish_one_name(tmp_path):
         ([lk.breaks.Snapshot(folder), lk.breaks.Snapshot(folder, 3)], "two breaks write to"),
         ([lk.breaks.Snapshot(folder), lk.breaks.Snapshot(tmp_path / "link")], "two breaks write"),
         ([lk.breaks.KeepBest(file, "a"), lk.breaks.KeepBest(file, "b")], r"write to .*best\.h5"),
-        ([lk.breaks.Log(folder), lk.breaks.Log(folder)], "two breaks write to"),
+        (
+            [lk.breaks.Log(tmp_path / "a.csv"), lk.breaks.Log(tmp_path / "a.csv")],
+            "two breaks write",
+        ),
     ):
         with pytest.raises(NetError, match=words):
             lk.Trainer(solver, every=pair)
