@@ -10,7 +10,7 @@ one comes from.  It is the tutorial's: three convolutions of 5 x 5, pooled by ma
 in windows of 3 x 3 that overlap (Krizhevsky's cuda-convnet).  Its normalisation across channels
 is left out.
 
-After 200 steps of 50 the net knows 81.0% of 1,000 held-out pictures, in 20 seconds.
+After 200 steps of 50 the net knows 81.1% of 1,000 held-out pictures, in 20 seconds.
 """
 
 import argparse

@@ -7,7 +7,7 @@ Three digits lie on noise.  The net goes down to a quarter of the picture's size
 and up again by `L.Deconvolution`; `L.Concat` joins what comes up with what went down, which knows
 the places (Ronneberger, Fischer and Brox, 2015).  `SoftmaxLoss(axis=0)` takes a label per pixel.
 
-After 800 steps of 16 pictures, 73.5% of the digits' pixels in 100 new pictures get the right label.
+After 800 steps of 16 pictures, 73.6% of the digits' pixels in 100 new pictures get the right label.
 """
 
 import argparse

@@ -1,8 +1,10 @@
 """Files are short enough to read, and folders hold few enough of them to choose from."""
 
+from collections import Counter
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "layerkit"
+TESTS = Path(__file__).resolve().parents[1]
+PACKAGE = TESTS.parent / "layerkit"
 SOURCES = {".py", ".cpp", ".cu", ".h", ".inl"}
 ENTRANCES = {"__init__.py", "__main__.py"}
 LINES, FILES = 400, 7
@@ -47,3 +49,9 @@ def test_what_is_too_long_or_too_full_is_seen(tmp_path):
     (room / "kernel.cu").write_text("")
     assert too_long(tmp_path) == {"room/0.py": LINES + 1}
     assert too_full(tmp_path) == {"room": FILES + 1}
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports each as a module by its name alone."""
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
