@@ -13,9 +13,12 @@ GALAXY = sorted(galaxy.NEEDED)
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    slow = "ignore:layerkit's compiled kernels are not:RuntimeWarning"
     hidden = f"import sys\nfor name in {GALAXY!r}:\n    sys.modules[name] = None\n"
     return subprocess.run(
-        [sys.executable, "-c", hidden + script, *arguments], capture_output=True, text=True
+        [sys.executable, "-W", slow, "-c", hidden + script, *arguments],
+        capture_output=True,
+        text=True,
     )
 
 
