@@ -42,10 +42,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "benchmarks" / "peers"))
-import turns  # noqa: E402
+from peers import turns
 
+ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 8192
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # would have each process compile all Python anew
 PAUSE = 0.2  # seconds; in less, threads of the program before may not be asleep

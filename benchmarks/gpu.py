@@ -30,7 +30,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cpu import ROOT, Parser, add_arguments, command_of, find_programs, positive, save_images, turns
+from cpu import ROOT, Parser, add_arguments, command_of, find_programs, positive, save_images
+from peers import turns
 
 PEERS = {  # name -> program, package, arguments
     "PyTorch eager": ("torch_gdae.py", "torch", ["--device", "cuda", "--mode", "eager"]),
@@ -48,7 +49,7 @@ Cell = tuple[str, bool, int]  # a program, whether with TF32, the batch
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs everything and prints Markdown tables."""
+    """Run everything and print Markdown tables."""
     started = time.monotonic()
     parser = Parser(__doc__)
     add_arguments(parser, [1, 16, 128, 1024, 8192], 3)
