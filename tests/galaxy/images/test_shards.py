@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 from simulated import blob, picture
 
@@ -259,3 +260,26 @@ def test_damage_shows(shards, tmp_path):
     (out / "index.json").write_text(json.dumps(index))
     with pytest.raises(DataError):
         galaxy.load(out)
+
+
+def test_shards_in_linear_units_leave_out_masked_pixels_as_one_file_does(tmp_path, rng):
+    """A hot pixel that the file masks, beside the middle of each galaxy."""
+    (tmp_path / "night").mkdir()
+    for k, size in enumerate(rng.uniform(12, 25, 6)):
+        pixels = 100 * picture(rng, blob(212, 212, size)).astype("f8")
+        mask = np.zeros(pixels.shape, np.uint8)
+        pixels[110, 112], mask[110, 112] = 1e5, 1
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(pixels, name="SCI")]
+        fits.HDUList([*hdus, fits.ImageHDU(mask, name="MASK")]).writeto(
+            tmp_path / "night" / f"{k}.fits"
+        )
+    options = {"units": "linear", "workers": 1, "progress": False}
+    galaxy.prepare(galaxy.open_source(tmp_path / "night"), tmp_path / "whole.h5", **options)
+    galaxy.prepare_shards(tmp_path / "night", tmp_path / "shards", each=4, **options)
+    whole, found = galaxy.load(tmp_path / "whole.h5"), galaxy.load(tmp_path / "shards")
+    assert len(whole) == 6
+    assert found.settings["units"] == "linear"
+    for name in ("images", "crops", "scales", "stretches"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    with pytest.raises(DataError, match="prepared in units 'linear', and 'stretched' are asked for"):
+        galaxy.train(tmp_path / "shards", tmp_path / "run", iterations=1, held_out=2)
