@@ -268,7 +268,7 @@ def test_shards_in_linear_units_leave_out_masked_pixels_as_one_file_does(tmp_pat
     for k, size in enumerate(rng.uniform(12, 25, 6)):
         pixels = 100 * picture(rng, blob(212, 212, size)).astype("f8")
         mask = np.zeros(pixels.shape, np.uint8)
-        pixels[110, 112], mask[110, 112] = 1e5, 1
+        pixels[212, 216], mask[212, 216] = 1e5, 1
         hdus = [fits.PrimaryHDU(), fits.ImageHDU(pixels, name="SCI")]
         fits.HDUList([*hdus, fits.ImageHDU(mask, name="MASK")]).writeto(
             tmp_path / "night" / f"{k}.fits"
