@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from layerkit.data.arrays import joined
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import GalaxySet, files_of, load_file
+from layerkit.galaxy.images.prepared import (
+    MASKS,
+    GalaxySet,
+    digest_of,
+    files_of,
+    load_file,
+    mask_bytes,
+    with_masks,
+)
 from layerkit.saving import hdf5
 from layerkit.system.files import path_of
 
@@ -41,6 +48,7 @@ class StoredSet:
     Attributes:
         ids, excluded, crops, stretches, source, read, row_order, settings, origin: see `GalaxySet`.
         size: pixels on a side of each image.
+        masked: whether any image is a masked array.
 
     Raises:
         DataError: see `load`.
@@ -49,6 +57,7 @@ class StoredSet:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path_of(path, DataError)
         self.ids: list[str] = []
+        self.masked = False
         self.excluded: dict[str, str] = {}
         self._shards: list[_Shard] = []
         found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
@@ -60,6 +69,7 @@ class StoredSet:
             self.excluded |= own[0].excluded
             crops.append(own[2])
             stretches.append(own[3])
+            self.masked = self.masked or own[4]
         self.crops, self.stretches = np.concatenate(crops), np.concatenate(stretches)
         first = found[0]
         self.settings, self.size = first.settings, first.size
@@ -104,7 +114,11 @@ class StoredSet:
                 chunk = np.asarray(stored[which], np.float32)
             if not np.isfinite(chunk).all():
                 raise file.fail("'images'", "holds numbers that are not finite")
-            return chunk
+            if not self.masked or not file.is_dataset(MASKS):
+                return chunk
+            packed = file.dataset(MASKS, kinds="u", shape=(shard.count, mask_bytes(self.size)))
+            with file.watching(repr(MASKS)):
+                return with_masks(chunk, np.asarray(packed[which]))
 
     def images_of(self, rows: np.ndarray) -> np.ndarray:
         """Read the images of some rows, in increasing order: float32 (n, size, size)."""
@@ -113,23 +127,23 @@ class StoredSet:
             own = rows[(rows >= shard.first) & (rows < shard.first + shard.count)] - shard.first
             if len(own):
                 found.append(self._rows(shard, own))
-        return np.concatenate(found)
+        return joined(found)
 
     @functools.cached_property
     def digest(self) -> str:
         """The SHA-256 of images and ids, `GalaxySet.digest`."""
-        shape = (len(self.ids), self.size, self.size)
-        total = hashlib.sha256(json.dumps([shape, self.ids]).encode())
-        for image in self:
-            total.update(np.ascontiguousarray(image, "<f4").tobytes())
-        return total.hexdigest()
+        return digest_of(self.ids, self.size, self)
 
 
-def _columns_of(file: Path) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray]:
-    """Return the first galaxy of a file, and ids, crops and stretches of all."""
+def _columns_of(file: Path) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray, bool]:
+    """Return the first galaxy of a file, ids, crops and stretches of all, and if any is masked."""
     first = load_file(file, 1, may_be_empty=True)  # everything else in the file is checked, too
     with hdf5.open_unsealed(file, DataError) as opened:
         ids: list[str] = opened.json("ids", list)
         crops = opened.array("crops", kinds="f", shape=(len(ids), 3))
         stretches = opened.array("stretches", kinds="f", shape=(len(ids), 3))
-    return first, ids, crops, stretches
+        masked = False
+        if opened.is_dataset(MASKS):
+            shape = (len(ids), mask_bytes(first.size))
+            masked = bool(opened.array(MASKS, kinds="u", shape=shape).any())
+    return first, ids, crops, stretches, masked

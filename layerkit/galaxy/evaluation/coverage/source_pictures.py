@@ -13,6 +13,7 @@ from layerkit.data.arrays import numbers
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.prepare.prepare import Cutter
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.sources import open_source
 from layerkit.galaxy.images.stored import StoredSet
@@ -55,7 +56,8 @@ class SourcePictures:
         deep = set(getattr(self.source, "deep", ()))
         of_deep = [row for row, name in enumerate(galaxies.ids) if index.get(name) in deep]
         # All pictures of 16 bits have one white level.
-        self.white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
+        white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
+        self._cutter = Cutter(self.source, Settings(**galaxies.settings), white)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -63,7 +65,7 @@ class SourcePictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield self.source.read(i)
+                yield self._cutter.read(i)[0]
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.
@@ -72,7 +74,7 @@ class SourcePictures:
             UnusableImageError: it cannot be prepared, for whatever reason.
         """
         try:
-            return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
+            return cut_out(picture, self._cutter.settings, self._cutter.white)[0]
         except UnusableImageError:
             raise
         except Exception as error:  # or the model just trained would be lost

@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 
+import layerkit as lk
 from layerkit import layers as L
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
 from layerkit.galaxy.images.prepare.gather import check_units, gather
 from layerkit.galaxy.images.prepared import GalaxySet, is_sharded, split, spread
 from layerkit.galaxy.images.stored import StoredSet
 from layerkit.galaxy.layout import GALAXIES, HELD_OUT, SHEETS
+from layerkit.galaxy.model.masks import beside_mask, with_masked_data
 from layerkit.galaxy.training import settings as defaults
+from layerkit.galaxy.training.run.served import MaskedImages
 from layerkit.galaxy.training.settings import Settings
 
 MANY = 20_000  # images of a set in shards that are in memory
@@ -43,6 +47,7 @@ class Galaxies:
         unused: files and folders of an earlier run that this one does not write.
         watched_pictures: pictures whose noise is redrawn after training.
         held_out_pictures: those whose noise is redrawn in the evaluation.
+        masked: whether images to train on may be masked arrays.
         files: of a set in shards, which training reads; none where `train` holds all.
         skip: rows of these files that are not trained on.
     """
@@ -58,21 +63,33 @@ class Galaxies:
     unused: list[str]
     watched_pictures: SourcePictures
     held_out_pictures: SourcePictures
+    masked: bool
     files: list[Path]
     skip: np.ndarray
 
+    def layers(self, net: list[lk.Layer], settings: Settings) -> list[lk.Layer]:
+        """Return the layers of a net, with one that serves the images to train on as its input."""
+        join = with_masked_data if self.masked else lk.with_data
+        return join(net, self.layer(settings))
+
     def layer(self, settings: Settings) -> L.MemoryData | L.HDF5Data:
-        """Make the layer that serves the images to train on, with the top "x"."""
+        """Make the layer that serves the images to train on, with the top "x".
+
+        Images are served with their masks, if there are any; see `beside_mask`.
+        """
+        top = "x_and_mask" if self.masked else "x"
         augment = None if settings.augment == "none" else settings.augment
         if not self.files:
-            return L.MemoryData("x", data=self.train, augment=augment, repeat=settings.samples)
+            data = beside_mask(self.train) if self.masked else self.train
+            return L.MemoryData(top, data=data, augment=augment, repeat=settings.samples)
         if settings.samples > 1:
             raise DataError(
                 f"--samples {settings.samples}: galaxies of a set in shards have one sample each; "
                 "leave it out, or prepare them into one file"
             )
         lanes = settings.shards if settings.shards and settings.shards > 1 else None
-        return L.HDF5Data("x", path=list(self.files), augment=augment, skip=self.skip, lanes=lanes)
+        served = MaskedImages if self.masked else L.HDF5Data
+        return served(top, path=list(self.files), augment=augment, skip=self.skip, lanes=lanes)
 
 
 def gather_galaxies(
@@ -142,9 +159,10 @@ def gather_galaxies(
         )
     stored = isinstance(everything, StoredSet)
     some = train[spread(len(train), MANY)] if stored else train
+    images = everything.images_of(some)
     redrawn = np.append(watch, train[: max(0, REDRAWN - len(watch))])
     return Galaxies(
-        train=everything.images_of(some),
+        train=images,
         count=len(train),
         watched=everything.images_of(watch),
         held_out=held_out,
@@ -160,6 +178,7 @@ def gather_galaxies(
         unused=unused,
         watched_pictures=SourcePictures(settings.data, everything, redrawn, hdu=settings.hdu),
         held_out_pictures=SourcePictures(place, of, rows, hdu=settings.hdu),
+        masked=everything.masked if isinstance(everything, StoredSet) else np.ma.is_masked(images),
         files=everything.files if isinstance(everything, StoredSet) else [],
         skip=np.setdiff1d(np.arange(len(everything)), train) if stored else train[:0],
     )
@@ -178,7 +197,7 @@ def _digest(everything: GalaxySet | StoredSet, rest: np.ndarray, held_out: np.nd
     digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
     kept = np.isin(np.arange(len(everything)), rest)
     for image in itertools.chain(itertools.compress(everything, kept), held_out):
-        digest.update(np.ascontiguousarray(image).tobytes())
+        digest.update(np.ascontiguousarray(np.ma.filled(image, np.nan)).tobytes())
     return digest.hexdigest()
 
 
@@ -239,11 +258,11 @@ def without_namesakes(
     """
     at = {name: j for j, name in enumerate(others.ids)}
     shared = [(i, at[name]) for i, name in enumerate(everything.ids) if name in at]
-    flat = others.images.reshape(len(others), -1).astype(np.float64)
+    flat = data_of(others.images).reshape(len(others), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     itself = []
-    images = everything.images_of(np.array([i for i, _ in shared], int))
+    images = data_of(everything.images_of(np.array([i for i, _ in shared], int)))
     for (i, j), one in zip(shared, images, strict=True):
         image = one.ravel().astype(np.float64)
         likeness = flat @ (image - image.mean())
