@@ -1215,9 +1215,7 @@ def jax_nll(floor: float) -> Callable[..., Any]:
 
 
 def jax_student_nll(degrees: float, floor: float, skewed: bool = True) -> Callable[..., Any]:
-    def function(
-        jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, *further: Any
-    ) -> Any:
+    def function(jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, *further: Any) -> Any:
         skew, mask = (*further, 1.0)[:2] if skewed and further else (0.0, *further, 1.0)[:2]
         # These are T's own, not those of T over its sd: moments as in Fernandez and Steel, eq. 5.
         first = 2 * math.sqrt(degrees) / ((degrees - 1) * special.beta(degrees / 2, 0.5))
@@ -1469,8 +1467,8 @@ def loss_cases() -> list[Case]:
         ),
         Case(
             "StudentReconstruction-skew-mask",
-            lambda: L.StudentReconstruction("y", "x", "mean", "log_variance", "skew", "m", floor=0.3),
-            shapes | {"skew": skew, "m": mask},
+            lambda: L.StudentReconstruction("y", "x", "mean", "log_variance", "s", "m", floor=0.3),
+            shapes | {"s": skew, "m": mask},
             masked_sum(student_nll(6.0, 0.3)),
             jax_student_nll(6.0, 0.3),
         ),

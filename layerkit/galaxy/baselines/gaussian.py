@@ -41,10 +41,17 @@ class GaussianObjective:
         image: (H, W), float64.
         columns: (W,), the coordinate of each column.
         rows: (H,), the coordinate of each row.
+        mask: True for pixels that count for nothing, (H, W), or None.
     """
 
-    def __init__(self, image: np.ndarray, columns: np.ndarray, rows: np.ndarray):
-        self.image, self.columns, self.rows = image, columns, rows
+    def __init__(
+        self,
+        image: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        mask: np.ndarray | None = None,
+    ):
+        self.image, self.columns, self.rows, self.mask = image, columns, rows, mask
         self.column_basis = np.ones((3, len(columns)))
         self.row_basis = np.ones((3, len(rows)))
         self.quadratic = np.zeros((3, 3))

@@ -50,8 +50,8 @@ def shared_variance_log_likelihood(
     """Compute each image's log likelihood under independent Gaussian pixels with one variance.
 
     ``-P/2 log(2 pi v) - S / (2 v)`` in nats, with S the squared error over the P pixels of the
-    image that count and v its maximum-likelihood variance, S / P, or the floor if that is larger.  The
-    variance is fitted image by image, as the paper fits it with the six parameters.
+    image that count and v its maximum-likelihood variance, S / P, or the floor if that is larger.
+    The variance is fitted image by image, as the paper fits it with the six parameters.
 
     Args:
         images, models: (N, ...), of one shape; masked pixels of images count for nothing.

@@ -68,7 +68,7 @@ class PCABaseline:
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Project images onto the components and back: (N, ...) to (N, ...).
 
-        Of a masked image, the sum of components that is closest to its other pixels.
+        A masked image gives the sum of components that is closest to its other pixels.
 
         Raises:
             DataError: the images have another shape than those that PCA was fitted to.

@@ -33,7 +33,9 @@ def with_mask(layers: Layers) -> list[Layer]:
         if isinstance(layer, Reconstruction):
             image = layer.bottoms[0]
             layer = layer.with_mask(image + BESIDE)
-            shapes = [x.shape for x in flattened(layers) if isinstance(x, Input) and image in x.tops]
+            shapes = [
+                x.shape for x in flattened(layers) if isinstance(x, Input) and image in x.tops
+            ]
             found.append(Input(image + BESIDE, shape=shapes[0]))
         found.append(layer)
     return found

@@ -51,8 +51,8 @@ class GaussianReconstruction(Reconstruction):
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute dx = r, d mean = -r, d log_variance = (1/v - r^2) e / 2, times the top's diff.
 
-        Here r = (x - mean) / v, and e = exp(log_variance) is the derivative of v; the mask is a factor
-        of each.
+        Here r = (x - mean) / v, and e = exp(log_variance) is the derivative of v.  The mask is a
+        factor of each.
         """
         x, mean, log_variance, _, mask = self.arrays(bottoms)
         scale = self.scale(tops[0], mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob

@@ -83,7 +83,7 @@ class Encoder:
     def rows(
         self, images: np.ndarray, cuts: list[Cut], scales: np.ndarray, stamps: list[Stamp | None]
     ) -> np.ndarray:
-        """Compute the numbers of some pictures, (n, columns), and what is to be ranked for its rank.
+        """Compute the numbers of some pictures, (n, columns); the rank is what is yet to be ranked.
 
         Args:
             images: prepared, (n, side, side).

@@ -56,8 +56,7 @@ class SourcePictures:
         deep = set(getattr(self.source, "deep", ()))
         of_deep = [row for row, name in enumerate(galaxies.ids) if index.get(name) in deep]
         # All pictures of 16 bits have one white level.
-        white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
-        self._cutter = Cutter(self.source, Settings(**galaxies.settings), white)
+        self.white = float(galaxies.stretches[of_deep[0], 2]) if of_deep else DEEPEST
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,7 +64,7 @@ class SourcePictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield self._cutter.read(i)[0]
+                yield self._cutter().read(i)[0]
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.
@@ -74,8 +73,11 @@ class SourcePictures:
             UnusableImageError: it cannot be prepared, for whatever reason.
         """
         try:
-            return cut_out(picture, self._cutter.settings, self._cutter.white)[0]
+            return cut_out(picture, Settings(**self.galaxies.settings), self.white)[0]
         except UnusableImageError:
             raise
         except Exception as error:  # or the model just trained would be lost
             raise UnusableImageError(f"fails with {type(error).__name__}") from error
+
+    def _cutter(self) -> Cutter:
+        return Cutter(self.source, Settings(**self.galaxies.settings), self.white)
