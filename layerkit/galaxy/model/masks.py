@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.data.arrays import data_of, hidden
-from layerkit.layer import Layer
+from layerkit.layer import Layer, Shape
 from layerkit.layers import Input, Reshape, Slice
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.layers.sources.data import Data
@@ -23,20 +23,19 @@ from layerkit.wiring.wires import Layers, flattened
 BESIDE = "_mask"  # what the name of the mask's blob ends in, after that of the image
 
 
-def with_mask(layers: Layers) -> list[Layer]:
+def with_mask(layers: Layers, shape: Shape) -> list[Layer]:
     """Return the layers of a galaxy net, whose likelihood then reads a mask, another input.
 
-    The mask's blob is called as the image's, and "_mask".
+    Args:
+        layers: of the net.
+        shape: of an image; that of the mask, whose blob is called as the image's, and "_mask".
     """
     found: list[Layer] = []
     for layer in flattened(layers):
         if isinstance(layer, Reconstruction):
             image = layer.bottoms[0]
             layer = layer.with_mask(image + BESIDE)
-            shapes = [
-                x.shape for x in flattened(layers) if isinstance(x, Input) and image in x.tops
-            ]
-            found.append(Input(image + BESIDE, shape=shapes[0]))
+            found.append(Input(image + BESIDE, shape=shape))
         found.append(layer)
     return found
 
@@ -49,19 +48,16 @@ def with_masked_data(layers: Layers, source: Data) -> list[Layer]:
         source: its one top holds image and mask, (2, side, side), which so turn together; see
             `beside_mask`.
     """
-    masked = with_mask(layers)
-    inputs = {x.tops[0]: x for x in masked if isinstance(x, Input)}
-    (likelihood,) = (x for x in masked if isinstance(x, Reconstruction))
-    blobs, (both,) = (likelihood.bottoms[0], likelihood.bottoms[-1]), source.tops
+    layers = flattened(layers)
+    (image,) = (x.bottoms[0] for x in layers if isinstance(x, Reconstruction))
+    (shape,) = (x.shape for x in layers if isinstance(x, Input) and image in x.tops)
+    blobs, (both,) = (image, image + BESIDE), source.tops
     pieces = [f"{both}_{blob}" for blob in blobs]
     return [
         source,
         Slice(f"{both}_pieces", both, tops=pieces),
-        *(
-            Reshape(blob, piece, shape=inputs[blob].shape)
-            for blob, piece in zip(blobs, pieces, strict=True)
-        ),
-        *(x for x in masked if not (isinstance(x, Input) and x.tops[0] in blobs)),
+        *(Reshape(blob, piece, shape=shape) for blob, piece in zip(blobs, pieces, strict=True)),
+        *(x for x in with_mask(layers, shape) if not (isinstance(x, Input) and x.tops[0] in blobs)),
     ]
 
 
@@ -91,7 +87,7 @@ class Scorers:
             yield net
             return
         if self._masked is None:
-            layers = with_mask(net.descriptions)
+            layers = with_mask(net.descriptions, net.blobs[self.image].shape)
             self._masked = Net(
                 layers, net.run.batch_size, net.backend.name, net.dtype.name, net.run.seed, "test",
                 share=net, kernels=net.kernels, tf32=net.tf32,

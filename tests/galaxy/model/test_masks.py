@@ -131,6 +131,14 @@ def test_the_closest_image_is_that_of_the_pixels_that_count(rng):
         np.testing.assert_allclose(w[seen] @ z, w[seen] @ best, atol=0.02)
 
 
+def test_a_net_with_data_of_its_own_takes_masks_too(images):
+    source = L.MemoryData("x", data=images.data)
+    net = lk.Net(lk.with_data(layers(), source), 4, dtype="float64", phase="test")
+    found = galaxy.GalaxyModel(net).bound(images, 2)[0]
+    model = galaxy.GalaxyModel(lk.Net(layers(), 4, dtype="float64", phase="test"))
+    np.testing.assert_array_equal(found, model.bound(images, 2)[0])
+
+
 def test_scores_are_masked_as_images_are(model, images):
     found = model.scores(images)
     np.testing.assert_array_equal(found.mask, images.mask)
@@ -157,14 +165,14 @@ def test_masks_turn_with_images(rng):
 
 
 def test_masked_nets_have_the_gradients_of_their_objective(rng):
-    net = lk.Net(with_mask(layers(student=True)), 3, dtype="float64", seed=3)
+    net = lk.Net(with_mask(layers(student=True), (PIXELS,)), 3, dtype="float64", seed=3)
     x, mask = rng.standard_normal((3, PIXELS)), rng.random((3, PIXELS)) < 0.5
     lk.check_gradients(net, x=x, x_mask=mask.astype(float))
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan])
 def test_masks_that_are_no_weights_are_refused(rng, bad):
-    net = lk.Net(with_mask(layers()), 3)
+    net = lk.Net(with_mask(layers(), (PIXELS,)), 3)
     mask = np.ones((3, PIXELS))
     mask[1, 4] = bad
     with pytest.raises(DataError, match=r"'loss'.*row 1 of 'x_mask' holds (-1|nan) at place 4"):

@@ -228,8 +228,8 @@ def _minimise(
 
 def _layers(model: GalaxyModel, images: Any) -> list[Layer]:
     """Return the layers of a model's net, with a mask if any of the images has one."""
-    layers = model.net.descriptions
-    return sort_layers(layers if hidden(images) is None else with_mask(layers))
+    layers, shape = model.net.descriptions, model.net.blobs[model.roles.x].shape
+    return sort_layers(layers if hidden(images) is None else with_mask(layers, shape))
 
 
 def _square_loss(roles: Roles, masked: bool) -> list[Layer]:
