@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from layerkit.galaxy.baselines import gaussian, sersic
 from layerkit.galaxy.evaluation.coverage import latent_coverage
 from layerkit.galaxy.layout import FIGURES
 from layerkit.galaxy.report import gallery
@@ -26,7 +27,7 @@ def small(pixels=4761, hidden=6, latent=2):
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
 """
-REAL = latent_coverage.latent_coverage
+REAL = latent_coverage.latent_coverage, gaussian.BFGS_ITERATIONS, sersic.TRUST_REGION_ITERATIONS
 QUICK = {"held_out": 6, "batch": 7, "refine": 2, "importance_samples": 3}
 
 
@@ -40,10 +41,14 @@ def galaxy_picture(rng, side=160):
     return Image.fromarray(np.clip(light, 0, 255).astype("uint8"))
 
 
-def draw_noise(patch, times):
-    """Let runs in this process draw noise so many times for each held-out picture, or None: 8."""
-    measure = REAL if times is None else partial(REAL, draws=times)
-    patch.setattr(latent_coverage, "latent_coverage", measure)
+def measure(patch, quickly):
+    """Let runs in this process draw noise twice and fit profiles roughly, or measure in full."""
+    coverage, *iterations = REAL
+    if quickly:
+        coverage, iterations = partial(coverage, draws=2), (2, 2)
+    patch.setattr(latent_coverage, "latent_coverage", coverage)
+    patch.setattr(gaussian, "BFGS_ITERATIONS", iterations[0])
+    patch.setattr(sersic, "TRUST_REGION_ITERATIONS", iterations[1])
 
 
 def draw_quickly(folder, model, *_, **__):
@@ -54,17 +59,17 @@ def draw_quickly(folder, model, *_, **__):
 
 
 def quicken(patch):
-    """Let runs in this process draw little noise and no figures, which other tests look at."""
-    draw_noise(patch, 2)
+    """Let runs in this process measure roughly and draw no figures, which other tests look at."""
+    measure(patch, quickly=True)
     patch.setattr(gallery, "draw_figures", draw_quickly)
 
 
-def materials(folder, count=24):
+def materials(folder, count=24, side=160):
     """Write `count` pictures and a net file into a folder; returns both paths."""
     rng = np.random.default_rng(0)
     pictures, net = folder / "pictures", folder / "small.py"
     pictures.mkdir(parents=True)
     for i in range(count):
-        galaxy_picture(rng).save(pictures / f"{i:03d}.bmp")
+        galaxy_picture(rng, side).save(pictures / f"{i:03d}.bmp")
     net.write_text(SMALL_NET)
     return pictures, net

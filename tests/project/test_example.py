@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from galaxy_runs import SMALL_NET, draw_noise, galaxy_picture, quicken
+from galaxy_runs import SMALL_NET, galaxy_picture, measure, quicken
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -198,7 +198,7 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "Traceback" not in err
     stopped = int(re.search(r"stopped at iteration (\d+) of 1500.*--resume", out)[1])
     assert 0 <= stopped < 1500
-    draw_noise(monkeypatch, None)  # as in the processes
+    measure(monkeypatch, quickly=False)  # as in the processes
     with threadpool_limits(1):
         assert ended("--resume", "--out", killed)[0] == 0
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
