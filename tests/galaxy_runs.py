@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from layerkit.galaxy.baselines import gaussian, sersic
+from layerkit.galaxy.evaluation import comparison
 from layerkit.galaxy.evaluation.coverage import latent_coverage
 from layerkit.galaxy.layout import FIGURES
 from layerkit.galaxy.report import gallery
@@ -27,7 +28,14 @@ def small(pixels=4761, hidden=6, latent=2):
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
 """
-REAL = latent_coverage.latent_coverage, gaussian.BFGS_ITERATIONS, sersic.TRUST_REGION_ITERATIONS
+MADE_QUICK = {  # what of a run takes long -> what stands in its place
+    (latent_coverage, "latent_coverage"): partial(latent_coverage.latent_coverage, draws=2),
+    (gaussian, "BFGS_ITERATIONS"): 2,
+    (sersic, "TRUST_REGION_ITERATIONS"): 2,
+    (comparison, "closest"): partial(comparison.closest, steps=5),
+}
+REAL = {key: getattr(*key) for key in MADE_QUICK}
+DRAW = gallery.draw_figures
 QUICK = {"held_out": 6, "batch": 7, "refine": 2, "importance_samples": 3}
 
 
@@ -41,14 +49,11 @@ def galaxy_picture(rng, side=160):
     return Image.fromarray(np.clip(light, 0, 255).astype("uint8"))
 
 
-def measure(patch, quickly):
-    """Let runs in this process draw noise twice and fit profiles roughly, or measure in full."""
-    coverage, *iterations = REAL
-    if quickly:
-        coverage, iterations = partial(coverage, draws=2), (2, 2)
-    patch.setattr(latent_coverage, "latent_coverage", coverage)
-    patch.setattr(gaussian, "BFGS_ITERATIONS", iterations[0])
-    patch.setattr(sersic, "TRUST_REGION_ITERATIONS", iterations[1])
+def set_up(patch, draw, measures):
+    """Let runs in this process draw figures by `draw`, and measure by what `measures` holds."""
+    for key, value in measures.items():
+        patch.setattr(*key, value)
+    patch.setattr(gallery, "draw_figures", draw)
 
 
 def draw_quickly(folder, model, *_, **__):
@@ -60,8 +65,12 @@ def draw_quickly(folder, model, *_, **__):
 
 def quicken(patch):
     """Let runs in this process measure roughly and draw no figures, which other tests look at."""
-    measure(patch, quickly=True)
-    patch.setattr(gallery, "draw_figures", draw_quickly)
+    set_up(patch, draw_quickly, MADE_QUICK)
+
+
+def measure_in_full(patch, draw=draw_quickly):
+    """Let runs in this process measure as a user's do, and draw no figures or, by `draw`, all."""
+    set_up(patch, draw, REAL)
 
 
 def materials(folder, count=24, side=160):
