@@ -59,9 +59,9 @@ def quicken(patch):
     patch.setattr(gallery, "draw_figures", draw_quickly)
 
 
-def materials(folder, count=24):
+def materials(folder, count=24, seed=0):
     """Write `count` pictures and a net file into a folder; returns both paths."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     pictures, net = folder / "pictures", folder / "small.py"
     pictures.mkdir(parents=True)
     for i in range(count):

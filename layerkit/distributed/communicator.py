@@ -56,6 +56,14 @@ class Communicator:
         """End all processes at once."""
         raise NotImplementedError
 
+    def meet(self) -> None:
+        """Wait until all processes are here, if `add_up` would wait for ever for one that died."""
+
+    @property
+    def records(self) -> bool:
+        """Whether a GPU can record the calls that `add_up` makes."""
+        return self.size == 1
+
     # For all.
 
     @property

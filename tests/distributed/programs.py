@@ -128,6 +128,19 @@ def fault(kind):
             raise
 
 
+def differing(kind, folder):
+    """Train where rank 1 reads another file, or none, or is given other rows."""
+    comm = lk.distributed.mpi(timeout=3)
+    if kind == "inputs":
+        layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("l", "y", "x")]
+        solver = lk.Distributed(lk.Adam(lk.Net(layers, 8)), comm)
+        for step in range(9):
+            more = step == 5 and comm.rank == 1
+            solver.step(x=np.ones((16 if more else 8, 3)))
+    os.environ["LANES"] = f"{folder}/{comm.rank}.h5"
+    lk.Distributed(lk.Adam(lk.Net(lanes(), batch_size=8, seed=3)), comm, shards=4).steps(9)
+
+
 def stopped(folder):
     """Train until a signal comes to rank 1."""
     comm = lk.distributed.mpi()
@@ -229,6 +242,7 @@ PROGRAMS = {
     "galaxies": galaxies,
     "normalized": normalized,
     "bits": bits,
+    "differing": differing,
     "fault": fault,
     "stopped": stopped,
     "resumed": resumed,

@@ -66,6 +66,19 @@ def test_workers_find_what_one_process_finds(rng):
     np.testing.assert_array_equal(two.importance.held_out, one.importance.held_out)
 
 
+def test_plain_processes_find_what_one_process_finds(rng):
+    model = galaxy.GalaxyModel(one_stochastic_layer(rng))
+    images = rng.random((17, SIDE, SIDE))
+    one, two = (
+        stretches.measured(model, images, 3, 2, workers, None, False) for workers in (None, 2)
+    )
+    assert (len(one), len(two)) == (1, 2)  # of 15 and 2 images
+    whole, parts = arrays(one[0]), [arrays(part) for part in two]
+    for name in ("encoded_bound/", "bound/", "importance/", "posterior/mean/"):
+        joined = np.concatenate([part[name] for part in parts])  # of batches of another size
+        np.testing.assert_allclose(joined, whole[name], rtol=1e-4, err_msg=name)
+
+
 def test_a_model_is_pickled(rng):
     model = galaxy.GalaxyModel(one_stochastic_layer(rng), temperature=1.5)
     again, images = pickle.loads(pickle.dumps(model)), rng.random((4, SIDE, SIDE))

@@ -8,6 +8,7 @@ from galaxy_runs import QUICK, draw_noise, materials
 
 from layerkit import galaxy
 from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.trained import load_trained
 from layerkit.galaxy.training.run import gathering
 from layerkit.system import interrupt
 
@@ -100,9 +101,46 @@ def test_other_commands_read_shards_too(given, run):
     np.testing.assert_array_equal(table["bound_percentile"], one["bound_percentile"])
 
 
-def test_several_samples_of_a_galaxy_are_refused(given, tmp_path):
-    with pytest.raises(DataError, match="one sample each"):
-        train(given, tmp_path / "out", samples=2)
+def test_several_samples_of_a_galaxy_follow_each_other(given, run, tmp_path):
+    found = train(given, tmp_path / "out", samples=2)
+    assert found.metrics["samples"] == 2
+    assert found.metrics["epochs"] == run.metrics["epochs"]  # as many galaxies in as many steps
+    assert found.ending == "done"
+
+
+def test_many_held_out_galaxies_are_not_all_in_memory(given, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gathering, "MANY", 5)
+    made, layer = [], gathering.Galaxies.layer
+
+    def noting(self, settings):
+        made.append((self, layer(self, settings)))
+        return made[0][1]
+
+    monkeypatch.setattr(gathering.Galaxies, "layer", noting)
+    found = train(given, tmp_path / "out")  # which holds out 6
+    galaxies, data = made[0]
+    assert (found.metrics["held_out"], found.metrics["held_out_in_all"]) == (5, 6)
+    assert len(galaxies.held_out) == len(galaxies.ids) == 5
+    assert found.metrics["galaxies"] == run.metrics["galaxies"]
+    whole = galaxy.load(given["shards"])
+    held_out = galaxy.split(whole.ids, 6)[1]
+    assert set(held_out) <= set(data.skip)
+    assert set(galaxies.ids) < {whole.ids[i] for i in held_out}
+    known = load_trained(found.folder).held_out
+    np.testing.assert_array_equal(known, galaxies.held_out)
+
+
+def test_a_set_in_shards_may_be_held_out(given, tmp_path, monkeypatch):
+    (tmp_path / "more").mkdir()
+    pictures, _ = materials(tmp_path / "more", count=7, seed=5)
+    galaxy.prepare(galaxy.open_source(pictures), tmp_path / "a.h5", workers=1, progress=False)
+    galaxy.prepare_shards(pictures, tmp_path / "b", each=3, workers=1, progress=False)
+    found = [train(given, tmp_path / x[0], held_out=tmp_path / x) for x in ("a.h5", "b")]
+    for name in ("galaxies", "train", "held_out", "held_out_elbo"):
+        assert found[0].metrics[name] == found[1].metrics[name], name
+    images = [load_trained(one.folder).held_out for one in found]
+    np.testing.assert_array_equal(*images)
+    assert len(images[0]) == found[0].metrics["held_out"]
 
 
 def test_a_missing_shard_is_one_line(given, tmp_path):
