@@ -25,6 +25,7 @@ class Communicator:
         rank: number of this process, from 0.
         size: number of processes.
         on_gpu: whether the arrays that it adds up lie on GPUs.
+        exact: whether sums are those of the binary tree, whatever the number of processes.
 
     A `with` block ends all processes where an error leaves it in one of them: the others may be
     waiting for it.
@@ -33,6 +34,7 @@ class Communicator:
     rank = 0
     size = 1
     on_gpu = False
+    exact = True
 
     # For a subclass to define.
 

@@ -115,6 +115,11 @@ class Team:
         """Whether a GPU can record the steps: it has one shard, and the means of no BatchNorm."""
         return self.comm.records and len(self.own) == 1 and not self._pooled
 
+    @property
+    def exact(self) -> bool:
+        """Whether bits must be those of any number of processes, recorded or not."""
+        return self.comm.size > 1 and self.comm.exact
+
     def steps(
         self, solver: Solver, recorded: Any, count: int, inputs: dict[str, Any]
     ) -> np.ndarray:

@@ -104,10 +104,13 @@ class Steps:
         """Tell whether the sum over the GPUs of a team can be part of the recorded step.
 
         Each GPU then has one shard, and data in its memory; running statistics are not shared so.
+        A gradient is clipped by a norm that has other bits than the one of steps made call by call.
         """
         solver, net = self.solver, self.solver.net
+        if not solver.team.records or (solver.team.exact and solver.clip is not None):
+            return False
         resident = all(isinstance(net.runners[x.name], ResidentData) for x in net.sources())
-        return solver.team.records and resident and not (net.statistics or solver.hooks)
+        return resident and not (net.statistics or solver.hooks)
 
     def _recorder(self, inputs: dict[str, Any]) -> Recorded:
         """Return the recorded step for what is asked now."""
@@ -155,11 +158,13 @@ class Recorded:
         self._beyond = xp.zeros_like(self._squares)
         self._shrink = xp.ones(1, net.dtype) if self.solver.clip is not None else None
         self.recordable = all(call.recordable for call in [*plan.forward, *plan.backward])
-        self._merged = dataclasses.replace(
-            plan,
-            forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
-            backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
-        )
+        self._merged = plan
+        if self.team is None or not self.team.exact:  # merged calls add up in another order
+            self._merged = dataclasses.replace(
+                plan,
+                forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
+                backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
+            )
         self._called = False  # which loads all kernels; only then can they be recorded
         self._replay: Any = None
 
