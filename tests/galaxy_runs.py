@@ -73,9 +73,9 @@ def measure_in_full(patch, draw=draw_quickly):
     set_up(patch, draw, REAL)
 
 
-def materials(folder, count=24, side=160):
+def materials(folder, count=24, side=160, seed=0):
     """Write `count` pictures and a net file into a folder; returns both paths."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     pictures, net = folder / "pictures", folder / "small.py"
     pictures.mkdir(parents=True)
     for i in range(count):

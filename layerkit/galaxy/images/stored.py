@@ -19,6 +19,7 @@ from layerkit.saving import hdf5
 from layerkit.system.files import path_of
 
 CHUNK = 256  # images that are read at a time
+DENSE = 2  # times as many neighbouring images as are wanted, at most, are read instead of them
 
 
 @dataclass
@@ -90,9 +91,11 @@ class StoredSet:
             shape = (shard.count, self.size, self.size)
             stored = file.dataset("images", kinds="f", shape=shape)
             with file.watching("'images'"):
-                dense = len(rows) and rows[-1] - rows[0] == len(rows) - 1
-                which = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
-                chunk = np.asarray(stored[which], np.float32)
+                if rows[-1] - rows[0] < DENSE * len(rows):  # one read is faster than many
+                    span = stored[int(rows[0]) : int(rows[-1]) + 1]
+                    chunk = np.asarray(span[rows - rows[0]], np.float32)
+                else:
+                    chunk = np.asarray(stored[rows], np.float32)
             if not np.isfinite(chunk).all():
                 raise file.fail("'images'", "holds numbers that are not finite")
             return chunk
@@ -102,8 +105,8 @@ class StoredSet:
         rows, found = np.unique(rows), [np.zeros((0, self.size, self.size), np.float32)]
         for shard in self._shards:
             own = rows[(rows >= shard.first) & (rows < shard.first + shard.count)] - shard.first
-            if len(own):
-                found.append(self._rows(shard, own))
+            for start in range(0, len(own), CHUNK):
+                found.append(self._rows(shard, own[start : start + CHUNK]))
         return np.concatenate(found)
 
     @functools.cached_property
