@@ -13,6 +13,7 @@ from layerkit.data.arrays import numbers
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.prepare.prepare import Cutter
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.sources import open_source
 from layerkit.galaxy.images.stored import StoredSet
@@ -63,7 +64,7 @@ class SourcePictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield self.source.read(i)
+                yield self._cutter().read(i)[0]
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.
@@ -77,3 +78,6 @@ class SourcePictures:
             raise
         except Exception as error:  # or the model just trained would be lost
             raise UnusableImageError(f"fails with {type(error).__name__}") from error
+
+    def _cutter(self) -> Cutter:
+        return Cutter(self.source, Settings(**self.galaxies.settings), self.white)
