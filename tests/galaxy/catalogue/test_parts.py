@@ -115,7 +115,7 @@ def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whol
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():
