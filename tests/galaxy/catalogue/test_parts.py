@@ -151,7 +151,7 @@ def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():
