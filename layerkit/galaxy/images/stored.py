@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import GalaxySet, files_of, load_file
+from layerkit.galaxy.images.prepared import GalaxySet, files_of, joined_about, load_file
 from layerkit.saving import hdf5
 from layerkit.system.files import path_of
 
@@ -49,32 +49,23 @@ class StoredSet:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path_of(path, DataError)
-        self.ids: list[str] = []
-        self.excluded: dict[str, str] = {}
-        self._shards: list[_Shard] = []
-        found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
-        for file in files_of(self.path):
-            own = _columns_of(file)
-            found.append(own[0])
-            self._shards.append(_Shard(file, len(self.ids), len(own[1])))
-            self.ids += own[1]
-            self.excluded |= own[0].excluded
-            crops.append(own[2])
-            stretches.append(own[3])
+        files = files_of(self.path)
+        found, ids, crops, stretches = zip(*map(_columns_of, files), strict=True)
+        firsts = np.cumsum([0, *map(len, ids)]).tolist()
+        self._shards = [
+            _Shard(file, first, len(own))
+            for file, first, own in zip(files, firsts[:-1], ids, strict=True)
+        ]
+        about = joined_about(self.path, found, ids)
+        self.ids: list[str] = about["ids"]
+        self.excluded: dict[str, str] = about["excluded"]
+        self.source: str = about["source"]
+        self.read: int = about["read"]
+        self.settings: dict = about["settings"]
+        self.origin: dict | None = about["origin"]
+        self.row_order: str = about["row_order"]
+        self.size = found[0].size
         self.crops, self.stretches = np.concatenate(crops), np.concatenate(stretches)
-        first = found[0]
-        self.settings, self.size = first.settings, first.size
-        if any(one.settings != first.settings for one in found):
-            raise DataError(f"{self.path}: shards prepared with other settings; prepare them again")
-        if len(set(self.ids)) < len(self.ids):
-            raise DataError(f"{self.path}: its shards name a galaxy twice; prepare them again")
-        self.origin = first.origin if len(found) == 1 else None
-        self.source = ", ".join(dict.fromkeys(one.source for one in found))
-        self.read = sum(one.read for one in found)
-        orders = Counter[str]()
-        for one, shard in zip(found, self._shards, strict=True):
-            orders[one.row_order] += shard.count
-        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from galaxy_runs import QUICK, draw_noise, materials
+from galaxy_runs import QUICK, materials, quicken
 
 from layerkit import galaxy
 from layerkit.errors import DataError
@@ -16,9 +16,9 @@ from layerkit.system import interrupt
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_draws():
+def _quick_runs():
     with pytest.MonkeyPatch.context() as patch:
-        draw_noise(patch, 2)
+        quicken(patch)
         yield
 
 

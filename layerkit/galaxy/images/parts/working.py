@@ -20,12 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from layerkit.errors import DataError
 from layerkit.galaxy.images.parts.plan import Part
 from layerkit.saving.shards import INDEX, counts_of
 from layerkit.settings import Optional, Whole, accept
+from layerkit.system.bars import bar
 from layerkit.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -81,9 +80,9 @@ def work_on(
     place, call = os.path.abspath(folder), secrets.token_hex(8)
     jobs = [(place, part, settings, call) for part in missing]
     sizes = {part.file: part.stop - part.start for part in parts}
-    with tqdm(total=total, initial=before, unit="image", disable=not progress) as bar:
+    with bar(total, "working", "images", before, shown=progress) as moving:
         for name in shared_out(f"{folder}", work, jobs, workers, scheduler):
-            bar.update(sizes[name])
+            moving.update(sizes[name])
     return list(_counts(folder, parts)), before
 
 
