@@ -137,6 +137,21 @@ def test_plain_processes_share_jobs_and_a_killed_one_is_told(tmp_path):
         list(working.shared_out("sums", double, [(5,), (6,)], 2, None))
 
 
+def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
+    """Each block that goes back to the system costs as much time as the work with it."""
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    import dask
+
+    monkeypatch.setattr(
+        "distributed.Client", lambda **settings: (settings, dask.config.get(working.ENVIRONMENT))
+    )
+    settings, environment = working._client(2, "local")
+    assert settings["n_workers"] == 2
+    assert "OMP_NUM_THREADS" in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" in dask.config.get(working.ENVIRONMENT)
+
+
 def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
     given = {"workers": 2, "scheduler": "tcp://127.0.0.1:9"}
     for call in (
