@@ -8,8 +8,8 @@ losses in another such table, read when all steps are made.  If a loss or a grad
 the clock is halted, and kernels that change parameters leave them as they are, in all steps
 that follow.
 
-The sum of gradients and losses over GPUs that share the steps, one shard each, is part of the graph;
-see layerkit.distributed.team.
+The sum of gradients and losses over GPUs that share the steps, one shard each, is part of the
+graph; see layerkit.distributed.team.
 """
 
 from __future__ import annotations

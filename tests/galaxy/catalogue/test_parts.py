@@ -117,24 +117,14 @@ def test_processes_of_this_machine_encode_what_one_encodes(
         np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
 
 
-def double(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if number == 5:
-        raise DataError("five")
-    return os.getpid(), 2 * number
-
-
-def test_plain_processes_share_jobs_and_a_killed_one_is_told(tmp_path):
-    found = list(working.shared_out("sums", double, [(k,) for k in range(3)], 2, None))
-    assert sorted(twice for _, twice in found) == [0, 2, 4]
-    assert os.getpid() not in {process for process, _ in found}
-    alone = list(working.shared_out("sums", double, [(1,), (2,)], 1, None))
-    assert alone == [(os.getpid(), 2), (os.getpid(), 4)]
+def test_plain_processes_share_jobs_and_a_killed_one_is_told():
+    jobs = [(7, 2), (9, 4), (8, 3)]
+    for workers in (1, 2):
+        found = working.shared_out("sums", divmod, jobs, workers, None)
+        assert sorted(found) == [(2, 1), (2, 2), (3, 1)]
+    kills = [(signal.SIGKILL,), (signal.SIGKILL,)]
     with pytest.raises(DataError, match=r"sums: a process was killed.*resume goes on"):
-        list(working.shared_out("sums", double, [(k,) for k in range(5)], 2, None))
-    with pytest.raises(DataError, match="five"):
-        list(working.shared_out("sums", double, [(5,), (6,)], 2, None))
+        list(working.shared_out("sums", signal.raise_signal, kills, 2, None))
 
 
 def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
