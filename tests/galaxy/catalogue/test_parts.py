@@ -120,11 +120,11 @@ def test_processes_of_this_machine_encode_what_one_encodes(
 def test_plain_processes_share_jobs_and_a_killed_one_is_told():
     jobs = [(7, 2), (9, 4), (8, 3)]
     for workers in (1, 2):
-        found = working.shared_out("sums", divmod, jobs, workers, None)
+        found = working.shared_out("sums", divmod, jobs, workers, None, "again")
         assert sorted(found) == [(2, 1), (2, 2), (3, 1)]
     kills = [(signal.SIGKILL,), (signal.SIGKILL,)]
-    with pytest.raises(DataError, match=r"sums: a process was killed.*resume goes on"):
-        list(working.shared_out("sums", signal.raise_signal, kills, 2, None))
+    with pytest.raises(DataError, match=r"sums: a process was killed.*; add again, with"):
+        list(working.shared_out("sums", signal.raise_signal, kills, 2, None, "add again"))
 
 
 def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
