@@ -117,24 +117,29 @@ def test_processes_of_this_machine_encode_what_one_encodes(
         np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
 
 
-def double(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if number == 5:
-        raise DataError("five")
-    return os.getpid(), 2 * number
+def test_plain_processes_share_jobs_and_a_killed_one_is_told():
+    jobs = [(7, 2), (9, 4), (8, 3)]
+    for workers in (1, 2):
+        found = working.shared_out("sums", divmod, jobs, workers, None, "again")
+        assert sorted(found) == [(2, 1), (2, 2), (3, 1)]
+    kills = [(signal.SIGKILL,), (signal.SIGKILL,)]
+    with pytest.raises(DataError, match=r"sums: a process was killed.*; add again, with"):
+        list(working.shared_out("sums", signal.raise_signal, kills, 2, None, "add again"))
 
 
-def test_plain_processes_share_jobs_and_a_killed_one_is_told(tmp_path):
-    found = list(working.shared_out("sums", double, [(k,) for k in range(3)], 2, None))
-    assert sorted(twice for _, twice in found) == [0, 2, 4]
-    assert os.getpid() not in {process for process, _ in found}
-    alone = list(working.shared_out("sums", double, [(1,), (2,)], 1, None))
-    assert alone == [(os.getpid(), 2), (os.getpid(), 4)]
-    with pytest.raises(DataError, match=r"sums: a process was killed.*resume goes on"):
-        list(working.shared_out("sums", double, [(k,) for k in range(5)], 2, None))
-    with pytest.raises(DataError, match="five"):
-        list(working.shared_out("sums", double, [(5,), (6,)], 2, None))
+def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
+    """Each block that goes back to the system costs as much time as the work with it."""
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    import dask
+
+    monkeypatch.setattr(
+        "distributed.Client", lambda **settings: (settings, dask.config.get(working.ENVIRONMENT))
+    )
+    settings, environment = working._client(2, "local")
+    assert settings["n_workers"] == 2
+    assert "OMP_NUM_THREADS" in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" in dask.config.get(working.ENVIRONMENT)
 
 
 def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 RETRIES = 3  # of a part whose worker was killed
 WAIT = 10  # seconds for a scheduler to answer
+ENVIRONMENT = "distributed.nanny.pre-spawn-environ"  # variables that Dask sets for its workers
+RESUME = "what is done is kept: resume goes on"
 LOCAL = "local"  # stands for the address of a cluster of this machine
 
 Work = Callable[[str, Part, dict[str, Any], str], str]
@@ -81,7 +83,7 @@ def work_on(
     jobs = [(place, part, settings, call) for part in missing]
     sizes = {part.file: part.stop - part.start for part in parts}
     with bar(total, "working", "images", before, shown=progress) as moving:
-        for name in shared_out(f"{folder}", work, jobs, workers, scheduler):
+        for name in shared_out(f"{folder}", work, jobs, workers, scheduler, RESUME):
             moving.update(sizes[name])
     return list(_counts(folder, parts)), before
 
@@ -148,6 +150,7 @@ def shared_out(
     jobs: Sequence[Any],
     workers: int | None,
     scheduler: str | None,
+    again: str,
 ) -> Iterator[Any]:
     """Yield the results of jobs as they are done.
 
@@ -158,20 +161,21 @@ def shared_out(
         workers: processes of this machine that share the jobs; None or 1 is this one alone.
         scheduler: None for plain processes; "local" for those of a Dask cluster; or the address of
             a Dask scheduler, whose workers do the jobs instead.
+        again: ends messages: what to do where workers were lost.
 
     Raises:
         DataError: no package distributed, a scheduler that cannot be reached, or workers that were
             killed.
     """
     if scheduler is not None:
-        return _by_dask(name, work, jobs, workers, scheduler)
+        return _by_dask(name, work, jobs, workers, scheduler, again)
     if min(workers or 1, len(jobs)) < 2:
         return (work(*job) for job in jobs)
-    return _by_processes(name, work, jobs, workers or 1)
+    return _by_processes(name, work, jobs, workers or 1, again)
 
 
 def _by_processes(
-    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int
+    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int, again: str
 ) -> Iterator[Any]:
     """Yield the results of jobs as plain processes have done them."""
     import joblib  # slow to import, and one process does without
@@ -185,13 +189,18 @@ def _by_processes(
         yield from run(joblib.delayed(work)(*job) for job in jobs)
     except BrokenProcessPool as error:
         raise DataError(
-            f"{name}: a process was killed, perhaps for lack of memory; what is done is kept: "
-            "resume goes on, with fewer workers if need be"
+            f"{name}: a process was killed, perhaps for lack of memory; {again}, with fewer "
+            "workers if need be"
         ) from error
 
 
 def _by_dask(
-    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int | None, scheduler: str
+    name: str,
+    work: Callable[..., Any],
+    jobs: Sequence[Any],
+    workers: int | None,
+    scheduler: str,
+    again: str,
 ) -> Iterator[Any]:
     """Yield the results of jobs as the workers of Dask have done them."""
     try:
@@ -215,9 +224,7 @@ def _by_dask(
         distributed.KilledWorker,
     ) as error:
         why = str(error) or "its scheduler is gone"
-        raise DataError(
-            f"{name}: the work by Dask stopped ({why}); what is done is kept: resume goes on"
-        ) from error
+        raise DataError(f"{name}: the work by Dask stopped ({why}); {again}") from error
 
 
 def _client(workers: int | None, scheduler: str) -> Client:
@@ -227,7 +234,13 @@ def _client(workers: int | None, scheduler: str) -> Client:
 
     if scheduler != LOCAL:
         return Client(scheduler, timeout=WAIT)
-    with dask.config.set({"distributed.worker.profile.enabled": False}):  # it looks every 10 ms
+    environment = dask.config.get(ENVIRONMENT, {})
+    quick = {
+        "distributed.worker.profile.enabled": False,  # it looks every 10 ms
+        # Dask has workers give each block of memory back to the system: half of their time.
+        ENVIRONMENT: {k: v for k, v in environment.items() if k != "MALLOC_TRIM_THRESHOLD_"},
+    }
+    with dask.config.set(quick):
         count = None if workers is None else max(workers, 1)
         return Client(n_workers=count, threads_per_worker=1, dashboard_address=":0")
 
