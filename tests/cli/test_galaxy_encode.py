@@ -59,8 +59,9 @@ def test_the_table_is_that_of_the_library(layerkit, there, name):
 def test_columns_of_a_table_are_joined(layerkit):
     Table({"name": ["g006", "g000"], "z": [0.5, 0.25]}).write("own.csv", format="ascii.csv")
     words = "pictures", "--model", "run/model.h5", "--limit", 4, "--out", "t.fits"
-    code, _, err = layerkit(*words, "--join", "own.csv", "--id-column", "name")
+    code, out, err = layerkit(*words, "--join", "own.csv", "--id-column", "name")
     assert code == 0, err
+    assert "1 of 4 rows have one in " in out
     found = galaxy.read_catalogue("t.fits")
     np.testing.assert_array_equal(found["z"], [0.25, np.nan, np.nan, np.nan])
     assert list(found["id"]) == ["g000", "g001", "g003", "g004"]

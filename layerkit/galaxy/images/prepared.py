@@ -18,7 +18,7 @@ import numpy as np
 from layerkit.errors import DataError, brief
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
-from layerkit.saving.shards import INDEX, finished, read_index
+from layerkit.saving.shards import INDEX, KEPT, counts_of, finished, read_index
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 
@@ -197,6 +197,8 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     sets, rest = list[GalaxySet](), limit
     for file in files_of(path):
         sets.append(load_file(file, rest, may_be_empty=True))
+        if rest is None:
+            check_count(file, len(sets[-1]))
         rest = None if rest is None else rest - len(sets[-1])
     return _joined(path, sets)
 
@@ -212,6 +214,16 @@ def files_of(path: Path) -> list[Path]:
     if not is_sharded(path):
         raise DataError(f"{path}: a folder, and not one that prepare_shards() wrote")
     return [file for file, _ in finished(path, DataError)]
+
+
+def check_count(shard: Path, count: int) -> None:
+    """Fail if a shard holds another number of galaxies than were written into it."""
+    written = (counts_of(shard) or {}).get(KEPT, count)
+    if count != written:
+        raise DataError(
+            f"{shard}: {count} galaxies, and {written} were written; remove the file, and prepare "
+            "the rest again by the command that began it, with --resume"
+        )
 
 
 def _joined(folder: Path, sets: list[GalaxySet]) -> GalaxySet:

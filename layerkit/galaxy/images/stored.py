@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import GalaxySet, files_of, load_file
+from layerkit.galaxy.images.prepared import GalaxySet, check_count, files_of, load_file
 from layerkit.saving import hdf5
 from layerkit.system.files import path_of
 
@@ -54,6 +54,8 @@ class StoredSet:
         found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
         for file in files_of(self.path):
             own = _columns_of(file)
+            if file != self.path:
+                check_count(file, len(own[1]))
             found.append(own[0])
             self._shards.append(_Shard(file, len(self.ids), len(own[1])))
             self.ids += own[1]

@@ -262,6 +262,17 @@ def test_damage_shows(shards, tmp_path):
         galaxy.load(out)
 
 
+def test_a_shard_that_somebody_replaced_is_told(pictures, shards, tmp_path):
+    """A whole set by itself, but not the one that was written."""
+    shutil.copytree(shards[0], tmp_path / "shards")
+    source = galaxy.open_source(pictures / "night")
+    galaxy.prepare(source, tmp_path / "b.h5", workers=1, limit=3, progress=False)
+    shutil.copy(tmp_path / "b.h5", tmp_path / "shards" / "part-000001.h5")
+    for read in (galaxy.load, StoredSet):
+        with pytest.raises(DataError, match=r"part-000001.h5: 3 galaxies, and 5 were written"):
+            read(tmp_path / "shards")
+
+
 def test_shards_in_linear_units_leave_out_masked_pixels_as_one_file_does(tmp_path, rng):
     """A hot pixel that the file masks, beside the middle of each galaxy."""
     (tmp_path / "night").mkdir()

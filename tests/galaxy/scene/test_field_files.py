@@ -55,6 +55,21 @@ class TestReadsFits:
         assert field.usable[0].sum() == 18 * 30
         assert not field.usable[0, [3, 5]].any()
 
+    def test_bits_of_data_quality_are_those_that_the_telescope_says(self, rng, written):
+        """Webb's DO_NOT_USE alone, any of others', or those that are chosen."""
+        image, mask = rng.normal(size=(20, 30)), np.zeros((20, 30), "u4")
+        mask[3], mask[5] = 4, 1
+        for telescope, bits, rows in (("JWST", None, [5]), ("HST", None, [3, 5]), ("JWST", 4, [3])):
+            path = written(extension("SCI", image), extension("DQ", mask))
+            fits.setval(path, "TELESCOP", value=telescope)
+            field = read_field(path, use_bits=bits)
+            np.testing.assert_array_equal(np.flatnonzero(~field.usable[0].all(axis=1)), rows)
+            np.save(path.parent / "b.npy", image)
+            path = written(extension("DQ", mask))
+            fits.setval(path, "TELESCOP", value=telescope)
+            field = read_field(path.parent / "b.npy", mask=path, use_bits=bits)
+            np.testing.assert_array_equal(np.flatnonzero(~field.usable[0].all(axis=1)), rows)
+
     @pytest.mark.parametrize("bits", ["3", 1.5, -1, 2**70, True])
     def test_bits_of_a_mask_are_a_whole_number(self, bits, rng):
         with pytest.raises(DataError, match="use_bits must be a whole number"):
@@ -70,7 +85,7 @@ class TestReadsFits:
     ])  # fmt: skip
     def test_the_image_whatever_comes_first(self, names, key, noise, variance, order, rng, written):
         image = rng.normal(size=(20, 30))
-        planes = [image, np.full((20, 30), noise), np.full((20, 30), 7)]
+        planes = [image, np.full((20, 30), noise), np.full((20, 30), 0 if "DQ" in names else 7)]
         named = key == "EXTNAME"
         hdus = [
             extension(names[i] if named else "", planes[i], **({} if named else {key: names[i]}))
@@ -144,6 +159,35 @@ class TestReadsFits:
         sky[:, 0] = (sky[:, 0] + 180) % 360
         found = [table[f"{lon}_err"][0], table[f"{lat}_err"][0]]
         np.testing.assert_allclose(found, sky.std(axis=0), rtol=0.05)
+
+
+def test_the_light_of_a_psf_is_in_its_middle(rng):
+    """Else every position is off by as much, and nothing in a residual shows it."""
+    images, psf = rng.normal(size=(40, 40)), gaussian(3.0)
+    assert not make_field(images, psf).notes
+    with pytest.raises(DataError, match=r"the PSF is centred 2\.0 pixels from its middle pixel"):
+        make_field(images, np.roll(psf, 2, axis=1))
+    half = (psf + np.roll(psf, 1, axis=0)) / 2
+    (note,) = make_field(images, half).notes
+    assert "centred 0.5 pixels from its middle pixel" in note
+    cornered = psf + np.roll(psf, (8, 8), (0, 1)) / 10  # a faint ghost far from the core
+    assert not make_field(images, cornered).notes
+
+
+def test_distortions_are_in_what_is_written(rng, tmp_path):
+    header = fits.Header({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CRPIX1": 20.0})
+    header.update(CRPIX2=20.0, CRVAL1=150.0, CRVAL2=2.0, CD1_1=-1e-4, CD1_2=0.0, CD2_1=0.0)
+    header.update(CD2_2=1e-4, A_ORDER=2, B_ORDER=2, A_2_0=1e-2, B_0_2=-2e-2, A_1_1=3e-3, B_1_1=0.0)
+    fits.PrimaryHDU(rng.normal(size=(40, 40)), header).writeto(tmp_path / "sip.fits")
+    field = read_field(tmp_path / "sip.fits", variance=None)
+    field.psfs, field.variance = gaussian(3.0)[None], np.ones((1, 40, 40))
+    write_scene(measure(field), tmp_path / "out")
+    places = np.array([[0.0, 0.0], [39.0, 0.0], [12.0, 33.0]])
+    expected = astropy.wcs.WCS(header).all_pix2world(places, 0)
+    assert abs(expected - astropy.wcs.WCS(header).wcs_pix2world(places, 0)).max() > 1e-4
+    for name in ("model.fits", "residual.fits"):
+        found = astropy.wcs.WCS(fits.getheader(tmp_path / "out" / name)).all_pix2world(places, 0)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_a_full_disk_is_one_line(rng, tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ STEP = 1.15  # ratio of successive sizes of that square
 CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
 MOST_MISSING = 0.3  # of the pixels in a square, whose light is known otherwise in linear units
 BRIGHTEST = 10.0  # in linear units, of whose scale a galaxy has about 1: hot pixels are cut off
+NO_UNITS = "light in 0..1, and linear units are for pictures in counts or fluxes"
 CORNER = 1.4  # |y| + |x| from the middle, in half-sides, where corners begin
 
 
@@ -64,7 +65,8 @@ class Settings:
             detection, to about 212 on a side.  A point source, smoothed, has 1.0 to 1.2.
         units: of pictures in physical units: "stretched", the default, compresses bright pixels
             (see `scaling`); "linear" subtracts the sky and divides by one number for each picture,
-            and keeps pictures in which up to MOST_MISSING of the square are without data.
+            keeps pictures in which up to MOST_MISSING of the square are without data, and leaves
+            out all others, such as JPEGs, which were stretched before.
 
     Raises:
         DataError: a setting is out of range.
@@ -134,6 +136,8 @@ def cut_out(
         raise UnusableImageError("blank")
     if ((image == low) | (image == high)).all():
         raise UnusableImageError("a mask of only two values")
+    if settings.units == "linear" and image.dtype != np.float64:
+        raise UnusableImageError(NO_UNITS)
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
         return view, replace(cut, white=white)

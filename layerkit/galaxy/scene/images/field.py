@@ -20,7 +20,7 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
-from layerkit.galaxy.images.decode.formats.planes import as_variance
+from layerkit.galaxy.images.decode.formats.planes import as_variance, unusable
 from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
 
@@ -41,7 +41,9 @@ PLANES = {
     "IVAR": ("variance", "inverse"),
     "INVVAR": ("variance", "inverse"),
     "MASK": ("mask", ""),
+    "DQ": ("mask", "bits"),
 }
+CENTRED, NEARLY = 0.1, 1.0  # pixels that the light of a PSF may be off its middle pixel
 # Bits of a mask with several planes, in LSST's and HSC's order, that make a pixel useless: bad,
 # saturated, interpolated, cosmic ray, edge, suspect, no data.  Bit 5 says where sources are.
 USELESS = sum(1 << bit for bit in (0, 1, 2, 3, 4, 7, 8))
@@ -85,7 +87,8 @@ def read_field(
     An NPZ holds `images` and, where known, `psfs`, `variance`, `mask` and `filters`; the options
     take precedence.  The image of a FITS file is the one that holds science, by its name and
     keywords; extensions PSF, VARIANCE (VAR, STAT), ERR (ERROR, SIGMA, RMS), IVAR (INVVAR) and MASK
-    go with it.  Blank borders of it, and values such as -99 that mark missing data, are masked.
+    go with it, and DQ, of which the bits count that `planes.unusable` says, unless others are
+    chosen.  Blank borders of it, and values such as -99 that mark missing data, are masked.
 
     Args:
         image: the field, shape (height, width) or (bands, height, width).
@@ -102,11 +105,12 @@ def read_field(
             that do not fit, nothing that is not masked.
     """
     path = path_of(image, DataError)
-    arrays = _read(path, "IMAGE", hdu)
+    arrays = _read(path, "IMAGE", hdu, raw=use_bits is not None)
     for what, given in (("psfs", psf), ("variance", variance), ("mask", mask)):
         if given is not None:
             option = f"--{what.rstrip('s')}"
-            other = _read(path_of(given, DataError), option, None, what)
+            place = path_of(given, DataError)
+            other = _read(place, option, None, what, raw=use_bits is not None)
             arrays[what] = other.get(what, other.get("images"))
     field = make_field(
         arrays.get("images"),
@@ -188,16 +192,14 @@ def make_field(
             "rename one"
         )
     names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
-    return Field(
-        np.where(usable, pixels, 0.0),
-        usable,
-        variance,
-        None if psfs is None else _psfs(psfs, len(pixels), name),
-        names,
-        wcs,
-        name,
-        notes,
-    )
+    if psfs is not None:
+        psfs = _psfs(psfs, len(pixels), name)
+        if (away := max(map(_off_middle, psfs))) > CENTRED:
+            notes.append(
+                f"the light of the PSF is centred {away:.1f} pixels from its middle pixel: so far "
+                "are positions off the other way"
+            )
+    return Field(np.where(usable, pixels, 0.0), usable, variance, psfs, names, wcs, name, notes)
 
 
 def _text(name: Any) -> str:
@@ -236,10 +238,27 @@ def _psfs(psfs: Any, bands: int, name: str) -> np.ndarray:
     sums = psfs.sum(axis=(1, 2))
     if not (np.isfinite(psfs).all() and (sums > 0).all()):
         raise DataError(f"{name}: the PSF is not finite, or its sum is not above zero")
-    return psfs / sums[:, None, None]
+    psfs = psfs / sums[:, None, None]
+    for psf in psfs:
+        if (away := _off_middle(psf)) > NEARLY:
+            raise DataError(
+                f"{name}: the light of the PSF is centred {away:.1f} pixels from its middle pixel, "
+                "which is to be its centre; cut it out anew around its centre"
+            )
+    return psfs
 
 
-def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> dict[str, Any]:
+def _off_middle(psf: np.ndarray) -> float:
+    """Return how far the centroid of a PSF's bright half lies from its middle, in pixels."""
+    bright = np.where(psf > psf.max() / 2, psf, 0)
+    middle = (len(psf) - 1) / 2
+    steps = np.arange(len(psf)) - middle
+    return float(np.hypot(bright.sum(axis=0) @ steps, bright.sum(axis=1) @ steps) / bright.sum())
+
+
+def _read(
+    path: Path, what: str, hdu: int | str | None, key: str = "images", raw: bool = False
+) -> dict[str, Any]:
     """Read the arrays of a file, under the names of an NPZ; see `_read_fits`."""
     if not path.is_file():
         raise DataError(f"{what} {path}: {'not a file' if path.exists() else 'no such file'}")
@@ -250,7 +269,7 @@ def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> 
                 return {"images": content}
             known = ("images", "psfs", "variance", "mask", "filters")
             return {key: content[key] for key in known if key in content.files}
-        return _read_fits(path, hdu, key)
+        return _read_fits(path, hdu, key, raw)
     except UnusableImageError as error:
         reason = str(error)
         if reason not in (NO_IMAGE, UNREADABLE):
@@ -261,7 +280,7 @@ def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> 
         raise DataError(f"{what} {path}: not readable as FITS, NPY or NPZ ({reason})") from error
 
 
-def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
+def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[str, Any]:
     """Read the image of a FITS file, its WCS, and the extensions that go with it.
 
     The image is chosen, and its numbers are read, as those of galaxies are; see `FitsPictures`.
@@ -269,6 +288,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
     Args:
         hdu: the extension to read instead, by number or EXTNAME.
         key: what is wanted: "images" with all that goes with them, or a plane such as "mask".
+        raw: leaves the bits of a mask as they are.
     """
     with open_regular(path) as file, only_unusable():
         pictures = open_pictures(file, hdu, whole=True)
@@ -278,7 +298,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
-            return {key: _plane(pictures, wanted[0])}
+            return {key: _plane(pictures, wanted[0], raw)}
         numbers = [*words] if pictures.named else science_images(words)
         if len(numbers) != 1:
             raise UnusableImageError(
@@ -296,7 +316,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
         for n, plane in planes.items() if hdu is None else ():
-            out.setdefault(plane, _plane(pictures, n))
+            out.setdefault(plane, _plane(pictures, n, raw))
         unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
         if unused and hdu is None:
             notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
@@ -308,12 +328,15 @@ def _plane_of(words: str) -> str | None:
     return next((PLANES[word][0] for word in words.upper().split() if word in PLANES), None)
 
 
-def _plane(pictures: FitsPictures, number: int) -> np.ndarray:
+def _plane(pictures: FitsPictures, number: int, raw: bool) -> np.ndarray:
     """Read an extension that goes with an image; errors and inverse variances become variances."""
     values = pictures.values(number)
     words = pictures.words[number].upper().split()
     convert = next((PLANES[word][1] for word in words if word in PLANES), "")
-    if convert:
+    if convert == "bits" and not raw:
+        headers = (pictures.hdus[number].header, pictures.hdus[0].header)
+        return unusable(values, headers).astype(int)
+    if convert in ("deviation", "inverse"):
         return as_variance(values, convert)
     whole = np.isfinite(values).all() and (values == np.rint(values)).all()
     return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
