@@ -107,7 +107,7 @@ def _digest(model: Path) -> str:
     """Return a digest of a model's file; empty if there is none, which `encode` will say."""
     try:
         with open_regular(model) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            return hashlib.sha256(file.read()).hexdigest()[:16]
     except OSError:
         return ""
 

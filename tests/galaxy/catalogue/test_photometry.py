@@ -98,6 +98,22 @@ def test_fluxes_and_their_errors(model, rng, tmp_path, plane):
     assert found.meta["UNITS"] == "linear"
 
 
+def test_a_sky_that_slopes_changes_neither_size_nor_flux(model, rng, tmp_path):
+    """As it would if the slope passed for noise: this one rises by 60 deviations of it."""
+    clean, truth = light(rng, 8)
+    y, x = np.mgrid[:PICTURE, :PICTURE] - PICTURE / 2
+    sky = SKY + rng.normal(0, NOISE, clean.shape)
+    flat = encode(model, write(tmp_path / "flat", clean + sky))
+    for k, tilt in enumerate((0.03 * x, -0.5 * x + 0.3 * y)):
+        found = encode(model, write(tmp_path / f"tilted{k}", clean + sky + NOISE * tilt))
+        np.testing.assert_allclose(found["crop_side"], flat["crop_side"], rtol=0.03)
+        np.testing.assert_allclose(found["noise"], flat["noise"], rtol=0.1)
+        np.testing.assert_allclose(found["flux"], truth, rtol=0.03)
+        np.testing.assert_allclose(found["flux_sd"], flat["flux_sd"], rtol=0.1)
+        for shape, most in (("axis_ratio", 0.02), ("half_light_radius", 0.3)):
+            np.testing.assert_allclose(found[shape], flat[shape], atol=most)
+
+
 def test_sky_noise_alone_where_nothing_else_is_known(model, rng, tmp_path):
     clean, truth = light(rng, 12)
     pictures = clean + SKY + rng.normal(0, NOISE, clean.shape)

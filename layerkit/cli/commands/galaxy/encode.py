@@ -186,6 +186,7 @@ def run(args: argparse.Namespace) -> None:
     tables.check_suffix(out)
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
+    writing.check_writable(out)
     named = [(f"--{x}", vars(args)[x]) for x in ("join", "image", "positions", "paths")]
     writing.check_apart(out, [("PICTURES", given), *named, *_model(args.model)])
     hdf5.refuse_other(out, DataError)

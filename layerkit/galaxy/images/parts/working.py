@@ -90,9 +90,11 @@ def work_on(
 
 
 def _is_done(folder: Path, part: Part) -> bool:
-    """Tell whether a part has its file, and counts of all its pictures."""
-    found = counts_of(folder / part.file)
-    return found is not None and found.get("pictures") == part.stop - part.start
+    """Tell whether a part has its file, and counts that add up to all its pictures."""
+    found, total = dict(counts_of(folder / part.file) or {}), part.stop - part.start
+    if found.pop("pictures", None) != total:
+        return False
+    return total == sum(sum(n.values()) if isinstance(n, dict) else n for n in found.values())
 
 
 def _is_inside(folder: Path, other: str) -> bool:

@@ -145,10 +145,12 @@ def make_field(
     pixels = _numbers(images, f"{name}: the image")
     if pixels.ndim == 2:
         pixels = pixels[None]
-    if pixels.ndim != 3 or pixels.shape[0] > MOST_BANDS or min(pixels.shape[1:]) < LEAST_SIDE:
+    bands = len(pixels) if pixels.ndim == 3 else 0
+    if not 0 < bands <= MOST_BANDS or min(pixels.shape[1:]) < LEAST_SIDE:
         raise DataError(
             f"{name}: expected an image of shape (height, width) or (bands, height, width), of "
-            f"{LEAST_SIDE} pixels a side or more, got {np.shape(images)}"
+            f"{LEAST_SIDE} pixels a side or more and {MOST_BANDS} bands at most, got "
+            f"{np.shape(images)}"
         )
     usable = np.isfinite(pixels)
     if lost := int((~usable).sum()):
@@ -167,7 +169,8 @@ def make_field(
         if variance.ndim == 1 and len(variance) == len(pixels):
             variance = variance[:, None, None]
         variance = _fitting(variance, pixels.shape, f"{name}: the variance").copy()
-        bad = ~(np.isfinite(variance) & (variance > 0))
+        with np.errstate(all="ignore"):  # their inverse counts
+            bad = ~(np.isfinite(variance) & (variance > 0) & np.isfinite(1 / variance))
         if (bad & usable).any():
             notes.append(f"{int((bad & usable).sum()):,} pixels without a positive variance masked")
         usable &= ~bad
