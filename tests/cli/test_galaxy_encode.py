@@ -28,6 +28,7 @@ def there(tmp_path_factory):
 def layerkit(monkeypatch, capsys, tmp_path, there):
     """Runs a command line in a folder of its own; returns status, output and errors."""
     shutil.copytree(there, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere" / "t.csv")
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -81,6 +82,7 @@ def test_a_catalogue_is_not_lost_where_no_id_agrees(layerkit, ids):
 
 
 BAD = [
+    (["pictures", "--model", "run", "--out", "gone.csv"], "cannot be written (No such file"),
     (["pictures", "--model", "run", "--out", "t.txt"], "ends in one of .fits"),
     (["pictures", "--model", "run", "--out", "no/t.fits"], "no such folder"),
     (["pictures", "--model", "run", "--out", "run/model.h5"], "the file that --model names"),

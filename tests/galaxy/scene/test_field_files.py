@@ -199,3 +199,39 @@ def test_a_full_disk_is_one_line(rng, tmp_path, monkeypatch):
     monkeypatch.setattr("layerkit.galaxy.scene.results.files.write_atomically", full)
     with pytest.raises(DataError, match=r"cannot write into .*: No space left on device"):
         write_scene(scene, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value", "expected"),
+    [
+        ("variance", "UNCERT", 3.0, 9.0),
+        ("variance", "NOISE", 3.0, 9.0),
+        ("variance", "IVAR", 4.0, 0.25),
+        ("variance", "VARMAP", 4.0, 4.0),
+        ("variance", "", 4.0, 4.0),
+        ("variance", "WHT", 4.0, "called WHT, which is no variance"),
+        ("variance", "MASK", 4.0, "called MASK, which is no variance"),
+        ("variance", "PSF", 4.0, "called PSF, which is no variance"),
+        ("mask", "VAR", 4.0, "called VAR, which is no mask"),
+        ("mask", "MSK", 32, "every pixel is masked"),
+        ("psf", "ERR", 1.0, "called ERR, which is no PSF"),
+    ],
+)
+def test_planes_are_what_they_are_called(option, name, value, expected, rng, tmp_path):
+    """A weight is no variance, and a deviation is not one yet."""
+    np.save(tmp_path / "a.npy", rng.normal(size=(25, 25)))
+    hdu = extension(name, np.full((25, 25), value))
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "b.fits")
+    given = {option: tmp_path / "b.fits"}
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            read_field(tmp_path / "a.npy", **given)
+    else:
+        assert (read_field(tmp_path / "a.npy", **given).variance == expected).all()
+
+
+def test_filters_of_any_language_are_written(rng, tmp_path):
+    images = rng.normal(size=(2, 40, 40))
+    scene = measure(make_field(images, gaussian(3.0), images * 0 + 1, filters=["é", "g"]))
+    write_scene(scene, tmp_path)
+    assert fits.getheader(tmp_path / "model.fits")["BAND1"] == "\\xe9"

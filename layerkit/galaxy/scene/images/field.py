@@ -20,29 +20,16 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
-from layerkit.galaxy.images.decode.formats.planes import as_variance, unusable
+from layerkit.galaxy.images.decode.formats.planes import NOISES, as_variance, kind_of, unusable
+from layerkit.galaxy.images.decode.science import COMPOUND, NOT_SCIENCE, says
 from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32
 LONGEST = 32  # characters of a filter's name
-# EXTNAME or EXTTYPE of a plane that goes with an image -> its name in an NPZ, and what it holds.
-PLANES = {
-    "PSF": ("psfs", ""),
-    "PSFS": ("psfs", ""),
-    "VARIANCE": ("variance", ""),
-    "VAR": ("variance", ""),
-    "STAT": ("variance", ""),  # of ESO's cubes
-    "ERR": ("variance", "deviation"),
-    "ERROR": ("variance", "deviation"),
-    "SIGMA": ("variance", "deviation"),
-    "RMS": ("variance", "deviation"),
-    "IVAR": ("variance", "inverse"),
-    "INVVAR": ("variance", "inverse"),
-    "MASK": ("mask", ""),
-    "DQ": ("mask", "bits"),
-}
+PSFS = ("PSF", "PSFS")  # EXTNAME or EXTTYPE of an extension of PSFs
+OF_RUBIN = "MASK"  # that of a mask whose bits are USELESS where they make a pixel so
 CENTRED, NEARLY = 0.1, 1.0  # pixels that the light of a PSF may be off its middle pixel
 # Bits of a mask with several planes, in LSST's and HSC's order, that make a pixel useless: bad,
 # saturated, interpolated, cosmic ray, edge, suspect, no data.  Bit 5 says where sources are.
@@ -86,9 +73,9 @@ def read_field(
 
     An NPZ holds `images` and, where known, `psfs`, `variance`, `mask` and `filters`; the options
     take precedence.  The image of a FITS file is the one that holds science, by its name and
-    keywords; extensions PSF, VARIANCE (VAR, STAT), ERR (ERROR, SIGMA, RMS), IVAR (INVVAR) and MASK
-    go with it, and DQ, of which the bits count that `planes.unusable` says, unless others are
-    chosen.  Blank borders of it, and values such as -99 that mark missing data, are masked.
+    keywords; extensions that `planes` knows as variances, errors, inverse variances or masks go
+    with it, and PSF.  In masks those bits count that `planes.unusable` says, or in one called MASK
+    those of `use_bits`.  Blank borders, and values such as -99 that mark missing data, are masked.
 
     Args:
         image: the field, shape (height, width) or (bands, height, width).
@@ -301,7 +288,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
         planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
-            return {key: _plane(pictures, wanted[0], raw)}
+            return {key: _plane(pictures, wanted[0], key, raw)}
         numbers = [*words] if pictures.named else science_images(words)
         if len(numbers) != 1:
             raise UnusableImageError(
@@ -319,7 +306,8 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
         for n, plane in planes.items() if hdu is None else ():
-            out.setdefault(plane, _plane(pictures, n, raw))
+            if plane not in out:
+                out[plane] = _plane(pictures, n, plane, raw)
         unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
         if unused and hdu is None:
             notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
@@ -328,19 +316,30 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
 
 def _plane_of(words: str) -> str | None:
     """Return the name in an NPZ of the plane that an extension is called, or None."""
-    return next((PLANES[word][0] for word in words.upper().split() if word in PLANES), None)
+    if set(PSFS) & set(words.upper().split()):
+        return "psfs"
+    kind = kind_of(words)
+    return "variance" if kind in NOISES else kind
 
 
-def _plane(pictures: FitsPictures, number: int, raw: bool) -> np.ndarray:
-    """Read an extension that goes with an image; errors and inverse variances become variances."""
-    values = pictures.values(number)
-    words = pictures.words[number].upper().split()
-    convert = next((PLANES[word][1] for word in words if word in PLANES), "")
-    if convert == "bits" and not raw:
+def _plane(pictures: FitsPictures, number: int, key: str, raw: bool) -> np.ndarray:
+    """Read an extension that goes with an image; errors and inverse variances become variances.
+
+    Raises:
+        UnusableImageError: it is called something else, such as a weight, which is no variance.
+    """
+    words = pictures.words[number]
+    if _plane_of(words) not in (None, key) or (
+        _plane_of(words) is None and says(words, NOT_SCIENCE, COMPOUND)
+    ):
+        wanted = "PSF" if key == "psfs" else key
+        raise UnusableImageError(f"extension {number} is called {words}, which is no {wanted}")
+    values, kind = pictures.values(number), kind_of(words)
+    if kind in NOISES and key == "variance":
+        return as_variance(values, kind)
+    if kind == "mask" and not raw and OF_RUBIN not in words.upper().split():
         headers = (pictures.hdus[number].header, pictures.hdus[0].header)
         return unusable(values, headers).astype(int)
-    if convert in ("deviation", "inverse"):
-        return as_variance(values, convert)
     whole = np.isfinite(values).all() and (values == np.rint(values)).all()
     return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
 

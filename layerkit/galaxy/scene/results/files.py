@@ -81,7 +81,7 @@ def _write_image(path: Path, image: np.ndarray, scene: Scene) -> None:
         wcs = scene.field.wcs
         header = fits.Header() if wcs is None else wcs.to_header(relax=True)
         for b, band in enumerate(scene.field.filters):
-            header[f"BAND{b + 1}"] = band
+            header[f"BAND{b + 1}"] = band.encode("ascii", "backslashreplace").decode()
         data = (image if len(image) > 1 else image[0]).astype(np.float32)
         hdu = fits.PrimaryHDU(data, header)
         write_atomically(path, lambda part: hdu.writeto(part, overwrite=True))

@@ -24,8 +24,8 @@ INVERSE = re.compile(r"(IVAR|INVVAR|IVARIANCE|INVERSEVARIANCE)\d*")
 MASK = re.compile(r"(MASKS?|MSK|DQ|BPM|BPMASK|BADPIX|FLAGS?|FLG|QUALITY|QUAL)\d*")
 PART = re.compile(r"POISSON|RNOISE|FLAT")  # of Webb's variance, whose whole is in ERR
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-IMAGE = "image"  # a kind beside these
 KINDS = {"mask": MASK, "variance": VARIANCE, "deviation": DEVIATION, "inverse": INVERSE}
+NOISES = ("variance", "deviation", "inverse")
 
 # Bits of the Rubin Observatory's masks whose pixels are not to be used; others, such as DETECTED,
 # say what is in them.
@@ -91,11 +91,12 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     own, shape = every[number], _long(every[number].shape)
     shapes = {k: _long(hdu.shape) for k, hdu in enumerate(every) if hdu.is_image}
     images = [k for k, its in shapes.items() if its in (shape, band)]
-    kinds = {k: _kind(every[k]) for k in images}
+    kinds = {k: kind_of(f"{every[k].name} {text(every[k].header, 'EXTTYPE')}") for k in images}
+    no_others = [k for k in images if says(every[k].name, NOT_SCIENCE, COMPOUND)]
+    others = [k for k in images if k == number or not (kinds[k] or k in no_others)]
     found: dict[str, int] = {}
     for kind in KINDS:
         planes = [k for k in images if k != number and kinds[k] == kind]
-        others = [k for k in images if k == number or kinds[k] == IMAGE]
         # As many planes as images are one for each.
         partner = planes[others.index(number)] if len(planes) == len(others) else None
         ranks = [
@@ -114,13 +115,11 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     return found
 
 
-def _kind(hdu: Any) -> str | None:
-    """Return which of KINDS an extension holds, IMAGE for a science image, None for another."""
-    words = f"{hdu.name} {text(hdu.header, 'EXTTYPE')}"
+def kind_of(words: str) -> str | None:
+    """Return which of KINDS an extension holds that is called so, None for another."""
     if says(words, PART):
         return None
-    kind = next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
-    return kind or (None if says(words, NOT_SCIENCE, COMPOUND) else IMAGE)
+    return next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
 
 
 def _rest(name: str) -> str:
