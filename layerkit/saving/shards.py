@@ -50,7 +50,15 @@ def counts_of(file: Path) -> dict[str, Any] | None:
         found = json.loads(file.with_suffix(".json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and file.is_file() else None
+    return found if _are_counts(found) and file.is_file() else None
+
+
+def _are_counts(found: Any) -> bool:
+    """Tell whether something is a dict of whole numbers, or of dicts of these."""
+    return isinstance(found, dict) and all(
+        type(value) is int or (isinstance(value, dict) and set(map(type, value.values())) <= {int})
+        for value in found.values()
+    )
 
 
 def finished(folder: Path, error: Errors) -> list[tuple[Path, dict[str, Any]]]:
