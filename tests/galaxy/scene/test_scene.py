@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from scipy.special import gamma, kv
+from small_scenes import WIDTH, blend, draw, source
 
 import layerkit as lk
 from layerkit.errors import DataError
@@ -14,41 +15,10 @@ from layerkit.galaxy.scene import make_field, measure, read_field, write_scene
 from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.detection import detect
 from layerkit.galaxy.scene.images.psf import estimate_psf, gaussian, width_of
-from layerkit.galaxy.scene.inference.fitting import Pixels, build, curvature, fit
+from layerkit.galaxy.scene.inference.fitting import build, curvature, fit
 from layerkit.galaxy.scene.inference.tiles import tiles_of
-from layerkit.galaxy.scene.model.layout import Layout, Source
 from layerkit.galaxy.scene.model.light import LEAST, MOST, Spergel
 from layerkit.galaxy.scene.results.catalogue import ellipticity_of
-
-WIDTH = 3.5
-
-
-def source(star, x, y, *fluxes, radius=2.0, shear=(0.3, 0.2), latent=-0.5):
-    log = np.log(np.array(fluxes, float))
-    shape = np.array([np.log(radius), *shear, latent])
-    return Source(star, x, y, log, shape, (x, y, float(log.mean())))
-
-
-def draw(sources, bands=1, height=48, width=52):
-    """Return Pixels with the image of some sources, without noise, and the net that drew it."""
-    psfs = np.array([gaussian(WIDTH)] * bands)
-    shape = (bands, height, width)
-    pixels = Pixels(np.zeros(shape), np.ones(shape), psfs, WIDTH)
-    layout = Layout(sources, bands, WIDTH)
-    net = build(pixels, layout)
-    net.statistics["theta/centre"].data[...] = layout.values()
-    net.statistics["theta/root"].data[...] = 0.03 * np.eye(layout.size)
-    net.forward(noise=np.zeros((1, layout.size)), **pixels.inputs())
-    pixels.values = net.blobs["image"].data[0].copy()
-    return pixels, net, layout
-
-
-def blend():
-    return [
-        source(False, 20.3, 22.2, 900.0, 700.0),
-        source(True, 27.0, 26.6, 500.0, 300.0),
-        source(False, 36.7, 15.2, 700.0, 900.0, radius=3.0, shear=(-0.5, 0.3), latent=-1.5),
-    ]
 
 
 class TestLight:

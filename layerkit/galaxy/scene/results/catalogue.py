@@ -42,16 +42,16 @@ def rows_of(
 ) -> list[Row]:
     """Return the rows of the sources that a tile owns.
 
-    If a source may be a star or a galaxy, mean and variance are those of the mixture.
+    If a source may be a star or a galaxy, mean and variance are those of the mixture.  Sources of
+    the fit beyond those that have choices are pieces of these.
     """
     bands = known.layout.bands
     rng = np.random.default_rng(0)
     out = []
-    for i, (source, choice) in enumerate(zip(known.sources, choices, strict=True)):
+    for i, (source, choice) in enumerate(zip(known.sources, choices, strict=False)):
         if not cut.owns(source.x + cut.x, source.y + cut.y):
             continue
-        own = known.layout.part(i)
-        mean, covariance = known.mean[own].copy(), known.covariance[own, own]
+        mean, covariance = with_its_pieces(known, i, choice.pieces)
         mean[:2] += known.layout.origins[i]
         here = {source.star: (mean, covariance)}
         other = choice.galaxy if source.star else choice.star
@@ -97,11 +97,28 @@ def rows_of(
                 (radius, radius * float(np.sqrt(spread[0, 0]))),
                 ellipticity,
                 (float(np.degrees(angle)), float(np.degrees(np.sqrt((turns**2).mean())))),
-                _flags(known, pixels, i),
+                _flags(known, pixels, i, len(choices)),
                 draws,
             )
         )
     return out
+
+
+def with_its_pieces(
+    known: Fit, i: int, pieces: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of a source's numbers, its log fluxes those of all its pieces.
+
+    The logarithm of a sum of fluxes F_k has the derivatives F_k / sum by the logarithms of each.
+    """
+    own, first, bands = known.layout.part(i), known.layout.starts, known.layout.bands
+    slopes = np.eye(len(known.mean))[own]
+    mean = known.mean[own].copy()
+    for b in range(bands):
+        places = [first[k] + 2 + b for k in (i, *pieces)]
+        mean[2 + b] = np.logaddexp.reduce(known.mean[places])
+        slopes[2 + b, places] = np.exp(known.mean[places] - mean[2 + b])
+    return mean, slopes @ known.covariance @ slopes.T
 
 
 def ellipticity_of(shears: np.ndarray) -> tuple[float, float]:
@@ -119,11 +136,11 @@ def ellipticity_of(shears: np.ndarray) -> tuple[float, float]:
     return mean, float(np.sqrt(weight @ (values - mean) ** 2))
 
 
-def _flags(known: Fit, pixels: Pixels, i: int) -> int:
-    """Return the bits that warn about a source."""
+def _flags(known: Fit, pixels: Pixels, i: int, count: int) -> int:
+    """Return the bits that warn about a source, one of the first `count` of the fit."""
     source, layout = known.sources[i], known.layout
     flags = 0
-    for j, other in enumerate(known.sources):
+    for j, other in enumerate(known.sources[:count]):
         reach = pixels.width + sum(0 if s.star else np.exp(s.shape[0]) for s in (source, other))
         if j != i and np.hypot(other.x - source.x, other.y - source.y) < reach:
             flags |= BLENDED
