@@ -11,19 +11,20 @@ from layerkit.galaxy.scene.images.detection import THRESHOLD
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
 from layerkit.galaxy.scene.inference.proposing import (
     CLOSE,
+    COST,
     STAR,
     as_type,
     doubting,
-    halves,
     neighbours,
     part_around,
+    parted,
     residual_sources,
 )
 from layerkit.galaxy.scene.model.layout import Source
 
-COST = 6.0  # nats that the bound must rise for a source to be kept or added
+ALIKE = 0.05  # pixels, and of a flux, within which a source is as it was
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
-ROUNDS = 2  # of looking for sources that are two, and for pieces of them
+ROUNDS = 2  # of looking for pieces of sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
 MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
 REACH = 0.25  # full widths of the PSF over which the misfit goes together
@@ -37,14 +38,12 @@ class Choice:
         star, galaxy: posteriors of its own numbers under either, each a mean and a covariance.
         p_star: probability of the star.
         gain: how much the bound falls without the source, in nats.
-        pieces: numbers of the sources of the fit that are pieces of it; see `with_pieces`.
     """
 
     star: tuple[np.ndarray, np.ndarray]
     galaxy: tuple[np.ndarray, np.ndarray]
     p_star: float
     gain: float
-    pieces: tuple[int, ...] = ()
 
 
 def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
@@ -68,10 +67,11 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     pixels = replace(pixels, weights=doubting(pixels, others))
     signal = (pixels.weights[:, rows, columns] * picture**2).sum(axis=(1, 2)).max()
     sure = signal > CERTAIN**2 and deviation[2 : 2 + bands].min() < 1 / CERTAIN
-    wide = not known.sources[i].star and bool(
+    source = known.sources[i]
+    wide = not source.star and bool(
         mean[2 + bands] - RESOLVED * deviation[2 + bands] > np.log(0.2 * pixels.width)
     )
-    if sure and wide:  # there, and no star
+    if source.pieces or (sure and wide):  # there, and no star
         return Choice(
             (mean[: 2 + bands], covariance[: 2 + bands, : 2 + bands]),
             (mean, covariance),
@@ -98,38 +98,36 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     )
 
 
-def with_pieces(
-    pixels: Pixels, known: Fit, choices: list[Choice], threshold: float
-) -> tuple[Fit, list[Choice]]:
-    """Return the fit with pieces of sources: light beside them that no profile describes.
+def with_pieces(pixels: Pixels, known: Fit, threshold: float) -> Fit:
+    """Return the fit with pieces of sources: light that is no source, but in no profile.
 
-    What is left of a source's light may be significant to the noise, and yet be no source, as the
-    source's light is in doubt there (see `doubting`).  It is fitted as small galaxies, which come
-    last in the fit, and belongs to the source that is brightest there.
+    It is significant by the noise, but not if the source's light is in doubt (see `doubting`).  It
+    is fitted as small galaxies, and belongs to the source that is brightest there.
     """
-    count, owners = len(known.sources), list[int]()
-    for _ in range(ROUNDS if count else 0):
+    for _ in range(ROUNDS if known.sources else 0):
         more = residual_sources(pixels, known, threshold, doubt=False)
         lit = doubting(pixels, known.image) < 0.5 * pixels.weights
         more = [s for s in more if lit[:, round(s.y), round(s.x)].any()]
         if not more:
             break
-        owners += [brightest(known, range(count), s.x, s.y) for s in more]
-        known = fit(pixels, [*known.sources, *more])
-    pieces = [tuple(count + k for k, o in enumerate(owners) if o == i) for i in range(count)]
-    return known, [replace(c, pieces=own) for c, own in zip(choices, pieces, strict=True)]
+        sources = known.sources
+        for piece in more:
+            i = brightest(known, piece.x, piece.y)
+            sources[i] = replace(sources[i], pieces=(*sources[i].pieces, piece))
+        known = fit(pixels, sources)
+    return known
 
 
-def brightest(known: Fit, among: Sequence[int], x: float, y: float) -> int:
-    """Return which of some sources is the brightest at a position, in the sum of all bands."""
+def brightest(known: Fit, x: float, y: float) -> int:
+    """Return which source is the brightest at a position, in the sum of all bands."""
     light = []
-    for i in among:
+    for i in range(len(known.sources)):
         (rows, columns), inner = known.images.window(i)
         row, column = round(y) - rows.start, round(x) - columns.start
         there = 0 <= row < rows.stop - rows.start and 0 <= column < columns.stop - columns.start
         picture = known.images.picture(i, known.mean)[:, inner[0], inner[1]]
         light.append(picture[:, row, column].sum() if there else 0.0)
-    return among[int(np.argmax(light))]
+    return int(np.argmax(light))
 
 
 def with_misfit(pixels: Pixels, known: Fit) -> Fit:
@@ -143,7 +141,7 @@ def with_misfit(pixels: Pixels, known: Fit) -> Fit:
     models".
     """
     light = np.zeros_like(pixels.values)
-    for i, source in enumerate(known.sources):
+    for i, source in enumerate(known.parts):
         if not source.star:
             (rows, columns), inner = known.images.window(i)
             picture = known.images.picture(i, known.mean)
@@ -178,6 +176,8 @@ def settle(
         The fit, a choice for each of its sources, and the pixels with their last weights.
     """
     known = fit(pixels, sources)
+    asked = known.sources
+    known = in_parts(pixels, known, star, tell)
     for _ in range(rounds):
         if reweigh:
             pixels = reweigh(known.image)
@@ -188,32 +188,88 @@ def settle(
         known = fit(pixels, [*known.sources, *more])
         if not more:
             break
-    for _ in range(ROUNDS):
-        parted = [s for i in range(len(known.sources)) for s in halves(pixels, known, i, star)]
-        if len(parted) == len(known.sources):
-            break
-        tell(f"{len(parted) - len(known.sources)} sources are two")
-        known = fit(pixels, parted)
+    known = in_parts(pixels, known, star, tell, asked)
     choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
+    known, choices = pruned(pixels, known, choices, star, tell)
+    before = known.sources
+    known = with_pieces(pixels, known, threshold)
+    now = known.sources
+    if rich := [s for s, b in zip(now, before, strict=True) if len(s.pieces) > len(b.pieces)]:
+        tell(f"pieces of {len(rich)} sources")
+        choices = chosen_near(pixels, known, choices, rich, star)
+        known, choices = pruned(pixels, known, choices, star, tell)
+    return with_misfit(pixels, known), choices, pixels
+
+
+def in_parts(
+    pixels: Pixels,
+    known: Fit,
+    star: float,
+    tell: Callable[[str], None],
+    asked: Sequence[Source] = (),
+) -> Fit:
+    """Fit with two sources, or two profiles, in place of galaxies that these describe better.
+
+    Args:
+        pixels, known: the field and the fit of all.
+        star: prior probability of a star.
+        tell: called with a line.
+        asked: sources of an earlier fit; those still as they were then are not asked again.
+    """
+    before = known.sources
+    sources: list[Source] = []
+    for i, source in enumerate(before):
+        again = any(is_as_it_was(source, other) for other in asked)
+        sources += [source] if again else parted(pixels, known, i, star)
+    more = len(sources) - len(before)
+    profiles = sum(len(s.pieces) for s in sources) - sum(len(s.pieces) for s in before)
+    if not more and not profiles:
+        return known
+    tell(f"{more} sources are two, {profiles} are two profiles about one centre")
+    return fit(pixels, sources)
+
+
+def is_as_it_was(source: Source, other: Source) -> bool:
+    """Tell whether two fits agree about a source."""
+    return bool(
+        np.hypot(source.x - other.x, source.y - other.y) < ALIKE
+        and np.abs(source.log_flux - other.log_flux).max() < ALIKE
+    )
+
+
+def chosen_near(
+    pixels: Pixels, known: Fit, choices: list[Choice], changed: Sequence[Source], star: float
+) -> list[Choice]:
+    """Return the choices, those of sources without pieces near changed sources made anew."""
+    at = np.array([[s.x, s.y] for s in changed])
+    return [
+        choose(pixels, known, i, star)
+        if not s.pieces and np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width
+        else choice
+        for i, (s, choice) in enumerate(zip(known.sources, choices, strict=True))
+    ]
+
+
+def pruned(
+    pixels: Pixels, known: Fit, choices: list[Choice], star: float, tell: Callable[[str], None]
+) -> tuple[Fit, list[Choice]]:
+    """Fit without the sources that hardly raise the bound, and the others as what they are."""
     while True:
         order = np.argsort([c.gain for c in choices])
+        before = known.sources
         gone: list[int] = []
         for i in order:  # the least needed first, and no two that may explain one another
-            near = neighbours(known.sources, int(i), pixels.width)
+            near = neighbours(before, int(i), pixels.width)
             if choices[i].gain < COST and not set(near) & set(gone):
                 gone.append(int(i))
         kept = [
             as_type(s, choices[i].p_star > 0.5, pixels)
-            for i, s in enumerate(known.sources)
+            for i, s in enumerate(before)
             if i not in gone
         ]
         tell(f"{len(kept)} sources kept, {sum(s.star for s in kept)} of them stars")
-        at = np.array([[known.sources[i].x, known.sources[i].y] for i in gone]).reshape(-1, 2)
         known = fit(pixels, kept)
         choices = [c for i, c in enumerate(choices) if i not in gone]
         if not gone:
-            known, choices = with_pieces(pixels, known, choices, threshold)
-            return with_misfit(pixels, known), choices, pixels
-        for i, s in enumerate(known.sources):
-            if np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width:
-                choices[i] = choose(pixels, known, i, star)
+            return known, choices
+        choices = chosen_near(pixels, known, choices, [before[i] for i in gone], star)

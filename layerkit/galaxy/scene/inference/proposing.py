@@ -13,9 +13,12 @@ from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, fit
 from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Source
 
 STAR = 0.3  # prior probability of a source's being a star
+COST = 6.0  # nats that the bound must rise for a source, or a profile, to be kept or added
 SPLIT = 3.0  # nats that the bound must rise for a galaxy to be taken for two sources
 CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
+CONCENTRIC = 0.5  # full widths of the PSF within which two profiles are those of one source
 ELONGATED = 0.3  # shear of a galaxy that may be two sources
+UNLIKE = 5.0  # deviations of the squared residual above which a galaxy is no one profile
 HINT = 4.0  # nats that a point beside a galaxy promises, for the two to be tried
 SEPARATE = 0.03  # of a point's information that must be left by its neighbours' numbers
 ROOM = 0.05  # of the light in a pixel that may be off, and is no source
@@ -44,7 +47,13 @@ def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
 def moved(source: Source, x: float, y: float) -> Source:
     """Return the source in coordinates whose origin lies elsewhere."""
     at = source.found
-    return replace(source, x=source.x + x, y=source.y + y, found=(at[0] + x, at[1] + y, at[2]))
+    return replace(
+        source,
+        x=source.x + x,
+        y=source.y + y,
+        found=(at[0] + x, at[1] + y, at[2]),
+        pieces=tuple(moved(piece, x, y) for piece in source.pieces),
+    )
 
 
 def doubting(pixels: Pixels, light: np.ndarray) -> np.ndarray:
@@ -70,7 +79,7 @@ def residual_sources(
     """
     weights = doubting(pixels, known.image) if doubt else pixels.weights
     found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width, threshold)
-    at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
+    at = np.array([[s.x, s.y] for s in known.parts]).reshape(-1, 2)
     return [
         new_source(f, pixels)
         for f in found
@@ -109,13 +118,21 @@ def placed(
     return out
 
 
+def near_to(known: Fit, i: int, width: float) -> list[int]:
+    """Return source `i`, its pieces and its neighbours, as the layout counts them."""
+    own = known.layout.pieces(i)
+    return [i, *own, *(j for j in neighbours(known.parts, i, width) if j not in own)]
+
+
 def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
-    """Return the pixels around source `i` less the light of all sources but it and its neighbours.
+    """Return the pixels around source `i` less the light of all but it and what is near.
 
     Returns:
-        The part, the source and its neighbours in the part's coordinates, and the part's corner.
+        The part; in its coordinates the source, without pieces, and then its pieces and neighbours,
+        each as a source; and the part's corner.
     """
-    free = [i, *neighbours(known.sources, i, pixels.width)]
+    parts = known.parts
+    free = near_to(known, i, pixels.width)
     (rows, columns), _ = known.images.window(i)
     part = (slice(None), rows, columns)
     sky = known.mean[known.layout.sky :] * pixels.noise
@@ -128,7 +145,7 @@ def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source
         pixels, values=pixels.values[part] - rest - sky[:, None, None], weights=pixels.weights[part]
     )
     x, y = columns.start, rows.start
-    return cut, [moved(known.sources[j], -x, -y) for j in free], x, y
+    return cut, [moved(parts[j], -x, -y) for j in free], x, y
 
 
 def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
@@ -144,14 +161,14 @@ def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
 
     Source: the score test of Rao (1948), "Large sample tests of statistical hypotheses".
     """
-    me, layout, images, width = known.sources[i], known.layout, known.images, pixels.width
-    near = neighbours(known.sources, i, width)
+    layout, images, width = known.layout, known.images, pixels.width
+    me, *near = near_to(known, i, width)
     window, _ = images.window(i)
     part = (slice(None), *window)
     weights, residual = pixels.weights[part], (pixels.values - known.image)[part]
-    numbers = np.concatenate([np.r_[layout.part(j)] for j in (i, *near)])
+    numbers = np.concatenate([np.r_[layout.part(j)] for j in (me, *near)])
     slopes = np.concatenate(
-        [placed(images.jacobian(j, known.mean), images.window(j)[0], window) for j in (i, *near)]
+        [placed(images.jacobian(j, known.mean), images.window(j)[0], window) for j in (me, *near)]
     )
     weighted = (slopes * weights).reshape(len(numbers), -1)
     information = weighted @ slopes.reshape(len(numbers), -1).T
@@ -167,7 +184,8 @@ def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
     told = (below > SEPARATE * alone) & (alone > 0)
     flux = np.where(told, np.maximum(above, 0) / np.where(told, below, 1), 0)
     y, x = (np.r_[s] for s in window)
-    away = [np.hypot(x - s.x, y[:, None] - s.y) for s in (me, *(known.sources[j] for j in near))]
+    at = [known.parts[j] for j in (me, *near)]
+    away = [np.hypot(x - s.x, y[:, None] - s.y) for s in at]
     there = (np.min(away, axis=0) > 0.3 * width) & (away[0] < 2 * width)
     rise = np.where(there, 0.5 * (flux**2 * below * told).sum(axis=0), 0)
     row, column = np.unravel_index(rise.argmax(), rise.shape)
@@ -178,12 +196,14 @@ def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
     return new_source(found, pixels, star=True)
 
 
-def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
-    """Return source `i`, or two in its place if these describe it better than a galaxy does.
+def parted(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
+    """Return source `i`, two sources in its place, or itself with a second profile as a piece.
 
-    Two are tried where the pixels ask for a point beside the galaxy, and where it is elongated and
-    no larger than the PSF, as a single one describes two close sources.  All light is doubted, as
-    a galaxy that is no exact profile is not two.
+    Two sources are tried where the pixels ask for a point beside the galaxy, and where it is
+    elongated and no larger than the PSF, as a single one describes two close sources.  All light is
+    doubted then, as a galaxy that is no exact profile is not two.  Two profiles about one centre
+    are tried for a galaxy whose own pixels are further off than noise is; two sources must be
+    better than these.
 
     Args:
         pixels, known: the field and the fit of all.
@@ -193,32 +213,80 @@ def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Sourc
     source = known.sources[i]
     if source.star:
         return [source]
-    pixels = replace(pixels, weights=doubting(pixels, known.image))
-    part, (me, *near), x, y = part_around(pixels, known, i)
-    pairs = []
-    log_radius, e1, e2 = me.shape[:3]
-    size = np.hypot(e1, e2)
-    if size > ELONGATED and log_radius < np.log(pixels.width):
-        angle, away = 0.5 * np.arctan2(e2, e1), 0.8 * np.exp(log_radius + size / 2)
-        away = float(np.clip(away, 0.3 * pixels.width, pixels.width))
-        dx, dy = away * np.cos(angle), away * np.sin(angle)
-        flux = me.log_flux - np.log(2)
-        pairs.append(
-            [replace(me, star=True, x=me.x + k * dx, y=me.y + k * dy, log_flux=flux) for k in (1, -1)]
-        )
-    if other := hidden(pixels, known, i):
+    doubted = replace(pixels, weights=doubting(pixels, known.image))
+    part, (me, *near), x, y = part_around(doubted, known, i)
+    pairs = [along_axis(me, pixels.width)] if may_be_two(me, pixels.width) else []
+    if other := hidden(doubted, known, i):
         pairs.append([me, moved(other, -x, -y)])
-    if not pairs:
-        return [source]
-    needed = fit(part, [me, *near], 15).bound + np.log(1 - star) + SPLIT
+    unlike = not source.pieces and is_unlike(pixels, known, i)
+    if pairs:
+        needed = fit(part, [me, *near], 15).bound + SPLIT
+        if unlike:
+            needed = max(needed, fit(part, [*about_centre(me), *near], 25).bound)
+        needed += np.log(1 - star)
     for pair in pairs:
         for _ in range(2):  # with points, and from there as galaxies
             prior = sum(np.log(star if s.star else 1 - star) for s in pair)
             both = fit(part, [*pair, *near], 25)
             pair = [as_type(s, False, pixels) for s in both.sources[:2]]
             if both.bound + prior > needed:
-                return [
-                    replace(s, found=(s.x, s.y, float(s.log_flux.mean())))
-                    for s in (moved(half, x, y) for half in pair)
-                ]
+                return _in_place_of(source, [moved(s, x, y) for s in pair], pixels.width)
+    if unlike:
+        part, (me, *near), x, y = part_around(pixels, known, i)
+        both = fit(part, [*about_centre(me), *near], 40)
+        found = _in_place_of(source, [moved(s, x, y) for s in both.sources[:2]], pixels.width)
+        if len(found) == 1 and both.bound > fit(part, [me, *near], 15).bound + COST:
+            return found
     return [source]
+
+
+def _in_place_of(source: Source, pair: list[Source], width: float) -> list[Source]:
+    """Return a pair with the pieces of a source; about one centre they are one, and a piece.
+
+    The first is the one of the higher peak.
+    """
+
+    def peak(s: Source) -> float:
+        return float(np.exp(s.log_flux).sum() / (width**2 / 4 + np.exp(2 * s.shape[0])))
+
+    first, second = sorted(pair, key=peak, reverse=True)
+    if np.hypot(first.x - second.x, first.y - second.y) < CONCENTRIC * width:
+        return [replace(first, pieces=(second, *source.pieces))]
+    first, second = (
+        replace(s, found=(s.x, s.y, float(s.log_flux.mean()))) for s in (first, second)
+    )
+    return [replace(first, pieces=source.pieces), second]
+
+
+def may_be_two(galaxy: Source, width: float) -> bool:
+    """Tell whether a galaxy looks as two sources do: elongated, and no larger than the PSF."""
+    log_radius, e1, e2 = galaxy.shape[:3]
+    return bool(np.hypot(e1, e2) > ELONGATED and log_radius < np.log(width))
+
+
+def along_axis(galaxy: Source, width: float) -> list[Source]:
+    """Return two points of half the flux on the galaxy's major axis."""
+    log_radius, e1, e2 = galaxy.shape[:3]
+    angle, away = 0.5 * np.arctan2(e2, e1), 0.8 * np.exp(log_radius + np.hypot(e1, e2) / 2)
+    away = float(np.clip(away, 0.3 * width, width))
+    dx, dy = away * np.cos(angle), away * np.sin(angle)
+    half = replace(galaxy, star=True, log_flux=galaxy.log_flux - np.log(2))
+    return [replace(half, x=half.x + k * dx, y=half.y + k * dy) for k in (1, -1)]
+
+
+def about_centre(galaxy: Source) -> list[Source]:
+    """Return a smaller and a wider galaxy of half the flux."""
+    half = replace(galaxy, log_flux=galaxy.log_flux - np.log(2))
+    step = np.array([0.5, *np.zeros(len(half.shape) - 1)])
+    return [replace(half, shape=half.shape + k * step) for k in (-1, 1)]
+
+
+def is_unlike(pixels: Pixels, known: Fit, i: int) -> bool:
+    """Tell whether the pixels that a source is brightest in are further off than noise is."""
+    (rows, columns), inner = known.images.window(i)
+    part = (slice(None), rows, columns)
+    picture = known.images.picture(i, known.mean)[:, inner[0], inner[1]]
+    weights, image = pixels.weights[part], known.image[part]
+    own = (picture > 0.5 * image) & (weights * picture**2 > 1)
+    squares = (weights * (pixels.values[part] - image) ** 2)[own].sum()
+    return bool(squares > own.sum() + UNLIKE * np.sqrt(2 * own.sum()))
