@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.data.arrays import numbers
 from layerkit.errors import DataError
 from layerkit.inspection.display import short_repr
+from layerkit.system.bars import bar
 
 IMAGES_PER_TASK = 16
 
@@ -94,10 +94,10 @@ def fit_profiles(
     run = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
     tasks = (joblib.delayed(_fit_each)(fit, images[s], *(o[s] for o in others)) for s in spans)
     fits: list[ProfileFit] = []
-    with tqdm(total=count, desc=name, unit="image", disable=not progress) as bar:
+    with bar(count, name, "images", shown=progress) as moving:
         for done in run(tasks):
             fits.extend(done)
-            bar.update(len(done))
+            moving.update(len(done))
     return ProfileFits(*(np.array(column) for column in zip(*fits, strict=True)))
 
 

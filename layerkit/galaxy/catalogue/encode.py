@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.catalogue.photometry.flux import FLUXES
@@ -23,6 +22,7 @@ from layerkit.galaxy.images.sources.sources import Source
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import check_images
 from layerkit.settings import Number, Optional, Whole, accept, fitting
+from layerkit.system.bars import watched
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -186,9 +186,7 @@ def _table(
 
     numbers = np.full((pictures.total, len(encoder.columns)), math.nan)
     texts: dict[str, list[str]] = {"id": [], "file": [], "reason": []}
-    items = tqdm(
-        pictures.items, total=pictures.total, desc="encode", unit="image", disable=not progress
-    )
+    items = watched(pictures.items, "encode", "images", progress, pictures.total)
     for pending in _batches(items, batch):
         usable = [(len(texts["id"]) + k, p) for k, p in enumerate(pending) if p.image is not None]
         for key, values in texts.items():

@@ -136,9 +136,10 @@ def evaluate(
         progress: shows a bar for each step that takes long.
         importance_samples: of z for each image, in the importance weighted bound; default 1000.
         refine_steps: see `refine`; default 100, and 0 evaluates the encoder alone.
-        workers: processes of a Dask cluster on this machine, which each take stretches of the
-            held-out images; None, the default, works in this process.  Numbers are equal.
-        scheduler: address of a Dask scheduler, whose workers do so instead.
+        workers: processes of this machine, which each take stretches of the held-out images; None,
+            the default, is this one alone.  Numbers are equal.
+        scheduler: None, the default, for plain processes; "local" makes them a Dask cluster; or the
+            address of a Dask scheduler, whose workers do so instead.
 
     Raises:
         DataError: images that the model does not take, or too few to fit PCA to.

@@ -216,26 +216,39 @@ def files_of(path: Path) -> list[Path]:
 
 def _joined(folder: Path, sets: list[GalaxySet]) -> GalaxySet:
     """Return the sets of all shards as one."""
-    first = sets[0]
-    ids = [name for one in sets for name in one.ids]
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{folder}: its shards name a galaxy twice{AGAIN}")
-    if other := next((one for one in sets if one.settings != first.settings), None):
-        raise DataError(f"{other.path}: prepared with other settings than {first.path}{AGAIN}")
-    bottom = sum(len(one) for one in sets if one.row_order == "bottom")
+    about = joined_about(folder, sets, [one.ids for one in sets])
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in sets]) for name in ("images", *COLUMNS)
     }
-    return GalaxySet(
-        **columns,
-        ids=ids,
-        excluded={name: reason for one in sets for name, reason in one.excluded.items()},
-        source=", ".join(dict.fromkeys(one.source for one in sets)),
-        read=sum(one.read for one in sets),
-        settings=first.settings,
-        path=folder,
-        row_order="bottom" if 2 * bottom > len(ids) else "top",
-    )
+    return GalaxySet(**columns, **about, path=folder)
+
+
+def joined_about(path: Path, sets: Sequence[GalaxySet], ids: Sequence[list[str]]) -> dict[str, Any]:
+    """Return what a set of several files is about: values of `GalaxySet` by name.
+
+    Args:
+        path: the set.
+        sets: what each file is about; their images are not looked at.
+        ids: of the galaxies of each file.
+
+    Raises:
+        DataError: the files do not belong together.
+    """
+    first, every = sets[0], [name for own in ids for name in own]
+    if len(set(every)) < len(every):
+        raise DataError(f"{path}: its shards name a galaxy twice{AGAIN}")
+    if other := next((one for one in sets if one.settings != first.settings), None):
+        raise DataError(f"{other.path}: prepared with other settings than {first.path}{AGAIN}")
+    bottom = sum(len(own) for one, own in zip(sets, ids, strict=True) if one.row_order == "bottom")
+    return {
+        "ids": every,
+        "excluded": {name: reason for one in sets for name, reason in one.excluded.items()},
+        "source": ", ".join(dict.fromkeys(one.source for one in sets)),
+        "read": sum(one.read for one in sets),
+        "settings": first.settings,
+        "origin": first.origin if len(sets) == 1 else None,
+        "row_order": "bottom" if 2 * bottom > len(every) else "top",
+    }
 
 
 def load_file(path: Path, limit: int | None, may_be_empty: bool = False) -> GalaxySet:

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import GalaxySet, files_of, load_file
+from layerkit.galaxy.images.prepared import GalaxySet, files_of, joined_about, load_file
 from layerkit.saving import hdf5
 from layerkit.system.files import path_of
 
 CHUNK = 256  # images that are read at a time
+DENSE = 2  # times as many neighbouring images as are wanted, at most, are read instead of them
 
 
 @dataclass
@@ -48,32 +49,23 @@ class StoredSet:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path_of(path, DataError)
-        self.ids: list[str] = []
-        self.excluded: dict[str, str] = {}
-        self._shards: list[_Shard] = []
-        found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
-        for file in files_of(self.path):
-            own = _columns_of(file)
-            found.append(own[0])
-            self._shards.append(_Shard(file, len(self.ids), len(own[1])))
-            self.ids += own[1]
-            self.excluded |= own[0].excluded
-            crops.append(own[2])
-            stretches.append(own[3])
+        files = files_of(self.path)
+        found, ids, crops, stretches = zip(*map(_columns_of, files), strict=True)
+        firsts = np.cumsum([0, *map(len, ids)]).tolist()
+        self._shards = [
+            _Shard(file, first, len(own))
+            for file, first, own in zip(files, firsts[:-1], ids, strict=True)
+        ]
+        about = joined_about(self.path, found, ids)
+        self.ids: list[str] = about["ids"]
+        self.excluded: dict[str, str] = about["excluded"]
+        self.source: str = about["source"]
+        self.read: int = about["read"]
+        self.settings: dict = about["settings"]
+        self.origin: dict | None = about["origin"]
+        self.row_order: str = about["row_order"]
+        self.size = found[0].size
         self.crops, self.stretches = np.concatenate(crops), np.concatenate(stretches)
-        first = found[0]
-        self.settings, self.size = first.settings, first.size
-        if any(one.settings != first.settings for one in found):
-            raise DataError(f"{self.path}: shards prepared with other settings; prepare them again")
-        if len(set(self.ids)) < len(self.ids):
-            raise DataError(f"{self.path}: its shards name a galaxy twice; prepare them again")
-        self.origin = first.origin if len(found) == 1 else None
-        self.source = ", ".join(dict.fromkeys(one.source for one in found))
-        self.read = sum(one.read for one in found)
-        orders = Counter[str]()
-        for one, shard in zip(found, self._shards, strict=True):
-            orders[one.row_order] += shard.count
-        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,9 +91,11 @@ class StoredSet:
             shape = (shard.count, self.size, self.size)
             stored = file.dataset("images", kinds="f", shape=shape)
             with file.watching("'images'"):
-                dense = len(rows) and rows[-1] - rows[0] == len(rows) - 1
-                which = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
-                chunk = np.asarray(stored[which], np.float32)
+                if rows[-1] - rows[0] < DENSE * len(rows):  # one read is faster than many
+                    span = stored[int(rows[0]) : int(rows[-1]) + 1]
+                    chunk = np.asarray(span[rows - rows[0]], np.float32)
+                else:
+                    chunk = np.asarray(stored[rows], np.float32)
             if not np.isfinite(chunk).all():
                 raise file.fail("'images'", "holds numbers that are not finite")
             return chunk
@@ -111,8 +105,8 @@ class StoredSet:
         rows, found = np.unique(rows), [np.zeros((0, self.size, self.size), np.float32)]
         for shard in self._shards:
             own = rows[(rows >= shard.first) & (rows < shard.first + shard.count)] - shard.first
-            if len(own):
-                found.append(self._rows(shard, own))
+            for start in range(0, len(own), CHUNK):
+                found.append(self._rows(shard, own[start : start + CHUNK]))
         return np.concatenate(found)
 
     @functools.cached_property

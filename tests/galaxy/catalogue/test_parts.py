@@ -100,16 +100,52 @@ def test_a_model_in_the_box_encodes_parts_by_its_name(shared, tmp_path, monkeypa
     assert len(rows(tmp_path / "out"))
 
 
-def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whole, tmp_path):
-    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+@pytest.mark.parametrize(("workers", "scheduler"), [(2, None), (1, "local")])
+def test_processes_of_this_machine_encode_what_one_encodes(
+    shared, whole, tmp_path, workers, scheduler
+):
+    if scheduler:
+        pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, _ = whole
     counts = galaxy.encode_parts(
-        shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=1
-    )
+        shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=workers,
+        scheduler=scheduler,
+    )  # fmt: skip
     one, other = rows(out), rows(tmp_path / "out")
-    assert counts["pictures"] == len(other)
+    assert counts["pictures"] == len(other) > 23
     for name in one.colnames:
         np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
+
+
+def double(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        raise DataError("five")
+    return os.getpid(), 2 * number
+
+
+def test_plain_processes_share_jobs_and_a_killed_one_is_told(tmp_path):
+    found = list(working.shared_out("sums", double, [(k,) for k in range(3)], 2, None))
+    assert sorted(twice for _, twice in found) == [0, 2, 4]
+    assert os.getpid() not in {process for process, _ in found}
+    alone = list(working.shared_out("sums", double, [(1,), (2,)], 1, None))
+    assert alone == [(os.getpid(), 2), (os.getpid(), 4)]
+    with pytest.raises(DataError, match=r"sums: a process was killed.*resume goes on"):
+        list(working.shared_out("sums", double, [(k,) for k in range(5)], 2, None))
+    with pytest.raises(DataError, match="five"):
+        list(working.shared_out("sums", double, [(5,), (6,)], 2, None))
+
+
+def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
+    given = {"workers": 2, "scheduler": "tcp://127.0.0.1:9"}
+    for call in (
+        lambda: galaxy.encode_parts(shared["run"], [shared["pictures"]], tmp_path / "o", **given),
+        lambda: galaxy.prepare_shards(shared["pictures"], tmp_path / "o", **given),
+    ):
+        with pytest.raises(DataError, match=r"tcp://127.0.0.1:9 has workers of its own; leave"):
+            call()
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):

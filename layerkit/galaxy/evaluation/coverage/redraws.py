@@ -8,7 +8,6 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.data.arrays import mask_of, numbers
 from layerkit.errors import DataError
@@ -16,6 +15,7 @@ from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.pixels import LIGHT, as_picture, check_light
 from layerkit.settings import Number, Optional, accept
+from layerkit.system.bars import watched
 
 NORMAL_SD_OVER_MAD = 1.4826  # a normal distribution's standard over median absolute deviation
 
@@ -56,8 +56,7 @@ def redraw(
     given = _noises(noise)
     views: list[list[np.ndarray]] = []
     kept, reasons = [], Counter[str]()
-    bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
-    for i, picture in enumerate(bar):
+    for i, picture in enumerate(watched(pictures, "redrawing noise", "images", progress)):
         try:
             sd = next(given)
         except StopIteration:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
@@ -22,6 +21,7 @@ from layerkit.galaxy.images.prepared import PREPARED_FORMAT, Writer
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.saving import hdf5
 from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.system.bars import watched
 from layerkit.system.files import path_of
 
 
@@ -151,8 +151,8 @@ def write_set(
     with writer:
         try:
             results = cuts(source, range(total), settings, workers)
-            bar = tqdm(results, total=total, desc="prepare", unit="image", disable=not progress)
-            for result, name in zip(bar, source.ids, strict=False):
+            moving = watched(results, "prepare", "images", progress, total)
+            for result, name in zip(moving, source.ids, strict=False):
                 if isinstance(result, str):
                     excluded[name] = result
                 else:

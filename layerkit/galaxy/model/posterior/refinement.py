@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.blob import Blob
 from layerkit.errors import NetError
@@ -22,6 +21,7 @@ from layerkit.layers import SquareLoss
 from layerkit.net import Net
 from layerkit.settings import Sizes, Tops, Truth, Whole, accept, fitting
 from layerkit.solvers import Adam, rates
+from layerkit.system.bars import bar
 from layerkit.wiring.wires import sort_layers
 
 BATCH = 256
@@ -199,7 +199,7 @@ def _minimise(
     # Each batch before, of a larger set that these images are a stretch of, took so many passes.
     net.run.passes = model.net.run.first_row // BATCH * (steps + 1)
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
-    with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:
+    with bar(len(images), name, "images", shown=bool(name)) as moving:
         for first in range(0, len(images), BATCH):
             batch = images[first : first + BATCH]
             for layer in net.layers.values():
@@ -214,7 +214,7 @@ def _minimise(
             net.forward(**{model.roles.x: batch})
             for blob in free:
                 found[blob].append(net.backend.to_host(net.blobs[blob].data).copy())
-            bar.update(len(batch))
+            moving.update(len(batch))
     return {blob: np.concatenate(parts) for blob, parts in found.items()}
 
 

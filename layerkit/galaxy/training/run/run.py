@@ -21,7 +21,7 @@ from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
 from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
-from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
+from layerkit.galaxy.training.run.gathering import CENTRED, Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
 from layerkit.galaxy.training.settings import RULES, settings_of
@@ -102,7 +102,7 @@ class Run:
         if resume:
             self._restore(before)
         elif self.settings.centre:
-            lk.centre_biases(self.model.net, x=self.galaxies.train[:1000])
+            lk.centre_biases(self.model.net, x=self.galaxies.train[:CENTRED])
         self._saved_iteration = self.solver.iteration
         self.stretches.begin(self.solver.iteration, self.settings)
 
@@ -115,10 +115,11 @@ class Run:
         file = Path(settings.net)
         known = netfile.settings_of(self._net_text, file, settings.net_values())
         side = picture_size(settings, known, pixels)
-        found = None
+        found: Galaxies | None = None
         if self.comm.leads:
             found = gather_galaxies(settings, self.folder, side, self._replacing)
-        self.galaxies: Galaxies = self.comm.broadcast(found)
+        others: Galaxies = self.comm.broadcast(found and found.to_train_on())
+        self.galaxies = found or others
         sized = size_settings(settings, known, self.galaxies.train.shape[1])
         if sized:
             layers = netfile.layers_of(self._net_text, file, {**settings.net_values(), **sized})
