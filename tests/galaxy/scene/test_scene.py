@@ -33,6 +33,10 @@ class TestLight:
             light = (c * r / 2) ** nu * kv(nu, c * r) / gamma(nu + 1) * r
             total = np.cumsum(light)
             assert r[np.searchsorted(total, total[-1] / 2)] == pytest.approx(1, rel=5e-3)
+            for radius in (0.3, 2.0):
+                inside = Spergel().within(latents, np.array([radius])).item()
+                expected = total[np.searchsorted(r, radius)] / total[-1]
+                assert inside == pytest.approx(expected, abs=5e-3)
 
     def test_exponential_disk_is_index_one_half(self):
         # The transform of exp(-r/h) is (1 + (h k)^2)^-1.5, and h = 1 / 1.67835.

@@ -103,9 +103,7 @@ def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
     return sorted(near, key=lambda j: away[j])[:4]
 
 
-def placed(
-    pictures: np.ndarray, window: tuple[slice, slice], other: tuple[slice, slice]
-) -> np.ndarray:
+def placed(pictures: np.ndarray, window: Sequence[slice], other: Sequence[slice]) -> np.ndarray:
     """Return pictures of a window of the canvas as another one has them, 0 outside the first."""
     out = np.zeros((*pictures.shape[:-2], *(s.stop - s.start for s in other)))
     into, of = [], []
@@ -170,21 +168,30 @@ def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
     slopes = np.concatenate(
         [placed(images.jacobian(j, known.mean), images.window(j)[0], window) for j in (me, *near)]
     )
-    weighted = (slopes * weights).reshape(len(numbers), -1)
-    information = weighted @ slopes.reshape(len(numbers), -1).T
+    weighted = slopes * weights
+    flat = weighted.reshape(len(numbers), -1)
+    information = flat @ slopes.reshape(len(numbers), -1).T
     covariance = np.linalg.inv(information + layout.prior()[1][np.ix_(numbers, numbers)])
-    followed = covariance @ (weighted @ residual.ravel())
-    left = residual - np.tensordot(followed, slopes, 1)
+    followed = covariance @ (flat @ residual.ravel())
+    left = weights * (residual - np.tensordot(followed, slopes, 1))
+    at = [known.parts[j] for j in (me, *near)]
+    reach = round(2 * width) + pixels.psfs.shape[-1] // 2  # of what a point nearby touches
+    seen = [
+        slice(max(round(m) - reach, s.start), min(round(m) + reach + 1, s.stop))
+        for m, s in zip((at[0].y, at[0].x), window, strict=True)
+    ]
+    if any(s.stop <= s.start for s in seen) or not weights.any():
+        return None
+    weights, left, weighted = (placed(a, window, seen) for a in (weights, left, weighted))
     flipped = pixels.psfs[:, ::-1, ::-1]
     every = {"mode": "same", "axes": (-2, -1)}
-    above = fftconvolve(weights * left, flipped, **every)
+    above = fftconvolve(left, flipped, **every)
     alone = np.maximum(fftconvolve(weights, flipped**2, **every), 0)
-    common = fftconvolve(weighted.reshape(slopes.shape), flipped[None], **every)
+    common = fftconvolve(weighted, flipped[None], **every)
     below = alone - np.einsum("kbyx,kl,lbyx->byx", common, covariance, common, optimize=True)
     told = (below > SEPARATE * alone) & (alone > 0)
     flux = np.where(told, np.maximum(above, 0) / np.where(told, below, 1), 0)
-    y, x = (np.r_[s] for s in window)
-    at = [known.parts[j] for j in (me, *near)]
+    y, x = (np.r_[s] for s in seen)
     away = [np.hypot(x - s.x, y[:, None] - s.y) for s in at]
     there = (np.min(away, axis=0) > 0.3 * width) & (away[0] < 2 * width)
     rise = np.where(there, 0.5 * (flux**2 * below * told).sum(axis=0), 0)
