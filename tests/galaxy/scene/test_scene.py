@@ -1,6 +1,7 @@
 """Fields: what is drawn, fitted and written, against direct sums, finite differences and truth."""
 
 import re
+from types import SimpleNamespace
 
 import astropy.table
 import numpy as np
@@ -19,6 +20,7 @@ from layerkit.galaxy.scene.inference.fitting import build, curvature, fit
 from layerkit.galaxy.scene.inference.tiles import tiles_of
 from layerkit.galaxy.scene.model.light import LEAST, MOST, Spergel
 from layerkit.galaxy.scene.results.catalogue import ellipticity_of
+from layerkit.galaxy.scene.results.page import scales_of
 
 
 class TestLight:
@@ -218,6 +220,14 @@ class TestMeasure:
         value, error = row["flux g"].removesuffix("</small>").split("<small>&plusmn; ")
         assert float(value) == pytest.approx(measured.table["flux_g"][0], rel=0.01)
         assert float(error) == pytest.approx(measured.table["flux_err_g"][0], rel=0.1)
+
+    def test_bands_of_a_page_are_shown_alike(self):
+        model = np.array([1.0, 2.0, 3.0])[:, None, None] * np.ones((3, 8, 8))
+        scene = SimpleNamespace(model=model, weights=np.full(model.shape, 4.0))
+        shown = (model / scales_of(scene)[:, None, None]).sum(axis=(1, 2))
+        assert shown == pytest.approx(shown[0])
+        scene.model[0] /= 1000  # next to nothing in a band: its noise is not blown up
+        assert scales_of(scene)[0] > 0.1
 
     def test_empty_field(self, rng, tmp_path):
         scene = measure(make_field(rng.normal(size=(40, 40)), gaussian(3.0), np.ones((40, 40))))
