@@ -12,6 +12,9 @@ import pytest
 # JAX is asked for each number once: it takes longer to optimise its code than to run it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+# Tests run on each core already: joblib starts no processes and threads of its own.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
 # Hundreds of processes that tests start, and each worker, would compile all modules once more.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

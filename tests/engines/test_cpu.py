@@ -622,18 +622,20 @@ def test_products_of_any_layout(sizes, dtype, rng, instructions):
     rounding = (k + 1) * np.finfo(dtype).eps / 2
     bound = rounding / (1 - rounding)
 
-    def layouts(rows, columns):
-        yield rng.standard_normal((rows, columns)).astype(dtype)
-        yield rng.standard_normal((columns, rows)).astype(dtype).T
-        yield rng.standard_normal((rows, columns + 3)).astype(dtype)[:, 2:-1]
-        yield rng.standard_normal((columns + 3, rows)).astype(dtype)[2:-1].T
+    def layouts(values):
+        rows, columns = values.shape
+        wide = np.full((rows, columns + 3), np.nan, dtype)
+        high = np.full((columns + 3, rows), np.nan, dtype)
+        wide[:, 2:-1], high[2:-1] = values, values.T
+        return values, values.T.copy().T, wide[:, 2:-1], high[2:-1].T
 
     exact = np.float64 if dtype == "float32" else np.longdouble  # as good as
-    for a in layouts(m, k):
-        for b in layouts(k, n):
+    left, right = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+    product = left.astype(exact) @ right.astype(exact)
+    magnitude = np.abs(left.astype("float64")) @ np.abs(right.astype("float64"))
+    for a in layouts(left):
+        for b in layouts(right):
             whole = rng.standard_normal((m + 1, n + 2)).astype(dtype)
-            product = a.astype(exact) @ b.astype(exact)
-            magnitude = np.abs(a.astype("float64")) @ np.abs(b.astype("float64"))
             for add in (False, True):
                 before = whole.copy()
                 KERNELS.multiply(a, b, whole[:m, 1:-1], add)
