@@ -85,20 +85,21 @@ CHECKED := build/sanitize
 CHECKED_TESTS := tests/engines/test_sanitizers.py tests/engines/test_cpu.py tests/layers tests/solvers
 SETS ?= $$($(RUN) -c 'from layerkit.engines import cpu; \
 	print(*filter(cpu.extension().choose, ("baseline", "avx2", "avx512")))')
-FLAGS_address := -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
-FLAGS_thread := -g -fsanitize=thread
+FLAGS_address := -O1 -g -fno-wrapv -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FLAGS_thread := -O1 -g -fsanitize=thread
 LIBRARIES_address := asan ubsan stdc++
 LIBRARIES_thread := tsan stdc++
 sanitize: sanitize-address sanitize-thread
 
 sanitize-address sanitize-thread: sanitize-%: $(VENV)/dev
-	CFLAGS="$(FLAGS_$*)" LDFLAGS="$(FLAGS_$*)" $(RUN) setup.py -q build \
+	LAYERKIT_BUILD_FLAGS="$(FLAGS_$*)" $(RUN) setup.py -q build \
 		--build-base $(CHECKED)/$* --build-lib $(CHECKED)/$*
 	for set in $(SETS); do \
 		LD_PRELOAD="$$(echo $$(for name in $(LIBRARIES_$*); do g++ -print-file-name=lib$$name.so; done))" \
 		ASAN_OPTIONS=detect_leaks=0 \
 		TSAN_OPTIONS="die_after_fork=0 suppressions=$(CURDIR)/tests/engines/sanitizers.txt" \
-		LAYERKIT_TEST_SANITIZER=$* LAYERKIT_TEST_INSTRUCTIONS=$$set PYTHONPATH=$(CURDIR)/$(CHECKED)/$* \
+		LAYERKIT_TEST_SANITIZER=$* LAYERKIT_TEST_INSTRUCTIONS=$$set \
+		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(CHECKED)/$* \
 		$(VENV)/bin/pytest $(CHECKED_TESTS) -k 'not runs_out' || exit 1; \
 	done
 
