@@ -23,6 +23,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    """Makes kernels use the instructions that LAYERKIT_TEST_INSTRUCTIONS names."""
+    if name := os.environ.get("LAYERKIT_TEST_INSTRUCTIONS"):
+        from layerkit.engines import cpu
+
+        kernels = cpu.extension()
+        if kernels is None or not kernels.choose(name):
+            raise pytest.UsageError(f"LAYERKIT_TEST_INSTRUCTIONS={name}: no kernels run these here")
+
+
 def pytest_collection(session):
     """Collects no garbage while tests are collected: thousands of objects, and all of them stay."""
     gc.disable()

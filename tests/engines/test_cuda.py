@@ -21,8 +21,9 @@ import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cuda import CudaEngine, program
+from layerkit.engines.cuda import CudaEngine, chain, program
 from layerkit.engines.cuda.runners import data as cuda_data
+from layerkit.engines.cuda.runners import dense
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
 GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
@@ -174,6 +175,25 @@ def test_dense(gpu, sizes, neuron, rng):
     for n in (rows, 1):
         x = {"x": rng.standard_normal((n, inputs))}
         compare(nets, x, random_weights(nets[1], x, rng), "float64")
+
+
+@pytest.mark.parametrize("rows", [3, 9])
+def test_kernels_with_room_for_more_examples_give_the_same_bits(gpu, rows, monkeypatch):
+    """Those for few examples are compiled for 1, 2, 4, 8 and 16 of them only."""
+    found = []
+    for exact in (False, True):
+        if exact:
+            for module in (dense, chain):
+                monkeypatch.setattr(module, "few_rows", lambda count: f"{count}u")
+        else:
+            assert dense.few_rows(rows) != f"{rows}u"
+        net = lk.Net(small_vae(hidden=35), rows, backend="cupy", seed=2, gradients="all")
+        solver = lk.Adam(net, 1e-2)
+        for seed in range(3):
+            loss = solver.step(x=galaxies(rows, seed))
+        found.append((loss, host(net, net.arena.data), host(net, net.blobs["x"].diff)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("rows", [3, 20, 300])  # in one block, by cuBLAS, and with sums in slices
