@@ -203,7 +203,7 @@ def _table(
     reference = among()
     numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], reference)
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
-    table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
+    table["refined"] = np.array([encoder.steps > 0 and not r for r in texts["reason"]], bool)
     unknown = set[str]()
     for names in (SCALED, FLUXES):
         if np.isnan(numbers[:, [at[name] for name in names]]).all():
