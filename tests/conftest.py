@@ -4,12 +4,17 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 # JAX is asked for each number once: it takes longer to optimise its code than to run it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# Hundreds of processes that tests start, and each worker, would compile all modules once more.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,8 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from layerkit.galaxy.baselines import gaussian, sersic
+from layerkit.galaxy.evaluation import comparison
 from layerkit.galaxy.evaluation.coverage import latent_coverage
 from layerkit.galaxy.layout import FIGURES
 from layerkit.galaxy.report import gallery
@@ -26,7 +28,14 @@ def small(pixels=4761, hidden=6, latent=2):
         L.GaussianKL("kl", "z_mean", "z_log_variance"),
     ]
 """
-REAL = latent_coverage.latent_coverage
+MADE_QUICK = {  # what of a run takes long -> what stands in its place
+    (latent_coverage, "latent_coverage"): partial(latent_coverage.latent_coverage, draws=2),
+    (gaussian, "BFGS_ITERATIONS"): 2,
+    (sersic, "TRUST_REGION_ITERATIONS"): 2,
+    (comparison, "closest"): partial(comparison.closest, steps=5),
+}
+REAL = {key: getattr(*key) for key in MADE_QUICK}
+DRAW = gallery.draw_figures
 QUICK = {"held_out": 6, "batch": 7, "refine": 2, "importance_samples": 3}
 
 
@@ -40,10 +49,11 @@ def galaxy_picture(rng, side=160):
     return Image.fromarray(np.clip(light, 0, 255).astype("uint8"))
 
 
-def draw_noise(patch, times):
-    """Let runs in this process draw noise so many times for each held-out picture, or None: 8."""
-    measure = REAL if times is None else partial(REAL, draws=times)
-    patch.setattr(latent_coverage, "latent_coverage", measure)
+def set_up(patch, draw, measures):
+    """Let runs in this process draw figures by `draw`, and measure by what `measures` holds."""
+    for key, value in measures.items():
+        patch.setattr(*key, value)
+    patch.setattr(gallery, "draw_figures", draw)
 
 
 def draw_quickly(folder, model, *_, **__):
@@ -54,17 +64,21 @@ def draw_quickly(folder, model, *_, **__):
 
 
 def quicken(patch):
-    """Let runs in this process draw little noise and no figures, which other tests look at."""
-    draw_noise(patch, 2)
-    patch.setattr(gallery, "draw_figures", draw_quickly)
+    """Let runs in this process measure roughly and draw no figures, which other tests look at."""
+    set_up(patch, draw_quickly, MADE_QUICK)
 
 
-def materials(folder, count=24):
+def measure_in_full(patch, draw=draw_quickly):
+    """Let runs in this process measure as a user's do, and draw no figures or, by `draw`, all."""
+    set_up(patch, draw, REAL)
+
+
+def materials(folder, count=24, side=160, seed=0):
     """Write `count` pictures and a net file into a folder; returns both paths."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     pictures, net = folder / "pictures", folder / "small.py"
     pictures.mkdir(parents=True)
     for i in range(count):
-        galaxy_picture(rng).save(pictures / f"{i:03d}.bmp")
+        galaxy_picture(rng, side).save(pictures / f"{i:03d}.bmp")
     net.write_text(SMALL_NET)
     return pictures, net

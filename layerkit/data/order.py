@@ -6,6 +6,8 @@ import numpy as np
 
 from layerkit.backends import philox
 
+SAMPLE = 64  # rows by which sets are compared
+
 
 def epoch_order(count: int, seed: int, stream: int, epoch: int, shuffle: bool) -> np.ndarray:
     """Return the row numbers of one epoch, int64 (count,): a pure function of the arguments."""
@@ -28,3 +30,8 @@ def passages(position: int, rows: int, count: int) -> list[tuple[int, int, int]]
         position += stop - start
         rows -= stop - start
     return pieces
+
+
+def sample_rows(count: int) -> np.ndarray:
+    """Return the numbers of a few of `count` rows, evenly spread, in increasing order."""
+    return np.unique(np.linspace(0, count - 1, min(count, SAMPLE), dtype=np.int64))

@@ -25,6 +25,7 @@ class Communicator:
         rank: number of this process, from 0.
         size: number of processes.
         on_gpu: whether the arrays that it adds up lie on GPUs.
+        exact: whether sums are those of the binary tree, whatever the number of processes.
 
     A `with` block ends all processes where an error leaves it in one of them: the others may be
     waiting for it.
@@ -33,6 +34,7 @@ class Communicator:
     rank = 0
     size = 1
     on_gpu = False
+    exact = True
 
     # For a subclass to define.
 
@@ -55,6 +57,14 @@ class Communicator:
     def abort(self) -> None:
         """End all processes at once."""
         raise NotImplementedError
+
+    def meet(self) -> None:
+        """Wait until all processes are here, if `add_up` would wait for ever for one that died."""
+
+    @property
+    def records(self) -> bool:
+        """True if a GPU can record the calls that `add_up` makes."""
+        return self.size == 1
 
     # For all.
 

@@ -11,6 +11,8 @@ from layerkit.distributed.message_passing import started
 from layerkit.errors import BackendError
 from layerkit.settings import Flag, checks
 
+RECORDS = 20906  # the first version whose calls CUDA graphs may hold
+
 
 @checks
 class Collective(Communicator):
@@ -32,7 +34,7 @@ class Collective(Communicator):
         except ImportError as error:
             raise BackendError(
                 f"NCCL is not there ({error}); it needs CuPy built with it, on Linux, such as by "
-                "pip install 'layerkit[cuda12]' nvidia-nccl-cu12"
+                "pip install 'layerkit[nccl]'"
             ) from error
         self._cupy, self._nccl = cupy, nccl
         # Launchers may show each process a GPU of its own only.
@@ -54,7 +56,6 @@ class Collective(Communicator):
         """Turn the buffers of all processes into their sum; see `Communicator.add_up`."""
         if self.size == 1:
             return
-        self.host.gather(None)  # a process that has died is known of before NCCL waits for it
         if self.exact:
             super().add_up(buffer, taken, add, parts)
             return
@@ -87,6 +88,15 @@ class Collective(Communicator):
         """Return the value that process 0 gives."""
         return self.host.broadcast(value)
 
+    def meet(self) -> None:
+        """Wait on the hosts, which hear of a process that has died; NCCL does not."""
+        self.host.gather(None)
+
+    @property
+    def records(self) -> bool:
+        """True if CUDA graphs may hold NCCL's calls, as from version 2.9.6 on."""
+        return self.size == 1 or self._nccl.get_version() >= RECORDS
+
     def neighbours(self) -> list[int]:
         """Return the ranks of the processes on this machine."""
         return self.host.neighbours()
@@ -107,8 +117,12 @@ def nccl(exact: bool = False, timeout: float = 600.0) -> Communicator:
     """Return the communicator of the processes that mpiexec has started, with a GPU for each.
 
     Gradients stay on the GPUs, whose sums NCCL makes; all else goes through MPI, as of `mpi`.  The
-    nets must have backend="cupy".  **Not verified on hardware**: it was tested with a stand-in for
-    NCCL only, and steps are not recorded as CUDA graphs yet.
+    nets must have backend="cupy".  **Not verified on hardware**: it was tested with stand-ins for
+    a GPU and NCCL only.
+
+    From NCCL 2.9.6 on a step is recorded as a CUDA graph, the collective in it, if each process has
+    one shard, all data are in the GPU's memory, and no layer keeps running statistics, as BatchNorm
+    does; other steps are made call by call.
 
     Args:
         exact: True adds gradients up as the binary tree of `mpi`, by sends and receives: bits do

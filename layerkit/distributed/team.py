@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import traceback
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from layerkit import errors
 from layerkit.backends.base import Array, Backend
 from layerkit.distributed.communicator import Communicator
+from layerkit.distributed.comparison import Comparison, agreed
 from layerkit.engines.base import Runner
-from layerkit.errors import LayerkitError, NetError, NotFiniteError, brief
+from layerkit.errors import LayerkitError, NetError, NotFiniteError
 from layerkit.layers.weights.normalization import BatchNorm
-from layerkit.settings import Truth, Whole, accept
 from layerkit.solvers.solver import Solver
 from layerkit.solvers.updates.histories import tree_levels
 from layerkit.system.uninterrupted import Uninterrupted
@@ -25,84 +24,8 @@ from layerkit.wiring.plan import Plan
 if TYPE_CHECKING:
     from layerkit.net import Net
 
-AnySolver = TypeVar("AnySolver", bound=Solver)
-
 # Places behind the gradient; then come losses and metrics, and the statistics.
-FAILED, STOP, OBJECTIVE, REGULARISATION, FIXED = range(5)
-
-
-def Distributed(  # noqa: N802  # it stands where a class would
-    solver: AnySolver,
-    comm: Communicator,
-    shards: int | None = None,
-    sync: bool = False,
-    check: int = 1000,
-) -> AnySolver:
-    """Let processes share each step of a solver; return the solver.
-
-        comm = lk.distributed.mpi()
-        solver = lk.Distributed(lk.Adam(net), comm, shards=4)
-        solver.steps(1000)
-
-    A step takes the mean gradient over S shards, of `net.batch_size` rows each, and makes one
-    update by it.  Process r of R passes shards r S / R to (r + 1) S / R - 1 through its net, one
-    after the other.  Data layers serve shard s of step t the stretch of their order that pass
-    number t S + s would get from a single process; noise, dropout and augmentation are drawn for
-    that pass too.  Input layers are given arrays of S times as many rows in every process, which
-    takes its own.
-
-    The gradients of the shards are added up as a binary tree, within a process and on across
-    processes.  So the bits of all parameters and histories depend on the net, its seed, the rows of
-    a shard and S, but not on R, and are those of `accumulate=S` in one process.  Processors must be
-    alike, as compiled kernels are chosen by what a processor can do.
-
-    BatchNorm normalises each shard by itself; its running statistics follow each shard from where
-    they were before the step, and become the mean of these.  With `sync` it takes the mean and
-    variance over all shards, which costs it compiled kernels and three small collectives a layer.
-
-    Args:
-        solver: of a net that all processes have made in the same way.
-        comm: from layerkit.distributed.mpi(), .nccl() or .alone().
-        shards: S, a power of two that R divides; by default R.
-        sync: True lets BatchNorm take means and variances over all shards, one for each process;
-            False by default.
-        check: steps from one comparison of all processes' parameters and histories to the next,
-            default 1000; they are compared before the first step too, and after a snapshot was
-            loaded.
-
-    Raises:
-        NetError: numbers of shards and processes that do not fit, a solver that accumulates
-            gradients itself, or one that is shared already.
-    """
-    if not isinstance(solver, Solver):
-        raise NetError(f"Distributed: expected a solver, such as lk.Adam(net), got {brief(solver)}")
-    if not isinstance(comm, Communicator):
-        raise NetError(
-            f"Distributed: expected a communicator, such as lk.distributed.mpi(), got {brief(comm)}"
-        )
-    if solver.team is not None:
-        raise NetError("Distributed: processes share this solver already; make another")
-    shards = (
-        comm.size if shards is None else accept(Whole(least=1), shards, "shards", "Distributed")
-    )
-    check = accept(Whole(least=1), check, "check", "Distributed")
-    if shards & (shards - 1) or comm.size & (comm.size - 1) or shards % comm.size:
-        raise NetError(
-            f"Distributed: {shards} shards for {comm.size} processes: both must be powers of two, "
-            "and there must be at least as many shards as processes"
-        )
-    if accept(Truth(), sync, "sync", "Distributed") and shards != comm.size:
-        raise NetError(
-            f"Distributed: {shards} shards on {comm.size} processes: sync=True needs a process for "
-            "each shard, as all wait for each other in every BatchNorm"
-        )
-    if solver.accumulate > 1:
-        raise NetError(
-            f"Distributed: {solver.label()} accumulates gradients (accumulate="
-            f"{solver.accumulate}); give that many times the shards instead"
-        )
-    solver.team = Team(solver.net, comm, shards, sync, check)
-    return solver
+FAILED, STOP, ROWS, SQUARES, OBJECTIVE, REGULARISATION, FIXED = range(7)
 
 
 class _Terms:
@@ -141,7 +64,7 @@ class Team:
         self.stopping = self.stopped = False
         each = shards // comm.size
         self.own = range(comm.rank * each, (comm.rank + 1) * each)
-        self._net, self._check = net, check
+        self._net, self._comparison = net, Comparison(net, comm, shards, check)
         self._behind = FIXED + len(net.reported) + sum(s.data.size for s in net.statistics.values())
         self._terms: list[_Terms] = []
         self._pooled = [x for x in net.layers.values() if sync and isinstance(x, BatchNorm)]
@@ -149,7 +72,6 @@ class Team:
             net.runners[layer.name] = Runner(layer)  # array code, which can wait for others
         net.rewire()
         self._size = -1  # of the gradient in the terms
-        self._next: int | None = None  # iteration of the next step, unless a snapshot is loaded
 
     def step(self, solver: Solver, inputs: dict[str, Any]) -> float:
         """Make a step together with the other processes; return the objective, over all shards.
@@ -161,8 +83,7 @@ class Team:
         net, state, iteration, made = self._net, self._net.state(), solver.iteration, False
         statistics = [s.data.copy() for s in net.statistics.values()]
         net.differentiated = False
-        if iteration != self._next or iteration % self._check == 0:
-            self._compare(solver)
+        self._comparison.make(solver)
         try:
             with net.engine.flushed():
                 plan, rate = solver.plan(), solver.rate_now()
@@ -171,6 +92,7 @@ class Team:
                 self._pool(True)
                 self._sum_shards(solver, plan, spans, inputs, state, statistics)
                 own, taken = self._terms[:2]
+                self.comm.meet()
                 self.comm.add_up(
                     own.bytes, taken.bytes, self._add_taken, [own.gradient, own.behind]
                 )
@@ -185,8 +107,75 @@ class Team:
                 solver.iteration = iteration
                 net.set_state(state)
                 self._set_statistics(statistics)
-        self._next = solver.iteration
+        self._comparison.expect(solver)
         return loss
+
+    @property
+    def records(self) -> bool:
+        """True if a GPU can record the steps: it has one shard, and no BatchNorm that is pooled."""
+        return self.comm.records and len(self.own) == 1 and not self._pooled
+
+    @property
+    def exact(self) -> bool:
+        """True if the bits must be those of any number of processes, recorded or not."""
+        return self.comm.size > 1 and self.comm.exact
+
+    def steps(
+        self, solver: Solver, recorded: Any, count: int, inputs: dict[str, Any]
+    ) -> np.ndarray:
+        """Make steps that a GPU has recorded, the sum over all GPUs in them.
+
+        Args:
+            solver: whose steps they are.
+            recorded: makes them; see layerkit.engines.cuda.program.
+            count: how many.
+            inputs: as for `step`, equal for all steps.
+
+        Returns:
+            (count, 1 + reported): the objective and each loss and metric before each step.
+
+        Raises:
+            LayerkitError: as `step`; the steps before the one that failed have been made.
+        """
+        net, parts = self._net, list[np.ndarray]()
+        self._comparison.make(solver)
+        rows, arrays = self._rows(inputs)
+        self._check_rows(rows)  # all are here, and agree
+        first = self.own.start * rows
+        own = {name: a[first : first + rows] for name, a in arrays.items()}
+        solver.plan()
+        self._make_room(sum(span.stop - span.start for span in solver.spans))
+        while (made := sum(map(len, parts))) < count:
+            parts.append(recorded.run(count - made, own))
+            if made + len(parts[-1]) < count:  # something is not finite: find where
+                loss = self.step(solver, inputs)
+                found = {**net.losses, **net.metrics}
+                parts.append(np.array([[loss, *(found[x.name] for x in net.reported)]]))
+        self._comparison.expect(solver)
+        self.stopped = any(self.comm.gather(self.stopping))
+        return np.concatenate(parts)
+
+    def add_up_recorded(self, spans: list[slice]) -> Array:
+        """Turn the gradient in the diffs into the mean over all GPUs, by calls that are recorded.
+
+        Args:
+            spans: those of the arena that are trained.
+
+        Returns:
+            The means of losses and metrics over all GPUs, float64, on this one.
+        """
+        net, (own, taken) = self._net, self._terms[:2]
+        means, xp = own.behind[FIXED : FIXED + len(net.reported)], self._net.xp
+        own.behind.fill(0)
+        for span, piece in self._pieces(spans):
+            net.engine.copy(net.arena.diff[span], own.gradient[piece])
+        for i in range(len(net.reported)):
+            xp.sum(net.values[i, : net.rows], dtype="float64", out=means[i : i + 1].reshape(()))
+        self.comm.add_up(own.bytes, taken.bytes, self._add_taken, [own.gradient, own.behind])
+        for span, piece in self._pieces(spans):
+            xp.multiply(own.gradient[piece], 1 / self.shards, out=net.arena.diff[span])
+        xp.multiply(means, 1 / (self.shards * net.rows), out=means)
+        return means
 
     def _pool(self, on: bool) -> None:
         """Let BatchNorm layers take the means over all shards, or of a batch by itself."""
@@ -202,6 +191,7 @@ class Team:
         def add() -> None:
             self._net.backend.xp.add(total, taken, out=total)
 
+        self.comm.meet()
         self.comm.add_up(total, taken, add, [total])
         return (total / self.shards).astype(means.dtype).reshape(means.shape)
 
@@ -294,7 +284,8 @@ class Team:
         for span, piece in self._pieces(spans):
             net.engine.copy(net.arena.diff[span], terms.gradient[piece])
         found = {**net.losses, **net.metrics}
-        values = [0.0, 0.0, loss, net.regularisation, *(found[x.name] for x in net.reported)]
+        values = [0.0, 0.0, net.rows, net.rows**2, loss, net.regularisation]
+        values += [found[x.name] for x in net.reported]
         terms.behind[: len(values)] = net.backend.asarray(values, np.float64)
         at = len(values)
         for s in net.statistics.values():
@@ -313,6 +304,8 @@ class Team:
         behind = self._terms[0].behind
         self.stopped = bool(behind[STOP])
         if not behind[FAILED]:
+            if behind[ROWS] ** 2 != self.shards * behind[SQUARES]:  # else they are equal
+                self._check_rows(self._net.rows)
             return
         own = self._error
         if own is not None and not isinstance(own, LayerkitError):  # a bug: keep where it is
@@ -320,9 +313,19 @@ class Team:
         told = own and (type(own).__name__, self.comm.explain(own))
         name, message = next(x for x in self.comm.gather(told) if x)
         kind = getattr(errors, name, LayerkitError)
-        error = kind(message)
-        error.agreed = True
-        raise error from own
+        raise agreed(kind(message)) from own
+
+    def _check_rows(self, rows: int) -> None:
+        """Raise an error in all processes where shards have different numbers of rows."""
+        found = self.comm.gather(rows)
+        for rank, its in enumerate(found):
+            if its != found[0]:
+                raise agreed(
+                    NetError(
+                        f"step: rank {rank} has shards of {its} rows, and rank 0 of {found[0]}; "
+                        "all processes must be given as many"
+                    )
+                )
 
     def _take_means(self, spans: list[slice], state: dict[str, int]) -> tuple[float, np.ndarray]:
         """Put the means over all shards into the net; return objective and gradient's sizes."""
@@ -339,34 +342,3 @@ class Team:
             at += s.data.size
         self._begin_pass(state, self.shards, net.rows)
         return loss, self._sizes(spans)
-
-    def _compare(self, solver: Solver) -> None:
-        """Fail unless all processes have the same parameters, histories and settings."""
-        net = self._net
-        parts: dict[str, list[Any]] = {
-            "numbers of shards and of rows": [str((self.shards, net.run.batch_size)).encode()],
-            "nets": [f"{net.dtype} {[(n, p.shape) for n, p in net.params.items()]}".encode()],
-            "parameters": [net.arena.data],
-            "statistics": [s.data for s in net.statistics.values()],
-            "histories of the solver": list(solver.history.values()),
-            "seed, passes and positions": [repr(net.state()).encode()],
-            "iterations": [str(solver.iteration).encode()],
-        }
-        digests = {}
-        for name, arrays in parts.items():
-            digest = hashlib.blake2b(digest_size=16)
-            for array in arrays:
-                digest.update(
-                    array if isinstance(array, bytes) else net.backend.to_host(array).data
-                )
-            digests[name] = digest.hexdigest()
-        found = self.comm.gather(digests)
-        for name in parts:
-            other = [r for r, its in enumerate(found) if its[name] != found[0][name]]
-            if other:
-                error = NetError(
-                    f"Distributed: rank {other[0]} differs from rank 0 in its {name}; all "
-                    "processes must make net and solver alike, and load the same snapshot"
-                )
-                error.agreed = True
-                raise error

@@ -164,7 +164,7 @@ class Solver(Updater):
 
         To look at gradients afterwards, set `fuse` to False or call net.forward and net.backward.
         """
-        if self._steps is not None and self.plain:
+        if self.recorded:
             return float(self.steps(1, **inputs)[0])
         self._check_loss("step")
         if self.team is not None:
@@ -322,10 +322,13 @@ class Solver(Updater):
         """
         count = accept(Whole(least=1), count, "count", "steps")
         names = [layer.name for layer in self.net.reported]
-        if self._steps is not None and self.plain:
+        if self.recorded:
             self._check_loss("steps")
             self.net.passed = self.net.differentiated = False
-            results = self._steps.run(int(count), inputs)
+            if self.team is None:
+                results = self._steps.run(count, inputs)
+            else:
+                results = self.team.steps(self, self._steps, count, inputs)
         else:
             results = np.empty((count, 1 + len(names)))
             for row in results:
@@ -333,6 +336,13 @@ class Solver(Updater):
                 row[1:] = [{**self.net.losses, **self.net.metrics}[name] for name in names]
         self.curves = Named("curve", dict(zip(names, results.T[1:], strict=True)))
         return results[:, 0]
+
+    @property
+    def recorded(self) -> bool:
+        """True if a GPU makes the steps by itself, and many at once; see `steps`."""
+        if self._steps is None or self.team is None:
+            return self._steps is not None and self.plain
+        return self._steps.can_share()
 
     def plan(self) -> Plan:
         """Return the calls that `step` makes, planned anew if a setting they depend on changes."""

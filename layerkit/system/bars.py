@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 Step = TypeVar("Step")
@@ -11,21 +14,38 @@ Step = TypeVar("Step")
 DELAY = 1.0  # seconds that a call takes before its bar is shown; a short one needs none
 
 
-def bar(total: int, description: str, unit: str, done: int = 0, delay: float = 0.0) -> Any:
+@functools.cache
+def _kind() -> Any:
+    """Return tqdm's class for this place; a notebook without ipywidgets gets bars of text."""
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # which asks to install them
+        from tqdm.auto import tqdm
+    return tqdm
+
+
+def bar(
+    total: int | None,
+    description: str,
+    unit: str,
+    done: int = 0,
+    delay: float = 0.0,
+    shown: bool = True,
+) -> Any:
     """Return a bar of tqdm, to be moved by `update` and ended by `close`, or by `with`.
 
     A terminal shows it anew twice a second; a file or a pipe gets a line every ten.
 
     Args:
-        total: what it moves to.
+        total: what it moves to, None where nobody knows.
         description: what it begins with.
         unit: what is counted.
         done: where it begins.
         delay: seconds before it is shown.
+        shown: whether it is shown at all.
     """
-    from tqdm.auto import tqdm
-
-    return tqdm(
+    return _kind()(
         total=total,
         initial=done,
         desc=description,
@@ -33,17 +53,22 @@ def bar(total: int, description: str, unit: str, done: int = 0, delay: float = 0
         unit_scale=True,
         delay=delay,
         mininterval=0.5 if sys.stderr.isatty() else 10,
+        disable=not shown,
     )
 
 
 def watched(
-    steps: Sequence[Step], description: str, unit: str, shown: bool = True
+    steps: Iterable[Step], description: str, unit: str, shown: bool = True, total: int | None = None
 ) -> Iterator[Step]:
-    """Yield the steps of a call that may be long, and unless `shown` is False a bar."""
-    if not shown:
-        yield from steps
-        return
-    with bar(len(steps), description, unit, delay=DELAY) as moving:
+    """Yield the steps of a call that may be long, and unless `shown` is False a bar.
+
+    Args:
+        steps: what is yielded.
+        description, unit, shown: of the bar.
+        total: the number of steps, where `steps` has no length.
+    """
+    total = operator.length_hint(steps) or None if total is None else total
+    with bar(total, description, unit, delay=DELAY, shown=shown) as moving:
         for step in steps:
             yield step
             moving.update()

@@ -215,11 +215,13 @@ class Trainer(Closed):
         team = self.solver.team
         if team is not None:
             team.stopping = interrupt.requested
-        if callable(self.inputs) or self.net.backend.name == "numpy" or team is not None:
+        if callable(self.inputs) or not self.solver.recorded:
             count = 1  # so that signals are heard soon
         count = min(count, self._piece)
         for one in self._order:
             count = min(count, one.before(self, count))
+        if team is not None and self.solver.recorded:
+            count = team.comm.broadcast(count)  # one that leads has all breaks
         inputs = self.inputs(self.iteration) if callable(self.inputs) else self.inputs or {}
         started = time.perf_counter()
         losses = self.solver.steps(count, **inputs)

@@ -66,13 +66,14 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, monkeypatch):
     """A run of a few steps: its model gets a prior and noise, and the rest of the file stays."""
     monkeypatch.setattr("layerkit.galaxy.model.population.prior.DRAWS", 3000)
     monkeypatch.setattr("layerkit.galaxy.evaluation.population.TREES", 20)
-    pictures, net = materials(tmp_path / "m", count=190)
-    with monkeypatch.context() as patch:
-        quicken(patch)
-        galaxy.train(
-            pictures, tmp_path / "run", net=net, iterations=30, held_out=50, batch=16, refine=0,
-            importance_samples=1,
-        )  # fmt: skip
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)  # processes take longer to start
+    quicken(monkeypatch)
+    pictures, net = materials(tmp_path / "m", count=190, side=120)
+    galaxy.gather(pictures, tmp_path / "set.h5", size=20)
+    galaxy.train(
+        tmp_path / "set.h5", tmp_path / "run", net=net, iterations=30, held_out=50, batch=16,
+        refine=0, importance_samples=1,
+    )  # fmt: skip
     before = galaxy.load_model(tmp_path / "run")
     # Bounds that are no longer true, as those with the earlier prior.
     old = galaxy.read_metrics(tmp_path / "run") | {"held_out_elbo": 0, "encoded_held_out_elbo": 0}
@@ -92,7 +93,7 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, monkeypatch):
     # Every bound that the run has written is with the new prior.
     metrics = galaxy.read_metrics(tmp_path / "run")
     assert metrics["population"] == found
-    held_out = galaxy.load(tmp_path / "run" / "galaxies.h5")
+    held_out = galaxy.load(tmp_path / "set.h5")
     held_out = held_out.images[galaxy.split(held_out.ids, 50)[1]]
     expected = model.bound(held_out, 100)[0].mean()
     stored = snapshot.read_extra(tmp_path / "run" / "model.h5")
@@ -104,7 +105,6 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, monkeypatch):
     ):
         assert found == pytest.approx(expected, rel=0.05)
     assert metrics["prior_gaussians"] == len(model.prior.weights)
-    assert "mixture of Gaussians" in (tmp_path / "run" / "report.html").read_text()
     again = galaxy.train(out=tmp_path / "run", resume=True)
     np.testing.assert_array_equal(again.model.prior.means, model.prior.means)
 

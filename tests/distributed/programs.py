@@ -128,6 +128,83 @@ def fault(kind):
             raise
 
 
+def differing(kind, folder):
+    """Train where rank 1 reads another file, or none, or is given other rows."""
+    comm = lk.distributed.mpi(timeout=3)
+    if kind == "inputs":
+        layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("l", "y", "x")]
+        solver = lk.Distributed(lk.Adam(lk.Net(layers, 8)), comm)
+        for step in range(9):
+            more = step == 5 and comm.rank == 1
+            solver.step(x=np.ones((16 if more else 8, 3)))
+    os.environ["LANES"] = f"{folder}/{comm.rank}.h5"
+    lk.Distributed(lk.Adam(lk.Net(lanes(), batch_size=8, seed=3)), comm, shards=4).steps(9)
+
+
+class Unrecorded:
+    """A communicator whose calls no GPU can record."""
+
+    records = False
+
+    def __init__(self, comm):
+        self.comm = comm
+
+    def __getattr__(self, name):
+        return getattr(self.comm, name)
+
+
+class Processes:
+    """A job of the stand-in for NCCL whose processes are those of MPI."""
+
+    def __init__(self):
+        from mpi4py import MPI
+
+        self.world, self.called = MPI.COMM_WORLD.Dup(), []
+        self.size = self.world.size
+
+    def meet(self, rank, value):
+        return self.world.allgather(value)
+
+
+def gpus(kind):
+    """Train on a GPU for each process, by stand-ins; print bits and losses, and those by calls."""
+    import cuda_host
+    from nccl_stand_in import stand_in
+
+    with cuda_host.installed(seed=7, races=False) as cupy:
+        job = Processes()
+        cupy.cuda.nccl = sys.modules["cupy.cuda.nccl"] = stand_in({"name": job})
+        comm = lk.distributed.nccl(exact=kind == "1", timeout=20)
+        if kind == "nan":
+            data = L.MemoryData("x", data=pictures() / np.float32(255))
+            layers = lk.load_net("nets/galaxy_gdae.py", pixels=169, hidden=12, latent=4)
+            net = lk.Net(lk.with_data(layers, data), 4, "cupy", seed=3)
+            solver = lk.Distributed(lk.Adam(net, 1e-2), comm)
+            solver.steps(6)
+            if comm.rank == 1:
+                net.runners["x"].arrays[0].fill(np.nan)
+            try:
+                solver.steps(6)
+            finally:
+                print(f"{solver.iteration} steps\n", end="", flush=True)
+        found = []
+        for way in ("replayed", "unrecorded", "by calls"):
+            net = lk.Net(paper(), 4, "cupy", seed=3)
+            solver = lk.Distributed(lk.Adam(net, 1e-2), comm)
+            solver.record = way == "replayed"
+            if way == "by calls":
+                solver.team.comm = Unrecorded(comm)
+            losses = [*solver.steps(4), solver.step()]
+            lk.Trainer(solver).run(steps=3)
+            steps = [one._replay is not None for one in solver._steps.recorded.values()]
+            assert steps == {"replayed": [True], "unrecorded": [False], "by calls": []}[way]
+            bits = hashlib.sha256(net.arena.data.get()).hexdigest()
+            found.append([bits, losses, net.state(), solver.iteration])
+        host = lk.Distributed(lk.Adam(lk.Net(paper(), 4, seed=3), 1e-2), lk.distributed.alone(), 2)
+        if comm.leads:
+            print(json.dumps([*found, host.steps(5).tolist(), sorted(set(job.called))]))
+
+
 def stopped(folder):
     """Train until a signal comes to rank 1."""
     comm = lk.distributed.mpi()
@@ -227,8 +304,10 @@ def galaxies(*arguments):
 PROGRAMS = {
     "from_lanes": from_lanes,
     "galaxies": galaxies,
+    "gpus": gpus,
     "normalized": normalized,
     "bits": bits,
+    "differing": differing,
     "fault": fault,
     "stopped": stopped,
     "resumed": resumed,

@@ -2,7 +2,8 @@
 
 import h5py
 import numpy as np
-from galaxy_runs import materials
+import pytest
+from galaxy_runs import materials, quicken
 from processes import program, run
 
 from layerkit import galaxy
@@ -54,37 +55,25 @@ def test_two_processes_train_what_one_trains(tmp_path, rng):
 def test_two_processes_train_on_shards_what_one_trains(tmp_path):
     pictures, net = materials(tmp_path)
     galaxy.prepare_shards(pictures, tmp_path / "shards", each=7, workers=1, progress=False)
-    command = ["-m", "layerkit", "galaxy", "train", "--data", tmp_path / "shards", "--net", net]
-    command += [
-        "--shards",
-        "2",
-        "--batch",
-        "2",
-        "--iterations",
-        "9",
-        "--held-out",
-        "6",
-        "--refine",
-        "0",
-    ]
-    found = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        done = run(processes, *command, "--importance-samples", 1, "--out", out, limit=120)
-        assert done.returncode == 0, done.stderr
-        found.append(values(out / "model.h5"))
-    assert found[0] == found[1]
+    settings = {"data": tmp_path / "shards", "net": net, "shards": 2, "batch": 2, "held_out": 6}
+    compare_one_and_two(tmp_path, settings | {"iterations": 9})
 
 
 def test_two_processes_train_the_galaxies_that_one_trains(tmp_path):
     pictures, net = materials(tmp_path / "given")
-    command = ["--data", pictures, "--net", net, "--held-out", 6, "--shards", 2, "--batch", 4]
-    command += ["--iterations", 4, "--refine", 0, "--importance-samples", 1]
-    found = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        done = program(processes, "galaxies", *command, "--out", out, limit=120)
-        assert done.returncode == 0, done.stderr
+    settings = {"data": pictures, "net": net, "shards": 2, "batch": 4, "held_out": 6}
+    compare_one_and_two(tmp_path, settings | {"iterations": 4})
+
+
+def compare_one_and_two(tmp_path, settings):
+    """Train on galaxies, without figures, in this process and in two others."""
+    settings |= {"refine": 0, "importance_samples": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch)
+        galaxy.train(out=tmp_path / "1", **settings)
+    words = [w for name, value in settings.items() for w in (f"--{name.replace('_', '-')}", value)]
+    done = program(2, "galaxies", *words, "--out", tmp_path / "2", limit=120)
+    assert done.returncode == 0, done.stderr
+    for out in (tmp_path / "1", tmp_path / "2"):
         assert (out / "report.html").exists()
-        found.append(values(out / "model.h5"))
-    assert found[0] == found[1]
+    assert values(tmp_path / "1" / "model.h5") == values(tmp_path / "2" / "model.h5")

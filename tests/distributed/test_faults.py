@@ -4,6 +4,8 @@ import json
 import subprocess
 import time
 
+import h5py
+import programs
 import pytest
 from processes import HERE, launcher, program, run
 
@@ -17,6 +19,14 @@ SAID = {
 }
 
 
+OTHERS = {
+    "rows": "NetError: Distributed: rank 1 differs from rank 0 in its data of layer 'x'; all",
+    "examples": "NetError: Distributed: rank 1 differs from rank 0 in its data of layer 'x'; all",
+    "missing": "error: rank 1 of 2: layer 'x' (HDF5Data): cannot open ",
+    "inputs": "NetError: step: rank 1 has shards of 8 rows, and rank 0 of 4; all",
+}
+
+
 @pytest.mark.parametrize("kind", SAID)
 def test_one_message_names_the_rank_and_the_cause(kind):
     started = time.perf_counter()
@@ -27,6 +37,21 @@ def test_one_message_names_the_rank_and_the_cause(kind):
     assert time.perf_counter() - started < 20
     if kind in ("nan", "bug", "differ"):
         assert done.stdout.splitlines() == ["unchanged"] * 2
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_process_with_other_data_ends_all(kind, tmp_path):
+    images = programs.pictures(64)
+    given = {"rows": images[:-1], "examples": images[::-1]}.get(kind)
+    for rank, its in enumerate([images, given]):
+        if its is not None:
+            with h5py.File(tmp_path / f"{rank}.h5", "w") as file:
+                file["images"] = its
+    started = time.perf_counter()
+    done = program(2, "differing", kind, tmp_path, limit=30)
+    assert done.returncode
+    assert done.stderr.count(OTHERS[kind]) == 1, done.stderr
+    assert time.perf_counter() - started < 20
 
 
 def test_a_killed_process_ends_all():

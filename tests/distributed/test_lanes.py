@@ -13,9 +13,10 @@ from layerkit import layers as L
 from layerkit.errors import LayerkitError
 
 
-def served(path, lanes, rows, batches, seed=0, position=0):
+def served(path, lanes, rows, batches, seed=0, position=0, repeat=1):
     """Return the numbers that a layer serves in so many batches."""
-    data = L.HDF5Data("x", path=path, datasets="n", block=5, mixed=3, lanes=lanes)
+    settings = {"block": 5, "mixed": 3, "lanes": lanes, "repeat": repeat}
+    data = L.HDF5Data("x", path=path, datasets="n", **settings)
     net = lk.Net([data], rows, seed=seed, gradients="none")
     net.set_state({**net.state(), "position/x": position})
     found = []
@@ -48,6 +49,22 @@ def test_an_epoch_serves_rows_once_and_lanes_have_their_own(numbers, lanes, rows
 def test_lanes_go_on_from_any_position(numbers):
     whole = served(numbers, 4, 6, 40)
     assert served(numbers, 4, 6, 17, position=23 * 6) == whole[23:]
+
+
+@pytest.mark.parametrize(("lanes", "rows"), [(None, 4), (1, 4), (2, 6), (4, 10)])
+def test_examples_are_repeated_in_their_lane(numbers, lanes, rows):
+    """Batches of `rows` with each example twice are those of half as many."""
+    each = 203 // (lanes or 1) // (rows // 2) * (lanes or 1)
+    once = served(numbers, lanes, rows // 2, each)
+    twice = served(numbers, lanes, rows, each, repeat=2)
+    assert twice == [np.repeat(batch, 2).tolist() for batch in once]
+    assert served(numbers, lanes, rows, each - 7, position=7 * rows, repeat=2) == twice[7:]
+
+
+def test_an_example_may_be_cut_by_the_end_of_a_batch(numbers):
+    whole = np.repeat(np.ravel(served(numbers, None, 7, 29)), 3)
+    found = np.array(served(numbers, None, 10, 60, repeat=3)).ravel()
+    np.testing.assert_array_equal(found, whole[:600])
 
 
 def test_rows_of_a_lane_are_mixed_across_blocks(numbers):

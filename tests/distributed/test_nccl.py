@@ -1,19 +1,18 @@
 """NCCL by a stand-in: sums over GPUs, as a tree or in NCCL's own order."""
 
-import ctypes
+import json
 import threading
-from types import ModuleType
 
 import numpy as np
 import pytest
+from nccl_stand_in import stand_in
+from processes import program
 
 import layerkit as lk
 from layerkit import layers as L
 from layerkit.distributed.communicator import Communicator
 from layerkit.distributed.nccl import Collective
 from layerkit.errors import BackendError, NetError
-
-FLOATS = {7: np.float32, 8: np.float64}
 
 
 class Job:
@@ -42,68 +41,6 @@ class Host(Communicator):
 
     def broadcast(self, value):
         return self.job.meet(self.rank, value)[0]
-
-
-def bytes_at(address, count):
-    return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(address))
-
-
-def stand_in(jobs):
-    """Return a module like cupy.cuda.nccl, whose communicators meet in a job and add backwards."""
-    module = ModuleType("cupy.cuda.nccl")
-    local = threading.local()
-
-    class NcclCommunicator:
-        def __init__(self, size, name, rank):
-            self.job, self.rank = jobs[name], rank
-            if self.job.size != size:
-                raise module.NcclError("Duplicate GPU detected")
-
-        def queue(self, *call):
-            assert local.group is not None, "outside of a group"
-            local.group.append((self, *call))
-
-        def allReduce(self, send, receive, count, kind, op, stream):  # noqa: N802
-            assert op == module.NCCL_SUM
-            self.queue("allReduce", send, receive, count, kind)
-
-        def send(self, address, count, kind, peer, stream):
-            self.queue("send", address, count, kind, peer)
-
-        def recv(self, address, count, kind, peer, stream):
-            self.queue("recv", address, count, kind, peer)
-
-    def start():
-        local.group = []
-
-    def end():
-        group, local.group = local.group, None
-        for comm, name, *rest in group:
-            comm.job.called.append(name)
-            if name == "allReduce":
-                send, receive, count, kind = rest
-                width = np.dtype(FLOATS[kind]).itemsize
-                own = bytes_at(send, count * width).view(FLOATS[kind]).copy()
-                found = comm.job.meet(comm.rank, own)
-                total = found[-1]
-                for one in found[-2::-1]:
-                    total = total + one
-                bytes_at(receive, count * width).view(FLOATS[kind])[...] = total
-        sent = [
-            (rest[3], bytes_at(rest[0], rest[1]).copy()) for _, n, *rest in group if n == "send"
-        ]
-        taken = [(rest[3], rest) for _, n, *rest in group if n == "recv"]
-        if sent:
-            found = group[0][0].job.meet(group[0][0].rank, sent[0])
-            peer, (address, count, *_) = taken[0]
-            assert found[peer][0] == group[0][0].rank
-            bytes_at(address, count)[...] = found[peer][1]
-
-    module.NcclCommunicator, module.groupStart, module.groupEnd = NcclCommunicator, start, end
-    module.NcclError = type("NcclError", (RuntimeError,), {})
-    module.NCCL_FLOAT32, module.NCCL_FLOAT64, module.NCCL_UINT8, module.NCCL_SUM = 7, 8, 1, 0
-    module.get_unique_id = lambda: next(iter(jobs))
-    return module
 
 
 @pytest.fixture
@@ -183,6 +120,53 @@ def test_one_gpu_with_all_shards_gives_the_bits_of_accumulated_gradients(jobs):
         np.testing.assert_array_equal(shared.net.params[name].data.get(), p.data.get(), name)
     host = lk.Distributed(lk.Adam(net(False), 0.01), lk.distributed.alone(), shards=4)
     np.testing.assert_allclose(losses, host.steps(5), rtol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [1, 0])
+def test_gpus_record_steps_with_their_sum(cupy_on_host, exact):
+    """Two processes: what is replayed has the bits of the steps that are made call by call."""
+    done = program(2, "gpus", exact)
+    assert done.returncode == 0, done.stderr
+    replayed, unrecorded, by_calls, host, called = json.loads(done.stdout)
+    assert replayed == unrecorded
+    if exact:  # also for more shards than GPUs, which are not recorded
+        assert replayed[0] == by_calls[0]
+    for other in (by_calls[1], host):
+        np.testing.assert_allclose(replayed[1], other, rtol=1e-4)
+    assert replayed[2:] == by_calls[2:]
+    assert set(called) == ({"send", "recv"} if exact else {"allReduce"})
+
+
+def test_a_gpu_that_meets_a_nan_in_a_recorded_step_is_named(cupy_on_host):
+    done = program(2, "gpus", "nan")
+    assert done.returncode
+    assert done.stderr.count("NotFiniteError: rank 1 of 2: the loss is nan at iteration 6") == 1
+    assert done.stdout.splitlines() == ["6 steps"] * 2
+
+
+def test_one_gpu_with_one_shard_records_its_steps(jobs):
+    jobs["name"] = Job(1)
+    layers = [x for x in net().descriptions if not isinstance(x, L.BatchNorm)]
+    layers[2].bottoms[0] = "h"
+    shared = lk.Distributed(lk.Adam(lk.Net(layers, 4, "cupy"), 0.01), lk.distributed.nccl())
+    plain = lk.Adam(lk.Net(layers, 4, "cupy"), 0.01)
+    assert shared.recorded
+    np.testing.assert_array_equal(shared.steps(5), plain.steps(5))
+    assert not shared.team.stopped
+    shared.team.stopping = True
+    assert shared.step() == plain.step()
+    assert shared.team.stopped
+    np.testing.assert_array_equal(shared.net.arena.data.get(), plain.net.arena.data.get())
+    assert not lk.Distributed(lk.Adam(net(), 0.01), lk.distributed.nccl()).recorded  # BatchNorm
+
+
+def test_an_old_nccl_is_not_recorded(jobs, cupy_on_host):
+    jobs["name"] = Job(1)
+    comm = Collective(Host(jobs["name"], 0))
+    comm.size = 2
+    assert comm.records
+    cupy_on_host.cuda.nccl.get_version = lambda: 2808
+    assert not comm.records
 
 
 def test_what_does_not_go_together_is_refused(jobs):

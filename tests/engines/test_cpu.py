@@ -127,8 +127,7 @@ def test_dense(rows, inputs, units, dtype, rng):
     compare(layers, rng, {"x": rng.standard_normal((rows, inputs))}, dtype)
 
 
-@pytest.mark.parametrize("rows", [2, 20, 300])
-@pytest.mark.parametrize("units", [2500, 2900])
+@pytest.mark.parametrize(("rows", "units"), [(2, 2900), (20, 2500), (300, 2500)])
 def test_a_wide_dense_is_cut_into_blocks(rows, units, rng):
     layers = [
         L.Input("x", shape=(7,)),

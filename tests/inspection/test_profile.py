@@ -1,7 +1,6 @@
 """The table of where time goes: its bookkeeping, never the times themselves."""
 
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,8 +10,10 @@ import pytest
 
 import layerkit as lk
 from layerkit import layers as L
+from layerkit.cli.main import program
 from layerkit.inspection import profile
 from layerkit.passes import feeding
+from layerkit.system import bars
 
 NET = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 
@@ -148,24 +149,26 @@ def test_peaks_are_rates(kernels):
     assert profile.copy_peak(engine, 1) > 0
 
 
-def run(*arguments):
-    quiet = ["-W", "ignore:layerkit's compiled kernels"]  # are not installed, if they are not
-    return subprocess.run(
-        [sys.executable, *quiet, "-m", "layerkit", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=NET.parent.parent,
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process; returns its status, output and errors."""
+    monkeypatch.setattr(bars, "DELAY", 300)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["layerkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            program()
+        return ended.value.code, *capsys.readouterr()
+
+    return command
 
 
 @pytest.mark.parametrize("kernels", ["auto", "array"])
-def test_the_command_prints_the_table(kernels):
-    done = run("time", NET, "--batch", 2, "--iterations", 2, "--kernels", kernels)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "GaussianReconstruction" in done.stdout
-    assert "a step of 2 takes" in done.stdout
+def test_the_command_prints_the_table(run, kernels):
+    status, out, err = run("time", NET, "--batch", 2, "--iterations", 2, "--kernels", kernels)
+    assert (status, err) == (0, "")
+    assert "GaussianReconstruction" in out
+    assert "a step of 2 takes" in out
 
 
 @pytest.mark.parametrize(
@@ -181,21 +184,20 @@ def test_the_command_prints_the_table(kernels):
         ([], "COMMAND"),
     ],
 )
-def test_bad_arguments_are_one_line(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert message in done.stderr.splitlines()[-1]
-    assert done.stdout == ""
+def test_bad_arguments_are_one_line(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    assert message in err.splitlines()[-1]
 
 
-def test_inputs_may_have_tops_of_another_name(tmp_path):
+def test_inputs_may_have_tops_of_another_name(run, tmp_path):
     (tmp_path / "net.py").write_text(
         "from layerkit import layers as L\n"
         "def net():\n"
         "    return [L.Input('first', tops='x', shape=(3,)), L.Dense('y', 'x', units=3),\n"
         "            L.SquareLoss('loss', 'y', 'x')]\n"
     )
-    done = run("time", tmp_path / "net.py", "--iterations", 1)
-    assert done.returncode == 0, done.stderr
-    assert "first" in done.stdout
+    status, out, err = run("time", tmp_path / "net.py", "--iterations", 1)
+    assert status == 0, err
+    assert "first" in out

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from galaxy_runs import SMALL_NET, draw_noise, galaxy_picture, quicken
+from galaxy_runs import DRAW, SMALL_NET, galaxy_picture, measure_in_full, quicken
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -70,13 +70,6 @@ def start(*arguments):
     )
 
 
-def run(*arguments):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    return out
-
-
 def refused(monkeypatch, capsys, *arguments):
     """The one line with which the example, run in this process, refuses its arguments."""
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
@@ -109,7 +102,7 @@ def same(a, b):
 
 
 def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
-    tmp_path, folder, net_file, ended, monkeypatch
+    tmp_path, folder, net_file, ended, monkeypatch, capsys
 ):
     options = [
         "--data",
@@ -135,12 +128,15 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
         "--final-rate",
         1e-5,
         "--refine",
-        20,
+        3,
         "--importance-samples",
-        100,
+        5,
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    out = run(*options, "--iterations", 1500, "--out", whole)
+    measure_in_full(monkeypatch, DRAW)  # as in a process
+    with threadpool_limits(1):
+        code, out, err = ended(*options, "--iterations", 1500, "--out", whole)
+    assert code == 0, err
     assert "report.html" in out
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["images_read"] == 33
@@ -174,12 +170,10 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert metrics["kept_iteration"] == history["iteration"][best]
     for key in ("mse_wins", "likelihood_wins", "pca_mse_wins"):
         assert 0 <= metrics[key] <= 6
-    table = subprocess.run(
-        [sys.executable, *WARNINGS, EXAMPLE.parent / "results_table.py", whole],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["results_table.py", str(whole)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLE.parent / "results_table.py"), run_name="__main__")
+    table = capsys.readouterr().out.splitlines()
     assert len(table) == 3
     assert "small.py hidden=5" in table[2]
     for figure in ("reconstructions", "embedding", "traversal", "samples", "learning_curves"):
@@ -198,7 +192,7 @@ def test_a_run_writes_all_its_results_and_a_killed_one_resumed_equals_it(
     assert "Traceback" not in err
     stopped = int(re.search(r"stopped at iteration (\d+) of 1500.*--resume", out)[1])
     assert 0 <= stopped < 1500
-    draw_noise(monkeypatch, None)  # as in the processes
+    measure_in_full(monkeypatch)
     with threadpool_limits(1):
         assert ended("--resume", "--out", killed)[0] == 0
     assert same(snapshot(whole / "model.h5"), snapshot(killed / "model.h5"))
@@ -877,7 +871,7 @@ def test_galaxies_with_the_ids_of_held_out_ones_are_counted_aloud(bands, tmp_pat
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and file names as POSIX has them")
-def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp_path):
+def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp_path, ended):
     out = tmp_path / "out of 'reach' \udcff"
     pictures = tmp_path / "p\udcff"
     try:
@@ -891,9 +885,8 @@ def test_a_closed_terminal_a_second_run_and_a_hint_that_can_be_pasted(bands, tmp
     seen = ""
     while not seen.endswith("training"):
         seen += first.stderr.read(1)
-    second = start(*options)
-    _, err = second.communicate(timeout=300)
-    assert second.returncode == 2
+    code, _, err = ended(*options)
+    assert code == 2
     assert "is in use by a training run" in err
     first.send_signal(signal.SIGHUP)
     said, err = first.communicate(timeout=300)

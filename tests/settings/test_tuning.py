@@ -1,5 +1,7 @@
 """Settings of single parameters: rate=, decay= and max_norm= of any layer, on every engine."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from layerkit.errors import NetError, NotFiniteError
 
 jax = pytest.importorskip("jax", reason="jax, a dependency of the tests only, is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
+compiled = pytest.importorskip("quick_jax").compiled
 jnp = jax.numpy
 
 ROWS = 6
@@ -60,7 +63,10 @@ def batches(rng):
     ]
 
 
-def loss(params, x, t):
+@compiled
+@jax.grad
+def gradient(params, x, t):
+    """The gradient of what `regression` minimises, by JAX."""
     h = jnp.tanh(x @ params["h/weight"] + params["h/bias"])
     return 0.5 * ((h @ params["y/weight"] + params["y/bias"] - t) ** 2).sum() / len(x)
 
@@ -73,6 +79,7 @@ TUNED = (
 )
 
 
+@functools.cache
 def peers():
     """The solvers of optax with each parameter's rate and decay."""
 
@@ -80,7 +87,7 @@ def peers():
         rules = {name: make(RATES[name], DECAYS[name]) for name in RATES}
         return optax.multi_transform(rules, {name: name for name in RATES})
 
-    return {
+    found = {
         "SGD": (lambda net: lk.SGD(net, 0.05), each(lambda r, d: optax.sgd(0.05 * r, 0.9))),
         "Adam": (lambda net: lk.Adam(net, 0.01), each(lambda r, d: optax.adam(0.01 * r))),
         "AdamW": (
@@ -95,16 +102,17 @@ def peers():
             ),
         ),
     }
+    return {name: (ours, peer.init, compiled(peer.update)) for name, (ours, peer) in found.items()}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "clipped"])
 @pytest.mark.parametrize("recorded", [True, False], ids=["steps", "gradients and apply"])
 def test_rates_and_decays_of_parameters_follow_optax(engine, kind, recorded, batches):
-    make_solver, peer = peers()[kind]
+    make_solver, init, update = peers()[kind]
     net = make(regression(*TUNED), **engine)
     solver = make_solver(net)
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, gradient, update = peer.init(params), jax.jit(jax.grad(loss)), jax.jit(peer.update)
+    state = init(params)
     for batch in batches:
         if recorded:
             solver.step(**batch)

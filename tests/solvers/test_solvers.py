@@ -113,21 +113,22 @@ COSINE = optax.cosine_decay_schedule(0.05, 80, alpha=0.1)
         "Nesterov in steps",
     ],
 )
-@pytest.mark.parametrize("kernels", ["auto", "array"])
-def test_solvers_follow_optax(make_solver, make_peer, kernels, batches):
+def test_solvers_follow_optax(make_solver, make_peer, batches):
     """Each with gradients of its own making, from the same start, for a hundred steps."""
-    net = make(kernels=kernels)
-    solver, peer = make_solver(net), make_peer()
-    start = params = jax.numpy.asarray(flat(net))
+    nets = [make(kernels=kernels) for kernels in ("auto", "array")]
+    solvers, peer = [make_solver(net) for net in nets], make_peer()
+    start = params = jax.numpy.asarray(flat(nets[0]))
     state = peer.init(params)
     for i, batch in enumerate(batches):
-        loss = solver.step(**batch)
+        losses = [solver.step(**batch) for solver in solvers]
         peer_loss, gradient = objective(params, **batch)
         updates, state = peer.update(gradient, state)
         params = optax.apply_updates(params, updates)
-        assert loss == pytest.approx(float(peer_loss), rel=1e-10), f"step {i}"
-        np.testing.assert_allclose(flat(net), params, rtol=1e-9, atol=1e-11, err_msg=f"step {i}")
-    assert solver.iteration == STEPS
+        for net, loss in zip(nets, losses, strict=True):
+            told = f"{net.engine.name}, step {i}"
+            assert loss == pytest.approx(float(peer_loss), rel=1e-10), told
+            np.testing.assert_allclose(flat(net), params, rtol=1e-9, atol=1e-11, err_msg=told)
+    assert [solver.iteration for solver in solvers] == [STEPS, STEPS]
     before, after = (objective(p, **batches[-1])[0] for p in (start, params))
     assert after < 0.7 * before, "it learns"
 

@@ -1,6 +1,7 @@
 """Updates beyond one per step: accumulation, averages, hooks, gradients and apply, more solvers."""
 
 import copy
+import functools
 import math
 import pickle
 import threading
@@ -77,11 +78,15 @@ def batches(rng):
     return [{"x": a, "t": a @ w + 0.1 * rng.standard_normal((ROWS, 3))} for a in x]
 
 
+compiled_update = functools.cache(lambda peer: compiled(peer.update))
+made = functools.cache(lambda make_peer: make_peer())  # once for all engines
+
+
 def follow(solver, peer, batches, grouped=1):
     """Steps of both from one start; the peer's by the mean gradient of so many batches."""
     net = solver.net
     params = {name: jnp.asarray(v) for name, v in values(net).items()}
-    state, update = peer.init(params), compiled(peer.update)
+    state, update = peer.init(params), compiled_update(peer)
     for first in range(0, len(batches), grouped):
         some = batches[first : first + grouped]
         for batch in some:
@@ -120,7 +125,7 @@ def follow(solver, peer, batches, grouped=1):
     ids=["AdamW", "AdamW's settings", "RMSProp", "RMSProp's settings"],
 )
 def test_solvers_follow_optax(engine, make_solver, make_peer, batches):
-    follow(make_solver(make(**engine)), make_peer(), batches[:25])
+    follow(make_solver(make(**engine)), made(make_peer), batches[:25])
 
 
 @pytest.mark.parametrize("units", [7, 15_000])

@@ -357,7 +357,8 @@ solver = lk.Adam(lk.Net(layers, 7))
 breaks = [
     lk.breaks.Progress(),
     lk.breaks.Snapshot(sys.argv[1], every=10**9, extra={"why": "a test"}),
-    lk.breaks.Call(lambda trainer: print("ready", flush=True), every=100),
+    # A child that has said so waits for the signal: what it trains is trained again.
+    lk.breaks.Call(lambda _: (print("ready", flush=True), time.sleep(0.2)), every=100),
 ]
 trainer = lk.Trainer(solver, breaks)
 trainer.resume(sys.argv[1], missing_ok=True)

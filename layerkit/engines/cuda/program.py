@@ -7,6 +7,9 @@ constants in a table with a row for each of the next steps, filled by the code t
 losses in another such table, read when all steps are made.  If a loss or a gradient is not finite
 the clock is halted, and kernels that change parameters leave them as they are, in all steps
 that follow.
+
+The sum of gradients and losses over GPUs that share the steps, one shard each, is part of the
+graph; see layerkit.distributed.team.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 
 from layerkit.engines.base import Update
 from layerkit.engines.cuda.chain import chained
+from layerkit.engines.cuda.runners.data import ResidentData
 from layerkit.engines.cuda.siblings import merged_backward, merged_forward
 from layerkit.errors import NetError, NotFiniteError
 from layerkit.layer import Layer
@@ -96,6 +100,18 @@ class Steps:
         runs = [self._recorder(inputs).run(alike) for _ in range(count // alike)]
         return np.concatenate(runs)
 
+    def can_share(self) -> bool:
+        """Tell whether the sum over the GPUs of a team can be part of the recorded step.
+
+        Each GPU then has one shard, and data in its memory; running statistics are not shared so.
+        A gradient is clipped by a norm that has other bits than the one of steps made call by call.
+        """
+        solver, net = self.solver, self.solver.net
+        if not solver.team.records or (solver.team.exact and solver.clip is not None):
+            return False
+        resident = all(isinstance(net.runners[x.name], ResidentData) for x in net.sources())
+        return resident and not (net.statistics or solver.hooks)
+
     def _recorder(self, inputs: dict[str, Any]) -> Recorded:
         """Return the recorded step for what is asked now."""
         solver, net = self.solver, self.solver.net
@@ -124,7 +140,7 @@ class Recorded:
 
     def __init__(self, steps: Steps, plan: Any):
         self.solver, self.engine, self.update = steps.solver, steps.engine, steps.update
-        self.plan, self.spans = plan, self.solver.spans
+        self.plan, self.spans, self.team = plan, self.solver.spans, self.solver.team
         net = self.net = self.solver.net
         of_spans = [net.arena.multipliers(span) for span in self.spans]
         self.multipliers = list(dict.fromkeys(of_spans))  # each with constants of its own
@@ -142,11 +158,13 @@ class Recorded:
         self._beyond = xp.zeros_like(self._squares)
         self._shrink = xp.ones(1, net.dtype) if self.solver.clip is not None else None
         self.recordable = all(call.recordable for call in [*plan.forward, *plan.backward])
-        self._merged = dataclasses.replace(
-            plan,
-            forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
-            backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
-        )
+        self._merged = plan
+        if self.team is None or not self.team.exact:  # merged calls add up in another order
+            self._merged = dataclasses.replace(
+                plan,
+                forward=chained(merged_forward(plan.forward, net.runners), net, backward=False),
+                backward=chained(merged_backward(plan.backward, net.runners), net, backward=True),
+            )
         self._called = False  # which loads all kernels; only then can they be recorded
         self._replay: Any = None
 
@@ -155,7 +173,10 @@ class Recorded:
         longest = STEPS if self.recordable else 1
         parts: list[np.ndarray] = []
         while (done := sum(map(len, parts))) < count:
-            parts.append(self._run(min(longest, count - done)))
+            wanted = min(longest, count - done)
+            parts.append(self._run(wanted))
+            if len(parts[-1]) < wanted and self.team is not None:
+                break
         return np.delete(np.concatenate(parts), 1, axis=1)  # without the terms of regularisation
 
     def _run(self, count: int) -> np.ndarray:
@@ -163,20 +184,27 @@ class Recorded:
         sources, rows = net.sources(), net.rows
         iteration, passes = solver.iteration, net.run.passes
         positions = [x.position for x in sources]
+        shards, own = (1, 0) if self.team is None else (self.team.shards, self.team.own.start)
 
-        def count_steps(made: int) -> None:
-            solver.iteration, net.run.passes = iteration + made, passes + made
+        def count_steps(made: int, shard: int = 0) -> None:
+            done = made * shards + shard
+            solver.iteration, net.run.passes = iteration + made, passes + done
             for source, position in zip(sources, positions, strict=True):
-                source.position = position + made * rows
+                source.position = position + done * rows
 
         count = self._upload(count)
         solver.start_average()
         step = 0
         with Uninterrupted() as interrupt:  # Ctrl-C is heard between two steps
-            engine.set_clock(passes + 1, [runner.layer.position for runner in engine.sources])
+            count_steps(0, own)
+            engine.set_clock(
+                net.run.passes + 1, [runner.layer.position for runner in engine.sources]
+            )
             engine.forget_clock()
             try:
-                while step < count and not interrupt.requested:
+                # GPUs that share steps make equally many.
+                while step < count and not (interrupt.requested and self.team is None):
+                    count_steps(step, own)
                     net.run.passes += 1
                     for runner in engine.sources:
                         runner.prepare()
@@ -200,6 +228,9 @@ class Recorded:
             net.losses.update({x.name: means[x.name] for x in self.losses})
             net.metrics.update({k: v for k, v in means.items() if k not in net.losses})
             net.regularisation = float(last[1])
+        if made < count and self.team is not None:
+            count_steps(made)  # the next step is made call by call, which finds whose fault it is
+            return results[:made]
         if made < count:
             count_steps(made + 1)  # of data and noise, but not of updates
             solver.iteration -= 1
@@ -273,6 +304,7 @@ class Recorded:
             sizes = net.xp.square(p.data) if kind else net.xp.abs(p.data)
             net.xp.sum(sizes, dtype="float64", out=self._term[i : i + 1].reshape(()))
         net.passes.backward(self._merged, {})
+        means = None if self.team is None else self.team.add_up_recorded(self.spans)
         for i, span in enumerate(self.spans):
             blocks = slice(i * LOOKING, (i + 1) * LOOKING)
             diff, limit = net.arena.diff[span], np.float64(self.solver.largest_gradient())
@@ -291,10 +323,12 @@ class Recorded:
             "check",
             1,
             net.rows,
+            1 if self.team is None else self.team.shards,
             len(self.losses),
             *net.values.shape,
             len(self.terms),
             net.values,
+            means,
             self._term,
             self._factors,
             self._results,

@@ -17,9 +17,9 @@ from layerkit.galaxy.catalogue.boxes import find_model
 from layerkit.galaxy.catalogue.encode import DRAWS, encode, unusable
 from layerkit.galaxy.catalogue.tables.tables import check_suffix, write_catalogue
 from layerkit.galaxy.images.parts.plan import Part, expand, planned, stretch_of
-from layerkit.galaxy.images.parts.working import LOCAL, added, note, work_on
+from layerkit.galaxy.images.parts.working import added, checked_workers, note, work_on
 from layerkit.galaxy.images.prepared import is_prepared
-from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.settings import Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 
 KIND = "layerkit catalogue"
@@ -61,9 +61,10 @@ def encode_parts(
         each: pictures in a part, default 10,000; the last of a source has fewer.
         suffix: format of the tables, see `write_catalogue`; ".fits" by default.
         refine, draws, batch, hdu, pixel_scale, units, zero_point, gain: see `encode`.
-        workers: processes of a Dask cluster on this machine; None, the default, encodes one part
-            after another in this process.
-        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers encode
+        workers: processes of this machine, which encode one part each at a time; None, the default,
+            is this one alone.
+        scheduler: None, the default, for plain processes; "local" makes them a Dask cluster; or the
+            address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers encode
             instead.
         resume: True encodes only the parts that a former call with the same arguments has not.
         progress: shows a bar.
@@ -76,19 +77,15 @@ def encode_parts(
             cannot be reached, or parts that could not be encoded; `resume` goes on.
     """
     each = accept(Whole(least=1), each, "each", "encode_parts", DataError)
-    workers = accept(Optional(Whole(least=1)), workers, "workers", "encode_parts", DataError)
+    workers = checked_workers(workers, scheduler, "encode_parts")
     folder = path_of(out, DataError)
     check_suffix(f"part{suffix}")
-    if workers is not None and scheduler is not None:
-        raise DataError("encode_parts: give workers or scheduler, not both")
     settings = {
         "model": os.path.abspath(find_model(model)), "model_digest": _digest(find_model(model)),
         "refine": refine, "draws": draws, "batch": batch, "hdu": hdu,
         "pixel_scale": pixel_scale, "units": units, "zero_point": zero_point, "gain": gain,
     }  # fmt: skip
     parts = list(planned(expand(sources), each, suffix, hdu, prepared=True))
-    if workers is not None:
-        scheduler = LOCAL
     counts, _ = work_on(
         folder,
         KIND,

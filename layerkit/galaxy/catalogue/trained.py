@@ -126,20 +126,20 @@ def load_trained(
         path, extra, "prepared_held_out", path.parent / "held_out" / GALAXIES,
         extra["settings"]["held_out"],
     )  # fmt: skip
-    if others is not None:
-        chosen = np.arange(len(others.ids))
-    elif "prepared_held_out" in extra:
+    if others is None and "prepared_held_out" in extra:
         return trained
-    elif "held_out_ids" in extra:
-        others, stored = galaxies, extra["held_out_ids"]
+    ids = (others or galaxies).ids
+    if "held_out_ids" in extra:
         with _not_a_run(path):
-            chosen = np.flatnonzero(np.isin(galaxies.ids, [str(i) for i in stored]))
+            chosen = np.flatnonzero(np.isin(ids, [str(i) for i in extra["held_out_ids"]]))
+    elif others is not None:
+        chosen = np.arange(len(ids))
     else:  # a run of an earlier layerkit: by the rule that it went by
         given = extra["settings"]["held_out"]
-        ids = galaxies.ids
         with _not_a_run(path):
             count = min(HELD_OUT, max(1, len(ids) // 5)) if given is None else int(given)
-        others, chosen = galaxies, split(ids, count)[1]
+        chosen = split(ids, count)[1]
+    others = others or galaxies
     trained.held_out = others.images_of(chosen[spread_out(len(chosen))])
     return trained
 

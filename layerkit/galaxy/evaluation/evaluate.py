@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.baselines.likelihood import counted
 from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds, bound_in_training
 from layerkit.galaxy.evaluation.calibration import NOMINAL, Calibration, evaluate_calibration
 from layerkit.galaxy.evaluation.comparison import (
@@ -132,13 +133,14 @@ def evaluate(
     Args:
         model: the model.
         train: images (m, side, side) it was trained on, for PCA and the bound in training.
-        held_out: images (n, side, side) it never saw.
+        held_out: images (n, side, side) it never saw; masked pixels count for nothing.
         progress: shows a bar for each step that takes long.
         importance_samples: of z for each image, in the importance weighted bound; default 1000.
         refine_steps: see `refine`; default 100, and 0 evaluates the encoder alone.
-        workers: processes of a Dask cluster on this machine, which each take stretches of the
-            held-out images; None, the default, works in this process.  Numbers are equal.
-        scheduler: address of a Dask scheduler, whose workers do so instead.
+        workers: processes of this machine, which each take stretches of the held-out images; None,
+            the default, is this one alone.  Numbers are equal.
+        scheduler: None, the default, for plain processes; "local" makes them a Dask cluster; or the
+            address of a Dask scheduler, whose workers do so instead.
 
     Raises:
         DataError: images that the model does not take, or too few to fit PCA to.
@@ -173,6 +175,7 @@ def evaluate(
             refined,
             whole["closest_errors"],
             Baselines(profiles[0], profiles[1], pca, components),
+            float(np.mean(counted(held_out))),
         ),
         calibration=evaluate_calibration(model, held_out, posterior),
         morphology=evaluate_morphology(model, held_out),

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
 from layerkit.galaxy.evaluation.comparison import (
     ModelReconstructions,
@@ -18,11 +17,10 @@ from layerkit.galaxy.evaluation.comparison import (
     fit_profiles,
     reconstruct,
 )
-from layerkit.galaxy.images.parts.working import LOCAL, by_dask
+from layerkit.galaxy.images.parts.working import checked_workers, shared_out
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.model.posterior.refinement import BATCH, refine
-from layerkit.settings import Optional, Whole, accept
 
 
 @dataclass
@@ -62,9 +60,9 @@ def measured(
     Raises:
         DataError: no package distributed, or workers that cannot be had.
     """
-    workers = accept(Optional(Whole(least=1)), workers, "workers", "evaluate", DataError)
+    workers = checked_workers(workers, scheduler, "evaluate")
     total, options = len(images), (refine_steps, samples)
-    if workers is None and scheduler is None:
+    if (workers or 1) == 1 and scheduler is None:
         return [measure(model, images, 0, total, *options, progress)]
     size = math.lcm(model.net.run.batch_size, BATCH)
     # A net of its own, as this one may share its parameters with one that holds all images.
@@ -72,7 +70,7 @@ def measured(
         model.net.rebuild(backend="numpy"), model.temperature, model.prior, model.noise
     )
     jobs = [(own, images[k : k + size], k, total, *options, False) for k in range(0, total, size)]
-    found = by_dask("the evaluation", measure, jobs, workers, scheduler or LOCAL)
+    found = shared_out("evaluate", measure, jobs, workers, scheduler, "evaluate again")
     return sorted(found, key=lambda one: one.first)
 
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
+from layerkit.data.arrays import joined
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import GalaxySet, check_count, files_of, load_file
+from layerkit.galaxy.images.prepared import (
+    MASKS,
+    GalaxySet,
+    digest_of,
+    files_of,
+    joined_about,
+    load_file,
+    mask_bytes,
+    with_masks,
+)
 from layerkit.saving import hdf5
+from layerkit.saving.shards import check_count
 from layerkit.system.files import path_of
 
 CHUNK = 256  # images that are read at a time
+DENSE = 2  # times as many neighbouring images as are wanted, at most, are read instead of them
 
 
 @dataclass
@@ -41,6 +52,7 @@ class StoredSet:
     Attributes:
         ids, excluded, crops, stretches, source, read, row_order, settings, origin: see `GalaxySet`.
         size: pixels on a side of each image.
+        masked: whether any image is a masked array.
 
     Raises:
         DataError: see `load`.
@@ -48,34 +60,27 @@ class StoredSet:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path_of(path, DataError)
-        self.ids: list[str] = []
-        self.excluded: dict[str, str] = {}
-        self._shards: list[_Shard] = []
-        found, crops, stretches = list[GalaxySet](), list[np.ndarray](), list[np.ndarray]()
-        for file in files_of(self.path):
-            own = _columns_of(file)
+        files = files_of(self.path)
+        found, ids, crops, stretches, masked = zip(*map(_columns_of, files), strict=True)
+        for file, own in zip(files, ids, strict=True):
             if file != self.path:
-                check_count(file, len(own[1]))
-            found.append(own[0])
-            self._shards.append(_Shard(file, len(self.ids), len(own[1])))
-            self.ids += own[1]
-            self.excluded |= own[0].excluded
-            crops.append(own[2])
-            stretches.append(own[3])
+                check_count(file, len(own), DataError)
+        firsts = np.cumsum([0, *map(len, ids)]).tolist()
+        self._shards = [
+            _Shard(file, first, len(own))
+            for file, first, own in zip(files, firsts[:-1], ids, strict=True)
+        ]
+        about = joined_about(self.path, found, ids)
+        self.ids: list[str] = about["ids"]
+        self.excluded: dict[str, str] = about["excluded"]
+        self.source: str = about["source"]
+        self.read: int = about["read"]
+        self.settings: dict = about["settings"]
+        self.origin: dict | None = about["origin"]
+        self.row_order: str = about["row_order"]
+        self.size = found[0].size
+        self.masked = any(masked)
         self.crops, self.stretches = np.concatenate(crops), np.concatenate(stretches)
-        first = found[0]
-        self.settings, self.size = first.settings, first.size
-        if any(one.settings != first.settings for one in found):
-            raise DataError(f"{self.path}: shards prepared with other settings; prepare them again")
-        if len(set(self.ids)) < len(self.ids):
-            raise DataError(f"{self.path}: its shards name a galaxy twice; prepare them again")
-        self.origin = first.origin if len(found) == 1 else None
-        self.source = ", ".join(dict.fromkeys(one.source for one in found))
-        self.read = sum(one.read for one in found)
-        orders = Counter[str]()
-        for one, shard in zip(found, self._shards, strict=True):
-            orders[one.row_order] += shard.count
-        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,37 +106,47 @@ class StoredSet:
             shape = (shard.count, self.size, self.size)
             stored = file.dataset("images", kinds="f", shape=shape)
             with file.watching("'images'"):
-                dense = len(rows) and rows[-1] - rows[0] == len(rows) - 1
-                which = slice(int(rows[0]), int(rows[-1]) + 1) if dense else rows
-                chunk = np.asarray(stored[which], np.float32)
+                chunk = np.asarray(_picked(stored, rows), np.float32)
             if not np.isfinite(chunk).all():
                 raise file.fail("'images'", "holds numbers that are not finite")
-            return chunk
+            if not self.masked or not file.is_dataset(MASKS):
+                return chunk
+            packed = file.dataset(MASKS, kinds="u", shape=(shard.count, mask_bytes(self.size)))
+            with file.watching(repr(MASKS)):
+                return with_masks(chunk, _picked(packed, rows))
 
     def images_of(self, rows: np.ndarray) -> np.ndarray:
         """Read the images of some rows, in increasing order: float32 (n, size, size)."""
         rows, found = np.unique(rows), [np.zeros((0, self.size, self.size), np.float32)]
         for shard in self._shards:
             own = rows[(rows >= shard.first) & (rows < shard.first + shard.count)] - shard.first
-            if len(own):
-                found.append(self._rows(shard, own))
-        return np.concatenate(found)
+            for start in range(0, len(own), CHUNK):
+                found.append(self._rows(shard, own[start : start + CHUNK]))
+        return joined(found)
 
     @functools.cached_property
     def digest(self) -> str:
         """The SHA-256 of images and ids, `GalaxySet.digest`."""
-        shape = (len(self.ids), self.size, self.size)
-        total = hashlib.sha256(json.dumps([shape, self.ids]).encode())
-        for image in self:
-            total.update(np.ascontiguousarray(image, "<f4").tobytes())
-        return total.hexdigest()
+        return digest_of(self.ids, self.size, self)
 
 
-def _columns_of(file: Path) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray]:
-    """Return the first galaxy of a file, and ids, crops and stretches of all."""
+def _picked(stored: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Read rows, in increasing order, of a data set."""
+    if rows[-1] - rows[0] < DENSE * len(rows):  # one read is faster than many
+        span: np.ndarray = stored[int(rows[0]) : int(rows[-1]) + 1]
+        return span[rows - rows[0]]
+    return np.asarray(stored[rows])
+
+
+def _columns_of(file: Path) -> tuple[GalaxySet, list[str], np.ndarray, np.ndarray, bool]:
+    """Return the first galaxy of a file, ids, crops and stretches of all, and if any is masked."""
     first = load_file(file, 1, may_be_empty=True)  # everything else in the file is checked, too
     with hdf5.open_unsealed(file, DataError) as opened:
         ids: list[str] = opened.json("ids", list)
         crops = opened.array("crops", kinds="f", shape=(len(ids), 3))
         stretches = opened.array("stretches", kinds="f", shape=(len(ids), 3))
-    return first, ids, crops, stretches
+        masked = False
+        if opened.is_dataset(MASKS):
+            shape = (len(ids), mask_bytes(first.size))
+            masked = bool(opened.array(MASKS, kinds="u", shape=shape).any())
+    return first, ids, crops, stretches, masked

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-from layerkit.data.order import epoch_order
+from layerkit.data.order import epoch_order, sample_rows
 from layerkit.data.prefetch import whole
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import (
@@ -88,6 +88,7 @@ class HDF5Data(Data):
             process reads all.
         skip: numbers of rows to leave out, counted over all files, such as those held out; none by
             default.
+        repeat: how many times each example is served before the next, default 1; see MemoryData.
         prefetch: batches that a thread reads ahead, default 0; see Data.
         integers: a top, or a list of tops, that hold integers; see Data.  None is the default.
 
@@ -118,6 +119,7 @@ class HDF5Data(Data):
         mixed: Count = 16,
         lanes: Count | None = None,
         skip: Rows = None,
+        repeat: Count = 1,
         prefetch: Depth = 0,
         integers: Tops | None = None,
     ):
@@ -128,6 +130,7 @@ class HDF5Data(Data):
         self.path = path
         self.paths = [Path(p).absolute() for p in several]  # opened later, elsewhere
         self.block, self.mixed, self.lanes, self.skip = block, mixed, lanes, skip
+        self.repeat = repeat
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
 
     def example_shapes(self) -> list[Shape]:
@@ -143,9 +146,9 @@ class HDF5Data(Data):
         lengths = [self._length(i) for i in range(len(self.paths))]
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # of each file's rows, and the end
         self.left_out = self._left_out(int(self.starts[-1]))
-        self.count = int(self.starts[-1]) - len(self.left_out)
-        self.block = min(self.block, self.count)
-        self.total = self.count  # rows in the files, but for those left out
+        self.total = int(self.starts[-1]) - len(self.left_out)  # rows, but for those left out
+        self.block = min(self.block, self.total)
+        self.count = self.total * self.repeat
         self.in_lanes = self.run.training and self.lanes is not None
         if self.in_lanes:
             self.count = self._served()
@@ -220,10 +223,14 @@ class HDF5Data(Data):
         before = self.left_out - np.arange(len(self.left_out))
         return row + int(np.searchsorted(before, row, side="right"))
 
+    def _file_of(self, rows: Any) -> Any:
+        """Return the number of the file that holds a row, left out or not; or of each of many."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
     def _from_files(self, number: int, start: int, stop: int) -> np.ndarray:
         """Return rows of data set `number`, left out or not."""
         pieces = []
-        i = int(np.searchsorted(self.starts, start, side="right")) - 1
+        i = int(self._file_of(start))
         while start < stop:
             end = min(stop, int(self.starts[i + 1]))
             first = int(self.starts[i])
@@ -246,20 +253,38 @@ class HDF5Data(Data):
         """Return the dtypes of the data sets."""
         return self.stored_dtypes
 
+    def signature(self) -> list[Any]:
+        """Return the rows of each file, those left out, and some examples, too.
+
+        The files are opened for it, as a thread that reads ahead may use those that are open.
+        """
+        rows = sample_rows(int(self.starts[-1]))
+        found, files = [*super().signature(), self.starts, self.left_out], self._file_of(rows)
+        for i in np.unique(files):
+            with hdf5.open_unsealed(self.paths[i], self.wrong) as file:
+                own = rows[files == i] - self.starts[i]
+                found += [self._open(file, name)[own] for name in self.datasets]
+        return found
+
     def host(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return rows from the groups of blocks that hold this stretch, as NumPy arrays."""
-        if self.in_lanes:
-            pieces = list(self._from_lanes(epoch, start, stop))
-            return [np.concatenate(p) for p in zip(*pieces, strict=True)]
-        _, _, bounds = self._planned(epoch, self.mixed)
-        pieces = []
+        served = self._from_lanes if self.in_lanes else self._from_groups
+        pieces = list(served(epoch, start, stop))
+        return [np.concatenate(p) for p in zip(*pieces, strict=True)]
+
+    def _repeated(self, arrays: list[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
+        """Return stretches of arrays, of which each row counts `repeat` times."""
+        rows = np.arange(start, stop) // self.repeat if self.repeat > 1 else slice(start, stop)
+        return [a[rows] for a in arrays]
+
+    def _from_groups(self, epoch: int, start: int, stop: int) -> Iterator[list[np.ndarray]]:
+        """Yield the rows of a stretch of an epoch, group by group."""
+        bounds = self._planned(epoch, self.mixed)[2] * self.repeat
         while start < stop:
             group = int(np.searchsorted(bounds, start, side="right")) - 1
-            end = min(stop, int(bounds[group + 1]))
-            span = slice(start - int(bounds[group]), end - int(bounds[group]))
-            pieces.append([a[span] for a in self._group(epoch, group)])
+            first, end = int(bounds[group]), min(stop, int(bounds[group + 1]))
+            yield self._repeated(self._group(epoch, group), start - first, end - first)
             start = end
-        return [np.concatenate(p) for p in zip(*pieces, strict=True)]
 
     def _planned(self, epoch: int, together: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return the order of an epoch's blocks, and where each group of so many begins in it."""
@@ -275,24 +300,25 @@ class HDF5Data(Data):
     def _served(self) -> int:
         """Return how many rows an epoch of lanes has: as many batches from each."""
         lanes, rows = self.lanes or 1, self.run.batch_size
-        served = self.total // lanes // rows * rows * lanes
+        served = self.total // lanes * self.repeat // rows * rows * lanes
         if not served:
+            times = f" {self.repeat} times" if self.repeat > 1 else ""
             raise self.wrong(
-                f"{self.total} rows do not fill a batch of {rows} in each of {lanes} lanes; take "
-                "fewer lanes or a smaller batch size"
+                f"{self.total} rows{times} do not fill a batch of {rows} in each of {lanes} lanes; "
+                "take fewer lanes or a smaller batch size"
             )
         return served
 
     def _from_lanes(self, epoch: int, start: int, stop: int) -> Iterator[list[np.ndarray]]:
         """Yield the rows of a stretch of an epoch, batch by batch from lane after lane."""
         lanes, rows = self.lanes or 1, self.run.batch_size
-        size = self.block * self.mixed
+        size = self.block * self.mixed * self.repeat
         while start < stop:
             batch, first = divmod(start, rows)
             round_, lane = divmod(batch, lanes)
             window, at = divmod(round_ * rows + first, size)
             count = min(stop - start, rows - first, size - at)
-            yield [a[at : at + count] for a in self._of_lane(epoch, lane, window)]
+            yield self._repeated(self._of_lane(epoch, lane, window), at, at + count)
             start += count
 
     def _of_lane(self, epoch: int, lane: int, window: int) -> list[np.ndarray]:

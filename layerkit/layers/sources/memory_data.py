@@ -10,6 +10,7 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.data.arrays import numbers
+from layerkit.data.order import sample_rows
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
 from layerkit.settings import Count, Flag, Tops
@@ -113,6 +114,11 @@ class MemoryData(Data):
     def dtypes(self) -> list[np.dtype]:
         """Return the dtypes of the arrays."""
         return [a.dtype for a in self.arrays]
+
+    def signature(self) -> list[Any]:
+        """Return some rows of all arrays, too."""
+        rows = sample_rows(len(self.arrays[0]))
+        return [*super().signature(), *(a[rows] for a in self.arrays)]
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:

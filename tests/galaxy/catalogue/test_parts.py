@@ -102,22 +102,63 @@ def test_a_model_in_the_box_encodes_parts_by_its_name(shared, tmp_path, monkeypa
     assert len(rows(tmp_path / "out"))
 
 
-def test_a_cluster_of_this_machine_encodes_what_one_process_encodes(shared, whole, tmp_path):
-    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+@pytest.mark.parametrize(("workers", "scheduler"), [(2, None), (1, "local")])
+def test_processes_of_this_machine_encode_what_one_encodes(
+    shared, whole, tmp_path, workers, scheduler
+):
+    if scheduler:
+        pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, _ = whole
     counts = galaxy.encode_parts(
-        shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=1
-    )
+        shared["run"], sources[:1], tmp_path / "out", each=23, draws=1, workers=workers,
+        scheduler=scheduler,
+    )  # fmt: skip
     one, other = rows(out), rows(tmp_path / "out")
-    assert counts["pictures"] == len(other)
+    assert counts["pictures"] == len(other) > 23
     for name in one.colnames:
         np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
+
+
+def test_plain_processes_share_jobs_and_a_killed_one_is_told():
+    jobs = [(7, 2), (9, 4), (8, 3)]
+    for workers in (1, 2):
+        found = working.shared_out("sums", divmod, jobs, workers, None, "again")
+        assert sorted(found) == [(2, 1), (2, 2), (3, 1)]
+    kills = [(signal.SIGKILL,), (signal.SIGKILL,)]
+    with pytest.raises(DataError, match=r"sums: a process was killed.*; add again, with"):
+        list(working.shared_out("sums", signal.raise_signal, kills, 2, None, "add again"))
+
+
+def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
+    """Each block that goes back to the system costs as much time as the work with it."""
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    import dask
+
+    monkeypatch.setattr(
+        "distributed.Client", lambda **settings: (settings, dask.config.get(working.ENVIRONMENT))
+    )
+    settings, environment = working._client(2, "local")
+    assert settings["n_workers"] == 2
+    assert "OMP_NUM_THREADS" in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" in dask.config.get(working.ENVIRONMENT)
+
+
+def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
+    given = {"workers": 2, "scheduler": "tcp://127.0.0.1:9"}
+    for call in (
+        lambda: galaxy.encode_parts(shared["run"], [shared["pictures"]], tmp_path / "o", **given),
+        lambda: galaxy.prepare_shards(shared["pictures"], tmp_path / "o", **given),
+    ):
+        with pytest.raises(DataError, match=r"tcp://127.0.0.1:9 has workers of its own; leave"):
+            call()
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():

@@ -11,6 +11,7 @@ from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import stretches
 from layerkit.galaxy.evaluation.comparison import Reconstructions
+from layerkit.galaxy.images.parts import working
 from layerkit.galaxy.model.posterior import refinement
 
 
@@ -64,6 +65,22 @@ def test_workers_find_what_one_process_finds(rng):
     assert one.metrics() == two.metrics()
     assert len(two.encoded_bound) == 37
     np.testing.assert_array_equal(two.importance.held_out, one.importance.held_out)
+
+
+def test_plain_processes_share_the_stretches(rng, monkeypatch):
+    asked = []
+
+    def by_processes(name, work, jobs, workers, again):  # in this one, for which the fixture holds
+        asked.append(workers)
+        return [work(*pickle.loads(pickle.dumps(job))) for job in reversed(jobs)]
+
+    monkeypatch.setattr(working, "_by_processes", by_processes)
+    model = galaxy.GalaxyModel(one_stochastic_layer(rng))  # of batches of 5
+    train, held_out = rng.random((20, SIDE, SIDE)), rng.random((37, SIDE, SIDE))
+    one = galaxy.evaluate(model, train, held_out, False, 3, 2)
+    two = galaxy.evaluate(model, train, held_out, False, 3, 2, workers=2)
+    assert asked == [2]
+    assert one.metrics() == two.metrics()
 
 
 def test_a_model_is_pickled(rng):

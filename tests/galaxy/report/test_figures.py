@@ -442,7 +442,7 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
     encoded, sd = rng.normal(5, 10, (8, 300)), rng.uniform(1e-3, 1e-2, (8, 300))
 
     class Model:
-        prior = None
+        prior = "a mixture" if row_order == "bottom" else None
 
         def traverse(self, steps):
             np.testing.assert_array_equal(steps, [-3, -2, -1, 0, 1, 2, 3])
@@ -477,13 +477,15 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         refine_steps=3,
         temperature=np.ones(2),
     )
-    kept = {}
-    monkeypatch.setattr(
-        "layerkit.galaxy.report.gallery.plate",
-        lambda figure, path, title, caption: kept.update({path.stem: figure}),
-    )
+    kept, captions = {}, {}
+
+    def plate(figure, path, title, caption):
+        kept[path.stem], captions[path.stem] = figure, caption
+
+    monkeypatch.setattr("layerkit.galaxy.report.gallery.plate", plate)
     history = {"iteration": [1, 2], "kl": [1.0, 2.0]}
     draw_figures(tmp_path, Model(), result, held_out, history, row_order=row_order)
+    assert ("mixture of Gaussians" in captions["samples"]) == (Model.prior is not None)
     first = -1 if row_order == "bottom" else 0
     for name in ("samples", "traversal"):
         for picture in pictures(kept[name]):

@@ -1,21 +1,24 @@
 """Training on a set in shards: the galaxies of one file, read from the shards, and resumed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from galaxy_runs import QUICK, draw_noise, materials
+from galaxy_runs import QUICK, materials, quicken
 
 from layerkit import galaxy
 from layerkit.errors import DataError
+from layerkit.galaxy.catalogue.trained import load_trained
 from layerkit.galaxy.training.run import gathering
+from layerkit.galaxy.training.settings import Settings
 from layerkit.system import interrupt
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_draws():
+def _quick_runs():
     with pytest.MonkeyPatch.context() as patch:
-        draw_noise(patch, 2)
+        quicken(patch)
         yield
 
 
@@ -26,7 +29,7 @@ def given(tmp_path_factory):
     pictures, net = materials(top)
     galaxy.prepare(galaxy.open_source(pictures), top / "one.h5", workers=1, progress=False)
     galaxy.prepare_shards(pictures, top / "shards", each=7, workers=1, progress=False)
-    return {"one": top / "one.h5", "shards": top / "shards", "net": net}
+    return {"one": top / "one.h5", "shards": top / "shards", "net": net, "pictures": pictures}
 
 
 def train(given, out, **settings):
@@ -85,13 +88,6 @@ def test_a_run_is_resumed_bit_for_bit(given, run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(resumed.model.net.params[name].data, p.data, name)
 
 
-def test_a_sample_stands_for_many(given, tmp_path, monkeypatch):
-    monkeypatch.setattr(gathering, "MANY", 5)
-    found = train(given, tmp_path / "out")
-    assert found.metrics["train"] > 5
-    assert json.loads((found.folder / "metrics.json").read_text())["train"] > 5
-
-
 def test_other_commands_read_shards_too(given, run):
     table = galaxy.encode(run.folder, given["shards"], draws=1)
     one = galaxy.encode(run.folder, given["one"], draws=1)
@@ -100,9 +96,53 @@ def test_other_commands_read_shards_too(given, run):
     np.testing.assert_array_equal(table["bound_percentile"], one["bound_percentile"])
 
 
-def test_several_samples_of_a_galaxy_are_refused(given, tmp_path):
-    with pytest.raises(DataError, match="one sample each"):
-        train(given, tmp_path / "out", samples=2)
+def test_some_stand_for_many_that_do_not_fit_in_memory(given, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gathering, "MANY", 5)
+    made, layer = [], gathering.Galaxies.layer
+
+    def noting(self, settings):
+        made.append((self, layer(self, settings)))
+        return made[0][1]
+
+    monkeypatch.setattr(gathering.Galaxies, "layer", noting)
+    found = train(given, tmp_path / "out", samples=2)  # which holds out 6
+    metrics, (galaxies, data) = json.loads((found.folder / "metrics.json").read_text()), made[0]
+    assert metrics["train"] == run.metrics["train"] > len(galaxies.train) == 5
+    assert (metrics["held_out"], metrics["held_out_in_all"]) == (5, 6)
+    assert "held_out_in_all" not in run.metrics
+    assert metrics["galaxies"] == run.metrics["galaxies"]
+    whole = galaxy.load(given["shards"])
+    held_out = galaxy.split(whole.ids, 6)[1]
+    assert set(held_out) <= set(data.skip)
+    assert set(galaxies.ids) < {whole.ids[i] for i in held_out}
+    np.testing.assert_array_equal(load_trained(found.folder).held_out, galaxies.held_out)
+    # Two samples of each galaxy, one after the other, and as many galaxies as without.
+    assert (metrics["samples"], metrics["epochs"]) == (2, run.metrics["epochs"])
+    assert data.repeat == 2
+
+
+def test_a_set_in_shards_may_be_held_out(given, tmp_path):
+    """Two of its galaxies have other names, and one the name of another galaxy."""
+    some = tmp_path / "some"
+    some.mkdir()
+    names = {k: f"{k:03d}" for k in range(5)} | {5: "a", 6: "b", 9: "008"}
+    for k, name in names.items():
+        shutil.copy(given["pictures"] / f"{k:03d}.bmp", some / f"{name}.bmp")
+    galaxy.prepare(galaxy.open_source(some), tmp_path / "one.h5", workers=1, progress=False)
+    galaxy.prepare_shards(some, tmp_path / "shards", each=3, workers=1, progress=False)
+    found = []
+    for held_out in ("one.h5", "shards"):
+        settings = Settings(data=str(given["shards"]), held_out=str(tmp_path / held_out))
+        found.append(gathering.gather_galaxies(settings, tmp_path, None, None))
+    one, two = found
+    assert one.counts == two.counts
+    assert one.prepared == two.prepared
+    assert one.ids == two.ids
+    np.testing.assert_array_equal(one.held_out, two.held_out)
+    whole = galaxy.load(given["shards"])
+    left_out = {whole.ids[i] for i in two.skip}
+    assert {"000", "001", "002", "003", "004", "005", "006", "009"} <= left_out
+    assert two.count == len(whole) - len(left_out)
 
 
 def test_a_missing_shard_is_one_line(given, tmp_path):

@@ -115,7 +115,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="Dask scheduler whose workers encode the parts; without it --workers processes here",
+        help="Dask scheduler whose workers encode the --parts; or local, which makes the --workers "
+        "a Dask cluster (default: they are plain processes)",
     )
     arguments.add_flag(parser, "resume", "encode only the parts that are missing in --out")
     parser.add_argument(
@@ -142,8 +143,8 @@ def add(commands: Any) -> None:
         "--workers",
         type=arguments.COUNT_OR_NONE,
         metavar="N",
-        help="processes that read pictures, or a Dask cluster of so many that encodes --parts "
-        "(default: one for each core, where that is worth it; for --parts this process alone)",
+        help="processes of this machine, which read pictures, or encode the --parts (default: one "
+        "for each core, where that is worth it; for --parts one)",
     )
     parser.add_argument(
         "--join",

@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
         "--workers",
         metavar="N",
         type=arguments.COUNT_OR_NONE,
-        help="processes to work in (default: one for each core)",
+        help="processes of this machine (default: one for each core)",
     )
     parser.add_argument(
         "--shard-rows",
@@ -71,8 +71,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="Dask scheduler whose workers prepare the shards, or local, for one of --workers "
-        "processes here (default: plain processes)",
+        help="Dask scheduler whose workers prepare the shards; or local, which makes the --workers "
+        "a Dask cluster (default: they are plain processes)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="prepare only the shards that are missing in --out"

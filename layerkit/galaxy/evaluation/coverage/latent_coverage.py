@@ -171,7 +171,7 @@ def latent_coverage(
 @np.errstate(under="ignore")
 def redrawn_coverage(
     model: GalaxyModel,
-    pictures: SourcePictures,
+    pictures: SourcePictures | None,
     refine_steps: int = REFINE_STEPS,
     progress: bool = False,
     tempered: bool = True,
@@ -180,7 +180,7 @@ def redrawn_coverage(
 
     Args:
         model: the model.
-        pictures: of galaxies, preferably ones that training never saw.
+        pictures: of galaxies, preferably ones that training never saw; None if there are none.
         refine_steps, progress, tempered: see `latent_coverage`.
 
     Returns:
@@ -190,6 +190,8 @@ def redrawn_coverage(
         DataError: an argument of the wrong kind, or images of another size than the model's.
     """
     _check_model(model, "redrawn_coverage")
+    if pictures is None:
+        return None
     if not isinstance(pictures, SourcePictures):
         raise DataError(
             f"redrawn_coverage: pictures must be SourcePictures, got {brief(pictures)}; "

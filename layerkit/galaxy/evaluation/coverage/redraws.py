@@ -8,14 +8,14 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from layerkit.data.arrays import mask_of, numbers
+from layerkit.data.arrays import data_of, joined, mask_of, numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.pixels import LIGHT, as_picture, check_light
 from layerkit.settings import Number, Optional, accept
+from layerkit.system.bars import watched
 
 NORMAL_SD_OVER_MAD = 1.4826  # a normal distribution's standard over median absolute deviation
 
@@ -56,8 +56,7 @@ def redraw(
     given = _noises(noise)
     views: list[list[np.ndarray]] = []
     kept, reasons = [], Counter[str]()
-    bar = tqdm(pictures, desc="redrawing noise", unit="image", disable=not progress)
-    for i, picture in enumerate(bar):
+    for i, picture in enumerate(watched(pictures, "redrawing noise", "images", progress)):
         try:
             sd = next(given)
         except StopIteration:
@@ -81,9 +80,9 @@ def redraw(
         except UnusableImageError as error:
             reasons[str(error)] += 1
             continue
-        views.append(
-            [numbers(view, "latent_coverage: the result of cut", DataError) for view in cuts]
-        )
+        for view in cuts:
+            numbers(data_of(view), "latent_coverage: the result of cut", DataError)
+        views.append([np.ma.asarray(view) for view in cuts])
         if len({view.shape for view in (*views[0], *views[-1])}) > 1:
             raise DataError(
                 "latent_coverage: cut must return images of one shape, got "
@@ -96,7 +95,8 @@ def redraw(
             "latent_coverage: no picture can be prepared under each draw of noise "
             f"({why or 'there is none'})"
         )
-    return np.asarray(views), np.array(kept)
+    found = joined([view[None] for each in views for view in each])
+    return found.reshape(len(views), draws, *found.shape[1:]), np.array(kept)
 
 
 def _noises(noise: Any) -> Iterator[Any]:

@@ -62,13 +62,9 @@ class SourcePictures:
         return len(self.items)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        if not self.items:
-            return
-        units = self.galaxies.settings.get("units", Settings.units)
-        cutter = Cutter(self.source, Settings(units=units), self.white)
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield cutter.read(i)[0]  # without the pixels that its mask leaves out
+                yield self._cutter().read(i)[0]
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.
@@ -82,3 +78,6 @@ class SourcePictures:
             raise
         except Exception as error:  # or the model just trained would be lost
             raise UnusableImageError(f"fails with {type(error).__name__}") from error
+
+    def _cutter(self) -> Cutter:
+        return Cutter(self.source, Settings(**self.galaxies.settings), self.white)

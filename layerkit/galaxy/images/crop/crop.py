@@ -23,7 +23,7 @@ from layerkit.galaxy.images.crop.detect import (
     foreign_light,
     measure_sky,
 )
-from layerkit.galaxy.images.crop.missing import filled, mended
+from layerkit.galaxy.images.crop.missing import filled, mended, missing_at
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
 from layerkit.galaxy.images.crop.slope import corners_of, level_in, slope
 from layerkit.galaxy.images.decode.blank import NoData, no_data
@@ -124,7 +124,9 @@ def cut_out(
         white: value of a uint16 picture that becomes 1.
 
     Returns:
-        The galaxy, float32 (size, size) in 0..1, and the square that was cut.
+        The galaxy, float32 (size, size) in 0..1, and the square that was cut.  In linear units the
+        galaxy is a masked array if pixels of it are without data: under the mask is the light of
+        those opposite.
 
     Raises:
         UnusableImageError: float32 holds numbers far from 0..1; there is no galaxy near the
@@ -218,6 +220,8 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     cut = replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
     if settings.units == "linear":
         view = np.clip(raw / np.float32(white), -BRIGHTEST, BRIGHTEST)
+        gone = missing_at(missing[rows, columns], inside.y0, inside.x0, cut.side, settings.size)
+        view = view if gone is None else np.ma.array(view, mask=gone)
         return view, replace(cut, spread=0.0)
     return view, cut
 

@@ -12,10 +12,10 @@ from typing import Any
 from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.parts.plan import Part, expand, planned, stretch_of
-from layerkit.galaxy.images.parts.working import added, note, work_on
+from layerkit.galaxy.images.parts.working import added, checked_workers, note, work_on
 from layerkit.galaxy.images.prepare.prepare import Report, none_usable, write_set
 from layerkit.galaxy.images.prepared import PREPARED_FORMAT
-from layerkit.settings import Optional, Whole, accept, fitting
+from layerkit.settings import Whole, accept, fitting
 from layerkit.system.files import path_of
 
 SHARD = 100_000  # pictures
@@ -58,11 +58,11 @@ def prepare_shards(
         each: pictures in a shard, default 100,000; the last of a source has fewer.
         hdu: see `open_source`.
         size, frame, overlap, background, threshold, min_radius, units: see `Settings`.
-        workers: processes that read pictures, see `prepare`; with scheduler="local" those of the
-            cluster.
-        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers prepare
-            one shard each at a time; or "local", a cluster on this machine; by default none, and
-            plain processes prepare one shard after another.
+        workers: processes of this machine; see `prepare` for the default.
+        scheduler: None, the default, for plain processes, which share the pictures of one shard
+            after another; "local" makes them a Dask cluster, of which each prepares a shard at a
+            time; or the address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers
+            do so instead.
         resume: True prepares only the shards that a former call with the same arguments has not.
         progress: show a progress bar on stderr, default True.
 
@@ -74,7 +74,7 @@ def prepare_shards(
             a scheduler that cannot be reached, or shards that could not be made; `resume` goes on.
     """
     each = accept(Whole(least=1), each, "each", "prepare_shards", DataError)
-    workers = accept(Optional(Whole(least=0)), workers, "workers", "prepare_shards", DataError)
+    workers = checked_workers(workers, scheduler, "prepare_shards", least=0)
     folder = path_of(out, DataError)
     settings = Settings(size, frame, overlap, background, threshold, min_radius, units)
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def prepare_shards(
         parts,
         _Shard(1 if scheduler else workers),
         {"hdu": hdu, **asdict(settings)},
-        workers=workers,
+        workers=workers if scheduler else None,
         scheduler=scheduler,
         resume=resume,
         progress=progress,

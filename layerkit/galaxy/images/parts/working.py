@@ -1,4 +1,4 @@
-"""Work in parts: done in this process or by the workers of Dask, resumed, and counted.
+"""Work in parts: done by processes of this machine or by the workers of Dask, resumed, and counted.
 
 The folder holds `index.json`, which lists all parts from the start, and for each part that is done
 its file and, written after it, a small file of counts.  A part is worked on by one process from
@@ -16,15 +16,16 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from layerkit.errors import DataError
 from layerkit.galaxy.images.parts.plan import Part
 from layerkit.saving.shards import INDEX, counts_of
+from layerkit.settings import Optional, Whole, accept
+from layerkit.system.bars import bar
 from layerkit.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ RETRIES = 3  # of a part whose worker was killed
 WAIT = 10  # seconds for a scheduler to answer
 LOOK = 0.05  # seconds between looks for results
 PATIENCE = 300  # seconds for which a scheduler may be without a single worker
+ENVIRONMENT = "distributed.nanny.pre-spawn-environ"  # variables that Dask sets for its workers
+RESUME = "what is done is kept: resume goes on"
 LOCAL = "local"  # stands for the address of a cluster of this machine
 
 Work = Callable[[str, Part, dict[str, Any], str], str]
@@ -61,8 +64,7 @@ def work_on(
         work: called with the folder, a part, the settings, and a text that differs from call to
             call of this function; it writes the file of the part, and then calls `note`.
         settings: plain values, which stand in the index.
-        workers: of a cluster of this machine.
-        scheduler: None works in this process; else the address of a Dask scheduler, or "local".
+        workers, scheduler: who does it; see `shared_out`.
         resume: does only what is missing.
         progress: shows a bar.
 
@@ -83,9 +85,9 @@ def work_on(
     place, call = os.path.abspath(folder), secrets.token_hex(8)
     jobs = [(place, part, settings, call) for part in missing]
     sizes = {part.file: part.stop - part.start for part in parts}
-    with tqdm(total=total, initial=before, unit="image", disable=not progress) as bar:
-        for name in _done(folder, work, jobs, workers, scheduler):
-            bar.update(sizes[name])
+    with bar(total, "working", "images", before, shown=progress) as moving:
+        for name in shared_out(f"{folder}", work, jobs, workers, scheduler, RESUME):
+            moving.update(sizes[name])
     return list(_counts(folder, parts)), before
 
 
@@ -161,31 +163,87 @@ def note(file: Path, counts: dict[str, Any]) -> None:
     write_atomically(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(counts)))
 
 
-def _done(
-    folder: Path, work: Work, jobs: Sequence[Any], workers: int | None, scheduler: str | None
-) -> Iterable[str]:
-    """Yield the names of the parts' files as they are done."""
-    if scheduler is None:
-        return (work(*job) for job in jobs)
-    return by_dask(f"{folder}", work, jobs, workers, scheduler)
+def checked_workers(
+    workers: int | None, scheduler: str | None, owner: str, least: int = 1
+) -> int | None:
+    """Return the number of processes of this machine that are to share work, or None.
+
+    Args:
+        workers, scheduler: see `shared_out`.
+        owner: begins messages.
+        least: number of processes.
+
+    Raises:
+        DataError: it is no such number, or is given for a scheduler that has workers of its own.
+    """
+    workers = accept(Optional(Whole(least=least)), workers, "workers", owner, DataError)
+    if workers is not None and scheduler not in (None, LOCAL):
+        raise DataError(
+            f"{owner}: workers={workers} are processes of this machine, and {scheduler} has "
+            f"workers of its own; leave workers out, or give scheduler={LOCAL!r}"
+        )
+    return workers
 
 
-def by_dask(
-    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int | None, scheduler: str
+def shared_out(
+    name: str,
+    work: Callable[..., Any],
+    jobs: Sequence[Any],
+    workers: int | None,
+    scheduler: str | None,
+    again: str,
 ) -> Iterator[Any]:
-    """Yield the results of jobs as the workers of Dask have done them.
+    """Yield the results of jobs as they are done.
 
     Args:
         name: begins messages.
         work: called with each job's values.
         jobs: tuples of values.
-        workers: of a cluster of this machine.
-        scheduler: its address, or "local".
+        workers: processes of this machine that share the jobs; None or 1 is this one alone.
+        scheduler: None for plain processes; "local" for those of a Dask cluster; or the address of
+            a Dask scheduler, whose workers do the jobs instead.
+        again: ends messages: what to do where workers were lost.
 
     Raises:
         DataError: no package distributed, a scheduler that cannot be reached or has no workers, or
-            workers that were killed again and again.
+            workers that were killed.
     """
+    if scheduler is not None:
+        return _by_dask(name, work, jobs, workers, scheduler, again)
+    if min(workers or 1, len(jobs)) < 2:
+        return (work(*job) for job in jobs)
+    return _by_processes(name, work, jobs, workers or 1, again)
+
+
+def _by_processes(
+    name: str, work: Callable[..., Any], jobs: Sequence[Any], workers: int, again: str
+) -> Iterator[Any]:
+    """Yield the results of jobs as plain processes have done them."""
+    import joblib  # slow to import, and one process does without
+
+    # joblib's own processes, not multiprocessing: they neither fork a process with threads nor
+    # import the caller's script again, and divide the cores between them.
+    run = joblib.Parallel(
+        n_jobs=workers, return_as="generator_unordered", batch_size=1, max_nbytes=None
+    )
+    try:
+        yield from run(joblib.delayed(work)(*job) for job in jobs)
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"{name}: a process was killed, perhaps for lack of memory; {again}, with fewer "
+            "workers if need be"
+        ) from error
+
+
+def _by_dask(
+    name: str,
+    work: Callable[..., Any],
+    jobs: Sequence[Any],
+    workers: int | None,
+    scheduler: str,
+    again: str,
+) -> Iterator[Any]:
+    """Yield the results of jobs as the workers of Dask have done them."""
     try:
         import distributed
     except ImportError as error:
@@ -207,9 +265,7 @@ def by_dask(
         distributed.KilledWorker,
     ) as error:
         why = str(error) or "its scheduler is gone"
-        raise DataError(
-            f"{name}: the work by Dask stopped ({why}); what is done is kept: resume goes on"
-        ) from error
+        raise DataError(f"{name}: the work by Dask stopped ({why}); {again}") from error
 
 
 def _completed(client: Client, futures: Sequence[Any], scheduler: str) -> Iterator[Any]:
@@ -246,8 +302,15 @@ def _client(workers: int | None, scheduler: str) -> Client:
 
     if scheduler != LOCAL:
         return Client(scheduler, timeout=WAIT)
-    with dask.config.set({"distributed.worker.profile.enabled": False}):  # it looks every 10 ms
-        return Client(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+    environment = dask.config.get(ENVIRONMENT, {})
+    quick = {
+        "distributed.worker.profile.enabled": False,  # it looks every 10 ms
+        # Dask has workers give each block of memory back to the system: half of their time.
+        ENVIRONMENT: {k: v for k, v in environment.items() if k != "MALLOC_TRIM_THRESHOLD_"},
+    }
+    with dask.config.set(quick):
+        count = None if workers is None else max(workers, 1)
+        return Client(n_workers=count, threads_per_worker=1, dashboard_address=":0")
 
 
 def _counts(folder: Path, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:

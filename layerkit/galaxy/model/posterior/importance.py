@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from layerkit.errors import NetError
 from layerkit.galaxy.model.population.prior import MixturePrior
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers import GaussianKL, Reparameterize
 from layerkit.net import Net
+from layerkit.system.bars import bar
 
 IMPORTANCE_SAMPLES = 1000
 
@@ -56,7 +56,8 @@ def importance_bound(
     outputs = [loss, *(b for z in latents for b in (*z[:3], *z.prior))]
     images = given[roles.x]
     moments = {name: array for name, array in given.items() if name != roles.x}
-    encoded = [name for name in _noise_free_inputs(net) if name != roles.x]
+    brought = {roles.x, *net.input_names()}
+    encoded = [name for name in _noise_free_inputs(net) if name not in brought]
     bounds = np.empty(len(images))
     size = net.run.batch_size
     before, after = net.run.beside(len(images))
@@ -64,9 +65,7 @@ def importance_bound(
     net.run.skip_looks(before * looks)
     with (
         net.run.part(0, 0),  # each batch is inferred from by itself
-        tqdm(
-            total=len(images), desc="importance samples", unit="image", disable=not progress
-        ) as bar,
+        bar(len(images), "importance samples", "images", shown=progress) as moving,
     ):
         for start in range(0, len(images), size):
             x = images[start : start + size]
@@ -91,7 +90,7 @@ def importance_bound(
                     log_weight -= _log_density(sample, found[z.mean], found[z.log_variance])
                 np.logaddexp(log_sum, log_weight, out=log_sum)
             bounds[start : start + size] = log_sum - np.log(samples)
-            bar.update(len(x))
+            moving.update(len(x))
     net.run.skip_looks(after * looks)
     return bounds
 

@@ -11,9 +11,10 @@ from typing import Any
 import layerkit as lk
 from layerkit import layers as L
 from layerkit import netfile
+from layerkit.data.arrays import data_of
 from layerkit.distributed import Communicator
 from layerkit.errors import LayerkitError, NetError, SnapshotError
-from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
+from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES, of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
 from layerkit.galaxy.images.prepared import GalaxySet, spread_out
 from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SETTINGS, SHEETS
@@ -21,7 +22,7 @@ from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
 from layerkit.galaxy.training.resuming import Stretches, check_kept, other_galaxies, saved_settings
-from layerkit.galaxy.training.run.gathering import Galaxies, gather_galaxies
+from layerkit.galaxy.training.run.gathering import CENTRED, Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
 from layerkit.galaxy.training.settings import RULES, settings_of
@@ -104,7 +105,7 @@ class Run:
         if resume:
             self._restore(before)
         elif self.settings.centre:
-            lk.centre_biases(self.model.net, x=self.galaxies.train[:1000])
+            lk.centre_biases(self.model.net, x=data_of(self.galaxies.train[:CENTRED]))
         self._saved_iteration = self.solver.iteration
         self.stretches.begin(self.solver.iteration, self.settings)
 
@@ -117,10 +118,11 @@ class Run:
         file = Path(settings.net)
         known = netfile.settings_of(self._net_text, file, settings.net_values())
         side = picture_size(settings, known, pixels)
-        found = None
+        found: Galaxies | None = None
         if self.comm.leads:
             found = gather_galaxies(settings, self.folder, side, self._replacing)
-        self.galaxies: Galaxies = self.comm.broadcast(found)
+        others: Galaxies = self.comm.broadcast(found and found.to_train_on())
+        self.galaxies = found or others
         sized = size_settings(settings, known, self.galaxies.train.shape[1])
         if sized:
             layers = netfile.layers_of(self._net_text, file, {**settings.net_values(), **sized})
@@ -150,10 +152,10 @@ class Run:
         The model's net shares the parameters and looks at other galaxies.
         """
         settings, galaxies = self.settings, self.galaxies
-        data = galaxies.layer(settings)
+        layers_with_data = galaxies.layers(self._layers, settings)
         rows, seed = settings.batch * settings.samples, settings.seed
         layers, backend = self._layers, settings.backend
-        self.net = lk.Net(lk.with_data(layers, data), rows, backend, seed=seed)
+        self.net = lk.Net(layers_with_data, rows, backend, seed=seed)
         self.model = GalaxyModel(
             lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net)
         )
@@ -258,9 +260,9 @@ class Run:
         # Gives each axis of z the scale of the prior.
         self.model.standardise(self.galaxies.train)
         few = spread_out(len(self.galaxies.held_out))
-        self.held_out_bounds = self.model.net.run.same_noise(
-            lambda: self.model.bound(self.galaxies.held_out[few], BOUND_SAMPLES)[0].tolist()
-        )
+        images = self.galaxies.held_out[few]
+        bounds = self.model.net.run.same_noise(lambda: self.model.bound(images, BOUND_SAMPLES)[0])
+        self.held_out_bounds = of_whole_images(bounds, images).tolist()
         # How far z scatters when the noise of a picture is drawn anew and the picture prepared
         # anew, beside what the likelihood says: the standard deviations of z take it in.
         measured = redrawn_coverage(

@@ -24,10 +24,13 @@ def add(commands: Any) -> None:
         "--workers",
         metavar="N",
         type=arguments.COUNT,
-        help="processes of a Dask cluster here that share the galaxies (default: this one alone)",
+        help="processes of this machine, which share the galaxies (default: one)",
     )
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do so instead"
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers share them; or local, which makes the --workers a Dask "
+        "cluster (default: they are plain processes)",
     )
     parser.set_defaults(run=run, resume=True, set=None)
 

@@ -3,16 +3,18 @@
 #include "../../../formulas/updates.h"
 
 // Into `result`: the objective, its terms of regularisation, and the mean of each row of `values`,
-// of which the first `losses` are part of the objective.  Returns whether it is finite.
+// of which the first `losses` are part of the objective; the means are taken as they are where they
+// are given, those over several GPUs say.  Returns whether the objective is finite.
 FORMULA bool objective(
-    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
-    const double* factors, double* result)
+    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* means,
+    const double* term, const double* factors, double* result)
 {
     double total = 0, regularisation = 0;
     for (i64 i = 0; i < tops; ++i) {
         double sum = 0;
-        for (i64 row = threadIdx.x; row < rows; row += THREADS) sum += values[i * stride + row];
-        double mean = lanes_sum(sum, THREADS) / rows;
+        if (!means)
+            for (i64 row = threadIdx.x; row < rows; row += THREADS) sum += values[i * stride + row];
+        double mean = means ? means[i] : lanes_sum(sum, THREADS) / rows;
         if (i < losses) total += factors[i] * mean;
         if (threadIdx.x == 0) result[2 + i] = mean;
     }
@@ -42,18 +44,19 @@ KERNEL look(i64 size, const real* g, double limit, double* squares, double* beyo
 
 // Fills the row of this step in `results`.  Halts the clock where the objective is not finite, or a
 // number of the gradient was beyond the limit; else lays out the constants of the update and moves
-// the clock on to the next step.  Works out what the gradient must be multiplied by to have at most
+// the clock on by the passes of a step, to the next.  Works out what the gradient must be multiplied by to have at most
 // the norm `clip`.  One block.
 KERNEL check(
-    i64 rows, i64 losses, i64 tops, i64 stride, i64 terms, const real* values, const double* term,
-    const double* factors, double* results, i64 parts, const double* squares, const double* beyond,
+    i64 rows, i64 passes, i64 losses, i64 tops, i64 stride, i64 terms, const real* values,
+    const double* means, const double* term, const double* factors, double* results, i64 parts, const double* squares, const double* beyond,
     double clip, real* shrink, i64 width, const double* table, double* constants, i64 sources,
     i64* clock)
 {
     i64 halted = clock[HALTED], step = clock[STEP];
     if (halted) return;
     bool finite = objective(
-        rows, losses, tops, stride, terms, values, term, factors, results + step * (2 + tops));
+        rows, losses, tops, stride, terms, values, means, term, factors,
+        results + step * (2 + tops));
     double sums[2] = {};
     for (i64 i = threadIdx.x; i < parts; i += THREADS) {
         sums[0] += squares[i];
@@ -69,8 +72,8 @@ KERNEL check(
     }
     for (i64 k = 0; k < width; ++k) constants[k] = table[step * width + k];
     clock[STEP] = step + 1;
-    clock[PASS] += 1;
-    for (i64 i = 0; i < sources; ++i) clock[POSITION + i] += rows;
+    clock[PASS] += passes;
+    for (i64 i = 0; i < sources; ++i) clock[POSITION + i] += passes * rows;
 }
 
 // Histories below the smallest normal number become zero, as on a CPU; see solvers/solver.py.
