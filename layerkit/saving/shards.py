@@ -61,6 +61,20 @@ def _are_counts(found: Any) -> bool:
     )
 
 
+def check_count(shard: Path, count: int, error: Errors) -> None:
+    """Fail if a file of a set holds another number of rows than were written into it.
+
+    Raises:
+        error: it does.
+    """
+    written = (counts_of(shard) or {}).get(KEPT, count)
+    if count != written:
+        raise error(
+            f"{shard}: {count} rows, and {written} were written; remove the file, and make the "
+            "rest again by the command that began it, with --resume"
+        )
+
+
 def finished(folder: Path, error: Errors) -> list[tuple[Path, dict[str, Any]]]:
     """List the files of a set and their counts, in order.
 

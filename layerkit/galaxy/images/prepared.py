@@ -20,7 +20,7 @@ from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.masks import MASKS, mask_bytes, with_masks
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
-from layerkit.saving.shards import INDEX, KEPT, counts_of, finished, read_index
+from layerkit.saving.shards import INDEX, check_count, finished, read_index
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 
@@ -221,7 +221,7 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     for file in files_of(path):
         sets.append(load_file(file, rest, may_be_empty=True))
         if rest is None:
-            check_count(file, len(sets[-1]))
+            check_count(file, len(sets[-1]), DataError)
         rest = None if rest is None else rest - len(sets[-1])
     found = joined_about(path, sets, [one.ids for one in sets])
     found |= {name: joined([getattr(one, name) for one in sets]) for name in ("images", *COLUMNS)}
@@ -239,16 +239,6 @@ def files_of(path: Path) -> list[Path]:
     if not is_sharded(path):
         raise DataError(f"{path}: a folder, and not one that prepare_shards() wrote")
     return [file for file, _ in finished(path, DataError)]
-
-
-def check_count(shard: Path, count: int) -> None:
-    """Fail if a shard holds another number of galaxies than were written into it."""
-    written = (counts_of(shard) or {}).get(KEPT, count)
-    if count != written:
-        raise DataError(
-            f"{shard}: {count} galaxies, and {written} were written; remove the file, and prepare "
-            "the rest again by the command that began it, with --resume"
-        )
 
 
 def joined_about(path: Path, sets: Sequence[GalaxySet], ids: Sequence[list[str]]) -> dict[str, Any]:

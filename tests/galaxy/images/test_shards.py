@@ -286,7 +286,7 @@ def test_a_shard_that_somebody_replaced_is_told(pictures, shards, tmp_path):
     galaxy.prepare(source, tmp_path / "b.h5", workers=1, limit=3, progress=False)
     shutil.copy(tmp_path / "b.h5", tmp_path / "shards" / "part-000001.h5")
     for read in (galaxy.load, StoredSet):
-        with pytest.raises(DataError, match=r"part-000001.h5: 3 galaxies, and 5 were written"):
+        with pytest.raises(DataError, match=r"part-000001.h5: 3 rows, and 5 were written"):
             read(tmp_path / "shards")
 
 
