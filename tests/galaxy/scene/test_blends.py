@@ -8,6 +8,7 @@ from small_scenes import WIDTH, draw, source
 
 from layerkit.galaxy.scene import make_field, measure
 from layerkit.galaxy.scene.images.psf import gaussian
+from layerkit.galaxy.scene.inference.choosing import choose, with_owners
 from layerkit.galaxy.scene.inference.fitting import fit
 from layerkit.galaxy.scene.inference.proposing import hidden, parted
 from layerkit.galaxy.scene.model.light import Spergel
@@ -131,6 +132,18 @@ class TestPieces:
 
         inside = 12 * within(-1.5, radius / 1.0) + 15 * within(-0.5, radius / 4.0)
         assert inside / 27 == pytest.approx(0.5, abs=0.03)
+
+    def test_a_wide_galaxy_without_a_peak_is_a_piece(self):
+        # Lopsided light beside a bright galaxy is its own; a wide galaxy further off is not.
+        bright = source(False, 30.0, 32.0, 2e4, radius=2.5)
+        for away, count in ((5.0, 1), (24.0, 2)):
+            wide = source(False, 30.0 + away, 32.0, 6e3, radius=6.0, shear=(0, 0))
+            pixels, _, _ = draw([bright, wide], height=64, width=76)
+            known = fit(pixels, [bright, wide])
+            choices = [choose(pixels, known, i) for i in range(2)]
+            known, choices = with_owners(pixels, known, choices)
+            assert len(known.sources) == len(choices) == count
+            assert len(known.parts) == 2
 
 
 def measured(sources, rng):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerkit.galaxy.scene.images.detection import THRESHOLD
+from layerkit.galaxy.scene.images.detection import THRESHOLD, apart, significance
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
 from layerkit.galaxy.scene.inference.proposing import (
     CLOSE,
@@ -23,6 +23,7 @@ from layerkit.galaxy.scene.inference.proposing import (
 from layerkit.galaxy.scene.model.layout import Source
 
 ALIKE = 0.05  # pixels, and of a flux, within which a source is as it was
+WIDE = 1.4  # full widths of the PSF: half-light radius from which a galaxy shows a peak of its own
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
 ROUNDS = 2  # of looking for pieces of sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
@@ -118,6 +119,35 @@ def with_pieces(pixels: Pixels, known: Fit, threshold: float) -> Fit:
     return known
 
 
+def with_owners(pixels: Pixels, known: Fit, choices: list[Choice]) -> tuple[Fit, list[Choice]]:
+    """Return the fit in which wide galaxies without a peak of their own are pieces of a neighbour.
+
+    Halos and lopsided disks of bright galaxies are fitted by such sources.  Two of the PSF's size
+    that are too close for two peaks are not meant.
+    """
+    sources, (_, height, width) = known.sources, pixels.values.shape
+    fluxes = [float(np.exp(s.log_flux).sum()) for s in sources]
+    ratio, _ = significance(known.image, pixels.weights, pixels.psfs)
+    owned: list[int] = []
+    for i in np.argsort(fluxes):
+        s = sources[i]
+        row, column = round(s.y), round(s.x)
+        inside = 0 <= row < height and 0 <= column < width
+        if s.star or not inside or np.exp(s.shape[0]) < WIDE * pixels.width:
+            continue
+        for j in neighbours(known.sources, int(i), pixels.width):
+            o = sources[j]
+            if fluxes[j] > fluxes[i] and not o.star and not apart(ratio, (row, column), o.x, o.y):
+                pieces = (*o.pieces, replace(s, pieces=()), *s.pieces)
+                sources[j] = replace(o, pieces=pieces)
+                owned.append(int(i))
+                break
+    if not owned:
+        return known, choices
+    kept = [i for i in range(len(sources)) if i not in owned]
+    return fit(pixels, [sources[i] for i in kept]), [choices[i] for i in kept]
+
+
 def brightest(known: Fit, x: float, y: float) -> int:
     """Return which source is the brightest at a position, in the sum of all bands."""
     light = []
@@ -191,6 +221,7 @@ def settle(
     known = in_parts(pixels, known, star, tell, asked)
     choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
     known, choices = pruned(pixels, known, choices, star, tell)
+    known, choices = with_owners(pixels, known, choices)
     before = known.sources
     known = with_pieces(pixels, known, threshold)
     now = known.sources
