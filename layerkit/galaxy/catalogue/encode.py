@@ -206,7 +206,7 @@ def _table(
     ranked = at["bound_percentile"]  # where the rows have what is ranked
     numbers[:, ranked] = percentiles(numbers[:, ranked], reference)
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
-    table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
+    table["refined"] = np.array([encoder.steps > 0 and not r for r in texts["reason"]], bool)
     unknown = set[str]()
     for names in (SCALED, FLUXES):
         if np.isnan(numbers[:, [at[name] for name in names]]).all():

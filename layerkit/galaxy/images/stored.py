@@ -14,17 +14,10 @@ import numpy as np
 
 from layerkit.data.arrays import joined
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import (
-    MASKS,
-    GalaxySet,
-    digest_of,
-    files_of,
-    joined_about,
-    load_file,
-    mask_bytes,
-    with_masks,
-)
+from layerkit.galaxy.images.masks import MASKS, mask_bytes, with_masks
+from layerkit.galaxy.images.prepared import GalaxySet, digest_of, files_of, joined_about, load_file
 from layerkit.saving import hdf5
+from layerkit.saving.shards import check_count
 from layerkit.system.files import path_of
 
 CHUNK = 256  # images that are read at a time
@@ -61,6 +54,9 @@ class StoredSet:
         self.path = path_of(path, DataError)
         files = files_of(self.path)
         found, ids, crops, stretches, masked = zip(*map(_columns_of, files), strict=True)
+        for file, own in zip(files, ids, strict=True):
+            if file != self.path:
+                check_count(file, len(own), DataError)
         firsts = np.cumsum([0, *map(len, ids)]).tolist()
         self._shards = [
             _Shard(file, first, len(own))

@@ -10,6 +10,7 @@ import numpy as np
 
 from layerkit.galaxy.images.crop.crop import Cut, cut_out, pixels_in, sky_in
 from layerkit.galaxy.images.crop.missing import filled
+from layerkit.galaxy.images.crop.slope import level_in
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.decode.pixels import as_picture
@@ -60,6 +61,7 @@ def stamp_of(picture: np.ndarray, cut: Cut, planes: Planes) -> Stamp:
         gone |= planes.missing[inside]
     if variance is not None:
         gone |= ~np.isfinite(variance)
+    part = level_in(part, gone)
     sky = sky_in(part, gone)
     return Stamp(
         light=np.where(gone, 0.0, part - sky.level),

@@ -13,7 +13,7 @@ from layerkit import layers as L
 from layerkit import netfile
 from layerkit.data.arrays import data_of
 from layerkit.distributed import Communicator
-from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
+from layerkit.errors import LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES, of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
 from layerkit.galaxy.images.prepared import GalaxySet, spread_out
@@ -21,7 +21,7 @@ from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SETTINGS, SH
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
-from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
+from layerkit.galaxy.training.resuming import Stretches, check_kept, other_galaxies, saved_settings
 from layerkit.galaxy.training.run.gathering import CENTRED, Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
@@ -89,7 +89,9 @@ class Run:
         comm.gather(None)  # others read in the folder when that is done
         self._saved = lk.snapshot.read_extra(self.file) if resume else {}
         before = saved_settings(self.file, self._saved) if resume else {}
-        check_seed(self.file, given, before)
+        if resume:
+            check_kept(self.file, given, before)
+        self._before = before
         self.settings = settings_of(given, before, caller.command, resume)
         if comm.size > 1:
             self.settings.shards = self.settings.shards or comm.size
@@ -134,7 +136,7 @@ class Run:
         """Move results of an earlier run out before anything of this one takes their place."""
         if self.settings.resume:
             if self._saved.get(name) != new.digest:
-                raise self._other_galaxies()
+                raise other_galaxies(self.file, self._before, self.settings)
         elif name == "prepared":
             self._set_aside(GALAXIES, SHEETS)
         else:
@@ -143,12 +145,6 @@ class Run:
     def _set_aside(self, *also: str, model: str = "move") -> None:
         found = folders.set_aside(self.folder, *also, model=model, into=self._aside)
         self._aside = found or self._aside
-
-    def _other_galaxies(self) -> DataError:
-        return DataError(
-            f"{self.file} was trained on other galaxies than {self.settings.data or 'the default'} "
-            "gives now; resume with the same --data and --held-out, or start without --resume"
-        )
 
     def _build(self) -> None:
         """Build the net, with the galaxies in place of its Input layer, the model and the solver.
@@ -181,7 +177,7 @@ class Run:
         self.stretches = Stretches.read(self.file, saved, before)
         self.stretches.keep_as_trained(self.settings, self._ended)
         if saved.get("galaxies") != self.galaxies.counts["galaxies"]:
-            raise self._other_galaxies()
+            raise other_galaxies(self.file, before, self.settings)
         try:
             self.watch.restore(saved)
             self.spent, self._was_done = float(saved["seconds"]), bool(saved["done"])
