@@ -13,10 +13,12 @@ from astropy.io import fits
 from linear_galaxies import PICTURE, ellipse
 from PIL import Image
 
+import layerkit as lk
 from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.catalogue import boxes, parts
 from layerkit.galaxy.images.parts import working
+from layerkit.saving import snapshot
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():
@@ -226,6 +228,70 @@ def test_the_files_of_a_prepared_set_are_parts(shared, tmp_path):
     np.testing.assert_allclose(found["z_mean_0"][order], one["z_mean_0"], rtol=1e-4)
     with pytest.raises(DataError, match="no FITS extensions"):
         galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "other", hdu=1)
+
+
+def test_a_scheduler_without_workers_is_one_line_after_some_time(shared, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    monkeypatch.setattr(working, "PATIENCE", 0.3)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(DataError, match=r"no worker for 0\.3 seconds.*dask worker .*resume"):
+            galaxy.encode_parts(
+                shared["run"], [shared["pictures"]], tmp_path / "out", scheduler=address
+            )
+
+
+def test_resuming_takes_neither_other_pictures_nor_another_model(shared, tmp_path):
+    """Which would be in one catalogue with those that were encoded before."""
+    pictures, run, out = (tmp_path / name for name in ("pictures", "run", "out"))
+    shutil.copytree(shared["pictures"], pictures)
+    shutil.copytree(shared["run"], run)
+    options = {"each": 30, "draws": 0, "resume": True}
+    first = galaxy.encode_parts(run, [pictures], out, **options)
+    (out / "part-000001.json").unlink()
+    names = sorted(p.name for p in pictures.iterdir())
+    kept = (pictures / names[0]).read_bytes()
+    (pictures / names[0]).write_bytes((pictures / names[-1]).read_bytes())
+    with pytest.raises(DataError, match=f"pictures that have changed since, in {pictures}"):
+        galaxy.encode_parts(run, [pictures], out, **options)
+    (pictures / names[0]).write_bytes(kept)
+    stamp = (shared["pictures"] / names[0]).stat()
+    os.utime(pictures / names[0], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    model = (run / "model.h5").read_bytes()
+    net = galaxy.load_model(run).net
+    net.params["z_mean/bias"].data[...] += 1
+    lk.save(run / "model.h5", net, extra=snapshot.read_extra(run / "model.h5"))
+    with pytest.raises(DataError, match="model digest"):
+        galaxy.encode_parts(run, [pictures], out, **options)
+    (run / "model.h5").write_bytes(model)
+    assert galaxy.encode_parts(run, [pictures], out, **options) == first
+
+
+@pytest.mark.parametrize("counts", ["{}", "[]", '{"pictures": "many"}', '{"pictures": 1}', "x"])
+def test_a_part_with_damaged_counts_is_made_again(counts, shared, whole, tmp_path):
+    sources, out, first = whole
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "part-000001.json").write_text(counts)
+    arguments = (shared["run"], sources, tmp_path / "out")
+    assert galaxy.encode_parts(*arguments, each=23, draws=1, resume=True) == first
+    assert texts(tmp_path / "out") == texts(out)
+
+
+def test_a_part_that_somebody_replaced_is_told(whole, tmp_path):
+    """Else the table would lack rows, or fail as Astropy fails."""
+    _, out, _ = whole
+    shutil.copytree(out, tmp_path / "out")
+    part = tmp_path / "out" / "part-000001.fits"
+    table = galaxy.read_catalogue(part)
+    part.unlink()
+    table[:-2].write(part)
+    with pytest.raises(DataError, match=rf"part-000001.fits: {len(table) - 2} rows, and "):
+        rows(tmp_path / "out")
+    table["z_mean_0"] = ["text"] * len(table)
+    part.unlink()
+    table.write(part)
+    with pytest.raises(DataError, match="do not fit together"):
+        rows(tmp_path / "out")
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):
