@@ -35,6 +35,13 @@ FORMAT = 3
 RETRIES = 3  # of a part whose worker was killed
 WAIT = 10  # seconds for a scheduler to answer
 ENVIRONMENT = "distributed.nanny.pre-spawn-environ"  # variables that Dask sets for its workers
+CALM = {  # all of it looks far more often by default, up to every 10 ms, at parts that take minutes
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.scheduler.work-stealing-interval": "1s",
+}
 RESUME = "what is done is kept: resume goes on"
 LOOK = 0.05  # seconds between looks for results
 PATIENCE = 300  # seconds for which a scheduler may be without a single worker
@@ -303,12 +310,9 @@ def _client(workers: int | None, scheduler: str) -> Client:
     if scheduler != LOCAL:
         return Client(scheduler, timeout=WAIT)
     environment = dask.config.get(ENVIRONMENT, {})
-    quick = {
-        "distributed.worker.profile.enabled": False,  # it looks every 10 ms
-        # Dask has workers give each block of memory back to the system: half of their time.
-        ENVIRONMENT: {k: v for k, v in environment.items() if k != "MALLOC_TRIM_THRESHOLD_"},
-    }
-    with dask.config.set(quick):
+    # Dask has workers give each block of memory back to the system: half of their time.
+    kept = {k: v for k, v in environment.items() if k != "MALLOC_TRIM_THRESHOLD_"}
+    with dask.config.set({**CALM, ENVIRONMENT: kept}):
         count = None if workers is None else max(workers, 1)
         return Client(n_workers=count, threads_per_worker=1, dashboard_address=":0")
 
