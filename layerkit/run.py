@@ -146,6 +146,20 @@ class Run(Checked):
         finally:
             self._part = outer
 
+    @contextmanager
+    def following(self, other: Run) -> Iterator[None]:
+        """Make a block in which inferences draw what those of another net would, which they count.
+
+        Args:
+            other: of a net with equal layers that sample, and an equal batch size.
+        """
+        self.seed, self._passes = other.seed, other._passes
+        self._looks, self._part = other._looks, other._part
+        try:
+            yield
+        finally:
+            other._looks = self._looks
+
     @property
     def first_row(self) -> int:
         """The number of the first row that is inferred from, in the larger set; see `part`."""

@@ -1205,17 +1205,18 @@ def flat(x: Any) -> Any:
 
 
 def jax_nll(floor: float) -> Callable[..., Any]:
-    def function(jax: Any, params: Any, x: Any, mean: Any, log_variance: Any) -> Any:
+    def function(
+        jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, mask: Any = 1.0
+    ) -> Any:
         sd = jax.numpy.sqrt(jax.numpy.exp(log_variance) + floor)
-        return -flat(jax.scipy.stats.norm.logpdf(x, mean, sd)).sum(1)
+        return -flat(mask * jax.scipy.stats.norm.logpdf(x, mean, sd)).sum(1)
 
     return function
 
 
-def jax_student_nll(degrees: float, floor: float) -> Callable[..., Any]:
-    def function(
-        jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, skew: Any = 0.0
-    ) -> Any:
+def jax_student_nll(degrees: float, floor: float, skewed: bool = True) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any, mean: Any, log_variance: Any, *further: Any) -> Any:
+        skew, mask = (*further, 1.0)[:2] if skewed and further else (0.0, *further, 1.0)[:2]
         # These are T's own, not those of T over its sd: moments as in Fernandez and Steel, eq. 5.
         first = 2 * math.sqrt(degrees) / ((degrees - 1) * special.beta(degrees / 2, 0.5))
         second = degrees / (degrees - 2)
@@ -1225,9 +1226,8 @@ def jax_student_nll(degrees: float, floor: float) -> Callable[..., Any]:
         ratio = jax.numpy.sqrt(own_variance / (jax.numpy.exp(log_variance) + floor))
         y = own_mean + ratio * (x - mean)
         u = jax.numpy.where(y > 0, y / g, y * g)
-        return -flat(
-            jax.scipy.stats.t.logpdf(u, degrees) + jax.numpy.log(2 * ratio / (g + 1 / g))
-        ).sum(1)
+        terms = jax.scipy.stats.t.logpdf(u, degrees) + jax.numpy.log(2 * ratio / (g + 1 / g))
+        return -flat(mask * terms).sum(1)
 
     return function
 
@@ -1448,10 +1448,36 @@ def loss_cases() -> list[Case]:
             ("weighted", {"skew": "skew", "floor": 0.3, "weight": 2.5, "degrees": 30}, 30.0, 0.3),
         )
     ]
+    mask = Bottom(lambda rng, size: rng.choice([0.0, 1.0, 0.4], size))
+    masked = [
+        Case(
+            "GaussianReconstruction-mask",
+            lambda: L.GaussianReconstruction("y", "x", "mean", "log_variance", "m", weight=0.7),
+            shapes | {"m": mask},
+            masked_sum(gaussian_nll(QUANTISATION)),
+            jax_nll(QUANTISATION),
+            weight=0.7,
+        ),
+        Case(
+            "StudentReconstruction-mask",
+            lambda: L.StudentReconstruction("y", "x", "mean", "log_variance", mask="m"),
+            shapes | {"m": mask},
+            masked_sum(student_nll(6.0, QUANTISATION)),
+            jax_student_nll(6.0, QUANTISATION, skewed=False),
+        ),
+        Case(
+            "StudentReconstruction-skew-mask",
+            lambda: L.StudentReconstruction("y", "x", "mean", "log_variance", "s", "m", floor=0.3),
+            shapes | {"s": skew, "m": mask},
+            masked_sum(student_nll(6.0, 0.3)),
+            jax_student_nll(6.0, 0.3),
+        ),
+    ]
     logit = {"x": normal()}
     return [
         *gaussian,
         *student,
+        *masked,
         Case(
             "GaussianReconstruction-close-to-the-floor",
             lambda: L.GaussianReconstruction("y", "x", "mean", "log_variance"),

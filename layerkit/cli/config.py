@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from layerkit.cli import command
 from layerkit.errors import DataError
-from layerkit.saving.runfile import read_toml, write_toml
+from layerkit.saving.runfile import is_own, read_toml, write_toml
 from layerkit.settings.names import closest
 
 HELP = (
@@ -134,18 +135,37 @@ def _one(action: argparse.Action, value: Any) -> Any:
     return found
 
 
-def write_settings(args: argparse.Namespace, out: Path) -> None:
-    """Write the file that repeats a command, `OUT.toml` beside its output.
+def settings_place(args: argparse.Namespace, out: Path) -> Path | None:
+    """Return the path of the file that repeats a command, `OUT.toml` beside its output.
 
-    One of this name that the command was given by --config stays as somebody wrote it.
+    Commands ask before their work, too, which may take hours.
+
+    Returns:
+        None if the command was given this file by --config: it stays as somebody wrote it.
+
+    Raises:
+        DataError: another file of this name is there, which layerkit has not written.
+    """
+    path = out.with_name(f"{out.name}.toml")
+    given = getattr(args, "config", None)
+    if given is not None and path.exists() and path.samefile(given):
+        return None
+    if os.path.lexists(path) and not is_own(path):
+        raise DataError(
+            f"{path}: there already, and not written by layerkit, which would put the settings of "
+            "this command there; move it, or give another --out"
+        )
+    return path
+
+
+def write_settings(args: argparse.Namespace, out: Path) -> None:
+    """Write the file that repeats a command; see `settings_place`.
 
     Raises:
         DataError: it cannot be written.
     """
     settings: dict[str, Any] = getattr(args, "settings", {})
-    path = out.with_name(f"{out.name}.toml")
-    given = getattr(args, "config", None)
-    if given is not None and path.exists() and path.samefile(given):
+    if (path := settings_place(args, out)) is None:
         return
     try:
         write_toml(path, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ def check_apart(out: Path, given: Iterable[tuple[str, str | None]]) -> None:
     for option, path in given:
         if path and out.exists() and os.path.exists(path) and os.path.samefile(path, out):
             raise DataError(f"--out {out}: the file that {option} names; write another")
+
+
+def check_writable(out: Path) -> None:
+    """Fail if no file can be made where one is to be written, before the work that it is to hold.
+
+    Raises:
+        DataError: no file can be made there.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(out))):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"--out {out}: cannot be written ({error.strerror or error}); write elsewhere"
+        ) from error
 
 
 def write(out: Path, write_to: Writer, arrays: Arrays) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -81,6 +81,24 @@ def mask_of(given: Any) -> np.ndarray | None:
     except Exception:  # something else of that name
         return None
     return mask != 0 if mask.dtype.kind in "biu" else None
+
+
+def hidden(array: Any) -> np.ndarray | None:
+    """Return the mask of a masked array of NumPy; None for others, and where no value is masked."""
+    return np.ma.getmaskarray(array) if np.ma.is_masked(array) else None
+
+
+def data_of(array: Any) -> Any:
+    """Return what a masked array of NumPy holds, under the mask too; anything else as it is."""
+    return np.ma.getdata(array) if isinstance(array, np.ma.MaskedArray) else array
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays along the first axis; the result is a masked array if any of them is."""
+    if any(map(np.ma.is_masked, parts)):
+        found: np.ndarray = np.ma.concatenate(parts)
+        return found
+    return np.concatenate([data_of(part) for part in parts])
 
 
 def _lost(given: Any) -> str:

@@ -63,7 +63,7 @@ class Communicator:
 
     @property
     def records(self) -> bool:
-        """Whether a GPU can record the calls that `add_up` makes."""
+        """True if a GPU can record the calls that `add_up` makes."""
         return self.size == 1
 
     # For all.

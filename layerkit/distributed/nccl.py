@@ -94,7 +94,7 @@ class Collective(Communicator):
 
     @property
     def records(self) -> bool:
-        """Whether NCCL's calls can be part of a CUDA graph, as from version 2.9.6 on."""
+        """True if CUDA graphs may hold NCCL's calls, as from version 2.9.6 on."""
         return self.size == 1 or self._nccl.get_version() >= RECORDS
 
     def neighbours(self) -> list[int]:

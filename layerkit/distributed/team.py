@@ -112,12 +112,12 @@ class Team:
 
     @property
     def records(self) -> bool:
-        """Whether a GPU can record the steps: it has one shard, and the means of no BatchNorm."""
+        """True if a GPU can record the steps: it has one shard, and no BatchNorm that is pooled."""
         return self.comm.records and len(self.own) == 1 and not self._pooled
 
     @property
     def exact(self) -> bool:
-        """Whether bits must be those of any number of processes, recorded or not."""
+        """True if the bits must be those of any number of processes, recorded or not."""
         return self.comm.size > 1 and self.comm.exact
 
     def steps(

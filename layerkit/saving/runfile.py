@@ -29,6 +29,18 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"{path}: not TOML ({' '.join(str(error).split())})") from error
 
 
+HEAD = "# settings of a run of layerkit, which --config repeats"
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file begins as `write_toml` begins one."""
+    try:
+        with open_regular(path) as file:
+            return file.readline(len(HEAD) + 2).strip() == HEAD.encode()
+    except OSError:
+        return False
+
+
 def write_toml(path: Path, settings: Mapping[str, Any]) -> None:
     """Write settings as a TOML file, whole or not at all.
 
@@ -42,7 +54,7 @@ def write_toml(path: Path, settings: Mapping[str, Any]) -> None:
     """
     present = {k: v for k, v in settings.items() if v is not None and v != {}}
     tables = {k: v for k, v in present.items() if isinstance(v, Mapping)}
-    lines = [f"{k} = {_text(v)}" for k, v in present.items() if k not in tables]
+    lines = [HEAD, *(f"{k} = {_text(v)}" for k, v in present.items() if k not in tables)]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{_text(str(k))} = {_text(v)}" for k, v in table.items())]
     text = "\n".join(lines) + "\n"

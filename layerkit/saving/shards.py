@@ -50,7 +50,29 @@ def counts_of(file: Path) -> dict[str, Any] | None:
         found = json.loads(file.with_suffix(".json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and file.is_file() else None
+    return found if _are_counts(found) and file.is_file() else None
+
+
+def _are_counts(found: Any) -> bool:
+    """Tell whether something is a dict of whole numbers, or of dicts of these."""
+    return isinstance(found, dict) and all(
+        type(value) is int or (isinstance(value, dict) and set(map(type, value.values())) <= {int})
+        for value in found.values()
+    )
+
+
+def check_count(shard: Path, count: int, error: Errors) -> None:
+    """Fail if a file of a set holds another number of rows than were written into it.
+
+    Raises:
+        error: it does.
+    """
+    written = (counts_of(shard) or {}).get(KEPT, count)
+    if count != written:
+        raise error(
+            f"{shard}: {count} rows, and {written} were written; remove the file, and make the "
+            "rest again by the command that began it, with --resume"
+        )
 
 
 def finished(folder: Path, error: Errors) -> list[tuple[Path, dict[str, Any]]]:

@@ -68,6 +68,51 @@ def test_prepare_in_shards_is_the_call(layerkit, finished, tmp_path):
     assert "need --shard-rows N" in err
 
 
+def test_units_and_bands_of_shards_are_those_given(layerkit, rng, tmp_path):
+    """Of a cube whose bands show galaxies of different sizes."""
+    (tmp_path / "cubes").mkdir()
+    y, x = np.mgrid[:120, :120] - 60
+    for k in range(2):
+        bands = [900 * np.exp(-(x**2 + y**2) / (2 * s**2)) + rng.normal(0, 2, x.shape)
+                 for s in (5, 9, 7)]  # fmt: skip
+        fits.PrimaryHDU(np.array(bands, "f4")).writeto(tmp_path / "cubes" / f"{k}.fits")
+    words = ["galaxy", "prepare", "cubes", "--shard-rows", 1, "--units", "linear", "--band", 1]
+    code, _, err = layerkit(*words, "--out", "shards")
+    assert code == 0, err
+    options = {"units": "linear", "progress": False}
+    galaxy.prepare(galaxy.open_source(tmp_path / "cubes", "[1]"), tmp_path / "one.h5", **options)
+    found, one = galaxy.load(tmp_path / "shards"), galaxy.load(tmp_path / "one.h5")
+    assert found.settings == one.settings
+    assert found.settings["units"] == "linear"
+    np.testing.assert_array_equal(found.images, one.images)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "run", "--count", 2, "--out", "drawn.npy"),
+        ("prepare", "--data", "pictures", "--out", "some.h5"),
+        ("export", "run", "--out", "small.h5"),
+        ("encode", "pictures", "--model", "run", "--out", "table.csv"),
+        ("encode", "pictures", "--model", "run", "--parts", 9, "--out", "tables"),
+    ],
+)
+def test_settings_beside_a_result_replace_no_file_of_somebody(layerkit, finished, tmp_path, words):
+    for name in ("run", "pictures"):
+        (tmp_path / name).symlink_to(finished / name)
+    own = tmp_path / f"{words[-1]}.toml"
+    own.write_text("# notes of mine\n")
+    code, _, err = layerkit("galaxy", *words)
+    assert code == 2
+    assert f"{own.name}: there already, and not written by layerkit" in err
+    assert own.read_text() == "# notes of mine\n"
+    assert not (tmp_path / words[-1]).exists()
+    own.unlink()
+    for more in ((), ("--resume",) if words[-1] == "tables" else ()):  # its own is written again
+        assert layerkit("galaxy", *words, *more)[0] == 0
+        assert tomllib.loads(own.read_text())["out"] == str(tmp_path / words[-1])
+
+
 def test_evaluate_draws_again_and_leaves_the_model(layerkit, finished, tmp_path):
     shutil.copytree(finished / "run", tmp_path / "run")
     model = (tmp_path / "run" / "model.h5").read_bytes()

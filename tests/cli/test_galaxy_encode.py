@@ -28,6 +28,7 @@ def there(tmp_path_factory):
 def layerkit(monkeypatch, capsys, tmp_path, there):
     """Runs a command line in a folder of its own; returns status, output and errors."""
     shutil.copytree(there, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere" / "t.csv")
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -59,8 +60,9 @@ def test_the_table_is_that_of_the_library(layerkit, there, name):
 def test_columns_of_a_table_are_joined(layerkit):
     Table({"name": ["g006", "g000"], "z": [0.5, 0.25]}).write("own.csv", format="ascii.csv")
     words = "pictures", "--model", "run/model.h5", "--limit", 4, "--out", "t.fits"
-    code, _, err = layerkit(*words, "--join", "own.csv", "--id-column", "name")
+    code, out, err = layerkit(*words, "--join", "own.csv", "--id-column", "name")
     assert code == 0, err
+    assert "1 of 4 rows have one in " in out
     found = galaxy.read_catalogue("t.fits")
     np.testing.assert_array_equal(found["z"], [0.25, np.nan, np.nan, np.nan])
     assert list(found["id"]) == ["g000", "g001", "g003", "g004"]
@@ -80,6 +82,7 @@ def test_a_catalogue_is_not_lost_where_no_id_agrees(layerkit, ids):
 
 
 BAD = [
+    (["pictures", "--model", "run", "--out", "gone.csv"], "cannot be written (No such file"),
     (["pictures", "--model", "run", "--out", "t.txt"], "ends in one of .fits"),
     (["pictures", "--model", "run", "--out", "no/t.fits"], "no such folder"),
     (["pictures", "--model", "run", "--out", "run/model.h5"], "the file that --model names"),

@@ -6,6 +6,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from layerkit.galaxy.scene.images.psf import gaussian
+from layerkit.system import locks
 
 
 @pytest.fixture
@@ -64,6 +65,27 @@ def test_no_image_that_is_read_is_written_over(name, field, layerkit):
     assert code == 2
     assert "run: the folder of a training run; write to another" in err
     assert (field / name).read_bytes() == before
+
+
+def test_results_go_into_no_folder_with_others_of_such_names(field, layerkit):
+    words = ["galaxy", "scene", field / "field.fits", "--psf", field / "psf.npy", "--out"]
+    (field / "own").mkdir()
+    (field / "own" / "catalogue.fits").write_bytes(b"years of work")
+    code, _, err = layerkit(*words, field / "own")
+    assert code == 2
+    assert "own: catalogue.fits is there, and no report.html of a field; write to another" in err
+    assert (field / "own" / "catalogue.fits").read_bytes() == b"years of work"
+    for _ in range(2):  # its own results are written again
+        assert layerkit(*words, field / "out")[0] == 0
+
+
+def test_two_runs_do_not_write_into_one_folder(field, layerkit):
+    words = ["galaxy", "scene", field / "field.fits", "--psf", field / "psf.npy", "--out"]
+    with locks.lock(field / "out", "a measurement of a field"):
+        code, _, err = layerkit(*words, field / "out")
+    assert code == 2
+    assert "out is in use by a measurement of a field (process" in err
+    assert not (field / "out" / "report.html").exists()
 
 
 def test_an_extension_is_chosen(field, layerkit):

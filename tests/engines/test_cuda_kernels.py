@@ -16,7 +16,7 @@ from layerkit.engines.cuda.runners import RUNNERS
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-6}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
 NORMS = (L.BatchNorm, L.GroupNorm, L.LayerNorm)
 WITHOUT = (L.Input, L.Accuracy, L.MatMul, L.Reshape)  # their runners launch no kernel
-ROWS = {"float32": (1, 33, 300), "float64": (1, 33)}  # 300: more than a block has threads
+ROWS = {"float32": (1, 300), "float64": (1,)}  # 300: more than a block has threads
 
 
 def has_cuda(case):
@@ -134,7 +134,7 @@ with_cuda = pytest.mark.parametrize(
 def test_every_layer_agrees_with_its_array_code_on_numpy(case, dtype, cupy_on_host, rng):
     for rows in ROWS[dtype]:
         compare(case, rng, rows, dtype)
-    compare(case, rng, 5, dtype, capacity=9)
+    compare(case, rng, 33, dtype, capacity=37)  # more than a warp has; not all that there may be
     if has_cuda(case):
         assert cuda_host.launches(), "its kernels were not used"
 

@@ -1,12 +1,13 @@
 """Imports run one way: from what is built upon to what is built, and never back."""
 
 import ast
+import functools
 import re
+from collections import Counter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("layerkit", "nets", "examples")
 
 # A module imports modules of lower ranks only, or of its own folder.  `layerkit` is the package
 # itself, whose __init__ gathers the public names: only what stands above the core imports it.
@@ -68,7 +69,7 @@ RANKS = [
     ["layerkit"],
     ["layerkit.cli.command"],
     ["layerkit.saving.runfile"],
-    ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
+    ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode", "layerkit.galaxy.images.masks"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources", "layerkit.galaxy.images.stored"],
     ["layerkit.galaxy.images.prepare"],
@@ -95,38 +96,38 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {
-    module_of(path): ast.parse(path.read_text(encoding="utf-8"))
-    for folder in ("layerkit", "nets", "examples")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-}
-
-
-def for_annotations(tree):
-    """ids of the nodes below `if TYPE_CHECKING:`, which never run."""
+@functools.cache
+def sources():
+    """Module -> its syntax tree."""
     return {
-        id(node)
-        for check in ast.walk(tree)
-        if isinstance(check, ast.If) and getattr(check.test, "id", None) == "TYPE_CHECKING"
-        for statement in check.body
-        for node in ast.walk(statement)
+        module_of(path): ast.parse(path.read_text(encoding="utf-8"))
+        for folder in OURS
+        for path in sorted((ROOT / folder).rglob("*.py"))
     }
 
 
+def statements(node, function=None):
+    """(statement, name of the function around it) for each that can run."""
+    never = isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+    for child in node.orelse if never else ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child, function
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from statements(child, child.name if inside else function)
+
+
 def imports_of(tree):
-    """(module, node) for each import statement of our own or other modules that can run."""
-    never = for_annotations(tree)
-    for node in ast.walk(tree):
-        if id(node) in never:
-            continue
+    """(module, function around it) for each import of our own or other modules that can run."""
+    for node, function in statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node
+                yield alias.name, function
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             for alias in node.names:  # `from a import b` imports a.b where that is a module
                 inner = f"{node.module}.{alias.name}"
-                yield inner if inner in SOURCES else node.module, node
+                yield inner if inner in sources() else node.module, function
 
 
 def group_of(module):
@@ -141,49 +142,43 @@ def rank_of(module):
     return next((i for i, names in enumerate(RANKS) if group in names), None)
 
 
-def functions_around(tree):
-    """id of each node inside a function -> the function's name: imports there run when called."""
+@functools.cache
+def edges(on_import=False):
+    """Module -> those of ours that it imports or, `on_import`, that it imports at once."""
     return {
-        id(node): function.name
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
+        name: {
+            module
+            for module, function in imports_of(tree)
+            if module.split(".")[0] in OURS and not (on_import and function)
+        }
+        for name, tree in sources().items()
     }
 
 
-OURS = ("layerkit", "nets", "examples")
-EDGES = {
-    name: {m for m, _ in imports_of(tree) if m.split(".")[0] in OURS}
-    for name, tree in SOURCES.items()
-}
-EDGES_ON_IMPORT = {
-    name: {m for m, node in imports_of(tree) if m in EDGES[name] and id(node) not in inside}
-    for name, tree in SOURCES.items()
-    for inside in [functions_around(tree)]
-}
-
-
 def test_there_is_something_to_check():
-    assert "layerkit.layers" in EDGES["layerkit"]
-    assert "layerkit.layers.elementwise.neuron" in EDGES["layerkit.layers.elementwise.activations"]
-    assert EDGES["examples.lenet"] >= {"layerkit", "layerkit.cli.command", "layerkit.layers"}
+    assert "layerkit.layers" in edges()["layerkit"]
+    neuron = "layerkit.layers.elementwise.neuron"
+    assert neuron in edges()["layerkit.layers.elementwise.activations"]
+    assert edges()["examples.lenet"] >= {"layerkit", "layerkit.cli.command", "layerkit.layers"}
 
 
-@pytest.mark.parametrize("module", SOURCES)
-def test_imports_run_one_way(module):
-    assert group_of(module), f"{module} has no rank: give it one in RANKS"
-    for target in EDGES[module]:
-        assert target in SOURCES, f"{module} imports {target}, which is not there"
-        assert group_of(target) == group_of(module) or rank_of(target) < rank_of(module), (
-            f"{module} (rank {rank_of(module)}) imports {target} (rank {rank_of(target)})"
-        )
+def test_imports_run_one_way():
+    faults = [f"{m} has no rank: give it one in RANKS" for m in sources() if not group_of(m)]
+    for module, targets in edges().items():
+        for target in sorted(targets):
+            if target not in sources():
+                faults.append(f"{module} imports {target}, which is not there")
+            elif group_of(target) != group_of(module) and rank_of(target) >= rank_of(module):
+                ranks = rank_of(module), rank_of(target)
+                faults.append(f"{module} (rank {ranks[0]}) imports {target} (rank {ranks[1]})")
+    assert not faults
 
 
 def test_the_core_never_imports_what_is_built_on_it():
-    core = {module for module in SOURCES if group_of(module) in CORE}
+    core = {module for module in sources() if group_of(module) in CORE}
     assert "layerkit.net" in core
     reached = set(core)
-    while more := {target for module in reached for target in EDGES[module]} - reached:
+    while more := {target for module in reached for target in edges()[module]} - reached:
         reached |= more
     assert not [module for module in reached if group_of(module) not in CORE]
 
@@ -195,23 +190,23 @@ def test_no_module_needs_itself_to_be_imported():
         assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module not in done:
             path.append(module)
-            for target in sorted(EDGES_ON_IMPORT[module]):
+            for target in sorted(edges(on_import=True)[module]):
                 visit(target)
             path.pop()
             done.add(module)
 
-    for module in SOURCES:
+    for module in sources():
         visit(module)
 
 
 def test_cupy_is_imported_only_when_it_is_asked_for():
     """Anywhere else, a machine without CuPy could not import layerkit."""
-    found = []
-    for module, tree in SOURCES.items():
-        inside = functions_around(tree)
-        for target, node in imports_of(tree):
-            if target.split(".")[0] == "cupy" or target == "layerkit.backends.cupy":
-                found.append((module, inside.get(id(node)), target))
+    found = [
+        (module, function, target)
+        for module, tree in sources().items()
+        for target, function in imports_of(tree)
+        if target.split(".")[0] == "cupy" or target == "layerkit.backends.cupy"
+    ]
     assert sorted(found, key=str) == [
         ("layerkit.backends", "_cupy", "cupy"),
         ("layerkit.backends", "_cupy", "layerkit.backends.cupy"),
@@ -222,11 +217,11 @@ def test_cupy_is_imported_only_when_it_is_asked_for():
     ]
 
 
-@pytest.mark.parametrize("module", SOURCES)
-def test_no_module_takes_what_is_private_to_a_net(module):
+def test_no_module_takes_what_is_private_to_a_net():
     found = [
-        node.attr
-        for node in ast.walk(SOURCES[module])
+        (module, node.attr)
+        for module, tree in sources().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and re.match("_[^_]", node.attr)
         and "net" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
@@ -234,14 +229,14 @@ def test_no_module_takes_what_is_private_to_a_net(module):
     assert not found
 
 
-@pytest.mark.parametrize("module", SOURCES)
-def test_no_constant_is_set_twice(module):
+def test_no_constant_is_set_twice():
     """Kernels for the CPU and the GPU share a file, and one's constant must not be the other's."""
-    names = [
-        target.id
-        for node in SOURCES[module].body
+    counts = Counter(
+        (module, target.id)
+        for module, tree in sources().items()
+        for node in tree.body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
-    ]
-    assert sorted(names) == sorted(set(names))
+    )
+    assert not [name for name, count in counts.items() if count > 1]

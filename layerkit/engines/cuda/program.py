@@ -8,7 +8,7 @@ losses in another such table, read when all steps are made.  If a loss or a grad
 the clock is halted, and kernels that change parameters leave them as they are, in all steps
 that follow.
 
-Where GPUs share each step, one shard each, the sum of gradients and losses over them is part of the
+The sum of gradients and losses over GPUs that share the steps, one shard each, is part of the
 graph; see layerkit.distributed.team.
 """
 

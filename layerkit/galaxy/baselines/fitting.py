@@ -8,7 +8,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 
-from layerkit.data.arrays import numbers
+from layerkit.data.arrays import data_of, hidden, numbers
 from layerkit.errors import DataError
 from layerkit.inspection.display import short_repr
 from layerkit.system.bars import bar
@@ -68,7 +68,7 @@ def fit_profiles(
         name: of the fits, for the progress bar and for errors.
         workers: processes; None takes one per core.
         progress: shows a bar.
-        images: (N, H, W), finite.
+        images: (N, H, W), finite; a masked array's mask is a further argument of `fit`, `mask`.
         others: further arrays of N rows.
 
     Returns:
@@ -77,7 +77,8 @@ def fit_profiles(
     Raises:
         DataError: the images are not (N, H, W), or one is not finite.
     """
-    images = numbers(images, f"{name}: the images", DataError)
+    mask = hidden(images)
+    images = numbers(data_of(images), f"{name}: the images", DataError)
     others = tuple(numbers(a, f"{name}: an array", DataError) for a in others)
     if any(len(rows) != len(images) if rows.ndim else True for rows in others):
         raise DataError(f"{name}: expected a row for each of the {len(images)} images")
@@ -92,7 +93,11 @@ def fit_profiles(
     # joblib's own processes, not multiprocessing: they neither fork a process with threads nor
     # import the caller's script again.
     run = joblib.Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
-    tasks = (joblib.delayed(_fit_each)(fit, images[s], *(o[s] for o in others)) for s in spans)
+    masks = [None if mask is None else mask[s] for s in spans]
+    tasks = (
+        joblib.delayed(_fit_each)(fit, masks[i], images[s], *(o[s] for o in others))
+        for i, s in enumerate(spans)
+    )
     fits: list[ProfileFit] = []
     with bar(count, name, "images", shown=progress) as moving:
         for done in run(tasks):
@@ -101,5 +106,9 @@ def fit_profiles(
     return ProfileFits(*(np.array(column) for column in zip(*fits, strict=True)))
 
 
-def _fit_each(fit: Callable[..., ProfileFit], *rows: np.ndarray) -> list[ProfileFit]:
-    return [fit(*row) for row in zip(*rows, strict=True)]
+def _fit_each(
+    fit: Callable[..., ProfileFit], mask: np.ndarray | None, *rows: np.ndarray
+) -> list[ProfileFit]:
+    if mask is None or not mask.any():
+        return [fit(*row) for row in zip(*rows, strict=True)]
+    return [fit(*row, mask=own) for *row, own in zip(*rows, mask, strict=True)]

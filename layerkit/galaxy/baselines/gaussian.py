@@ -41,10 +41,17 @@ class GaussianObjective:
         image: (H, W), float64.
         columns: (W,), the coordinate of each column.
         rows: (H,), the coordinate of each row.
+        mask: True for pixels that count for nothing, (H, W), or None.
     """
 
-    def __init__(self, image: np.ndarray, columns: np.ndarray, rows: np.ndarray):
-        self.image, self.columns, self.rows = image, columns, rows
+    def __init__(
+        self,
+        image: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        mask: np.ndarray | None = None,
+    ):
+        self.image, self.columns, self.rows, self.mask = image, columns, rows, mask
         self.column_basis = np.ones((3, len(columns)))
         self.row_basis = np.ones((3, len(rows)))
         self.quadratic = np.zeros((3, 3))
@@ -79,6 +86,8 @@ class GaussianObjective:
         profile, residual = self.render(inside), self.residual
         np.multiply(profile, scale, out=residual)
         residual -= self.image
+        if self.mask is not None:
+            residual[self.mask] = 0
         squared_error = float(np.vdot(residual, residual))
         residual *= profile
         # Sums over the pixels of residual * profile * y^i * x^j.
@@ -108,7 +117,7 @@ class GaussianObjective:
 
 @fitting(DataError)
 @np.errstate(under="ignore")
-def fit_gaussian(image: np.ndarray) -> ProfileFit:
+def fit_gaussian(image: np.ndarray, *, mask: np.ndarray | None = None) -> ProfileFit:
     """Fit the scaled bivariate Gaussian with the least squared error to an image.
 
     The model of pixel p = (column, row) is ``scale * exp(-(p - m)^T (L L^T)^-1 (p - m) / 2)``: six
@@ -117,6 +126,7 @@ def fit_gaussian(image: np.ndarray) -> ProfileFit:
 
     Args:
         image: (H, W), finite; any unit.
+        mask: True for pixels whose error counts for nothing, (H, W); by default all count.
 
     Returns:
         The fit, with parameters (6,), ``(m_column, m_row, a, b, c, scale)``: the mean in pixels
@@ -138,7 +148,7 @@ def fit_gaussian(image: np.ndarray) -> ProfileFit:
     columns, rows = (np.arange(width) + 0.5) / half, (np.arange(height) + 0.5) / half
     image = np.ascontiguousarray(image, dtype=np.float64)
     norm = float(np.linalg.norm(image)) or 1.0
-    objective = GaussianObjective(image / norm, columns, rows)
+    objective = GaussianObjective(image / norm, columns, rows, mask)
     best = min(
         (
             minimize(
@@ -160,7 +170,7 @@ def fit_gaussian(image: np.ndarray) -> ProfileFit:
         c * half,
         scale * norm,
     ]
-    squared_error = float(np.sum((model - image) ** 2))
+    squared_error = float(np.sum((model - image) ** 2, where=True if mask is None else ~mask))
     return ProfileFit(np.array(pixels), model, squared_error, bool(best.success))
 
 
@@ -221,7 +231,7 @@ def fit_gaussians(
     """Fit a Gaussian to every image (`fit_gaussian`), over several processes.
 
     Args:
-        images: (N, H, W), finite.
+        images: (N, H, W), finite; masked pixels count for nothing.
         workers: processes; None takes one per core.
         progress: shows a bar.
 

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from sklearn.decomposition import PCA
 
-from layerkit.data.arrays import numbers
+from layerkit.data.arrays import data_of, hidden, numbers
 from layerkit.errors import DataError, brief
 from layerkit.settings import Whole, accept
 
@@ -44,13 +44,13 @@ class PCABaseline:
         """Find the principal components of training images about their mean.
 
         Args:
-            images: (N, ...) with N at least 2.
+            images: (N, ...) with N at least 2; what is under a mask counts as the rest.
             components: number of components; N images about their mean have at most N - 1.
 
         Raises:
             DataError: fewer than two images, or fewer than one component.
         """
-        images = numbers(images, "PCA: the images", DataError)
+        images = numbers(data_of(images), "PCA: the images", DataError)
         components = accept(Whole(), components, "components", "PCABaseline.fit", DataError)
         count, pixels = images.shape[0] if images.ndim else 0, math.prod(images.shape[1:])
         if count < 2 or components < 1:
@@ -68,13 +68,20 @@ class PCABaseline:
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Project images onto the components and back: (N, ...) to (N, ...).
 
+        A masked image gives the sum of components that is closest to its other pixels.
+
         Raises:
             DataError: the images have another shape than those that PCA was fitted to.
         """
-        images = numbers(images, "PCA: the images", DataError)
+        mask = hidden(images)
+        images = numbers(data_of(images), "PCA: the images", DataError)
         if images.shape[1:] != self._shape:
             raise DataError(
                 f"PCA was fitted to images of shape {self._shape}, got {images.shape[1:]}"
             )
         scores = self._model.transform(images.reshape(len(images), -1))
+        for i in [] if mask is None else np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1)):
+            seen = ~mask[i].reshape(-1)  # type: ignore[index]  # some are masked
+            rest = images[i].reshape(-1)[seen] - self._model.mean_[seen]
+            scores[i] = np.linalg.lstsq(self._model.components_[:, seen].T, rest, rcond=None)[0]
         return self._model.inverse_transform(scores).reshape(images.shape)

@@ -63,11 +63,13 @@ class SersicObjective:
     Args:
         image: (H, W), float64.
         pixel: the side of a pixel; the first one spans 0..pixel in both coordinates.
+        mask: True for pixels that count for nothing, (H, W), or None.
     """
 
-    def __init__(self, image: np.ndarray, pixel: float):
+    def __init__(self, image: np.ndarray, pixel: float, mask: np.ndarray | None = None):
         height, width = image.shape
         self.image, self.pixel = image, pixel
+        self.masked = None if mask is None else np.flatnonzero(mask)
         self.fine = np.array([min(FINE_PIXELS, width), min(FINE_PIXELS, height)])
         rows, columns = np.mgrid[:height, :width].reshape(2, -1)
         rows_fine, columns_fine = np.mgrid[: self.fine[1], : self.fine[0]].reshape(2, -1, 1)
@@ -143,6 +145,8 @@ class SersicObjective:
             jacobian[6], jacobian[7] = f, 1.0
             jacobian[~free] = 0.0
             residual = held[6] * f + held[7] - self.image.reshape(-1)
+            if self.masked is not None:
+                residual[self.masked], jacobian[:, self.masked] = 0.0, 0.0
             found = (float(residual @ residual), 2 * jacobian @ residual, 2 * jacobian @ jacobian.T)
             self._last = key, found
         return self._last[1]
@@ -162,14 +166,18 @@ class SersicObjective:
     def with_best_scale(self, shape: np.ndarray) -> np.ndarray:
         """Append the scale and sky that fit best to the six parameters of a shape, (8,)."""
         f, _ = self.profile(shape, derivatives=False)
-        basis = np.stack([f, np.ones_like(f)], axis=1)
-        linear, *_ = np.linalg.lstsq(basis, self.image.reshape(-1), rcond=None)
+        basis, values = np.stack([f, np.ones_like(f)], axis=1), self.image.reshape(-1)
+        if self.masked is not None:
+            basis, values = (np.delete(array, self.masked, axis=0) for array in (basis, values))
+        linear, *_ = np.linalg.lstsq(basis, values, rcond=None)
         return np.concatenate([shape, linear])
 
 
 @fitting(DataError)
 @np.errstate(under="ignore")
-def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> ProfileFit:
+def fit_sersic(
+    image: np.ndarray, gaussian: np.ndarray | None = None, *, mask: np.ndarray | None = None
+) -> ProfileFit:
     """Fit the Sersic profile with a constant sky that has the least squared error to an image.
 
     A trust region method with the Gauss-Newton Hessian runs from several starts (the best Gaussian
@@ -179,6 +187,7 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> Profile
     Args:
         image: (H, W), finite; any unit.
         gaussian: parameters of its best Gaussian (`fit_gaussian`), fitted first if not given.
+        mask: see `fit_gaussian`.
 
     Returns:
         The fit, with parameters (8,), ``(m_column, m_row, r_e, axis_ratio, angle, n, scale, sky)``:
@@ -191,13 +200,13 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> Profile
     """
     image = numbers(image, "fit_sersic: the image", DataError)
     if gaussian is None:
-        gaussian = fit_gaussian(image).parameters
+        gaussian = fit_gaussian(image, mask=mask).parameters
     elif image.ndim != 2 or not np.isfinite(image).all():
         raise DataError(f"fit_sersic: expected one finite image (H, W), got {image.shape}")
     half = max(image.shape) / 2
     image = np.ascontiguousarray(image, dtype=np.float64)
     norm = float(np.linalg.norm(image)) or 1.0
-    objective = SersicObjective(image / norm, 1 / half)
+    objective = SersicObjective(image / norm, 1 / half, mask)
     best = min(
         (
             minimize(
@@ -227,7 +236,7 @@ def fit_sersic(image: np.ndarray, gaussian: np.ndarray | None = None) -> Profile
         scale * norm,
         sky * norm,
     ]
-    squared_error = float(np.sum((model - image) ** 2))
+    squared_error = float(np.sum((model - image) ** 2, where=True if mask is None else ~mask))
     return ProfileFit(np.array(parameters), model, squared_error, bool(best.success))
 
 
@@ -260,7 +269,7 @@ def fit_sersics(
     """Fit a Sersic profile to every image (`fit_sersic`), over several processes.
 
     Args:
-        images: (N, H, W), finite.
+        images: (N, H, W), finite; masked pixels count for nothing.
         gaussians: (N, 6), the parameters that `fit_gaussians` found.
         workers: processes; None takes one per core.
         progress: shows a bar.

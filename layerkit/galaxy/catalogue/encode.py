@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerkit.data.arrays import joined
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.catalogue.photometry.flux import FLUXES
 from layerkit.galaxy.catalogue.pictures import Picture, Pictures, pictures_of
 from layerkit.galaxy.catalogue.tables.rows import SCALED, Encoder
 from layerkit.galaxy.catalogue.trained import Trained, load_trained
+from layerkit.galaxy.evaluation.bounds import of_whole_images
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
@@ -65,11 +67,13 @@ def encode(
     If any picture is in physical units there are those of FLUXES, too: fluxes and magnitudes, and
     the sky that is not in them; `catalogue.photometry.flux` says how they are measured.  Pixels
     without data, and those of a mask beside a picture, count for nothing in fluxes, and in units
-    "linear" in nothing else; in units "stretched" a galaxy with NaN in its square is unusable.
+    "linear" in no other number either; in units "stretched" a galaxy with NaN in its square is
+    unusable.
 
     The percentile ranks a bound among those of galaxies that training never saw, computed alike: of
     new galaxies of their kind a hundredth lies below 1.  Galaxies that the model was trained on
     rank too high.  It is NaN without such bounds, which `meta` and `unranked` then explain.
+    The bound of a galaxy with missing pixels is ranked as if they were as likely as its others.
 
     Args:
         model: the model; or the folder or `model.h5` of a training run, which also says how to crop
@@ -192,16 +196,17 @@ def _table(
         for key, values in texts.items():
             values += [getattr(picture, key) for picture in pending]
         if usable:
-            images = np.stack([p.image for _, p in usable if p.image is not None])
+            images = joined([p.image[None] for _, p in usable if p.image is not None])
             cuts = [p.cut for _, p in usable if p.cut is not None]
             scales = np.array([p.scale if pixel_scale is None else pixel_scale for _, p in usable])
             stamps = [p.stamp for _, p in usable]
             numbers[[row for row, _ in usable]] = encoder.rows(images, cuts, scales, stamps)
     at = {name: k for k, name in enumerate(encoder.columns)}
     reference = among()
-    numbers[:, at["bound_percentile"]] = percentiles(numbers[:, at["bound"]], reference)
+    ranked = at["bound_percentile"]  # where the rows have what is ranked
+    numbers[:, ranked] = percentiles(numbers[:, ranked], reference)
     table = Table({name: Column(np.array(column, str)) for name, column in texts.items()})
-    table["refined"] = np.array([not reason for reason in texts["reason"]]) & bool(encoder.steps)
+    table["refined"] = np.array([encoder.steps > 0 and not r for r in texts["reason"]], bool)
     unknown = set[str]()
     for names in (SCALED, FLUXES):
         if np.isnan(numbers[:, [at[name] for name in names]]).all():
@@ -231,7 +236,9 @@ def _batches(items: Any, size: int) -> Iterator[list[Picture]]:
 def _bounds(encoder: Encoder, images: np.ndarray, batch: int) -> np.ndarray:
     """Compute the bounds of reference images, (n,)."""
     parts = (images[k : k + batch] for k in range(0, len(images), batch))
-    return np.concatenate([encoder.bound(x, encoder.posterior(x))[0] for x in parts])
+    return np.concatenate(
+        [of_whole_images(encoder.bound(x, encoder.posterior(x))[0], x) for x in parts]
+    )
 
 
 def percentiles(values: np.ndarray, reference: np.ndarray) -> np.ndarray:

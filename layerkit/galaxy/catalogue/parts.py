@@ -6,6 +6,7 @@ after it, a small file of counts.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from layerkit.galaxy.images.parts.plan import Part, expand, planned, stretch_of
 from layerkit.galaxy.images.parts.working import added, checked_workers, note, work_on
 from layerkit.galaxy.images.prepared import is_prepared
 from layerkit.settings import Whole, accept, fitting
-from layerkit.system.files import path_of
+from layerkit.system.files import open_regular, path_of
 
 KIND = "layerkit catalogue"
+NOT_OPTIONS = ("model", "model_digest", "hdu")  # settings of the work that `encode` is not given
 
 
 @fitting(DataError)
@@ -79,7 +81,7 @@ def encode_parts(
     folder = path_of(out, DataError)
     check_suffix(f"part{suffix}")
     settings = {
-        "model": os.path.abspath(find_model(model)),
+        "model": os.path.abspath(find_model(model)), "model_digest": _digest(find_model(model)),
         "refine": refine, "draws": draws, "batch": batch, "hdu": hdu,
         "pixel_scale": pixel_scale, "units": units, "zero_point": zero_point, "gain": gain,
     }  # fmt: skip
@@ -98,11 +100,20 @@ def encode_parts(
     return added(counts, "encoded", "unusable")
 
 
+def _digest(model: Path) -> str:
+    """Return a digest of a model's file; empty if there is none, which `encode` will say."""
+    try:
+        with open_regular(model) as file:
+            return hashlib.sha256(file.read()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
 def encode_part(folder: str, part: Part, settings: dict[str, Any], call: str) -> str:
     """Encode one part, and write its table and then its counts; return the table's name."""
     prepared = os.path.isfile(part.source) and is_prepared(part.source)
     source = part.source if prepared else stretch_of(part, settings["hdu"], call)
-    options = {name: value for name, value in settings.items() if name not in ("model", "hdu")}
+    options = {name: value for name, value in settings.items() if name not in NOT_OPTIONS}
     table = encode(settings["model"], source, **options, workers=1, backend="numpy")
     path = Path(folder) / part.file
     write_catalogue(table, path)

@@ -14,6 +14,7 @@ import numpy as np
 from layerkit.errors import DataError
 from layerkit.galaxy.catalogue.photometry.stamps import Stamp, Stamper
 from layerkit.galaxy.images.crop.crop import Cut, Settings
+from layerkit.galaxy.images.prepare.gather import check_units
 from layerkit.galaxy.images.prepare.prepare import check_source, cuts
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.ids import printable
@@ -77,7 +78,7 @@ def pictures_of(
         hdu: see `open_source`.
 
     Raises:
-        DataError: none of these, or a set that was prepared at another size.
+        DataError: none of these, or a set that was prepared at another size or in other units.
     """
     is_path = given is None or isinstance(given, str | os.PathLike)
     if given is not None and is_path and is_prepared(given):
@@ -96,6 +97,7 @@ def pictures_of(
                 f"takes {settings.size} x {settings.size}; give the pictures that they were made "
                 "of, or a model of their size"
             )
+        check_units(given, settings.units)
         ids = _in_order(given)[:limit]
         return Pictures(given.source, len(ids), given.row_order, _prepared(given, ids))
     check_source(given, "encode")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.baselines.likelihood import counted
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS, refine
@@ -95,6 +96,17 @@ def evaluate_bounds(
     bound, kl = model.bound(held_out, BOUND_SAMPLES, posterior)
     train_bound = bound_in_training(model, train, len(held_out), refine_steps, progress)
     return Bounds(posterior, bound, kl, train_bound)
+
+
+def of_whole_images(bounds: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Scale bounds of masked images up to all pixels, by which they rank among others.
+
+    Args:
+        bounds: of the pixels that count, (n,).
+        images: (n, ...).
+    """
+    pixels = counted(images)
+    return bounds if isinstance(pixels, int) else bounds * (images[0].size / np.maximum(pixels, 1))
 
 
 def bound_in_training(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerkit.data.arrays import hidden
 from layerkit.errors import DataError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior.posterior import Posterior
@@ -64,7 +65,8 @@ def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
     perfectly trained model would cover slightly less than is nominal.
 
     Args:
-        scores: (n, ...), such as (x - mean) / sd of Gaussian noise; see GalaxyModel.scores.
+        scores: (n, ...), such as (x - mean) / sd of Gaussian noise; see GalaxyModel.scores.  Those
+            that are masked are left out.
         mean: the predicted means, of the shape of `scores`.
 
     Raises:
@@ -75,6 +77,8 @@ def calibrate(scores: np.ndarray, mean: np.ndarray) -> Calibration:
             "calibrate: expected scores and means of one shape, got "
             f"{scores.shape} and {mean.shape}"
         )
+    if (mask := hidden(scores)) is not None:
+        scores, mean = np.ma.getdata(scores)[~mask], mean[~mask]
     score, predicted = (a.reshape(-1).astype("float64") for a in (scores, mean))
     within = np.abs(score)[:, None] <= np.array(DEVIATIONS)
     # Ranks rather than quantiles, for fifths of one size even if many predictions are equal.

@@ -95,12 +95,14 @@ class Comparison:
         refined: the model at the refined posterior.
         closest_errors: the squared error of the closest image that the model can make, (n,).
         baselines: fitted to each image, as the closest image is.
+        pixels: that count in an image, on average; None stands for all.
     """
 
     encoded: ModelReconstructions
     refined: ModelReconstructions
     closest_errors: np.ndarray
     baselines: Baselines
+    pixels: float | None = None
 
     __repr__ = short_repr
 
@@ -132,7 +134,7 @@ class Comparison:
             "sersic_mse": self.baselines.sersic.squared_errors,
             "pca_mse": self.baselines.pca.squared_errors,
         }
-        pixels = self.refined.images[0].size
+        pixels = self.pixels or self.refined.images[0].size
         wins = self.wins()
         gaussian, sersic, pca = wins["Gaussian"], wins["Sersic"], wins["PCA"]
         return {

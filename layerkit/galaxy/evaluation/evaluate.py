@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerkit.errors import DataError
+from layerkit.galaxy.baselines.likelihood import counted
 from layerkit.galaxy.evaluation.bounds import Bounds, ImportanceBounds, bound_in_training
 from layerkit.galaxy.evaluation.calibration import NOMINAL, Calibration, evaluate_calibration
 from layerkit.galaxy.evaluation.comparison import (
@@ -132,7 +133,7 @@ def evaluate(
     Args:
         model: the model.
         train: images (m, side, side) it was trained on, for PCA and the bound in training.
-        held_out: images (n, side, side) it never saw.
+        held_out: images (n, side, side) it never saw; masked pixels count for nothing.
         progress: shows a bar for each step that takes long.
         importance_samples: of z for each image, in the importance weighted bound; default 1000.
         refine_steps: see `refine`; default 100, and 0 evaluates the encoder alone.
@@ -174,6 +175,7 @@ def evaluate(
             refined,
             whole["closest_errors"],
             Baselines(profiles[0], profiles[1], pca, components),
+            float(np.mean(counted(held_out))),
         ),
         calibration=evaluate_calibration(model, held_out, posterior),
         morphology=evaluate_morphology(model, held_out),

@@ -31,6 +31,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, generate_binary_structure, label
 from scipy.stats import ks_2samp
 
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.inspection.display import short_repr
@@ -111,12 +112,13 @@ def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyC
 
     Args:
         model: the model.
-        held_out: images (n, side, side) it never saw; as many are drawn, at most 1000.
+        held_out: images (n, side, side) it never saw, as they are under a mask; as many are drawn,
+            at most 1000.
     """
     checked_model(model, "evaluate_morphology")
     drawn = model.sample(min(len(held_out), MAX_DRAWN), noise=True)
     drawn = np.clip(drawn, 0, 1).reshape(-1, *held_out.shape[1:])
-    return MorphologyComparison(measure_morphology(held_out), measure_morphology(drawn))
+    return MorphologyComparison(measure_morphology(data_of(held_out)), measure_morphology(drawn))
 
 
 def measure_morphology(images: np.ndarray) -> np.ndarray:

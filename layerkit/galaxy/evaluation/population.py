@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
@@ -79,14 +80,14 @@ def evaluate_population(model: GalaxyModel, held_out: np.ndarray, seed: int = 0)
 
     Args:
         model: the model.
-        held_out: images (n, side, side) that it never saw, 50 or more.
+        held_out: images (n, side, side) that it never saw, 50 or more; as they are under a mask.
         seed: of draws, folds and forests.
 
     Raises:
         DataError: too few images, or images that the model does not take.
     """
     checked_model(model, "evaluate_population")
-    held_out = check_images(held_out, model.pixels)
+    held_out = data_of(check_images(held_out, model.pixels))
     seed = accept(Whole(), seed, "seed", "evaluate_population", DataError)
     if len(held_out) < FEWEST:
         raise DataError(

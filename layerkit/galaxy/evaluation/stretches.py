@@ -70,7 +70,7 @@ def measured(
         model.net.rebuild(backend="numpy"), model.temperature, model.prior, model.noise
     )
     jobs = [(own, images[k : k + size], k, total, *options, False) for k in range(0, total, size)]
-    found = shared_out("the evaluation", measure, jobs, workers, scheduler)
+    found = shared_out("evaluate", measure, jobs, workers, scheduler, "evaluate again")
     return sorted(found, key=lambda one: one.first)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from layerkit.data.arrays import hidden, joined
 from layerkit.errors import DataError, brief
+from layerkit.galaxy.images.masks import MASKS, mask_bytes, with_masks
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
-from layerkit.saving.shards import INDEX, finished, read_index
+from layerkit.saving.shards import INDEX, check_count, finished, read_index
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import open_regular, path_of
 
 PREPARED_FORMAT = "layerkit galaxy set"
-VERSION = 2
+VERSION, OLDEST = 3, 2  # the oldest is that of sets without masks
 # Columns stored beside the image and id of each galaxy: float64, of this shape per galaxy.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
 MOST_RANKED = 500  # held-out galaxies whose bounds others are ranked among
@@ -35,7 +37,9 @@ class GalaxySet:
     """A set of galaxies as `prepare` wrote it and `load` read it.
 
     Attributes:
-        images: float32 (N, size, size) in 0..1, in the order of the source.
+        images: float32 (N, size, size) in 0..1, in the order of the source.  A masked array if any
+            pixel is without data, as pixels in linear units may be: masked pixels count for nothing
+            in likelihoods, and hold a guess for those who need a number.
         ids: N unique strings.
         crops: float64 (N, 3), y0, x0 and side of the square cut from each picture, in pixels of the
             picture; pixel k extends from k to k + 1.
@@ -90,10 +94,21 @@ class GalaxySet:
     @functools.cached_property
     def digest(self) -> str:
         """The SHA-256 of images and ids, by which sets are compared."""
-        images = np.ascontiguousarray(self.images, "<f4")
-        total = hashlib.sha256(json.dumps([images.shape, self.ids]).encode())
-        total.update(images.data.cast("B") if images.size else b"")
-        return total.hexdigest()
+        return digest_of(self.ids, self.size, self.images)
+
+
+def digest_of(ids: list[str], size: int, images: Iterable[np.ndarray]) -> str:
+    """Return the SHA-256 of ids and of images (size, size), and of their masks if they have any."""
+    total = hashlib.sha256(json.dumps([(len(ids), size, size), ids]).encode())
+    masks, masked = hashlib.sha256(), False
+    for i, image in enumerate(images):
+        total.update(np.ascontiguousarray(np.ma.getdata(image), "<f4").tobytes())
+        if (mask := hidden(image)) is not None:
+            masks.update(f"{i} ".encode() + np.packbits(mask).tobytes())
+            masked = True
+    if masked:
+        total.update(masks.digest())
+    return total.hexdigest()
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:
@@ -134,9 +149,11 @@ class Writer:
     Args:
         folder: where that file is; it needs space for the images.
         size: pixels on a side of each image.
+        masks: whether images may be masked arrays.
     """
 
-    def __init__(self, folder: Path, size: int):
+    def __init__(self, folder: Path, size: int, masks: bool):
+        self.masks: list[np.ndarray] | None = [] if masks else None
         self.images = hdf5.Rows(folder, (size, size), "<f4")
         self.ids: list[str] = []
         self.columns: dict[str, list] = {name: [] for name in COLUMNS}
@@ -149,7 +166,9 @@ class Writer:
 
     def add(self, name: str, image: np.ndarray, **columns: float | Sequence[float]) -> None:
         """Add a galaxy: its id, its image (size, size), and a value for each of COLUMNS."""
-        self.images.append(image)
+        self.images.append(np.ma.getdata(image))
+        if self.masks is not None:
+            self.masks.append(np.packbits(np.ma.getmaskarray(image)))
         self.ids.append(name)
         for key, values in self.columns.items():
             values.append(columns[key])
@@ -170,7 +189,11 @@ class Writer:
             self.images.reserve(file, "images")
             for name, values in self.columns.items():
                 file[name] = np.array(values, "<f8").reshape(len(self.ids), *COLUMNS[name])
-            hdf5.attribute(file, "version", VERSION)
+            if self.masks is not None:
+                file[MASKS] = np.array(self.masks, "u1").reshape(
+                    len(self.ids), mask_bytes(self.images.shape[0])
+                )
+            hdf5.attribute(file, "version", VERSION if self.masks is not None else OLDEST)
             hdf5.attribute(file, "ids", json.dumps(self.ids))
             hdf5.attribute(file, "excluded", json.dumps(excluded))
             hdf5.attribute(file, "about", json.dumps(about))
@@ -197,8 +220,12 @@ def load(path: str | os.PathLike, limit: int | None = None) -> GalaxySet:
     sets, rest = list[GalaxySet](), limit
     for file in files_of(path):
         sets.append(load_file(file, rest, may_be_empty=True))
+        if rest is None:
+            check_count(file, len(sets[-1]), DataError)
         rest = None if rest is None else rest - len(sets[-1])
-    return _joined(path, sets)
+    found = joined_about(path, sets, [one.ids for one in sets])
+    found |= {name: joined([getattr(one, name) for one in sets]) for name in ("images", *COLUMNS)}
+    return GalaxySet(**found, path=path)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -212,15 +239,6 @@ def files_of(path: Path) -> list[Path]:
     if not is_sharded(path):
         raise DataError(f"{path}: a folder, and not one that prepare_shards() wrote")
     return [file for file, _ in finished(path, DataError)]
-
-
-def _joined(folder: Path, sets: list[GalaxySet]) -> GalaxySet:
-    """Return the sets of all shards as one."""
-    about = joined_about(folder, sets, [one.ids for one in sets])
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in sets]) for name in ("images", *COLUMNS)
-    }
-    return GalaxySet(**columns, **about, path=folder)
 
 
 def joined_about(path: Path, sets: Sequence[GalaxySet], ids: Sequence[list[str]]) -> dict[str, Any]:
@@ -271,8 +289,8 @@ def load_file(path: Path, limit: int | None, may_be_empty: bool = False) -> Gala
                 f"{path}: format version {version}, and this layerkit reads version {VERSION};"
                 " update layerkit or prepare the set again"
             )
-        if version < VERSION:
-            raise DataError(f"{path}: format version {version}, older than {VERSION}{AGAIN}")
+        if version < OLDEST:
+            raise DataError(f"{path}: format version {version}, older than {OLDEST}{AGAIN}")
         return _read(file, path, limit, may_be_empty)
 
 
@@ -302,11 +320,19 @@ def _read(file: hdf5.Reader, path: Path, limit: int | None, may_be_empty: bool) 
         for name, rest in COLUMNS.items()
     }
     images = file.array("images", kinds="f", shape=shape, rows=limit).astype("f4", copy=False)
+    packed = None
+    if file.is_dataset(MASKS):
+        packed = file.array(MASKS, kinds="u", shape=(count, mask_bytes(shape[1])), rows=limit)
     for name, values in (("images", images), *columns.items()):
         if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise file.fail(repr(name), "holds numbers that are not finite")
     return GalaxySet(
-        images=images, ids=ids[:limit], excluded=left_out, path=path, **columns, **about
+        images=with_masks(images, packed),
+        ids=ids[:limit],
+        excluded=left_out,
+        path=path,
+        **columns,
+        **about,
     )
 
 

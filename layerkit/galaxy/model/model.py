@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.data.arrays import numbers
+from layerkit.data.arrays import data_of, numbers
 from layerkit.errors import NetError, brief
-from layerkit.galaxy.model.pixels import Pixels, decode, draw, generator, infer_pixels, scores
+from layerkit.galaxy.model.masks import Scorers
+from layerkit.galaxy.model.pixels import (
+    Pixels,
+    check_room,
+    decode,
+    draw,
+    generator,
+    infer_pixels,
+    scores_of,
+)
 from layerkit.galaxy.model.population.noise import PixelNoise, check_noise
 from layerkit.galaxy.model.population.prior import MixturePrior, check_prior
 from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES, importance_bound
@@ -26,7 +35,6 @@ from layerkit.galaxy.model.standardisation import standardise
 from layerkit.inspection.display import html_grid
 from layerkit.net import Net
 from layerkit.settings import Closed, Truth, Whole, accept, fitting
-from layerkit.system.memory import in_words, memory
 
 
 class GalaxyModel(Closed):
@@ -43,6 +51,9 @@ class GalaxyModel(Closed):
     p(h | z), whose moments are the last two bottoms of the GaussianKL layer that compares q with p.
     `decode` therefore infers the mean of p from z, and then the image from z and h.  With an image,
     `reconstruct` takes the means of q layer by layer.
+
+    **Masks.**  Images may be a masked array: masked pixels count for nothing in likelihoods and
+    bounds.  The encoder sees what is under the mask.
 
     **Posteriors.**  Methods that need q(z | x) use the encoder's, g(x), unless they are given
     another, such as `refine` returns.
@@ -86,12 +97,11 @@ class GalaxyModel(Closed):
     ):
         if not isinstance(net, Net):
             raise NetError(f"GalaxyModel: expected a net, got {brief(net)}")
-        self.net = net
-        self.roles = find_roles(net)
+        self.net, self.roles = net, find_roles(net)
+        self._scorers = Scorers(net, self.roles.x)
         self.latent = int(np.prod(net.blobs[self.roles.z].shape))
         self.pixels = int(np.prod(net.blobs[self.roles.x].shape))
-        self.temperature = temperature
-        self.prior, self.noise = prior, noise
+        self.temperature, self.prior, self.noise = temperature, prior, noise
         try:
             self.decode(np.zeros((1, self.latent)))
         except NetError as error:
@@ -159,7 +169,7 @@ class GalaxyModel(Closed):
                 than those that maximise the bound.
 
         Raises:
-            DataError: images of another shape, masked, not finite, or far outside 0..1.
+            DataError: images of another shape, not finite, or far outside 0..1.
         """
         tempered = accept(Truth(), tempered, "tempered", "encode")
         found = encode(self.net, self.roles, check_images(images, self.pixels))
@@ -167,11 +177,10 @@ class GalaxyModel(Closed):
 
     @fitting(NetError)
     def temper(self, posterior: Posterior) -> Posterior:
-        """Widen the standard deviations of q(z | x) to those at the model's temperature.
+        """Widen the standard deviations s of q(z | x) to those at the model's temperature t.
 
-        The image adds 1 / s^2 - 1 to the prior's precision of 1.  The temperature t divides that:
-        1 / sd^2 = 1 + (1 / s^2 - 1) / t.  An axis of which the image says nothing thus stays as it
-        is, and none becomes wider than the prior.  Means do not change.
+        1 / sd^2 = 1 + (1 / s^2 - 1) / t, as t divides the precision that the image adds to the
+        prior's of 1.  So an axis of which the image says nothing stays as it is.
         """
         return temper(posterior, self.temperature)
 
@@ -216,16 +225,13 @@ class GalaxyModel(Closed):
         If the predicted noise is right, Gaussian or not, the scores are standard normal.
 
         Args:
-            images: (n, ...), intensities in 0..1.
-            posterior: q(z | x) of the images; None, the default, takes the encoder's.
+            images, posterior: see reconstruct.
 
         Returns:
-            An array of the shape of the images.
+            An array of the shape of the images, masked as they are.
         """
         images = check_images(images, self.pixels)
-        mean, variance, skew = self._infer_pixels(images, posterior)
-        residual = (images.reshape(len(images), -1) - mean) / np.sqrt(variance)
-        return scores(self.roles.likelihood, residual, skew).reshape(images.shape)
+        return scores_of(self.roles.likelihood, images, self._infer_pixels(images, posterior))
 
     @fitting(NetError)
     @np.errstate(under="ignore")
@@ -233,11 +239,11 @@ class GalaxyModel(Closed):
         """Compute log p(x | z) of each image at the mean of q(z | x), (n,), in nats.
 
         Args:
-            images: (n, ...), intensities in 0..1.
-            posterior: q(z | x) of the images; None, the default, takes the encoder's.
+            images, posterior: see reconstruct.
         """
-        loss = self.roles.bound_terms[0]
-        return -self.net.infer(loss, False, **self._blobs(images, posterior))
+        given = self._blobs(images, posterior)
+        with self._scorers.of(given) as net:
+            return -net.infer(self.roles.bound_terms[0], False, **given)
 
     @fitting(NetError)
     @np.errstate(under="ignore")
@@ -250,19 +256,19 @@ class GalaxyModel(Closed):
         taken from the KL terms.
 
         Args:
-            images: (n, ...), intensities in 0..1.
+            images, posterior: see reconstruct.
             samples: of the latent layers for each image, over which the terms are averaged.
-            posterior: q(z | x) of the images; None, the default, takes the encoder's.
         """
         samples = accept(Whole(least=1), samples, "samples", "bound")
         given = self._blobs(images, posterior)
         terms = self.roles.bound_terms
         totals = np.zeros((len(terms) + 1, len(given[self.roles.x])))
-        for _ in range(samples):
-            *found, z = self.net.infer([*terms, self.roles.z], sample=True, **given)
-            totals[:-1] += np.stack(found)
-            if self.prior is not None:
-                totals[-1] -= self.prior.gain(z.reshape(len(z), -1))
+        with self._scorers.of(given) as net:
+            for _ in range(samples):
+                *found, z = net.infer([*terms, self.roles.z], sample=True, **given)
+                totals[:-1] += np.stack(found)
+                if self.prior is not None:
+                    totals[-1] -= self.prior.gain(z.reshape(len(z), -1))
         totals /= samples
         return -totals.sum(axis=0), totals[1:].sum(axis=0)
 
@@ -282,10 +288,9 @@ class GalaxyModel(Closed):
         all of them.  The encoder runs once, the decoder K times.
 
         Args:
-            images: (n, ...), intensities in 0..1.
+            images, posterior: see reconstruct.
             samples: K, default 1000.
             progress: shows a bar.
-            posterior: q(z | x) of the images; None, the default, takes the encoder's.
 
         Raises:
             NetError: no GaussianKL layer reads the mean and log-variance of a Reparameterize layer,
@@ -295,16 +300,16 @@ class GalaxyModel(Closed):
         """
         samples = accept(Whole(least=1), samples, "samples", "importance_bound")
         given = self._blobs(images, posterior)
-        return importance_bound(self.net, self.roles, given, samples, progress, self.prior)
+        with self._scorers.of(given) as net:
+            return importance_bound(net, self.roles, given, samples, progress, self.prior)
 
     @fitting(NetError)
     def standardise(self, images: np.ndarray) -> bool:
         """Move and scale axes of z so that over these images they have the prior's moments.
 
-        The change of z is undone in the weights of the layers that read it, so no reconstruction
-        changes.  The KL term falls, and samples from the prior come to lie where galaxies do.
-        Training alone gets there too slowly: along the shift and scale of an axis the gradient of
-        the KL is faint beside the noise of the reconstruction's.
+        The layers that read z undo the change, so no reconstruction changes.  The KL term falls,
+        and samples from the prior come to lie where galaxies do.  Training alone gets there too
+        slowly: the gradient of the KL by an axis' scale is faint beside the reconstruction's noise.
 
         If z is assembled by Concat and taken apart by Slice, each piece is treated separately, and
         a piece with a meaning of its own, such as a pose, is left alone.
@@ -320,7 +325,7 @@ class GalaxyModel(Closed):
             NetError: the mean or standard deviation of an axis is not finite, zero or too large, as
                 after training that diverged; the axes concerned are left as they were.
         """
-        return standardise(self.net, self.roles, check_images(images, self.pixels))
+        return standardise(self.net, self.roles, data_of(check_images(images, self.pixels)))
 
     @fitting(NetError)
     @np.errstate(under="ignore")
@@ -336,12 +341,7 @@ class GalaxyModel(Closed):
         """
         count = accept(Whole(least=1), count, "count", "sample")
         noise = accept(Truth(), noise, "noise", "sample")
-        needed = count * self.pixels * 4 * self.net.dtype.itemsize  # means, variances, noise
-        if needed > (free := memory()):
-            raise NetError(
-                f"sample: {count} images would take {in_words(needed)}, and {in_words(free)} are "
-                "free; draw them in parts, each with its own seed"
-            )
+        check_room(count, self.pixels, self.net.dtype)
         rng = generator(seed, "sample")
         z = self._draw_z(count, rng)
         mean, variance, skew = decode(self.net, self.roles, z, rng)
@@ -376,17 +376,17 @@ class GalaxyModel(Closed):
 
     def _blobs(self, images: np.ndarray, posterior: Posterior | None) -> dict[str, Any]:
         """Return blobs to infer from: the images, and q(z | x) unless it is the encoder's."""
-        images = check_images(images, self.pixels)
+        given = self._scorers.blobs(check_images(images, self.pixels))
         if posterior is None:
-            return {self.roles.x: images}
-        mean, sd = check_posterior(posterior, len(images), self.latent)
+            return given
+        mean, sd = check_posterior(posterior, len(given[self.roles.x]), self.latent)
         z_mean, z_log_variance = self.roles.z_mean, self.roles.z_log_variance
-        return {self.roles.x: images, z_mean: mean, z_log_variance: 2 * np.log(sd)}
+        return {**given, z_mean: mean, z_log_variance: 2 * np.log(sd)}
 
     def _infer_pixels(
         self, images: np.ndarray, posterior: Posterior | None, sample: bool = False
     ) -> Pixels:
-        return infer_pixels(self.net, self.roles, self._blobs(images, posterior), sample)
+        return infer_pixels(self.net, self.roles, self._blobs(data_of(images), posterior), sample)
 
 
 def checked_model(model: Any, function: str) -> GalaxyModel:

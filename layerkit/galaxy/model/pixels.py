@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import norm, t
 
-from layerkit.data.arrays import numbers
+from layerkit.data.arrays import data_of, hidden, numbers
 from layerkit.errors import NetError, brief
 from layerkit.galaxy.model.population.noise import PixelNoise
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layers.likelihoods.reconstruction import Reconstruction
 from layerkit.net import Net
+from layerkit.system.memory import in_words, memory
 
 
 class Pixels(NamedTuple):
@@ -66,6 +67,20 @@ def decode(net: Net, roles: Roles, z: np.ndarray, rng: np.random.Generator | Non
     return infer_pixels(net, roles, given)
 
 
+def check_room(count: int, pixels: int, dtype: np.dtype) -> None:
+    """Refuse to draw so many images that memory cannot hold them.
+
+    Raises:
+        NetError: they would take more than is free.
+    """
+    needed = count * pixels * 4 * dtype.itemsize  # means, variances, noise
+    if needed > (free := memory()):
+        raise NetError(
+            f"sample: {count} images would take {in_words(needed)}, and {in_words(free)} are "
+            "free; draw them in parts, each with its own seed"
+        )
+
+
 def generator(seed: Any, function: str) -> np.random.Generator:
     """Return a generator of random numbers.
 
@@ -96,6 +111,18 @@ def scores(
     u, g, upper = _unskewed(likelihood, np.asarray(residual, "float64"), skew)
     tail = 2 * t.sf(np.abs(u) * _spread(likelihood), likelihood.degrees) / (1 + g * g)
     return np.where(upper, norm.isf(g * g * tail), norm.ppf(np.minimum(tail, 1)))
+
+
+def scores_of(likelihood: Reconstruction, images: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Return the scores of images, of their shape, given the moments of their pixels.
+
+    Those of a masked array are masked as it is.
+    """
+    seen = data_of(images).reshape(len(images), -1)
+    residual = (seen - pixels.mean) / np.sqrt(pixels.variance)
+    found = scores(likelihood, residual, pixels.skew).reshape(images.shape)
+    mask = hidden(images)
+    return found if mask is None else np.ma.array(found, mask=mask)
 
 
 def residuals(

@@ -17,6 +17,7 @@ class Roles:
     Attributes:
         likelihood: the layer that scores pixels.
         x: the image.
+        mask: the blob that a net made by `with_mask` takes beside the image; else None.
         pixel_outputs: mean and log-variance of the pixels, and their skew if the likelihood has
             one.
         z: the top latent layer, whose prior is N(0, I).
@@ -28,6 +29,7 @@ class Roles:
 
     likelihood: Reconstruction
     x: str
+    mask: str | None
     pixel_outputs: list[str]
     z: str
     z_mean: str
@@ -65,12 +67,13 @@ def find_roles(net: Net) -> Roles:
             f"layer {top.name!r} (Reparameterize): the first sampling layer makes z, whose prior "
             "must be N(0, I), but its GaussianKL layer has a prior of its own"
         )
-    x, *pixel_outputs = likelihood.bottoms
+    x, mean, log_variance, skew, mask = likelihood.parts(likelihood.bottoms)
     z_mean, z_log_variance = top.bottoms
     return Roles(
         likelihood=likelihood,
         x=x,
-        pixel_outputs=pixel_outputs,
+        mask=mask,
+        pixel_outputs=[mean, log_variance, *([] if skew is None else [skew])],
         z=top.tops[0],
         z_mean=z_mean,
         z_log_variance=z_log_variance,

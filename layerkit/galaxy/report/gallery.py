@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
+from layerkit.galaxy.evaluation.bounds import of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.model.model import GalaxyModel
@@ -37,7 +39,7 @@ def draw_figures(
         folder: an existing folder.
         model: the trained model.
         result: the result of `evaluate` on `held_out`.
-        held_out: images (n, side, side).
+        held_out: images (n, side, side), drawn as they are under a mask.
         history: the learning curves; see `figures.learning_curves`.
         ids: names of the held-out images, (n,), which link them in the report.
         row_order: side of the picture, "top" or "bottom", that the first row of an image belongs
@@ -57,7 +59,7 @@ def draw_figures(
         return pictures[..., ::-1, :] if row_order == "bottom" else pictures
 
     shape = held_out.shape[1:]
-    seen = upright(held_out)
+    seen = upright(data_of(held_out))
     refined, baselines = result.comparison.refined, result.comparison.baselines
     mean, variance = _decoded_samples(model, held_out[:RECONSTRUCTED])
     traversed = model.traverse(TRAVERSED)
@@ -90,7 +92,8 @@ def draw_figures(
         "calibration": figures.calibration(result.calibration),
         "morphology": figures.morphology(result.morphology.held_out, result.morphology.drawn),
     }
-    drawn["outliers"] = figures.outliers(seen, result.bounds.held_out, ids=ids)
+    ranked = of_whole_images(result.bounds.held_out, held_out)
+    drawn["outliers"] = figures.outliers(seen, ranked, ids=ids)
     if coverage is not None:
         drawn["latent_coverage"] = figures.latent_coverage(coverage, model.temperature)
     captions = CAPTIONS if model.prior is None else CAPTIONS | POPULATED

@@ -210,9 +210,11 @@ def _reweighing(part: Pixels, gain: float | None) -> Callable[[np.ndarray], Pixe
             bright = used[b] & (light[b] ** 2 * first[b] > SOURCE_NOISE**2)
             if gain is None and bright.sum() > 20:
                 excess = (part.values[b] - image[b])[bright] ** 2 - variance[b][bright]
-                # Weighted towards faint pixels, as the excess scatters by its own variance.
-                expected = light[b][bright]
-                trust = 1 / (variance[b][bright] + expected * expected / expected.mean()) ** 2
+                # Weighted towards faint pixels, as the excess scatters by its own variance, which
+                # is not known: light is taken in units of the noise.
+                expected, own = light[b][bright], variance[b][bright]
+                noise = np.sqrt(np.median(own))
+                trust = 1 / (own + noise * expected * expected / expected.mean()) ** 2
                 rate = float((trust * expected * excess).sum() / (trust * expected**2).sum())
             variance[b] += np.maximum(rate, 0) * light[b]
         weights = np.where(used, 1 / np.where(used, variance, 1), 0)

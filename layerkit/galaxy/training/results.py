@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation import evaluate as evaluation
+from layerkit.galaxy.evaluation.bounds import of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage, redrawn_coverage
 from layerkit.galaxy.images.prepared import spread_out
 from layerkit.galaxy.layout import METRICS, POPULATION, REPORT
@@ -40,7 +42,7 @@ def evaluate_run(
     settings, galaxies, model = run.settings, run.galaxies, run.model
     # A few galaxies leave most units alone, active or not.
     many = len(galaxies.watched) >= SMALLEST
-    inactive = find_inactive(model.net, x=galaxies.watched if many else galaxies.train)
+    inactive = find_inactive(model.net, x=data_of(galaxies.watched if many else galaxies.train))
     print(inactive)
     model.net.run.passes = run.solver.iteration  # the same noise, resumed or not
     coverage = redrawn_coverage(model, galaxies.held_out_pictures, settings.refine_steps, True)
@@ -87,11 +89,15 @@ def _keep_bounds(run: Run, result: evaluation.Evaluation) -> None:
         SnapshotError: the file cannot be written.
     """
     few = spread_out(len(result.encoded_bound))
+    encoded, refined = (
+        of_whole_images(bounds, run.galaxies.held_out)[few]
+        for bounds in (result.encoded_bound, result.bounds.held_out)
+    )
     snapshot.amend(
         run.file,
         extra={
-            "held_out_bounds": result.encoded_bound[few],
-            "refined_bounds": {"steps": result.refine_steps, "bounds": result.bounds.held_out[few]},
+            "held_out_bounds": encoded,
+            "refined_bounds": {"steps": result.refine_steps, "bounds": refined},
         },
     )
 

@@ -11,6 +11,8 @@ from typing import Any
 from layerkit.errors import DataError, LayerkitError, SnapshotError
 from layerkit.galaxy.training.settings import RULES, TRAINING, Settings, check_settings
 
+KEPT = ("seed", "units")  # by a run from its beginning to its end
+
 
 def saved_settings(file: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in a snapshot.
@@ -118,15 +120,48 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_seed(file: Path, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Refuse another seed than the run was begun with.
+def check_kept(file: Path, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Refuse another seed, or other units, than the run was begun with.
 
     Raises:
-        DataError: another seed.
+        DataError: another value of KEPT.
     """
-    seed = given.get("seed")
-    if seed is not None and seed != before.get("seed", seed):
-        raise DataError(
-            f"{file} was begun with --seed {before['seed']}, and a resumed run keeps its seed; "
-            "leave --seed out, or start without --resume"
+    defaults = Settings()
+    for name in KEPT:
+        begun = before.get(name, getattr(defaults, name))
+        if given.get(name, begun) != begun:
+            raise DataError(
+                f"{file} was begun with {flag(name)} {begun}, and a resumed run keeps its {name}; "
+                f"leave {flag(name)} out, or start without --resume"
+            )
+
+
+def other_galaxies(file: Path, before: Mapping[str, Any], now: Settings) -> DataError:
+    """Make the error about a resumed run that finds other galaxies than it was trained on.
+
+    Args:
+        file: the snapshot.
+        before: its settings.
+        now: those of the resumed run.
+    """
+    old, new = _told({**vars(Settings()), **before}), _told(vars(now))
+    changed = [name for name in old if old[name] != new[name]]
+    if not changed:
+        return DataError(
+            f"{file} was trained on other galaxies than {now.data or 'the default'} gives now: the "
+            "pictures, or how this layerkit prepares them, have changed; bring them back, or start "
+            "without --resume"
         )
+    was = ", ".join(f"{flag(name)} {old[name]}" for name in changed)
+    return DataError(
+        f"{file} was trained on other galaxies than {', '.join(map(flag, changed))} gives now: it "
+        f"was begun with {was}; resume with that, or start without --resume"
+    )
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that decide which galaxies there are, as text."""
+    names = ("data", "held_out", "hdu", "tiny")
+    found = {name: "none" if settings[name] is None else str(settings[name]) for name in names}
+    sizes = [f"{k}={v}" for k, v in settings["set"].items() if k in ("side", "pixels")]
+    return {**found, "set": " ".join(sizes) or "none"}

@@ -36,13 +36,17 @@ class StudentReconstruction(Reconstruction):
         loss = sum over pixels of [log(v / s^2) + (n + 1) log(1 + u^2 / (n - 2))] / 2
                + log((g + 1/g) / 2) + constant, in nats
 
-    Shapes: bottoms x, mean, log_variance and skew (n, ...), of one shape; top (n,).
+    Shapes: bottoms x, mean, log_variance and, if there are such, skew and mask (n, ...), of one
+    shape; top (n,).
 
     Args:
         skew: the bottom that holds log g; without it the distribution is symmetric.
         degrees: n, the degrees of freedom, default 6; above 2, else there is no variance, and
             at most 1000: beyond, it is a Gaussian up to rounding; take GaussianReconstruction.
-        floor, weight: see Reconstruction.
+        mask, floor, weight: see Reconstruction.
+
+    Raises:
+        DataError: a negative mask.
 
     Source: Fernandez and Steel, "On Bayesian modeling of fat tails and skewness" (1998).
     """
@@ -54,14 +58,14 @@ class StudentReconstruction(Reconstruction):
         mean: str,
         log_variance: str,
         skew: str | None = None,
+        mask: str | None = None,
         *,
         degrees: Degrees = 6.0,
         floor: NotNegative = QUANTISATION_VARIANCE,
         weight: NotNegative = 1.0,
         tops: Tops | None = None,
     ):
-        bottoms = [x, mean, log_variance, *([] if skew is None else [skew])]
-        super().__init__(name, bottoms, floor, weight, tops)
+        super().__init__(name, [x, mean, log_variance], skew, mask, floor, weight, tops)
         self.degrees = degrees
 
     @property
@@ -78,15 +82,16 @@ class StudentReconstruction(Reconstruction):
 
     def forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the negative log likelihood of each example."""
+        if self.backend.name == "numpy":
+            self.check_data(bottoms)
         xp, n = self.xp, self.degrees
         v, _, g, _, variance, _, u = self._standardised(bottoms)
         terms = xp.log(v * (0.5 * (g + 1 / g)) ** 2 / variance)
         terms = terms + (n + 1) * xp.log1p(u * u / (n - 2))
-        xp.sum(terms, axis=1, out=tops[0].data)
-        tops[0].data[...] = 0.5 * tops[0].data + v.shape[1] * self.constant
+        self.add_up(terms, self.arrays(bottoms)[4], tops[0])
 
     def backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
-        """Compute, each times the top's diff:
+        """Compute, each times the top's diff and the mask:
 
         dx = r, d mean = -r, d log_variance = (1 - d r) e / 2v, and
         d skew = (g - 1/g) / (g + 1/g) - s'/s + q (mu' + s' d / sqrt(v)) - p u sign(y).
@@ -97,7 +102,7 @@ class StudentReconstruction(Reconstruction):
         """
         xp, n, c = self.xp, self.degrees, self.fold
         v, standard, g, stretch, variance, y, u = self._standardised(bottoms)
-        s, scale = xp.sqrt(variance), tops[0].diff[:, None]
+        s, scale = xp.sqrt(variance), self.scale(tops[0], self.arrays(bottoms)[4])
         d = standard * xp.sqrt(v)
         p = (n + 1) * u / (n - 2 + u * u)
         q = p / stretch
@@ -105,25 +110,25 @@ class StudentReconstruction(Reconstruction):
         ds = (1 - c * c) * (g * g - 1 / (g * g)) / s
         e = xp.exp(rows(bottoms[2].data))
         values = [r, -r, 0.5 * (1 - d * r) * (e / v)]
-        if len(bottoms) == 4:
+        if self.skewed:
             values.append(
                 (g - 1 / g) / (g + 1 / g)
                 - ds / s
                 + q * (c * (g + 1 / g) + ds * standard)
                 - xp.where(y >= 0, p * u, -p * u)
             )
-        for bottom, value in zip(bottoms, values, strict=True):
+        for bottom, value in zip(bottoms[: len(values)], values, strict=True):
             if bottom.diff is not None:
                 xp.multiply(scale, value, out=rows(bottom.diff))
 
     def _standardised(self, bottoms: list[Blob]) -> tuple[Array, ...]:
         """Return v, (x - mean) / sqrt(v), g, the factor y / u, s^2, y and u."""
         xp, c = self.xp, self.fold
-        x, mean, log_variance = (rows(b.data) for b in bottoms[:3])
-        g = xp.exp(rows(bottoms[3].data)) if len(bottoms) == 4 else xp.ones_like(x)
+        x, mean, log_variance, skew, mask = self.arrays(bottoms)
+        g = xp.ones_like(mean) if skew is None else xp.exp(skew)
         v = xp.exp(log_variance) + self.floor
         variance = (1 - c * c) * (g * g + 1 / (g * g)) + (2 * c * c - 1)
-        standard = (x - mean) / xp.sqrt(v)
+        standard = self.distance(x, mean, mask) / xp.sqrt(v)
         y = c * (g - 1 / g) + xp.sqrt(variance) * standard
         stretch = xp.where(y >= 0, g, 1 / g)
         return v, standard, g, stretch, variance, y, y / stretch

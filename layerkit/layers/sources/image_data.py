@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from layerkit.data import pictures
+from layerkit.data.order import sample_rows
 from layerkit.errors import NetError
 from layerkit.layer import Shape
 from layerkit.layers.sources.data import Augmentation, Crop, Data, Depth, Deviation, Mean, Scale
@@ -170,3 +171,10 @@ class ImageData(Data):
         """Return the dtypes of pictures and labels."""
         dtypes = [np.dtype(kind) for kind in ("float32", "int64")]
         return dtypes[: len(self.tops)]
+
+    def signature(self) -> list[Any]:
+        """Return the names of all files, labels, and the sizes of some files, too."""
+        names = [os.path.relpath(file, self.folder) for file in self.files]
+        sizes = [os.path.getsize(self.files[row]) for row in sample_rows(len(names))]
+        labels = [] if self.labels is None else [self.labels]
+        return [*super().signature(), repr((names, sizes)).encode(), *labels]

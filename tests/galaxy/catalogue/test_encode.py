@@ -275,3 +275,19 @@ def test_runs_that_are_none(shared, run_copy, tmp_path):
     lk.save(file, model.net, extra={**extra, "net_text": "x = 1"})
     with pytest.raises(lk.errors.NetFileError):
         galaxy.load_model(run_copy)
+
+
+def test_sources_without_a_picture_or_a_pixel(shared):
+    class Own:
+        name, ids = "own", ["a", "b"]
+
+        def __len__(self):
+            return len(self.ids)
+
+        def read(self, i):
+            return np.zeros((0, 9 * i))
+
+    source = Own()
+    assert list(galaxy.encode(shared["run"], source, draws=0)["reason"]) == ["blank"] * 2
+    source.ids = []
+    assert len(galaxy.encode(shared["run"], source, draws=0)) == 0

@@ -55,6 +55,26 @@ def test_squares_are_parts_of_the_field(field):
             source.read(k)
 
 
+def test_distortions_that_are_tables_in_the_file_count(rng, tmp_path):
+    """As in Hubble's flc files: their WCS would else be taken for none."""
+    from astropy.wcs import DistortionLookupTable
+
+    wcs = WCS(sky().to_header())
+    table = np.array([[1.0, 3.0], [2.0, 4.0]], "f4")
+    wcs.cpdis1, wcs.cpdis2 = (
+        DistortionLookupTable(sign * table, (1, 1), (1, 1), (399, 399)) for sign in (1, -1)
+    )
+    hdus = wcs.to_fits()
+    image = rng.normal(size=(400, 400)).astype("f4")
+    fits.HDUList([fits.PrimaryHDU(image, hdus[0].header), *hdus[1:]]).writeto(tmp_path / "f.fits")
+    x, y = np.array(PLACES, float).T
+    ra, dec = wcs.all_pix2world(x, y, 0)
+    assert np.hypot(*(np.array(wcs.wcs_world2pix(ra, dec, 0)) - [x, y])).min() > 1
+    source = galaxy.open_positions(tmp_path / "f.fits", Table({"ra": ra, "dec": dec}), cutout=8)
+    np.testing.assert_allclose(source.centres, np.column_stack([y, x]), atol=1e-3)
+    np.testing.assert_allclose(source.scales, SCALE, rtol=1e-6)
+
+
 def test_rows_of_positions_follow_the_table_and_know_their_scale(shared, field):
     path, _ = field
     x, y = np.array(PLACES).T + 0.5 - 0.5

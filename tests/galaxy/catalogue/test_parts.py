@@ -13,10 +13,12 @@ from astropy.io import fits
 from linear_galaxies import PICTURE, ellipse
 from PIL import Image
 
+import layerkit as lk
 from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.catalogue import boxes, parts
 from layerkit.galaxy.images.parts import working
+from layerkit.saving import snapshot
 
 
 @pytest.fixture(scope="module")
@@ -117,24 +119,29 @@ def test_processes_of_this_machine_encode_what_one_encodes(
         np.testing.assert_array_equal(one[name][: len(other)], other[name], err_msg=name)
 
 
-def double(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if number == 5:
-        raise DataError("five")
-    return os.getpid(), 2 * number
+def test_plain_processes_share_jobs_and_a_killed_one_is_told():
+    jobs = [(7, 2), (9, 4), (8, 3)]
+    for workers in (1, 2):
+        found = working.shared_out("sums", divmod, jobs, workers, None, "again")
+        assert sorted(found) == [(2, 1), (2, 2), (3, 1)]
+    kills = [(signal.SIGKILL,), (signal.SIGKILL,)]
+    with pytest.raises(DataError, match=r"sums: a process was killed.*; add again, with"):
+        list(working.shared_out("sums", signal.raise_signal, kills, 2, None, "add again"))
 
 
-def test_plain_processes_share_jobs_and_a_killed_one_is_told(tmp_path):
-    found = list(working.shared_out("sums", double, [(k,) for k in range(3)], 2, None))
-    assert sorted(twice for _, twice in found) == [0, 2, 4]
-    assert os.getpid() not in {process for process, _ in found}
-    alone = list(working.shared_out("sums", double, [(1,), (2,)], 1, None))
-    assert alone == [(os.getpid(), 2), (os.getpid(), 4)]
-    with pytest.raises(DataError, match=r"sums: a process was killed.*resume goes on"):
-        list(working.shared_out("sums", double, [(k,) for k in range(5)], 2, None))
-    with pytest.raises(DataError, match="five"):
-        list(working.shared_out("sums", double, [(5,), (6,)], 2, None))
+def test_workers_of_a_cluster_here_keep_their_memory(monkeypatch):
+    """Each block that goes back to the system costs as much time as the work with it."""
+    pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    import dask
+
+    monkeypatch.setattr(
+        "distributed.Client", lambda **settings: (settings, dask.config.get(working.ENVIRONMENT))
+    )
+    settings, environment = working._client(2, "local")
+    assert settings["n_workers"] == 2
+    assert "OMP_NUM_THREADS" in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" in dask.config.get(working.ENVIRONMENT)
 
 
 def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
@@ -151,7 +158,7 @@ def test_a_scheduler_has_workers_of_its_own(shared, tmp_path):
 def test_the_work_of_a_killed_worker_is_done_again(shared, whole, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
     sources, out, counts = whole
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         first = next(iter(cluster.workers.values()))
 
         def kill():
@@ -221,6 +228,70 @@ def test_the_files_of_a_prepared_set_are_parts(shared, tmp_path):
     np.testing.assert_allclose(found["z_mean_0"][order], one["z_mean_0"], rtol=1e-4)
     with pytest.raises(DataError, match="no FITS extensions"):
         galaxy.encode_parts(shared["run"], [tmp_path / "shards"], tmp_path / "other", hdu=1)
+
+
+def test_a_scheduler_without_workers_is_one_line_after_some_time(shared, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed", reason="pip install 'layerkit[dask]'")
+    monkeypatch.setattr(working, "PATIENCE", 0.3)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(DataError, match=r"no worker for 0\.3 seconds.*dask worker .*resume"):
+            galaxy.encode_parts(
+                shared["run"], [shared["pictures"]], tmp_path / "out", scheduler=address
+            )
+
+
+def test_resuming_takes_neither_other_pictures_nor_another_model(shared, tmp_path):
+    """Which would be in one catalogue with those that were encoded before."""
+    pictures, run, out = (tmp_path / name for name in ("pictures", "run", "out"))
+    shutil.copytree(shared["pictures"], pictures)
+    shutil.copytree(shared["run"], run)
+    options = {"each": 30, "draws": 0, "resume": True}
+    first = galaxy.encode_parts(run, [pictures], out, **options)
+    (out / "part-000001.json").unlink()
+    names = sorted(p.name for p in pictures.iterdir())
+    kept = (pictures / names[0]).read_bytes()
+    (pictures / names[0]).write_bytes((pictures / names[-1]).read_bytes())
+    with pytest.raises(DataError, match=f"pictures that have changed since, in {pictures}"):
+        galaxy.encode_parts(run, [pictures], out, **options)
+    (pictures / names[0]).write_bytes(kept)
+    stamp = (shared["pictures"] / names[0]).stat()
+    os.utime(pictures / names[0], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    model = (run / "model.h5").read_bytes()
+    net = galaxy.load_model(run).net
+    net.params["z_mean/bias"].data[...] += 1
+    lk.save(run / "model.h5", net, extra=snapshot.read_extra(run / "model.h5"))
+    with pytest.raises(DataError, match="model digest"):
+        galaxy.encode_parts(run, [pictures], out, **options)
+    (run / "model.h5").write_bytes(model)
+    assert galaxy.encode_parts(run, [pictures], out, **options) == first
+
+
+@pytest.mark.parametrize("counts", ["{}", "[]", '{"pictures": "many"}', '{"pictures": 1}', "x"])
+def test_a_part_with_damaged_counts_is_made_again(counts, shared, whole, tmp_path):
+    sources, out, first = whole
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "part-000001.json").write_text(counts)
+    arguments = (shared["run"], sources, tmp_path / "out")
+    assert galaxy.encode_parts(*arguments, each=23, draws=1, resume=True) == first
+    assert texts(tmp_path / "out") == texts(out)
+
+
+def test_a_part_that_somebody_replaced_is_told(whole, tmp_path):
+    """Else the table would lack rows, or fail as Astropy fails."""
+    _, out, _ = whole
+    shutil.copytree(out, tmp_path / "out")
+    part = tmp_path / "out" / "part-000001.fits"
+    table = galaxy.read_catalogue(part)
+    part.unlink()
+    table[:-2].write(part)
+    with pytest.raises(DataError, match=rf"part-000001.fits: {len(table) - 2} rows, and "):
+        rows(tmp_path / "out")
+    table["z_mean_0"] = ["text"] * len(table)
+    part.unlink()
+    table.write(part)
+    with pytest.raises(DataError, match="do not fit together"):
+        rows(tmp_path / "out")
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(shared, tmp_path, monkeypatch):

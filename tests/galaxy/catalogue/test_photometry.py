@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 from astropy.io import fits
+from galaxy_runs import quicken
 from linear_galaxies import NET, PICTURE, ellipse, fitted
+from PIL import Image
 
 from layerkit import galaxy
 from layerkit.errors import DataError
@@ -95,6 +97,22 @@ def test_fluxes_and_their_errors(model, rng, tmp_path, plane):
     )
     assert (found["missing"] == 0).all()
     assert found.meta["UNITS"] == "linear"
+
+
+def test_a_sky_that_slopes_changes_neither_size_nor_flux(model, rng, tmp_path):
+    """As it would if the slope passed for noise: this one rises by 60 deviations of it."""
+    clean, truth = light(rng, 8)
+    y, x = np.mgrid[:PICTURE, :PICTURE] - PICTURE / 2
+    sky = SKY + rng.normal(0, NOISE, clean.shape)
+    flat = encode(model, write(tmp_path / "flat", clean + sky))
+    for k, tilt in enumerate((0.03 * x, -0.5 * x + 0.3 * y)):
+        found = encode(model, write(tmp_path / f"tilted{k}", clean + sky + NOISE * tilt))
+        np.testing.assert_allclose(found["crop_side"], flat["crop_side"], rtol=0.03)
+        np.testing.assert_allclose(found["noise"], flat["noise"], rtol=0.1)
+        np.testing.assert_allclose(found["flux"], truth, rtol=0.03)
+        np.testing.assert_allclose(found["flux_sd"], flat["flux_sd"], rtol=0.1)
+        for shape, most in (("axis_ratio", 0.02), ("half_light_radius", 0.3)):
+            np.testing.assert_allclose(found[shape], flat[shape], atol=most)
 
 
 def test_sky_noise_alone_where_nothing_else_is_known(model, rng, tmp_path):
@@ -266,7 +284,7 @@ def test_positions_in_a_field_have_their_planes(model, rng, tmp_path):
     field[mask == 1] = -1e4
     variance = np.full(field.shape, NOISE**2, "f4")
     hdus = [fits.PrimaryHDU(field.astype("f4")), fits.ImageHDU(variance, name="VAR")]
-    hdus[0].header.update(MAGZPT=ZERO)
+    hdus[0].header.update(MAGZERO=ZERO)
     fits.HDUList([*hdus, fits.ImageHDU(mask, name="MASK")]).writeto(tmp_path / "field.fits")
     from astropy.table import Table
 
@@ -300,8 +318,9 @@ def test_compressed_cubes_and_scaled_integers(model, rng, tmp_path):
         assert found["flux"][0] == pytest.approx(truth, rel=0.03)
 
 
-def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path):
+def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path, monkeypatch):
     """Also from its file alone, and from a small one; a prepared set knows its units, too."""
+    quicken(monkeypatch)
     clean, _ = light(rng, 30)
     pictures = clean + SKY + rng.normal(0, NOISE, clean.shape)
     pictures[:, 60, 64] = np.nan  # every galaxy has a hole
@@ -324,13 +343,27 @@ def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path):
         assert np.isfinite(found["bound"]).all()
     with pytest.raises(DataError, match="prepared in units 'linear'"):
         galaxy.gather(tmp_path / "run" / "galaxies.h5", tmp_path / "again.h5")
+    # Light in 0..1 is nothing that such a model has seen, nor are galaxies that were stretched.
+    write_light(folder / "h.png", rng)
+    found = galaxy.encode(tmp_path / "run", folder, draws=0)
+    assert [i for i, reason in zip(found["id"], found["reason"], strict=True) if reason] == ["h"]
+    assert "linear units" in found["reason"][-1]
+    source = galaxy.open_source(folder / "h.png")
+    galaxy.prepare(source, tmp_path / "light.h5", size=galaxies.size, progress=False)
+    with pytest.raises(DataError, match="prepared in units 'stretched', and 'linear' are asked"):
+        galaxy.encode(tmp_path / "run", tmp_path / "light.h5", draws=0)
+    with pytest.raises(DataError, match=r"no usable galaxy .*linear units"):
+        galaxy.prepare(source, tmp_path / "no.h5", units="linear", progress=False)
+
+
+def write_light(path, rng):
+    """Write a picture of 8 bits."""
+    picture = ellipse(PICTURE, 7, 0.7, 20.0) + rng.normal(0, 0.005, (PICTURE, PICTURE))
+    Image.fromarray(np.uint8(255 * picture.clip(0, 1))).save(path)
 
 
 def test_light_has_no_flux(model, tmp_path, rng):
-    from PIL import Image
-
-    picture = ellipse(PICTURE, 7, 0.7, 20.0) + rng.normal(0, 0.005, (PICTURE, PICTURE))
-    Image.fromarray(np.uint8(255 * picture.clip(0, 1))).save(tmp_path / "g.png")
+    write_light(tmp_path / "g.png", rng)
     found = galaxy.encode(model, tmp_path / "g.png", draws=0)
     assert not set(FLUXES) & set(found.colnames)
 

@@ -144,6 +144,17 @@ def test_rows_are_joined_by_id_whatever_holds_it(kind):
     assert "number" not in found.colnames
 
 
+def test_ids_agree_however_their_accents_are_stored():
+    """File names of some systems have letters and accents apart."""
+    apart, together = "galaxie-e\u0301toile\u0301e", "galaxie-\u00e9toil\u00e9e"
+    for own, other in ((apart, together), (together, apart)):
+        found = galaxy.join(Table({"id": [own, "b"]}), Table({"id": [other], "z": [0.5]}))
+        np.testing.assert_array_equal(found["z"], [0.5, np.nan])
+        assert found["id"][0] == own
+    with pytest.raises(DataError, match="twice"):
+        galaxy.join(Table({"id": ["b"]}), Table({"id": [apart, together], "z": [0.5, 1]}))
+
+
 def test_columns_keep_their_kind_where_every_row_has_a_value():
     other = Table(
         {

@@ -70,7 +70,7 @@ def test_workers_find_what_one_process_finds(rng):
 def test_plain_processes_share_the_stretches(rng, monkeypatch):
     asked = []
 
-    def by_processes(name, work, jobs, workers):  # in this one, for which the fixture holds
+    def by_processes(name, work, jobs, workers, again):  # in this one, for which the fixture holds
         asked.append(workers)
         return [work(*pickle.loads(pickle.dumps(job))) for job in reversed(jobs)]
 

@@ -25,6 +25,7 @@ from layerkit.galaxy.images.prepare.contact import contact_sheets
 from layerkit.galaxy.images.prepare.prepare import prepare
 from layerkit.galaxy.images.prepared import load
 from layerkit.galaxy.images.sources.files import FolderSource
+from layerkit.galaxy.images.sources.results import without_results
 from layerkit.galaxy.images.sources.sources import open_source
 
 
@@ -297,3 +298,9 @@ def test_a_process_forked_while_a_thread_reads_can_read(rng, tmp_path, monkeypat
             child.join()
             go_on.set()
         np.testing.assert_allclose([first.result(), second], pixels / 255, rtol=1e-6)
+
+
+def test_settings_beside_a_prepared_set_are_no_picture():
+    files = ["a.png", "g.h5", "g.h5.toml", "mine.toml", "other.h5", "other.h5.toml"]
+    left = without_results(files, lambda name: name == "g.h5")
+    assert left == ["a.png", "mine.toml", "other.h5", "other.h5.toml"]

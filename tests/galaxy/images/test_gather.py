@@ -187,6 +187,23 @@ def test_sheets_that_were_interrupted_are_drawn(tmp_path, rng, monkeypatch, caps
     assert not sheets.exists()
 
 
+def test_pictures_of_somebody_in_a_folder_of_that_name_stay(tmp_path, rng):
+    """Only sheets that were drawn are removed, and new ones are drawn beside the others."""
+    folder, sheets = tmp_path / "pictures", tmp_path / "out" / "contact_sheets"
+    for path in (folder, sheets / "negatives"):
+        path.mkdir(parents=True)
+    picture(rng, folder / "0.png")
+    (sheets / "1987.tif").write_bytes(b"a roll of film")
+    galaxy.gather(folder, tmp_path / "out" / "galaxies.h5")
+    first = (sheets / "kept.png").read_bytes()
+    for i in range(2):
+        picture(rng, folder / f"{i}.png")
+    galaxy.gather(folder, tmp_path / "out" / "galaxies.h5")
+    assert (sheets / "kept.png").read_bytes() != first
+    assert (sheets / "1987.tif").read_bytes() == b"a roll of film"
+    assert (sheets / "negatives").is_dir()
+
+
 def test_two_that_gather_at_once_both_have_contact_sheets(tmp_path, rng, monkeypatch, capsys):
     from layerkit.galaxy.images.prepare import gather as gathering
 

@@ -141,7 +141,7 @@ def test_what_a_killed_scheduler_leaves_is_resumed(shards, pictures, tmp_path):
     scheduler = start("scheduler", "--port", "0")
     worker = start("worker", "--nthreads", "1", "--no-nanny")
     try:
-        while not at.exists():
+        while not (at.exists() and at.read_text().endswith("}")):  # Dask writes it in pieces
             time.sleep(0.05)
 
         def kill():
@@ -270,12 +270,24 @@ def test_shards_that_do_not_belong_together_are_refused(shards, pictures, tmp_pa
     galaxy.prepare_shards(
         pictures / "more.zip", tmp_path / "other", size=32, workers=1, progress=False
     )
-    shutil.copy(tmp_path / "other" / "part-000000.h5", mixed / "part-000004.h5")
+    for suffix in (".h5", ".json"):
+        shutil.copy(tmp_path / "other" / f"part-000000{suffix}", mixed / f"part-000004{suffix}")
     for read in (galaxy.load, StoredSet):
         with pytest.raises(DataError, match="its shards name a galaxy twice"):
             read(twice)
         with pytest.raises(DataError, match=r"part-000004.h5: prepared with other settings than"):
             read(mixed)
+
+
+def test_a_shard_that_somebody_replaced_is_told(pictures, shards, tmp_path):
+    """A whole set by itself, but not the one that was written."""
+    shutil.copytree(shards[0], tmp_path / "shards")
+    source = galaxy.open_source(pictures / "night")
+    galaxy.prepare(source, tmp_path / "b.h5", workers=1, limit=3, progress=False)
+    shutil.copy(tmp_path / "b.h5", tmp_path / "shards" / "part-000001.h5")
+    for read in (galaxy.load, StoredSet):
+        with pytest.raises(DataError, match=r"part-000001.h5: 3 rows, and 5 were written"):
+            read(tmp_path / "shards")
 
 
 def test_shards_in_linear_units_leave_out_masked_pixels_as_one_file_does(tmp_path, rng):

@@ -50,6 +50,22 @@ def test_bounds_of_the_side(rng):
     assert native_size(empty) == 69
 
 
+def test_in_linear_units_pictures_with_holes_have_a_size_too(rng):
+    """Stretched, none of them could be cut out, and galaxies would be enlarged to 69 pixels."""
+    source = Round([5, 5], rng)
+    whole = source.read
+
+    def read(i):
+        picture = whole(i).astype("float64")
+        picture[97, 103] = np.nan
+        return picture
+
+    side = cut_out(whole(0).astype("float64"), Settings())[1].side
+    source.read = read
+    assert native_size(source) == 69
+    assert native_size(source, units="linear") == pytest.approx(side, abs=1)
+
+
 def test_gather_says_that_galaxies_are_smaller(tmp_path, rng, capsys, monkeypatch):
     source = Round([5] * 4, rng)
     monkeypatch.setattr(

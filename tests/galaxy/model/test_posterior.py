@@ -62,7 +62,6 @@ BAD = {
     "colours": (lambda x: np.stack([x] * 3, -1), r"shape \(5, 4, 4, 3\)"),
     "NaN": (lambda x: np.where(np.arange(5)[:, None, None] == 3, np.nan, x), "1 of 5.*image 3"),
     "infinite": (lambda x: x / np.float32(0), "5 of 5.*image 0"),
-    "masked": (lambda x: np.ma.masked_less(x, 0.1), "masked"),
     "words": (lambda x: x.astype(str), "images: .* array of numbers.*<U"),
     "complex": (lambda x: x + 1j, "complex"),
     "objects": (lambda x: x.astype(object), "object"),

@@ -55,6 +55,21 @@ class TestReadsFits:
         assert field.usable[0].sum() == 18 * 30
         assert not field.usable[0, [3, 5]].any()
 
+    def test_bits_of_data_quality_are_those_that_the_telescope_says(self, rng, written):
+        """Webb's DO_NOT_USE alone, any of others', or those that are chosen."""
+        image, mask = rng.normal(size=(20, 30)), np.zeros((20, 30), "u4")
+        mask[3], mask[5] = 4, 1
+        for telescope, bits, rows in (("JWST", None, [5]), ("HST", None, [3, 5]), ("JWST", 4, [3])):
+            path = written(extension("SCI", image), extension("DQ", mask))
+            fits.setval(path, "TELESCOP", value=telescope)
+            field = read_field(path, use_bits=bits)
+            np.testing.assert_array_equal(np.flatnonzero(~field.usable[0].all(axis=1)), rows)
+            np.save(path.parent / "b.npy", image)
+            path = written(extension("DQ", mask))
+            fits.setval(path, "TELESCOP", value=telescope)
+            field = read_field(path.parent / "b.npy", mask=path, use_bits=bits)
+            np.testing.assert_array_equal(np.flatnonzero(~field.usable[0].all(axis=1)), rows)
+
     @pytest.mark.parametrize("bits", ["3", 1.5, -1, 2**70, True])
     def test_bits_of_a_mask_are_a_whole_number(self, bits, rng):
         with pytest.raises(DataError, match="use_bits must be a whole number"):
@@ -70,7 +85,7 @@ class TestReadsFits:
     ])  # fmt: skip
     def test_the_image_whatever_comes_first(self, names, key, noise, variance, order, rng, written):
         image = rng.normal(size=(20, 30))
-        planes = [image, np.full((20, 30), noise), np.full((20, 30), 7)]
+        planes = [image, np.full((20, 30), noise), np.full((20, 30), 0 if "DQ" in names else 7)]
         named = key == "EXTNAME"
         hdus = [
             extension(names[i] if named else "", planes[i], **({} if named else {key: names[i]}))
@@ -146,6 +161,35 @@ class TestReadsFits:
         np.testing.assert_allclose(found, sky.std(axis=0), rtol=0.05)
 
 
+def test_the_light_of_a_psf_is_in_its_middle(rng):
+    """Else every position is off by as much, and nothing in a residual shows it."""
+    images, psf = rng.normal(size=(40, 40)), gaussian(3.0)
+    assert not make_field(images, psf).notes
+    with pytest.raises(DataError, match=r"the PSF is centred 2\.0 pixels from its middle pixel"):
+        make_field(images, np.roll(psf, 2, axis=1))
+    half = (psf + np.roll(psf, 1, axis=0)) / 2
+    (note,) = make_field(images, half).notes
+    assert "centred 0.5 pixels from its middle pixel" in note
+    cornered = psf + np.roll(psf, (8, 8), (0, 1)) / 10  # a faint ghost far from the core
+    assert not make_field(images, cornered).notes
+
+
+def test_distortions_are_in_what_is_written(rng, tmp_path):
+    header = fits.Header({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CRPIX1": 20.0})
+    header.update(CRPIX2=20.0, CRVAL1=150.0, CRVAL2=2.0, CD1_1=-1e-4, CD1_2=0.0, CD2_1=0.0)
+    header.update(CD2_2=1e-4, A_ORDER=2, B_ORDER=2, A_2_0=1e-2, B_0_2=-2e-2, A_1_1=3e-3, B_1_1=0.0)
+    fits.PrimaryHDU(rng.normal(size=(40, 40)), header).writeto(tmp_path / "sip.fits")
+    field = read_field(tmp_path / "sip.fits", variance=None)
+    field.psfs, field.variance = gaussian(3.0)[None], np.ones((1, 40, 40))
+    write_scene(measure(field), tmp_path / "out")
+    places = np.array([[0.0, 0.0], [39.0, 0.0], [12.0, 33.0]])
+    expected = astropy.wcs.WCS(header).all_pix2world(places, 0)
+    assert abs(expected - astropy.wcs.WCS(header).wcs_pix2world(places, 0)).max() > 1e-4
+    for name in ("model.fits", "residual.fits"):
+        found = astropy.wcs.WCS(fits.getheader(tmp_path / "out" / name)).all_pix2world(places, 0)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_a_full_disk_is_one_line(rng, tmp_path, monkeypatch):
     scene = measure(make_field(rng.normal(size=(40, 40)), gaussian(3.0), np.ones((40, 40))))
 
@@ -155,3 +199,39 @@ def test_a_full_disk_is_one_line(rng, tmp_path, monkeypatch):
     monkeypatch.setattr("layerkit.galaxy.scene.results.files.write_atomically", full)
     with pytest.raises(DataError, match=r"cannot write into .*: No space left on device"):
         write_scene(scene, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value", "expected"),
+    [
+        ("variance", "UNCERT", 3.0, 9.0),
+        ("variance", "NOISE", 3.0, 9.0),
+        ("variance", "IVAR", 4.0, 0.25),
+        ("variance", "VARMAP", 4.0, 4.0),
+        ("variance", "", 4.0, 4.0),
+        ("variance", "WHT", 4.0, "called WHT, which is no variance"),
+        ("variance", "MASK", 4.0, "called MASK, which is no variance"),
+        ("variance", "PSF", 4.0, "called PSF, which is no variance"),
+        ("mask", "VAR", 4.0, "called VAR, which is no mask"),
+        ("mask", "MSK", 32, "every pixel is masked"),
+        ("psf", "ERR", 1.0, "called ERR, which is no PSF"),
+    ],
+)
+def test_planes_are_what_they_are_called(option, name, value, expected, rng, tmp_path):
+    """A weight is no variance, and a deviation is not one yet."""
+    np.save(tmp_path / "a.npy", rng.normal(size=(25, 25)))
+    hdu = extension(name, np.full((25, 25), value))
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "b.fits")
+    given = {option: tmp_path / "b.fits"}
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            read_field(tmp_path / "a.npy", **given)
+    else:
+        assert (read_field(tmp_path / "a.npy", **given).variance == expected).all()
+
+
+def test_filters_of_any_language_are_written(rng, tmp_path):
+    images = rng.normal(size=(2, 40, 40))
+    scene = measure(make_field(images, gaussian(3.0), images * 0 + 1, filters=["é", "g"]))
+    write_scene(scene, tmp_path)
+    assert fits.getheader(tmp_path / "model.fits")["BAND1"] == "\\xe9"

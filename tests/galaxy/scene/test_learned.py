@@ -112,8 +112,8 @@ def test_moving_and_scaling_z_changes_no_light(net, rng):
 
 
 def test_learns_what_a_spergel_profile_cannot_be(rng):
-    seen, held_out = stamps(rng, 40), stamps(rng, 6)
-    net = learn(seen, **SETTINGS, sweeps=3, steps=300, draws=2, seed=int(rng.integers(2**31)))
+    seen, held_out = stamps(rng, 16), stamps(rng, 4)
+    net = learn(seen, **SETTINGS, sweeps=2, steps=120, draws=2, seed=int(rng.integers(2**31)))
     light, bounds = light_of(net), {}
     for name, own in (("learned", light), ("spergel", Spergel())):
         for stamp in held_out:

@@ -1,5 +1,7 @@
 """Tiles: kept and resumed, fitted by other processes, and alike whichever way."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -11,13 +13,35 @@ from layerkit.galaxy.scene.model.learned import BOXED, Learned, learned_light
 WIDTH = 3.0
 
 
-@pytest.fixture
-def field(rng):
-    """Six stars on a field of four tiles; one lies where tiles meet."""
+STARS = (20, 20), (64, 66), (25, 100), (64, 20), (100, 25), (105, 110)
+
+
+def stars(rng, width):
+    """Stars on a field as wide as one tile or two; one star lies where tiles meet."""
     images = rng.normal(size=(1, 130, 130))
-    for x, y in ((20, 20), (64, 66), (100, 25), (25, 100), (105, 110), (64, 20)):
+    for x, y in STARS:
         images[0, y - 12 : y + 13, x - 12 : x + 13] += 800 * gaussian(WIDTH)
+    images = np.ascontiguousarray(images[:, :, :width])
     return make_field(images, gaussian(WIDTH), np.ones(images.shape))
+
+
+@pytest.fixture(scope="module")
+def field():
+    """Six stars on a field of four tiles."""
+    return stars(np.random.default_rng(0), 130)
+
+
+@pytest.fixture
+def narrow(rng):
+    """Stars on a field of two tiles."""
+    return stars(rng, 66)
+
+
+@pytest.fixture(scope="module")
+def whole(field, tmp_path_factory):
+    """What is measured on the field in one go, and the folder where its tiles are kept."""
+    folder = tmp_path_factory.mktemp("tiles")
+    return measure(field, tile=64, samples=3, keep=folder), folder
 
 
 def same(a, b):
@@ -27,8 +51,8 @@ def same(a, b):
     np.testing.assert_allclose(a.model, b.model, atol=1e-9)
 
 
-def test_a_run_that_was_cut_off_goes_on(field, tmp_path, monkeypatch):
-    whole = measure(field, tile=64, samples=3)
+def test_a_run_that_was_cut_off_goes_on(field, whole, tmp_path, monkeypatch):
+    whole = whole[0]
     assert len(whole.table) == 6
     fitted = []
 
@@ -51,7 +75,9 @@ def test_a_run_that_was_cut_off_goes_on(field, tmp_path, monkeypatch):
     np.testing.assert_allclose(again.samples[1], whole.samples[1])
     # Other settings are another run: nothing that was kept fits them.
     lines.clear()
-    measure(field, tile=64, samples=3, star=0.5, keep=tmp_path, tell=lines.append)
+    monkeypatch.setattr(tile_runs, "fit_tile", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # as a tile is to be fitted
+        measure(field, tile=64, samples=3, star=0.5, keep=tmp_path, tell=lines.append)
     assert not any("fitted before" in line for line in lines)
     (tmp_path / "notes.txt").write_text("mine")
     np.savez(tmp_path / "field.npz", images=field.images)
@@ -59,32 +85,32 @@ def test_a_run_that_was_cut_off_goes_on(field, tmp_path, monkeypatch):
     assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "field.npz"}
 
 
-def test_workers_change_no_result(field):
+def test_workers_change_no_result(narrow):
     same(
-        measure(field, tile=64, workers=2, light="learned"),
-        measure(field, tile=64, light="learned"),
+        measure(narrow, tile=64, workers=2, light="learned"),
+        measure(narrow, tile=64, light="learned"),
     )
 
 
-def test_tiles_of_another_light_are_fitted_again(field, tmp_path):
+def test_tiles_of_another_light_are_fitted_again(narrow, tmp_path):
     """Two nets have one class, and latents of equal names and priors; their profiles differ."""
     first = learned_light()
     second = Learned(learned_light.__wrapped__(BOXED).net)
     second.net.params["f1/weight"].data[...] *= 3
-    measure(field, tile=64, light=first, keep=tmp_path)
+    measure(narrow, tile=64, light=first, keep=tmp_path)
     lines = []
-    resumed = measure(field, tile=64, light=second, keep=tmp_path, tell=lines.append)
+    resumed = measure(narrow, tile=64, light=second, keep=tmp_path, tell=lines.append)
     assert not any("fitted before" in line for line in lines)
-    same(resumed, measure(field, tile=64, light=second))
+    same(resumed, measure(narrow, tile=64, light=second))
     measure(
-        field, tile=64, light=learned_light.__wrapped__(BOXED), keep=tmp_path, tell=lines.append
+        narrow, tile=64, light=learned_light.__wrapped__(BOXED), keep=tmp_path, tell=lines.append
     )
-    assert "4 of 4 tiles were fitted before" in lines
+    assert "2 of 2 tiles were fitted before" in lines
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "flipped", "text", "other"])
-def test_damaged_tiles_are_fitted_again(damage, field, tmp_path):
-    whole = measure(field, tile=64, keep=tmp_path)
+def test_damaged_tiles_are_fitted_again(damage, field, whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
     path = min(tmp_path.glob("*.npz"))
     content = path.read_bytes()
     middle = len(content) // 2
@@ -95,11 +121,11 @@ def test_damaged_tiles_are_fitted_again(damage, field, tmp_path):
     else:
         path.write_bytes(kinds[damage])
     lines = []
-    same(measure(field, tile=64, keep=tmp_path, tell=lines.append), whole)
+    same(measure(field, tile=64, samples=3, keep=tmp_path, tell=lines.append), whole[0])
     assert "3 of 4 tiles were fitted before" in lines
 
 
-def test_a_light_that_cannot_go_to_other_processes_is_told(field):
+def test_a_light_that_cannot_go_to_other_processes_is_told(narrow):
     light = Learned(learned_light.__wrapped__(BOXED).net)
     with pytest.raises(DataError, match=r"light cannot go to other processes.*workers=1"):
-        measure(field, tile=64, workers=2, light=light)
+        measure(narrow, tile=64, workers=2, light=light)

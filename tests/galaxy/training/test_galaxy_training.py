@@ -2,10 +2,12 @@
 
 import ast
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
-from galaxy_runs import QUICK, SMALL_NET, materials, quicken
+from galaxy_runs import QUICK, SMALL_NET, galaxy_picture, materials, quicken
 
 import layerkit as lk
 from layerkit import galaxy
@@ -122,6 +124,32 @@ def test_an_interrupted_run_returns_and_goes_on_as_if_it_had_not(
     times = {"seconds", "images_per_second", "iterations_per_second", "command"}
     for name in whole.metrics.keys() - times:
         assert resumed.metrics[name] == whole.metrics[name], name
+
+
+def test_a_resumed_run_says_which_setting_gives_other_galaxies(run, given, tmp_path, rng):
+    """Not the galaxies, where it is the units or another setting that differs."""
+    shutil.copytree(run.folder, tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()}
+    other = materials(tmp_path / "other")[0]
+    galaxy_picture(rng).save(other / "more.bmp")
+    for setting, said in (
+        ({"units": "linear"}, "begun with --units stretched, and a resumed run keeps its units"),
+        ({"data": other}, f"than --data gives now: it was begun with --data {given['data']};"),
+        ({"tiny": True, "data": other}, "than --data, --tiny gives now"),
+        ({"held_out": 4}, "than --held-out gives now: it was begun with --held-out 6;"),
+    ):
+        with pytest.raises(DataError, match=re.escape(said)):
+            galaxy.train(out=tmp_path / "run", resume=True, **setting)
+    for name, content in before.items():
+        assert (tmp_path / "run" / name).read_bytes() == content
+    # The pictures, where these have changed under their names.
+    pictures = tmp_path / "pictures"
+    shutil.copytree(given["data"], pictures)
+    small = {**given, "data": pictures, **QUICK, "out": tmp_path / "small"}
+    galaxy.train(**small, iterations=1)
+    galaxy_picture(rng).save(pictures / "000.bmp")
+    with pytest.raises(DataError, match=r"the pictures, or how .* have changed"):
+        galaxy.train(out=tmp_path / "small", resume=True, iterations=2)
 
 
 def test_a_net_that_comes_with_layerkit_is_called_by_its_name(given, tmp_path):

@@ -122,7 +122,7 @@ def test_some_stand_for_many_that_do_not_fit_in_memory(given, run, tmp_path, mon
 
 
 def test_a_set_in_shards_may_be_held_out(given, tmp_path):
-    """Of its galaxies two have other names and one the name of another galaxy."""
+    """Two of its galaxies have other names, and one the name of another galaxy."""
     some = tmp_path / "some"
     some.mkdir()
     names = {k: f"{k:03d}" for k in range(5)} | {5: "a", 6: "b", 9: "008"}

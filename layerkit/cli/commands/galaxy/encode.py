@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.cli import arguments, writing
-from layerkit.cli.config import write_settings
+from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
 from layerkit.galaxy.training.settings import UNITS
 from layerkit.saving import hdf5
@@ -171,6 +171,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Encode, join and write."""
     _check_source(args)
+    settings_place(args, Path(args.out))
     if args.parts is not None:
         _run_parts(args)
         return
@@ -186,6 +187,7 @@ def run(args: argparse.Namespace) -> None:
     tables.check_suffix(out)
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: no such folder; make it first")
+    writing.check_writable(out)
     named = [(f"--{x}", vars(args)[x]) for x in ("join", "image", "positions", "paths")]
     writing.check_apart(out, [("PICTURES", given), *named, *_model(args.model)])
     hdf5.refuse_other(out, DataError)
@@ -194,8 +196,7 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
     other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
-    if args.join:
-        joining.rows_by_id(other, column, args.join)
+    own = joining.rows_by_id(other, column, args.join) if args.join else {}
     source: Any = given
     hdu = arguments.hdu_of(args)
     if args.positions:
@@ -235,6 +236,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")
     for reason, count in reasons.items():
         print(f"{count:8d} unusable: {reason}")
+    if args.join:
+        found = sum(joining.composed(name) in own for name in table["id"])
+        print(f"{found} of {len(table)} rows have one in {args.join}")
     if why := unranked(table):
         print(f"no bound_percentile: {why}")
     print(f"{len(table.colnames)} columns to {args.out}")
@@ -271,6 +275,8 @@ def _run_parts(args: argparse.Namespace) -> None:
     for name in ("limit", "join", "id_column", "positions", "paths"):
         if getattr(args, name) is not None:
             raise DataError(f"--{name.replace('_', '-')} does not go with --parts")
+    if args.backend == "cupy":
+        raise DataError("--backend cupy does not go with --parts, which run on processors")
     found = galaxy.encode_parts(
         args.model,
         args.pictures,

@@ -9,7 +9,7 @@ from typing import Any
 from layerkit import galaxy
 from layerkit.cli import arguments
 from layerkit.cli.commands.galaxy.model import train
-from layerkit.cli.config import write_settings
+from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
 from layerkit.galaxy.layout import METRICS, is_result
 from layerkit.galaxy.training.settings import UNITS
@@ -84,6 +84,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prepare, and print the counts."""
     out = Path(args.out)
+    settings_place(args, out)
     if is_result(out.name) and (out.parent / METRICS).exists():
         raise DataError(f"--out {out}: a result of the training run in that folder; write another")
     if args.shard_rows is not None:
@@ -107,5 +108,7 @@ def _in_shards(args: argparse.Namespace) -> Any:
     sources = args.sources or [args.data]
     if sources == [None]:
         raise DataError("--shard-rows: name the SOURCE of the pictures, or several")
-    options = {name: getattr(args, name) for name in ("size", "workers", "scheduler", "resume")}
-    return galaxy.prepare_shards(sources, args.out, each=args.shard_rows, hdu=args.hdu, **options)
+    names = ("size", "units", "workers", "scheduler", "resume")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    hdu = arguments.hdu_of(args)
+    return galaxy.prepare_shards(sources, args.out, each=args.shard_rows, hdu=hdu, **options)

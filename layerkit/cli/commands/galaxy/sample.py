@@ -8,7 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments, writing
-from layerkit.cli.config import write_settings
+from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
 
 KINDS = (".h5", ".npy", ".fits")
@@ -59,6 +59,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw and write."""
     out = Path(args.out)
+    settings_place(args, out)
     write_to = writing.writer(out, KINDS)
     if args.stamps and out.suffix.lower() == ".npy":
         raise DataError(f"--out {out.name}: an NPY file holds one array; for --stamps take .fits")

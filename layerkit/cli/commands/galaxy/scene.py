@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerkit.cli import arguments, writing
 from layerkit.errors import DataError
 from layerkit.galaxy.layout import METRICS
+from layerkit.system import locks
+
+if TYPE_CHECKING:
+    from layerkit.galaxy.scene import Field
+
+TILES = "tiles.part"  # a folder in that of the results, until these are there
 
 
 def add(commands: Any) -> None:
@@ -116,9 +122,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read, measure and write."""
     # Slow to import, and other commands do without.
-    from layerkit.galaxy.scene import hubble_field, measure, read_field, write_scene
+    from layerkit.galaxy.scene import hubble_field, read_field
     from layerkit.galaxy.scene.results.files import FILES
-    from layerkit.galaxy.scene.tile_runs import discard
 
     out = Path(args.out)
     given = [("IMAGE", args.image)]
@@ -129,11 +134,25 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out {out}: a file; give a folder, which is made if it is not there")
     if (out / METRICS).exists():
         raise DataError(f"--out {out}: the folder of a training run; write to another")
+    there = [name for name in FILES if (out / name).exists()]
+    if there and FILES[-1] not in there and not (out / TILES).exists():
+        raise DataError(
+            f"--out {out}: {there[0]} is there, and no {FILES[-1]} of a field; write to another"
+        )
     if args.image is None:
         field = hubble_field()
     else:
         field = read_field(args.image, args.psf, args.variance, args.mask, args.mask_bits, args.hdu)
-    tiles = Path(args.out) / "tiles.part"  # there until the results are
+    with locks.lock(out, "a measurement of a field"):
+        _measure(args, out, field)
+
+
+def _measure(args: argparse.Namespace, out: Path, field: Field) -> None:
+    """Measure a field and write what was found into a folder that nobody else works in."""
+    from layerkit.galaxy.scene import measure, write_scene
+    from layerkit.galaxy.scene.tile_runs import discard
+
+    tiles = out / TILES
     if not args.resume:
         discard(tiles)
     scene = measure(

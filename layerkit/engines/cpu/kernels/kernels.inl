@@ -397,36 +397,36 @@ template <class... Arrays> void expect_alike(const Array& x, const Arrays&... ot
 }
 
 void gaussian(
-    Array x, Array mean, Array log_variance, double floor, Array scale, Array loss, Array dx,
-    Array dmean, Array dlog_variance)
+    Array x, Array mean, Array log_variance, Array mask, double floor, Array scale, Array loss,
+    Array dx, Array dmean, Array dlog_variance)
 {
-    expect_alike(x, mean, log_variance, dx, dmean, dlog_variance);
+    expect_alike(x, mean, log_variance, mask, dx, dmean, dlog_variance);
     expect(mean.size() == x.size() && log_variance.size() == x.size());
     expect(scale.holds(x.shape[0], x) && loss.holds(x.shape[0], x));
     with_type(x, [&](auto t) {
         using T = decltype(t);
         likelihood<T>(
             GaussianPixel<T>(), 0.91893853320467274, floor, matrix<T>(x), matrix<T>(mean),
-            matrix<T>(log_variance), Matrix<T>{}, elements<T>(scale), elements<T>(loss),
-            matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
+            matrix<T>(log_variance), Matrix<T>{}, matrix<T>(mask), elements<T>(scale),
+            elements<T>(loss), matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
             Matrix<T>{});
     });
 }
 
 void student(
-    Array x, Array mean, Array log_variance, Array skew, double floor, double degrees, double fold,
-    double constant, Array scale, Array loss, Array dx, Array dmean, Array dlog_variance,
-    Array dskew)
+    Array x, Array mean, Array log_variance, Array skew, Array mask, double floor, double degrees,
+    double fold, double constant, Array scale, Array loss, Array dx, Array dmean,
+    Array dlog_variance, Array dskew)
 {
-    expect_alike(x, mean, log_variance, skew, dx, dmean, dlog_variance, dskew);
+    expect_alike(x, mean, log_variance, skew, mask, dx, dmean, dlog_variance, dskew);
     expect(mean.size() == x.size() && log_variance.size() == x.size());
     expect(scale.holds(x.shape[0], x) && loss.holds(x.shape[0], x));
     with_type(x, [&](auto t) {
         using T = decltype(t);
         likelihood<T>(
             StudentPixel<T>{T(degrees - 2), T(fold)}, constant, floor, matrix<T>(x), matrix<T>(mean),
-            matrix<T>(log_variance), matrix<T>(skew), elements<T>(scale), elements<T>(loss),
-            matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
+            matrix<T>(log_variance), matrix<T>(skew), matrix<T>(mask), elements<T>(scale),
+            elements<T>(loss), matrix<T>(dx), matrix<T>(dmean), matrix<T>(dlog_variance),
             matrix<T>(dskew));
     });
 }

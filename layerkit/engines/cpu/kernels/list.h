@@ -26,11 +26,11 @@ KERNEL(
     Array dw, Array db, Array dx, int kind, Array w_first, Array w_second, Array b_first,
     Array b_second, Array constants)
 KERNEL(
-    gaussian, Array x, Array mean, Array log_variance, double floor, Array scale, Array loss,
-    Array dx, Array dmean, Array dlog_variance)
+    gaussian, Array x, Array mean, Array log_variance, Array mask, double floor, Array scale,
+    Array loss, Array dx, Array dmean, Array dlog_variance)
 KERNEL(
-    student, Array x, Array mean, Array log_variance, Array skew, double floor, double degrees,
-    double fold, double constant, Array scale, Array loss, Array dx, Array dmean,
+    student, Array x, Array mean, Array log_variance, Array skew, Array mask, double floor,
+    double degrees, double fold, double constant, Array scale, Array loss, Array dx, Array dmean,
     Array dlog_variance, Array dskew)
 KERNEL(
     divergence, Array mean, Array log_variance, Array prior_mean, Array prior_log_variance,

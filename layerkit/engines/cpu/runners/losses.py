@@ -173,19 +173,26 @@ class Reconstruction(Loss):
         layer = self.layer
         return layer.floor, getattr(layer, "degrees", None), getattr(layer, "constant", None)
 
+    def parts(self, bottoms: list[Blob], diffs: list[Array]) -> tuple[list[Array], list[Array]]:
+        """Return what x, mean, log-variance, skew and mask hold, and the diffs of all but the mask.
+
+        Those that are not there, or not wanted, have no elements.
+        """
+        held = self.layer.parts([rows(b.data) for b in bottoms])
+        wanted = self.layer.parts([_rows(diff) for diff in diffs])
+        return [or_nothing(a) for a in held], [or_nothing(a) for a in wanted[:4]]
+
 
 class GaussianReconstruction(Reconstruction):
     """The likelihood of a normal distribution."""
 
     def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         """Compute the negative log likelihood of each example, and the diffs."""
-        top = tops[0]
+        top, (arrays, wanted) = tops[0], self.parts(bottoms, diffs)
+        x, mean, log_variance, _, mask = arrays
+        scale = top.data if top.diff is None else top.diff
         self.kernels.gaussian(
-            *(rows(b.data) for b in bottoms),
-            self.layer.floor,
-            top.data if top.diff is None else top.diff,
-            top.data,
-            *map(_rows, diffs),
+            *(x, mean, log_variance, mask, self.layer.floor, scale, top.data), *wanted[:3]
         )
 
 
@@ -194,17 +201,10 @@ class StudentReconstruction(Reconstruction):
 
     def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array]) -> None:
         """Compute the negative log likelihood of each example, and the diffs."""
-        layer, top = self.layer, tops[0]
-        self.kernels.student(
-            *[*(rows(b.data) for b in bottoms), NOTHING][:4],
-            layer.floor,
-            layer.degrees,
-            layer.fold,
-            layer.constant,
-            top.data if top.diff is None else top.diff,
-            top.data,
-            *[*map(_rows, diffs), NOTHING][:4],
-        )
+        layer, top, (arrays, wanted) = self.layer, tops[0], self.parts(bottoms, diffs)
+        settings = layer.floor, layer.degrees, layer.fold, layer.constant
+        scale = top.data if top.diff is None else top.diff
+        self.kernels.student(*arrays, *settings, scale, top.data, *wanted)
 
 
 class GaussianKL(KernelRunner):

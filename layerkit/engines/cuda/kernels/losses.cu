@@ -71,46 +71,49 @@ KERNEL divergence(
     if (row < rows && threadIdx.x % lanes == 0) loss[row] = (real)(0.5 * total);
 }
 
-// A block of threads for each example.
+// A block of threads for each example; `constant` is that of a pixel's loss.
 template <class Pixel>
 FORMULA void likelihood(
     Pixel pixel, i64 pixels, const real* x, const real* mean, const real* log_variance,
-    const real* skew, real floor, double constant, const real* scale, real* loss, real* dx,
-    real* dmean, real* dlog_variance, real* dskew)
+    const real* skew, const real* mask, real floor, double constant, const real* scale, real* loss,
+    real* dx, real* dmean, real* dlog_variance, real* dskew)
 {
     i64 row = blockIdx.x;
-    real s = scale ? scale[row] : (real)0, total = 0;
+    real of_row = scale ? scale[row] : (real)0, total = 0;
     for (i64 k = threadIdx.x; k < pixels; k += THREADS) {
         i64 j = row * pixels + k;
-        real e = exp_of(log_variance[j]), v = e + floor, d = x[j] - mean[j], term, r, by_skew;
+        real share = mask ? mask[j] : (real)1, s = mask ? share * of_row : of_row;
+        real e = exp_of(log_variance[j]), v = e + floor, term, r, by_skew;
+        real d = share != 0 ? x[j] - mean[j] : (real)0;  // whatever x is there
         pixel(d, v, skew ? skew[j] : (real)0, term, r, by_skew);
-        total += term;
+        total += mask ? share * (term + 2 * (real)constant) : term;
         if (dx) dx[j] = s * r;
         if (dmean) dmean[j] = -s * r;
         if (dlog_variance) dlog_variance[j] = (real)0.5 * s * ((1 - d * r) * (e / v));
         if (dskew) dskew[j] = s * by_skew;
     }
     double sum = lanes_sum(total, THREADS);
-    if (threadIdx.x == 0) loss[row] = (real)(0.5 * sum + constant);
+    if (threadIdx.x == 0) loss[row] = (real)(0.5 * sum + (mask ? 0.0 : pixels * constant));
 }
 
 KERNEL gaussian(
-    i64 pixels, const real* x, const real* mean, const real* log_variance, real floor,
-    double constant, const real* scale, real* loss, real* dx, real* dmean, real* dlog_variance)
+    i64 pixels, const real* x, const real* mean, const real* log_variance, const real* mask,
+    real floor, double constant, const real* scale, real* loss, real* dx, real* dmean,
+    real* dlog_variance)
 {
     likelihood(
-        GaussianPixel<real>(), pixels, x, mean, log_variance, nullptr, floor, constant, scale, loss,
-        dx, dmean, dlog_variance, nullptr);
+        GaussianPixel<real>(), pixels, x, mean, log_variance, nullptr, mask, floor, constant, scale,
+        loss, dx, dmean, dlog_variance, nullptr);
 }
 
 KERNEL student(
     i64 pixels, real degrees, real fold, const real* x, const real* mean, const real* log_variance,
-    const real* skew, real floor, double constant, const real* scale, real* loss, real* dx,
-    real* dmean, real* dlog_variance, real* dskew)
+    const real* skew, const real* mask, real floor, double constant, const real* scale, real* loss,
+    real* dx, real* dmean, real* dlog_variance, real* dskew)
 {
     likelihood(
-        StudentPixel<real>{degrees - 2, fold}, pixels, x, mean, log_variance, skew, floor, constant,
-        scale, loss, dx, dmean, dlog_variance, dskew);
+        StudentPixel<real>{degrees - 2, fold}, pixels, x, mean, log_variance, skew, mask, floor,
+        constant, scale, loss, dx, dmean, dlog_variance, dskew);
 }
 
 #ifndef LABEL

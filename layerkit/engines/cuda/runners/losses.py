@@ -136,43 +136,51 @@ class GaussianKL(Loss):
 class Reconstruction(Loss):
     """A likelihood, summed over the pixels."""
 
+    kernel: ClassVar[str]
+    takes_skew: ClassVar[bool] = False
+
     def run(self, bottoms: list[Blob], tops: list[Blob], diffs: list[Array | None]) -> None:
         """Compute the negative log likelihood of each example, and the diffs."""
         layer, top, (count, pixels) = self.layer, tops[0], rows(bottoms[0].data).shape
-        kernel, settings, most = self.formula()
+        *held, skew, mask = layer.parts([b.data for b in bottoms])
+        *wanted, by_skew, _ = layer.parts(diffs)
         self.launch(
             "losses",
-            kernel,
+            self.kernel,
             count,
             pixels,
-            *settings,
-            *[*(b.data for b in bottoms), None][:most],
+            *self.settings_of_kernel(),
+            *held,
+            *([skew] if self.takes_skew else []),
+            mask,
             float(layer.floor),
-            np.float64(pixels * layer.constant),
+            np.float64(layer.constant),
             top.diff,
             top.data,
-            *[*diffs, None][:most],
+            *wanted,
+            *([by_skew] if self.takes_skew else []),
         )
 
-    def formula(self) -> tuple[str, tuple[float, ...], int]:
-        """Return the kernel, its settings, and how many bottoms it takes."""
-        raise NotImplementedError
+    def settings_of_kernel(self) -> tuple[float, ...]:
+        """Return what the kernel takes besides pixels."""
+        return ()
 
 
 class GaussianReconstruction(Reconstruction):
     """The likelihood of a normal distribution."""
 
-    def formula(self) -> tuple[str, tuple[float, ...], int]:
-        """Return the kernel, without settings."""
-        return "gaussian", (), 3
+    kernel = "gaussian"
 
 
 class StudentReconstruction(Reconstruction):
     """The likelihood of a skewed Student's t."""
 
-    def formula(self) -> tuple[str, tuple[float, ...], int]:
-        """Return the kernel, degrees of freedom and E|T|."""
-        return "student", (float(self.layer.degrees), float(self.layer.fold)), 4
+    kernel = "student"
+    takes_skew = True
+
+    def settings_of_kernel(self) -> tuple[float, ...]:
+        """Return degrees of freedom and E|T|."""
+        return float(self.layer.degrees), float(self.layer.fold)
 
 
 class Accuracy(KernelRunner):

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from layerkit.galaxy.images.crop.crop import Cut, cut_out, pixels_in, sky_in
 from layerkit.galaxy.images.crop.missing import filled
+from layerkit.galaxy.images.crop.slope import level_in
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.formats.planes import Planes
 from layerkit.galaxy.images.decode.pixels import as_picture
 from layerkit.galaxy.images.prepare.prepare import Cutter
-
-HARDLY = 0.01  # of a pixel's area that may be without data
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,6 @@ class Stamp:
     gain: float = math.nan
     zero_point: float = math.nan
 
-    def missing_at(self, size: int) -> np.ndarray:
-        """Return the mask of what is missing in the prepared galaxy, (size, size)."""
-        if not self.missing.any():
-            return np.zeros((size, size), bool)
-        box = (self.x0, self.y0, self.x0 + self.side, self.y0 + self.side)
-        box = tuple(np.clip(box, 0, [*self.missing.shape[::-1]] * 2))
-        share = Image.fromarray(self.missing.astype(np.float32))
-        found = share.resize((size, size), Image.Resampling.BILINEAR, box=box)
-        return np.asarray(found) > HARDLY
-
 
 def stamp_of(picture: np.ndarray, cut: Cut, planes: Planes) -> Stamp:
     """Take the pixels of a square out of a picture.
@@ -73,6 +61,7 @@ def stamp_of(picture: np.ndarray, cut: Cut, planes: Planes) -> Stamp:
         gone |= planes.missing[inside]
     if variance is not None:
         gone |= ~np.isfinite(variance)
+    part = level_in(part, gone)
     sky = sky_in(part, gone)
     return Stamp(
         light=np.where(gone, 0.0, part - sky.level),

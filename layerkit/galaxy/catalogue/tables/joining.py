@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def join(catalogue: Table, other: Table, column: str = "id", name: str = "the ta
 
     _check_table(catalogue, "the catalogue")
     rows = rows_by_id(other, column, name)
-    index = np.array([rows.get(str(key), -1) for key in catalogue["id"]], int).reshape(-1)
+    index = np.array([rows.get(composed(key), -1) for key in catalogue["id"]], int).reshape(-1)
     if len(index) and not (index >= 0).any():
         raise DataError(
             f"{name}: none of the ids in its column {column!r}, such as "
@@ -118,9 +119,16 @@ def id_texts(column: Any, what: str) -> list[str]:
         if not ((plain == np.round(plain)) & (np.abs(plain) <= EXACT)).all():
             raise DataError(wanted)
         plain = plain.astype(np.int64)
-    return [
-        "" if hidden else str(x).strip() for x, hidden in zip(plain.astype(str), mask, strict=True)
-    ]
+    texts = map(composed, plain.astype(str))
+    return ["" if hidden else x.strip() for x, hidden in zip(texts, mask, strict=True)]
+
+
+def composed(text: Any) -> str:
+    """Return a text with each letter and its accents as one character, where there is such.
+
+    File names of some systems have them apart, and look no different.
+    """
+    return unicodedata.normalize("NFC", str(text))
 
 
 def _taken(column: Any, index: np.ndarray) -> np.ndarray:

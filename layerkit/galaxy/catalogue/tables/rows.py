@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from layerkit.data.arrays import data_of, hidden
 from layerkit.galaxy.catalogue.photometry.flux import FLUXES, measure
 from layerkit.galaxy.catalogue.photometry.stamps import Stamp
 from layerkit.galaxy.catalogue.summaries import SUMMARIES, spread, summarise
-from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
+from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES, of_whole_images
 from layerkit.galaxy.images.crop.crop import Cut
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
@@ -24,7 +23,7 @@ COLUMNS = {
     "bound": ("", "evidence lower bound on log p(x), in nats"),
     "bound_percentile": ("", "rank of the bound among held-out galaxies; small is strange"),
     "kl": ("", "sum of the bound's KL terms, in nats"),
-    "squared_error": ("", "sum over pixels of the prepared image, which is in 0..1"),
+    "squared_error": ("", "sum over the prepared image's pixels that count; it is in 0..1"),
     "log_likelihood": ("", "log p(x | z) at the mean of q(z | x), in nats"),
 }
 
@@ -84,7 +83,7 @@ class Encoder:
     def rows(
         self, images: np.ndarray, cuts: list[Cut], scales: np.ndarray, stamps: list[Stamp | None]
     ) -> np.ndarray:
-        """Compute the numbers of some pictures, (n, columns).
+        """Compute the numbers of some pictures, (n, columns); the rank is what is yet to be ranked.
 
         Args:
             images: prepared, (n, side, side).
@@ -92,15 +91,14 @@ class Encoder:
             scales: arcseconds per pixel of their pictures, (n,); NaN where unknown.
             stamps: their pixels, where they are in physical units.
         """
-        images = self.completed(images, stamps)
+        images = self.completed(images)
         model, posterior = self.model, self.posterior(images)
         bound, kl = self.bound(images, posterior)
         mean, _ = model.reconstruct(images, posterior)
-        errors = ((images - mean).astype(np.float64) ** 2).sum(axis=(1, 2))
+        errors = np.ma.getdata(((images - mean).astype(np.float64) ** 2).sum(axis=(1, 2)))
         z = model.temper(posterior)
         crops = [(cut.y0, cut.x0, cut.side) for cut in cuts]
         likelihood = model.log_likelihood(images, posterior)
-        unranked = np.full(len(images), math.nan)
         drawn = [model.reconstruct(images, z, sample=True)[0] for _ in range(self.draws)]
         found = self.summaries(mean, drawn, cuts)
         fluxes = [
@@ -113,7 +111,7 @@ class Encoder:
                 crops,
                 scales,
                 bound,
-                unranked,
+                of_whole_images(bound, images),
                 kl,
                 errors,
                 likelihood,
@@ -124,23 +122,19 @@ class Encoder:
             ]
         )
 
-    def completed(self, images: np.ndarray, stamps: list[Stamp | None]) -> np.ndarray:
-        """Replace pixels without data by those of the reconstruction, until they agree.
+    def completed(self, images: np.ndarray) -> np.ndarray:
+        """Replace pixels under a mask by those of the reconstruction, until they agree.
 
-        Such a pixel then says nothing of z: where the likelihood of the others is greatest, its own
-        is, too.
+        They count for nothing in the likelihood, but the encoder sees them.
         """
-        size = images.shape[1]
-        rows = [i for i, stamp in enumerate(stamps) if stamp is not None and stamp.missing.any()]
-        if not rows:
+        mask = hidden(images)
+        if mask is None:
             return images
-        missing = np.stack([stamps[i].missing_at(size) for i in rows])  # type: ignore[union-attr]
-        images, some = images.copy(), images[rows]
+        rows, found = np.flatnonzero(mask.any(axis=(1, 2))), np.array(data_of(images))
         for _ in range(COMPLETIONS):
-            mean, _ = self.model.reconstruct(some, self.posterior(some))
-            some = np.where(missing, mean, some)
-        images[rows] = some
-        return images
+            mean, _ = self.model.reconstruct(found[rows])
+            found[rows] = np.where(mask[rows], mean, found[rows])
+        return np.ma.array(found, mask=mask)
 
     def summaries(self, mean: np.ndarray, drawn: list[np.ndarray], cuts: list[Cut]) -> np.ndarray:
         """Measure reconstructions and draws, (n, 2 * len(SUMMARIES)): values and deviations."""

@@ -157,10 +157,19 @@ def _parts(folder: Path) -> Table:
     """Read the parts of a catalogue as one table."""
     from astropy.table import vstack
 
-    files = [file for file, _ in finished(folder, DataError)]
-    tables = [_read(file, TEXTS) for file in files]
-    # Parts without a known scale lack its columns.
-    return _plain(vstack(tables, metadata_conflicts="silent"))
+    tables = []
+    for file, counts in finished(folder, DataError):
+        tables.append(_read(file, TEXTS))
+        if len(tables[-1]) != counts.get("pictures", len(tables[-1])):
+            raise DataError(
+                f"{file}: {len(tables[-1])} rows, and {counts['pictures']} were written; remove "
+                "the file, and make it again by the command that began it, with --resume"
+            )
+    try:
+        # Parts without a known scale lack its columns.
+        return _plain(vstack(tables, metadata_conflicts="silent"))
+    except Exception as error:  # of any kind, from columns of different kinds
+        raise DataError(f"{folder}: its parts do not fit together ({error})") from error
 
 
 def _plain(table: Table) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.data.arrays import mask_of, numbers
+from layerkit.data.arrays import data_of, joined, mask_of, numbers
 from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.blank import no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
@@ -80,9 +80,9 @@ def redraw(
         except UnusableImageError as error:
             reasons[str(error)] += 1
             continue
-        views.append(
-            [numbers(view, "latent_coverage: the result of cut", DataError) for view in cuts]
-        )
+        for view in cuts:
+            numbers(data_of(view), "latent_coverage: the result of cut", DataError)
+        views.append([np.ma.asarray(view) for view in cuts])
         if len({view.shape for view in (*views[0], *views[-1])}) > 1:
             raise DataError(
                 "latent_coverage: cut must return images of one shape, got "
@@ -95,7 +95,8 @@ def redraw(
             "latent_coverage: no picture can be prepared under each draw of noise "
             f"({why or 'there is none'})"
         )
-    return np.asarray(views), np.array(kept)
+    found = joined([view[None] for each in views for view in each])
+    return found.reshape(len(views), draws, *found.shape[1:]), np.array(kept)
 
 
 def _noises(noise: Any) -> Iterator[Any]:

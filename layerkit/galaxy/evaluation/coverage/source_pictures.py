@@ -13,6 +13,7 @@ from layerkit.data.arrays import numbers
 from layerkit.errors import DataError, brief
 from layerkit.galaxy.images.crop.crop import DEEPEST, Settings, cut_out
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.prepare.prepare import Cutter
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared
 from layerkit.galaxy.images.sources.sources import open_source
 from layerkit.galaxy.images.stored import StoredSet
@@ -61,9 +62,12 @@ class SourcePictures:
         return len(self.items)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        if not self.items:
+            return
+        cutter = Cutter(self.source, Settings(**self.galaxies.settings), self.white)
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield self.source.read(i)
+                yield cutter.read(i)[0]  # without the pixels that its mask leaves out
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.

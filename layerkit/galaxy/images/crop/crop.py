@@ -23,8 +23,9 @@ from layerkit.galaxy.images.crop.detect import (
     foreign_light,
     measure_sky,
 )
-from layerkit.galaxy.images.crop.missing import filled, mended
+from layerkit.galaxy.images.crop.missing import filled, mended, missing_at
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
+from layerkit.galaxy.images.crop.slope import corners_of, level_in, slope
 from layerkit.galaxy.images.decode.blank import NoData, no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.pixels import as_picture
@@ -43,7 +44,7 @@ STEP = 1.15  # ratio of successive sizes of that square
 CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
 MOST_MISSING = 0.3  # of the pixels in a square, whose light is known otherwise in linear units
 BRIGHTEST = 10.0  # in linear units, of whose scale a galaxy has about 1: hot pixels are cut off
-CORNER = 1.4  # |y| + |x| from the middle, in half-sides, where corners begin
+NO_UNITS = "light in 0..1, and linear units are for pictures in counts or fluxes"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Settings:
             detection, to about 212 on a side.  A point source, smoothed, has 1.0 to 1.2.
         units: of pictures in physical units: "stretched", the default, compresses bright pixels
             (see `scaling`); "linear" subtracts the sky and divides by one number for each picture,
-            and keeps pictures in which up to MOST_MISSING of the square are without data.
+            keeps pictures in which up to MOST_MISSING of the square are without data, and leaves
+            out all others, such as JPEGs, which were stretched before.
 
     Raises:
         DataError: a setting is out of range.
@@ -122,7 +124,9 @@ def cut_out(
         white: value of a uint16 picture that becomes 1.
 
     Returns:
-        The galaxy, float32 (size, size) in 0..1, and the square that was cut.
+        The galaxy, float32 (size, size) in 0..1, and the square that was cut.  In linear units the
+        galaxy is a masked array if pixels of it are without data: under the mask is the light of
+        those opposite.
 
     Raises:
         UnusableImageError: float32 holds numbers far from 0..1; there is no galaxy near the
@@ -134,6 +138,8 @@ def cut_out(
         raise UnusableImageError("blank")
     if ((image == low) | (image == high)).all():
         raise UnusableImageError("a mask of only two values")
+    if settings.units == "linear" and image.dtype != np.float64:
+        raise UnusableImageError(NO_UNITS)
     if image.dtype == np.uint16:
         view, cut = _cut_light(np.minimum(image * np.float32(1 / white), 1), settings)
         return view, replace(cut, white=white)
@@ -173,8 +179,9 @@ def _cut_light(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
 def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     gaps = no_data(image)
     image, missing = filled(image, gaps)
-    far = _sky(image, ~missing)
-    galaxy = _find(image, far, settings.threshold, missing)
+    flat = image - slope(image, ~missing)
+    far = _sky(flat, ~missing)
+    galaxy = _find(flat, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
     # Nothing outside the square may change the result, not even its last bit.  So measure again
     # from the pixels inside alone, until the measurement asks for just these pixels.
@@ -189,7 +196,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     galaxy = replace(galaxy, off_centre=off_centre)
     cut = _square(galaxy, image, gaps, settings)
     rows, columns = pixels_in(cut, image.shape)
-    part = image[rows, columns]
+    part = level_in(image[rows, columns], missing[rows, columns])
     sky = sky_in(part, missing[rows, columns])
     units = np.clip((part - sky.level) / sky.noise, -1e9, 1e9).astype(np.float32)
     inside = replace(cut, y0=cut.y0 - rows.start, x0=cut.x0 - columns.start)
@@ -213,6 +220,8 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     cut = replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
     if settings.units == "linear":
         view = np.clip(raw / np.float32(white), -BRIGHTEST, BRIGHTEST)
+        gone = missing_at(missing[rows, columns], inside.y0, inside.x0, cut.side, settings.size)
+        view = view if gone is None else np.ma.array(view, mask=gone)
         return view, replace(cut, spread=0.0)
     return view, cut
 
@@ -251,7 +260,7 @@ def sky_in(part: np.ndarray, missing: np.ndarray) -> Sky:
         part: the square, in physical units, finite.
         missing: the mask of its pixels without data, which count only if no corner has others.
     """
-    corners = _corners(part.shape)
+    corners = corners_of(part.shape)
     known = corners & ~missing
     return _sky(part, known if known.any() else corners)
 
@@ -301,20 +310,15 @@ def _find_in(
 ) -> Galaxy:
     """Measure the galaxy from the pixels of a window alone, whose corners are taken for sky."""
     part, gone = image[window], missing[window]
-    no_sky = gone | ~_corners(part.shape)
+    no_sky = gone | ~corners_of(part.shape)
     if no_sky.all():
         return galaxy
+    part = level_in(part, gone)
     try:
         found = _find(part, _sky(part, ~no_sky), settings.threshold, no_sky, galaxy.bins)
     except UnusableImageError:
         return galaxy
     return replace(found, y=found.y + window[0].start, x=found.x + window[1].start)
-
-
-def _corners(shape: tuple[int, ...]) -> np.ndarray:
-    """Return the mask of the four corners of a rectangle, where a galaxy's light is faintest."""
-    y, x = (np.abs(np.arange(n) - (n - 1) / 2) / (n / 2) for n in shape)
-    return np.add.outer(y, x) > CORNER
 
 
 def _brightest_neighbour(image: np.ndarray) -> np.ndarray:

@@ -7,9 +7,12 @@ missing pixel is the light that it would have had, but for noise and neighbours.
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from layerkit.galaxy.images.decode.blank import NoData
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+
+HARDLY = 0.01  # of a pixel's area that may be without data
 
 
 def filled(image: np.ndarray, gaps: NoData | None) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +49,21 @@ def mended(
     known = inside & ~missing[rows, columns]
     found[at] = np.where(known, image[rows, columns], sky)
     return found
+
+
+def missing_at(
+    missing: np.ndarray, y0: float, x0: float, side: float, size: int
+) -> np.ndarray | None:
+    """Return the mask of what is missing in a square resampled to (size, size); None if nothing.
+
+    Args:
+        missing: mask of the pixels without data, (height, width).
+        y0, x0, side: top left corner and side of the square.
+        size: pixels on a side of the result.
+    """
+    if not missing.any():
+        return None
+    box = tuple(np.clip([x0, y0, x0 + side, y0 + side], 0, [*missing.shape[::-1]] * 2))
+    share = Image.fromarray(missing.astype(np.float32))
+    found = np.asarray(share.resize((size, size), Image.Resampling.BILINEAR, box=box)) > HARDLY
+    return found if found.any() else None

@@ -113,6 +113,8 @@ def as_picture(image: Any) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 2:
         raise UnusableImageError("not two-dimensional")
+    if image.size == 0:
+        raise UnusableImageError("blank")
     if not image.dtype.isnative:  # byte order says nothing about what the values mean
         image = image.astype(image.dtype.newbyteorder("="))
     if mask is not None and mask.any():

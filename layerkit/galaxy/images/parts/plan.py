@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Part:
         source: a path, the pattern of files, or an address.
         label: begins the ids of the source's pictures; empty where there is one source only.
         white: value of white in 16-bit pictures of the source; see `white_value`.
+        state: a digest of the names, sizes and times of the source's files; empty for addresses.
     """
 
     file: str
@@ -43,6 +45,7 @@ class Part:
     stop: int
     white: float
     label: str = ""
+    state: str = ""
 
 
 class Stretch:
@@ -185,17 +188,39 @@ def planned(
             if hdu is not None:
                 raise DataError(f"{source}: a prepared set has no FITS extensions; leave hdu out")
             total = step = load_file(Path(source), 1, may_be_empty=True).read
-            white = DEEPEST
+            white, state = DEEPEST, _state([Path(source)])
         else:
             pictures, step = opened(source, hdu), each
             total = len(pictures)
             white = white_value(pictures, range(total), workers)
+            state = "" if _is_remote(source) else _state(_files(pictures))
         for start in range(0, total, step):
             stop = min(start + step, total)
             name = f"part-{number:06d}{suffix}"
             own = label if labelled and len(sources) > 1 else ""
-            yield Part(name, source, start, stop, white, own)
+            yield Part(name, source, start, stop, white, own, state)
             number += 1
+
+
+def _files(pictures: Source) -> list[Path]:
+    """List the files of an open source."""
+    path = getattr(pictures, "path", None)
+    if path is None:
+        return []
+    return [path] if path.is_file() else [path / name for name in getattr(pictures, "files", ())]
+
+
+def _state(files: Iterable[Path]) -> str:
+    """Return a digest of the names, sizes and times of files."""
+    total = hashlib.sha256()
+    for file in files:
+        try:
+            known = file.stat()
+        except OSError:  # a broken link
+            continue
+        about = file.name, known.st_size, known.st_mtime_ns
+        total.update(repr(about).encode(errors="surrogateescape"))
+    return total.hexdigest()[:16]
 
 
 def _is_remote(given: Any) -> bool:

@@ -1,5 +1,6 @@
 """Contact sheets, which show at a glance what was kept and what was excluded."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from layerkit.galaxy.images.prepared import GalaxySet
 from layerkit.galaxy.images.sources.sources import Source
 from layerkit.settings import fitting
 
+KEPT = "kept.png"  # the first sheet
 TILE = 138  # pixels on a side: twice 69
 GAP = 4
 YELLOW = (255, 200, 0)
@@ -78,6 +80,15 @@ def contact_sheets(
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return paths
+
+
+def remove_sheets(folder: Path) -> None:
+    """Remove the sheets in a folder, and the folder unless something else is in it."""
+    for name in (KEPT, "kept-crops.png", "excluded-*.png"):
+        for path in folder.glob(name):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _tile(

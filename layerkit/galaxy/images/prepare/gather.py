@@ -13,7 +13,7 @@ from typing import Any
 from layerkit.errors import DataError, LayerkitError
 from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
-from layerkit.galaxy.images.prepare.contact import contact_sheets
+from layerkit.galaxy.images.prepare.contact import KEPT, contact_sheets, remove_sheets
 from layerkit.galaxy.images.prepare.prepare import is_source_file, prepare
 from layerkit.galaxy.images.prepare.sizing import native_size
 from layerkit.galaxy.images.prepared import GalaxySet, is_prepared, load
@@ -25,7 +25,7 @@ from layerkit.saving.snapshot import write_atomically
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import path_of, temporary_beside
 
-RECIPE = 10  # raise this if `prepare` changes what it makes of given pictures and settings
+RECIPE = 12  # raise this if `prepare` changes what it makes of given pictures and settings
 
 
 @fitting(DataError)
@@ -73,7 +73,7 @@ def gather(
     if is_source_file(source, cache) and not is_prepared(cache):
         raise DataError(f"{cache}: a file of the source; give the name of another to write")
     if size is None:
-        size = native_size(source, limit)
+        size = native_size(source, limit, units=units)
         if size < Settings.size:
             print(
                 f"the median crop is {size} pixels on a side, so galaxies are prepared at "
@@ -98,7 +98,7 @@ def gather(
             known = earlier is not None and earlier.digest == galaxies.digest
             if replacing is not None and cache.exists() and not known:
                 replacing(galaxies)
-            shutil.rmtree(sheets, ignore_errors=True)  # those of other galaxies
+            remove_sheets(sheets)  # those of other galaxies
 
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -107,15 +107,15 @@ def gather(
             reason = error.strerror or str(error)
             raise DataError(f"{cache}: cannot be written ({reason})") from error
     assert galaxies is not None
-    if not sheets.is_dir():
+    if not (sheets / KEPT).is_file():
         _draw_sheets(galaxies, sheets, source)
     return galaxies
 
 
 def check_units(galaxies: GalaxySet | StoredSet, units: str) -> None:
-    """Fail if a prepared set has pictures in physical units that are in other units than these."""
+    """Fail if a prepared set is in other units than these."""
     found = galaxies.settings.get("units", Settings.units)
-    if found != units and galaxies.stretches[:, 0].any():  # else all its pictures are light
+    if found != units:
         raise DataError(
             f"{galaxies.path}: prepared in units {found!r}, and {units!r} are asked for; prepare "
             f"the pictures again, or give units {found!r}"
@@ -173,9 +173,13 @@ def _draw_sheets(galaxies: GalaxySet, folder: Path, source: Source) -> None:
     part = temporary_beside(folder)
     try:
         contact_sheets(galaxies, part, source)
-        part.rename(folder)
+        if folder.is_dir():  # with something else in it
+            for path in sorted(part.iterdir()):  # the one that is looked for last
+                path.replace(folder / path.name)
+        else:
+            part.rename(folder)
     except (LayerkitError, UnusableImageError, OSError) as error:
-        if folder.is_dir():  # somebody else who gathers has drawn them meanwhile
+        if (folder / KEPT).is_file():  # somebody else who gathers has drawn them meanwhile
             return
         reason = getattr(error, "strerror", None) or error
         print(f"no contact sheets in {folder}: {reason}")

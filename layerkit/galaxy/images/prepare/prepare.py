@@ -147,7 +147,7 @@ def write_set(
         if is_source_file(source, output):
             raise DataError(f"{output}: a file of the source; give the name of another to write")
         hdf5.refuse_other(output, DataError, PREPARED_FORMAT)
-        writer = Writer(output.parent, settings.size)
+        writer = Writer(output.parent, settings.size, masks=settings.units == "linear")
     with writer:
         try:
             results = cuts(source, range(total), settings, workers)
@@ -271,14 +271,17 @@ class Cutter:
     def read(self, i: int) -> tuple[np.ndarray, Planes]:
         """Return picture `i`, and what its file says of its pixels if it is in physical units.
 
-        In linear units the pixels that its mask leaves out are NaN.
+        In linear units the pixels that its mask leaves out, or without a variance, are NaN.
         """
         picture, planes = self.source.read(i), getattr(self.source, "planes", None)
         if planes is None or picture.dtype != np.float64:
             return picture, Planes()
         found = planes(i)
-        if self.settings.units == "linear" and found.missing is not None:
-            picture = np.where(found.missing, np.nan, picture)
+        if self.settings.units == "linear":
+            if found.missing is not None:
+                picture = np.where(found.missing, np.nan, picture)
+            if found.variance is not None:
+                picture = np.where(np.isfinite(found.variance), picture, np.nan)
         return picture, found
 
 

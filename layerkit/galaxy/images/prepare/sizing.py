@@ -12,7 +12,9 @@ SAMPLE = 200  # pictures that are cut out to see how large crops are
 SMALLEST = 16  # pixels on a side; a smaller galaxy shows no shape
 
 
-def native_size(source: Source, limit: int | None = None, most: int = Settings.size) -> int:
+def native_size(
+    source: Source, limit: int | None = None, most: int = Settings.size, units: str = Settings.units
+) -> int:
     """Choose the size of prepared galaxies: the median side of the crops, but at most `most`.
 
     Enlarging a crop adds no information; its pixels share their noise, and a likelihood that takes
@@ -22,6 +24,7 @@ def native_size(source: Source, limit: int | None = None, most: int = Settings.s
         source: the pictures; `SAMPLE` of them, evenly spread, are cut out.
         limit: use only the first `limit` pictures.
         most: the size to choose where crops are larger.
+        units: see `Settings`; those that keep more pictures show the crops of more.
 
     Returns:
         Pixels on a side, from `SMALLEST` to `most`; `most` if no galaxy can be cut out.
@@ -31,7 +34,7 @@ def native_size(source: Source, limit: int | None = None, most: int = Settings.s
     workers = (
         1 if total <= SAMPLE else 2
     )  # so that a picture may crash a worker, but not this process
-    found = cuts(source, sample.tolist(), Settings(size=most), workers)
+    found = cuts(source, sample.tolist(), Settings(size=most, units=units), workers)
     sides = [result[1].side for result in found if not isinstance(result, str)]
     if not sides:
         return most

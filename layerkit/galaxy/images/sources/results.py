@@ -26,13 +26,14 @@ def without_results(files: list[str], is_prepared: Callable[[str], bool]) -> lis
     # A run has written its report, or at least the galaxies that it prepared.
     runs = {_folder(f) for f in prepared if _name(f) == GALAXIES}
     runs |= {_folder(f) for f in files if _name(f) == REPORT and _beside(f, METRICS) in there}
+    settings = {f"{f}.toml" for f in prepared}  # of the commands that made them
     sheets = tuple(_beside(f, f"{SHEETS}/") for f in prepared)
 
     def is_kept(path: str) -> bool:
         parts = path.split("/")
         above = {"/".join(parts[:k]) for k in range(1, len(parts))}
         in_run = above & runs or ("" in runs and is_result(parts[0]))
-        return not (in_run or path in prepared or path.startswith(sheets))
+        return not (in_run or path in prepared | settings or path.startswith(sheets))
 
     return [path for path in files if is_kept(path)]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError, NetError
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.population.noise import PixelNoise, learn_noise
@@ -61,14 +62,14 @@ def fit_population(
     rng = np.random.default_rng(seed)
     drawn = Posterior(mean + sd * rng.standard_normal(mean.shape), np.full_like(sd, 1e-6))
     side = round(model.pixels**0.5)
-    found = model.scores(images, drawn).reshape(-1, side, side)
+    found = np.ma.filled(model.scores(images, drawn), 0).reshape(-1, side, side)
     return prior, learn_noise(found, seed=seed)
 
 
 def _turned(model: GalaxyModel, images: np.ndarray) -> Posterior:
     """Encode images in their eight positions, turned by quarters and mirrored."""
     side = round(model.pixels**0.5)
-    square = images.reshape(-1, side, side)
+    square = data_of(images).reshape(-1, side, side)
     parts = [
         model.encode(np.ascontiguousarray(np.rot90(view, turns, (1, 2))), tempered=False)
         for view in (square, square[:, :, ::-1])

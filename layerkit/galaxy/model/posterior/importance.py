@@ -56,7 +56,8 @@ def importance_bound(
     outputs = [loss, *(b for z in latents for b in (*z[:3], *z.prior))]
     images = given[roles.x]
     moments = {name: array for name, array in given.items() if name != roles.x}
-    encoded = [name for name in _noise_free_inputs(net) if name != roles.x]
+    brought = {roles.x, *net.input_names()}
+    encoded = [name for name in _noise_free_inputs(net) if name not in brought]
     bounds = np.empty(len(images))
     size = net.run.batch_size
     before, after = net.run.beside(len(images))

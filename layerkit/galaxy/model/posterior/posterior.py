@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerkit.data.arrays import numbers
+from layerkit.data.arrays import data_of, hidden, numbers
 from layerkit.errors import DataError, NetError, brief
 from layerkit.galaxy.model.roles import Roles
 from layerkit.inspection.display import short_repr
@@ -34,7 +34,7 @@ class Posterior(NamedTuple):
 def encode(net: Net, roles: Roles, images: Any) -> Posterior:
     """Return the encoder's posterior: means g_mu(x) and standard deviations, each (n, latent)."""
     outputs = [roles.z_mean, roles.z_log_variance]
-    mean, log_variance = net.infer(outputs, sample=False, **{roles.x: images})
+    mean, log_variance = net.infer(outputs, sample=False, **{roles.x: data_of(images)})
     return Posterior(mean.reshape(len(mean), -1), np.exp(0.5 * log_variance.reshape(len(mean), -1)))
 
 
@@ -43,12 +43,18 @@ def check_images(images: Any, pixels: int) -> Any:
 
     Args:
         images: (n, ...) with `pixels` pixels each, intensities in 0..1.  An array on a GPU is
-            returned as it is; the net checks its shape.
+            returned as it is; the net checks its shape.  A masked array of NumPy stays one if any
+            of its pixels is masked; numbers under the mask that are not finite become 0.
         pixels: number of pixels of an image.
 
     Raises:
-        DataError: images of another shape, masked, not finite, or far outside 0..1.
+        DataError: images of another shape, not finite, or far outside 0..1.
     """
+    if (mask := hidden(images)) is not None:
+        data = np.ma.getdata(images)
+        data = np.where(mask & ~np.isfinite(data), data.dtype.type(0), data)
+        return np.ma.array(check_images(data, pixels), mask=mask)
+    images = data_of(images)
     if type(images).__module__.split(".")[0] not in ("numpy", "builtins"):
         return images
     images = numbers(images, "images", DataError)

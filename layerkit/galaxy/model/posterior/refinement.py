@@ -8,16 +8,19 @@ follow the gradient; the model's parameters do not change.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from layerkit.blob import Blob
+from layerkit.data.arrays import hidden
 from layerkit.errors import NetError
+from layerkit.galaxy.model.masks import BESIDE, Scorers, with_mask
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
-from layerkit.galaxy.model.posterior.posterior import Posterior
+from layerkit.galaxy.model.posterior.posterior import Posterior, check_images
+from layerkit.galaxy.model.roles import Roles
 from layerkit.layer import Layer, Shape
-from layerkit.layers import SquareLoss
+from layerkit.layers import Multiply, SquareLoss
 from layerkit.net import Net
 from layerkit.settings import Sizes, Tops, Truth, Whole, accept, fitting
 from layerkit.solvers import Adam, rates
@@ -101,6 +104,7 @@ def refine(
     Source: Kim et al., "Semi-amortized variational autoencoders" (2018), section 3, in testing.
     """
     steps = _check(model, steps, "refine")
+    images = check_images(images, model.pixels)
     tempered = accept(Truth(), tempered, "tempered", "refine")
     start = model.encode(images, tempered=False)
     if not steps:
@@ -108,7 +112,8 @@ def refine(
     mean, log_variance = model.roles.z_mean, model.roles.z_log_variance
     free = {mean: start.mean, log_variance: 2 * np.log(start.sd)}
     units = {mean: start.sd, log_variance: np.ones_like(start.sd)}
-    losses = [layer for layer in _layers(model) if layer.tops[0] in model.roles.bound_terms]
+    layers = _layers(model, images)
+    losses = [layer for layer in layers if layer.tops[0] in model.roles.bound_terms]
     found = _minimise(
         model, images, losses, free, units, steps, True, "refining" if progress else ""
     )
@@ -137,9 +142,10 @@ def closest(
         DataError: images that the model does not take.
     """
     steps = _check(model, steps, "closest")
+    images = check_images(images, model.pixels)
     z = model.roles.z
     start = model.encode(images).mean
-    losses = [SquareLoss("squared_error", model.roles.x_mean, model.roles.x)]
+    losses = _square_loss(model.roles, hidden(images) is not None)
     units = np.full_like(start, CLOSEST_UNIT)
     name = "closest images" if progress else ""
     return _minimise(model, images, losses, {z: start}, {z: units}, steps, False, name)[z]
@@ -176,9 +182,10 @@ def _minimise(
     Returns:
         The values of the free blobs, by name.
     """
+    inputs = Scorers(model.net, model.roles.x).blobs(images)
     made = [FreeBlob(f"free {blob}", shape=model.net.blobs[blob].shape, tops=blob) for blob in free]
     net = Net(
-        [*made, *_upstream(_layers(model), losses, free)],
+        [*made, *_upstream(_layers(model, images), losses, free)],
         BATCH,
         model.net.backend.name,
         model.net.dtype.name,
@@ -187,7 +194,8 @@ def _minimise(
         gradients="parameters",
     )
     for layer in losses:
-        net.layers[layer.name].weight = 1.0
+        if layer.is_loss:
+            net.layers[layer.name].weight = 1.0
     with model.net.lock:  # another thread may train it
         for key, p in net.params.items():
             if key in model.net.params:
@@ -201,7 +209,7 @@ def _minimise(
     found: dict[str, list[np.ndarray]] = {blob: [] for blob in free}
     with bar(len(images), name, "images", shown=bool(name)) as moving:
         for first in range(0, len(images), BATCH):
-            batch = images[first : first + BATCH]
+            batch = {name: array[first : first + BATCH] for name, array in inputs.items()}
             for layer in net.layers.values():
                 if isinstance(layer, FreeBlob):
                     start, unit = free[layer.tops[0]], units[layer.tops[0]]
@@ -210,16 +218,29 @@ def _minimise(
             for history in solver.history.values():
                 history.fill(0)
             if steps:
-                solver.steps(steps, **{model.roles.x: batch})
-            net.forward(**{model.roles.x: batch})
+                solver.steps(steps, **batch)
+            net.forward(**batch)
             for blob in free:
                 found[blob].append(net.backend.to_host(net.blobs[blob].data).copy())
-            moving.update(len(batch))
+            moving.update(len(batch[model.roles.x]))
     return {blob: np.concatenate(parts) for blob, parts in found.items()}
 
 
-def _layers(model: GalaxyModel) -> list[Layer]:
-    return sort_layers(model.net.descriptions)
+def _layers(model: GalaxyModel, images: Any) -> list[Layer]:
+    """Return the layers of a model's net, with a mask if any of the images has one."""
+    layers, shape = model.net.descriptions, model.net.blobs[model.roles.x].shape
+    return sort_layers(layers if hidden(images) is None else with_mask(layers, shape))
+
+
+def _square_loss(roles: Roles, masked: bool) -> list[Layer]:
+    """Return the layers that compute the squared error, over the pixels that count."""
+    if not masked:
+        return [SquareLoss("squared_error", roles.x_mean, roles.x)]
+    seen = {blob: f"{blob}_seen" for blob in (roles.x_mean, roles.x)}
+    return [
+        *(Multiply(name, blob, roles.x + BESIDE) for blob, name in seen.items()),
+        SquareLoss("squared_error", *seen.values()),
+    ]
 
 
 def _upstream(layers: list[Layer], losses: Iterable[Layer], given: Iterable[str]) -> list[Layer]:

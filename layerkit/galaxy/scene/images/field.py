@@ -20,28 +20,17 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
-from layerkit.galaxy.images.decode.formats.planes import as_variance
+from layerkit.galaxy.images.decode.formats.planes import NOISES, as_variance, kind_of, unusable
+from layerkit.galaxy.images.decode.science import COMPOUND, NOT_SCIENCE, says
 from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32
 LONGEST = 32  # characters of a filter's name
-# EXTNAME or EXTTYPE of a plane that goes with an image -> its name in an NPZ, and what it holds.
-PLANES = {
-    "PSF": ("psfs", ""),
-    "PSFS": ("psfs", ""),
-    "VARIANCE": ("variance", ""),
-    "VAR": ("variance", ""),
-    "STAT": ("variance", ""),  # of ESO's cubes
-    "ERR": ("variance", "deviation"),
-    "ERROR": ("variance", "deviation"),
-    "SIGMA": ("variance", "deviation"),
-    "RMS": ("variance", "deviation"),
-    "IVAR": ("variance", "inverse"),
-    "INVVAR": ("variance", "inverse"),
-    "MASK": ("mask", ""),
-}
+PSFS = ("PSF", "PSFS")  # EXTNAME or EXTTYPE of an extension of PSFs
+OF_RUBIN = "MASK"  # that of a mask whose bits are USELESS where they make a pixel so
+CENTRED, NEARLY = 0.1, 1.0  # pixels that the light of a PSF may be off its middle pixel
 # Bits of a mask with several planes, in LSST's and HSC's order, that make a pixel useless: bad,
 # saturated, interpolated, cosmic ray, edge, suspect, no data.  Bit 5 says where sources are.
 USELESS = sum(1 << bit for bit in (0, 1, 2, 3, 4, 7, 8))
@@ -84,8 +73,9 @@ def read_field(
 
     An NPZ holds `images` and, where known, `psfs`, `variance`, `mask` and `filters`; the options
     take precedence.  The image of a FITS file is the one that holds science, by its name and
-    keywords; extensions PSF, VARIANCE (VAR, STAT), ERR (ERROR, SIGMA, RMS), IVAR (INVVAR) and MASK
-    go with it.  Blank borders of it, and values such as -99 that mark missing data, are masked.
+    keywords; extensions that `planes` knows as variances, errors, inverse variances or masks go
+    with it, and PSF.  In masks those bits count that `planes.unusable` says, or in one called MASK
+    those of `use_bits`.  Blank borders, and values such as -99 that mark missing data, are masked.
 
     Args:
         image: the field, shape (height, width) or (bands, height, width).
@@ -102,11 +92,12 @@ def read_field(
             that do not fit, nothing that is not masked.
     """
     path = path_of(image, DataError)
-    arrays = _read(path, "IMAGE", hdu)
+    arrays = _read(path, "IMAGE", hdu, raw=use_bits is not None)
     for what, given in (("psfs", psf), ("variance", variance), ("mask", mask)):
         if given is not None:
             option = f"--{what.rstrip('s')}"
-            other = _read(path_of(given, DataError), option, None, what)
+            place = path_of(given, DataError)
+            other = _read(place, option, None, what, raw=use_bits is not None)
             arrays[what] = other.get(what, other.get("images"))
     field = make_field(
         arrays.get("images"),
@@ -141,10 +132,12 @@ def make_field(
     pixels = _numbers(images, f"{name}: the image")
     if pixels.ndim == 2:
         pixels = pixels[None]
-    if pixels.ndim != 3 or pixels.shape[0] > MOST_BANDS or min(pixels.shape[1:]) < LEAST_SIDE:
+    bands = len(pixels) if pixels.ndim == 3 else 0
+    if not 0 < bands <= MOST_BANDS or min(pixels.shape[1:]) < LEAST_SIDE:
         raise DataError(
             f"{name}: expected an image of shape (height, width) or (bands, height, width), of "
-            f"{LEAST_SIDE} pixels a side or more, got {np.shape(images)}"
+            f"{LEAST_SIDE} pixels a side or more and {MOST_BANDS} bands at most, got "
+            f"{np.shape(images)}"
         )
     usable = np.isfinite(pixels)
     if lost := int((~usable).sum()):
@@ -163,7 +156,8 @@ def make_field(
         if variance.ndim == 1 and len(variance) == len(pixels):
             variance = variance[:, None, None]
         variance = _fitting(variance, pixels.shape, f"{name}: the variance").copy()
-        bad = ~(np.isfinite(variance) & (variance > 0))
+        with np.errstate(all="ignore"):  # their inverse counts
+            bad = ~(np.isfinite(variance) & (variance > 0) & np.isfinite(1 / variance))
         if (bad & usable).any():
             notes.append(f"{int((bad & usable).sum()):,} pixels without a positive variance masked")
         usable &= ~bad
@@ -188,16 +182,14 @@ def make_field(
             "rename one"
         )
     names = names or ([""] if len(pixels) == 1 else [str(i) for i in range(len(pixels))])
-    return Field(
-        np.where(usable, pixels, 0.0),
-        usable,
-        variance,
-        None if psfs is None else _psfs(psfs, len(pixels), name),
-        names,
-        wcs,
-        name,
-        notes,
-    )
+    if psfs is not None:
+        psfs = _psfs(psfs, len(pixels), name)
+        if (away := max(map(_off_middle, psfs))) > CENTRED:
+            notes.append(
+                f"the light of the PSF is centred {away:.1f} pixels from its middle pixel: so far "
+                "are positions off the other way"
+            )
+    return Field(np.where(usable, pixels, 0.0), usable, variance, psfs, names, wcs, name, notes)
 
 
 def _text(name: Any) -> str:
@@ -236,10 +228,27 @@ def _psfs(psfs: Any, bands: int, name: str) -> np.ndarray:
     sums = psfs.sum(axis=(1, 2))
     if not (np.isfinite(psfs).all() and (sums > 0).all()):
         raise DataError(f"{name}: the PSF is not finite, or its sum is not above zero")
-    return psfs / sums[:, None, None]
+    psfs = psfs / sums[:, None, None]
+    for psf in psfs:
+        if (away := _off_middle(psf)) > NEARLY:
+            raise DataError(
+                f"{name}: the light of the PSF is centred {away:.1f} pixels from its middle pixel, "
+                "which is to be its centre; cut it out anew around its centre"
+            )
+    return psfs
 
 
-def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> dict[str, Any]:
+def _off_middle(psf: np.ndarray) -> float:
+    """Return how far the centroid of a PSF's bright half lies from its middle, in pixels."""
+    bright = np.where(psf > psf.max() / 2, psf, 0)
+    middle = (len(psf) - 1) / 2
+    steps = np.arange(len(psf)) - middle
+    return float(np.hypot(bright.sum(axis=0) @ steps, bright.sum(axis=1) @ steps) / bright.sum())
+
+
+def _read(
+    path: Path, what: str, hdu: int | str | None, key: str = "images", raw: bool = False
+) -> dict[str, Any]:
     """Read the arrays of a file, under the names of an NPZ; see `_read_fits`."""
     if not path.is_file():
         raise DataError(f"{what} {path}: {'not a file' if path.exists() else 'no such file'}")
@@ -250,7 +259,7 @@ def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> 
                 return {"images": content}
             known = ("images", "psfs", "variance", "mask", "filters")
             return {key: content[key] for key in known if key in content.files}
-        return _read_fits(path, hdu, key)
+        return _read_fits(path, hdu, key, raw)
     except UnusableImageError as error:
         reason = str(error)
         if reason not in (NO_IMAGE, UNREADABLE):
@@ -261,7 +270,7 @@ def _read(path: Path, what: str, hdu: int | str | None, key: str = "images") -> 
         raise DataError(f"{what} {path}: not readable as FITS, NPY or NPZ ({reason})") from error
 
 
-def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
+def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[str, Any]:
     """Read the image of a FITS file, its WCS, and the extensions that go with it.
 
     The image is chosen, and its numbers are read, as those of galaxies are; see `FitsPictures`.
@@ -269,6 +278,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
     Args:
         hdu: the extension to read instead, by number or EXTNAME.
         key: what is wanted: "images" with all that goes with them, or a plane such as "mask".
+        raw: leaves the bits of a mask as they are.
     """
     with open_regular(path) as file, only_unusable():
         pictures = open_pictures(file, hdu, whole=True)
@@ -278,7 +288,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
-            return {key: _plane(pictures, wanted[0])}
+            return {key: _plane(pictures, wanted[0], key, raw)}
         numbers = [*words] if pictures.named else science_images(words)
         if len(numbers) != 1:
             raise UnusableImageError(
@@ -296,7 +306,8 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
         for n, plane in planes.items() if hdu is None else ():
-            out.setdefault(plane, _plane(pictures, n))
+            if plane not in out:
+                out[plane] = _plane(pictures, n, plane, raw)
         unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
         if unused and hdu is None:
             notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
@@ -305,16 +316,30 @@ def _read_fits(path: Path, hdu: int | str | None, key: str) -> dict[str, Any]:
 
 def _plane_of(words: str) -> str | None:
     """Return the name in an NPZ of the plane that an extension is called, or None."""
-    return next((PLANES[word][0] for word in words.upper().split() if word in PLANES), None)
+    if set(PSFS) & set(words.upper().split()):
+        return "psfs"
+    kind = kind_of(words)
+    return "variance" if kind in NOISES else kind
 
 
-def _plane(pictures: FitsPictures, number: int) -> np.ndarray:
-    """Read an extension that goes with an image; errors and inverse variances become variances."""
-    values = pictures.values(number)
-    words = pictures.words[number].upper().split()
-    convert = next((PLANES[word][1] for word in words if word in PLANES), "")
-    if convert:
-        return as_variance(values, convert)
+def _plane(pictures: FitsPictures, number: int, key: str, raw: bool) -> np.ndarray:
+    """Read an extension that goes with an image; errors and inverse variances become variances.
+
+    Raises:
+        UnusableImageError: it is called something else, such as a weight, which is no variance.
+    """
+    words = pictures.words[number]
+    if _plane_of(words) not in (None, key) or (
+        _plane_of(words) is None and says(words, NOT_SCIENCE, COMPOUND)
+    ):
+        wanted = "PSF" if key == "psfs" else key
+        raise UnusableImageError(f"extension {number} is called {words}, which is no {wanted}")
+    values, kind = pictures.values(number), kind_of(words)
+    if kind in NOISES and key == "variance":
+        return as_variance(values, kind)
+    if kind == "mask" and not raw and OF_RUBIN not in words.upper().split():
+        headers = (pictures.hdus[number].header, pictures.hdus[0].header)
+        return unusable(values, headers).astype(int)
     whole = np.isfinite(values).all() and (values == np.rint(values)).all()
     return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
 

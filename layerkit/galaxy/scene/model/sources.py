@@ -6,7 +6,7 @@ import numpy as np
 
 from layerkit.backends.base import Array
 from layerkit.blob import Blob
-from layerkit.galaxy.scene.model.layout import Layout
+from layerkit.galaxy.scene.model.layout import Layout, Source
 from layerkit.layer import Layer, Shape
 from layerkit.settings import Tops
 
@@ -59,12 +59,14 @@ class SourceImages(Layer):
         self._transforms: dict[int, tuple[Array, ...]] = {}
         self._kept: dict[int, tuple[bytes, tuple[Array, Array, list[Array]]]] = {}
 
+    def reach(self, source: Source) -> float:
+        """Return how many pixels the light of a source spans, that of a galaxy all but its rim."""
+        needed = self.psfs.shape[-1] + 2.0
+        return needed if source.star else needed + REACH * float(np.exp(source.shape[0]))
+
     def _side(self, i: int) -> int:
         """Return the side of the picture of source `i`, in pixels."""
-        source = self.layout.sources[i]
-        needed = self.psfs.shape[-1] + 2.0
-        if not source.star:
-            needed += REACH * np.exp(source.shape[0])
+        needed = self.reach(self.layout.sources[i])
         needed = min(needed, 2.0 * max(self.height, self.width) + self.psfs.shape[-1])
         return next((s for s in SIDES if s >= needed), SIDES[-1])
 

@@ -12,6 +12,7 @@ from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.inference.choosing import Choice
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels
 from layerkit.galaxy.scene.inference.tiles import Tile
+from layerkit.galaxy.scene.model.sources import SIDES
 
 DRAWS = 1000  # from each posterior, for the uncertainty of numbers that are not Gaussian
 STEP = 0.01  # pixels, for derivatives of a WCS
@@ -190,7 +191,8 @@ def _flags(known: Fit, pixels: Pixels, i: int) -> int:
     part = pixels.weights[:, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
     if (part <= 0).any():
         flags |= MASKED
-    if np.diag(with_its_pieces(known, i)[1])[2 : 2 + known.layout.bands].min() > 0.25:
+    uncertain = np.diag(with_its_pieces(known, i)[1])[2 : 2 + known.layout.bands].min() > 0.25
+    if uncertain or known.images.reach(source) > SIDES[-1]:  # its picture wraps around
         flags |= UNCERTAIN
     return flags
 

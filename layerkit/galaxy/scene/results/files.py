@@ -77,9 +77,11 @@ def _write_image(path: Path, image: np.ndarray, scene: Scene) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about keywords cut to eight characters
-        header = fits.Header() if scene.field.wcs is None else scene.field.wcs.to_header()
+        # With the distortions that the standard does not know, such as SIP's.
+        wcs = scene.field.wcs
+        header = fits.Header() if wcs is None else wcs.to_header(relax=True)
         for b, band in enumerate(scene.field.filters):
-            header[f"BAND{b + 1}"] = band
+            header[f"BAND{b + 1}"] = band.encode("ascii", "backslashreplace").decode()
         data = (image if len(image) > 1 else image[0]).astype(np.float32)
         hdu = fits.PrimaryHDU(data, header)
         write_atomically(path, lambda part: hdu.writeto(part, overwrite=True))

@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 
+import layerkit as lk
 from layerkit import layers as L
+from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.coverage.source_pictures import SourcePictures
 from layerkit.galaxy.images.prepare.gather import check_units, gather
 from layerkit.galaxy.images.prepared import GalaxySet, is_sharded, split, spread
 from layerkit.galaxy.images.stored import StoredSet
 from layerkit.galaxy.layout import GALAXIES, HELD_OUT, SHEETS
+from layerkit.galaxy.model.masks import beside_mask, with_masked_data
 from layerkit.galaxy.training import settings as defaults
+from layerkit.galaxy.training.run.served import MaskedImages
 from layerkit.galaxy.training.settings import Settings
 
 MANY = 20_000  # images of a set in shards that are in memory, to train on and held out
@@ -48,6 +52,7 @@ class Galaxies:
         unused: files and folders of an earlier run that this one does not write.
         watched_pictures: pictures whose noise is redrawn after training.
         held_out_pictures: those whose noise is redrawn in the evaluation.
+        masked: whether images to train on may be masked arrays.
         files: of a set in shards, which training reads; none where `train` holds all.
         skip: rows of these files that are not trained on.
     """
@@ -63,17 +68,29 @@ class Galaxies:
     unused: list[str]
     watched_pictures: SourcePictures | None
     held_out_pictures: SourcePictures | None
+    masked: bool
     files: list[Path]
     skip: np.ndarray
 
+    def layers(self, net: list[lk.Layer], settings: Settings) -> list[lk.Layer]:
+        """Return the layers of a net, with one that serves the images to train on as its input."""
+        join = with_masked_data if self.masked else lk.with_data
+        return join(net, self.layer(settings))
+
     def layer(self, settings: Settings) -> L.MemoryData | L.HDF5Data:
-        """Make the layer that serves the images to train on, with the top "x"."""
+        """Make the layer that serves the images to train on, with the top "x".
+
+        Images are served with their masks, if there are any; see `beside_mask`.
+        """
+        top = "x_and_mask" if self.masked else "x"
         augment = None if settings.augment == "none" else settings.augment
         if not self.files:
-            return L.MemoryData("x", data=self.train, augment=augment, repeat=settings.samples)
+            data = beside_mask(self.train) if self.masked else self.train
+            return L.MemoryData(top, data=data, augment=augment, repeat=settings.samples)
         lanes = settings.shards if settings.shards and settings.shards > 1 else None
-        return L.HDF5Data(
-            "x",
+        served = MaskedImages if self.masked else L.HDF5Data
+        return served(
+            top,
             path=list(self.files),
             augment=augment,
             skip=self.skip,
@@ -162,9 +179,10 @@ def gather_galaxies(
     if isinstance(of, StoredSet) and len(rows) > MANY:
         looked_at, in_all = rows[spread(len(rows), MANY)], {"held_out_in_all": len(rows)}
         print(f"{len(rows)} galaxies are held out, of which {MANY}, evenly spread, are evaluated")
+    images = everything.images_of(some)
     redrawn = np.append(watch, train[: max(0, REDRAWN - len(watch))])
     return Galaxies(
-        train=everything.images_of(some),
+        train=images,
         count=len(train),
         watched=everything.images_of(watch),
         held_out=of.images_of(looked_at),
@@ -181,6 +199,7 @@ def gather_galaxies(
         unused=unused,
         watched_pictures=SourcePictures(settings.data, everything, redrawn, hdu=settings.hdu),
         held_out_pictures=SourcePictures(place, of, looked_at, hdu=settings.hdu),
+        masked=everything.masked if isinstance(everything, StoredSet) else np.ma.is_masked(images),
         files=everything.files if isinstance(everything, StoredSet) else [],
         skip=np.setdiff1d(np.arange(len(everything)), train) if stored else train[:0],
     )
@@ -206,7 +225,7 @@ def _digest(
 ) -> str:
     digest = hashlib.sha256(json.dumps([everything.ids[i] for i in rest]).encode())
     for image in itertools.chain(_images(everything, rest), held_out):
-        digest.update(np.ascontiguousarray(image).tobytes())
+        digest.update(np.ascontiguousarray(np.ma.filled(image, np.nan)).tobytes())
     return digest.hexdigest()
 
 
@@ -284,7 +303,7 @@ def without_namesakes(
 
 def _directions(images: np.ndarray) -> np.ndarray:
     """Return each image as a vector of length 1 and mean 0, of which products are correlations."""
-    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat = data_of(images).reshape(len(images), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 

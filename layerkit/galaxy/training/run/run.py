@@ -11,16 +11,17 @@ from typing import Any
 import layerkit as lk
 from layerkit import layers as L
 from layerkit import netfile
+from layerkit.data.arrays import data_of
 from layerkit.distributed import Communicator
-from layerkit.errors import DataError, LayerkitError, NetError, SnapshotError
-from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES
+from layerkit.errors import LayerkitError, NetError, SnapshotError
+from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES, of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
 from layerkit.galaxy.images.prepared import GalaxySet, spread_out
 from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SETTINGS, SHEETS
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.stored import population_arrays, restore_population
 from layerkit.galaxy.report import folder as folders
-from layerkit.galaxy.training.resuming import Stretches, check_seed, saved_settings
+from layerkit.galaxy.training.resuming import Stretches, check_kept, other_galaxies, saved_settings
 from layerkit.galaxy.training.run.gathering import CENTRED, Galaxies, gather_galaxies
 from layerkit.galaxy.training.run.nets import picture_size, read_net, size_settings
 from layerkit.galaxy.training.run.watching import Bar, Best, Watch, copy_parameters
@@ -88,7 +89,9 @@ class Run:
         comm.gather(None)  # others read in the folder when that is done
         self._saved = lk.snapshot.read_extra(self.file) if resume else {}
         before = saved_settings(self.file, self._saved) if resume else {}
-        check_seed(self.file, given, before)
+        if resume:
+            check_kept(self.file, given, before)
+        self._before = before
         self.settings = settings_of(given, before, caller.command, resume)
         if comm.size > 1:
             self.settings.shards = self.settings.shards or comm.size
@@ -102,7 +105,7 @@ class Run:
         if resume:
             self._restore(before)
         elif self.settings.centre:
-            lk.centre_biases(self.model.net, x=self.galaxies.train[:CENTRED])
+            lk.centre_biases(self.model.net, x=data_of(self.galaxies.train[:CENTRED]))
         self._saved_iteration = self.solver.iteration
         self.stretches.begin(self.solver.iteration, self.settings)
 
@@ -133,7 +136,7 @@ class Run:
         """Move results of an earlier run out before anything of this one takes their place."""
         if self.settings.resume:
             if self._saved.get(name) != new.digest:
-                raise self._other_galaxies()
+                raise other_galaxies(self.file, self._before, self.settings)
         elif name == "prepared":
             self._set_aside(GALAXIES, SHEETS)
         else:
@@ -143,22 +146,16 @@ class Run:
         found = folders.set_aside(self.folder, *also, model=model, into=self._aside)
         self._aside = found or self._aside
 
-    def _other_galaxies(self) -> DataError:
-        return DataError(
-            f"{self.file} was trained on other galaxies than {self.settings.data or 'the default'} "
-            "gives now; resume with the same --data and --held-out, or start without --resume"
-        )
-
     def _build(self) -> None:
         """Build the net, with the galaxies in place of its Input layer, the model and the solver.
 
         The model's net shares the parameters and looks at other galaxies.
         """
         settings, galaxies = self.settings, self.galaxies
-        data = galaxies.layer(settings)
+        layers_with_data = galaxies.layers(self._layers, settings)
         rows, seed = settings.batch * settings.samples, settings.seed
         layers, backend = self._layers, settings.backend
-        self.net = lk.Net(lk.with_data(layers, data), rows, backend, seed=seed)
+        self.net = lk.Net(layers_with_data, rows, backend, seed=seed)
         self.model = GalaxyModel(
             lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net)
         )
@@ -180,7 +177,7 @@ class Run:
         self.stretches = Stretches.read(self.file, saved, before)
         self.stretches.keep_as_trained(self.settings, self._ended)
         if saved.get("galaxies") != self.galaxies.counts["galaxies"]:
-            raise self._other_galaxies()
+            raise other_galaxies(self.file, before, self.settings)
         try:
             self.watch.restore(saved)
             self.spent, self._was_done = float(saved["seconds"]), bool(saved["done"])
@@ -263,9 +260,9 @@ class Run:
         # Gives each axis of z the scale of the prior.
         self.model.standardise(self.galaxies.train)
         few = spread_out(len(self.galaxies.held_out))
-        self.held_out_bounds = self.model.net.run.same_noise(
-            lambda: self.model.bound(self.galaxies.held_out[few], BOUND_SAMPLES)[0].tolist()
-        )
+        images = self.galaxies.held_out[few]
+        bounds = self.model.net.run.same_noise(lambda: self.model.bound(images, BOUND_SAMPLES)[0])
+        self.held_out_bounds = of_whole_images(bounds, images).tolist()
         # How far z scatters when the noise of a picture is drawn anew and the picture prepared
         # anew, beside what the likelihood says: the standard deviations of z take it in.
         measured = redrawn_coverage(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 import layerkit as lk
@@ -52,6 +53,24 @@ def test_pictures_of_a_prepared_set_are_found_again(tmp_path, rng):
         galaxy.redrawn_coverage(model, list(pictures))
     with pytest.raises(DataError, match="model must be a GalaxyModel"):
         galaxy.redrawn_coverage(net, pictures)
+
+
+def test_masked_pixels_of_linear_units_are_masked_again(tmp_path, rng):
+    """A hot pixel that the file masks would else be in what is prepared again."""
+    y, x = np.mgrid[:120, :120] - 60
+    light = 900 * np.exp(-0.5 * (x**2 + 2 * y**2) / 49) + rng.normal(20, 3, x.shape)
+    mask = np.zeros(light.shape, "u1")
+    light[62, 66], mask[62, 66] = 1e5, 1
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(light, name="SCI"), fits.ImageHDU(mask, name="MASK")]
+    (tmp_path / "pictures").mkdir()
+    fits.HDUList(hdus).writeto(tmp_path / "pictures" / "a.fits")
+    source = galaxy.open_source(tmp_path / "pictures")
+    galaxy.prepare(source, tmp_path / "g.h5", size=24, units="linear", progress=False)
+    galaxies = galaxy.load(tmp_path / "g.h5")
+    pictures = SourcePictures(tmp_path / "pictures", galaxies, np.arange(1))
+    (picture,) = pictures
+    assert np.isnan(picture[62, 66])
+    np.testing.assert_array_equal(pictures.cut(picture), galaxies.images[0])
 
 
 def deep(folder, count, top, noise):

@@ -8,7 +8,7 @@ from typing import Any
 
 from layerkit import galaxy
 from layerkit.cli import arguments
-from layerkit.cli.config import write_settings
+from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
 
 
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix.lower() not in (".h5", ".hdf5"):
         raise DataError(f"--out {out.name}: expected a name that ends in .h5 or .hdf5")
+    settings_place(args, out)
     print(galaxy.export_model(args.run_folder, out, dtype=args.dtype))
     write_settings(args, out)
     print(f"{out.stat().st_size / 1e6:.1f} MB to {out}")

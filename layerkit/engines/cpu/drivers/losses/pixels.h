@@ -9,12 +9,14 @@ namespace LAYERKIT_SET {
 
 constexpr i64 parts = 4;  // into which an example is cut
 
-// One example's share: the sum of a part's terms, and the diffs that are wanted.
-template <class T, class Formula>
+// One example's share: the sum of a part's terms, and the diffs that are wanted.  With a mask each
+// term holds twice its constant, and is multiplied by the mask's number for it.
+template <bool masked, class T, class Formula>
 LAYERKIT_INLINE T explain(
     const Formula& formula, i64 size, const T* __restrict x, const T* __restrict mean,
-    const T* __restrict log_variance, const T* __restrict skew, T floor, T s, T* __restrict dx,
-    T* __restrict dmean, T* __restrict dlog_variance, T* __restrict dskew)
+    const T* __restrict log_variance, const T* __restrict skew, const T* __restrict mask, T constant,
+    T floor, T s, T* __restrict dx, T* __restrict dmean, T* __restrict dlog_variance,
+    T* __restrict dskew)
 {
     constexpr i64 chunk = 64;
     T totals[chunk] = {};  // a sum that vectorises, and does not depend on how it is compiled
@@ -24,10 +26,18 @@ LAYERKIT_INLINE T explain(
         for (i64 i = 0; i < count; ++i) {
             i64 j = start + i;
             T e = exp_of(log_variance[j]), v = e + floor, d = x[j] - mean[j], term;
+            if constexpr (masked) d = mask[j] != 0 ? d : T(0);  // whatever x is there
             formula(d, v, skew ? skew[j] : T(0), term, r[i], turn[i]);
-            totals[i] += term;
+            totals[i] += masked ? mask[j] * (term + 2 * constant) : term;
             spread[i] = (1 - d * r[i]) * (e / v);
         }
+        if constexpr (masked)
+            for (i64 i = 0; i < count; ++i) {
+                T share = mask[start + i];
+                r[i] *= share;
+                spread[i] *= share;
+                turn[i] *= share;
+            }
         if (dx) for (i64 i = 0; i < count; ++i) dx[start + i] = s * r[i];
         if (dmean) for (i64 i = 0; i < count; ++i) dmean[start + i] = -s * r[i];
         if (dlog_variance)
@@ -42,8 +52,8 @@ LAYERKIT_INLINE T explain(
 template <class T, class Formula>
 void likelihood(
     const Formula& formula, double constant, double floor, Matrix<T> x, Matrix<T> mean,
-    Matrix<T> log_variance, Matrix<T> skew, const T* scale, T* loss,
-    Matrix<T> dx, Matrix<T> dmean, Matrix<T> dlog_variance, Matrix<T> dskew)
+    Matrix<T> log_variance, Matrix<T> skew, Matrix<T> mask, const T* scale, T* loss, Matrix<T> dx,
+    Matrix<T> dmean, Matrix<T> dlog_variance, Matrix<T> dskew)
 {
     i64 pixels = x.columns, width = ((pixels + parts * 16 - 1) / (parts * 16)) * 16;
     double* sums = work_space<struct OfLikelihood, double>(x.rows * parts);
@@ -53,16 +63,19 @@ void likelihood(
     parallel(x.rows * parts, [&](i64 i) {
         i64 row = i / parts, start = std::min(i % parts * width, pixels);
         i64 stop = std::min(start + width, pixels);
-        sums[i] = explain<T>(
-            formula, stop - start, x.row(row) + start, mean.row(row) + start,
-            log_variance.row(row) + start, part(skew, row, start), T(floor), scale[row],
-            part(dx, row, start), part(dmean, row, start), part(dlog_variance, row, start),
-            part(dskew, row, start));
+        auto share = [&](auto masked) {
+            return explain<masked.value, T>(
+                formula, stop - start, x.row(row) + start, mean.row(row) + start,
+                log_variance.row(row) + start, part(skew, row, start), part(mask, row, start),
+                T(constant), T(floor), scale[row], part(dx, row, start), part(dmean, row, start),
+                part(dlog_variance, row, start), part(dskew, row, start));
+        };
+        sums[i] = mask.rows ? share(std::true_type()) : share(std::false_type());
     });
     for (i64 row = 0; row < x.rows; ++row) {
         double total = 0;
         for (i64 p = 0; p < parts; ++p) total += sums[row * parts + p];
-        loss[row] = T(0.5 * total + double(pixels) * constant);
+        loss[row] = T(0.5 * total + (mask.rows ? 0.0 : double(pixels) * constant));
     }
 }
 

@@ -225,7 +225,7 @@ class FitsPictures(Pictures):
                 self.intensity.setdefault(other, self.intensity[number])
             values = self._numbers(other, index).reshape(shape)
             if kind == "mask":
-                missing = planes.unusable(values, self.hdus[other].header)
+                missing = planes.unusable(values, (self.hdus[other].header, headers[1]))
             elif variance is None:
                 variance = planes.as_variance(values, kind)
         return replace(about, variance=variance, missing=missing)
@@ -240,7 +240,8 @@ class FitsPictures(Pictures):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about dates and keywords of other programs
-                found = WCS(header).celestial
+                # Hubble's distortions are tables in extensions of the file.
+                found = WCS(header, fobj=self.hdus).celestial
         except Exception:  # of any kind, from a header that contradicts itself
             return None
         return found if found.has_celestial else None

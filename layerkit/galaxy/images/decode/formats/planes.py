@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerkit.galaxy.images.decode.science import says
+from layerkit.galaxy.images.decode.science import COMPOUND, NOT_SCIENCE, SCIENCE, says
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -23,14 +23,30 @@ DEVIATION = re.compile(
 INVERSE = re.compile(r"(IVAR|INVVAR|IVARIANCE|INVERSEVARIANCE)\d*")
 MASK = re.compile(r"(MASKS?|MSK|DQ|BPM|BPMASK|BADPIX|FLAGS?|FLG|QUALITY|QUAL)\d*")
 PART = re.compile(r"POISSON|RNOISE|FLAT")  # of Webb's variance, whose whole is in ERR
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KINDS = {"mask": MASK, "variance": VARIANCE, "deviation": DEVIATION, "inverse": INVERSE}
+NOISES = ("variance", "deviation", "inverse")
 
 # Bits of the Rubin Observatory's masks whose pixels are not to be used; others, such as DETECTED,
 # say what is in them.
 RUBIN, UNUSABLE = "MP_", ("BAD", "SAT", "CR", "NO_DATA")
+# The Webb telescope's bit DO_NOT_USE; others say what happened to a pixel, such as a cosmic ray
+# whose jump was taken out, and set this one where it does harm.
+WEBB, DO_NOT_USE = "JWST", 1
 
-ZERO_POINTS = ("MAGZERO", "MAGZPT", "MAGZP", "MAGZEROP", "ZEROPT", "ZEROPNT", "PHOTZP")
+ZERO_POINTS = ("MAGZERO", "MAGZP", "MAGZEROP", "ZEROPT", "ZEROPNT", "PHOTZP")
 OF_MAGNITUDE_0 = "FLUXMAG0"  # a flux, of the Rubin Observatory and Hyper Suprime-Cam
+# A zero point that some give for counts, and the Cambridge Astronomical Survey Unit (of UKIDSS and
+# VISTA), whose headers have MAGZRR or NIGHTZPT as well, for counts per second.
+UNCLEAR, OF_CAMBRIDGE = "MAGZPT", ("MAGZRR", "NIGHTZPT", "CASUVERS")
+EXPOSURES = ("EXPTIME", "EXP_TIME")  # in seconds
+AIRMASSES = (("AMSTART", "AMEND"), ("ESO TEL AIRM START", "ESO TEL AIRM END"))
+MOST_MAGNITUDES = 90.0  # -99 and 99 mark zero points that are not known
+# AB magnitude of a flux of 1 in units that say it themselves; mJy is not MJy.
+AB = {
+    "Jy": 8.9, "mJy": 16.4, "uJy": 23.9, "microJy": 23.9, "nJy": 31.4,
+    "nanomaggy": 22.5, "nanomaggies": 22.5, "nmgy": 22.5, "nMgy": 22.5, "maggy": 0.0,
+}  # fmt: skip
 GAINS = ("GAIN", "EGAIN", "CCDGAIN")
 # The constant of AB magnitudes by Hubble's PHOTFLAM, in erg/s/cm^2/Angstrom for 1 electron per
 # second, and PHOTPLAM, in Angstrom.  PHOTZPT, -21.1 in all files, is no zero point by itself.
@@ -61,7 +77,9 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     """Find the extensions that describe the pixels of an image: number by kind, of KINDS.
 
     They have the image's shape, but for axes of size 1, and say by their name, or by EXTTYPE, what
-    they hold.  The one with the image's EXTVER counts, then the one nearest to it in the file.
+    they hold.  Of several the one counts whose name is otherwise the image's, as that of 3-F.FLG is
+    of 3-F.SCI and DQ2 of SCI2; then the one with its EXTVER; then the second, if the image is
+    the second; then the nearest in the file.
 
     Args:
         hdus: of the file.
@@ -71,34 +89,73 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     """
     every = list(hdus)
     own, shape = every[number], _long(every[number].shape)
-    found: dict[str, list[tuple[bool, bool, int, int]]] = {}
-    for k, hdu in enumerate(every):
-        if k == number or not hdu.is_image or _long(hdu.shape) not in (shape, band):
-            continue
-        words = f"{hdu.name} {text(hdu.header, 'EXTTYPE')}"
-        kind = next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
-        if kind is not None and not says(words, PART):
-            found.setdefault(kind, []).append(
-                (_long(hdu.shape) != shape, hdu.ver != own.ver, abs(k - number), k)
+    shapes = {k: _long(hdu.shape) for k, hdu in enumerate(every) if hdu.is_image}
+    images = [k for k, its in shapes.items() if its in (shape, band)]
+    kinds = {k: kind_of(f"{every[k].name} {text(every[k].header, 'EXTTYPE')}") for k in images}
+    no_others = [k for k in images if says(every[k].name, NOT_SCIENCE, COMPOUND)]
+    others = [k for k in images if k == number or not (kinds[k] or k in no_others)]
+    found: dict[str, int] = {}
+    for kind in KINDS:
+        planes = [k for k in images if k != number and kinds[k] == kind]
+        # As many planes as images are one for each.
+        partner = planes[others.index(number)] if len(planes) == len(others) else None
+        ranks = [
+            (
+                shapes[k] != shape,
+                _rest(every[k].name) != _rest(own.name),
+                every[k].ver != own.ver,
+                k != partner,
+                abs(k - number),
+                k,
             )
-    return {kind: min(choice)[-1] for kind, choice in found.items()}
+            for k in planes
+        ]
+        if ranks:
+            found[kind] = min(ranks)[-1]
+    return found
+
+
+def kind_of(words: str) -> str | None:
+    """Return which of KINDS an extension holds that is called so, None for another."""
+    if says(words, PART):
+        return None
+    return next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
+
+
+def _rest(name: str) -> str:
+    """Return the name of an extension without the words that say what it holds, numbers kept."""
+    found = []
+    for word in re.split(r"[^A-Z0-9]+", name.upper()):
+        holds = any(pattern.fullmatch(word) for pattern in (SCIENCE, *KINDS.values()))
+        found.append(word.lstrip(LETTERS) if holds else word)
+    return " ".join(filter(None, found))
 
 
 def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if n > 1)
 
 
-def unusable(mask: np.ndarray, header: Header) -> np.ndarray:
+def unusable(mask: np.ndarray, headers: Iterable[Header]) -> np.ndarray:
     """Return which pixels a mask, or plane of bits, says are not to be used.
 
-    Any bit counts, but in masks of the Rubin Observatory, whose header names the bits.
+    Any bit counts, but in masks of the Rubin Observatory, whose header names the bits, and in those
+    of the Webb telescope, of which one bit alone says so.
+
+    Args:
+        mask: values.
+        headers: of its extension, and the primary one.
+
+    Source: STScI, JWST pipeline documentation, "Data quality flags", for Webb's.
     """
-    named = [value_of(header, f"{RUBIN}{name}") for name in UNUSABLE]
-    bits = [bit for bit in named if isinstance(bit, int) and 0 <= bit < 63]
+    headers = list(headers)
+    named = [value_of(headers[0], f"{RUBIN}{name}") for name in UNUSABLE]
+    bits = sum(1 << bit for bit in named if isinstance(bit, int) and 0 <= bit < 63)
+    if not bits and any(text(header, "TELESCOP").upper() == WEBB for header in headers):
+        bits = DO_NOT_USE
     if not bits:
         return ~(mask == 0)
-    values = np.nan_to_num(mask).astype(np.int64)
-    return (values & sum(1 << bit for bit in bits)) != 0
+    known = np.isfinite(mask)
+    return ~known | ((np.where(known, mask, 0).astype(np.int64) & bits) != 0)
 
 
 def as_variance(values: np.ndarray, kind: str) -> np.ndarray:
@@ -114,31 +171,57 @@ def as_variance(values: np.ndarray, kind: str) -> np.ndarray:
 def gain(headers: Iterable[Header]) -> float:
     """Return electrons per unit, from the first header that has it, of a picture in counts."""
     headers = list(headers)
-    unit = next((found for header in headers if (found := text(header, "BUNIT"))), "")
     electrons = _number(headers, GAINS)
-    return electrons if COUNTS.fullmatch(unit) and electrons > 0 else math.nan
+    return electrons if COUNTS.fullmatch(_unit(headers)) and electrons > 0 else math.nan
+
+
+def _unit(headers: Iterable[Header]) -> str:
+    return next((found for header in headers if (found := text(header, "BUNIT"))), "")
 
 
 def zero_point(headers: Iterable[Header]) -> float:
-    """Return the magnitude of a flux of 1, from the first header that has it.
+    """Return the magnitude of a flux of 1, from the first header that has it; NaN if none tells.
 
-    Hubble's files tell it by PHOTFLAM and PHOTPLAM, of AB magnitudes, if BUNIT says that they hold
-    electrons or counts, or these per second; totals are divided by EXPTIME.
+    Units such as nJy and nanomaggies say it themselves.  MAGZPT is for counts, or for counts per
+    second: it counts where both are one, and in files of UKIDSS and VISTA, where it is per second
+    and for an airmass of 1.  Hubble's files tell it by PHOTFLAM and PHOTPLAM, of AB magnitudes, if
+    BUNIT says that they hold electrons or counts, or these per second; totals are divided by
+    EXPTIME.
 
-    Source: STScI, "ACS zeropoints", equation for AB magnitudes, for Hubble's.
+    Source: STScI, "ACS zeropoints", equation for AB magnitudes, for Hubble's; VISTA Science
+    Archive, "Working with VIRCam flat files from the CASU pipeline", for UKIDSS and VISTA.
     """
     headers = list(headers)
     flux = _number(headers, (OF_MAGNITUDE_0,))
     if flux > 0:
         return 2.5 * math.log10(flux)
-    told = _number(headers, ZERO_POINTS)
+    if (point := AB.get(_unit(headers))) is not None:
+        return point
+    told = _number(headers, ZERO_POINTS, MOST_MAGNITUDES)
+    if math.isfinite(told):
+        return told
+    told = _of_counts(headers)
     return told if math.isfinite(told) else _of_hubble(headers)
+
+
+def _of_counts(headers: list[Header]) -> float:
+    """Return the zero point that MAGZPT tells; NaN if it may be that of another unit."""
+    point, time = _number(headers, (UNCLEAR,), MOST_MAGNITUDES), _number(headers, EXPOSURES)
+    if RATE.fullmatch(_unit(headers).upper()) or time == 1:
+        return point
+    if time > 0 and any(key in header for header in headers for key in OF_CAMBRIDGE):
+        extinction = _number(headers, ("EXTINCT",))
+        ends = [[_number(headers, (key,)) for key in keys] for keys in AIRMASSES]
+        airmass = next((sum(pair) / 2 for pair in ends if math.isfinite(sum(pair))), math.nan)
+        dimmed = extinction * (airmass - 1)
+        return point + 2.5 * math.log10(time) - (dimmed if math.isfinite(dimmed) else 0.0)
+    return math.nan
 
 
 def _of_hubble(headers: list[Header]) -> float:
     """Return the AB zero point of a picture of Hubble; NaN if the headers do not say enough."""
     flam, wavelength, time = (_number(headers, (k,)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
-    unit = next((found for header in headers if (found := text(header, "BUNIT"))), "").upper()
+    unit = _unit(headers).upper()
     rate = RATE.fullmatch(unit) is not None
     if not (flam > 0 and wavelength > 0 and (rate or time > 0)):
         return math.nan
@@ -163,13 +246,14 @@ def value_of(header: Header, key: str, default: Any = None) -> Any:
         return default
 
 
-def _number(headers: Iterable[Header], keys: Iterable[str]) -> float:
+def _number(headers: Iterable[Header], keys: Iterable[str], most: float = math.inf) -> float:
+    """Return the first finite number that headers have under some keys, of size below `most`."""
     for header in headers:
         for key in keys:
             try:
                 value = float(text(header, key))
             except ValueError:
                 continue
-            if math.isfinite(value):
+            if math.isfinite(value) and abs(value) < most:
                 return value
     return math.nan

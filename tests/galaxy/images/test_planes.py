@@ -1,0 +1,103 @@
+"""Planes beside a picture: which are whose, which of their bits count, and zero points."""
+
+import math
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from layerkit.galaxy.images.decode.formats import planes
+from layerkit.galaxy.images.sources.sources import open_source
+
+CAMBRIDGE = {"MAGZPT": 24.0, "MAGZRR": 0.02, "NIGHTZPT": 24.1}  # of UKIDSS and VISTA
+
+
+@pytest.mark.parametrize(
+    ("header", "magnitude"),
+    [
+        ({"BUNIT": "nJy"}, 31.4),
+        ({"BUNIT": "nJy", "MAGZERO": 27.0}, 31.4),  # a point of the counts that were before
+        ({"BUNIT": "uJy"}, 23.9),
+        ({"BUNIT": "mJy"}, 16.4),
+        ({"BUNIT": "MJy"}, None),  # which is not mJy
+        ({"BUNIT": "Jy"}, 8.9),
+        ({"BUNIT": "Jy/beam"}, None),
+        ({"BUNIT": "nanomaggy"}, 22.5),
+        ({"BUNIT": "nanomaggies"}, 22.5),
+        ({"MAGZERO": 30.0}, 30.0),
+        ({"MAGZERO": -99.0}, None),
+        ({"MAGZERO": 99.0, "MAGZP": 25.0}, 25.0),
+        ({"MAGZPT": 25.3}, None),  # of a count, or of a count per second
+        ({"MAGZPT": 25.3, "EXPTIME": 300.0}, None),
+        ({"MAGZPT": 25.3, "EXPTIME": 1.0}, 25.3),
+        ({"MAGZPT": 25.3, "BUNIT": "adu/s"}, 25.3),
+        (CAMBRIDGE, None),  # in an unknown time
+        (CAMBRIDGE | {"EXPTIME": 10.0}, 26.5),
+        (CAMBRIDGE | {"EXP_TIME": 10.0, "EXTINCT": 0.05}, 26.5),
+        (CAMBRIDGE | {"EXP_TIME": 10.0, "EXTINCT": 0.05, "AMSTART": 1.2, "AMEND": 1.6}, 26.48),
+        (
+            CAMBRIDGE
+            | {"EXPTIME": 10.0, "EXTINCT": 0.05}
+            | {"HIERARCH ESO TEL AIRM START": 1.5, "HIERARCH ESO TEL AIRM END": 1.5},
+            26.475,
+        ),
+    ],
+)
+def test_zero_points(header, magnitude):
+    """As the units, and the archives, define them; nothing where more than one reading is left."""
+    found = planes.zero_point([fits.Header(header), fits.Header()])
+    assert math.isnan(found) if magnitude is None else found == pytest.approx(magnitude, abs=1e-9)
+    split = [fits.Header(), fits.Header(header)]
+    assert planes.zero_point(split) == pytest.approx(found, nan_ok=True)
+
+
+def write(path, *named, **primary):
+    """Write extensions (name, array) in this order."""
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(array, name=name) for name, array in named)]
+    hdus[0].header.update(primary)
+    fits.HDUList(hdus).writeto(path)
+    return open_source(path)
+
+
+@pytest.mark.parametrize("dtype", ["u4", "i4"])
+def test_one_bit_of_webb_s_masks_says_that_a_pixel_is_not_to_be_used(dtype, tmp_path):
+    """Others tell its story: a jump taken out (4), saturation in the last groups (2), and so on."""
+    mask = np.zeros((40, 40), dtype)
+    mask[3], mask[5], mask[7], mask[9] = 4, 2, 1, 1 | 2**30
+    pixels = np.zeros((40, 40), "f4")
+    source = write(tmp_path / "jw.fits", ("SCI", pixels), ("DQ", mask), TELESCOP="JWST")
+    np.testing.assert_array_equal(np.flatnonzero(source.planes(0).missing.any(axis=1)), [7, 9])
+    other = write(tmp_path / "hst.fits", ("SCI", pixels), ("DQ", mask), TELESCOP="HST")
+    found = np.flatnonzero(other.planes(0).missing.any(axis=1))
+    np.testing.assert_array_equal(found, [3, 5, 7, 9])
+
+
+ORDERS = {
+    "Euclid": ["1-E.SCI", "1-E.RMS", "1-E.FLG", "2-F.SCI", "2-F.RMS", "2-F.FLG"],
+    "in another order": ["2-F.FLG", "1-E.SCI", "2-F.RMS", "1-E.FLG", "1-E.RMS", "2-F.SCI"],
+    "numbers": ["SCI1", "ERR1", "DQ1", "SCI2", "ERR2", "DQ2"],
+    "no numbers": ["SCI", "ERR", "DQ", "SCI", "ERR", "DQ"],
+    "mask first": ["DQ", "ERR", "SCI", "DQ", "ERR", "SCI"],
+    "apart": ["SCI", "SCI", "ERR", "ERR", "DQ", "DQ"],
+    "with weights": ["SCI", "WHT", "ERR", "DQ", "SCI", "WHT", "ERR", "DQ"],
+}
+
+
+@pytest.mark.parametrize("names", ORDERS.values(), ids=ORDERS)
+def test_planes_of_several_images_are_those_of_each(names, tmp_path):
+    seen, arrays = {}, []
+    for name in names:
+        kind = next(k for k in ("SCI", "ERR", "RMS", "DQ", "FLG", "WHT") if k in name)
+        seen[kind] = number = seen.get(kind, 0) + 1
+        number = 2 if name.startswith("2-F") else 1 if name.startswith("1-E") else number
+        arrays.append(np.full((40, 40), 10.0 * number, "f4"))
+        if kind in ("DQ", "FLG"):
+            arrays[-1] = np.zeros((40, 40), "i2")
+            arrays[-1][number] = 1
+    source = write(tmp_path / "a.fits", *zip(names, arrays, strict=True))
+    assert len(source) == 2
+    for k in range(2):
+        number = round(source.read(k)[20, 20] / 10)
+        found = source.planes(k)
+        assert (found.variance == (10.0 * number) ** 2).all()
+        np.testing.assert_array_equal(np.flatnonzero(found.missing.any(axis=1)), [number])
