@@ -4,7 +4,7 @@ VENV := .venv
 OUT ?= out/galaxy
 CUDA ?= cuda13
 
-.PHONY: help galaxy scene docs test test-random fuzz sanitize lint types bench gpu-test gpu-bench clean
+.PHONY: help galaxy scene docs test test-random fuzz sanitize sanitize-address sanitize-thread lint types bench gpu-test gpu-bench clean
 
 help:
 	@echo "make galaxy   train the galaxy model and draw the paper's figures into $(OUT)/"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-random  the tests three times, each with other random numbers"
 	@echo "make fuzz     random calls, files and command lines, FUZZ=20 times more than in the tests;"
 	@echo "              SEED=random, or the number that an earlier run printed"
-	@echo "make sanitize tests of the C++ kernels with every read and write checked (GCC on Linux)"
+	@echo "make sanitize tests of the C++ kernels under address, undefined-behaviour and thread"
+	@echo "              sanitizers, by each set of instructions (GCC on Linux); SETS=avx2 for one"
 	@echo "make bench    training speed beside PyTorch and JAX, where these are installed"
 	@echo "make gpu-test, make gpu-bench    the same on an NVIDIA GPU; they fail where none answers"
 	@echo "              VENV=none PYTHON=python3: with the packages of this Python, nothing installed"
@@ -78,14 +79,29 @@ fuzz: $(HAS_DEV)
 	LAYERKIT_FUZZ=$(FUZZ) LAYERKIT_FUZZ_SEED=$$seed LAYERKIT_TEST_SEED=$$seed \
 		$(RUN) -m pytest -s tests/fuzz
 
+# Address, undefined-behaviour and thread sanitizers, by each set of instructions (SETS).  Without the
+# test in which memory runs out: there the checks end the process.
 CHECKED := build/sanitize
-SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
-sanitize: $(VENV)/dev
-	CFLAGS="$(SANITIZE) -g" LDFLAGS="$(SANITIZE)" $(RUN) setup.py -q build \
-		--build-base $(CHECKED) --build-lib $(CHECKED)
-	LD_PRELOAD="$$(echo $$(for name in asan ubsan stdc++; do g++ -print-file-name=lib$$name.so; done))" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(CURDIR)/$(CHECKED) \
-		$(VENV)/bin/pytest tests/engines/test_cpu.py -k 'not runs_out'  # where the checks end the process
+CHECKED_TESTS := tests/engines/test_sanitizers.py tests/engines/test_cpu.py tests/layers tests/solvers
+SETS ?= $$($(RUN) -c 'from layerkit.engines import cpu; \
+	print(*filter(cpu.extension().choose, ("baseline", "avx2", "avx512")))')
+FLAGS_address := -O1 -g -fno-wrapv -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FLAGS_thread := -O1 -g -fsanitize=thread
+LIBRARIES_address := asan ubsan stdc++
+LIBRARIES_thread := tsan stdc++
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address sanitize-thread: sanitize-%: $(VENV)/dev
+	LAYERKIT_BUILD_FLAGS="$(FLAGS_$*)" $(RUN) setup.py -q build \
+		--build-base $(CHECKED)/$* --build-lib $(CHECKED)/$*
+	for set in $(SETS); do \
+		LD_PRELOAD="$$(echo $$(for name in $(LIBRARIES_$*); do g++ -print-file-name=lib$$name.so; done))" \
+		ASAN_OPTIONS=detect_leaks=0 \
+		TSAN_OPTIONS="die_after_fork=0 suppressions=$(CURDIR)/tests/engines/sanitizers.txt" \
+		LAYERKIT_TEST_SANITIZER=$* LAYERKIT_TEST_INSTRUCTIONS=$$set \
+		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(CHECKED)/$* \
+		$(VENV)/bin/pytest $(CHECKED_TESTS) -k 'not runs_out' || exit 1; \
+	done
 
 bench: $(HAS_DEV)
 	$(RUN) benchmarks/cpu.py $(BENCH)

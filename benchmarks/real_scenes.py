@@ -37,7 +37,7 @@ def psf_of_star(catalog, bands):
 
 
 def run(path, light, out):
-    """Measure one file and print what there is to say."""
+    """Measure one file, print what there is to say, and return a row of the table."""
     settings = {}
     if path.suffix == ".npz":
         arrays = np.load(path)
@@ -56,24 +56,29 @@ def run(path, light, out):
     squares = np.where(used, np.nan_to_num(scene.residual) ** 2 * scene.weights, 0)
     lit = used & (scene.model**2 * scene.weights > 1)
     outside = used & ~lit
-    print(
-        f"{path.name}: {len(table)} sources, {(table['p_star'] > 0.5).sum()} more likely stars; "
-        f"reduced chi-square {squares[used].mean():.3f}, {squares[lit].mean():.3f} where sources "
-        f"exceed the noise, {squares[outside].mean():.3f} elsewhere; {seconds:.1f} CPU s"
-    )
+    print(f"{path.name}: {len(table)} sources, {(table['p_star'] > 0.5).sum()} more likely stars")
     for note in scene.notes:
         print(f"  {note}")
-    for c in [] if catalog is None else catalog:
+    near, right, known = [], [], [] if catalog is None else catalog
+    for c in known:
         away = np.hypot(table["x"] - c["x"], table["y"] - c["y"])
         j = int(away.argmin())
+        near.append(away[j] < 1)
         line = f"  catalogued ({c['x']:.1f}, {c['y']:.1f}): source {table['id'][j]}, {away[j]:.2f}"
         if "is_star" in catalog.dtype.names:
             off = table["flux_i"][j] / c["intensity_i"].sum() - 1
+            right.append(abs(off) < 0.1)
             line += f" pixels away, flux in i {off:+.1%}, "
             line += f"{'star' if c['is_star'] else 'galaxy'}, p_star {table['p_star'][j]:.2f}"
         print(line)
     if out:
         write_scene(scene, Path(out) / path.stem)
+    return (
+        f"| {path.stem} | {len(table)} for {len(known) or '?'} | {squares[used].mean():.2f}, "
+        f"{squares[lit].mean():.2f}, {squares[outside].mean():.2f} | "
+        f"{f'{sum(near)} of {len(near)}' if near else ''} | "
+        f"{f'{sum(right)} of {len(right)}' if right else ''} | {seconds:.0f} |"
+    )
 
 
 def main():
@@ -84,10 +89,15 @@ def main():
     parser.add_argument("--only", choices=[n.split(".")[0] for n in NAMES])
     parser.add_argument("--out", help="folder for catalogues and reports")
     args = parser.parse_args()
-    for name in NAMES:
-        path = args.folder / name
-        if path.is_file() and args.only in (None, path.stem):
-            run(path, args.light, args.out)
+    paths = [args.folder / name for name in NAMES]
+    paths = [p for p in paths if p.is_file() and args.only in (None, p.stem)]
+    rows = [run(path, args.light, args.out) for path in paths]
+    print(
+        "\n| image | sources | squared residual over the noise's: all, where sources exceed the "
+        "noise, elsewhere | centres within a pixel | fluxes within 10% | CPU s |\n"
+        "|---|---|---|---|---|---|"
+    )
+    print(*rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -261,16 +261,15 @@ def area_under_curve(scores, stars):
     return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
 
 
-def print_pulls(pulls):
-    """Print how often intervals hold the truth."""
-    for name, values in pulls.items():
-        if not values:
-            continue
+def print_pulls(pulls, title):
+    """Print how often intervals hold the truth, for numbers of each name in (name, pull, ...)."""
+    print(f"{title}: truths in 68% and 95% intervals, their number, robust deviation and middle")
+    for name in dict.fromkeys(p[0] for p in pulls):
+        values = np.array([p[1] for p in pulls if p[0] == name])
         size = np.abs(values)
         print(
-            f"{name:12s} 68%: {100 * (size < 1).mean():.0f}   95%: {100 * (size < 1.96).mean():.0f}"
-            f"   robust sd of pulls {1.4826 * np.median(size):.2f}  middle {np.median(values):+.2f}"
-            f"   of {len(size)}"
+            f"  {name:18s} {100 * (size < 1).mean():3.0f} {100 * (size < 1.96).mean():3.0f} "
+            f"{len(size):5d}   {1.4826 * np.median(size):.2f} {np.median(values):+.2f}"
         )
 
 
@@ -285,14 +284,13 @@ def main():
     parser.add_argument("--light", choices=("learned", "spergel"), default="spergel")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    every = {k: [] for k in ("flux", "x", "y", "size", "ellipticity")}
+    pulls = []  # of each number: its name, (found - truth) / error, clumped, neighbours all found
     scores, positions = [], []
     print(
         "kind                found us/sep    pure us/sep     flux error us/sep/Sersic   bias  CPU s"
     )
     for kind in args.kinds:
         found, pure, errors, bias, seconds = ([], []), ([], []), [], [], 0.0
-        pulls = {k: [] for k in every}
         for number in range(args.fields):
             rng = np.random.default_rng([args.seed, number, list(KINDS).index(kind)])
             image, psf, truths = simulate(kind, rng, GALAXIES[args.galaxies])
@@ -319,15 +317,19 @@ def main():
                     continue
                 bias.append(flux[j] / t.flux - 1)
                 row = table[int(j)]
-                relative = error[j] / flux[j]
-                pulls["flux"].append(np.log(flux[j] / t.flux) / relative)
-                pulls["x"].append((x[j] - t.x) / row["x_err"])
-                pulls["y"].append((y[j] - t.y) / row["y_err"])
+                off = {
+                    "flux": np.log(flux[j] / t.flux) / (error[j] / flux[j]),
+                    "x": (x[j] - t.x) / row["x_err"],
+                    "y": (y[j] - t.y) / row["y_err"],
+                }
                 if np.isfinite(t.radius) and not t.star:
                     r, e = row["half_light_radius"], row["half_light_radius_err"]
-                    pulls["size"].append(np.log(r / t.radius) / (e / r))
-                    off = row["ellipticity"] - t.ellipticity
-                    pulls["ellipticity"].append(off / row["ellipticity_err"])
+                    off["half-light radius"] = np.log(r / t.radius) / (e / r)
+                    off["ellipticity"] = row["ellipticity"] - t.ellipticity
+                    off["ellipticity"] /= row["ellipticity_err"]
+                near = [np.hypot(o.x - t.x, o.y - t.y) < BLENDED for o in truths]
+                told = (ours[near] >= 0).all()
+                pulls += [(name, v, KINDS[kind][1], told) for name, v in off.items()]
                 if t.signal > 20:
                     scores.append((float(row["p_star"]), t.star))
                 if t.star and t.nearest > ISOLATED:
@@ -348,11 +350,10 @@ def main():
             f"        {100 * np.median(bias):+.2f} % {seconds / args.fields:5.1f}",
             flush=True,
         )
-        print_pulls(pulls)
-        for name, values in pulls.items():
-            every[name] += values
-    print("all kinds")
-    print_pulls(every)
+    print_pulls(pulls, "All")
+    print_pulls([p for p in pulls if not p[2]], "Sparse fields")
+    print_pulls([p for p in pulls if p[2]], "Blended fields")
+    print_pulls([p for p in pulls if p[2] and p[3]], "Of these, with all neighbours found")
     scores = np.array(scores, float)
     area = area_under_curve(scores[:, 0], scores[:, 1] > 0)
     print(f"stars against galaxies above 20 sigma: area under the curve {area:.3f}")

@@ -12,12 +12,25 @@ import pytest
 # JAX is asked for each number once: it takes longer to optimise its code than to run it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+# Tests run on each core already: joblib starts no processes and threads of its own.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
 # Hundreds of processes that tests start, and each worker, would compile all modules once more.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """Makes kernels use the instructions that LAYERKIT_TEST_INSTRUCTIONS names."""
+    if name := os.environ.get("LAYERKIT_TEST_INSTRUCTIONS"):
+        from layerkit.engines import cpu
+
+        kernels = cpu.extension()
+        if kernels is None or not kernels.choose(name):
+            raise pytest.UsageError(f"LAYERKIT_TEST_INSTRUCTIONS={name}: no kernels run these here")
 
 
 def pytest_collection(session):

@@ -66,7 +66,6 @@ def test_populate_keeps_what_it_finds(layerkit, tmp_path, monkeypatch):
     """A run of a few steps: its model gets a prior and noise, and the rest of the file stays."""
     monkeypatch.setattr("layerkit.galaxy.model.population.prior.DRAWS", 3000)
     monkeypatch.setattr("layerkit.galaxy.evaluation.population.TREES", 20)
-    monkeypatch.setattr("joblib.cpu_count", lambda: 1)  # processes take longer to start
     quicken(monkeypatch)
     pictures, net = materials(tmp_path / "m", count=190, side=120)
     galaxy.gather(pictures, tmp_path / "set.h5", size=20)

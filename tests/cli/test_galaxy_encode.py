@@ -219,7 +219,6 @@ def test_files_of_settings_that_are_none_are_one_line(layerkit):
 
 def test_parts_go_into_a_folder_and_are_resumed(layerkit, there):
     words = "pictures", "pictures", "--model", "run", "--draws", 1, "--parts", 6, "--out", "all"
-    words += "--workers", 1  # in this process
     code, out, err = layerkit(*words)
     assert code == 0, err
     expected = galaxy.encode(there / "run", there / "pictures", draws=1)

@@ -27,7 +27,9 @@ KERNELS = cpu.extension()
 if KERNELS is None:
     pytest.skip("the compiled engine was not built", allow_module_level=True)
 
+USUAL = KERNELS.name()
 SETS = [name for name in ("baseline", "avx2", "avx512") if KERNELS.choose(name)]
+KERNELS.choose(USUAL)
 GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
 
@@ -37,7 +39,7 @@ def instructions(request):
     """Each set of instructions that this processor has."""
     assert KERNELS.choose(request.param)
     yield request.param
-    KERNELS.choose(SETS[-1])
+    KERNELS.choose(USUAL)
 
 
 def both(layers, batch_size, seed, **settings):
@@ -444,6 +446,34 @@ def test_layers_without_kernels():
     assert set(L.__all__) - have == sky | known_noise | sources
 
 
+# (classes, places after them): with classes or places abreast, in whole vectors and not.
+CLASSES = [(1, 1), (3, 1), (31, 1), (32, 1), (77, 1), (4, 16), (5, 40), (6, 7), (40, 3)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", CLASSES, ids=str)
+def test_softmax_of_any_layout(shape, dtype, rng, instructions):
+    count, places = shape
+    layers = [
+        L.Input("x", shape=(count, places)),
+        L.Input("t", shape=(places,)),
+        L.Softmax("y", "x", axis=0),
+        L.SoftmaxLoss("loss", "x", "t", axis=0, smoothing=0.1),
+    ]
+    x, t = 3 * rng.standard_normal((18, count, places)), rng.integers(count, size=(18, places))
+    compare(layers, rng, {"x": x, "t": t}, dtype)
+
+
+@pytest.mark.parametrize("size", [3, 40, 128, 130, 5000])
+def test_layer_norm_of_any_size(size, rng, instructions):
+    layers = [
+        L.Input("x", shape=(7, size)),
+        L.LayerNorm("y", "x"),
+        L.LayerNorm("z", "x", gain=lk.initializers.Normal(1.0), bias=lk.initializers.Normal(1.0)),
+    ]
+    compare(layers, rng, {"x": 2 + rng.standard_normal((23, 7, size))}, "float32")
+
+
 # Parts of kernels.
 
 
@@ -622,18 +652,20 @@ def test_products_of_any_layout(sizes, dtype, rng, instructions):
     rounding = (k + 1) * np.finfo(dtype).eps / 2
     bound = rounding / (1 - rounding)
 
-    def layouts(rows, columns):
-        yield rng.standard_normal((rows, columns)).astype(dtype)
-        yield rng.standard_normal((columns, rows)).astype(dtype).T
-        yield rng.standard_normal((rows, columns + 3)).astype(dtype)[:, 2:-1]
-        yield rng.standard_normal((columns + 3, rows)).astype(dtype)[2:-1].T
+    def layouts(values):
+        rows, columns = values.shape
+        wide = np.full((rows, columns + 3), np.nan, dtype)
+        high = np.full((columns + 3, rows), np.nan, dtype)
+        wide[:, 2:-1], high[2:-1] = values, values.T
+        return values, values.T.copy().T, wide[:, 2:-1], high[2:-1].T
 
     exact = np.float64 if dtype == "float32" else np.longdouble  # as good as
-    for a in layouts(m, k):
-        for b in layouts(k, n):
+    left, right = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+    product = left.astype(exact) @ right.astype(exact)
+    magnitude = np.abs(left.astype("float64")) @ np.abs(right.astype("float64"))
+    for a in layouts(left):
+        for b in layouts(right):
             whole = rng.standard_normal((m + 1, n + 2)).astype(dtype)
-            product = a.astype(exact) @ b.astype(exact)
-            magnitude = np.abs(a.astype("float64")) @ np.abs(b.astype("float64"))
             for add in (False, True):
                 before = whole.copy()
                 KERNELS.multiply(a, b, whole[:m, 1:-1], add)

@@ -21,8 +21,9 @@ import layerkit as lk
 from layerkit import backends, galaxy
 from layerkit import layers as L
 from layerkit.engines.base import EngineRunner
-from layerkit.engines.cuda import CudaEngine, program
+from layerkit.engines.cuda import CudaEngine, chain, program
 from layerkit.engines.cuda.runners import data as cuda_data
+from layerkit.engines.cuda.runners import dense
 from layerkit.errors import BackendError, DataError, NetError, NotFiniteError
 
 GALAXY = Path(__file__).resolve().parents[2] / "nets" / "galaxy_gdae.py"
@@ -158,10 +159,12 @@ def test_every_layer_of_the_nets_that_ship_has_kernels(gpu, name):
 
 
 SIZES = [(1, 1, 1), (3, 40, 7), (17, 5, 33), (16, 30, 31), (70, 9, 40), (130, 3, 2), (2, 600, 300)]
+# All neurons in one block and by cuBLAS, and "relu" in every size.
+DENSE = [(size, "relu") for size in SIZES]
+DENSE += [(SIZES[k], neuron) for k in (1, 4) for neuron in (None, "gelu")]
 
 
-@pytest.mark.parametrize("neuron", [None, "relu", "gelu"])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("sizes", "neuron"), DENSE, ids=str)
 def test_dense(gpu, sizes, neuron, rng):
     rows, inputs, units = sizes
     layers = [
@@ -172,6 +175,25 @@ def test_dense(gpu, sizes, neuron, rng):
     for n in (rows, 1):
         x = {"x": rng.standard_normal((n, inputs))}
         compare(nets, x, random_weights(nets[1], x, rng), "float64")
+
+
+@pytest.mark.parametrize("rows", [3, 9])
+def test_kernels_with_room_for_more_examples_give_the_same_bits(gpu, rows, monkeypatch):
+    """Those for few examples are compiled for 1, 2, 4, 8 and 16 of them only."""
+    found = []
+    for exact in (False, True):
+        if exact:
+            for module in (dense, chain):
+                monkeypatch.setattr(module, "few_rows", lambda count: f"{count}u")
+        else:
+            assert dense.few_rows(rows) != f"{rows}u"
+        net = lk.Net(small_vae(hidden=35), rows, backend="cupy", seed=2, gradients="all")
+        solver = lk.Adam(net, 1e-2)
+        for seed in range(3):
+            loss = solver.step(x=galaxies(rows, seed))
+        found.append((loss, host(net, net.arena.data), host(net, net.blobs["x"].diff)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("rows", [3, 20, 300])  # in one block, by cuBLAS, and with sums in slices
@@ -259,8 +281,11 @@ def assert_same_training(solvers, dtype="float64"):
         assert mine == pytest.approx(expected, rel=1e-10 if dtype == "float64" else 1e-4)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("rows", [1, 5, 17])
+# Each solver and each number of rows, in one block or by cuBLAS, but not each of each.
+@pytest.mark.parametrize(
+    ("rows", "solver"),
+    [(1, "Adam"), (5, "Adam"), (17, "Adam"), (1, "SGD"), (17, "SGD"), (5, "Nesterov")],
+)
 def test_a_recorded_step_is_that_of_the_array_code(gpu, rows, solver):
     nets = pair(with_galaxies(), rows, 3, dtype="float64")
     solvers = [SOLVERS[solver](net) for net in nets]
@@ -366,8 +391,7 @@ def test_nodes_of_a_recorded_step_of_the_papers_net(cupy_on_host, rows, most, mo
     assert counts[0] <= most
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [2, 20])
+@pytest.mark.parametrize(("rows", "dtype"), [(2, "float64"), (20, "float32")])
 def test_replaying_equals_calling_bit_for_bit(gpu, rows, dtype):
     results = []
     for record in (True, False, True):

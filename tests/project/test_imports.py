@@ -69,7 +69,7 @@ RANKS = [
     ["layerkit"],
     ["layerkit.cli.command"],
     ["layerkit.saving.runfile"],
-    ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode"],
+    ["layerkit.galaxy.layout", "layerkit.galaxy.images.decode", "layerkit.galaxy.images.masks"],
     ["layerkit.galaxy.images.crop", "layerkit.galaxy.images.prepared"],
     ["layerkit.galaxy.images.sources", "layerkit.galaxy.images.stored"],
     ["layerkit.galaxy.images.prepare"],

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from galaxy_runs import quicken
 
 from layerkit.cli.main import main
 
@@ -47,6 +48,7 @@ def test_code_runs(page, code, capsys, monkeypatch):
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_tutorials_run_from_top_to_bottom(page, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    quicken(monkeypatch)
     names = {"__name__": "documentation"}
     for code in fenced(page, "python"):
         exec(compile(code, page.name, "exec"), names)

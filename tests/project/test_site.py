@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from galaxy_runs import quicken
 
 import layerkit as lk
 from layerkit import galaxy
@@ -82,6 +83,7 @@ def test_notebooks_run(path, tmp_path, monkeypatch, capsys):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
     monkeypatch.chdir(tmp_path)
+    quicken(monkeypatch)
     names = {"__name__": "notebook", "display": print}
     for cell in json.loads(path.read_text())["cells"]:
         assert not cell.get("outputs"), "outputs are made when the site is built"

@@ -12,7 +12,7 @@ import numpy as np
 
 from layerkit.backends import philox
 from layerkit.backends.base import Array, GPUArray
-from layerkit.engines.cuda.runners.dense import Dense
+from layerkit.engines.cuda.runners.dense import Dense, few_rows
 from layerkit.engines.cuda.runners.elementwise import Reparameterize
 from layerkit.engines.cuda.siblings import Family
 
@@ -35,7 +35,7 @@ class Chain:
     """
 
     def __init__(self, engine: Any, run: Any, stages: list[Stage], rows: int):
-        self.engine, self.rows, self.capacity = engine, rows, run.batch_size
+        self.engine, self.rows, self.room = engine, rows, few_rows(run.batch_size)
         table = np.zeros((len(stages), FIELDS + ARRAYS), np.uint64)
         for row, (numbers, arrays) in zip(table, stages, strict=True):
             row[: len(numbers)] = [
@@ -56,7 +56,7 @@ class Chain:
             self.count,
             self.table,
             self.engine.clock,
-            ROWS=f"{self.capacity}u",
+            ROWS=self.room,
         )
 
 

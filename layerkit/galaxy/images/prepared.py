@@ -17,6 +17,7 @@ import numpy as np
 
 from layerkit.data.arrays import hidden, joined
 from layerkit.errors import DataError, brief
+from layerkit.galaxy.images.masks import MASKS, mask_bytes, with_masks
 from layerkit.inspection.display import short_repr
 from layerkit.saving import hdf5
 from layerkit.saving.shards import INDEX, check_count, finished, read_index
@@ -25,7 +26,6 @@ from layerkit.system.files import open_regular, path_of
 
 PREPARED_FORMAT = "layerkit galaxy set"
 VERSION, OLDEST = 3, 2  # the oldest is that of sets without masks
-MASKS = "masks"  # data set of the masks of all images, a bit for each pixel
 # Columns stored beside the image and id of each galaxy: float64, of this shape per galaxy.
 COLUMNS: dict[str, tuple[int, ...]] = {"crops": (3,), "scales": (), "stretches": (3,)}
 MOST_RANKED = 500  # held-out galaxies whose bounds others are ranked among
@@ -109,24 +109,6 @@ def digest_of(ids: list[str], size: int, images: Iterable[np.ndarray]) -> str:
     if masked:
         total.update(masks.digest())
     return total.hexdigest()
-
-
-def with_masks(images: np.ndarray, packed: np.ndarray | None) -> np.ndarray:
-    """Return images (n, size, size) as a masked array, if any of their pixels is masked.
-
-    Args:
-        images: the images.
-        packed: a bit for each pixel, (n, `mask_bytes`), or None.
-    """
-    if packed is None or not packed.any():
-        return images
-    bits = np.unpackbits(packed, axis=1, count=images[0].size)
-    return np.ma.array(images, mask=bits.reshape(images.shape).astype(bool))
-
-
-def mask_bytes(size: int) -> int:
-    """Return how many bytes the mask of an image takes."""
-    return -(-size * size // 8)
 
 
 def is_prepared(path: str | os.PathLike | None) -> bool:

@@ -14,16 +14,8 @@ import numpy as np
 
 from layerkit.data.arrays import joined
 from layerkit.errors import DataError
-from layerkit.galaxy.images.prepared import (
-    MASKS,
-    GalaxySet,
-    digest_of,
-    files_of,
-    joined_about,
-    load_file,
-    mask_bytes,
-    with_masks,
-)
+from layerkit.galaxy.images.masks import MASKS, mask_bytes, with_masks
+from layerkit.galaxy.images.prepared import GalaxySet, digest_of, files_of, joined_about, load_file
 from layerkit.saving import hdf5
 from layerkit.saving.shards import check_count
 from layerkit.system.files import path_of

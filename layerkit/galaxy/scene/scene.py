@@ -15,8 +15,8 @@ from layerkit.galaxy.scene.images.detection import THRESHOLD, detect, significan
 from layerkit.galaxy.scene.images.field import Field
 from layerkit.galaxy.scene.images.psf import estimate_psf, width_of
 from layerkit.galaxy.scene.images.rays import sharp_pixels
-from layerkit.galaxy.scene.inference.choosing import STAR, moved, new_source
 from layerkit.galaxy.scene.inference.fitting import Pixels
+from layerkit.galaxy.scene.inference.proposing import STAR, moved, new_source
 from layerkit.galaxy.scene.inference.tiles import tiles_of
 from layerkit.galaxy.scene.model.learned import learned_light
 from layerkit.galaxy.scene.model.light import Light, Spergel

@@ -1,30 +1,14 @@
 """Models that come with layerkit, and small files made of one's own runs."""
 
 import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from galaxy_runs import galaxy_picture
-from PIL import Image
 
 from layerkit import galaxy
 from layerkit.errors import SnapshotError
 from layerkit.galaxy.catalogue.boxes import BOXED
 from layerkit.saving import snapshot
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def pictures(folder, rng, count=3):
-    folder.mkdir()
-    for i in range(count):
-        galaxy_picture(rng).save(folder / f"g{i}.png")
-    Image.fromarray(np.zeros((80, 80), "uint8")).save(folder / "void.png")
-    return folder
 
 
 def test_the_boxed_model_is_small_and_whole():
@@ -65,26 +49,3 @@ def test_an_exported_model_is_the_run_s(shared, tmp_path):
     np.testing.assert_allclose(half.temperature, model.temperature)
     assert str(shared["run"]) not in str(snapshot.read_extra(out))
     assert out.stat().st_size < (shared["run"] / "model.h5").stat().st_size / 1.5
-
-
-def test_an_installed_package_encodes_a_folder(tmp_path, rng):
-    """Files of the package as they are installed, from another folder."""
-    pytest.importorskip("setuptools", minversion="77")
-    pytest.importorskip("pybind11")
-    source, built = tmp_path / "source", tmp_path / "built"
-    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
-    for folder in ("layerkit", "nets"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
-    subprocess.run(build, cwd=source, check=True, capture_output=True)
-    pictures(tmp_path / "mine", rng)
-    subprocess.run(
-        [sys.executable, "-m", "layerkit", "galaxy", "encode", "mine", "--out", "t.fits"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(built)},
-        check=True,
-        capture_output=True,
-    )
-    assert len(galaxy.read_catalogue(tmp_path / "t.fits")) == 4

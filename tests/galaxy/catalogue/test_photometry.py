@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from astropy.io import fits
+from galaxy_runs import quicken
 from linear_galaxies import NET, PICTURE, ellipse, fitted
 from PIL import Image
 
@@ -317,8 +318,9 @@ def test_compressed_cubes_and_scaled_integers(model, rng, tmp_path):
         assert found["flux"][0] == pytest.approx(truth, rel=0.03)
 
 
-def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path):
+def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path, monkeypatch):
     """Also from its file alone, and from a small one; a prepared set knows its units, too."""
+    quicken(monkeypatch)
     clean, _ = light(rng, 30)
     pictures = clean + SKY + rng.normal(0, NOISE, clean.shape)
     pictures[:, 60, 64] = np.nan  # every galaxy has a hole

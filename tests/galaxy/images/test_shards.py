@@ -262,6 +262,23 @@ def test_damage_shows(shards, tmp_path):
         galaxy.load(out)
 
 
+def test_shards_that_do_not_belong_together_are_refused(shards, pictures, tmp_path):
+    twice, mixed = tmp_path / "twice", tmp_path / "mixed"
+    for folder in (twice, mixed):
+        shutil.copytree(shards[0], folder)
+    shutil.copy(twice / "part-000000.h5", twice / "part-000001.h5")
+    galaxy.prepare_shards(
+        pictures / "more.zip", tmp_path / "other", size=32, workers=1, progress=False
+    )
+    for suffix in (".h5", ".json"):
+        shutil.copy(tmp_path / "other" / f"part-000000{suffix}", mixed / f"part-000004{suffix}")
+    for read in (galaxy.load, StoredSet):
+        with pytest.raises(DataError, match="its shards name a galaxy twice"):
+            read(twice)
+        with pytest.raises(DataError, match=r"part-000004.h5: prepared with other settings than"):
+            read(mixed)
+
+
 def test_a_shard_that_somebody_replaced_is_told(pictures, shards, tmp_path):
     """A whole set by itself, but not the one that was written."""
     shutil.copytree(shards[0], tmp_path / "shards")
@@ -271,22 +288,6 @@ def test_a_shard_that_somebody_replaced_is_told(pictures, shards, tmp_path):
     for read in (galaxy.load, StoredSet):
         with pytest.raises(DataError, match=r"part-000001.h5: 3 rows, and 5 were written"):
             read(tmp_path / "shards")
-
-
-def test_shards_that_do_not_belong_together_are_refused(shards, pictures, tmp_path):
-    twice, mixed = tmp_path / "twice", tmp_path / "mixed"
-    for folder in (twice, mixed):
-        shutil.copytree(shards[0], folder)
-    shutil.copy(twice / "part-000000.h5", twice / "part-000001.h5")
-    galaxy.prepare_shards(
-        pictures / "more.zip", tmp_path / "other", size=32, workers=1, progress=False
-    )
-    shutil.copy(tmp_path / "other" / "part-000000.h5", mixed / "part-000004.h5")
-    for read in (galaxy.load, StoredSet):
-        with pytest.raises(DataError, match="its shards name a galaxy twice"):
-            read(twice)
-        with pytest.raises(DataError, match=r"part-000004.h5: prepared with other settings than"):
-            read(mixed)
 
 
 def test_shards_in_linear_units_leave_out_masked_pixels_as_one_file_does(tmp_path, rng):

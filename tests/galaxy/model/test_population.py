@@ -6,6 +6,7 @@ from scipy.stats import kstest, multivariate_normal
 
 from layerkit import galaxy
 from layerkit.errors import DataError, NetError
+from layerkit.galaxy.evaluation import population as evaluation
 from layerkit.galaxy.model.pixels import residuals, scores
 from layerkit.galaxy.model.population.noise import learn_noise
 from layerkit.galaxy.model.population.prior import fit_mixture
@@ -14,6 +15,11 @@ from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.layers import GaussianReconstruction, StudentReconstruction
 
 LATENT, SIDE = 3, 12
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch):
+    monkeypatch.setattr(evaluation, "TREES", 60)
 
 
 def mixture(rng, components=2, latent=LATENT):

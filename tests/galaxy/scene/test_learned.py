@@ -81,16 +81,19 @@ def test_derivatives_are_those_of_finite_differences(net, rng):
 
 
 def test_half_of_the_light_is_within_the_unit_radius(net, rng):
-    # Light inside a circle of radius 1 is the integral of transform(k) J1(k) over k.
+    # Light inside a circle of radius r is r times the integral of transform(k) J1(k r) over k.
     light = light_of(net)
     for _ in range(3):
         z = rng.normal(size=(1, 2))
 
-        def integrand(k, z=z):
-            return light.transform(np, z, np.array([[k]]), np.zeros((1, 1)))[0].item() * j1(k)
+        def integrand(k, r, z=z):
+            value = light.transform(np, z, np.array([[k]]), np.zeros((1, 1)))[0].item()
+            return r * value * j1(k * r)
 
-        inside = integrate.quad(integrand, 0, 60, limit=400)[0]
+        inside = integrate.quad(integrand, 0, 60, args=(1,), limit=400)[0]
         assert inside == pytest.approx(0.5, abs=0.02)
+        inside = integrate.quad(integrand, 0, 60, args=(1.7,), limit=400)[0]
+        assert light.within(z, np.array([1.7])).item() == pytest.approx(inside, abs=0.02)
 
 
 def test_moving_and_scaling_z_changes_no_light(net, rng):

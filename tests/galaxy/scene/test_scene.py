@@ -1,12 +1,14 @@
 """Fields: what is drawn, fitted and written, against direct sums, finite differences and truth."""
 
 import re
+from types import SimpleNamespace
 
 import astropy.table
 import numpy as np
 import pytest
 from astropy.io import fits
 from scipy.special import gamma, kv
+from small_scenes import WIDTH, blend, draw, source
 
 import layerkit as lk
 from layerkit.errors import DataError
@@ -14,41 +16,11 @@ from layerkit.galaxy.scene import make_field, measure, read_field, write_scene
 from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.detection import detect
 from layerkit.galaxy.scene.images.psf import estimate_psf, gaussian, width_of
-from layerkit.galaxy.scene.inference.fitting import Pixels, build, curvature, fit
+from layerkit.galaxy.scene.inference.fitting import build, curvature, fit
 from layerkit.galaxy.scene.inference.tiles import tiles_of
-from layerkit.galaxy.scene.model.layout import Layout, Source
 from layerkit.galaxy.scene.model.light import LEAST, MOST, Spergel
 from layerkit.galaxy.scene.results.catalogue import ellipticity_of
-
-WIDTH = 3.5
-
-
-def source(star, x, y, *fluxes, radius=2.0, shear=(0.3, 0.2), latent=-0.5):
-    log = np.log(np.array(fluxes, float))
-    shape = np.array([np.log(radius), *shear, latent])
-    return Source(star, x, y, log, shape, (x, y, float(log.mean())))
-
-
-def draw(sources, bands=1, height=48, width=52):
-    """Return Pixels with the image of some sources, without noise, and the net that drew it."""
-    psfs = np.array([gaussian(WIDTH)] * bands)
-    shape = (bands, height, width)
-    pixels = Pixels(np.zeros(shape), np.ones(shape), psfs, WIDTH)
-    layout = Layout(sources, bands, WIDTH)
-    net = build(pixels, layout)
-    net.statistics["theta/centre"].data[...] = layout.values()
-    net.statistics["theta/root"].data[...] = 0.03 * np.eye(layout.size)
-    net.forward(noise=np.zeros((1, layout.size)), **pixels.inputs())
-    pixels.values = net.blobs["image"].data[0].copy()
-    return pixels, net, layout
-
-
-def blend():
-    return [
-        source(False, 20.3, 22.2, 900.0, 700.0),
-        source(True, 27.0, 26.6, 500.0, 300.0),
-        source(False, 36.7, 15.2, 700.0, 900.0, radius=3.0, shear=(-0.5, 0.3), latent=-1.5),
-    ]
+from layerkit.galaxy.scene.results.page import scales_of
 
 
 class TestLight:
@@ -63,6 +35,10 @@ class TestLight:
             light = (c * r / 2) ** nu * kv(nu, c * r) / gamma(nu + 1) * r
             total = np.cumsum(light)
             assert r[np.searchsorted(total, total[-1] / 2)] == pytest.approx(1, rel=5e-3)
+            for radius in (0.3, 2.0):
+                inside = Spergel().within(latents, np.array([radius])).item()
+                expected = total[np.searchsorted(r, radius)] / total[-1]
+                assert inside == pytest.approx(expected, abs=5e-3)
 
     def test_exponential_disk_is_index_one_half(self):
         # The transform of exp(-r/h) is (1 + (h k)^2)^-1.5, and h = 1 / 1.67835.
@@ -244,6 +220,14 @@ class TestMeasure:
         value, error = row["flux g"].removesuffix("</small>").split("<small>&plusmn; ")
         assert float(value) == pytest.approx(measured.table["flux_g"][0], rel=0.01)
         assert float(error) == pytest.approx(measured.table["flux_err_g"][0], rel=0.1)
+
+    def test_bands_of_a_page_are_shown_alike(self):
+        model = np.array([1.0, 2.0, 3.0])[:, None, None] * np.ones((3, 8, 8))
+        scene = SimpleNamespace(model=model, weights=np.full(model.shape, 4.0))
+        shown = (model / scales_of(scene)[:, None, None]).sum(axis=(1, 2))
+        assert shown == pytest.approx(shown[0])
+        scene.model[0] /= 1000  # next to nothing in a band: its noise is not blown up
+        assert scales_of(scene)[0] > 0.1
 
     def test_empty_field(self, rng, tmp_path):
         scene = measure(make_field(rng.normal(size=(40, 40)), gaussian(3.0), np.ones((40, 40))))

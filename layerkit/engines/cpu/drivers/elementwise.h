@@ -5,6 +5,7 @@
 
 #include "../vectors/formulas.h"
 #include "../vectors/simd.h"
+#include "../vectors/sums.h"
 #include "../threads/pool.h"
 
 namespace layerkit {
@@ -113,7 +114,7 @@ template <class T, int Count> struct Walk {
         runs(k, start, size, [&](i64 at, i64 offset, i64 length) {
             const T* from = data[k] + offset;
             T* to = space + at;
-            if (step == 0) for (i64 i = 0; i < length; ++i) to[i] = *from;
+            if (step == 0) std::fill(to, to + length, T(*from));
             else if (step == 1) for (i64 i = 0; i < length; ++i) to[i] = from[i];
             else for (i64 i = 0; i < length; ++i) to[i] = from[i * step];
         });
@@ -132,8 +133,16 @@ void combine_pieces(
 {
     T spaces[4][staged];
     bool whole = y && walk.dense[0] && walk.dense[1] && walk.dense[2];
+    if (kind == 0) whole = y || walk.dense[0];  // a copy is not staged
     for (i64 piece = whole ? stop - start : staged; start < stop; start += piece) {
         i64 size = std::min(piece, stop - start);
+        if (kind == 0) {
+            T* to = y ? y + start : spaces[3];
+            const T* made = walk.side_by_side(0, start, size, to);
+            if (y && made != to) std::memcpy(to, made, size_t(size) * sizeof(T));
+            function(start, size, made);
+            continue;
+        }
         const T* from[3];
         for (int k = 0; k < 3; ++k)  // operands that are one array are copied once
             from[k] = k && walk.same(k, 0) ? from[0]
@@ -157,6 +166,8 @@ template <class T> void combine_sums(const Walk<T, 4>& walk, int kind, T setting
     i64 width = std::max<i64>(std::max<i64>(16384 / row, 1), least), count = (rows + width - 1) / width;
     i64 own = step ? width * step : all;
     double* sums = work_space<struct OfSums, double>(count * own);
+    double factor = kind == 1 ? double(setting) : 1;  // which is that of the sum, too
+    if (kind == 1) kind = 0;
     T* y = walk.data[3];
     parallel(count, [&](i64 part) {
         i64 first = part * width, stop = std::min(first + width, rows);
@@ -170,23 +181,17 @@ template <class T> void combine_sums(const Walk<T, 4>& walk, int kind, T setting
                     for (i64 i = 0; i < length; ++i) to[i] += double(from[i]);
                     return;
                 }
-                constexpr i64 lanes = Simd<T>::lanes;
-                Vector<T> wide{};
-                i64 i = 0;
-                for (; i + lanes <= length; i += lanes) wide += load(from + i);
-                T sum_here = sum<T>(wide);
-                for (; i < length; ++i) sum_here += from[i];
-                *to += double(sum_here);
+                *to += sum_run(from, length);
             });
         };
         combine_pieces<T>(walk, kind, setting, first * row, stop * row, nullptr, add);
         if (step)
-            for (i64 i = 0; i < (stop - first) * step; ++i) y[first * step + i] = T(total[i]);
+            for (i64 i = 0; i < (stop - first) * step; ++i) y[first * step + i] = T(factor * total[i]);
     });
     for (i64 i = 0; !step && i < all; ++i) {
         double total = 0;
         for (i64 part = 0; part < count; ++part) total += sums[part * own + i];
-        y[i] = T(total);
+        y[i] = T(factor * total);
     }
 }
 
@@ -213,6 +218,7 @@ template <class T> void copy_turned(const Walk<T, 4>& walk, int axis)
 
 template <class T> void elementwise(const Walk<T, 4>& walk, int kind, T setting)
 {
+    if (kind == 1 && setting == 1) kind = 0;
     if (!walk.dense[3]) return combine_sums(walk, kind, setting);
     if (kind == 0 && walk.stride[0][walk.axes - 1] > 1)
         for (int axis = 0; axis < walk.axes - 1; ++axis)
@@ -221,7 +227,7 @@ template <class T> void elementwise(const Walk<T, 4>& walk, int kind, T setting)
     i64 size = walk.size();
     parallel((size + piece - 1) / piece, [&](i64 i) {
         combine_pieces<T>(walk, kind, setting, i * piece, std::min((i + 1) * piece, size),
-                          walk.data[3], [](i64, i64, T*) {});
+                          walk.data[3], [](i64, i64, const T*) {});
     });
 }
 

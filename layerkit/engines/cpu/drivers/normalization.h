@@ -2,60 +2,13 @@
 #pragma once
 
 #include "../vectors/formulas.h"
+#include "../vectors/sums.h"
 #include "../threads/pool.h"
 
 namespace layerkit {
 namespace LAYERKIT_SET {
 
 using Groups = GroupsOf<i64>;
-
-constexpr i64 norm_piece = 4096;  // numbers that are added up in the precision of the net
-
-// The sum of function(k) of vectors or numbers from 0 to `size`, pieces of it in double precision.
-template <class T, class Vectors, class Numbers>
-LAYERKIT_INLINE double sum_of(i64 size, const Vectors& vectors, const Numbers& numbers)
-{
-    constexpr i64 lanes = Simd<T>::lanes;
-    double total = 0;
-    for (i64 k = 0; k < size;) {
-        i64 stop = std::min(k + norm_piece, size);
-        Vector<T> a{}, b{};
-        for (; k + 2 * lanes <= stop; k += 2 * lanes) {
-            a += vectors(k);
-            b += vectors(k + lanes);
-        }
-        T rest = 0;
-        for (; k < stop; ++k) rest += numbers(k);
-        total += double(sum<T>(a + b)) + double(rest);
-    }
-    return total;
-}
-
-template <class T> double sum_run(const T* x, i64 size)
-{
-    return sum_of<T>(size, [&](i64 k) { return load(x + k); }, [&](i64 k) { return x[k]; });
-}
-
-// The sum of (x - mean)^2.
-template <class T> double sum_squares(const T* x, T mean, i64 size)
-{
-    return sum_of<T>(
-        size, [&](i64 k) { Vector<T> d = load(x + k) - mean; return d * d; },
-        [&](i64 k) { return (x[k] - mean) * (x[k] - mean); });
-}
-
-template <class T> double sum_products(const T* x, const T* y, i64 size)
-{
-    return sum_of<T>(
-        size, [&](i64 k) { return load(x + k) * load(y + k); }, [&](i64 k) { return x[k] * y[k]; });
-}
-
-template <class T> double sum_products(const T* x, const T* y, const T* z, i64 size)
-{
-    return sum_of<T>(
-        size, [&](i64 k) { return load(x + k) * load(y + k) * load(z + k); },
-        [&](i64 k) { return x[k] * y[k] * z[k]; });
-}
 
 // function(start, length, channel) for runs of a group that have one gain, the numbers in a row.
 template <class Function>
@@ -82,13 +35,21 @@ template <class T> struct Normalization {
 // Computes the numbers of a group, of given mean and 1 / sqrt(variance + epsilon).
 template <class T> void normalize_group(const Normalization<T>& n, i64 group, T mean, T inverse)
 {
-    n.inverse[group] = inverse;
     if (side_by_side(n.s)) {
         for (i64 o = 0; o < n.s.outer; ++o) {
             i64 i = n.s.start(o, group), c = n.s.channel(i);
             const T *from = n.x + i, *gain = n.gain ? n.gain + c : nullptr;
             const T* bias = n.bias ? n.bias + c : nullptr;
             T *d = n.normalized + i, *to = n.y + i;
+            if (gain && bias) {
+#pragma GCC ivdep
+                for (i64 k = 0; k < n.s.inner; ++k) {
+                    T value = (from[k] - mean) * inverse;
+                    d[k] = value;
+                    to[k] = value * gain[k] + bias[k];
+                }
+                continue;
+            }
             for (i64 k = 0; k < n.s.inner; ++k) d[k] = (from[k] - mean) * inverse;
             if (gain) for (i64 k = 0; k < n.s.inner; ++k) to[k] = d[k] * gain[k];
             else for (i64 k = 0; k < n.s.inner; ++k) to[k] = d[k];
@@ -108,21 +69,32 @@ template <class T> void normalize_group(const Normalization<T>& n, i64 group, T 
     });
 }
 
-// The moments of a group.
-template <class T>
-void group_moments(const Groups& s, const T* x, i64 group, double& mean, double& variance)
+constexpr i64 norm_columns = 64;  // groups that are worked on together
+
+// How many: columns of neighbouring numbers, or as many groups as stay in the nearest cache.
+LAYERKIT_INLINE i64 groups_together(const Groups& s)
 {
-    double total = 0, squares = 0;
-    for (i64 o = 0; o < s.outer; ++o) total += sum_run(x + s.start(o, group), s.inner);
-    mean = total / double(s.numbers());
-    for (i64 o = 0; o < s.outer; ++o)
-        squares += sum_squares(x + s.start(o, group), T(mean), s.inner);
-    variance = squares / double(s.numbers());
+    return s.inner == 1 ? norm_columns : std::clamp<i64>(4096 / s.numbers(), 1, norm_columns);
 }
 
-// For groups that are columns, the moments of those from `left` to `right`, row by row.
-constexpr i64 norm_columns = 64;
+// The moments of groups from `left` to `right`.  One group's sum does not wait for another's variance.
+template <class T>
+void row_moments(const Groups& s, const T* x, i64 left, i64 right, double* mean, double* variance)
+{
+    for (i64 g = left; g < right; ++g) {
+        double total = 0;
+        for (i64 o = 0; o < s.outer; ++o) total += sum_run(x + s.start(o, g), s.inner);
+        mean[g - left] = total / double(s.numbers());
+    }
+    for (i64 g = left; g < right; ++g) {
+        double squares = 0;
+        for (i64 o = 0; o < s.outer; ++o)
+            squares += sum_squares(x + s.start(o, g), T(mean[g - left]), s.inner);
+        variance[g - left] = squares / double(s.numbers());
+    }
+}
 
+// The moments of groups that are columns, row by row.
 template <class T>
 void column_moments(const Groups& s, const T* x, i64 left, i64 right, double* mean, double* variance)
 {
@@ -148,31 +120,27 @@ void normalize(const Normalization<T>& n, T* running_mean, T* running_variance, 
     const Groups& s = n.s;
     bool given = running_mean && momentum == 1, columns = s.inner == 1;
     double factor = without_bias(double(s.numbers()));
-    i64 share = columns ? norm_columns : std::max<i64>(1, 4096 / s.numbers());
+    i64 share = groups_together(s);
     parallel((s.groups + share - 1) / share, [&](i64 part) {
         i64 left = part * share, right = std::min(left + share, s.groups);
         double means[norm_columns], variances[norm_columns];
         T inverses[norm_columns], centres[norm_columns];
-        if (columns && !given) column_moments(s, n.x, left, right, means, variances);
+        if (given) {
+            std::copy(running_mean + left, running_mean + right, means);
+            std::copy(running_variance + left, running_variance + right, variances);
+        } else if (columns) column_moments(s, n.x, left, right, means, variances);
+        else row_moments(s, n.x, left, right, means, variances);
         for (i64 g = left; g < right; ++g) {
-            double mean = 0, variance = 0;
-            if (given) {
-                mean = double(running_mean[g]);
-                variance = double(running_variance[g]);
-            } else if (columns) {
-                mean = means[g - left];
-                variance = variances[g - left];
-            } else group_moments(s, n.x, g, mean, variance);
+            double mean = means[g - left], variance = variances[g - left];
             if (running_mean && !given) {
                 follow(running_mean[g], momentum, mean, 1);
                 follow(running_variance[g], momentum, variance, factor);
             }
-            T inverse = T(1 / std::sqrt(variance + n.epsilon));
-            if (columns) {
-                inverses[g - left] = n.inverse[g] = inverse;
-                centres[g - left] = T(mean);
-            } else normalize_group(n, g, T(mean), inverse);
+            centres[g - left] = T(mean);
+            inverses[g - left] = n.inverse[g] = T(1 / std::sqrt(variance + n.epsilon));
         }
+        for (i64 g = left; g < right && !columns; ++g)
+            normalize_group(n, g, centres[g - left], inverses[g - left]);
         if (!columns) return;
         for (i64 r = 0; r < s.outer; ++r)
             for (i64 g = left; g < right; ++g) {
@@ -242,6 +210,8 @@ void group_sums(const NormalizationBackward<T>& n, i64 group, double& first, dou
     });
 }
 
+constexpr i64 norm_rows = 64;  // of which columns are added up in the precision of the net
+
 // dgain and dbias of gains that several groups have.
 template <class T> void spread_slopes(const NormalizationBackward<T>& n)
 {
@@ -250,14 +220,23 @@ template <class T> void spread_slopes(const NormalizationBackward<T>& n)
     parallel((s.count + share - 1) / share, [&](i64 part) {
         i64 left = part * share, right = std::min(left + share, s.count);
         double gains[norm_columns] = {}, biases[norm_columns] = {};
-        for (i64 r = 0; r < rows; ++r) {
+        for (i64 r = 0; s.spread > 1 && r < rows; ++r) {
             i64 i = (r * s.count + left) * s.spread;
-            if (s.spread > 1) {
-                gains[0] += sum_products(n.dy + i, n.normalized + i, s.spread);
-                biases[0] += sum_run(n.dy + i, s.spread);
-            } else for (i64 c = 0; c < right - left; ++c) {
-                gains[c] += double(n.dy[i + c]) * double(n.normalized[i + c]);
-                biases[c] += double(n.dy[i + c]);
+            gains[0] += sum_products(n.dy + i, n.normalized + i, s.spread);
+            biases[0] += sum_run(n.dy + i, s.spread);
+        }
+        for (i64 r = 0; s.spread == 1 && r < rows;) {
+            T some_gains[norm_columns] = {}, some_biases[norm_columns] = {};
+            for (i64 stop = std::min(r + norm_rows, rows); r < stop; ++r) {
+                i64 i = r * s.count + left;
+                for (i64 c = 0; c < right - left; ++c) {
+                    some_gains[c] += n.dy[i + c] * n.normalized[i + c];
+                    some_biases[c] += n.dy[i + c];
+                }
+            }
+            for (i64 c = 0; c < right - left; ++c) {
+                gains[c] += double(some_gains[c]);
+                biases[c] += double(some_biases[c]);
             }
         }
         for (i64 c = left; c < right; ++c) {
@@ -271,7 +250,7 @@ template <class T> void normalize_backward(const NormalizationBackward<T>& n)
 {
     const Groups& s = n.s;
     bool columns = s.inner == 1, own = s.one && (n.dgain || n.dbias);
-    i64 share = columns ? norm_columns : std::max<i64>(1, 4096 / s.numbers());
+    i64 share = groups_together(s);
     if (own || n.dx) parallel((s.groups + share - 1) / share, [&](i64 part) {
         i64 left = part * share, right = std::min(left + share, s.groups);
         double firsts[norm_columns] = {}, seconds[norm_columns] = {};
@@ -282,13 +261,11 @@ template <class T> void normalize_backward(const NormalizationBackward<T>& n)
                     firsts[g - left] += double(n.dy[i]);
                     seconds[g - left] += double(n.dy[i]) * double(n.normalized[i]);
                 }
+        else
+            for (i64 g = left; g < right; ++g) group_sums(n, g, firsts[g - left], seconds[g - left]);
         T starts[norm_columns], slopes[norm_columns], factors[norm_columns];
         for (i64 g = left; g < right; ++g) {
-            double first = 0, second = 0;
-            if (columns) {
-                first = firsts[g - left];
-                second = seconds[g - left];
-            } else group_sums(n, g, first, second);
+            double first = firsts[g - left], second = seconds[g - left];
             if (s.one) {
                 if (n.dgain) n.dgain[g] = T(second);
                 if (n.dbias) n.dbias[g] = T(first);
@@ -298,12 +275,12 @@ template <class T> void normalize_backward(const NormalizationBackward<T>& n)
                 }
             }
             double divided = n.through ? 1 / double(s.numbers()) : 0;
-            if (columns) {
-                starts[g - left] = T(first * divided);
-                slopes[g - left] = T(second * divided);
-                factors[g - left] = n.gain ? n.gain[g] : T(1);
-            } else if (n.dx) group_dx(n, g, T(first * divided), T(second * divided));
+            starts[g - left] = T(first * divided);
+            slopes[g - left] = T(second * divided);
+            factors[g - left] = columns && n.gain ? n.gain[g] : T(1);
         }
+        for (i64 g = left; g < right && n.dx && !columns; ++g)
+            group_dx(n, g, starts[g - left], slopes[g - left]);
         if (columns && n.dx)
             for (i64 r = 0; r < s.outer; ++r)
                 for (i64 g = left; g < right; ++g) {

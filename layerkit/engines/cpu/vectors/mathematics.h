@@ -37,22 +37,42 @@ LAYERKIT_INLINE std::int32_t less(std::int32_t a, std::int32_t b)
 }
 LAYERKIT_INLINE std::int32_t up(std::int32_t a) { return std::int32_t(std::uint32_t(a) << 23); }
 
-// 2^n e^r with |r| <= log(2) / 2, and e^r by seven terms of its series.
+// x = n log(2) + r with |r| <= log(2) / 2, and e^r by seven terms of its series.
+struct Power {
+    std::int32_t n;
+    float y;  // e^r
+
+    LAYERKIT_INLINE explicit Power(float x)
+    {
+        float shifted = x * log2_e + rounder;
+        float whole = shifted - rounder;
+        float r = (x - whole * ln2_high) - whole * ln2_low;
+        float p = 1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))));
+        y = 1.0f + (r + r * r * p);
+        n = less(bits_of(shifted), bits_of(rounder));
+    }
+};
+
 LAYERKIT_INLINE float exp_of(float x)
 {
     x = x > 89.0f ? 89.0f : x;  // beyond these e^x is infinite, or zero; a NaN passes
     x = x < -104.5f ? -104.5f : x;
-    float shifted = x * log2_e + rounder;
-    float n = shifted - rounder;
-    float r = (x - n * ln2_high) - n * ln2_low;
-    float p = 1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))));
-    float y = 1.0f + (r + r * r * p);
+    Power e(x);
     // In two steps, as 2^n itself may be out of range where 2^n e^r is not.
-    std::int32_t whole = less(bits_of(shifted), bits_of(rounder)), half = whole >> 1;
-    return y * of_bits(up(half + 127)) * of_bits(up(whole - half + 127));
+    std::int32_t half = e.n >> 1;
+    return e.y * of_bits(up(half + 127)) * of_bits(up(e.n - half + 127));
 }
 
 LAYERKIT_INLINE double exp_of(double x) { return std::exp(x); }
+
+// e^x for x <= 0: 2^n is 0 where the result would be a denormal number, which counts as zero.
+LAYERKIT_INLINE float exp_of_negative(float x)
+{
+    Power e(x < -88.0f ? -88.0f : x);
+    return e.y * of_bits(up(e.n + 127));
+}
+
+LAYERKIT_INLINE double exp_of_negative(double x) { return std::exp(x); }
 
 // n log(2) + log(m), sqrt(1/2) <= m < sqrt(2), with log(m) = 2 artanh((m - 1) / (m + 1)).
 LAYERKIT_INLINE float log_of(float x)
@@ -92,7 +112,7 @@ LAYERKIT_INLINE double log1p_of(double x) { return std::log1p(x); }
 // sign(x) (1 - e^-2|x|) / (1 + e^-2|x|), and near 0 the series.
 LAYERKIT_INLINE float tanh_of(float x)
 {
-    float size = std::fabs(x), e = exp_of(-2.0f * size), z = x * x;
+    float size = std::fabs(x), e = exp_of_negative(-2.0f * size), z = x * x;
     float series = size + size * (z * (-1.0f / 3 + z * (2.0f / 15 + z * (-17.0f / 315 + z * (62.0f / 2835)))));
     float y = size < 0.25f ? series : (1.0f - e) / (1.0f + e);
     return x < 0 ? -y : y;
@@ -105,7 +125,7 @@ LAYERKIT_INLINE float erfc_of(float x)
 {
     float size = std::fabs(x), t = 1.0f / (1.0f + 0.4f * size);
     float p = 0.207838643f + t * (0.168577756f + t * (0.141278866f + t * (-0.00525853065f + t * (0.168647452f + t * (-0.182617522f + t * 0.0501878267f)))));
-    float y = t * (0.225675861f + t * (0.22566977f + t * p)) * exp_of(-size * size);
+    float y = t * (0.225675861f + t * (0.22566977f + t * p)) * exp_of_negative(-size * size);
     return x < 0 ? 2.0f - y : y;
 }
 

@@ -58,7 +58,7 @@ KERNEL sum_slices(i64 slices, i64 units, const real* sums, real* total)
     total[column] = sum;
 }
 
-#ifdef ROWS  // the most examples, few: the number of kernels and the traffic of W take the time
+#ifdef ROWS  // room for examples, few: the number of kernels and the traffic of W take the time
 
 // y = a(x W + b).  LANES neighbouring units of W are read by as many neighbouring threads, and the
 // inputs are shared among the others of a block.
@@ -84,14 +84,16 @@ KERNEL few_forward(
     }
 #pragma unroll
     for (u32 row = 0; row < ROWS; ++row) {
-        parts[threadIdx.x] = sums[row];
-        __syncthreads();
-        if (part == 0 && unit < (u32)units && row < (u32)rows) {
-            real sum = parts[lane];
-            for (u32 other = lane + LANES; other < THREADS; other += LANES) sum += parts[other];
-            y[row * (u32)units + unit] = activation.value(sum + b[unit]);
+        if (row < (u32)rows) {
+            parts[threadIdx.x] = sums[row];
+            __syncthreads();
+            if (part == 0 && unit < (u32)units) {
+                real sum = parts[lane];
+                for (u32 other = lane + LANES; other < THREADS; other += LANES) sum += parts[other];
+                y[row * (u32)units + unit] = activation.value(sum + b[unit]);
+            }
+            __syncthreads();
         }
-        __syncthreads();
     }
 }
 
@@ -132,9 +134,11 @@ KERNEL few_backward(
     if (!dx) return;
 #pragma unroll
     for (u32 row = 0; row < ROWS; ++row) {
-        double sum = lanes_sum(sums[row], 32);
-        if (lane == 0 && is_weight && row < (u32)rows)
-            dx[(slice * (u32)rows + row) * (u32)inputs + input] = (real)sum;
+        if (row < (u32)rows) {
+            double sum = lanes_sum(sums[row], 32);
+            if (lane == 0 && is_weight)
+                dx[(slice * (u32)rows + row) * (u32)inputs + input] = (real)sum;
+        }
     }
 }
 

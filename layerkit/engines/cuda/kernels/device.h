@@ -23,6 +23,8 @@ typedef unsigned long long u64;
 
 FORMULA float exp_of(float x) { return expf(x); }
 FORMULA double exp_of(double x) { return exp(x); }
+FORMULA float exp_of_negative(float x) { return expf(x); }
+FORMULA double exp_of_negative(double x) { return exp(x); }
 FORMULA float log_of(float x) { return logf(x); }
 FORMULA double log_of(double x) { return log(x); }
 FORMULA float expm1_of(float x) { return expm1f(x); }

@@ -17,6 +17,11 @@ NEAR = 1024  # inputs up to which eight threads then add up a unit
 TOGETHER = 3  # layers that can be run together
 
 
+def few_rows(capacity: int) -> str:
+    """Return ROWS of kernels for few examples: a power of two, so that few of them are compiled."""
+    return f"{1 << (capacity - 1).bit_length()}u"
+
+
 def three(arrays: list[Any]) -> list[Any]:
     """Return arrays with None for those that are missing to TOGETHER."""
     return [*arrays, *[None] * TOGETHER][:TOGETHER]
@@ -137,8 +142,8 @@ class Dense(Activated):
 
     def few_defines(self, width: int = 32) -> dict[str, str]:
         """Return the macros of kernels for few examples, but for the activation."""
-        rows = self.layer.run.batch_size
-        return {"ROWS": f"{rows}u", "SPAN": f"{SPAN}u", "LANES": f"{width}u"}
+        rows = few_rows(self.layer.run.batch_size)
+        return {"ROWS": rows, "SPAN": f"{SPAN}u", "LANES": f"{width}u"}
 
     def _backward_few(
         self, runners: list[Dense], x: Array, tops: list[Blob], dx: Array | None, dx_sums: Array

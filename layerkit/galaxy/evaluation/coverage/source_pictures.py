@@ -62,9 +62,12 @@ class SourcePictures:
         return len(self.items)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        if not self.items:
+            return
+        cutter = Cutter(self.source, Settings(**self.galaxies.settings), self.white)
         for _, i in self.items:
             with contextlib.suppress(UnusableImageError, OSError):  # changed or gone meanwhile
-                yield self._cutter().read(i)[0]
+                yield cutter.read(i)[0]  # without the pixels that its mask leaves out
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Prepare a picture as those of the set were prepared.
@@ -78,6 +81,3 @@ class SourcePictures:
             raise
         except Exception as error:  # or the model just trained would be lost
             raise UnusableImageError(f"fails with {type(error).__name__}") from error
-
-    def _cutter(self) -> Cutter:
-        return Cutter(self.source, Settings(**self.galaxies.settings), self.white)

@@ -5,6 +5,7 @@ degrees about its centre, whereas a star or a neighbour is not.  The darker pixe
 pair is therefore the galaxy's own light, and the excess of the brighter one is foreign light.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,12 +84,13 @@ def find_galaxy(
             raise UnusableImageError("blank")
     sky = measure_sky(empty, quantum)
     light = np.maximum(smooth - np.float32(sky.level), 0)
-    objects, _ = ndimage.label(light > threshold * sky.noise)
-    near = _gaussian(light.shape, [n / 2 - 0.5 for n in light.shape], 0.08 * min(light.shape))
-    area = np.bincount(objects.ravel())
-    prominence = np.bincount(objects.ravel(), (light * near).ravel())
+    objects, count = ndimage.label(light > threshold * sky.noise)
+    near = _central(light.shape)
+    found = np.flatnonzero(objects)  # most pixels are sky
+    of = objects.ravel()[found]
+    area = np.bincount(of, minlength=count + 1)
+    prominence = np.bincount(of, light.ravel()[found] * near.ravel()[found], count + 1)
     prominence[area < MIN_AREA] = 0
-    prominence[0] = 0  # the sky
     best = int(np.argmax(prominence))
     window = ndimage.find_objects(objects, best)[best - 1] if best else (slice(0), slice(0))
     mine = np.where(objects[window] == best, light[window], 0)
@@ -208,6 +210,14 @@ def _bin(image: np.ndarray, bins: int) -> np.ndarray:
     h, w = (n // bins * bins for n in image.shape)
     parts = [image[dy:h:bins, dx:w:bins] for dy in range(bins) for dx in range(bins)]
     return sum(parts[1:], start=parts[0]) / np.float32(bins**2)
+
+
+@functools.lru_cache(maxsize=4)
+def _central(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the Gaussian at the centre of pictures, read-only."""
+    found = _gaussian(shape, [n / 2 - 0.5 for n in shape], 0.08 * min(shape))
+    found.flags.writeable = False
+    return found
 
 
 def _gaussian(shape: tuple, centre: tuple | list, width: float) -> np.ndarray:

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 FORMAT = 3
 RETRIES = 3  # of a part whose worker was killed
 WAIT = 10  # seconds for a scheduler to answer
-LOOK = 0.05  # seconds between looks for results
-PATIENCE = 300  # seconds for which a scheduler may be without a single worker
 ENVIRONMENT = "distributed.nanny.pre-spawn-environ"  # variables that Dask sets for its workers
 RESUME = "what is done is kept: resume goes on"
+LOOK = 0.05  # seconds between looks for results
+PATIENCE = 300  # seconds for which a scheduler may be without a single worker
 LOCAL = "local"  # stands for the address of a cluster of this machine
 
 Work = Callable[[str, Part, dict[str, Any], str], str]

@@ -86,18 +86,24 @@ def detect(
         if found:
             away = np.hypot(at[: len(found), 0] - x, at[: len(found), 1] - y)
             near = [found[i] for i in np.flatnonzero(away <= MOST_NEIGHBOURS * width)]
-        if all(_apart(ratio, (y, x), f) for f in near):
+        if all(apart(ratio, (y, x), f.x, f.y) for f in near):
             at[len(found)] = x, y
             dx, dy = _vertex(ratio, int(x), int(y))
             found.append(Detection(x + dx, y + dy, float(ratio[y, x]), fluxes[:, y, x].copy()))
     return found
 
 
-def _apart(ratio: np.ndarray, peak: tuple[int, int], other: Detection) -> bool:
-    """Tell whether a saddle lies between a peak and a brighter one."""
-    away = np.hypot(peak[1] - other.x, peak[0] - other.y)
+def apart(ratio: np.ndarray, peak: tuple[int, int], x: float, y: float) -> bool:
+    """Tell whether a saddle lies between a peak, at a row and a column, and a brighter one.
+
+    Args:
+        ratio: signal to noise of a point at each pixel; see `significance`.
+        peak: row and column of the fainter.
+        x, y: position of the brighter.
+    """
+    away = np.hypot(peak[1] - x, peak[0] - y)
     along = np.linspace(0, 1, max(3, int(2 * away)))
-    line = [peak[0] + along * (other.y - peak[0]), peak[1] + along * (other.x - peak[1])]
+    line = [peak[0] + along * (y - peak[0]), peak[1] + along * (x - peak[1])]
     lowest = ndimage.map_coordinates(ratio, line, order=1, mode="nearest").min()
     own = ratio[peak]
     return bool(own - lowest > max(CONTRAST, DIP * own))

@@ -7,21 +7,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerkit.galaxy.scene.images.detection import THRESHOLD, Detection, detect
+from layerkit.galaxy.scene.images.detection import THRESHOLD, apart, significance
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, curvature, fit
-from layerkit.galaxy.scene.model.layout import TYPICAL_SIZE, Source
+from layerkit.galaxy.scene.inference.proposing import (
+    CLOSE,
+    COST,
+    STAR,
+    as_type,
+    doubting,
+    neighbours,
+    part_around,
+    parted,
+    residual_sources,
+)
+from layerkit.galaxy.scene.model.layout import Source
 
-STAR = 0.3  # prior probability of a source's being a star
-COST = 6.0  # nats that the bound must rise for a source to be kept or added
-SPLIT = 3.0  # nats that the bound must rise for a galaxy to be taken for two sources
-CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew together
+ALIKE = 0.05  # pixels, and of a flux, within which a source is as it was
+WIDE = 1.4  # full widths of the PSF: half-light radius from which a galaxy shows a peak of its own
 CERTAIN = 15.0  # signal to noise of a flux above which a source is there without asking
-ELONGATED = 0.3  # shear of a galaxy that may be two sources
+ROUNDS = 2  # of looking for pieces of sources
 RESOLVED = 6.0  # deviations of the log radius by which a galaxy must be wider than a star
-ROOM = 0.05  # of the light in a pixel that may be off, and is no source
 MISFIT = 0.1  # of a galaxy's light in a pixel that the model is off, seen by its errors alone
 REACH = 0.25  # full widths of the PSF over which the misfit goes together
-FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
 
 
 @dataclass
@@ -38,99 +45,6 @@ class Choice:
     galaxy: tuple[np.ndarray, np.ndarray]
     p_star: float
     gain: float
-
-
-def new_source(found: Detection, pixels: Pixels, star: bool = False) -> Source:
-    """Make a source of a detection, a round galaxy of typical size to begin with."""
-    # A point's flux misses the light of a galaxy outside it, about half.
-    fluxes = np.maximum(1.5 * found.fluxes, 0.05 * np.abs(found.fluxes).max())
-    log_flux = np.log(np.maximum(fluxes, FLOOR * pixels.noise))
-    shape = [np.log(TYPICAL_SIZE * pixels.width), 0.0, 0.0, *pixels.light.mean]
-    at = (found.x, found.y, float(log_flux.mean()))
-    return Source(star, found.x, found.y, log_flux, np.array(shape), at)
-
-
-def doubting(pixels: Pixels, light: np.ndarray) -> np.ndarray:
-    """Return the weights of pixels in which some light is known but for ROOM of it.
-
-    No model fits a galaxy exactly, and what is left of a bright one is no source.  That error is
-    alike in all bands and over a width of the PSF, so that many pixels say no more of it than one:
-    its variance is as many times larger as pixels go together.
-    """
-    together = len(pixels.values) * max(1.0, 0.5 * pixels.width**2)
-    return pixels.weights / (1 + pixels.weights * together * (ROOM * light) ** 2)
-
-
-def residual_sources(pixels: Pixels, known: Fit, threshold: float) -> list[Source]:
-    """Return new sources at peaks of a fit's residual, away from known sources.
-
-    Args:
-        pixels, known: the field and the fit.
-        threshold: least signal to noise.
-    """
-    weights = doubting(pixels, known.image)
-    found = detect(pixels.values - known.image, weights, pixels.psfs, pixels.width, threshold)
-    at = np.array([[s.x, s.y] for s in known.sources]).reshape(-1, 2)
-    return [
-        new_source(f, pixels)
-        for f in found
-        if not len(at) or np.hypot(*(at - [f.x, f.y]).T).min() > 0.6 * pixels.width
-    ]
-
-
-def neighbours(sources: Sequence[Source], i: int, width: float) -> list[int]:
-    """Return up to four other sources whose numbers depend on source `i`, nearest first."""
-    me = sources[i]
-
-    def reach(s: Source) -> float:
-        return 0.0 if s.star else float(min(np.exp(s.shape[0]), 3 * width))
-
-    away = [float(np.hypot(s.x - me.x, s.y - me.y)) for s in sources]
-    near = [
-        j
-        for j, s in enumerate(sources)
-        if j != i and away[j] < CLOSE * width + reach(s) + reach(me)
-    ]
-    return sorted(near, key=lambda j: away[j])[:4]
-
-
-def part_around(pixels: Pixels, known: Fit, i: int) -> tuple[Pixels, list[Source], int, int]:
-    """Return the pixels around source `i` less the light of all sources but it and its neighbours.
-
-    Returns:
-        The part, the source and its neighbours in the part's coordinates, and the part's corner.
-    """
-    free = [i, *neighbours(known.sources, i, pixels.width)]
-    (rows, columns), _ = known.images.window(i)
-    part = (slice(None), rows, columns)
-    sky = known.mean[known.layout.sky :] * pixels.noise
-    rest = known.image[part] - sky[:, None, None]
-    for j in free:
-        outer, inner = known.images.window(j)
-        top, bottom = max(rows.start, outer[0].start), min(rows.stop, outer[0].stop)
-        left, right = max(columns.start, outer[1].start), min(columns.stop, outer[1].stop)
-        if top < bottom and left < right:
-            picture = known.images.picture(j, known.mean)[:, inner[0], inner[1]]
-            rest[
-                :,
-                top - rows.start : bottom - rows.start,
-                left - columns.start : right - columns.start,
-            ] -= picture[
-                :,
-                top - outer[0].start : bottom - outer[0].start,
-                left - outer[1].start : right - outer[1].start,
-            ]
-    cut = replace(
-        pixels, values=pixels.values[part] - rest - sky[:, None, None], weights=pixels.weights[part]
-    )
-    x, y = columns.start, rows.start
-    return cut, [moved(known.sources[j], -x, -y) for j in free], x, y
-
-
-def moved(source: Source, x: float, y: float) -> Source:
-    """Return the source in coordinates whose origin lies elsewhere."""
-    at = source.found
-    return replace(source, x=source.x + x, y=source.y + y, found=(at[0] + x, at[1] + y, at[2]))
 
 
 def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
@@ -154,10 +68,11 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     pixels = replace(pixels, weights=doubting(pixels, others))
     signal = (pixels.weights[:, rows, columns] * picture**2).sum(axis=(1, 2)).max()
     sure = signal > CERTAIN**2 and deviation[2 : 2 + bands].min() < 1 / CERTAIN
-    wide = not known.sources[i].star and bool(
+    source = known.sources[i]
+    wide = not source.star and bool(
         mean[2 + bands] - RESOLVED * deviation[2 + bands] > np.log(0.2 * pixels.width)
     )
-    if sure and wide:  # there, and no star
+    if source.pieces or (sure and wide):  # there, and no star
         return Choice(
             (mean[: 2 + bands], covariance[: 2 + bands, : 2 + bands]),
             (mean, covariance),
@@ -184,46 +99,65 @@ def choose(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> Choice:
     )
 
 
-def halves(pixels: Pixels, known: Fit, i: int, star: float = STAR) -> list[Source]:
-    """Return source `i`, or two in its place if these describe it better than a galaxy does.
+def with_pieces(pixels: Pixels, known: Fit, threshold: float) -> Fit:
+    """Return the fit with pieces of sources: light that is no source, but in no profile.
 
-    Only an elongated galaxy no larger than the PSF is tried: that is how a single one describes
-    two close sources.  All light is doubted, as a galaxy that is no exact profile is not two.  The
-    two are fitted as points, and from there as galaxies.
+    It is significant by the noise, but not if the source's light is in doubt (see `doubting`).  It
+    is fitted as small galaxies, and belongs to the source that is brightest there.
     """
-    source = known.sources[i]
-    log_radius, e1, e2 = source.shape[:3]
-    size = np.hypot(e1, e2)
-    if source.star or size < ELONGATED or log_radius > np.log(pixels.width):
-        return [source]
-    pixels = replace(pixels, weights=doubting(pixels, known.image))
-    part, (me, *near), x, y = part_around(pixels, known, i)
-    angle, away = 0.5 * np.arctan2(e2, e1), 0.8 * np.exp(log_radius + size / 2)
-    away = float(np.clip(away, 0.3 * pixels.width, pixels.width))
-    dx, dy = away * np.cos(angle), away * np.sin(angle)
-    flux = me.log_flux - np.log(2)
-    pair = [
-        replace(me, star=True, x=me.x + k * dx, y=me.y + k * dy, log_flux=flux) for k in (1, -1)
-    ]
-    needed = fit(part, [me, *near], 15).bound + np.log(1 - star) + SPLIT
-    for prior in (star, 1 - star):
-        both = fit(part, [*pair, *near], 25)
-        pair = [as_type(s, False, pixels) for s in both.sources[:2]]
-        if both.bound + 2 * np.log(prior) > needed:
-            return [
-                replace(s, found=(s.x, s.y, float(s.log_flux.mean())))
-                for s in (moved(half, x, y) for half in pair)
-            ]
-    return [source]
+    for _ in range(ROUNDS if known.sources else 0):
+        more = residual_sources(pixels, known, threshold, doubt=False)
+        lit = doubting(pixels, known.image) < 0.5 * pixels.weights
+        more = [s for s in more if lit[:, round(s.y), round(s.x)].any()]
+        if not more:
+            break
+        sources = known.sources
+        for piece in more:
+            i = brightest(known, piece.x, piece.y)
+            sources[i] = replace(sources[i], pieces=(*sources[i].pieces, piece))
+        known = fit(pixels, sources)
+    return known
 
 
-def as_type(source: Source, star: bool, pixels: Pixels) -> Source:
-    """Return the source as a star or as a galaxy; one that was a star starts small."""
-    shape = source.shape
-    if source.star and not star:
-        shape = shape.copy()
-        shape[:3] = np.log(0.25 * pixels.width), 0, 0
-    return replace(source, star=star, shape=shape)
+def with_owners(pixels: Pixels, known: Fit, choices: list[Choice]) -> tuple[Fit, list[Choice]]:
+    """Return the fit in which wide galaxies without a peak of their own are pieces of a neighbour.
+
+    Halos and lopsided disks of bright galaxies are fitted by such sources.  Two of the PSF's size
+    that are too close for two peaks are not meant.
+    """
+    sources, (_, height, width) = known.sources, pixels.values.shape
+    fluxes = [float(np.exp(s.log_flux).sum()) for s in sources]
+    ratio, _ = significance(known.image, pixels.weights, pixels.psfs)
+    owned: list[int] = []
+    for i in np.argsort(fluxes):
+        s = sources[i]
+        row, column = round(s.y), round(s.x)
+        inside = 0 <= row < height and 0 <= column < width
+        if s.star or not inside or np.exp(s.shape[0]) < WIDE * pixels.width:
+            continue
+        for j in neighbours(known.sources, int(i), pixels.width):
+            o = sources[j]
+            if fluxes[j] > fluxes[i] and not o.star and not apart(ratio, (row, column), o.x, o.y):
+                pieces = (*o.pieces, replace(s, pieces=()), *s.pieces)
+                sources[j] = replace(o, pieces=pieces)
+                owned.append(int(i))
+                break
+    if not owned:
+        return known, choices
+    kept = [i for i in range(len(sources)) if i not in owned]
+    return fit(pixels, [sources[i] for i in kept]), [choices[i] for i in kept]
+
+
+def brightest(known: Fit, x: float, y: float) -> int:
+    """Return which source is the brightest at a position, in the sum of all bands."""
+    light = []
+    for i in range(len(known.sources)):
+        (rows, columns), inner = known.images.window(i)
+        row, column = round(y) - rows.start, round(x) - columns.start
+        there = 0 <= row < rows.stop - rows.start and 0 <= column < columns.stop - columns.start
+        picture = known.images.picture(i, known.mean)[:, inner[0], inner[1]]
+        light.append(picture[:, row, column].sum() if there else 0.0)
+    return int(np.argmax(light))
 
 
 def with_misfit(pixels: Pixels, known: Fit) -> Fit:
@@ -237,7 +171,7 @@ def with_misfit(pixels: Pixels, known: Fit) -> Fit:
     models".
     """
     light = np.zeros_like(pixels.values)
-    for i, source in enumerate(known.sources):
+    for i, source in enumerate(known.parts):
         if not source.star:
             (rows, columns), inner = known.images.window(i)
             picture = known.images.picture(i, known.mean)
@@ -272,6 +206,8 @@ def settle(
         The fit, a choice for each of its sources, and the pixels with their last weights.
     """
     known = fit(pixels, sources)
+    asked = known.sources
+    known = in_parts(pixels, known, star, tell)
     for _ in range(rounds):
         if reweigh:
             pixels = reweigh(known.image)
@@ -282,29 +218,89 @@ def settle(
         known = fit(pixels, [*known.sources, *more])
         if not more:
             break
-    parted = [s for i in range(len(known.sources)) for s in halves(pixels, known, i, star)]
-    if len(parted) > len(known.sources):
-        tell(f"{len(parted) - len(known.sources)} sources are two")
-        known = fit(pixels, parted)
+    known = in_parts(pixels, known, star, tell, asked)
     choices = [choose(pixels, known, i, star) for i in range(len(known.sources))]
+    known, choices = pruned(pixels, known, choices, star, tell)
+    known, choices = with_owners(pixels, known, choices)
+    before = known.sources
+    known = with_pieces(pixels, known, threshold)
+    now = known.sources
+    if rich := [s for s, b in zip(now, before, strict=True) if len(s.pieces) > len(b.pieces)]:
+        tell(f"pieces of {len(rich)} sources")
+        choices = chosen_near(pixels, known, choices, rich, star)
+        known, choices = pruned(pixels, known, choices, star, tell)
+    return with_misfit(pixels, known), choices, pixels
+
+
+def in_parts(
+    pixels: Pixels,
+    known: Fit,
+    star: float,
+    tell: Callable[[str], None],
+    asked: Sequence[Source] = (),
+) -> Fit:
+    """Fit with two sources, or two profiles, in place of galaxies that these describe better.
+
+    Args:
+        pixels, known: the field and the fit of all.
+        star: prior probability of a star.
+        tell: called with a line.
+        asked: sources of an earlier fit; those still as they were then are not asked again.
+    """
+    before = known.sources
+    sources: list[Source] = []
+    for i, source in enumerate(before):
+        again = any(is_as_it_was(source, other) for other in asked)
+        sources += [source] if again else parted(pixels, known, i, star)
+    more = len(sources) - len(before)
+    profiles = sum(len(s.pieces) for s in sources) - sum(len(s.pieces) for s in before)
+    if not more and not profiles:
+        return known
+    tell(f"{more} sources are two, {profiles} are two profiles about one centre")
+    return fit(pixels, sources)
+
+
+def is_as_it_was(source: Source, other: Source) -> bool:
+    """Tell whether two fits agree about a source."""
+    return bool(
+        np.hypot(source.x - other.x, source.y - other.y) < ALIKE
+        and np.abs(source.log_flux - other.log_flux).max() < ALIKE
+    )
+
+
+def chosen_near(
+    pixels: Pixels, known: Fit, choices: list[Choice], changed: Sequence[Source], star: float
+) -> list[Choice]:
+    """Return the choices, those of sources without pieces near changed sources made anew."""
+    at = np.array([[s.x, s.y] for s in changed])
+    return [
+        choose(pixels, known, i, star)
+        if not s.pieces and np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width
+        else choice
+        for i, (s, choice) in enumerate(zip(known.sources, choices, strict=True))
+    ]
+
+
+def pruned(
+    pixels: Pixels, known: Fit, choices: list[Choice], star: float, tell: Callable[[str], None]
+) -> tuple[Fit, list[Choice]]:
+    """Fit without the sources that hardly raise the bound, and the others as what they are."""
     while True:
         order = np.argsort([c.gain for c in choices])
+        before = known.sources
         gone: list[int] = []
         for i in order:  # the least needed first, and no two that may explain one another
-            near = neighbours(known.sources, int(i), pixels.width)
+            near = neighbours(before, int(i), pixels.width)
             if choices[i].gain < COST and not set(near) & set(gone):
                 gone.append(int(i))
         kept = [
             as_type(s, choices[i].p_star > 0.5, pixels)
-            for i, s in enumerate(known.sources)
+            for i, s in enumerate(before)
             if i not in gone
         ]
         tell(f"{len(kept)} sources kept, {sum(s.star for s in kept)} of them stars")
-        at = np.array([[known.sources[i].x, known.sources[i].y] for i in gone]).reshape(-1, 2)
         known = fit(pixels, kept)
         choices = [c for i, c in enumerate(choices) if i not in gone]
         if not gone:
-            return with_misfit(pixels, known), choices, pixels
-        for i, s in enumerate(known.sources):
-            if np.hypot(*(at - [s.x, s.y]).T).min() < 2 * CLOSE * pixels.width:
-                choices[i] = choose(pixels, known, i, star)
+            return known, choices
+        choices = chosen_near(pixels, known, choices, [before[i] for i in gone], star)

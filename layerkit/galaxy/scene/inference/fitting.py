@@ -76,8 +76,13 @@ class Fit:
 
     @property
     def sources(self) -> list[Source]:
-        """The sources at the posterior's mean."""
+        """The sources at the posterior's mean, each with its pieces."""
         return self.layout.updated(self.mean)
+
+    @property
+    def parts(self) -> list[Source]:
+        """The sources and after them all pieces, as the layout counts them."""
+        return self.layout.parts(self.mean)
 
 
 def build(pixels: Pixels, layout: Layout) -> Net:

@@ -10,8 +10,8 @@ from scipy.linalg import cholesky, solve_triangular
 
 from layerkit.errors import DataError
 from layerkit.galaxy.scene.images.detection import Detection
-from layerkit.galaxy.scene.inference.choosing import new_source
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, fit
+from layerkit.galaxy.scene.inference.proposing import new_source
 from layerkit.galaxy.scene.model.layout import Source
 from layerkit.galaxy.scene.model.learned import Learned, half_light, spreads
 from layerkit.galaxy.scene.model.light import Spergel

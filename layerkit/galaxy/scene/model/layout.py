@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Source:
             the light.  A star keeps it, unused.
         found: where and how bright it was first seen: x, y and mean log flux, which the prior is
             centred on.
+        pieces: further profiles of its light, sources without pieces of their own.
     """
 
     star: bool
@@ -38,7 +39,7 @@ class Source:
     log_flux: np.ndarray
     shape: np.ndarray
     found: tuple[float, float, float]
-    flags: int = 0
+    pieces: tuple[Source, ...] = ()
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Layout:
 
     A source's numbers are x, y (offsets from `origins`, in pixels), a log flux for each band, and
     for a galaxy log half-light radius, shear and latents.  The sky of each band comes last, in
-    standard deviations of its noise.
+    standard deviations of its noise.  Pieces of sources count as sources, after all others.
     """
 
     sources: list[Source]
@@ -56,6 +57,12 @@ class Layout:
     light: Light = field(default_factory=Spergel)
 
     def __post_init__(self) -> None:
+        self.count_whole = len(self.sources)
+        self.owners = [*range(self.count_whole)]
+        for i, source in enumerate([*self.sources]):
+            self.sources[i] = replace(source, pieces=())
+            self.sources += source.pieces
+            self.owners += [i] * len(source.pieces)
         self.starts, at = [], 0
         for source in self.sources:
             self.starts.append(at)
@@ -81,16 +88,26 @@ class Layout:
             theta[self.part(i)] = numbers if s.star else [*numbers, *s.shape]
         return theta
 
+    def pieces(self, i: int) -> list[int]:
+        """Return the numbers of the pieces of source `i`."""
+        return [k for k in range(self.count_whole, len(self.owners)) if self.owners[k] == i]
+
     def updated(self, theta: np.ndarray) -> list[Source]:
-        """Return the sources with the values of a vector."""
+        """Return the sources, each with its pieces, with the values of a vector."""
+        parts = self.parts(theta)
+        return [
+            replace(s, pieces=tuple(parts[k] for k in self.pieces(i)))
+            for i, s in enumerate(parts[: self.count_whole])
+        ]
+
+    def parts(self, theta: np.ndarray) -> list[Source]:
+        """Return the sources and after them all pieces, with the values of a vector."""
         out = []
         for i, s in enumerate(self.sources):
             own, b = theta[self.part(i)], self.bands
             x, y = self.origins[i] + own[:2]
             shape = s.shape if s.star else own[2 + b :].copy()
-            out.append(
-                Source(s.star, float(x), float(y), own[2 : 2 + b].copy(), shape, s.found, s.flags)
-            )
+            out.append(Source(s.star, float(x), float(y), own[2 : 2 + b].copy(), shape, s.found))
         return out
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:

@@ -98,6 +98,14 @@ class Learned:
         value, slope, gradient = (xp.stack(a) for a in (values, slopes, gradients))
         return value, slope * u, slope * v, list(xp.moveaxis(gradient, 1, 0))
 
+    def within(self, latents: np.ndarray, r: np.ndarray) -> np.ndarray:
+        """Return the share of the light within r half-light radii; see Light."""
+        weights = self.net.infer("weights", z=latents)
+        scales = np.array([half_light(w) for w in weights]) * r
+        return (
+            weights * (1 - np.exp(-0.5 * (scales[:, None] / spreads(self.gaussians)) ** 2))
+        ).sum(axis=1)
+
 
 @functools.cache
 def learned_light(path: str | os.PathLike[str] = BOXED) -> Learned:

@@ -42,6 +42,14 @@ class Light(Protocol):
             respect to each latent.
         """
 
+    def within(self, latents: np.ndarray, r: np.ndarray) -> np.ndarray:
+        """Return the share of a galaxy's light within r half-light radii.
+
+        Args:
+            latents: shape (s, number of latents).
+            r: shape (s,).
+        """
+
 
 class Spergel:
     """Profiles from the cuspy (index -0.85) over the exponential disk (0.5) to nearly Gaussian.
@@ -85,6 +93,16 @@ class Spergel:
             [by_nu * (MOST - LEAST) * gate * (1 - gate)],
         )
 
+    def within(self, latents: np.ndarray, r: np.ndarray) -> np.ndarray:
+        """Return the share of the light within r half-light radii; see Light."""
+        nu = self.index(latents[:, 0])
+        return 1 - _outside(_half_light(nu)[0] * r, nu)
+
+
+def _outside(x: np.ndarray, nu: np.ndarray) -> np.ndarray:
+    """Return the share of the light outside x scale lengths."""
+    return 2 * (1 + nu) * (x / 2) ** (nu + 1) * kv(nu + 1, x) / gamma(nu + 2)
+
 
 def _half_light(nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the half-light radius in scale lengths, and its derivative by the index."""
@@ -94,12 +112,8 @@ def _half_light(nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _splines() -> tuple[Any, Any]:
-    """Tabulate where 2 (1 + nu) (x/2)^(nu+1) K_(nu+1)(x) / Gamma(nu + 2) is a half."""
-
-    def outside(x: float, nu: float) -> float:
-        return float(2 * (1 + nu) * (x / 2) ** (nu + 1) * kv(nu + 1, x) / gamma(nu + 2))
-
+    """Tabulate the radii with half of the light outside."""
     grid = np.linspace(LEAST - 0.01, MOST + 0.01, 160)
-    radii = [brentq(lambda x, nu=nu: outside(x, nu) - 0.5, 1e-6, 30.0) for nu in grid]
+    radii = [brentq(lambda x, nu=nu: _outside(x, nu) - 0.5, 1e-6, 30.0) for nu in grid]
     spline = CubicSpline(grid, radii)
     return spline, spline.derivative()

@@ -51,8 +51,7 @@ def rows_of(
     for i, (source, choice) in enumerate(zip(known.sources, choices, strict=True)):
         if not cut.owns(source.x + cut.x, source.y + cut.y):
             continue
-        own = known.layout.part(i)
-        mean, covariance = known.mean[own].copy(), known.covariance[own, own]
+        mean, covariance = with_its_pieces(known, i)
         mean[:2] += known.layout.origins[i]
         here = {source.star: (mean, covariance)}
         other = choice.galaxy if source.star else choice.star
@@ -69,6 +68,11 @@ def rows_of(
         error = np.sqrt(variance)
         shape, spread = galaxies[0][2 + bands :], galaxies[1][2 + bands :, 2 + bands :]
         shapes = rng.multivariate_normal(shape, spread, DRAWS, method="cholesky")
+        about = [] if source.star else _about(known, i)
+        if about:
+            every = joint_shapes(known, [i, *about], rng)
+            shape, shapes = every[0], every[1:]
+            spread = np.cov(shapes.T)
         radius = float(np.exp(shape[0]))
         ellipticity = ellipticity_of(shapes[:, 1:3])
         angle = 0.5 * np.arctan2(shape[2], shape[1])
@@ -105,6 +109,56 @@ def rows_of(
     return out
 
 
+def with_its_pieces(known: Fit, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of a source's numbers, its log fluxes those of all its pieces.
+
+    The logarithm of a sum of fluxes F_k has the derivatives F_k / sum by the logarithms of each.
+    """
+    own, first, bands = known.layout.part(i), known.layout.starts, known.layout.bands
+    slopes = np.eye(len(known.mean))[own]
+    mean = known.mean[own].copy()
+    for b in range(bands):
+        places = [first[k] + 2 + b for k in (i, *known.layout.pieces(i))]
+        mean[2 + b] = np.logaddexp.reduce(known.mean[places])
+        slopes[2 + b, places] = np.exp(known.mean[places] - mean[2 + b])
+    return mean, slopes @ known.covariance @ slopes.T
+
+
+def _about(known: Fit, i: int) -> list[int]:
+    """Return which pieces of a source are profiles about its centre."""
+    me = known.sources[i]
+    own = zip(known.layout.pieces(i), me.pieces, strict=True)
+    return [k for k, s in own if np.hypot(s.x - me.x, s.y - me.y) < np.exp(s.shape[0])]
+
+
+def joint_shapes(known: Fit, parts: list[int], rng: np.random.Generator) -> np.ndarray:
+    """Return log half-light radius and shear of profiles about one centre together.
+
+    The radius is that of circles of equal area; the shear is a mean weighted by flux.
+
+    Returns:
+        Shape (1 + DRAWS, 3), first of the posterior's mean, then of draws from it.
+    """
+    layout, light, b = known.layout, known.layout.light, known.layout.bands
+    numbers = np.concatenate([np.r_[layout.part(k)] for k in parts])
+    mean, covariance = known.mean[numbers], known.covariance[np.ix_(numbers, numbers)]
+    draws = rng.multivariate_normal(mean, covariance, DRAWS, method="cholesky")
+    rows = np.vstack([mean, draws]).reshape(DRAWS + 1, len(parts), -1)
+    shares = np.exp(rows[:, :, 2 : 2 + b]).sum(axis=2)
+    shares /= shares.sum(axis=1, keepdims=True)
+    radii, latents = rows[:, :, 2 + b], rows[:, :, 5 + b :]
+    low, high = radii.min(axis=1), radii.max(axis=1)
+    for _ in range(30):
+        middle = (low + high) / 2
+        inside = sum(
+            shares[:, k] * light.within(latents[:, k], np.exp(middle - radii[:, k]))
+            for k in range(len(parts))
+        )
+        low, high = np.where(inside < 0.5, middle, low), np.where(inside < 0.5, high, middle)
+    shears = (shares[:, :, None] * rows[:, :, 3 + b : 5 + b]).sum(axis=1)
+    return np.column_stack([low, shears])
+
+
 def ellipticity_of(shears: np.ndarray) -> tuple[float, float]:
     """Return mean and deviation of 1 - b/a over draws of the shear, shape (draws, 2).
 
@@ -122,7 +176,7 @@ def ellipticity_of(shears: np.ndarray) -> tuple[float, float]:
 
 def _flags(known: Fit, pixels: Pixels, i: int) -> int:
     """Return the bits that warn about a source."""
-    source, layout = known.sources[i], known.layout
+    source = known.sources[i]
     flags = 0
     for j, other in enumerate(known.sources):
         reach = pixels.width + sum(0 if s.star else np.exp(s.shape[0]) for s in (source, other))
@@ -137,8 +191,7 @@ def _flags(known: Fit, pixels: Pixels, i: int) -> int:
     part = pixels.weights[:, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
     if (part <= 0).any():
         flags |= MASKED
-    own = layout.part(i)
-    uncertain = np.diag(known.covariance)[own][2 : 2 + layout.bands].min() > 0.25
+    uncertain = np.diag(with_its_pieces(known, i)[1])[2 : 2 + known.layout.bands].min() > 0.25
     if uncertain or known.images.reach(source) > SIDES[-1]:  # its picture wraps around
         flags |= UNCERTAIN
     return flags

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_STAMPS = 60
 MOST_COLOURED = 3
+MOST_MOVED = 3.0  # by which a band is brightened or dimmed, lest its noise be all that is seen
 
 
 def write_page(path: Path, scene: Scene) -> None:
@@ -114,8 +115,13 @@ def _picture(images: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return out if out.shape[-1] == 3 else out[..., 0]
 
 
-def _scales(scene: Scene) -> np.ndarray:
-    return np.array([np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in scene.weights])
+def scales_of(scene: Scene) -> np.ndarray:
+    """Return a brightness for each band: its noise's, moved so that all light together is grey."""
+    noise = np.array([np.median(w[w > 0]) ** -0.5 if (w > 0).any() else 1.0 for w in scene.weights])
+    signal = scene.model.sum(axis=(1, 2)) / noise
+    if len(noise) < MOST_COLOURED or (signal <= 0).any():
+        return noise
+    return noise * np.clip(signal / np.exp(np.log(signal).mean()), 1 / MOST_MOVED, MOST_MOVED)
 
 
 def _values(scene: Scene) -> np.ndarray:
@@ -140,7 +146,7 @@ def _field_figure(scene: Scene) -> str:
     _, height, width = values.shape
     figure = Figure(figsize=(13.5, 4.5 * height / width + 0.4), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    scales = _scales(scene)
+    scales = scales_of(scene)
     for axis, image, title in zip(
         axes,
         (_picture(values, scales), _picture(scene.model, scales), _pull(scene)),
@@ -188,7 +194,7 @@ def _stamps_figure(scene: Scene) -> str:
     """Draw data, model and residual of each of the brightest sources."""
     from matplotlib.figure import Figure
 
-    values, scales, pull = _values(scene), _scales(scene), _pull(scene)
+    values, scales, pull = _values(scene), scales_of(scene), _pull(scene)
     shown = scene.table[:MOST_STAMPS]
     across = 4
     down = max(1, -(-len(shown) // across))

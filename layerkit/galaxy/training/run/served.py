@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from layerkit import layers as L
-from layerkit.galaxy.images.prepared import MASKS, with_masks
+from layerkit.galaxy.images.masks import MASKS, with_masks
 from layerkit.galaxy.model.masks import beside_mask
 from layerkit.layer import Shape
 

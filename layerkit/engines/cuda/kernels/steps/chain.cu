@@ -1,5 +1,5 @@
 // Small layers one after another in one launch, of one block: for few examples it is the number of
-// launches that takes the time.  ROWS is the most examples.
+// launches that takes the time.  ROWS is the room for examples.
 #include "../device.h"
 #include "../../../formulas/philox.h"
 
@@ -35,14 +35,16 @@ FORMULA void dense(const Stage& s, u32 rows)
         }
 #pragma unroll
         for (u32 row = 0; row < ROWS; ++row) {
-            parts[threadIdx.x] = sums[row];
-            __syncthreads();
-            if (part == 0 && unit < units && row < rows) {
-                real sum = parts[lane];
-                for (u32 other = lane + 32; other < THREADS; other += 32) sum += parts[other];
-                s.array[3][row * units + unit] = activated((real)s.slope, sum + b[unit]);
+            if (row < rows) {
+                parts[threadIdx.x] = sums[row];
+                __syncthreads();
+                if (part == 0 && unit < units) {
+                    real sum = parts[lane];
+                    for (u32 other = lane + 32; other < THREADS; other += 32) sum += parts[other];
+                    s.array[3][row * units + unit] = activated((real)s.slope, sum + b[unit]);
+                }
+                __syncthreads();
             }
-            __syncthreads();
         }
     }
 }
@@ -73,10 +75,12 @@ FORMULA void dense_backward(const Stage& s, u32 rows)
         }
         if (!dx) continue;
         for (u32 row = 0; row < ROWS; ++row) {
-            double sum = lanes_sum(sums[row], 32);
-            if (lane == 0 && is_weight && row < rows) {
-                u32 j = row * inputs + input;
-                dx[j] = s.flag ? dx[j] + (real)sum : (real)sum;
+            if (row < rows) {
+                double sum = lanes_sum(sums[row], 32);
+                if (lane == 0 && is_weight) {
+                    u32 j = row * inputs + input;
+                    dx[j] = s.flag ? dx[j] + (real)sum : (real)sum;
+                }
             }
         }
     }

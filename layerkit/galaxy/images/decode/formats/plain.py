@@ -72,7 +72,9 @@ def pillow_intensities(picture: Image.Image) -> np.ndarray:
     """Return a picture of up to 8 bits as float32 in 0..1, averaged over its colours."""
     if picture.mode in ("L", "LA", "1"):
         return np.asarray(picture.convert("L")) * np.float32(1 / 255)
-    return rgb_to_intensity(np.asarray(picture.convert("RGB")))
+    return rgb_to_intensity(
+        np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    )
 
 
 def _check_scans(file: IO[bytes], size: tuple[int, int]) -> None:
