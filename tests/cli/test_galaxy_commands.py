@@ -69,7 +69,7 @@ def test_prepare_in_shards_is_the_call(layerkit, finished, tmp_path):
 
 
 def test_units_and_bands_of_shards_are_those_given(layerkit, rng, tmp_path):
-    """Of a cube whose bands show galaxies of different sizes."""
+    """The bands of these cubes show galaxies of different sizes."""
     (tmp_path / "cubes").mkdir()
     y, x = np.mgrid[:120, :120] - 60
     for k in range(2):

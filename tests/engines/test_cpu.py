@@ -1145,48 +1145,99 @@ print(zlib.crc32(net.arena.data.tobytes()))
 """
 
 
-VARIED = """
-import zlib
-import numpy as np
-import layerkit as lk
-from layerkit import layers as L
-rng = np.random.default_rng(1)
-x, t = rng.random((90, 6, 20, 20)), rng.integers(7, size=(90, 20, 20))
-layers = [
-    L.Input("x", shape=(6, 20, 20)),
-    L.Input("t", shape=(20, 20)),
-    L.Affine("a", "x"),
-    L.PReLU("p", "a"),
-    L.Dropout("d", "p"),
-    L.Permute("q", "d", order=(1, 2, 0)),
-    L.Embed("e", "t", count=7, units=6),
-    L.Multiply("m", "q", "e"),
-    L.Permute("c", "m", order=(2, 0, 1)),
-    L.Reduce("r", "c", mode="mean", axes=0, keep=True),
-    L.Divide("v", "c", "w"),
-    L.Input("w", shape=(1, 20, 1)),
-    L.Convolution("y", "v", channels=7, kernel=1),
-    L.MatMul("z", "y", "y", transpose_b=True),
-    L.Reduce("s", "z", mode="max", axes=-1),
-    L.Softmax("o", "s", axis=0),
-    L.Subtract("u", "o", "s"),
-    L.HuberLoss("huber", "u", "s"),
-    L.SoftmaxLoss("loss", "y", "t", axis=0, smoothing=0.1),
-    L.Accuracy("right", "y", "t", axis=0),
-]
-net = lk.Net(layers, 90, seed=3)
-solver = lk.Adam(net, 1e-3)
-for _ in range(4):
-    solver.step(x=x, t=t, w=1 + rng.random((90, 1, 20, 1)))
-(program,) = solver.plan().programs["forward"].values()
-print(zlib.crc32(net.arena.data.tobytes()), net.metrics["right"] > 0, len(program.parts))
-"""
+def of_formulas_and_classes(rng):
+    """Layers, many of them formulas and lookups, and inputs of more than one piece of work."""
+    layers = [
+        L.Input("x", shape=(6, 20, 20)),
+        L.Input("t", shape=(20, 20)),
+        L.Affine("a", "x"),
+        L.PReLU("p", "a"),
+        L.Dropout("d", "p"),
+        L.Permute("q", "d", order=(1, 2, 0)),
+        L.Embed("e", "t", count=7, units=6),
+        L.Multiply("m", "q", "e"),
+        L.Permute("c", "m", order=(2, 0, 1)),
+        L.Reduce("r", "c", mode="mean", axes=0, keep=True),
+        L.Divide("v", "c", "w"),
+        L.Input("w", shape=(1, 20, 1)),
+        L.Convolution("y", "v", channels=7, kernel=1),
+        L.MatMul("z", "y", "y", transpose_b=True),
+        L.Reduce("s", "z", mode="max", axes=-1),
+        L.Softmax("o", "s", axis=0),
+        L.Subtract("u", "o", "s"),
+        L.HuberLoss("huber", "u", "s"),
+        L.SoftmaxLoss("loss", "y", "t", axis=0, smoothing=0.1),
+        L.Accuracy("right", "y", "t", axis=0),
+    ]
+    inputs = {
+        "x": rng.random((90, 6, 20, 20)),
+        "t": rng.integers(7, size=(90, 20, 20)),
+        "w": 1 + rng.random((90, 1, 20, 1)),
+    }
+    return layers, inputs
 
 
-def test_kernels_of_all_kinds_do_not_depend_on_the_number_of_threads():
-    one, two = (script(VARIED, OMP_NUM_THREADS=count) for count in "12")
-    assert one == two
-    assert one[1:] == ["True", "1"]  # calls of kernels alone
+def of_norms_and_sequences(rng):
+    """Layers of most other kinds, and inputs."""
+    layers = [
+        L.Input("x", shape=(6, 20, 20)),
+        L.Input("picture", shape=(20, 20)),
+        L.Input("t", shape=()),
+        L.BatchNorm("batch", "x"),
+        L.GELU("gelu", "batch"),
+        L.Pooling("max", "gelu", kernel=3, stride=2),
+        L.Pooling("mean", "max", kernel=2, stride=2, mode="mean"),
+        L.GroupNorm("group", "x", groups=3),
+        L.ELU("elu", "group"),
+        L.GlobalPooling("all", "elu"),
+        L.Reshape("steps", "x", shape=(20, 120)),
+        L.LayerNorm("layer", "steps"),
+        L.LSTM("lstm", "layer", units=40),
+        L.GRU("gru", "lstm", units=40),
+        L.Dense("logits", "gru", units=7),
+        L.HingeLoss("hinge", "logits", "t"),
+        L.Deconvolution("up", "mean", channels=3, kernel=4, stride=2),
+        L.Convolution("each", "x", channels=6, kernel=3, groups=6, neuron="softplus"),
+        L.Dense("both", "up", units=60, neuron="tanh"),
+        L.Dense("middle", "both", units=30),
+        L.Dense("spread", "each", units=30),
+        L.Reparameterize("z", "middle", "spread"),
+        L.GaussianKL("kl", "middle", "spread"),
+        L.Dense("light", "z", units=400, neuron="sigmoid"),
+        L.Dense("variance", "all", units=400),
+        L.Reshape("square", "light", shape=(20, 20)),
+        L.Reshape("noise", "variance", shape=(20, 20)),
+        L.ImagePose("pose", "picture", side=20, size=5.0),
+        L.SpatialTransform("turned", "square", "pose", side=20),
+        L.StudentReconstruction("student", "picture", "turned", "noise"),
+        L.GaussianReconstruction("gauss", "picture", "square", "noise"),
+        L.BinaryCrossEntropy("cross", "square", "picture"),
+    ]
+    inputs = {
+        "x": rng.random((90, 6, 20, 20)),
+        "picture": rng.random((90, 20, 20)),
+        "t": rng.integers(7, size=90),
+    }
+    return layers, inputs
+
+
+@pytest.mark.parametrize("make", [of_formulas_and_classes, of_norms_and_sequences])
+def test_kernels_of_all_kinds_do_not_depend_on_the_number_of_threads(make, rng, instructions):
+    layers, inputs = make(rng)
+    usual, sums = KERNELS.threads(), []
+    try:
+        for threads in (1, 2):
+            KERNELS.set_threads(threads)
+            net = lk.Net(layers, 90, seed=3)
+            solver = lk.Adam(net, 1e-3)
+            for _ in range(4):
+                assert np.isfinite(solver.step(**inputs))
+            (program,) = solver.plan().programs["forward"].values()
+            assert len(program.parts) == 1  # calls of kernels alone
+            sums.append(zlib.crc32(net.arena.data.tobytes()))
+    finally:
+        KERNELS.set_threads(usual)
+    assert sums[0] == sums[1]
 
 
 BAD = [

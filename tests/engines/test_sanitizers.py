@@ -15,15 +15,15 @@ FAULTS = [
         "data race",
         """
 import threading
-programs, x, number = [kernels.Program() for _ in range(2)], np.zeros(1 << 20), np.zeros(1)
+programs, x, number = [kernels.Program() for _ in range(2)], np.zeros(1 << 16), np.zeros(1)
 for program in programs:
     kernels.record(program)
     kernels.add_number(x, number)
     kernels.record(None)
-def fill(program):  # which lets others have Python's lock
-    for _ in range(100):
+def add(program):  # which lets others have Python's lock
+    for _ in range(3000):
         program.run()
-threads = [threading.Thread(target=fill, args=[program]) for program in programs]
+threads = [threading.Thread(target=add, args=[program]) for program in programs]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """,
@@ -42,6 +42,12 @@ def test_a_fault_that_is_planted_is_found(sanitizer, says, fault):
     if sanitizer != SANITIZER:
         pytest.skip(f"kernels have no {sanitizer} sanitizer")
     code = "import numpy as np\nfrom layerkit.engines import cpu\nkernels = cpu.extension()\n"
-    done = subprocess.run([sys.executable, "-c", code + fault], capture_output=True, text=True)
+    options = os.environ.get("TSAN_OPTIONS", "") + " halt_on_error=1"
+    done = subprocess.run(
+        [sys.executable, "-c", code + fault],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TSAN_OPTIONS": options},
+    )
     assert done.returncode != 0
     assert says in done.stderr

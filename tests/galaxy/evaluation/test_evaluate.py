@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from galaxy_runs import quicken
 from small_galaxy_nets import LATENT, SIDE
 
 from layerkit import galaxy
@@ -37,7 +38,8 @@ def test_evaluate_counts_wins(net, rng):
     assert refined["closest_held_out_mse"] < refined["encoded_held_out_mse"]
 
 
-def test_parts_called_alone_find_what_evaluate_finds(net, rng):
+def test_parts_called_alone_find_what_evaluate_finds(net, rng, monkeypatch):
+    quicken(monkeypatch)
     model = galaxy.GalaxyModel(net)
     train, held_out = rng.random((8, SIDE, SIDE)), rng.random((4, SIDE, SIDE))
     found = galaxy.evaluate(model, train, held_out, False, 5, 3)

@@ -24,11 +24,14 @@ def run(monkeypatch, capsys, name, *arguments):
     return ended.value.code, *capsys.readouterr()
 
 
+def simulated(path, count):
+    runpy.run_path(str(FOLDER / "simulate_galaxies.py"))["simulate"](path, count, 0)
+    return path
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("stamps") / "stamps.h5"
-    runpy.run_path(str(FOLDER / "simulate_galaxies.py"))["simulate"](path, 60, 0)
-    return path
+    return simulated(tmp_path_factory.mktemp("stamps") / "stamps.h5", 60)
 
 
 @pytest.fixture
@@ -133,10 +136,10 @@ def test_a_short_training(form, path, stamps, tmp_path, monkeypatch, capsys):
     assert ("median error of fluxes" in printed) == (form == "hdf5")
 
 
-def test_a_short_training_of_profiles(path, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "profile.h5"
+def test_a_short_training_of_profiles(tmp_path, monkeypatch, capsys):
+    few, out = simulated(tmp_path / "stamps.h5", 20), tmp_path / "profile.h5"
     status, printed, err = run(
-        monkeypatch, capsys, "galaxy_profile", "--data", path, "--out", out, "--sweeps", 1
+        monkeypatch, capsys, "galaxy_profile", "--data", few, "--out", out, "--sweeps", 1
     )
     assert status == 0, err
     found = re.findall(r"(\w+): bound .*, reduced chi-square ([\d.]+)", printed)

@@ -77,9 +77,9 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     """Find the extensions that describe the pixels of an image: number by kind, of KINDS.
 
     They have the image's shape, but for axes of size 1, and say by their name, or by EXTTYPE, what
-    they hold.  Of several the one counts whose name is otherwise the image's, as that of 3-F.FLG is
-    of 3-F.SCI and DQ2 of SCI2; then the one with its EXTVER; then the second, if the image is
-    the second; then the nearest in the file.
+    they hold.  The first of several is the one whose name is otherwise the image's, as 3-F.FLG is
+    that of 3-F.SCI and DQ2 that of SCI2; then the one with its EXTVER; then the second, if the
+    image is the second; then the nearest in the file.
 
     Args:
         hdus: of the file.
