@@ -52,11 +52,7 @@ def bridged(image: np.ndarray, missing: np.ndarray, sky: float, bins: int) -> np
 
 
 def mended(
-    image: np.ndarray,
-    missing: np.ndarray,
-    centre: tuple[float, float],
-    radius: float,
-    sky: float,
+    image: np.ndarray, missing: np.ndarray, centre: tuple[float, float], radius: float, sky: float
 ) -> np.ndarray:
     """Return an image whose missing pixels have the light of those opposite.
 
