@@ -54,7 +54,7 @@ def test_two_processes_train_what_one_trains(tmp_path, rng):
 
 
 def test_two_processes_train_the_galaxies_that_one_trains(tmp_path, monkeypatch):
-    """Of pictures, and of a set in shards, of which each process reads its own."""
+    """From pictures, and from a set in shards, of which each process reads its own."""
     pictures, net = materials(tmp_path / "given")
     shards = tmp_path / "shards"
     galaxy.prepare_shards(pictures, shards, each=7, workers=1, progress=False)

@@ -241,6 +241,30 @@ def test_bad_pixels_count_where_the_square_is(bad, dtype):
     assert dtype == "f4" or np.mean(equal) >= 0.95
 
 
+@pytest.mark.parametrize("side", [128, 430])
+@pytest.mark.parametrize("hole", ["pixel", "core", "rows"])
+def test_holes_about_the_centre_are_no_second_object(hole, side, rng):
+    """In linear units; pixels that are missing there are missing with their opposites."""
+    scale, middle = side / 25, side // 2
+    image = profile(side, middle + 0.3, middle - 0.2, scale, peak=200.0)
+    image += rng.normal(50, 1, image.shape)
+    view, cut = cut_out(image, Settings(units="linear"))
+    wide = side // 128
+    core = slice(middle - wide, middle + wide + 1)
+    index = {
+        "pixel": (middle, middle - 1),
+        "core": (core, core),
+        "rows": (slice(middle - wide, middle + wide), slice(None)),
+    }
+    image[index[hole]] = np.nan
+    found, same = cut_out(image, Settings(units="linear"))
+    assert same.side == pytest.approx(cut.side, rel=0.03)
+    middles = [(c.y0 + c.side / 2, c.x0 + c.side / 2) for c in (same, cut)]
+    np.testing.assert_allclose(*middles, atol=0.004 * cut.side)
+    assert found.mask.any()
+    assert found.max() * (same.white - same.sky) > 0.7 * view.max() * (cut.white - cut.sky)
+
+
 @pytest.mark.parametrize("noise", [1.2, 2.0, 2.3, 3.3])
 @pytest.mark.parametrize("gain", [1.0, 0.25])
 def test_whole_numbers_have_the_sky_and_noise_of_what_they_round(noise, gain):

@@ -40,6 +40,23 @@ def test_variances_that_have_no_inverse_are_masked(rng, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [np.s_[18, 21], np.s_[17:20, 20:23], np.s_[:, 1::2]],
+    ids=["the pixel of the peak", "3 x 3 pixels around", "every other column"],
+)
+def test_stars_whose_peak_is_masked_are_found(hidden, rng):
+    """The pixels around it say where it is, and how bright."""
+    mask = np.zeros((40, 44), bool)
+    mask[hidden] = True
+    image = np.where(mask, np.nan, star(rng, 2000.0))
+    row, *others = measure(make_field(image, gaussian(3.5), np.ones((40, 44)), mask=mask)).table
+    assert not others
+    assert abs(row["flux"] - 2000) < 4 * row["flux_err"] < 80
+    assert np.hypot(row["x"] - 21, row["y"] - 18) < 0.05
+    assert row["p_star"] > 0.5
+
+
 @pytest.mark.parametrize("shape", [(0, 40, 40), (33, 40, 40), (40,), (), (2, 2, 40, 40)])
 def test_shapes_that_are_no_field_are_told(shape):
     with pytest.raises(DataError, match="expected an image of shape"):

@@ -18,12 +18,13 @@ from layerkit.galaxy.images.crop.detect import (
     NO_PEAK,
     Galaxy,
     Sky,
+    bins_of,
     border_light,
     find_galaxy,
     foreign_light,
     measure_sky,
 )
-from layerkit.galaxy.images.crop.missing import filled, mended, missing_at
+from layerkit.galaxy.images.crop.missing import bridged, filled, mended, missing_at
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
 from layerkit.galaxy.images.crop.slope import corners_of, level_in, slope
 from layerkit.galaxy.images.decode.blank import NoData, no_data
@@ -181,14 +182,18 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     image, missing = filled(image, gaps)
     flat = image - slope(image, ~missing)
     far = _sky(flat, ~missing)
+    holes = settings.units == "linear" and missing.any()
+    if holes:  # which would draw the centre away from them, or part the galaxy
+        flat = bridged(flat, missing, far.level, bins_of(image.shape))
+        image = whole = np.where(missing, flat, image)
     galaxy = _find(flat, far, settings.threshold, missing)
     off_centre = galaxy.off_centre
     # Nothing outside the square may change the result, not even its last bit.  So measure again
     # from the pixels inside alone, until the measurement asks for just these pixels.
-    last, holes = None, settings.units == "linear" and missing.any()
+    last = None
     for _ in range(FILLING if holes else PASSES):
-        if holes:  # which would draw the centre away from them
-            image = mended(image, missing, (galaxy.y, galaxy.x), far.level)
+        if holes:
+            image = mended(whole, missing, (galaxy.y, galaxy.x), galaxy.radius, far.level)
         window = _window(galaxy, image.shape, settings)
         if window == last and not holes:
             break

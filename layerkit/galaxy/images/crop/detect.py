@@ -75,7 +75,7 @@ def find_galaxy(
     """
     if image.size == 0 or image.min() == image.max():
         raise UnusableImageError("blank")
-    bins = bins or max(1, min(image.shape) // DETECTION_SIDE)
+    bins = bins or bins_of(image.shape)
     smooth = ndimage.gaussian_filter(_bin(image, bins), SMOOTHING)
     empty = smooth
     if no_sky is not None:
@@ -106,6 +106,11 @@ def find_galaxy(
         y * bins, x * bins, radius * bins, bins, sky, float(mine[top]) / (sky.noise or 1),
         float(np.hypot(*away)) / min(light.shape),
     )  # fmt: skip
+
+
+def bins_of(shape: tuple[int, ...]) -> int:
+    """Return how many pixels on a side are averaged into one for detection."""
+    return max(1, min(shape) // DETECTION_SIDE)
 
 
 def measure(light: np.ndarray, start: tuple) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from scipy.signal import fftconvolve
 THRESHOLD = 5.0  # standard deviations
 CONTRAST = 3.0  # standard deviations by which a saddle must lie below the lesser of two peaks
 DIP = 0.03  # of the lesser peak, likewise
+SEEN = 0.25  # of a point's information that must be left by a mask over its peak
 MOST_NEIGHBOURS = 6.0  # full widths of the PSF beyond which peaks need no saddle
 
 
@@ -49,6 +50,15 @@ def significance(
     return np.maximum(ratio.max(axis=0), together), above / below
 
 
+def _seen(known: np.ndarray, psfs: np.ndarray) -> np.ndarray:
+    """Return where a point would be seen: its pixel has data, or pixels around it say enough."""
+    seen: np.ndarray = known.any(axis=0)
+    for band, psf in _each(known, psfs[:, ::-1, ::-1] ** 2):
+        if not band.all():
+            seen |= fftconvolve(band.astype(float), psf / psf.sum(), "same") > SEEN
+    return seen
+
+
 def spread_of(ratio: np.ndarray) -> float:
     """Return the deviation of a signal-to-noise map, from its negative values; 1 if white."""
     below = ratio[ratio < 0]
@@ -68,7 +78,8 @@ def detect(
 ) -> list[Detection]:
     """Find the sources of a background-subtracted image, brightest first.
 
-    A peak counts if a saddle lies between it and every brighter one nearby.
+    A peak counts if a saddle lies between it and every brighter one nearby.  It may lie under a
+    mask, as of a bad pixel, as long as the pixels around say enough.
 
     Args:
         values, weights, psfs: see `significance`.
@@ -78,7 +89,7 @@ def detect(
     ratio, fluxes = significance(values, weights, psfs)
     reach = max(1, round(0.35 * width))
     peaks = ratio == ndimage.maximum_filter(ratio, 2 * reach + 1)
-    peaks &= (ratio > threshold) & (weights > 0).any(axis=0)
+    peaks &= (ratio > threshold) & _seen(weights > 0, psfs)
     found: list[Detection] = []
     at = np.empty((int(peaks.sum()), 2))
     for y, x in sorted(zip(*np.nonzero(peaks), strict=True), key=lambda p: -ratio[p]):
