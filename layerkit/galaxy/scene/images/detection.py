@@ -55,7 +55,8 @@ def _seen(known: np.ndarray, psfs: np.ndarray) -> np.ndarray:
     seen: np.ndarray = known.any(axis=0)
     for band, psf in _each(known, psfs[:, ::-1, ::-1] ** 2):
         if not band.all():
-            seen |= fftconvolve(band.astype(float), psf / psf.sum(), "same") > SEEN
+            weighed: np.ndarray = fftconvolve(band.astype(float), psf / psf.sum(), "same")
+            seen |= weighed > SEEN
     return seen
 
 
