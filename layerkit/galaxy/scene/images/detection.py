@@ -52,7 +52,7 @@ def significance(
 
 def _seen(known: np.ndarray, psfs: np.ndarray) -> np.ndarray:
     """Return where a point would be seen: its pixel has data, or pixels around it say enough."""
-    seen: np.ndarray = known.any(axis=0)
+    seen = np.any(known, axis=0)
     for band, psf in _each(known, psfs[:, ::-1, ::-1] ** 2):
         if not band.all():
             seen |= fftconvolve(band.astype(float), psf / psf.sum(), "same") > SEEN
