@@ -305,10 +305,12 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
             bands = bands[pictures.band]
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
+        used = {number}
         for n, plane in planes.items() if hdu is None else ():
             if plane not in out:
                 out[plane] = _plane(pictures, n, plane, raw)
-        unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
+                used.add(n)
+        unused = [said or str(n) for n, said in words.items() if n not in used]
         if unused and hdu is None:
             notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
         return out
