@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import inspect
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from layerkit.distributed.communicator import Communicator
 from layerkit.errors import LayerkitError, NetError
@@ -71,6 +75,17 @@ class Comparison:
             "numbers of shards and of rows": [str((self._shards, net.run.batch_size)).encode()],
             "nets": [f"{net.dtype} {[(n, p.shape) for n, p in net.params.items()]}".encode()],
             **{f"data of layer {name!r}": found for name, found in self._signatures.items()},
+            **{
+                f"settings of layer {layer.name!r}": [_settings(layer).encode()]
+                for layer in net.layers.values()
+                if layer.name not in self._signatures
+            },
+            "settings of parameters": [
+                repr(
+                    [(p.penalty, p.rate, p.decay, p.max_norm) for p in net.params.values()]
+                ).encode()
+            ],
+            "settings of the solver": [_settings(solver).encode()],
             "parameters": [net.arena.data],
             "statistics": [s.data for s in net.statistics.values()],
             "histories of the solver": list(solver.history.values()),
@@ -86,3 +101,22 @@ class Comparison:
                 )
             digests[name] = digest.hexdigest()
         return digests
+
+
+def _settings(thing: Any) -> str:
+    """Return the class of a layer or solver, and the settings of its constructor that it keeps."""
+    names = [name for name in inspect.signature(type(thing)).parameters if name in vars(thing)]
+    return f"{type(thing).__qualname__} {[(name, _told(getattr(thing, name))) for name in names]}"
+
+
+def _told(value: Any) -> Any:
+    """Return a setting in words that two processes have in common, without addresses."""
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return value
+    if isinstance(value, list | tuple):
+        return [_told(part) for part in value]
+    if dataclasses.is_dataclass(value):
+        return type(value).__qualname__, {
+            field.name: _told(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    return type(value).__qualname__

@@ -48,8 +48,8 @@ def Distributed(  # noqa: N802  # it stands where a class would
         shards: S, a power of two that R divides; by default R.
         sync: True lets BatchNorm take means and variances over all shards, one for each process;
             False by default.
-        check: steps from one comparison of all processes' parameters and histories to the next,
-            default 1000; they are compared before the first step too, and after a snapshot was
+        check: steps from one comparison of all processes' settings, parameters and histories to the
+            next, default 1000; the first is before the first step, and another after a snapshot was
             loaded.
 
     Raises:

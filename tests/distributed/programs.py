@@ -129,8 +129,14 @@ def fault(kind):
 
 
 def differing(kind, folder):
-    """Train where rank 1 reads another file, or none, or is given other rows."""
+    """Train where rank 1 reads another file, or none, is given other rows, or set up otherwise."""
     comm = lk.distributed.mpi(timeout=3)
+    if kind in ("ratio", "rate"):
+        net, odd = lk.Net(conv(), batch_size=8, seed=3), comm.rank == 1
+        if odd and kind == "ratio":
+            net.layers["kept"].ratio = 0.5
+        rate = lk.rates.Cosine(2e-3 if odd and kind == "rate" else 1e-3, 100)
+        lk.Distributed(lk.Adam(net, rate), comm).steps(9)
     if kind == "inputs":
         layers = [L.Input("x", shape=(3,)), L.Dense("y", "x", units=3), L.SquareLoss("l", "y", "x")]
         solver = lk.Distributed(lk.Adam(lk.Net(layers, 8)), comm)

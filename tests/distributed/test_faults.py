@@ -23,6 +23,8 @@ OTHERS = {
     "rows": "NetError: Distributed: rank 1 differs from rank 0 in its data of layer 'x'; all",
     "examples": "NetError: Distributed: rank 1 differs from rank 0 in its data of layer 'x'; all",
     "missing": "error: rank 1 of 2: layer 'x' (HDF5Data): cannot open ",
+    "ratio": "NetError: Distributed: rank 1 differs from rank 0 in its settings of layer 'kept'",
+    "rate": "NetError: Distributed: rank 1 differs from rank 0 in its settings of the solver; all",
     "inputs": "NetError: step: rank 1 has shards of 8 rows, and rank 0 of 4; all",
 }
 
@@ -40,7 +42,7 @@ def test_one_message_names_the_rank_and_the_cause(kind):
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_a_process_with_other_data_ends_all(kind, tmp_path):
+def test_a_process_with_other_data_or_settings_ends_all(kind, tmp_path):
     images = programs.pictures(64)
     given = {"rows": images[:-1], "examples": images[::-1]}.get(kind)
     for rank, its in enumerate([images, given]):

@@ -174,7 +174,8 @@ class Data(Layer):
 
         A subclass adds some of the examples.
         """
-        return [repr((self.count, self.own_shapes)).encode()]
+        served = self.shuffle, self.augment, self.scale, self.crop, self.mirror
+        return [repr((self.count, self.own_shapes, served)).encode()]
 
     # For a subclass to call.
 

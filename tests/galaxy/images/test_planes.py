@@ -101,3 +101,32 @@ def test_planes_of_several_images_are_those_of_each(names, tmp_path):
         found = source.planes(k)
         assert (found.variance == (10.0 * number) ** 2).all()
         np.testing.assert_array_equal(np.flatnonzero(found.missing.any(axis=1)), [number])
+
+
+MASKS = {
+    "two words": ["SCI", "DQ", "BPM"],
+    "of two images": ["SCI", "DQ", "BPM", "SCI", "DQ", "BPM"],
+    "numbers": ["SCI1", "SCI2", "DQ2", "DQ1", "BPM1", "BPM2"],
+    "another's": ["SCI1", "DQ1", "SCI2", "DQ2", "BPM2"],
+}
+
+
+@pytest.mark.parametrize("names", MASKS.values(), ids=MASKS)
+def test_masks_of_several_words_all_count(names, tmp_path):
+    """The mask of image n called by a word has row n masked, 10 further for another word."""
+    seen, arrays, rows = {}, [], {}
+    for name in names:
+        word = name.rstrip("12")
+        seen[word] = seen.get(word, 0) + 1
+        number = int(name[-1]) if name[-1] in "12" else seen[word]
+        arrays.append(np.full((40, 40), 10.0 * number, "f4"))
+        if word != "SCI":
+            arrays[-1] = np.zeros((40, 40), "u1")
+            row = number + (10 if word == "BPM" else 0)
+            arrays[-1][row] = 1
+            rows.setdefault(number, []).append(row)
+    source = write(tmp_path / "a.fits", *zip(names, arrays, strict=True))
+    for k in range(len(source)):
+        number = round(source.read(k)[20, 20] / 10)
+        found = np.flatnonzero(source.planes(k).missing.any(axis=1))
+        np.testing.assert_array_equal(found, sorted(rows[number]))

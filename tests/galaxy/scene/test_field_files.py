@@ -70,6 +70,31 @@ class TestReadsFits:
             field = read_field(path.parent / "b.npy", mask=path, use_bits=bits)
             np.testing.assert_array_equal(np.flatnonzero(~field.usable[0].all(axis=1)), rows)
 
+    @pytest.mark.parametrize("hdu", [None, "SCI", 1, "B.SCI", "B.SCI[1]"])
+    def test_a_chosen_image_has_its_own_noise_and_mask(self, hdu, rng, written):
+        image, mask = rng.normal(size=(20, 30)), np.zeros((20, 30), "i2")
+        mask[3] = 1
+        hdus = [extension("SCI", image), extension("ERR", 2 + 0 * image), extension("DQ", mask)]
+        if hdu is not None:
+            cube = np.stack([image, image, image])
+            hdus += [
+                extension("B.SCI", cube), extension("B.DQ", np.stack([mask] * 3)[:, ::-1]),
+                extension("B.ERR", 5 + 0 * cube),
+            ]  # fmt: skip
+        second = str(hdu).startswith("B")
+        field = read_field(written(*hdus), hdu=hdu)
+        assert len(field.images) == (3 if hdu == "B.SCI" else 1)
+        assert set(field.variance[field.usable]) == {25.0 if second else 4.0}
+        rows = np.flatnonzero(~field.usable[0].all(axis=1))
+        np.testing.assert_array_equal(rows, [16 if second else 3])
+        assert not any("not used" in note for note in field.notes)
+
+    @pytest.mark.parametrize("hdu", [None, "SCI"])
+    def test_a_second_mask_is_told(self, hdu, rng, written):
+        hdus = [extension(name, np.zeros((20, 30), "i2")) for name in ("DQ", "BPM")]
+        field = read_field(written(extension("SCI", rng.normal(size=(20, 30))), *hdus), hdu=hdu)
+        assert any("extensions not used: BPM" in note for note in field.notes)
+
     @pytest.mark.parametrize("bits", ["3", 1.5, -1, 2**70, True])
     def test_bits_of_a_mask_are_a_whole_number(self, bits, rng):
         with pytest.raises(DataError, match="use_bits must be a whole number"):

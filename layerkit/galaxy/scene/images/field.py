@@ -20,7 +20,14 @@ from layerkit.galaxy.images.decode.bounds import (
 )
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import ONLY_OTHERS, FitsPictures, science_images
-from layerkit.galaxy.images.decode.formats.planes import NOISES, as_variance, kind_of, unusable
+from layerkit.galaxy.images.decode.formats.planes import (
+    NOISES,
+    as_variance,
+    beside,
+    kind_of,
+    text,
+    unusable,
+)
 from layerkit.galaxy.images.decode.science import COMPOUND, NOT_SCIENCE, says
 from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
@@ -85,7 +92,7 @@ def read_field(
         use_bits: which bits count in a mask of integers above 1; by default those of LSST's planes
             for bad, saturated, interpolated, cosmic ray, edge, suspect and no data.
         hdu: the extension of a FITS file that holds the image, by number or EXTNAME, and perhaps
-            the band in it, as in "SCI[1]"; nothing goes with it then but what other arguments name.
+            the band in it, as in "SCI[1]"; its own errors and masks go with it, but no PSF.
 
     Raises:
         DataError: a file that is missing or of another kind, several images in a FITS file, shapes
@@ -288,7 +295,7 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
         planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
-            return {key: _plane(pictures, wanted[0], key, raw)}
+            return {key: _plane(pictures, wanted[0], words, key, raw)}
         numbers = [*words] if pictures.named else science_images(words)
         if len(numbers) != 1:
             raise UnusableImageError(
@@ -298,20 +305,30 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
                 else ONLY_OTHERS
             )
         number, notes = numbers[0], list[str]()
-        bands = pictures.values(number)
-        single = tuple(axis for axis in range(bands.ndim - 2) if bands.shape[axis] == 1)
-        bands = np.squeeze(bands, single)
-        if pictures.band is not None and bands.ndim > 2:
-            bands = bands[pictures.band]
+        bands = _chosen(pictures.values(number), pictures.band)
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
-        for n, plane in planes.items() if hdu is None else ():
+        if hdu is not None:  # perhaps one of several, which have planes of their own
+            every = pictures.hdus
+            found = beside(every, number, bands.shape[-2:])
+            planes = {n: "variance" if kind in NOISES else kind for kind, n in found}
+            words = {n: f"{every[n].name} {text(every[n].header, 'EXTTYPE')}" for n in planes}
+        used = {number}
+        for n, plane in planes.items():
             if plane not in out:
-                out[plane] = _plane(pictures, n, plane, raw)
-        unused = [said or str(n) for n, said in words.items() if n not in {number, *planes}]
-        if unused and hdu is None:
+                out[plane] = _chosen(_plane(pictures, n, words, plane, raw), pictures.band)
+                used.add(n)
+        unused = [said.strip() or str(n) for n, said in words.items() if n not in used]
+        if unused:
             notes.append(f"extensions not used: {', '.join(unused)}; see --mask and --variance")
         return out
+
+
+def _chosen(values: np.ndarray, band: int | None) -> np.ndarray:
+    """Return an image or a cube without axes of size 1, or the band of it that was chosen."""
+    single = tuple(axis for axis in range(values.ndim - 2) if values.shape[axis] == 1)
+    values = np.squeeze(values, single)
+    return values if band is None or values.ndim == 2 else values[band]
 
 
 def _plane_of(words: str) -> str | None:
@@ -322,13 +339,18 @@ def _plane_of(words: str) -> str | None:
     return "variance" if kind in NOISES else kind
 
 
-def _plane(pictures: FitsPictures, number: int, key: str, raw: bool) -> np.ndarray:
+def _plane(
+    pictures: FitsPictures, number: int, said: dict[int, str], key: str, raw: bool
+) -> np.ndarray:
     """Read an extension that goes with an image; errors and inverse variances become variances.
+
+    Args:
+        said: words that name each extension.
 
     Raises:
         UnusableImageError: it is called something else, such as a weight, which is no variance.
     """
-    words = pictures.words[number]
+    words = said[number]
     if _plane_of(words) not in (None, key) or (
         _plane_of(words) is None and says(words, NOT_SCIENCE, COMPOUND)
     ):

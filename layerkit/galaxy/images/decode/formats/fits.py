@@ -213,7 +213,7 @@ class FitsPictures(Pictures):
         shape = layout.sides if window is None else [part.stop - part.start for part in window]
         variance = missing = None
         one = None if self.band is None else layout.sides
-        for kind, other in planes.beside(self.hdus, number, one).items():
+        for kind, other in planes.beside(self.hdus, number, one):
             index, axes = self._part(k, window), self.hdus[number].shape
             if self.hdus[other].shape != axes:
                 kept = [at for at, n in zip(index, axes, strict=True) if n > 1]
@@ -225,7 +225,8 @@ class FitsPictures(Pictures):
                 self.intensity.setdefault(other, self.intensity[number])
             values = self._numbers(other, index).reshape(shape)
             if kind == "mask":
-                missing = planes.unusable(values, (self.hdus[other].header, headers[1]))
+                bad = planes.unusable(values, (self.hdus[other].header, headers[1]))
+                missing = bad if missing is None else missing | bad
             elif variance is None:
                 variance = planes.as_variance(values, kind)
         return replace(about, variance=variance, missing=missing)

@@ -73,13 +73,16 @@ class Planes:
     zero_point: float = math.nan
 
 
-def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None) -> dict[str, int]:
-    """Find the extensions that describe the pixels of an image: number by kind, of KINDS.
+def beside(
+    hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
+) -> list[tuple[str, int]]:
+    """Find the extensions that describe the pixels of an image: kind, of KINDS, and number of each.
 
     They have the image's shape, but for axes of size 1, and say by their name, or by EXTTYPE, what
     they hold.  The first of several is the one whose name is otherwise the image's, as 3-F.FLG is
     that of 3-F.SCI and DQ2 that of SCI2; then the one with its EXTVER; then the second, if the
-    image is the second; then the nearest in the file.
+    image is the second; then the nearest in the file.  Masks that are called by several words, as
+    DQ and BPM, all count, where their names fit the image equally well.
 
     Args:
         hdus: of the file.
@@ -94,24 +97,29 @@ def beside(hdus: Iterable[Any], number: int, band: tuple[int, ...] | None = None
     kinds = {k: kind_of(f"{every[k].name} {text(every[k].header, 'EXTTYPE')}") for k in images}
     no_others = [k for k in images if says(every[k].name, NOT_SCIENCE, COMPOUND)]
     others = [k for k in images if k == number or not (kinds[k] or k in no_others)]
-    found: dict[str, int] = {}
+    found = list[tuple[str, int]]()
     for kind in KINDS:
-        planes = [k for k in images if k != number and kinds[k] == kind]
-        # As many planes as images are one for each.
-        partner = planes[others.index(number)] if len(planes) == len(others) else None
-        ranks = [
-            (
-                shapes[k] != shape,
-                _rest(every[k].name) != _rest(own.name),
-                every[k].ver != own.ver,
-                k != partner,
-                abs(k - number),
-                k,
-            )
-            for k in planes
-        ]
-        if ranks:
-            found[kind] = min(ranks)[-1]
+        called: dict[str, list[int]] = {}
+        for k in images:
+            if k != number and kinds[k] == kind:
+                called.setdefault(_word(every[k].name) if kind == "mask" else "", []).append(k)
+        best = []
+        for planes in called.values():
+            # As many planes as images are one for each.
+            partner = planes[others.index(number)] if len(planes) == len(others) else None
+            ranks = [
+                (
+                    shapes[k] != shape,
+                    _rest(every[k].name) != _rest(own.name),
+                    every[k].ver != own.ver,
+                    k != partner,
+                    abs(k - number),
+                    k,
+                )
+                for k in planes
+            ]
+            best.append(min(ranks))
+        found += [(kind, rank[-1]) for rank in best if rank[:3] == min(best)[:3]]
     return found
 
 
@@ -120,6 +128,12 @@ def kind_of(words: str) -> str | None:
     if says(words, PART):
         return None
     return next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
+
+
+def _word(name: str) -> str:
+    """Return the word in the name of an extension that says it is a mask, without its number."""
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    return next((word.rstrip("0123456789") for word in words if MASK.fullmatch(word)), "")
 
 
 def _rest(name: str) -> str:
