@@ -1351,8 +1351,10 @@ def test_kernels_read_nothing_beyond_their_arrays(rng):
         ("measure_poses", f[None], 3.0, 1.0, 1.0, 1.0, 1.0, f[:1]),
         ("dense_forward", f, f.T, f[0], 1.0, f),
         ("divergence", f, f, f, f, f[0]),
-        ("gaussian", f, f, f.astype("f4"), 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
-        ("gaussian", f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
+        ("gaussian", f, f, f.astype("f4"), n, 0.0, f[:, 0].copy(), f[:, 0].copy(), *[f[:0]] * 3),
+        ("gaussian", f, f, f[:3], n, 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
+        ("gaussian", f, f, f, f[:3], 0.0, f[0, :4], f[0, :4], *[f[:0]] * 3),
+        ("student", f, f, f, n, f[:3], 0.0, 9.0, 1.0, 0.0, f[0, :4], f[0, :4], *[f[:0]] * 4),
         (
             "windowed_forward",
             f.reshape(4, 1, 3, 3),

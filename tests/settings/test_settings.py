@@ -201,6 +201,7 @@ TABLE = {
         **DATA,
         "block": COUNT,
         "mixed": COUNT,
+        "repeat": COUNT,
         "lanes": ([*COUNT[0], None], [bad for bad in COUNT[1] if bad is not None]),
         "skip": ([None, [0, 3], np.array([2])], [[0.5], [-1], [[1]], "ab", 3]),
         "datasets": (["a", ["a", "b"]], NO_NAMES),
