@@ -100,7 +100,7 @@ sanitize-address sanitize-thread: sanitize-%: $(VENV)/dev
 		TSAN_OPTIONS="die_after_fork=0 suppressions=$(CURDIR)/tests/engines/sanitizers.txt" \
 		LAYERKIT_TEST_SANITIZER=$* LAYERKIT_TEST_INSTRUCTIONS=$$set \
 		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(CHECKED)/$* \
-		$(VENV)/bin/pytest $(CHECKED_TESTS) -k 'not runs_out' || exit 1; \
+		$(VENV)/bin/pytest --capture=sys $(CHECKED_TESTS) -k 'not runs_out' || exit 1; \
 	done
 
 bench: $(HAS_DEV)

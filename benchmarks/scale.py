@@ -235,6 +235,7 @@ def prepare(path: Path, count: int) -> None:
     print(f"{len(entries)} pictures into 4 shards, all of it with the start of processes")
     for name, more in (("plain", []), ("Dask", ["--scheduler", "local"])):
         shutil.rmtree(out, ignore_errors=True)
+        out.with_suffix(".toml").unlink(missing_ok=True)  # the settings of the run before
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
         took, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -159,7 +159,8 @@ class MemoryPool:
 
 def memory_at(address, size, what):
     """Find the live memory that holds these bytes."""
-    for memory in list(state.memory.values()):
+    first = state.memory.get(address)  # most arrays begin where their memory does
+    for memory in [first] if first else list(state.memory.values()):
         if memory.holds(address, size):
             return memory
     raise KernelError(

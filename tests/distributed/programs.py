@@ -297,14 +297,17 @@ def from_lanes(steps):
         print(json.dumps([digest(net, solver), rows]))
 
 
-def galaxies(*arguments):
-    """Train on galaxies by the example, without figures."""
+def galaxies(runs):
+    """Train on galaxies by the example, without figures, once for each list of arguments."""
     import pytest
     from galaxy_runs import quicken
 
     quicken(pytest.MonkeyPatch())
-    sys.argv = ["galaxy_gdae.py", *arguments]
-    runpy.run_path("examples/galaxy_gdae.py", run_name="__main__")
+    for arguments in json.loads(runs):
+        sys.argv = ["galaxy_gdae.py", *arguments]
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path("examples/galaxy_gdae.py", run_name="__main__")
+        assert ended.value.code == 0
 
 
 PROGRAMS = {

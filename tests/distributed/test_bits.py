@@ -97,14 +97,14 @@ def test_terms_are_added_as_a_binary_tree(count):
     assert total == tree(list(range(count)))
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_shards_that_pool_are_normalised_as_one_batch(processes):
-    found = [program(*p) for p in ((1, "normalized", 0), (processes, "normalized", 1))]
-    assert [done.returncode for done in found] == [0, 0], found[1].stderr
-    (losses, values), (pooled, its) = (json.loads(done.stdout) for done in found)
-    np.testing.assert_allclose(pooled, losses, rtol=1e-11)
-    for name, array in values.items():
-        np.testing.assert_allclose(its[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+def test_shards_that_pool_are_normalised_as_one_batch():
+    found = [program(1, "normalized", 0), *(program(n, "normalized", 1) for n in (2, 4))]
+    assert [done.returncode for done in found] == [0, 0, 0], found[-1].stderr
+    (losses, values), *others = (json.loads(done.stdout) for done in found)
+    for pooled, its in others:
+        np.testing.assert_allclose(pooled, losses, rtol=1e-11)
+        for name, array in values.items():
+            np.testing.assert_allclose(its[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_what_cannot_be_shared_is_refused():

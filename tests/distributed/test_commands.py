@@ -1,8 +1,9 @@
 """Commands that mpiexec starts give what one process gives."""
 
+import json
+
 import h5py
 import numpy as np
-import pytest
 from galaxy_runs import materials, quicken
 from processes import program, run
 
@@ -52,28 +53,27 @@ def test_two_processes_train_what_one_trains(tmp_path, rng):
     assert again.stderr.count("of an earlier run; continue it with --resume") == 1
 
 
-def test_two_processes_train_on_shards_what_one_trains(tmp_path):
-    pictures, net = materials(tmp_path)
-    galaxy.prepare_shards(pictures, tmp_path / "shards", each=7, workers=1, progress=False)
-    settings = {"data": tmp_path / "shards", "net": net, "shards": 2, "batch": 2, "held_out": 6}
-    compare_one_and_two(tmp_path, settings | {"iterations": 9})
-
-
-def test_two_processes_train_the_galaxies_that_one_trains(tmp_path):
+def test_two_processes_train_the_galaxies_that_one_trains(tmp_path, monkeypatch):
+    """From pictures, and from a set in shards, of which each process reads its own."""
     pictures, net = materials(tmp_path / "given")
-    settings = {"data": pictures, "net": net, "shards": 2, "batch": 4, "held_out": 6}
-    compare_one_and_two(tmp_path, settings | {"iterations": 4})
-
-
-def compare_one_and_two(tmp_path, settings):
-    """Train on galaxies, without figures, in this process and in two others."""
-    settings |= {"refine": 0, "importance_samples": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        quicken(patch)
-        galaxy.train(out=tmp_path / "1", **settings)
-    words = [w for name, value in settings.items() for w in (f"--{name.replace('_', '-')}", value)]
-    done = program(2, "galaxies", *words, "--out", tmp_path / "2", limit=120)
+    shards = tmp_path / "shards"
+    galaxy.prepare_shards(pictures, shards, each=7, workers=1, progress=False)
+    settings = {"net": net, "shards": 2, "held_out": 6, "refine": 0, "importance_samples": 1}
+    runs = {
+        "pictures": settings | {"data": pictures, "batch": 4, "iterations": 4},
+        "shards": settings | {"data": shards, "batch": 2, "iterations": 9},
+    }
+    quicken(monkeypatch)
+    words = []
+    for name, given in runs.items():
+        galaxy.train(out=tmp_path / "one" / name, **given)
+        given = given | {"out": tmp_path / "two" / name}
+        pairs = [(f"--{key.replace('_', '-')}", str(value)) for key, value in given.items()]
+        words.append([word for pair in pairs for word in pair])
+    done = program(2, "galaxies", json.dumps(words), limit=120)
     assert done.returncode == 0, done.stderr
-    for out in (tmp_path / "1", tmp_path / "2"):
-        assert (out / "report.html").exists()
-    assert values(tmp_path / "1" / "model.h5") == values(tmp_path / "2" / "model.h5")
+    for name in runs:
+        one, two = (tmp_path / which / name for which in ("one", "two"))
+        assert (one / "report.html").exists()
+        assert (two / "report.html").exists()
+        assert values(one / "model.h5") == values(two / "model.h5")

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("layerkit", "nets", "examples")
 
@@ -153,6 +155,14 @@ def edges(on_import=False):
         }
         for name, tree in sources().items()
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten():
+    """Keeps the trees no longer than these tests take: each collection of garbage visits them."""
+    yield
+    sources.cache_clear()
+    edges.cache_clear()
 
 
 def test_there_is_something_to_check():

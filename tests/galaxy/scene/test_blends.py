@@ -155,7 +155,7 @@ def measured(sources, rng):
 
 def test_variances_of_the_model_give_the_poisson_solution(rng):
     # A star of unknown flux and nothing else: where the Gaussian's variance is the model itself,
-    # its solution is that of Poisson's likelihood.  Of variances from the counts it is too faint.
+    # its solution is that of Poisson's likelihood.
     pixels, _, _ = draw([source(True, 24.0, 22.0, 1500.0)])
     counts = rng.poisson(pixels.values + 4.0).astype(float)
     scene = measure(

@@ -39,7 +39,7 @@ def narrow(rng):
 
 @pytest.fixture(scope="module")
 def whole(field, tmp_path_factory):
-    """What is measured on the field in one go, and the folder where its tiles are kept."""
+    """The field measured in one go, and the folder where its tiles are kept."""
     folder = tmp_path_factory.mktemp("tiles")
     return measure(field, tile=64, samples=3, keep=folder), folder
 

@@ -19,7 +19,7 @@ CLOSE = 2.5  # full widths of the PSF within which sources are fitted anew toget
 CONCENTRIC = 0.5  # full widths of the PSF within which two profiles are those of one source
 ELONGATED = 0.3  # shear of a galaxy that may be two sources
 UNLIKE = 5.0  # deviations of the squared residual above which a galaxy is no one profile
-HINT = 4.0  # nats that a point beside a galaxy promises, for the two to be tried
+HINT = 3.0  # nats that a point beside a galaxy promises, for the two to be tried, and one a band
 SEPARATE = 0.03  # of a point's information that must be left by its neighbours' numbers
 ROOM = 0.05  # of the light in a pixel that may be off, and is no source
 FLOOR = 1e-3  # of the noise's deviation, so that logarithms of fluxes exist
@@ -196,7 +196,7 @@ def hidden(pixels: Pixels, known: Fit, i: int) -> Source | None:
     there = (np.min(away, axis=0) > 0.3 * width) & (away[0] < 2 * width)
     rise = np.where(there, 0.5 * (flux**2 * below * told).sum(axis=0), 0)
     row, column = np.unravel_index(rise.argmax(), rise.shape)
-    if rise[row, column] < HINT:
+    if rise[row, column] < HINT + layout.bands:
         return None
     fluxes = flux[:, row, column] / 1.5  # as new_source takes them for those of a point
     found = Detection(float(x[column]), float(y[row]), 0.0, fluxes)
