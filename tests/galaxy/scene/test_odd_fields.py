@@ -5,6 +5,7 @@ import pytest
 
 from layerkit.errors import DataError
 from layerkit.galaxy.scene import make_field, measure
+from layerkit.galaxy.scene.images.background import background
 from layerkit.galaxy.scene.images.psf import gaussian
 from layerkit.galaxy.scene.inference.fitting import Fit, Pixels, build
 from layerkit.galaxy.scene.model.layout import Layout, Source
@@ -55,6 +56,26 @@ def test_stars_whose_peak_is_masked_are_found(hidden, rng):
     assert abs(row["flux"] - 2000) < 4 * row["flux_err"] < 80
     assert np.hypot(row["x"] - 21, row["y"] - 18) < 0.05
     assert row["p_star"] > 0.5
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["variance", "no variance"])
+@pytest.mark.parametrize(("shape", "rise"), [((40, 44), 8.0), ((90, 140), 5.0)])
+def test_a_sky_that_slopes_is_no_light(shape, rise, known, rng):
+    image = rng.normal(size=shape) + np.linspace(100, 100 + rise, shape[1])
+    image[6:31, 9:34] += 500 * gaussian(3.5)
+    field = make_field(image, gaussian(3.5), np.ones(shape) if known else None)
+    row, *others = measure(field).table
+    assert not others
+    assert abs(row["flux"] - 500) < 4 * row["flux_err"] < 50
+
+
+@pytest.mark.parametrize("peak", [140.0, 300.0])
+@pytest.mark.parametrize("place", [(10, 14), (12, 12)])
+def test_a_galaxy_beside_the_middle_is_no_slope(place, peak, rng):
+    """Its wings slope, but not on the other side."""
+    y, x = np.mgrid[:50, :50] - np.reshape(place, (2, 1, 1))
+    image = rng.normal(size=(50, 50)) + peak * np.exp(-1.678 * np.hypot(x, y / 0.7) / 6)
+    assert np.ptp(background(image, np.ones(image.shape, bool))[0]) < 1e-9
 
 
 @pytest.mark.parametrize("shape", [(0, 40, 40), (33, 40, 40), (40,), (), (2, 2, 40, 40)])

@@ -34,12 +34,13 @@ def level_in(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return part - slope(part, corners_of(part.shape) & ~missing)
 
 
-def slope(image: np.ndarray, where: np.ndarray) -> np.ndarray | float:
+def slope(image: np.ndarray, where: np.ndarray, least: float = LEAST) -> np.ndarray | float:
     """Return the plane through a sky that slopes, 0 in the middle of the picture; else 0.
 
     Args:
         image: (height, width), in physical units.
         where: mask of the pixels that may be sky; those of objects are clipped.
+        least: deviations of the noise by which it must rise from the middle to a corner.
     """
     at = np.flatnonzero(where)
     at = at[:: len(at) // MOST | 1]  # an odd step, which visits more columns than one
@@ -63,6 +64,6 @@ def slope(image: np.ndarray, where: np.ndarray) -> np.ndarray | float:
     tilt, own = found[1:], axes[kept, 1:] - axes[kept, 1:].mean(axis=0)
     sure = tilt @ (own.T @ own) @ tilt > (SURE * noise) ** 2
     rise = abs(tilt) @ [rows[-1], columns[-1]]
-    if not (sure and rise > LEAST * noise):
+    if not (sure and rise > least * noise):
         return 0.0
     return tilt[0] * rows[:, None] + tilt[1] * columns

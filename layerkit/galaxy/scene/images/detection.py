@@ -11,7 +11,7 @@ from scipy.signal import fftconvolve
 THRESHOLD = 5.0  # standard deviations
 CONTRAST = 3.0  # standard deviations by which a saddle must lie below the lesser of two peaks
 DIP = 0.03  # of the lesser peak, likewise
-SEEN = 0.25  # of a point's information that must be left by a mask over its peak
+SEEN = 0.1  # of a point's information that must be left by a mask over its peak
 MOST_NEIGHBOURS = 6.0  # full widths of the PSF beyond which peaks need no saddle
 
 
