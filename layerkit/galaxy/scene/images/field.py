@@ -375,13 +375,14 @@ def _without_gaps(bands: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def hubble_field() -> Field:
-    """Return the built-in field: the centre of the Hubble picture of scikit-image, three bands.
+    """Return the built-in field: a part of the Hubble picture of scikit-image, in three bands.
 
-    It is a JPEG, so its values are stretched and the fluxes are not in any physical unit.
+    It has 64 x 64 pixels near the centre.  It is a JPEG, so its values are stretched and the
+    fluxes are not in any physical unit.
     """
     from skimage.data import hubble_deep_field
 
-    picture = np.asarray(hubble_deep_field(), float)[300:396, 400:496] / 255.0
+    picture = np.asarray(hubble_deep_field(), float)[316:380, 416:480] / 255.0
     return make_field(
         np.moveaxis(picture, -1, 0)[::-1],
         filters=["blue", "green", "red"],
