@@ -81,8 +81,8 @@ fuzz: $(HAS_DEV)
 
 # Address, undefined-behaviour and thread sanitizers, by each set of instructions (SETS).  Without the
 # tests in which memory runs out or Python unwinds the threads that are left as it ends (there the
-# checks end the process), and one that reads the documentation.  Threads are checked with two of the
-# kernels' own and none of OpenBLAS or JAX, which are built without the sanitizer.
+# checks end the process), and one that reads the documentation.  Threads of OpenBLAS and JAX, which are
+# built without the sanitizer, are kept out of its sight.
 CHECKED := build/sanitize
 UNCHECKED := runs_out or may_end_while or in_the_catalogue
 TESTS_thread := tests/engines/test_sanitizers.py tests/engines/test_cpu.py
@@ -102,7 +102,7 @@ sanitize-address sanitize-thread: sanitize-%: $(VENV)/dev
 	for set in $(SETS); do \
 		LD_PRELOAD="$$(echo $$(for name in $(LIBRARIES_$*); do g++ -print-file-name=lib$$name.so; done))" \
 		ASAN_OPTIONS=detect_leaks=0 \
-		TSAN_OPTIONS="die_after_fork=0 suppressions=$(CURDIR)/tests/engines/sanitizers.txt" \
+		TSAN_OPTIONS=die_after_fork=0 \
 		LAYERKIT_TEST_SANITIZER=$* LAYERKIT_TEST_INSTRUCTIONS=$$set \
 		PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(CHECKED)/$* \
 		$(THREADS_$*) $(VENV)/bin/pytest --capture=sys $(TESTS_$*) -k 'not ($(UNCHECKED))' || exit 1; \

@@ -1127,9 +1127,11 @@ def trained(*blocked, **environment):
 
 def test_results_do_not_depend_on_the_number_of_threads():
     net, _, losses = train(20)
-    expected = (True, False, zlib.crc32(net.arena.data.tobytes()), losses[-1])
-    for count in ("1", "2"):
-        assert trained(OMP_NUM_THREADS=count) == expected
+    own = (True, False, zlib.crc32(net.arena.data.tobytes()), losses[-1])
+    one, two = (trained(OMP_NUM_THREADS=count) for count in ("1", "2"))
+    assert one == two
+    if "LAYERKIT_TEST_INSTRUCTIONS" not in os.environ:  # which other processes do not hear of
+        assert own == one
 
 
 CONVOLUTIONAL = """
