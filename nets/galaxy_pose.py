@@ -11,6 +11,9 @@ that what its shape is and by how much the pose is off.  Pixels of the picture a
 scored, every latent has the prior of the paper's net and pays its Kullback-Leibler divergence: the
 two nets' bounds compare.
 
+f_Sigma is a product of two: a variance that turns with the galaxy and fades to 1 around it, and one
+that stays where it is in the picture, as the sky's does.
+
 t is Student's t with a mean and a variance for each pixel, as the paper's Gaussian has, and a skew:
 what nothing predicts, such as a faint star, is far brighter than its variance says, and sky is
 never much darker than its mean.
@@ -27,6 +30,7 @@ def galaxy_pose(
     hidden=128,
     latent=16,
     pose_latent=2,
+    noise=16,
     log_variance=-5.0,
     kl_weight=1.0,
     turns=1.0,
@@ -46,6 +50,7 @@ def galaxy_pose(
         latent: dimensions of z.
         pose_latent: how many of them are pose: 1 for the angle, 2 for angle and size, 4 for angle,
             size, x and y.  The others are shape.
+        noise: units of the hidden layer for the log-variances that do not turn with the galaxy.
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
         turns: how much of a full turn the angle spans; see layers.ImagePose.
@@ -91,18 +96,24 @@ def galaxy_pose(
         L.Dense("f_mean", "f2", units=pixels, weight=0.0, l2=mean_l2),
         L.Dense("f_linear", "shape", units=pixels, weight=0.0, l2=mean_l2),
         L.Add("canonical_mean", "f_mean", "f_linear"),
+        L.Dense("canonical_log_variance", "f2", units=pixels, weight=0.0, l2=variance_l2),
+        L.Dense("canonical_skew", "f2", units=pixels, weight=0.0, l2=variance_l2),
+        L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
+        L.SpatialTransform("x_skew", "canonical_skew", "pose", **pose),
+        # the galaxy's noise turns with it and fades around it; the picture's has its own place
+        L.Taper("tapered", "canonical_log_variance", side=side),
+        L.SpatialTransform("galaxy_log_variance", "tapered", "pose", **pose),
+        L.Concat("f2_pose", "f2", "pose"),
+        L.Dense("f3", "f2_pose", units=noise, neuron="relu"),
         L.Dense(
-            "canonical_log_variance",
-            "f2",
+            "picture_log_variance",
+            "f3",
             units=pixels,
             weight=0.0,
             bias=log_variance,
             l2=variance_l2,
         ),
-        L.Dense("canonical_skew", "f2", units=pixels, weight=0.0, l2=variance_l2),
-        L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
-        L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),
-        L.SpatialTransform("x_skew", "canonical_skew", "pose", **pose),
+        L.Add("x_log_variance", "galaxy_log_variance", "picture_log_variance"),
         # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
         L.StudentReconstruction(
             "reconstruction", "x", "x_mean", "x_log_variance", "x_skew", degrees=degrees
