@@ -176,8 +176,8 @@ def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
 
 def border_light(view: np.ndarray) -> float:
     """Return the median brightness at the border of a square, over the maximum in its middle."""
-    border = np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]])
-    return float(np.median(border) / view[_middle(len(view), len(view) // 2)].max())
+    border = np.sort(np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]]))
+    return float(_middle_of(border) / view[_middle(len(view), len(view) // 2)].max())
 
 
 def _middle(n: int, width: int) -> tuple[slice, slice]:
