@@ -137,8 +137,7 @@ def cut_out(
     image = as_picture(image)
     if image.size == 0 or (low := image.min()) == (high := image.max()):
         raise UnusableImageError("blank")
-    # The first row that has other values ends this.
-    if all(((row == low) | (row == high)).all() for row in image):
+    if all(((row == low) | (row == high)).all() for row in image):  # few rows, mostly
         raise UnusableImageError("a mask of only two values")
     if settings.units == "linear" and image.dtype != np.float64:
         raise UnusableImageError(NO_UNITS)
@@ -395,13 +394,7 @@ def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
 
 def _resampled(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
     filt = Image.Resampling.HAMMING if cut.side > size else Image.Resampling.BICUBIC
-    height, width = image.shape
-    corners = (
-        (cut.x0, width),
-        (cut.y0, height),
-        (cut.x0 + cut.side, width),
-        (cut.y0 + cut.side, height),
-    )
-    box = tuple(min(max(k, 0.0), n) for k, n in corners)
+    box = (cut.x0, cut.y0, cut.x0 + cut.side, cut.y0 + cut.side)
+    box = tuple(min(max(k, 0.0), n) for k, n in zip(box, image.shape[::-1] * 2, strict=True))
     picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
     return np.asarray(picture.resize((size, size), filt, box=box))
