@@ -202,3 +202,14 @@ def test_uncertainty_of_no_known_kind_is_not_used(tmp_path):
     source = open_source(tmp_path / "a.fits")
     assert len(source) == 1
     assert source.planes(0).variance is None
+
+
+@pytest.mark.parametrize(("kind", "good"), [("MASKZERO", 0), ("MASKONE", 1), ("FLAG32BIT", 0)])
+def test_eso_s_keyword_says_which_pixels_of_a_mask_are_good(kind, good, tmp_path):
+    bad = np.zeros((40, 40), bool)
+    bad[3] = True
+    mask = fits.ImageHDU((bad != good).astype("i4"), name="QUAL")
+    mask.header.update({"HDUCLAS2": "QUALITY", "HDUCLAS3": kind})
+    science = fits.ImageHDU(np.zeros((40, 40)), name="DATA")
+    fits.HDUList([fits.PrimaryHDU(), science, mask]).writeto(tmp_path / "a.fits")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.fits").planes(0).missing, bad)

@@ -187,7 +187,8 @@ def unusable(mask: np.ndarray, headers: Iterable[Header]) -> np.ndarray:
     """Return which pixels a mask, or plane of bits, says are not to be used.
 
     Any bit counts, but in masks of the Rubin Observatory, whose header names the bits, and in those
-    of the Webb telescope, of which one bit alone says so.
+    of the Webb telescope, of which one bit alone says so.  ESO's masks of the kind MASKONE are 1
+    where pixels are good.
 
     Args:
         mask: values.
@@ -196,6 +197,8 @@ def unusable(mask: np.ndarray, headers: Iterable[Header]) -> np.ndarray:
     Source: STScI, JWST pipeline documentation, "Data quality flags", for Webb's.
     """
     headers = list(headers)
+    if text(headers[0], "HDUCLAS3").upper() == "MASKONE":
+        return ~(mask > 0)
     named = [value_of(headers[0], f"{RUBIN}{name}") for name in UNUSABLE]
     bits = sum(1 << bit for bit in named if isinstance(bit, int) and 0 <= bit < 63)
     if not bits and any(text(header, "TELESCOP").upper() == WEBB for header in headers):
