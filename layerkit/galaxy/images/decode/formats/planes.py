@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +95,13 @@ class Planes:
     missing: np.ndarray | None = None
     gain: float = math.nan
     zero_point: float = math.nan
+
+    def turned(self) -> Planes:
+        """Return the planes of the picture that begins with the last row."""
+        variance, missing = (
+            None if plane is None else plane[::-1] for plane in (self.variance, self.missing)
+        )
+        return replace(self, variance=variance, missing=missing)
 
 
 def beside(
