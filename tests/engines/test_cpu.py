@@ -97,9 +97,44 @@ def compare(layers, rng, inputs, dtype, batch_size=None, **settings):
     return pair
 
 
+def magnitudes(net):
+    """Add up the magnitudes of what layers with weights or gains add up, in float64.
+
+    The error of a sum is relative to the sum of its terms' magnitudes, of which little may be left
+    in the sum itself (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+
+    Returns:
+        (a blob's or parameter's name, "data" or "diff") -> an array, of those that are such sums.
+    """
+    sizes = {}
+    for layer in net.layers.values():
+        if isinstance(layer, L.LayerNorm):
+            d = np.abs(net.blobs[layer.tops[0]].diff.astype("float64"))
+            for p, terms in ((layer.g, d * np.abs(layer.normalized.data)), (layer.b, d)):
+                if p is not None:
+                    sizes[p.name, "diff"] = terms.sum(axis=tuple(range(d.ndim - p.data.ndim)))
+        if type(layer) not in (L.Dense, L.Convolution, L.Deconvolution):
+            continue
+        # Before its activation a layer is linear: that of absolute values adds up magnitudes.
+        x, y = net.blobs[layer.bottoms[0]], net.blobs[layer.tops[0]]
+        linear = next(each for each in net.descriptions if each.name == layer.name).copied()
+        linear.neuron = None
+        layers = [L.Input(x.name, shape=x.shape), linear]
+        alike = lk.Net(layers, len(x.data), dtype="float64", kernels="array", gradients="all")
+        for name, p in alike.params.items():
+            p.data[...] = np.abs(net.params[name].data)
+        alike.forward(**{x.name: np.abs(x.data)})
+        sizes[y.name, "data"] = alike.blobs[y.name].data
+        d = layer.before.data.reshape(y.data.shape) if layer.neuron else y.diff
+        alike.backward(**{y.name: np.abs(d)})
+        sizes.update({(name, "diff"): p.diff for name, p in alike.params.items()})
+        sizes[x.name, "diff"] = sizes.get((x.name, "diff"), 0) + alike.blobs[x.name].diff
+    return sizes
+
+
 def assert_alike(pair, values, dtype):
     """All that two passes have left behind."""
-    tolerance = TOLERANCE[dtype]
+    tolerance, sizes = TOLERANCE[dtype], magnitudes(pair[1])
     assert values[0] == pytest.approx(values[1], rel=1e-5 if dtype == "float32" else 1e-12)
     for kind in ("blobs", "params"):
         for name, expected in getattr(pair[1], kind).items():
@@ -107,7 +142,8 @@ def assert_alike(pair, values, dtype):
             for what in ("data", "diff"):
                 a, b = getattr(found, what), getattr(expected, what)
                 if b is not None:
-                    size = max(1.0, float(np.abs(b).max()))
+                    largest = max(1.0, float(np.abs(b).max()))
+                    size = np.maximum(largest, sizes.get((name, what), 0))
                     np.testing.assert_allclose(
                         a / size, b / size, err_msg=f"{what} of {name}", **tolerance
                     )

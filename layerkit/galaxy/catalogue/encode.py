@@ -117,10 +117,10 @@ def encode(
     pixel_scale = accept(Optional(Number(above=0)), pixel_scale, "pixel_scale", "encode", DataError)
     zero_point = accept(Optional(Number()), zero_point, "zero_point", "encode", DataError)
     gain = accept(Optional(Number(above=0)), gain, "gain", "encode", DataError)
-    name, settings, bounds, no_ranks = "", Settings(), np.zeros(0), "no reference galaxies"
+    name, bounds, no_ranks = "", np.zeros(0), "no reference galaxies"
     if isinstance(model, str | os.PathLike):
         trained = load_trained(model, backend, batch)
-        model, name, settings = trained.model, str(trained.path), trained.settings
+        model, name = trained.model, str(trained.path)
         if reference is None:
             reference = trained.held_out
             bounds = trained.held_out_bounds.get(refine, bounds)
@@ -135,7 +135,8 @@ def encode(
             f"encode: the model takes {model.pixels} pixels, and galaxies are square; take a model "
             f"of {side * side} or {(side + 1) ** 2}"
         )
-    settings = replace(settings, size=side, units=settings.units if units is None else units)
+    settings = replace(model.preparation or Settings(), size=side)
+    settings = settings if units is None else replace(settings, units=units)
     pictures = pictures_of(source, settings, workers, limit, hdu)
     images = reference.images if isinstance(reference, GalaxySet) else reference
     if images is not None:

@@ -62,9 +62,8 @@ class Trained:
     """A trained model and what is known of the galaxies that it was trained and evaluated on.
 
     Attributes:
-        model: the model, with its temperatures.
+        model: the model, with its temperatures and its preparation.
         path: of its snapshot.
-        settings: how galaxies were prepared for it; the size is that of the model.
         held_out: up to 500 galaxies that training never saw, (n, side, side); none if the run's
             prepared galaxies are not where it left them.
         held_out_bounds: bounds of these galaxies, as the run stored them, by the number of steps
@@ -73,7 +72,6 @@ class Trained:
 
     model: GalaxyModel
     path: Path
-    settings: Settings
     held_out: np.ndarray
     held_out_bounds: dict[int, np.ndarray]
 
@@ -94,8 +92,8 @@ def load_model(
         batch_size: the most images in a pass, default 256.
 
     Returns:
-        The model, with the temperatures that the run measured, and its prior and noise if these
-        were fitted.
+        The model, with the temperatures that the run measured, its prior and noise if these were
+        fitted, and its preparation: the size, units and limits by which its galaxies were cropped.
 
     Raises:
         SnapshotError: no snapshot there, or one that is not of a finished galaxy run.
@@ -114,14 +112,13 @@ def load_trained(
         refined = extra.get("refined_bounds") or {"steps": 0, "bounds": []}
         found = {int(refined["steps"]): refined["bounds"], 0: extra.get("held_out_bounds", [])}
         bounds = {steps: np.array(each, float).reshape(-1) for steps, each in found.items()}
-    settings = Settings(size=side, units=extra["settings"].get("units", Settings.units))
-    none = np.zeros((0, side, side), np.float32)
-    trained = Trained(model, path, settings, none, bounds)
+    trained = Trained(model, path, np.zeros((0, side, side), np.float32), bounds)
     galaxies = _prepared(path, extra, "prepared", path.parent / GALAXIES, extra["settings"]["data"])
     if galaxies is None:
         return trained
-    with _not_a_run(path):
-        trained.settings = Settings(**galaxies.settings)
+    if "preparation" not in extra:  # a run of an earlier layerkit
+        with _not_a_run(path):
+            model.preparation = Settings(**galaxies.settings)
     others = _prepared(
         path, extra, "prepared_held_out", path.parent / "held_out" / GALAXIES,
         extra["settings"]["held_out"],
@@ -172,10 +169,20 @@ def _load(
     load(path, net)
     try:
         model = GalaxyModel(net, temperature)
+        with _not_a_run(path):
+            model.preparation = _preparation(model, extra)
         restore_population(model, snapshot.read_arrays(path))
         return model, path, extra
     except NetError as error:
         raise SnapshotError(f"{path}: {error}") from error
+
+
+def _preparation(model: GalaxyModel, extra: dict[str, Any]) -> Settings:
+    """Return how galaxies were prepared for a model, from what else is in its snapshot."""
+    if "preparation" in extra:
+        return Settings(**extra["preparation"])
+    units = extra["settings"].get("units", Settings.units)
+    return Settings(size=math.isqrt(model.pixels), units=units)
 
 
 def _pixels(path: Path, x: str) -> int:

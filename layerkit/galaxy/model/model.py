@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from layerkit.galaxy.model.standardisation import standardise
 from layerkit.inspection.display import html_grid
 from layerkit.net import Net
 from layerkit.settings import Closed, Truth, Whole, accept, fitting
+
+if TYPE_CHECKING:
+    from layerkit.galaxy.images.crop.crop import Settings
 
 
 class GalaxyModel(Closed):
@@ -73,11 +76,13 @@ class GalaxyModel(Closed):
         temperature: of each axis of z, (latent,), or of all; 1, the default, is the likelihood's.
         prior: of z; None, the default, is N(0, I), with which the net was trained.
         noise: how the noise of pixels goes together; None, the default, is independent noise.
+        preparation: how pictures become images for the model, which `catalogue.encode` goes by;
+            None, the default, where nobody says.
 
     Attributes:
         net: the net.
         roles: the names of the blobs that the model works with.
-        temperature, prior, noise: as above; may be set.
+        temperature, prior, noise, preparation: as above; may be set.
         latent: number of dimensions of z.
         pixels: number of pixels of an image.
 
@@ -94,6 +99,7 @@ class GalaxyModel(Closed):
         temperature: float | Sequence[float] | np.ndarray = 1.0,
         prior: MixturePrior | None = None,
         noise: PixelNoise | None = None,
+        preparation: Settings | None = None,
     ):
         if not isinstance(net, Net):
             raise NetError(f"GalaxyModel: expected a net, got {brief(net)}")
@@ -102,6 +108,7 @@ class GalaxyModel(Closed):
         self.latent = int(np.prod(net.blobs[self.roles.z].shape))
         self.pixels = int(np.prod(net.blobs[self.roles.x].shape))
         self.temperature, self.prior, self.noise = temperature, prior, noise
+        self.preparation = preparation
         try:
             self.decode(np.zeros((1, self.latent)))
         except NetError as error:
@@ -115,7 +122,7 @@ class GalaxyModel(Closed):
         return f"GalaxyModel({sizes}, {self.roles.likelihood!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GalaxyModel, (self.net, self.temperature, self.prior, self.noise)
+        return GalaxyModel, (self.net, self.temperature, self.prior, self.noise, self.preparation)
 
     def _repr_html_(self) -> str:
         hot = self.temperature.max()

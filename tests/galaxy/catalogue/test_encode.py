@@ -6,7 +6,9 @@ import weakref
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from linear_galaxies import LATENT, PICTURE, SIDE, ellipse
+from PIL import Image
 from scipy.stats import percentileofscore, spearmanr
 
 import layerkit as lk
@@ -64,6 +66,22 @@ def test_shapes_are_those_of_the_galaxies(table, shared):
     crops = np.array([[row[f"crop_{k}"] for k in ("y", "x", "side")] for row in rows])
     middle = crops[:, :2] + crops[:, 2:] / 2
     np.testing.assert_allclose(middle, PICTURE / 2, atol=5)
+
+
+def test_angles_do_not_depend_on_the_other_files(shared, rng, tmp_path):
+    """FITS pictures are displayed from the bottom; beside more of other kinds, as alone."""
+    light = ellipse(PICTURE, 6.0, 0.4, 30.0, peak=180.0, sky=10.0)  # 30 degrees, from x to y
+    one = np.round(light + rng.normal(0, 2, light.shape)).astype("u1")
+    fits.writeto(tmp_path / "a.fits", one.astype("f4"))
+    angles = []
+    for others in (0, 2):
+        for k in range(others):
+            Image.fromarray(one).save(tmp_path / f"b{k}.png")
+        table = galaxy.encode(shared["run"], tmp_path, draws=0, workers=0)
+        angles.append(dict(zip(table["id"], table["position_angle"], strict=True)))
+    assert angles[0]["a"] == pytest.approx(120, abs=2)  # rows run up: 30 - 90
+    assert angles[1]["a"] == pytest.approx(120, abs=2)
+    assert angles[1]["b0"] == pytest.approx(60, abs=2)  # rows run down: -30 - 90
 
 
 @pytest.mark.parametrize("refine", [0, 7])

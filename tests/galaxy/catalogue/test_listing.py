@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
@@ -10,6 +11,7 @@ from linear_galaxies import PICTURE, ellipse, shapes
 from layerkit import galaxy
 from layerkit.errors import DataError
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
+from layerkit.galaxy.images.sources.sources import open_source
 
 SCALE = 0.4  # arcsec per pixel
 NAMES = ["north", "south", "east", "west", "far"]
@@ -72,7 +74,41 @@ def test_distortions_that_are_tables_in_the_file_count(rng, tmp_path):
     assert np.hypot(*(np.array(wcs.wcs_world2pix(ra, dec, 0)) - [x, y])).min() > 1
     source = galaxy.open_positions(tmp_path / "f.fits", Table({"ra": ra, "dec": dec}), cutout=8)
     np.testing.assert_allclose(source.centres, np.column_stack([y, x]), atol=1e-3)
-    np.testing.assert_allclose(source.scales, SCALE, rtol=1e-6)
+    np.testing.assert_allclose(source.scales, root_of_area(wcs, x, y), rtol=1e-5)
+
+
+def root_of_area(wcs, x, y):
+    """Arcseconds per pixel from separations of neighbours on the sky, and the angle between."""
+    here, right, above = (
+        SkyCoord(*wcs.all_pix2world(x + dx, y + dy, 0, ra_dec_order=True), unit="deg")
+        for dx, dy in ((0, 0), (1, 0), (0, 1))
+    )
+    turn = np.sin(here.position_angle(right) - here.position_angle(above))
+    sides = here.separation(right).arcsec * here.separation(above).arcsec
+    return np.sqrt(sides * np.abs(turn.value))
+
+
+@pytest.mark.parametrize(("projection", "factor"), [("TAN", 1.0), ("CAR", 0.5**0.5), ("MER", 0.5)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_scales_are_those_of_the_place(projection, factor, swapped, rng, tmp_path):
+    """At declination 60, where CAR shrinks right ascension by cos 60, and MER both."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = [f"RA---{projection}", f"DEC--{projection}"]
+    wcs.wcs.cdelt, wcs.wcs.crval = (
+        [-SCALE / 3600, SCALE / 3600],
+        [150.0, 60.0 * (projection == "TAN")],
+    )
+    wcs.wcs.set()
+    if projection != "TAN":
+        wcs.wcs.crpix = -wcs.wcs_world2pix([[150.0, 60.0]], 0)[0] + 20
+    if swapped:
+        wcs = wcs.sub([2, 1])
+    x, y = rng.uniform(0, 40, (2, 5))
+    assert root_of_area(wcs, x, y) == pytest.approx(SCALE * factor, rel=1e-3)
+    fits.writeto(tmp_path / "f.fits", rng.normal(size=(40, 40)), wcs.to_header())
+    assert open_source(tmp_path / "f.fits").scales[0] == pytest.approx(SCALE * factor, rel=1e-3)
+    source = galaxy.open_positions(tmp_path / "f.fits", Table({"x": x, "y": y}), cutout=8)
+    np.testing.assert_allclose(source.scales, root_of_area(wcs, x, y), rtol=1e-6)
 
 
 def test_rows_of_positions_follow_the_table_and_know_their_scale(shared, field):

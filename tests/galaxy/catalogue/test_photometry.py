@@ -1,6 +1,7 @@
 """Fluxes of pictures in physical units: of galaxies whose light, noise and masks are known."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -341,6 +342,12 @@ def test_a_run_in_linear_units_encodes_in_them(rng, tmp_path, monkeypatch):
         assert found.meta["UNITS"] == "linear"
         assert (found["missing"] > 0).all()
         assert np.isfinite(found["bound"]).all()
+        loaded = galaxy.load_model(tmp_path / model)
+        assert loaded.preparation == pickle.loads(pickle.dumps(loaded)).preparation
+        alike = galaxy.encode(loaded, folder, draws=0)
+        assert alike.meta["UNITS"] == "linear"
+        for column in ("flux", "bound", "z_mean_0"):
+            np.testing.assert_array_equal(alike[column], found[column])
     with pytest.raises(DataError, match="prepared in units 'linear'"):
         galaxy.gather(tmp_path / "run" / "galaxies.h5", tmp_path / "again.h5")
     # Light in 0..1 is nothing that such a model has seen, nor are galaxies that were stretched.

@@ -9,7 +9,7 @@ from simulated import profile
 from layerkit.galaxy.images.crop import crop as cutting
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
 from layerkit.galaxy.images.crop.scaling import unstretch
-from layerkit.galaxy.images.decode.blank import bad_pixels, no_data
+from layerkit.galaxy.images.decode.blank import JPEG_BLOCK, bad_pixels, no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 
 
@@ -204,6 +204,16 @@ def test_blank_strips_in_pictures_of_8_bits(rng):
         strip[:, : int(cut.x0) + 10] = 0
         assert reason(strip) == "reaches into blank border"
     assert np.median(changes) < 0.03
+
+
+def test_a_blank_corner_is_no_data_where_a_part_of_a_block_fits_in(rng):
+    """A block has 32 pixels on a side here, and may reach beyond two edges of the picture."""
+    light = rng.normal(0.5, 0.1, (200, 200)).astype(np.float32)
+    light[:24, :36] = 0.5
+    grown = np.zeros(light.shape, bool)
+    grown[: 24 + JPEG_BLOCK, : 36 + JPEG_BLOCK] = True
+    for k in range(4):
+        np.testing.assert_array_equal(no_data(np.rot90(light, k)).border, np.rot90(grown, k))
 
 
 def test_a_sky_without_noise_is_no_blank(rng):

@@ -85,7 +85,8 @@ def test_stacks_in_a_zip(rng, zipped):
     ])  # fmt: skip
     source = pickle.loads(pickle.dumps(open_source(path)))
     assert source.ids[9:16] == ["a[0009]", *(f"b[{k:04d}]" for k in range(5)), "c[0000]"]
-    expected = [*stacks[0], *stacks[1], *stacks[0], *stacks[1]]
+    # Most are of FITS, whose first row is at the bottom: those of the TIFF are turned.
+    expected = [*stacks[0], *stacks[1], *stacks[0][:, ::-1], *stacks[1]]
     for k in [*range(20), *rng.permutation(20)]:
         np.testing.assert_allclose(source.read(k), expected[k], atol=1e-6)
 
@@ -189,7 +190,7 @@ def test_a_zip_whose_folders_are_named_as_on_windows(rng, zipped):
 
 
 def test_the_first_row_of_fits_pictures_is_at_the_bottom(rng, tmp_path):
-    """Stored with a prepared set, and so on contact sheets; of a mixture, the most common."""
+    """Stored with a prepared set, and so on contact sheets; the fewer of a mixture are turned."""
     side = 120
     y, x = np.mgrid[:side, :side] - side / 2
     light = 1000 * np.exp(-np.hypot(x, y) / 6) + rng.normal(10, 2, (side, side))
@@ -214,7 +215,14 @@ def test_the_first_row_of_fits_pictures_is_at_the_bottom(rng, tmp_path):
     for name, sheet in sheets["bottom"].items():
         np.testing.assert_array_equal(sheet, sheets["top"][name][::-1])  # of one tile
     (shots / "b.fits").unlink()
-    assert open_source(shots).row_order == "top"  # as many of either: as pictures usually are
+    noise = fits.ImageHDU(np.cumsum(np.ones((side, side)), axis=0), name="VAR")
+    fits.append(shots / "a.fits", noise.data, noise.header)
+    mixed = open_source(shots)
+    assert mixed.row_order == "top"  # as many of either: as pictures usually are
+    a, d = (mixed.ids.index(name) for name in "ad")
+    np.testing.assert_array_equal(mixed.read(a), light.astype("f4")[::-1])
+    np.testing.assert_array_equal(mixed.planes(a).variance, noise.data[::-1])
+    np.testing.assert_array_equal(mixed.read(d), open_source(shots / "d.png").read(0))
 
 
 class Yielding(io.FileIO):

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -109,6 +110,7 @@ def test_science_extensions_come_first(rng, tmp_path):
     ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
     ("COADD", "DEPTH", "CHI2", "MASKBITS"), ("FLUX", "CONF"), ("BGSUB", "BGMOD"),
     ("COUNTS", "COUNTSERR", "DQMASK"), ("STAMP", "WEIGHTIMAGE"), ("FLUX", "FLUXERR", "INVVARIANCE"),
+    ("GIMG", "GPSF", "LSFPOST", "LSFPRE", "DISP", "PREDISP"), ("R", "RIVAR", "RMASK", "RSIGMA"),
     ("DATA", "PSFIMAGE", "NEXP"), ("COADD", "NEPOCHS", "BADMASK", "EXPOSUREMAP"), ("R", "WEI"),
 ])  # fmt: skip
 def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):
@@ -160,16 +162,34 @@ def test_the_number_of_an_hdu_may_be_a_string(rng, tmp_path):
     np.testing.assert_array_equal(source.read(0), pixels + 1)
 
 
-@pytest.mark.parametrize("kind", ["i2", "i4", "u2"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_blank_of_fits_integers(kind, packed, rng, tmp_path):
-    values = rng.integers(100, 3000, (20, 30)).astype(kind)
-    values[3, 4] = 99
+@pytest.mark.parametrize(
+    ("kind", "packed"),  # Astropy refuses signed bytes with BLANK that are compressed
+    [*itertools.product(["i2", "i4", "u2", "u1"], [False, True]), ("i1", False)],
+)
+@pytest.mark.parametrize("blank", [99, 0])
+def test_the_blank_of_fits_integers(kind, packed, blank, rng, tmp_path):
+    values = rng.integers(100, 120, (20, 30)).astype(kind)
+    values[3, 4] = blank
     hdu = fits.CompImageHDU(values) if packed else fits.PrimaryHDU(values)
-    hdu.header["BLANK"] = 99 - (32768 if kind == "u2" else 0)
+    hdu.header["BLANK"] = blank - {"u2": 32768, "i1": -128}.get(kind, 0)
     hdus = [fits.PrimaryHDU(), hdu] if packed else [hdu]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
     expected = values.astype("f8")
+    expected[3, 4] = np.nan
+    check_all(tmp_path / "a.fits", [expected])
+
+
+@pytest.mark.parametrize("blank", [0, 7])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_blank_of_scaled_integers_is_that_before_scaling(blank, packed, rng, tmp_path):
+    values = rng.integers(100, 3000, (20, 30)).astype("i2")
+    values[3, 4] = blank
+    header = fits.Header({"BSCALE": 0.25, "BZERO": 10.0, "BLANK": blank})
+    hdu = fits.CompImageHDU(values) if packed else fits.PrimaryHDU(values)
+    hdu.header.update(header)
+    hdus = [fits.PrimaryHDU(), hdu] if packed else [hdu]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    expected = 0.25 * values + 10.0
     expected[3, 4] = np.nan
     check_all(tmp_path / "a.fits", [expected])
 

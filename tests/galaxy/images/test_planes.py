@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 
 from layerkit.galaxy.images.decode.formats import planes
 from layerkit.galaxy.images.sources.sources import open_source
@@ -49,6 +50,46 @@ def test_zero_points(header, magnitude):
     assert math.isnan(found) if magnitude is None else found == pytest.approx(magnitude, abs=1e-9)
     split = [fits.Header(), fits.Header(header)]
     assert planes.zero_point(split) == pytest.approx(found, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("unit", "rate"),
+    [(f"{what}{per}", True)
+     for what in ("ELECTRONS", "electron", "e-", "counts", "ADU", "DN")
+     for per in ("/S", "/SEC", "/second", " / (pix s)", "/s/pixel", " s-1", " s**-1", " s^-1",
+                 " per second")]
+    + [("cps", True), ("ELECTRONS", False), ("adu/pixel", False), ("e-", False)]
+    + [(unit, None) for unit in ("electron s", "counts/(100 s)", "erg/s", "ct/sr", "MJy/sr", "")],
+)  # fmt: skip
+def test_rates_are_known_however_they_are_spelt(unit, rate):
+    """The zero point of a total of 2,028 s is larger by 8.27 mag; another unit has none."""
+    assert planes.per_second(unit) is rate
+    header = {"BUNIT": unit, "PHOTFLAM": 7.862e-20, "PHOTPLAM": 5921.1, "EXPTIME": 2028.0}
+    found = planes.zero_point([fits.Header(header)])
+    # STScI's equation: ABMAG = -2.5 log PHOTFLAM - 5 log PHOTPLAM - 2.408
+    point = -2.5 * math.log10(7.862e-20) - 5 * math.log10(5921.1) - 2.408
+    expected = {True: point, False: point + 2.5 * math.log10(2028), None: math.nan}[rate]
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "gain"),
+    [
+        ({"GAIN": 2.0}, 2.0),
+        ({"EGAIN": 0.25}, 0.25),
+        ({"GAIN": 100, "EGAIN": 0.25}, 0.25),  # the first is a setting of the camera
+        ({"GAIN": 2.0, "EGAIN": 0.0}, 2.0),
+        ({"EGAIN": 0.25, "BUNIT": "nJy"}, None),
+    ],
+)
+def test_electrons_per_count(header, gain):
+    for headers in (
+        [fits.Header(header)],
+        [fits.Header({k: v for k, v in header.items() if k == key}) for key in header],
+    ):
+        assert planes.gain(headers) == pytest.approx(
+            math.nan if gain is None else gain, nan_ok=True
+        )
 
 
 def write(path, *named, **primary):
@@ -130,3 +171,45 @@ def test_masks_of_several_words_all_count(names, tmp_path):
         number = round(source.read(k)[20, 20] / 10)
         found = np.flatnonzero(source.planes(k).missing.any(axis=1))
         np.testing.assert_array_equal(found, sorted(rows[number]))
+
+
+@pytest.mark.parametrize("of", [StdDevUncertainty, VarianceUncertainty, InverseVariance])
+def test_astropy_says_in_utype_what_it_calls_uncert(of, tmp_path, rng):
+    """However the noise is kept, its variance is one."""
+    variance = rng.uniform(1, 9, (40, 40))
+    kept = of(VarianceUncertainty(variance).represent_as(of).array)
+    CCDData(np.zeros((40, 40)), unit="adu", uncertainty=kept).write(tmp_path / "a.fits")
+    np.testing.assert_allclose(open_source(tmp_path / "a.fits").planes(0).variance, variance)
+
+
+@pytest.mark.parametrize("name", ["ERROR", "NOISE", "STAT", "UNC"])
+@pytest.mark.parametrize(
+    ("kind", "power"), [("MSE", 1), ("RMSE", 0.5), ("INVMSE", -1), ("INVRMSE", -0.5)]
+)
+def test_eso_s_keyword_says_what_an_error_is(name, kind, power, tmp_path, rng):
+    variance = rng.uniform(1, 9, (40, 40))
+    error = fits.ImageHDU(variance**power, name=name)
+    error.header.update({"HDUCLAS1": "IMAGE", "HDUCLAS2": "ERROR", "HDUCLAS3": kind})
+    science = fits.ImageHDU(np.zeros((40, 40)), name="DATA")
+    fits.HDUList([fits.PrimaryHDU(), science, error]).writeto(tmp_path / "a.fits")
+    np.testing.assert_allclose(open_source(tmp_path / "a.fits").planes(0).variance, variance)
+
+
+def test_uncertainty_of_no_known_kind_is_not_used(tmp_path):
+    kept = fits.ImageHDU(np.full((40, 40), 3.0), name="UNCERT")
+    kept.header["UTYPE"] = "UnknownUncertainty"
+    fits.HDUList([fits.PrimaryHDU(np.zeros((40, 40))), kept]).writeto(tmp_path / "a.fits")
+    source = open_source(tmp_path / "a.fits")
+    assert len(source) == 1
+    assert source.planes(0).variance is None
+
+
+@pytest.mark.parametrize(("kind", "good"), [("MASKZERO", 0), ("MASKONE", 1), ("FLAG32BIT", 0)])
+def test_eso_s_keyword_says_which_pixels_of_a_mask_are_good(kind, good, tmp_path):
+    bad = np.zeros((40, 40), bool)
+    bad[3] = True
+    mask = fits.ImageHDU((bad != good).astype("i4"), name="QUAL")
+    mask.header.update({"HDUCLAS2": "QUALITY", "HDUCLAS3": kind})
+    science = fits.ImageHDU(np.zeros((40, 40)), name="DATA")
+    fits.HDUList([fits.PrimaryHDU(), science, mask]).writeto(tmp_path / "a.fits")
+    np.testing.assert_array_equal(open_source(tmp_path / "a.fits").planes(0).missing, bad)

@@ -55,6 +55,17 @@ class TestReadsFits:
         assert field.usable[0].sum() == 18 * 30
         assert not field.usable[0, [3, 5]].any()
 
+    @pytest.mark.parametrize(
+        ("key", "said", "power"),
+        [("HDUCLAS3", "MSE", 1), ("HDUCLAS3", "INVRMSE", -0.5), ("UTYPE", "InverseVariance", -1)],
+    )
+    def test_keywords_say_what_noise_is(self, key, said, power, rng, written):
+        variance = rng.uniform(1, 9, (20, 30))
+        noise = extension("UNCERT", variance**power)
+        noise.header[key] = said
+        field = read_field(written(extension("SCI", rng.normal(size=(20, 30))), noise))
+        np.testing.assert_allclose(field.variance[0], variance)
+
     def test_bits_of_data_quality_are_those_that_the_telescope_says(self, rng, written):
         """Webb's DO_NOT_USE alone, any of others', or those that are chosen."""
         image, mask = rng.normal(size=(20, 30)), np.zeros((20, 30), "u4")

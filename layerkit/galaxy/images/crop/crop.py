@@ -137,7 +137,7 @@ def cut_out(
     image = as_picture(image)
     if image.size == 0 or (low := image.min()) == (high := image.max()):
         raise UnusableImageError("blank")
-    if ((image == low) | (image == high)).all():
+    if all(((row == low) | (row == high)).all() for row in image):  # few rows, mostly
         raise UnusableImageError("a mask of only two values")
     if settings.units == "linear" and image.dtype != np.float64:
         raise UnusableImageError(NO_UNITS)
@@ -395,6 +395,6 @@ def resample(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
 def _resampled(image: np.ndarray, cut: Cut, size: int) -> np.ndarray:
     filt = Image.Resampling.HAMMING if cut.side > size else Image.Resampling.BICUBIC
     box = (cut.x0, cut.y0, cut.x0 + cut.side, cut.y0 + cut.side)
-    box = tuple(np.clip(box, 0, [image.shape[1], image.shape[0]] * 2))
+    box = tuple(min(max(k, 0.0), n) for k, n in zip(box, image.shape[::-1] * 2, strict=True))
     picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
     return np.asarray(picture.resize((size, size), filt, box=box))

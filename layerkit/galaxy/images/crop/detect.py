@@ -73,7 +73,7 @@ def find_galaxy(
     Raises:
         UnusableImageError: there is no galaxy near the centre.
     """
-    if image.size == 0 or image.min() == image.max():
+    if image.size == 0 or all((row == image[0, 0]).all() for row in image):  # few rows, mostly
         raise UnusableImageError("blank")
     bins = bins or bins_of(image.shape)
     smooth = ndimage.gaussian_filter(_bin(image, bins), SMOOTHING)
@@ -84,19 +84,21 @@ def find_galaxy(
             raise UnusableImageError("blank")
     sky = measure_sky(empty, quantum)
     light = np.maximum(smooth - np.float32(sky.level), 0)
-    objects, count = ndimage.label(light > threshold * sky.noise)
+    bright = light > threshold * sky.noise
+    objects, count = ndimage.label(bright)
     near = _central(light.shape)
-    found = np.flatnonzero(objects)  # most pixels are sky
+    found = np.flatnonzero(bright)  # most pixels are sky
     of = objects.ravel()[found]
     area = np.bincount(of, minlength=count + 1)
     prominence = np.bincount(of, light.ravel()[found] * near.ravel()[found], count + 1)
     prominence[area < MIN_AREA] = 0
     best = int(np.argmax(prominence))
-    window = ndimage.find_objects(objects, best)[best - 1] if best else (slice(0), slice(0))
-    mine = np.where(objects[window] == best, light[window], 0)
+    own = found[of == best]
     # Beyond two standard deviations an object is no longer "near the centre".
-    if not best or near[window][mine > 0].max() < np.exp(-2):
+    if not best or near.ravel()[own].max() < np.exp(-2):
         raise UnusableImageError("no galaxy near the centre")
+    window = tuple(slice(int(k.min()), int(k.max()) + 1) for k in np.divmod(own, light.shape[1]))
+    mine = np.where(objects[window] == best, light[window], 0)
     start = np.unravel_index(np.argmax(mine * near[window]), mine.shape)
     y, x, radius = measure(mine, start)
     y, x = y + window[0].start, x + window[1].start
@@ -139,7 +141,8 @@ def measure(light: np.ndarray, start: tuple) -> tuple[float, float, float]:
         radius = np.sqrt((yy + xx) / 2 + np.hypot((yy - xx) / 2, yx))
         # A single pixel has no extent, and would have an empty Gaussian.
         weighted = light * _gaussian(light.shape, (y, x), max(radius, 0.5))
-        y, x = weighted.sum(1) @ rows / weighted.sum(), weighted.sum(0) @ columns / weighted.sum()
+        total = weighted.sum()
+        y, x = weighted.sum(1) @ rows / total, weighted.sum(0) @ columns / total
     return y + 0.5, x + 0.5, float(radius)
 
 
@@ -173,8 +176,8 @@ def foreign_light(view: np.ndarray, galaxy: Galaxy, side: float) -> float:
 
 def border_light(view: np.ndarray) -> float:
     """Return the median brightness at the border of a square, over the maximum in its middle."""
-    border = np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]])
-    return float(np.median(border) / view[_middle(len(view), len(view) // 2)].max())
+    border = np.sort(np.concatenate([view[0], view[-1], view[:, 0], view[:, -1]]))
+    return float(_middle_of(border) / view[_middle(len(view), len(view) // 2)].max())
 
 
 def _middle(n: int, width: int) -> tuple[slice, slice]:
@@ -193,21 +196,22 @@ def measure_sky(image: np.ndarray, quantum: float = 1 / 255) -> Sky:
         quantum: step between values; the noise is at least half of it, so that a sky which is
             exactly black has some.
     """
-    pixels = image.ravel()[:: max(1, image.size // 4000)]  # enough for a median, and fast
+    pixels = np.sort(image.ravel()[:: max(1, image.size // 4000)])  # enough, and fast
     for _ in range(4):
-        level = _median(pixels)
-        noise = max(1.4826 * _median(np.abs(pixels - level)), 0.5 * quantum)
-        if noise == 0:
+        level = _middle_of(pixels)
+        # A stable sort merges the deviations on both sides of the level, which are in order.
+        away = np.sort(np.abs(pixels - level), kind="stable")
+        noise = max(1.4826 * _middle_of(away), 0.5 * quantum)
+        if noise == 0 or (kept := np.count_nonzero(pixels < level + 3 * noise)) == len(pixels):
             break
-        pixels = pixels[pixels < level + 3 * noise]
+        pixels = pixels[:kept]
     return Sky(level, noise)
 
 
-def _median(values: np.ndarray) -> float:
-    """Compute the median of a row of numbers in a fraction of the time that NumPy's takes."""
-    low, high = (len(values) - 1) // 2, len(values) // 2
-    parts = np.partition(values, (low, high) if low < high else low)
-    return float((parts[low] + parts[high]) / 2) if low < high else float(parts[low])
+def _middle_of(ordered: np.ndarray) -> float:
+    """Return the median of numbers in increasing order."""
+    low, high = (len(ordered) - 1) // 2, len(ordered) // 2
+    return float((ordered[low] + ordered[high]) / 2) if low < high else float(ordered[low])
 
 
 def _bin(image: np.ndarray, bins: int) -> np.ndarray:
@@ -242,5 +246,5 @@ def _symmetric(light: np.ndarray, y: float, x: float) -> np.ndarray:
         both = round(2 * c)  # the opposite of pixel k is pixel both - k
         spans.append(slice(max(0, both - n + 1), min(n - 1, both) + 1))
     part = light[tuple(spans)]
-    own[tuple(spans)] = np.minimum(part, part[::-1, ::-1])
+    np.minimum(part, part[::-1, ::-1], out=own[tuple(spans)])
     return own

@@ -63,6 +63,9 @@ def no_data(image: np.ndarray) -> NoData | None:
 
 def bad_pixels(image: np.ndarray) -> np.ndarray:
     """Return the mask of pixels that are not finite or hold a value that marks bad pixels."""
+    light = image.dtype == np.float32  # is never negative and may be black
+    if light and image.size and image.min() > -SENTINEL and image.max() < SENTINEL:
+        return np.zeros(image.shape, bool)
     with np.errstate(invalid="ignore"):
         size = np.abs(image)
         bad = ~(size < SENTINEL)
@@ -71,7 +74,7 @@ def bad_pixels(image: np.ndarray) -> np.ndarray:
         rest = size[np.isfinite(image) & (image != 0)]
         if len(np.unique(huge)) > MARKS and np.median(rest) > UNITS:
             bad = ~np.isfinite(image)
-    if image.dtype == np.float32:  # light, which is never negative and may be black
+    if light:
         return bad
     lowest = image.min(initial=np.inf, where=~bad if bad.any() else True)
     if lowest in LOW_MARKS:
@@ -168,9 +171,11 @@ def _suspicious(image: np.ndarray, size: int) -> bool:
     """
     for edge in _edges(image):
         line, inner = np.ascontiguousarray(edge[:2])
+        if line[0] == inner[0] and (line == inner).all():
+            return True
         # A run of n equal pixels is n - 1 of these bytes, 1, in a row.
         equal = (line[1:] == line[:-1]).tobytes()
-        if bytes([1]) * (min(size, len(line)) - 1) in equal or (line == inner).all():
+        if bytes([1]) * (min(size, len(line)) - 1) in equal:
             return True
     return False
 
@@ -205,13 +210,16 @@ def _regions(image: np.ndarray, size: int) -> np.ndarray:
     frame = np.concatenate([edge[0] for edge in _edges(image)])
     values, counts = np.unique(frame, return_counts=True)
     for value in values[counts >= min(size, height, width)][:8]:
-        labels, count = ndimage.label(image == value)
-        if not count:
+        same = image == value
+        block = np.zeros(image.shape, bool)
+        # A block may reach beyond the picture: in a corner, with a quarter of it inside.
+        if size <= min(height, width) and np.count_nonzero(same) >= (size - size // 2) ** 2:
+            block = ndimage.minimum_filter(same, size, mode="constant", cval=1)
+        if not (block.any() or any(edge[0].all() for edge in _edges(same))):
             continue
+        labels, count = ndimage.label(same)
         solid = np.zeros(count + 1, bool)
-        same = labels > 0
-        if size <= min(height, width):
-            solid[labels[ndimage.minimum_filter(same, size, mode="constant", cval=1)]] = True
+        solid[labels[block]] = True
         for edge in _edges(labels):
             if edge[0].min() == edge[0].max():
                 solid[edge[0, 0]] = True

@@ -88,8 +88,8 @@ def _with_data(bands: np.ndarray) -> np.ndarray:
     Surveys fill a band that they did not observe with zeros or NaN, and an unused alpha channel is
     constant too.
     """
-    flat = bands.reshape(-1, bands.shape[-1])
-    some = (np.fmin.reduce(flat) < np.fmax.reduce(flat)).nonzero()[0]
+    flat = np.ascontiguousarray(bands.reshape(-1, bands.shape[-1]).T)  # fast to reduce
+    some = (np.fmin.reduce(flat, axis=1) < np.fmax.reduce(flat, axis=1)).nonzero()[0]
     return bands if len(some) in (0, bands.shape[-1]) else bands[..., some]
 
 
@@ -137,6 +137,8 @@ def check_light(image: np.ndarray) -> None:
     """
     if image.dtype == np.float32 and image.size:
         low, high = LIGHT
+        if image.min() >= low and image.max() <= high:  # and none is NaN
+            return
         with np.errstate(invalid="ignore"):
             outside = (image < low) | (image > high)
         if outside.any() and (outside & ~bad_pixels(image)).any():

@@ -25,7 +25,7 @@ from layerkit.saving.snapshot import write_atomically
 from layerkit.settings import Optional, Whole, accept, fitting
 from layerkit.system.files import path_of, temporary_beside
 
-RECIPE = 12  # raise this if `prepare` changes what it makes of given pictures and settings
+RECIPE = 13  # raise this if `prepare` changes what it makes of given pictures and settings
 
 
 @fitting(DataError)

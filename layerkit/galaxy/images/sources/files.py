@@ -57,6 +57,8 @@ class FileSource:
 
     Attributes:
         scales: arcseconds per pixel of each picture, NaN where its file does not say.
+        row_order: "top" or "bottom", where the first row of a picture is displayed: that of most.
+            Others are turned upside down as they are read, so that all angles are of one kind.
     """
 
     in_memory = False  # whether whole files are read before they are decoded
@@ -72,7 +74,8 @@ class FileSource:
         self.deep: list[int] = []
         self.scales: list[float] = []
         self._last: tuple[int, int, IO[bytes], Pictures] | None = None
-        orders: Counter[str] = Counter()
+        orders = list[str]()  # of each file
+        counts: Counter[str] = Counter()
         names = [name.replace("\\", "/") for name in files] if self.windows else files
         beside = companions(names)
         for k, plain in enumerate(unique_ids(names)):
@@ -81,7 +84,8 @@ class FileSource:
             scales, deep, order = ([NO_SCALE], False, "") if k in beside else self._look_into(k)
             count = len(scales)
             self.scales += scales
-            orders[order] += count
+            orders.append(order)
+            counts[order] += count
             width = max(4, len(str(count - 1)))
             new = range(len(self.pictures), len(self.pictures) + count)
             self.pictures += [(k, number) for number in range(count)]
@@ -89,7 +93,8 @@ class FileSource:
             self.deep += new if deep else ()
         self._close()
         self.ids = numbered(self.ids)
-        self.row_order = "bottom" if orders["bottom"] > orders["top"] else "top"
+        self.row_order = "bottom" if counts["bottom"] > counts["top"] else "top"
+        self.turned = {k for k, order in enumerate(orders) if order not in ("", self.row_order)}
 
     def _open(self, k: int) -> Any:
         raise NotImplementedError
@@ -124,13 +129,15 @@ class FileSource:
         if k in self.reasons:
             raise UnusableImageError(self.reasons[k])
         with only_unusable():  # which one thread does at a time, as all share the open file
-            return self._opened(k).read(number)
+            picture = self._opened(k).read(number)
+        return picture[::-1] if k in self.turned else picture
 
     def planes(self, i: int) -> Planes:
         """Read what the file says of the pixels of picture `i`; see `Source`."""
         k, number = self.pictures[i]
         with only_unusable():
-            return self._opened(k).planes(number)
+            found = self._opened(k).planes(number)
+        return found.turned() if k in self.turned else found
 
     def _opened(self, k: int) -> Pictures:
         """Open file `k`, and keep it open, as its other pictures are likely to be read next."""

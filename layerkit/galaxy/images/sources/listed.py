@@ -16,6 +16,7 @@ from layerkit.galaxy.images.decode.bounds import UnusableImageError, only_unusab
 from layerkit.galaxy.images.decode.decode import open_pictures
 from layerkit.galaxy.images.decode.formats.fits import FitsPictures
 from layerkit.galaxy.images.decode.formats.planes import Planes
+from layerkit.galaxy.images.decode.scales import scales_at
 from layerkit.galaxy.images.sources.files import FolderSource
 from layerkit.galaxy.images.sources.ids import numbered, printable
 from layerkit.system.files import open_regular
@@ -118,7 +119,7 @@ class PositionsSource:
                 )
             # Either of the two may come first in an image.
             x, y = wcs.all_world2pix(x, y, 0, quiet=True, ra_dec_order=True)
-        self.scales = np.full(len(self.ids), pictures.pixel_scale(0))
+        self.scales = np.full(len(self.ids), np.nan) if wcs is None else scales_at(wcs, x, y)
         self.centres = np.column_stack([y, x])
         half = np.nan_to_num(np.floor(self.centres - side / 2 + 1), nan=0, posinf=0, neginf=0)
         self.corners = np.clip(half, -(2.0**40), 2.0**40).astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from layerkit.galaxy.images.decode.formats.planes import (
 from layerkit.galaxy.images.decode.science import COMPOUND, NOT_SCIENCE, says
 from layerkit.settings import Optional, Whole, accept
 from layerkit.system.files import open_regular, path_of
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
 
 LEAST_SIDE = 16  # pixels of a field
 MOST_BANDS = 32
@@ -292,7 +295,8 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
         if not isinstance(pictures, FitsPictures):
             raise UnusableImageError(NO_IMAGE)
         words = pictures.words
-        planes = {n: plane for n, said in words.items() if (plane := _plane_of(said)) is not None}
+        every = pictures.hdus
+        planes = {n: plane for n in words if (plane := _plane_of(words[n], every[n].header))}
         if key != "images":
             wanted = [n for n, plane in planes.items() if plane == key] or [*words]
             return {key: _plane(pictures, wanted[0], words, key, raw)}
@@ -309,7 +313,6 @@ def _read_fits(path: Path, hdu: int | str | None, key: str, raw: bool) -> dict[s
         out = {"images": _without_gaps(bands, notes), "notes": notes}
         out["wcs"] = pictures.wcs(list(words).index(number))
         if hdu is not None:  # perhaps one of several, which have planes of their own
-            every = pictures.hdus
             found = beside(every, number, bands.shape[-2:])
             planes = {n: "variance" if kind in NOISES else kind for kind, n in found}
             words = {n: f"{every[n].name} {text(every[n].header, 'EXTTYPE')}" for n in planes}
@@ -331,11 +334,11 @@ def _chosen(values: np.ndarray, band: int | None) -> np.ndarray:
     return values if band is None or values.ndim == 2 else values[band]
 
 
-def _plane_of(words: str) -> str | None:
+def _plane_of(words: str, header: Header) -> str | None:
     """Return the name in an NPZ of the plane that an extension is called, or None."""
     if set(PSFS) & set(words.upper().split()):
         return "psfs"
-    kind = kind_of(words)
+    kind = kind_of(words, header)
     return "variance" if kind in NOISES else kind
 
 
@@ -350,18 +353,16 @@ def _plane(
     Raises:
         UnusableImageError: it is called something else, such as a weight, which is no variance.
     """
-    words = said[number]
-    if _plane_of(words) not in (None, key) or (
-        _plane_of(words) is None and says(words, NOT_SCIENCE, COMPOUND)
-    ):
+    words, header = said[number], pictures.hdus[number].header
+    plane = _plane_of(words, header)
+    if plane not in (None, key) or (plane is None and says(words, NOT_SCIENCE, COMPOUND)):
         wanted = "PSF" if key == "psfs" else key
         raise UnusableImageError(f"extension {number} is called {words}, which is no {wanted}")
-    values, kind = pictures.values(number), kind_of(words)
+    values, kind = pictures.values(number), kind_of(words, header)
     if kind in NOISES and key == "variance":
         return as_variance(values, kind)
     if kind == "mask" and not raw and OF_RUBIN not in words.upper().split():
-        headers = (pictures.hdus[number].header, pictures.hdus[0].header)
-        return unusable(values, headers).astype(int)
+        return unusable(values, (header, pictures.hdus[0].header)).astype(int)
     whole = np.isfinite(values).all() and (values == np.rint(values)).all()
     return values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values
 

@@ -49,6 +49,7 @@ class Galaxies:
         row_order: of those held out; see `GalaxySet`.
         counts: of pictures and galaxies, and a digest of these, for the metrics.
         prepared: digests of the prepared sets, for the snapshot.
+        preparation: settings by which they were prepared.
         unused: files and folders of an earlier run that this one does not write.
         watched_pictures: pictures whose noise is redrawn after training.
         held_out_pictures: those whose noise is redrawn in the evaluation.
@@ -65,6 +66,7 @@ class Galaxies:
     row_order: str
     counts: dict[str, Any]
     prepared: dict[str, str]
+    preparation: dict[str, Any]
     unused: list[str]
     watched_pictures: SourcePictures | None
     held_out_pictures: SourcePictures | None
@@ -196,6 +198,7 @@ def gather_galaxies(
             **in_all,
         },
         prepared=prepared,
+        preparation=everything.settings,
         unused=unused,
         watched_pictures=SourcePictures(settings.data, everything, redrawn, hdu=settings.hdu),
         held_out_pictures=SourcePictures(place, of, looked_at, hdu=settings.hdu),

@@ -16,6 +16,7 @@ from layerkit.distributed import Communicator
 from layerkit.errors import LayerkitError, NetError, SnapshotError
 from layerkit.galaxy.evaluation.bounds import BOUND_SAMPLES, of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import redrawn_coverage
+from layerkit.galaxy.images.crop.crop import Settings as Preparation
 from layerkit.galaxy.images.prepared import GalaxySet, spread_out
 from layerkit.galaxy.layout import BEST, GALAXIES, HELD_OUT, MODEL, SETTINGS, SHEETS
 from layerkit.galaxy.model.model import GalaxyModel
@@ -157,7 +158,8 @@ class Run:
         layers, backend = self._layers, settings.backend
         self.net = lk.Net(layers_with_data, rows, backend, seed=seed)
         self.model = GalaxyModel(
-            lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net)
+            lk.Net(layers, ROWS, backend, seed=seed, phase="test", share=self.net),
+            preparation=Preparation(**galaxies.preparation),
         )
         print(self.net)
         self.iterations = settings.steps(galaxies.count)
@@ -296,6 +298,7 @@ class Run:
             "net_text": self._net_text,
             "galaxies": self.galaxies.counts["galaxies"],
             **self.galaxies.prepared,
+            "preparation": self.galaxies.preparation,
             "history": self.watch.history,
             "recent": self.watch.recent,
             "seconds": self.spent + self._trainer.seconds,

@@ -27,6 +27,7 @@ from layerkit.galaxy.images.decode.bounds import (
 from layerkit.galaxy.images.decode.formats import planes
 from layerkit.galaxy.images.decode.formats.pictures import Pictures
 from layerkit.galaxy.images.decode.formats.planes import Planes, value_of
+from layerkit.galaxy.images.decode.scales import scales_at
 from layerkit.galaxy.images.decode.science import (
     BESIDE_SCIENCE,
     COMPOUND,
@@ -91,7 +92,7 @@ class FitsPictures(Pictures):
         size = file.tell()
         file.seek(0)
         self.file = file
-        self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True)
+        self.hdus = fits.open(file, memmap=False, lazy_load_hdus=True, ignore_blank=True)
         self.unchecked: set[int] = set()  # images of which nothing has been read yet
         self.words: dict[int, str] = {}
         self.intensity: dict[int, tuple[int, int]] = {}  # axis and index of Stokes I, by HDU
@@ -248,13 +249,11 @@ class FitsPictures(Pictures):
         return found if found.has_celestial else None
 
     def pixel_scale(self, k: int) -> float:
-        """Return the arcseconds per pixel of picture `k`, the root of a pixel's area on the sky."""
-        from astropy.wcs.utils import proj_plane_pixel_area
-
+        """Return the arcseconds per pixel in the middle of picture `k`; see `scales_at`."""
         if (wcs := self.wcs(k)) is None:
             return math.nan
-        scale = 3600 * math.sqrt(abs(float(proj_plane_pixel_area(wcs))))
-        return scale if math.isfinite(scale) and scale > 0 else math.nan
+        height, width = self.images[k][1].sides
+        return float(scales_at(wcs, np.array([(width - 1) / 2]), np.array([(height - 1) / 2]))[0])
 
     def _numbers(self, number: int, index: list[Any]) -> np.ndarray:
         """Read a part of an HDU, as float64."""
@@ -272,9 +271,15 @@ class FitsPictures(Pictures):
             index[axis] = slice(at, at + 1)
         numbers = np.asarray(hdu.section[tuple(index)])
         data = numbers.astype(np.float64)
-        if numbers.dtype.kind == "u" and isinstance(blank := value_of(hdu.header, "BLANK"), int):
-            # Astropy applies BLANK to signed integers only.
-            data[numbers == blank + hdu.header.get("BZERO", 0)] = np.nan
+        blank = value_of(hdu.header, "BLANK")
+        if isinstance(blank, int) and hdu.header["BITPIX"] > 0:
+            # Astropy would not apply BLANK where it is 0, nor to unsigned integers, and fails for
+            # signed bytes.  Scaled as it scales, in the dtype of the pixels.
+            step, zero = (value_of(hdu.header, *pair) for pair in (("BSCALE", 1), ("BZERO", 0)))
+            marked = np.array(blank, np.result_type(numbers.dtype, np.int64))
+            if numbers.dtype.kind == "f":
+                marked = np.array(blank, numbers.dtype) * numbers.dtype.type(step)
+            data[numbers == marked + zero] = np.nan
         softening, zero = (value_of(hdu.header, key) for key in ("BSOFTEN", "BOFFSET"))
         if isinstance(softening, int | float) and isinstance(
             zero, int | float

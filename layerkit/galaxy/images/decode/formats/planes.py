@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,31 @@ DEVIATION = re.compile(
     r"(ERR|ERRS?|ERRORS?|RMS|SIG|SIGMA|STD|STDEV|STDDEV|UNC|UNCERT|UNCERTAINTY|NOISE)\d*"
 )
 INVERSE = re.compile(r"(IVAR|INVVAR|IVARIANCE|INVERSEVARIANCE)\d*")
+INVERSE_DEVIATION = re.compile(r"INV(ERR|RMS|SIG|SIGMA|STD)\d*")
 MASK = re.compile(r"(MASKS?|MSK|DQ|BPM|BPMASK|BADPIX|FLAGS?|FLG|QUALITY|QUAL)\d*")
 PART = re.compile(r"POISSON|RNOISE|FLAT")  # of Webb's variance, whose whole is in ERR
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-KINDS = {"mask": MASK, "variance": VARIANCE, "deviation": DEVIATION, "inverse": INVERSE}
-NOISES = ("variance", "deviation", "inverse")
+KINDS = {
+    "mask": MASK,
+    "variance": VARIANCE,
+    "deviation": DEVIATION,
+    "inverse": INVERSE,
+    "inverse deviation": INVERSE_DEVIATION,
+}
+NOISES = ("variance", "deviation", "inverse", "inverse deviation")
+# The kind of a plane by values of keywords, which hold whatever its name is: HDUCLAS3 of ESO's
+# data, and UTYPE that Astropy writes beside the name UNCERT of any.
+SAYING = ("HDUCLAS3", "UTYPE")
+SAID = {
+    "MSE": "variance",
+    "RMSE": "deviation",
+    "INVMSE": "inverse",
+    "INVRMSE": "inverse deviation",
+    "VARIANCEUNCERTAINTY": "variance",
+    "STDDEVUNCERTAINTY": "deviation",
+    "INVERSEVARIANCE": "inverse",
+    "UNKNOWNUNCERTAINTY": None,
+}
 
 # Bits of the Rubin Observatory's masks whose pixels are not to be used; others, such as DETECTED,
 # say what is in them.
@@ -47,11 +67,15 @@ AB = {
     "Jy": 8.9, "mJy": 16.4, "uJy": 23.9, "microJy": 23.9, "nJy": 31.4,
     "nanomaggy": 22.5, "nanomaggies": 22.5, "nmgy": 22.5, "nMgy": 22.5, "maggy": 0.0,
 }  # fmt: skip
-GAINS = ("GAIN", "EGAIN", "CCDGAIN")
+# Electrons per count: EGAIN always; GAIN may be a setting of the camera where there is EGAIN.
+GAINS = (("EGAIN",), ("GAIN", "CCDGAIN"))
 # The constant of AB magnitudes by Hubble's PHOTFLAM, in erg/s/cm^2/Angstrom for 1 electron per
 # second, and PHOTPLAM, in Angstrom.  PHOTZPT, -21.1 in all files, is no zero point by itself.
 HUBBLE = -2.408
-RATE = re.compile(r".*(/ ?S|/ ?SEC|PER SEC\w*|S-1|S\*\*-1|S\^-1)")  # BUNIT, in capitals
+# Words of BUNIT, in capitals.
+COUNTED = re.compile(r"\s*(E-|(E|(PHOTO)?-?ELECTRONS?|COUNTS?|CTS?|DNS?|ADUS?)(?![A-Z]))")
+SECOND, PIXEL = re.compile(r"S(EC(OND)?S?)?"), re.compile(r"PIX(EL)?S?")
+RATES = ("CPS", "EPS")
 COUNTS = re.compile(r"\s*(ADUS?|DNS?|COUNTS?|CTS?)?\s*", re.IGNORECASE)  # BUNIT, if any
 
 
@@ -71,6 +95,13 @@ class Planes:
     missing: np.ndarray | None = None
     gain: float = math.nan
     zero_point: float = math.nan
+
+    def turned(self) -> Planes:
+        """Return the planes of the picture that begins with the last row."""
+        variance, missing = (
+            None if plane is None else plane[::-1] for plane in (self.variance, self.missing)
+        )
+        return replace(self, variance=variance, missing=missing)
 
 
 def beside(
@@ -94,7 +125,10 @@ def beside(
     own, shape = every[number], _long(every[number].shape)
     shapes = {k: _long(hdu.shape) for k, hdu in enumerate(every) if hdu.is_image}
     images = [k for k, its in shapes.items() if its in (shape, band)]
-    kinds = {k: kind_of(f"{every[k].name} {text(every[k].header, 'EXTTYPE')}") for k in images}
+    kinds = {
+        k: kind_of(f"{every[k].name} {text(every[k].header, 'EXTTYPE')}", every[k].header)
+        for k in images
+    }
     no_others = [k for k in images if says(every[k].name, NOT_SCIENCE, COMPOUND)]
     others = [k for k in images if k == number or not (kinds[k] or k in no_others)]
     found = list[tuple[str, int]]()
@@ -123,10 +157,17 @@ def beside(
     return found
 
 
-def kind_of(words: str) -> str | None:
-    """Return which of KINDS an extension holds that is called so, None for another."""
+def kind_of(words: str, header: Header) -> str | None:
+    """Return which of KINDS an extension holds that is called so, None for another.
+
+    Source: ESO, "Science data products standard", for HDUCLAS3, and Astropy, `CCDData.to_hdu`, for
+    UTYPE.
+    """
     if says(words, PART):
         return None
+    for key in SAYING:
+        if (said := text(header, key).upper()) in SAID:
+            return SAID[said]
     return next((kind for kind, pattern in KINDS.items() if says(words, pattern)), None)
 
 
@@ -153,7 +194,8 @@ def unusable(mask: np.ndarray, headers: Iterable[Header]) -> np.ndarray:
     """Return which pixels a mask, or plane of bits, says are not to be used.
 
     Any bit counts, but in masks of the Rubin Observatory, whose header names the bits, and in those
-    of the Webb telescope, of which one bit alone says so.
+    of the Webb telescope, of which one bit alone says so.  ESO's masks of the kind MASKONE are 1
+    where pixels are good.
 
     Args:
         mask: values.
@@ -162,6 +204,8 @@ def unusable(mask: np.ndarray, headers: Iterable[Header]) -> np.ndarray:
     Source: STScI, JWST pipeline documentation, "Data quality flags", for Webb's.
     """
     headers = list(headers)
+    if text(headers[0], "HDUCLAS3").upper() == "MASKONE":
+        return ~(mask > 0)
     named = [value_of(headers[0], f"{RUBIN}{name}") for name in UNUSABLE]
     bits = sum(1 << bit for bit in named if isinstance(bit, int) and 0 <= bit < 63)
     if not bits and any(text(header, "TELESCOP").upper() == WEBB for header in headers):
@@ -179,18 +223,40 @@ def as_variance(values: np.ndarray, kind: str) -> np.ndarray:
             values = np.where(values > 0, values, np.nan) ** 2
         elif kind == "inverse":
             values = 1 / values
+        elif kind == "inverse deviation":
+            values = np.where(values > 0, values, np.nan) ** -2
         return np.where((values > 0) & np.isfinite(values), values, np.nan)
 
 
 def gain(headers: Iterable[Header]) -> float:
     """Return electrons per unit, from the first header that has it, of a picture in counts."""
     headers = list(headers)
-    electrons = _number(headers, GAINS)
-    return electrons if COUNTS.fullmatch(_unit(headers)) and electrons > 0 else math.nan
+    told = (_number(headers, keys) for keys in GAINS)
+    electrons = next((number for number in told if number > 0), math.nan)
+    return electrons if COUNTS.fullmatch(_unit(headers)) else math.nan
 
 
 def _unit(headers: Iterable[Header]) -> str:
     return next((found for header in headers if (found := text(header, "BUNIT"))), "")
+
+
+def per_second(unit: str) -> bool | None:
+    """Tell whether a unit is counts, or electrons, per second; None for one that is not of these.
+
+    They may be those of a pixel: "electron / (pix s)" is a rate, "ADU/pixel" is not.
+    """
+    unit = unit.upper().strip()
+    if unit in RATES:
+        return True
+    if (counted := COUNTED.match(unit)) is None:
+        return None
+    rest = unit[counted.end() :]
+    words = set(re.findall(r"[A-Z]+", rest)) - {"PER"}
+    seconds = {word for word in words if SECOND.fullmatch(word)}
+    known = all(PIXEL.fullmatch(word) for word in words - seconds)
+    divided = not words or re.search(r"/|-1|\bPER\b", rest)
+    strange = re.sub(r"[A-Z\s/*.()^]|-1", "", rest)
+    return bool(seconds) if known and divided and not strange else None
 
 
 def zero_point(headers: Iterable[Header]) -> float:
@@ -221,7 +287,7 @@ def zero_point(headers: Iterable[Header]) -> float:
 def _of_counts(headers: list[Header]) -> float:
     """Return the zero point that MAGZPT tells; NaN if it may be that of another unit."""
     point, time = _number(headers, (UNCLEAR,), MOST_MAGNITUDES), _number(headers, EXPOSURES)
-    if RATE.fullmatch(_unit(headers).upper()) or time == 1:
+    if per_second(_unit(headers)) or time == 1:
         return point
     if time > 0 and any(key in header for header in headers for key in OF_CAMBRIDGE):
         extinction = _number(headers, ("EXTINCT",))
@@ -235,12 +301,9 @@ def _of_counts(headers: list[Header]) -> float:
 def _of_hubble(headers: list[Header]) -> float:
     """Return the AB zero point of a picture of Hubble; NaN if the headers do not say enough."""
     flam, wavelength, time = (_number(headers, (k,)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
-    unit = _unit(headers).upper()
-    rate = RATE.fullmatch(unit) is not None
-    if not (flam > 0 and wavelength > 0 and (rate or time > 0)):
-        return math.nan
-    if not re.match("E-|ELECTRON|COUNT|CT|DN|ADU", unit):  # other units have other zero points
-        return math.nan
+    rate = per_second(_unit(headers))
+    if rate is None or not (flam > 0 and wavelength > 0 and (rate or time > 0)):
+        return math.nan  # other units have other zero points
     point = -2.5 * math.log10(flam) - 5 * math.log10(wavelength) + HUBBLE
     return point if rate else point + 2.5 * math.log10(time)
 
