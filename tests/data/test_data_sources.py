@@ -646,6 +646,40 @@ def test_a_count_smaller_than_what_is_made_ends_the_epoch():
     assert found == [0, 1, 2, 3] * 3
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_count_larger_than_what_is_made_is_refused(prefetch):
+    """Or else evaluation would count some examples twice, and no snapshot could be resumed."""
+
+    def layers(make):
+        source = L.GeneratorData("d", make=make, count=10, prefetch=prefetch)
+        return [source, L.SquareLoss("l", "d", "d")]
+
+    for made, batch, good in ((7, 4, 1), (7, 7, 1), (3, 4, 0)):
+        net = lk.Net(layers(lambda made=made: iter(np.arange(float(made)))), batch)
+        for _ in range(good):
+            net.forward()
+        for _ in range(2):  # the same again, and not another iterator
+            with pytest.raises(DataError, match=rf"layer 'd' .* made {made} .* count= says 10"):
+                net.forward()
+        test = lk.Net(layers(lambda made=made: iter(np.arange(float(made)))), batch, phase="test")
+        with pytest.raises(DataError, match=r"count= says 10"):
+            test.evaluate()
+    calls = []
+
+    def fewer():
+        calls.append(1)
+        return iter(np.arange(5.0 if len(calls) < 4 else 3.0))
+
+    net = lk.Net([L.GeneratorData("d", make=fewer, prefetch=prefetch)], 4)  # counted: 5
+
+    def go_on():
+        for _ in range(4):
+            net.forward()
+
+    with pytest.raises(DataError, match=r"made 3 examples this time, but 5 before"):
+        go_on()
+
+
 def test_examples_are_copied_as_they_come():
     """A generator may fill one array again and again."""
 
