@@ -248,7 +248,7 @@ def get(init: Initializer | str | float) -> Initializer:
 
 @dataclass(frozen=True)
 class _InGroups(Initializer):
-    """What an initialiser draws for the weights of each group, side by side along an axis."""
+    """Weights that an initialiser draws for each group by itself, side by side along an axis."""
 
     init: Initializer
     groups: int

@@ -171,7 +171,7 @@ def linear(dtype="float32"):
     return lk.Net(layers, batch_size=4, dtype=dtype)
 
 
-# By each type: a scale at which numbers keep their digits, one at which they do not, one too large.
+# Scales at which numbers keep their digits, do not, and are too large, and the type they are in.
 SCALES = {"float16": ("float32", 1e-3, 1e-6, 1e6), "float32": ("float64", 1e-36, 1e-43, 1e40)}
 
 

@@ -650,7 +650,7 @@ def accumulated(accumulate, folder, inputs=None, interrupt=None, more=()):
 
 
 def test_breaks_come_once_for_each_update(tmp_path, capsys):
-    """Of steps that are added up: as with steps that see as many examples at once."""
+    """Steps that are added up are as good as one that sees as many examples at once."""
     calls, ends, rows, files = [], [], [], []
     for accumulate in (1, 4):
         folder = tmp_path / str(accumulate)

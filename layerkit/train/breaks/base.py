@@ -87,7 +87,7 @@ class Break(Checked):
     def after(self, trainer: Trainer, losses: np.ndarray) -> None:
         """Look at steps that have just been made: their objectives, and `trainer.solver.curves`.
 
-        Of a solver that accumulates gradients, not every step is an update.
+        Not every step is an update if the solver accumulates gradients.
         """
 
     def due(self, trainer: Trainer) -> bool:
