@@ -126,9 +126,12 @@ class Parameter(Checked, _Bound):
         l1, l2: regularisation; the objective gains l1 * sum|w| + l2 / 2 * sum w^2.
         rate: what a solver's rate is multiplied by for this parameter, default 1.
         decay: what l1, l2 and a solver's `weight_decay` are multiplied by, default 1.
+        groups: into how many groups of neighbours the first axis falls, each of which leads to
+            outputs of its own along the last axis; default 1.  It is 0 for gains, biases and all
+            of one axis, which have one number for each output.
         max_norm: largest Euclidean norm of the weights of one output, which lie along all axes but
-            the last; after an update longer ones are scaled down to it.  None, the default, leaves
-            them alone.
+            the last, in one of the groups; after an update longer ones are scaled down to it.
+            None, the default, leaves them alone.
         trainable: False once frozen; a solver then leaves it alone.
         borrowed: whether it is one of few that another net lends this one (`share_only`); it is
             never trainable here.
@@ -139,6 +142,7 @@ class Parameter(Checked, _Bound):
         "data",
         "decay",
         "diff",
+        "groups",
         "init",
         "l1",
         "l2",
@@ -163,6 +167,7 @@ class Parameter(Checked, _Bound):
         self.init = init
         self.l1 = l1
         self.l2 = l2
+        self.groups = int(len(shape) > 1)
         self.borrowed = False
         self.rate = self.decay = 1.0
         self.max_norm = None
@@ -266,6 +271,7 @@ class SharedParameter(Parameter):
         self, name: str, shape: tuple[int, ...], lender: str, key: str, wanted: dict[str, float]
     ):
         self.name, self.shape, self.init = name, shape, None
+        self.groups = int(len(shape) > 1)
         self.lender, self.key, self.wanted = lender, key, wanted
         self.source: Parameter
         self.offset = 0

@@ -1,7 +1,8 @@
 """Initialisers: values of parameters before training.
 
 `draw` returns a float64 NumPy array of a given shape.  For a weight of shape (inputs, ..., outputs)
-the fan-in is the product of all axes but the last, the fan-out is the last.
+the fan-in is the product of all axes but the last, the fan-out is the last; in a layer with groups
+they are those of one group.
 
 Numbers are drawn from what `draw` is given: `normal(shape)` are standard normal numbers, and
 `normal.uniform(shape)` uniform ones in (0, 1).
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +29,14 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class Initializer:
-    """Base class of initialisers, which define `draw`."""
+    """Base class of initialisers, which define `draw`.
+
+    Attributes:
+        by_group: whether it draws the weights of each group of a layer by itself, as it goes by the
+            numbers of inputs and outputs; False, the default, draws those of all groups at once.
+    """
+
+    by_group: ClassVar[bool] = False
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """Return values for a parameter of this shape; `normal` gives standard normal numbers."""
@@ -110,6 +118,8 @@ class Bilinear(Initializer):
     for semantic segmentation" (2015).
     """
 
+    by_group = True
+
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
         """Return the weights, which are not drawn at all."""
         if len(shape) != 4 or shape[3] not in (1, shape[0]):
@@ -139,6 +149,7 @@ class Xavier(Initializer):
     networks" (2010), equation 12.
     """
 
+    by_group = True
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
@@ -157,6 +168,7 @@ class He(Initializer):
     Source: He et al., "Delving deep into rectifiers" (2015), equation 10.
     """
 
+    by_group = True
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
@@ -176,6 +188,7 @@ class Orthogonal(Initializer):
     deep linear neural networks" (2014).
     """
 
+    by_group = True
     gain: Positive = 1.0
 
     def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
@@ -231,3 +244,29 @@ def get(init: Initializer | str | float) -> Initializer:
         NetError: an unknown name, or something else.
     """
     return accept(Initial(), init, "it", "parameter")
+
+
+@dataclass(frozen=True)
+class _InGroups(Initializer):
+    """Weights that an initialiser draws for each group by itself, side by side along an axis."""
+
+    init: Initializer
+    groups: int
+    axis: int
+
+    def draw(self, shape: tuple[int, ...], normal: Draw) -> np.ndarray:
+        """Return the weights of all groups, each of numbers of its own."""
+        parts = np.split(normal(shape), self.groups, self.axis)
+        return np.concatenate([self.init.draw(x.shape, x.reshape) for x in parts], self.axis)
+
+
+def in_groups(init: Initializer | str | float, groups: int, axis: int) -> Initializer:
+    """Return an initialiser of a layer whose groups of outputs have inputs of their own.
+
+    Args:
+        init: the initialiser, its name or a constant.
+        groups: how many there are.
+        axis: of the weights, along which they lie.
+    """
+    init = get(init)
+    return _InGroups(init, groups, axis) if init.by_group and groups > 1 else init

@@ -94,7 +94,7 @@ class Layer(Checked):
       parameters, are multiplied by (Caffe's lr_mult and decay_mult), each at least 0;
     * `max_norm=3.0`: after each update the weights of each output, along all axes but the last, are
       scaled down to at most this Euclidean norm (Mocha's L2Cons; Srivastava et al., 2014, section
-      5.1).  Parameters of one axis, such as biases, are left alone.
+      5.1).  Gains and biases, one number for each output, are left alone.
 
     A dict says it for single parameters: `rate={"bias": 2.0}`.  See Parameter, which has them.
 
@@ -223,34 +223,36 @@ class Layer(Checked):
         init: initializers.Initializer | str | float,
         l1: float = 0.0,
         l2: float = 0.0,
+        groups: int = 1,
     ) -> Parameter:
-        """Declare a learned array; `init` is an initialiser, its name, or a constant."""
+        """Declare a Parameter; `init` is an initialiser, its name, or a constant."""
         shape = self._new_shape(name, shape, "parameter")
+        groups = groups if len(shape) > 1 else 0
         try:
             init = initializers.get(init)
         except (NetError, ValueError) as error:
             self.fail(f"{name}: {error}")
-        tuning = {setting: self._tuned(setting, name, shape) for setting in TUNING}
+        tuning = {setting: self._tuned(setting, name, groups) for setting in TUNING}
         own = f"{self.name}/{name}"
         if self.shares is None:
             parameter = Parameter(own, shape, init, l1, l2)
             for setting, value in tuning.items():
                 setattr(parameter, setting, value)
         else:
-            given = {**tuning, "l1": l1, "l2": l2}
-            usual = {**TUNING, "l1": 0, "l2": 0}
+            given, usual = {**tuning, "l1": l1, "l2": l2}, {**TUNING, "l1": 0, "l2": 0}
             wanted = {k: v for k, v in given.items() if v != usual[k]}
             parameter = SharedParameter(own, shape, self.shares, name, wanted)
+        parameter.groups = groups
         self.parameters[name] = parameter
         return parameter
 
-    def _tuned(self, setting: str, name: str, shape: Shape) -> Any:
+    def _tuned(self, setting: str, name: str, groups: int) -> Any:
         """Return a setting in `_tuning` for a parameter of this layer."""
         value = self._tuning[setting]
         by_name = isinstance(value, dict)
-        if setting == "max_norm" and len(shape) < 2:
+        if setting == "max_norm" and not groups:
             if by_name and value.get(name) is not None:
-                self.fail(f"max_norm: {name!r} has no two axes, one of inputs and one of outputs")
+                self.fail(f"max_norm: {name!r} has one number for each output, not weights")
             return None
         return value.get(name, TUNING[setting]) if by_name else value
 
@@ -352,10 +354,8 @@ class Layer(Checked):
                     self.fail(f"{setting}: {name!r} is none of its own parameters, {quoted(own)}")
             elif value != TUNING[setting] and not own:
                 self.fail(f"has no parameters of its own, so leave {setting}={value:g} out")
-            elif setting == "max_norm" and value and all(len(p.shape) < 2 for p in own.values()):
-                self.fail(
-                    "max_norm: none of its parameters has an axis of inputs and one of outputs"
-                )
+            elif setting == "max_norm" and value and not any(p.groups for p in own.values()):
+                self.fail("max_norm: none of its parameters has more than a number for each output")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if "run" in vars(self):

@@ -175,6 +175,38 @@ def narrowed(
         ) from problem
 
 
+def loses_digits(array: np.ndarray, rounded: np.ndarray) -> bool:
+    """Tell whether floats have lost digits as they were rounded, being too small for a type.
+
+    Numbers below its normal range do; a few of them among larger ones do no harm, so errors are
+    measured by the scale of the array: their norm exceeds epsilon times that of the array.
+    """
+    largest = float(np.abs(array).max(initial=0))
+    if not (0 < largest < np.inf and rounded.dtype.itemsize < array.dtype.itemsize):
+        return False
+    with np.errstate(under="ignore"):
+        numbers = array.astype("float64") / largest
+        errors = rounded.astype("float64") / largest - numbers
+        return bool(np.linalg.norm(errors) > np.finfo(rounded.dtype).eps * np.linalg.norm(numbers))
+
+
+def rounded(
+    array: np.ndarray, dtype: Any, what: str, error: type[LayerkitError] = NetError
+) -> np.ndarray:
+    """Round the floats of a parameter as `narrowed` does.
+
+    Raises:
+        LayerkitError: of the kind asked for, where they are too large or too small for `dtype`.
+    """
+    found = narrowed(array, dtype, what, error)
+    if loses_digits(array, found):
+        raise error(
+            f"{what}: {np.abs(array).max():.3g}, the largest number, is too small for {dtype}, "
+            f"which keeps its digits from {np.finfo(dtype).tiny:.3g} on; scale the numbers"
+        )
+    return found
+
+
 def keeps_axes(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Tell whether merging neighbouring axes of one shape gives the other, as flattening does.
 

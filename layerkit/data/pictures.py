@@ -18,7 +18,8 @@ from layerkit.system.files import open_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MOST = 1 << 28  # pixels of a picture; a file of a few bytes can claim to hold any number
-WHOLE = {"1": 1, "I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535}  # mode -> white
+WHOLE = ("1", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of grey integers, but of 8
+BITS, PHOTOMETRIC, PLANES, FORMAT = 258, 262, 284, 339  # numbers of tags in TIFF
 
 Errors = Callable[[str], LayerkitError]
 
@@ -167,16 +168,24 @@ def decode(path: Path, channels: int, size: Sequence[int] | None, fit: str) -> n
                 raise ValueError(f"it claims to have {picture.width} x {picture.height} pixels")
             if getattr(picture, "n_frames", 1) > 1:
                 raise ValueError(f"it holds {picture.n_frames} pictures")
+            most, negative, turned = _stored(picture)
             picture.load()
             picture = ImageOps.exif_transpose(picture)
-            if picture.mode == "F" or picture.mode in WHOLE:
-                bands, white = [picture] * channels, WHOLE.get(picture.mode, 1)
+            if picture.mode == "F":
+                floats = np.asarray(picture, "float32")
+                numbers = [floats.byteswap() if turned else floats] * channels
+            elif picture.mode in WHOLE:
+                grey = np.asarray(picture)
+                if most == 2**32 - 1:  # which Pillow takes for signed
+                    grey = grey.view("uint32")
+                grey = np.asarray(most - grey if negative else grey, "float32")
+                numbers = [grey / np.float32(most)] * channels
             else:
-                bands = list(picture.convert("RGB" if channels == 3 else "L").split())
-                white = 255
-            bands = [
-                Image.fromarray(np.asarray(band, "float32") / np.float32(white)) for band in bands
-            ]
+                if picture.mode == "La":  # times alpha
+                    picture = picture.convert("LA")
+                bands = picture.convert("RGB" if channels == 3 else "L").split()
+                numbers = [np.asarray(band, "float32") / np.float32(255) for band in bands]
+            bands = [Image.fromarray(band) for band in numbers]
             if size is not None and fit != "exact":
                 bands = [_fitted(band, tuple(size), fit) for band in bands]
             return np.stack([np.asarray(band, "float32") for band in bands])
@@ -185,6 +194,29 @@ def decode(path: Path, channels: int, size: Sequence[int] | None, fit: str) -> n
     except Exception as problem:  # decoders meet damage in many ways
         reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
         raise ValueError(" ".join(str(reason).split())) from problem
+
+
+def _stored(picture: Any) -> tuple[int, bool, bool]:
+    """Tell how the numbers of a picture are to be read that is not loaded yet.
+
+    Pillow takes some TIFF files for what they are not: they are put right by this, or refused.
+
+    Returns:
+        The largest number, where they are integers of grey; whether it is black, and 0 is white;
+        and whether the bytes of floats are the wrong way round.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    bits = tags.get(BITS, (1 if picture.mode == "1" else 16,))[0]
+    if 2 in tags.get(FORMAT, ()):
+        raise ValueError("it holds signed integers, none of which is white; save it unsigned")
+    if not picture.tile:
+        raise ValueError("it holds no pixels")
+    codec, _, _, layout = picture.tile[0]
+    if tags.get(PLANES) == 2 and bits == 16 and codec == "raw":
+        raise ValueError("it has a plane of 16 bits for each colour; save it with colours together")
+    # Pillow turns the bytes of compressed big-endian files round once more, after libtiff.
+    turned = picture.mode == "F" and codec == "libtiff" and layout[0] == "F;32BF"
+    return 2**bits - 1, tags.get(PHOTOMETRIC) == 0 and picture.mode.startswith("I"), turned
 
 
 def _fitted(band: Any, size: tuple[int, ...], fit: str) -> Any:

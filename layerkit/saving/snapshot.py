@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from layerkit.blob import Parameter, Statistic
+from layerkit.data.arrays import loses_digits
 from layerkit.errors import NetError, SnapshotError, brief
 from layerkit.inspection.display import Extra
 from layerkit.net import Net
@@ -63,12 +64,13 @@ def save(
             Python's, arrays and tuples as lists, and paths as strings.
         arrays: further arrays of floats by name, to be returned by `read_arrays`.
         dtype: of parameters in the file: "float16" makes it half as large as "float32" does, at
-            three digits a number.  None, the default, takes the net's.
+            three digits a number, by the scale of each parameter.  None, the default, takes the
+            net's.
 
     Raises:
         SnapshotError: the file cannot be written, JSON cannot hold `extra`, `dtype` is another, or
-            too small for a parameter, or it is not the net's and a solver is given, which would
-            not go on as it was; a file that was there is unchanged.
+            a parameter is too large or too small for it, or it is not the net's and a solver is
+            given, which would not go on as it was; a file that was there is unchanged.
     """
     path = path_of(path, SnapshotError)
     check_arguments(net, solver)
@@ -118,13 +120,15 @@ def _cast(values: np.ndarray, dtype: str | None, name: str, path: Any) -> np.nda
     """Return values as they are stored.
 
     Raises:
-        SnapshotError: some are too large for the type.
+        SnapshotError: some are too large for the type, or all too small.
     """
     with np.errstate(over="ignore", under="ignore"):
         found = values.astype(dtype or values.dtype, copy=False)
-    if np.isinf(found).any() and np.isfinite(values).all():
+    large = np.isinf(found).any() and np.isfinite(values).all()
+    if large or loses_digits(values, found):
         raise SnapshotError(
-            f"cannot write snapshot {path}: parameter {name!r} has numbers too large for {dtype}"
+            f"cannot write snapshot {path}: parameter {name!r} has numbers too "
+            f"{'large' if large else 'small'} for {dtype}; store {values.dtype}"
         )
     return found
 
@@ -352,8 +356,10 @@ class Contents:
         values = self.file.array(*place, kinds="f", shape=shape)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             cast = values.astype(dtype)
-        if np.count_nonzero(np.isinf(cast)) > np.count_nonzero(np.isinf(values)):
-            raise self.file.fail(repr("/".join(place)), f"holds numbers too large for {dtype}")
+        large = np.count_nonzero(np.isinf(cast)) > np.count_nonzero(np.isinf(values))
+        if large or (place[0] == "params" and loses_digits(values, cast)):
+            size = "large" if large else "small"
+            raise self.file.fail(repr("/".join(place)), f"holds numbers too {size} for {dtype}")
         return cast
 
     def _state(self, net: Net, solver: Solver | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from layerkit.blob import Parameter, Statistic
-from layerkit.data.arrays import narrowed
+from layerkit.data.arrays import narrowed, rounded
 from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.settings.names import Named, quoted
@@ -120,7 +120,7 @@ def copy_values(source: Net, target: Net) -> None:
     for name, p in source.params.items():
         if name in target.params:
             own, values = target.params[name], source.backend.to_host(p.data)
-            values = narrowed(values, target.dtype, f"parameter {name!r}")
+            values = rounded(values, target.dtype, f"parameter {name!r}")
             own.data[...] = target.backend.asarray(values)
             set_parameter(own, of_parameter(p))
     for layer in source.descriptions:

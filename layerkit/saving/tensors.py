@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerkit.data.arrays import narrowed
+from layerkit.data.arrays import rounded
 from layerkit.errors import SnapshotError, brief
 from layerkit.inspection.display import Extra
 from layerkit.net import Net
@@ -145,5 +145,5 @@ class _Tensors:
             raise SnapshotError(f"{what} holds {kind}, which NumPy does not have") from error
         if array.dtype.kind != "f":
             raise SnapshotError(f"{what} must hold floats, got {array.dtype}")
-        array = narrowed(array, dtype, what, SnapshotError).astype(dtype)
+        array = rounded(array, dtype, what, SnapshotError).astype(dtype)
         return np.ascontiguousarray(array.T) if name in self.turned else array

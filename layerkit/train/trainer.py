@@ -42,6 +42,9 @@ class Trainer(Closed):
     stopped: net, solver, and all that the breaks remember.  A GPU is asked for as many steps at a
     time as the breaks leave between them.
 
+    An iteration is an update of the parameters, which is one step, or k steps of a solver made with
+    `accumulate=k`; breaks come between updates.
+
     Ctrl-C, SIGTERM and SIGHUP end training after the step that is being made; breaks then finish,
     a `Snapshot` saves, and `run` returns "interrupted".  A second Ctrl-C interrupts at once.
 
@@ -53,14 +56,14 @@ class Trainer(Closed):
         solver: the solver, which trains its net.
         every: the breaks, a list.
         inputs: arrays for the Input layers of the net: a dict, the same in each step, or a function
-            that returns one for the number of an iteration, from 0.  None, the default, where all
-            data come from data layers.
+            that returns one for the number of a step, from 0, which is that of an iteration unless
+            gradients accumulate.  None, the default, where all data come from data layers.
         interrupt: a layerkit.system.interrupt.Interrupt that is listening already; by default `run`
             listens while it runs.
 
     Attributes:
         net: the net that is trained.
-        iteration: number of steps that the solver has made.
+        iteration: number of updates that the solver has made.
         target: the iteration at which the current run ends.
         values: name -> value that breaks have published last, such as "validation/loss".
         published: name -> iteration at which that was.
@@ -128,7 +131,7 @@ class Trainer(Closed):
 
     @property
     def iteration(self) -> int:
-        """The number of steps that the solver has made."""
+        """The number of updates that the solver has made."""
         return self.solver.iteration
 
     @property
@@ -141,7 +144,7 @@ class Trainer(Closed):
         """Train.
 
         Args:
-            steps: how many more steps to make; or
+            steps: how many more iterations to make; or
             until: the iteration at which to end, which suits a run that may have been resumed.
 
         Returns:
@@ -171,6 +174,8 @@ class Trainer(Closed):
                 one.begin(self)
             while not self.ending and self.iteration < self.target and not self._is_over(interrupt):
                 self._make_steps(interrupt)
+                if self.solver.accumulated:  # no update yet
+                    continue
                 for one in self._order:
                     if self._is_due(one):
                         one.taken(self)
@@ -222,7 +227,8 @@ class Trainer(Closed):
             count = min(count, one.before(self, count))
         if team is not None and self.solver.recorded:
             count = team.comm.broadcast(count)  # one that leads has all breaks
-        inputs = self.inputs(self.iteration) if callable(self.inputs) else self.inputs or {}
+        number = self.iteration * self.solver.accumulate + self.solver.accumulated
+        inputs = self.inputs(number) if callable(self.inputs) else self.inputs or {}
         started = time.perf_counter()
         losses = self.solver.steps(count, **inputs)
         took = time.perf_counter() - started

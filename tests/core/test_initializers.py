@@ -120,6 +120,67 @@ def test_each_parameter_has_numbers_of_its_own(init, seed):
     np.testing.assert_array_equal(alone.params["b/weight"].data.astype("float32"), b)
 
 
+def grouped(layer, init, shape, channels, groups=4):
+    """The float64 weights of each group as a matrix, (inputs, outputs)."""
+    made = layer("y", "x", channels=channels, kernel=3, groups=groups, weight=init)
+    net = lk.Net([L.Input("x", shape=shape), made], 1, dtype="float64", seed=7)
+    w = net.params["y/weight"].data
+    parts = np.split(w, groups, 0 if layer is L.Deconvolution else -1)
+    return [part.reshape(-1, part.shape[-1]) for part in parts]
+
+
+@pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((64, 4, 4), 32), ((16, 4, 4), 256), ((48, 9), 240)]
+)
+def test_groups_have_fans_of_their_own(layer, shape, channels):
+    """A layer with groups is as many layers side by side, with channels of their own each."""
+    inputs, outputs = 3 ** (len(shape) - 1) * shape[0] // 4, channels // 4
+    for init, variance in (("he", 2 / inputs), ("xavier", 2 / (inputs + outputs))):
+        w = np.array(grouped(layer, init, shape, channels))
+        assert w.shape == (4, inputs, outputs)
+        assert abs(w.var() / variance - 1) < 6 * math.sqrt(2 / w.size)
+        assert np.unique(w).size == w.size
+    found = grouped(layer, I.Orthogonal(1.3), shape, channels)
+    assert np.unique(found).size == np.size(found)
+    for w in found:
+        product = w.T @ w if inputs >= outputs else w @ w.T
+        np.testing.assert_allclose(product, 1.3**2 * np.eye(len(product)), atol=1e-12)
+
+
+@pytest.mark.parametrize("neuron", ["relu", "tanh"])
+def test_defaults_of_a_deconvolution_with_groups(neuron):
+    """One in stride^2 of the weights of a group meet a number of the top."""
+    net = lk.Net(
+        [
+            L.Input("x", shape=(64, 5, 5)),
+            L.Deconvolution(
+                "y", "x", channels=16, kernel=4, stride=(2, 1), groups=4, neuron=neuron
+            ),
+        ],
+        1,
+        dtype="float64",
+    )
+    w = net.params["y/weight"].data
+    inputs, outputs = 4 * 4 * 16, 4
+    variance = 2 * 2 / (inputs if neuron == "relu" else inputs + outputs)
+    assert abs(w.var() / variance - 1) < 6 * math.sqrt(2 / w.size)
+
+
+def test_initialisers_of_ones_own_draw_all_groups_at_once(rng):
+    values = rng.standard_normal((4, 3, 3, 3))
+
+    class Given(I.Initializer):
+        def draw(self, shape, normal):
+            return values.reshape(shape)
+
+    layers = [
+        L.Input("x", shape=(4, 5, 5)),
+        L.Deconvolution("y", "x", channels=6, kernel=3, groups=2, weight=Given()),
+    ]
+    np.testing.assert_array_equal(lk.Net(layers, dtype="float64").params["y/weight"].data, values)
+
+
 def test_unknown_names():
     with pytest.raises(NetError, match=r"\(zeros, normal, .*got 'glorot'"):
         I.get("glorot")
@@ -148,19 +209,26 @@ def test_uniform_numbers(init, low, high, seed):
     np.testing.assert_array_equal(weights(I.Uniform(1.5, 1.5), 3, 2, seed), 1.5)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 4])
-def test_bilinear_weights_enlarge_pictures(factor, rng):
+@pytest.mark.parametrize(("factor", "groups"), [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 4)])
+def test_bilinear_weights_enlarge_pictures(factor, groups, rng):
     """As scipy interpolates between pixels, where four of them are near; each channel by itself."""
     kernel, pad = 2 * factor - factor % 2, math.ceil((factor - 1) / 2)
     layers = [
-        L.Input("x", shape=(3, 5, 6)),
+        L.Input("x", shape=(4, 5, 6)),
         L.Deconvolution(
-            "y", "x", channels=3, kernel=kernel, stride=factor, pad=pad, weight="bilinear"
+            "y",
+            "x",
+            channels=4,
+            kernel=kernel,
+            stride=factor,
+            pad=pad,
+            groups=groups,
+            weight="bilinear",
         ),
     ]
-    net, x = lk.Net(layers, 2, dtype="float64"), rng.standard_normal((2, 3, 5, 6))
+    net, x = lk.Net(layers, 2, dtype="float64"), rng.standard_normal((2, 4, 5, 6))
     y = net.infer("y", x=x)
-    assert y.shape == (2, 3, 5 * factor, 6 * factor)
+    assert y.shape == (2, 4, 5 * factor, 6 * factor)
     place = [(np.arange(n * factor) + 0.5) / factor - 0.5 for n in (5, 6)]
     inside = np.ix_(*((p >= 0) & (p <= n - 1) for p, n in zip(place, (5, 6), strict=True)))
     grid = np.array(np.meshgrid(*place, indexing="ij"))

@@ -8,6 +8,7 @@ import itertools
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -645,6 +646,40 @@ def test_a_count_smaller_than_what_is_made_ends_the_epoch():
     assert found == [0, 1, 2, 3] * 3
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_count_larger_than_what_is_made_is_refused(prefetch):
+    """Or else evaluation would count some examples twice, and no snapshot could be resumed."""
+
+    def layers(make):
+        source = L.GeneratorData("d", make=make, count=10, prefetch=prefetch)
+        return [source, L.SquareLoss("l", "d", "d")]
+
+    for made, batch, good in ((7, 4, 1), (7, 7, 1), (3, 4, 0)):
+        net = lk.Net(layers(lambda made=made: iter(np.arange(float(made)))), batch)
+        for _ in range(good):
+            net.forward()
+        for _ in range(2):  # the same again, and not another iterator
+            with pytest.raises(DataError, match=rf"layer 'd' .* made {made} .* count= says 10"):
+                net.forward()
+        test = lk.Net(layers(lambda made=made: iter(np.arange(float(made)))), batch, phase="test")
+        with pytest.raises(DataError, match=r"count= says 10"):
+            test.evaluate()
+    calls = []
+
+    def fewer():
+        calls.append(1)
+        return iter(np.arange(5.0 if len(calls) < 4 else 3.0))
+
+    net = lk.Net([L.GeneratorData("d", make=fewer, prefetch=prefetch)], 4)  # counted: 5
+
+    def go_on():
+        for _ in range(4):
+            net.forward()
+
+    with pytest.raises(DataError, match=r"made 3 examples this time, but 5 before"):
+        go_on()
+
+
 def test_examples_are_copied_as_they_come():
     """A generator may fill one array again and again."""
 
@@ -786,6 +821,86 @@ def test_pictures_of_many_kinds_have_the_values_that_they_show(rng, tmp_path):
             )
             x, _ = passes(lk.Net([layer], 1, dtype="float64"), 1)[0]
             np.testing.assert_allclose(x[0], np.stack([values] * channels), atol=1e-7)
+
+
+def decoded(path, channels=1):
+    table = [(path.name, 0)]
+    layer = L.ImageData("d", folder=path.parent, table=table, tops=["x", "t"], channels=channels)
+    return passes(lk.Net([layer], 1, dtype="float64"), 1)[0][0][0]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("white", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i1", "i2", "i4", "f4"])
+def test_grey_tiff_files_have_the_values_that_they_show(
+    kind, order, white, compression, rng, tmp_path
+):
+    """Whatever Pillow makes of them; some it does not read at all."""
+    if kind == "f4":
+        a = rng.standard_normal((6, 5)).astype(kind)
+        expected = a
+    else:
+        limits = np.iinfo(kind)
+        a = rng.integers(limits.min, limits.max, (6, 5), dtype=kind, endpoint=True)
+        a[0, :2] = 0, limits.max
+        expected = a / limits.max if white == "minisblack" else 1 - a / limits.max
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, a, byteorder=order, photometric=white, compression=compression)
+    np.testing.assert_array_equal(tifffile.imread(path), a)
+    unread = (kind, order, white) == ("u2", ">", "miniswhite") or (
+        kind == "u4" and (order, white) != ("<", "minisblack")
+    )
+    if kind[0] == "i" or unread:
+        with pytest.raises(DataError, match=r"a\.tif cannot be read as a picture"):
+            decoded(path)
+    else:
+        np.testing.assert_allclose(decoded(path), expected[None], rtol=1e-6, atol=1e-7)
+
+
+def test_tiff_files_of_12_bits_have_the_values_that_they_show(rng, tmp_path):
+    """Such as scientific cameras write: the largest of 4096 levels is white."""
+    a = rng.integers(0, 4096, (6, 8))
+    a[0, :2] = 0, 4095
+    bits = np.array([[f"{v:012b}" for v in row] for row in a]).tolist()
+    packed = b"".join(int("".join(row), 2).to_bytes(12, "big") for row in bits)
+    tags = {256: 8, 257: 6, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 6, 279: len(packed)}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    head = b"II*\0" + struct.pack("<I", 8 + len(packed))
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + packed + directory)
+    np.testing.assert_allclose(decoded(tmp_path / "a.tif"), a[None] / 4095, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colour_tiff_files_have_the_values_that_they_show(kind, planes, compression, rng, tmp_path):
+    white = np.iinfo(kind).max
+    a = rng.integers(0, white, (3, 6, 5), dtype=kind, endpoint=True)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        a if planes == "separate" else np.ascontiguousarray(np.moveaxis(a, 0, -1)),
+        photometric="rgb",
+        planarconfig=planes,
+        compression=compression,
+    )
+    if (kind, planes, compression) == ("u2", "separate", None):
+        with pytest.raises(DataError, match=r"a\.tif cannot be read .* save it with colours"):
+            decoded(path, channels=3)
+    else:
+        np.testing.assert_allclose(decoded(path, channels=3), a / white, atol=1 / 255)
+
+
+@pytest.mark.parametrize("alpha", ["unassalpha", "assocalpha", "unspecified"])
+def test_grey_tiff_files_lose_their_transparency(alpha, rng, tmp_path):
+    a = rng.integers(0, 128, (6, 5, 2), dtype="u1")
+    a[..., 1] += 128
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, a, photometric="minisblack", planarconfig="contig", extrasamples=[alpha])
+    expected = a[..., 0] / (a[..., 1] if alpha == "assocalpha" else 255)  # it is times alpha
+    np.testing.assert_allclose(decoded(path), expected[None], atol=1 / 255)
 
 
 def test_sizes_are_checked_or_made(rng, tmp_path):

@@ -21,7 +21,7 @@ from astropy.utils.masked import Masked
 
 import layerkit as lk
 from layerkit import layers as L
-from layerkit.errors import SnapshotError
+from layerkit.errors import NetError, SnapshotError
 
 PIXELS = 12
 
@@ -164,6 +164,55 @@ NAMES = [
     "g1", "g1/weight", "g1/weight/weight", "weight", "params", "history/m", "a b", "å", "銀河",
     "a\nb", "x" * 300, "a.b", "~", "-", "\\", "*", "[a]",
 ]  # fmt: skip
+
+
+def linear(dtype="float32"):
+    layers = [L.Input("x", shape=(40,)), L.Dense("y", "x", units=5, bias=None)]
+    return lk.Net(layers, batch_size=4, dtype=dtype)
+
+
+# Scales at which numbers keep their digits, do not, and are too large, and the type they are in.
+SCALES = {"float16": ("float32", 1e-3, 1e-6, 1e6), "float32": ("float64", 1e-36, 1e-43, 1e40)}
+
+
+@pytest.mark.parametrize("dtype", SCALES)
+def test_parameters_keep_their_digits_or_are_refused(dtype, tmp_path, rng):
+    """Small ones as well as large ones; at each size the outputs of the net are the judges."""
+    own, good, *bad = SCALES[dtype]
+    net, path = linear(own), tmp_path / "small.h5"
+    w = net.params["y/weight"].data
+    drawn = rng.standard_normal(w.shape)
+    for scale in (1, good):
+        w[...] = drawn * scale
+        w[0, 0], w[1, 0] = 0, 1e-6 * scale  # a few small ones do no harm
+        lk.save(path, net, dtype=dtype)
+        other = linear(own)
+        lk.load(path, other)
+        x = rng.standard_normal((4, 40)) / scale
+        y = net.infer("y", x=x)
+        error = np.abs(other.infer("y", x=x) - y).max() / np.abs(y).max()
+        assert error < 1e-3 if dtype == "float16" else error < 1e-5
+    kept = path.read_bytes()
+    for scale, word in zip(bad, ("small", "large"), strict=True):
+        w[...] = drawn * scale
+        with pytest.raises(SnapshotError, match=rf"'y/weight' .*too {word} for {dtype}; .*{own}"):
+            lk.save(path, net, dtype=dtype)
+    w[...] = 0
+    assert path.read_bytes() == kept
+    lk.save(path, net, dtype=dtype)
+
+
+def test_small_parameters_that_a_net_cannot_hold_are_refused(tmp_path, rng):
+    net, other = linear("float64"), linear()
+    net.params["y/weight"].data[...] = rng.standard_normal((40, 5)) * 1e-43
+    before = other.arena.data.copy()
+    lk.save(tmp_path / "a.h5", net)
+    for settings in ({}, {"only": "y"}):
+        with pytest.raises(SnapshotError, match=r"y/weight.* too small for float32"):
+            lk.load(tmp_path / "a.h5", other, **settings)
+    with pytest.raises(NetError, match=r"'y/weight': .* too small for float32"):
+        net.rebuild(dtype="float32")
+    np.testing.assert_array_equal(other.arena.data, before)
 
 
 def test_an_amended_snapshot_is_the_old_one_but_for_what_was_given(tmp_path, images):

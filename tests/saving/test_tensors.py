@@ -100,6 +100,11 @@ def test_what_others_have_saved_is_loaded(path, rng):
         ({"y/bias": ("I64", np.ones(3, int))}, {"only": "y/bias"}, "must hold floats, got int64"),
         ({"y/bias": ("BF16", np.ones(3, "int16"))}, {"only": "y/bias"}, "BF16|bfloat16"),
         ({"y/bias": ("F64", np.full(3, 1e300))}, {"only": "y/bias"}, "1e+300 is too large"),
+        (
+            {"y/bias": ("F64", np.full(3, 1e-50))},
+            {"only": "y/bias"},
+            "largest number, is too small",
+        ),
         ({"y/bias": ("F32", np.ones(4, "f4"))}, {"only": "y/bias"}, "shape (4,) there, and (3,)"),
         ({"y/bias": ("F32", np.ones(3, "f4"))}, {"transpose": "y/bias"}, "matches no parameter"),
         ({"y/bias": ("F32", np.ones(3, "f4"))}, {"transpose": 3}, "transpose must be a name"),

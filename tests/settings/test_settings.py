@@ -372,6 +372,7 @@ def public(module, base=object):
         name: value
         for name, value in vars(module).items()
         if inspect.isclass(value)
+        and not name.startswith("_")
         and issubclass(value, base)
         and value is not base
         and value.__module__ == module.__name__

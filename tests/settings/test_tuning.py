@@ -1,6 +1,7 @@
 """Settings of single parameters: rate=, decay= and max_norm= of any layer, on every engine."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -192,6 +193,52 @@ def test_norms_are_those_of_channels_of_the_top(rng):
         solver.apply()
         norms = np.sqrt((net.params["y/weight"].data ** 2).sum((0, 1, 2)))
         np.testing.assert_allclose(norms, 0.2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 6), (4, 9)])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("layer", [L.Convolution, L.Deconvolution])
+def test_norms_are_those_of_one_output(engine, layer, groups, shape, rng):
+    """The weights that a channel of the top depends on, found by their derivatives."""
+    made = layer("y", "x", channels=6, kernel=3, groups=groups, max_norm=0.3, weight=1.0)
+    net = lk.Net([L.Input("x", shape=shape), made], 2, dtype="float64", **engine)
+    p = net.params["y/weight"]
+    x = rng.random((2, *shape)) + 0.5
+    net.forward(x=x)
+    net.backward(y=np.ones(net.blobs["y"].data.shape))
+    lk.SGD(net, 1e-9).apply()
+    for channel in range(6):
+        dy = np.zeros(net.blobs["y"].data.shape)
+        dy[:, channel] = 1
+        net.forward(x=x)
+        net.backward(y=dy)
+        own = net.backend.to_host(p.diff) != 0
+        w = net.backend.to_host(p.data)[own]
+        assert w.size == p.size // 6
+        np.testing.assert_allclose(np.sqrt((w**2).sum()), 0.3, rtol=1e-6)
+
+
+def test_norms_of_gains_are_not_bounded(engine, rng):
+    """Each number of the top has a gain and a bias, however many axes they have."""
+    for shape in ((4,), (2, 3)):
+        layers = [
+            L.Input("x", shape=shape),
+            L.Dense("h", "x", units=math.prod(shape), max_norm=0.1),
+            L.Reshape("s", "h", shape=shape),
+            L.LayerNorm("y", "s"),
+        ]
+        net = lk.Net(layers, 2, dtype="float64", **engine)
+        for p in net.params.values():
+            p.max_norm = 0.1
+        net.forward(x=rng.standard_normal((2, *shape)))
+        net.backward(y=np.ones((2, *shape)))
+        lk.SGD(net, 1e-9).apply()
+        np.testing.assert_allclose(values(net)["y/gain"], 1, rtol=1e-6)
+        norms = np.sqrt((values(net)["h/weight"] ** 2).sum(0))
+        np.testing.assert_allclose(norms, 0.1, rtol=1e-6)
+        for wrong in (0.1, {"gain": 0.1}):
+            with pytest.raises(NetError, match=r"layer 'y' .*max_norm"):
+                lk.Net([layers[0], L.LayerNorm("y", "x", max_norm=wrong)])
 
 
 def test_what_is_frozen_or_not_updated_is_not_bounded(engine, batches):

@@ -625,6 +625,101 @@ def test_progress_shows_objective_and_values(capsys):
         assert word in err
 
 
+def accumulated(accumulate, folder, inputs=None, interrupt=None, more=()):
+    """A trainer of updates by 12 examples each, of which a step sees a part, with all breaks."""
+    x = np.random.default_rng(3).standard_normal((60, 6))
+    data = L.Input("x", shape=(6,)) if inputs else L.MemoryData("x", data=x, shuffle=False)
+    layers = [data, L.Dense("y", "x", units=6), L.SquareLoss("loss", "y", "x")]
+    net = lk.Net(layers, 12 // accumulate, dtype="float64", seed=4)
+
+    def rate(iteration):
+        assert iteration >= 0
+        return 0.02 * 0.98**iteration
+
+    solver = lk.Adam(net, rate, accumulate=accumulate)
+    breaks = [
+        lk.breaks.Validate(net, {"x": x[:7]}, every=4),
+        lk.breaks.EarlyStop(patience=3),
+        lk.breaks.Plateau(patience=2, factor=0.5, margin=1e6),
+        lk.breaks.KeepBest(folder / "best.h5"),
+        lk.breaks.Log(folder / "log.jsonl", every=2),
+        lk.breaks.Snapshot(folder, every=10, keep=9),
+        *more,
+    ]
+    return lk.Trainer(solver, breaks, inputs, interrupt)
+
+
+def test_breaks_come_once_for_each_update(tmp_path, capsys):
+    """Steps that are added up are as good as one that sees as many examples at once."""
+    calls, ends, rows, files = [], [], [], []
+    for accumulate in (1, 4):
+        folder = tmp_path / str(accumulate)
+        found = []
+        more = lk.breaks.Call(lambda t, to=found: to.append(t.iteration), every=6)
+        trainer = accumulated(accumulate, folder, more=[more, lk.breaks.Progress()])
+        ends.append((trainer.run(30), trainer.iteration, trainer.breaks[2].drops))
+        assert "30.0/30.0" in capsys.readouterr().err
+        calls.append(found)
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        rows.append([json.loads(line) for line in lines])
+        files.append(sorted(path.name for path in folder.iterdir()))
+    assert calls[0] == calls[1] == [6, 12, 18, 24, 30]
+    assert ends[0] == ends[1]
+    assert ends[0][:2] == ("done", 30)
+    assert ends[0][2] > 0
+    assert files[0] == files[1]
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-9)
+    assert [row["iteration"] for row in rows[0]] == list(range(2, 31, 2))
+
+
+def test_inputs_are_numbered_by_steps(tmp_path):
+    x = np.random.default_rng(8).standard_normal((120, 6))
+    numbers, nets = [], []
+    for accumulate in (1, 4):
+        size, found = 12 // accumulate, []
+
+        def inputs(i, size=size, found=found):
+            found.append(i)
+            return {"x": x[i * size : (i + 1) * size]}
+
+        trainer = accumulated(accumulate, tmp_path / str(accumulate), inputs)
+        assert trainer.run(10) == "done"
+        numbers.append(found)
+        nets.append(trainer.net.arena.data)
+    assert numbers == [list(range(10)), list(range(40))]
+    np.testing.assert_allclose(*nets, rtol=1e-9)
+
+
+@pytest.mark.parametrize("stop", [2, 41, 42, 43, 44])
+def test_training_that_ends_between_two_updates_goes_on(stop, tmp_path):
+    class Stopping(lk.breaks.Break):
+        """A signal that comes in a step."""
+
+        def __init__(self, interrupt):
+            super().__init__()
+            self.interrupt, self.count = interrupt, 0
+
+        def after(self, trainer, losses):
+            self.count += len(losses)
+            self.interrupt.requested = self.count == stop
+
+    ends = []
+    for folder in (tmp_path / "whole", tmp_path / "parts"):
+        interrupt = types.SimpleNamespace(requested=False)
+        more = [Stopping(interrupt)] if folder.name == "parts" else []
+        trainer = accumulated(4, folder, interrupt=interrupt, more=more)
+        if more:
+            assert trainer.run(until=20) == "interrupted"
+            assert trainer.iteration == stop // 4
+            trainer = accumulated(4, folder)
+            trainer.resume(folder)
+        assert trainer.run(until=20) == "done"
+        ends.append((trainer.net.arena.data, (folder / "log.jsonl").read_text()))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
 def test_an_error_in_a_step_leaves_the_steps_before_it(tmp_path):
     solver = make()[0]
     solver.rate = 1e30

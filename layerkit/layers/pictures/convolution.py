@@ -144,8 +144,8 @@ class Deconvolution(Windowed):
             across, and up to stride - 1 more are possible.
         neuron, bias, l1, l2: see Convolution.
         weight: initialiser of W, by default that of Convolution with the gain
-            sqrt(rows' stride * columns' stride * groups): only so few of the weights of a window
-            meet any one pixel of y.
+            sqrt(rows' stride * columns' stride): only so few of the weights of a window meet any
+            one pixel of y.
 
     Parameters: weight (c, kernel, kernel, channels / groups), or (c, kernel, channels / groups) for
     lines; bias (channels,); and those of the activation.

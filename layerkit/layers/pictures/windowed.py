@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Unpack
 
 from layerkit.backends.base import Array
-from layerkit.initializers import He, Init, Xavier
+from layerkit.initializers import He, Init, Xavier, in_groups
 from layerkit.layer import Shape
 from layerkit.layers.elementwise.neuron import Activation, Neuron
 from layerkit.layers.pictures.windows import Counts, Pad, PictureLayer, Two, Windows
@@ -95,13 +95,15 @@ class Windowed(PictureLayer):
         kernel = self.windows.kernel[2 - self.axes :]
         group = picture[0] // self.groups
         shape = (small[0], *kernel, group) if self.transposed else (*kernel, group, small[0])
-        # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights,
-        # and those of its group.
-        gain = math.sqrt(math.prod(stride) * self.groups) if self.transposed else 1.0
+        # Each number of a Deconvolution's top sums over only one in stride^2 of a window's weights.
+        gain = math.sqrt(math.prod(stride)) if self.transposed else 1.0
         rectifies = self.neuron is not None and self.neuron.rectifies
         default = He(gain) if rectifies else Xavier(gain)
         init = default if self.weight_init is None else self.weight_init
-        self.w = self.parameter("weight", shape, init, self.l1, self.l2)
+        # Groups lie along the axis that has the channels of all of them.
+        init = in_groups(init, self.groups, 0 if self.transposed else -1)
+        parts = self.groups if self.transposed else 1
+        self.w = self.parameter("weight", shape, init, self.l1, self.l2, parts)
         self.b = (
             None
             if self.bias_init is None

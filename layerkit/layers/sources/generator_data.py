@@ -60,7 +60,7 @@ class GeneratorData(Data):
     `make(start)` returns an iterator of the examples from number `start` of an endless run on.  A
     function without arguments returns one of an epoch instead, from its first example; to go on in
     the middle, examples are made and dropped.  An iterator that ends is followed by another:
-    `make(n)` with the number n that it has got to, or `make()`.
+    `make(n)` with the number n that it has got to, or, after a whole epoch, `make()`.
 
     An example is an array, or a tuple of arrays, one for each top; shapes and types of number are
     those of the first, which is made when a net is built.
@@ -87,7 +87,8 @@ class GeneratorData(Data):
 
     Raises:
         NetError: tops that do not fit the first example.
-        DataError: the function fails, makes no examples, or examples of different shapes.
+        DataError: the function fails, makes no examples, those of `make()` are fewer than `count`,
+            or examples have different shapes.
 
     Source: PyTorch's IterableDataset, with a number to start from.
     """
@@ -166,6 +167,8 @@ class GeneratorData(Data):
             arrays = peeked.pop() if peeked else None
             if arrays is None:
                 example = self._next(iterator, number)
+                if example is None and not self.from_start:
+                    raise self._short(number % self.count)
                 if example is None:
                     iterator = self._new(number)
                     example = self._next(iterator, number)
@@ -186,11 +189,20 @@ class GeneratorData(Data):
         if not self.from_start:
             for i in range(number % self.count):
                 if self._next(iterator, i) is None:
-                    raise self.wrong(
-                        f"make has made {i} examples this time, but {self.count} before; it must "
-                        "make equal ones each time it is called"
-                    )
+                    raise self._short(i)
         return _Running(number, iterator, [], os.getpid())
+
+    def _short(self, made: int) -> LayerkitError:
+        """Return the error of an iterator that ends within an epoch."""
+        if self.examples is None:
+            return self.wrong(
+                f"make has made {made} examples this time, but {self.count} before; it must make "
+                "equal ones each time it is called"
+            )
+        return self.wrong(
+            f"make has made {made} examples, but count= says {self.count}; leave count= out, give "
+            "that of one call, or take make(start)"
+        )
 
     def _new(self, number: int) -> Iterator[Any]:
         """Call the caller's function."""

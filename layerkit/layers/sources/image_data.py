@@ -59,7 +59,8 @@ class ImageData(Data):
     all pictures below the folder are served, without labels.
 
     Shapes: no bottom; tops (n, channels, height, width), numbers from 0, black, to 1, white, and
-    labels (n,).  Files of floats keep their numbers.  Colour is read at 8 bits, grey at 8 or 16.
+    labels (n,).  Files of floats keep their numbers.  Colour, and grey with transparency, is read
+    at 8 bits, other grey at up to 32; signed integers, none of which is white, are refused.
 
     Nothing is kept in memory: files are decoded as they are needed, by Pillow, in the thread that
     `prefetch` asks for.

@@ -64,8 +64,11 @@ class Normalization(Layer):
         """
         own = shape[first:last]
         self.count, self.spread = math.prod(own), math.prod(shape[last:])
-        self.g = None if self.gain_init is None else self.parameter("gain", own, self.gain_init)
-        self.b = None if self.bias_init is None else self.parameter("bias", own, self.bias_init)
+        inits = {"gain": self.gain_init, "bias": self.bias_init}
+        self.g, self.b = (
+            None if init is None else self.parameter(name, own, init, groups=0)
+            for name, init in inits.items()
+        )
         self._spread = (*own, *[1] * (len(shape) - last))  # which broadcasts against a batch
         kept = range(1 + first, 1 + last)
         self._others = tuple(axis for axis in range(1 + len(shape)) if axis not in kept)

@@ -192,8 +192,9 @@ class Updater(Checked):
     def constrain(self) -> None:
         """Scale the weights of outputs down to the largest norm that they may have."""
         for p in self.net.params.values():
-            if p.max_norm is not None and p.trainable:
-                self.net.engine.constrain(p.data.reshape(-1, p.shape[-1]), p.max_norm)
+            if p.max_norm is not None and p.trainable and p.groups:
+                for w in p.data.reshape(p.groups, -1, p.shape[-1]):
+                    self.net.engine.constrain(w, p.max_norm)
 
     def start_average(self) -> None:
         """Let the average of the parameters begin with what they are before the first update."""

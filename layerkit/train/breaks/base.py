@@ -31,8 +31,9 @@ class Break(Checked):
     places in the order of the trainer's list.
 
     Args:
-        every: number of iterations from one `take` to the next, counted from iteration 0.  None,
-            the default, leaves it to `seconds`, or to a subclass that defines `due`.
+        every: number of iterations, which are updates of the parameters, from one `take` to the
+            next, counted from iteration 0.  None, the default, leaves it to `seconds`, or to a
+            subclass that defines `due`.
         seconds: time from one `take` to the next; beside `every`, whichever comes first.
 
     Attributes:
@@ -62,7 +63,7 @@ class Break(Checked):
     # For a subclass to define.
 
     def take(self, trainer: Trainer) -> None:
-        """Do what the break is for; `trainer.iteration` steps have been made."""
+        """Do what the break is for; `trainer.iteration` updates have been made."""
         raise NetError(f"{self.label()}: its class does not define take(trainer)")
 
     def publishes(self, trainer: Trainer) -> list[str]:
@@ -84,10 +85,13 @@ class Break(Checked):
         return min(most, self.every - trainer.iteration % self.every)
 
     def after(self, trainer: Trainer, losses: np.ndarray) -> None:
-        """Look at steps that have just been made: their objectives, and `trainer.solver.curves`."""
+        """Look at steps that have just been made: their objectives, and `trainer.solver.curves`.
+
+        Not every step is an update if the solver accumulates gradients.
+        """
 
     def due(self, trainer: Trainer) -> bool:
-        """Tell whether `take` is to be called now, after a step."""
+        """Tell whether `take` is to be called now, after an update."""
         if self.every is not None and trainer.iteration % self.every == 0:
             return True
         return self.seconds is not None and time.perf_counter() - self._taken > self.seconds

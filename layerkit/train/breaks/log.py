@@ -119,8 +119,8 @@ class Log(Break):
         for values in zip(*curves, strict=True):  # in order, however many are made at once
             self.sums = [x + value for x, value in zip(self.sums, values, strict=True)]
         self.steps += len(losses)
-
-        if trainer.iteration % (self.every or 1) == 0:  # before others change the rate
+        updated = not trainer.solver.accumulated
+        if updated and trainer.iteration % (self.every or 1) == 0:  # before others change the rate
             self._rate = rates.at(trainer.solver.rate, trainer.iteration - 1, math.inf)
 
     def take(self, trainer: Trainer) -> None:

@@ -24,7 +24,8 @@ class Progress(Break):
     Args:
         description: what the bar begins with, default "training".
         unit: what is counted, default "steps".
-        each: how many of them a step is, default 1: the batch size, say, for a unit of images.
+        each: how many of them an iteration is, default 1: the batch size, say, for a unit of
+            images.
 
     Source: Mocha's TrainingSummary.
     """
@@ -37,12 +38,13 @@ class Progress(Break):
         self.description, self.unit, self.each = description, unit, each
         self._bar: Any = None
         self._loss: float | None = None
+        self._done = 0  # iterations that the bar shows
 
     def begin(self, trainer: Trainer) -> None:
         """Show the bar."""
         super().begin(trainer)
         total, done = trainer.target * self.each, trainer.iteration * self.each
-        self._bar = bar(total, self.description, self.unit, done)
+        self._bar, self._done = bar(total, self.description, self.unit, done), trainer.iteration
 
     def shown(self, trainer: Trainer) -> dict[str, str]:
         """Return what stands beside the bar."""
@@ -52,7 +54,8 @@ class Progress(Break):
     def after(self, trainer: Trainer, losses: np.ndarray) -> None:
         """Move the bar on."""
         self._loss = float(losses[-1])
-        if self._bar.update(len(losses) * self.each):  # drawn: prepare what is drawn next
+        more, self._done = trainer.iteration - self._done, trainer.iteration
+        if self._bar.update(more * self.each):  # drawn: prepare what is drawn next
             self._bar.set_postfix(self.shown(trainer), refresh=False)
 
     def due(self, trainer: Trainer) -> bool:
