@@ -30,7 +30,7 @@ def galaxy_pose(
     hidden=128,
     latent=16,
     pose_latent=2,
-    noise=16,
+    noise=32,
     log_variance=-5.0,
     kl_weight=1.0,
     turns=1.0,
