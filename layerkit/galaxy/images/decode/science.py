@@ -26,7 +26,7 @@ _OF = (
 _PLANE = (
     r"ERR|ERRORS?|RMS|SIGMA|UNC|UNCERTAINTY|NOISE|WHT|WGT|WT|WEIGHTS?|VAR|VARIANCE|IVAR|STD|STDDEV"
     r"|DQ"
-    r"|MASKS?|FLAGS?|QUALITY|PSF|SEG|SEGMENTATION|EPOCHS?|COVERAGE"
+    r"|MASKS?|MSK|FLAGS?|QUALITY|PSF|SEG|SEGMENTATION|EPOCHS?|COVERAGE"
 )
 COMPOUND = re.compile(
     rf"({_OF})({_PLANE}|EXP|EXPOSURES?)|({_OF})?({_PLANE}|EXPOSURE)(IMAGE|IMG|MAP|DATA|PLANE|ARRAY)"
@@ -38,7 +38,7 @@ BESIDE_SCIENCE = re.compile(r"(SNR|SIGNIFICANCE|MAGLIM|OFFSETS|APERTURES?)\d*")
 # Observatory, ESO, the Dark Energy Survey, the Legacy Surveys, and NOIRLab's DECam pipeline.
 KEYWORDS = ("EXTTYPE", "HDUCLAS2", "DES_EXT", "IMTYPE", "PRODTYPE")
 # Names in archives that say what a file is together with what they call the field, `of`: of Euclid,
-# unWISE, the Legacy Surveys, Pan-STARRS and GALEX.  Their words may mean anything elsewhere.
+# unWISE, the Legacy Surveys, Pan-STARRS, GALEX and ZTF.  Their words may mean anything elsewhere.
 ARCHIVES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -48,6 +48,7 @@ ARCHIVES = [
         r"|wisemask)(-\w+)?",
         r"(?P<of>rings\.v\d.*\.stk\.[a-z]\.unconv)\.(wt|mask|num|exp|expwt)",
         r"(?P<of>.+-[fnx]d)-(cnt|rr|rrhr|wt|flags|skybg|objmask|exp|mask)",
+        r"(?P<of>ztf_.*_q\d)_(mskimg|diffimgpsf|\w*unc(img)?)",
     )
 ]
 # The words among these that no folder of galaxies is called by.

@@ -20,6 +20,10 @@ WORD = re.compile(r"(?<![^-_. ])([A-Za-z]+|i2d|chi2)(?![^-_. ])", re.IGNORECASE)
 NUMBERED = re.compile(r"(?<![^-_. ])([A-Za-z]+)(\d+)(?![^-_. ])")
 # A word that begins with a capital, or follows a number: `ngc1Mask`, `1mask`.
 JOINED = re.compile(r"((?<=[a-z0-9])[A-Z][A-Za-z]*|(?<=[0-9])[a-z]+)(?![A-Za-z])")
+# A word at the end of another, as `swpweight` of the S-PLUS survey beside `swp`.
+ENDING = re.compile(
+    r"(?<=[a-z])(weights?|wht|masks?|flags?|sigma|rms|ivar|invvar|error)$", re.IGNORECASE
+)
 VERSION = re.compile(r"[-_. ]v\d+([-_.]\d+)*$", re.IGNORECASE)
 MAP = re.compile(r"[-_. ](map|image|img)(?![^-_. ])", re.IGNORECASE)  # as in `weight_map`
 
@@ -35,6 +39,7 @@ def companions(names: list[str]) -> set[int]:
       `ngc1_sci.fits`; and `ngc1_err_v1.0.fits`, as versions at the end are not compared;
     - `ngc1Mask.fits` and `1mask.png` beside `ngc1.fits` and `1.png`, of words that can stand for
       nothing else;
+    - `a_swpweight.fits` beside `a_swp.fits`;
     - `masks/1.jpg` if there is a `1.jpg` above the folder or in one beside it, such as
       `images/1.jpg`.  A folder that may also hold galaxies, such as `models`, counts only beside
       one that is named as `images` or `sci` are.
@@ -134,6 +139,8 @@ def _joined(name: str) -> Iterator[str]:
     for match in JOINED.finditer(name):
         if is_plainly_no_science(match[0]):
             yield name[: match.start()] + name[match.end() :]
+    if match := ENDING.search(name):
+        yield name[: match.start()]
 
 
 @lru_cache(1024)
