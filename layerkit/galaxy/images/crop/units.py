@@ -1,6 +1,11 @@
 """The units of prepared galaxies, and the numbers that their pixels may be in each."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from layerkit.galaxy.images.crop.crop import Settings
 
 
 class Intensities(NamedTuple):
@@ -28,3 +33,12 @@ INTENSITIES = {
 UNITS = tuple(INTENSITIES)
 LARGEST = max(own.most for own in INTENSITIES.values())
 RANGES = " or ".join(f"{own.least:g}..{own.most:g} ({name})" for name, own in INTENSITIES.items())
+
+
+def intensities_of(preparation: Settings | None) -> Intensities:
+    """Return the numbers that pixels of galaxies may be by how these were prepared.
+
+    Args:
+        preparation: settings of the crop; None, where nobody says, stands for the default units.
+    """
+    return INTENSITIES[UNITS[0] if preparation is None else preparation.units]
