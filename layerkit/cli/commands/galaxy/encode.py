@@ -10,7 +10,7 @@ from typing import Any
 from layerkit.cli import arguments, writing
 from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
-from layerkit.galaxy.training.settings import UNITS
+from layerkit.galaxy.images.crop.units import UNITS
 from layerkit.saving import hdf5
 
 
