@@ -231,7 +231,7 @@ def stamps(rng, count, side=100):
 
 
 def test_pictures_are_prepared_as_the_model_says(rng):
-    """By default as galaxies were that it was trained on: in linear units rather than stretched."""
+    """In linear units rather than stretched, as galaxies were that it was trained on."""
     model, *_ = exact(rng)
     pictures = 1000 * stamps(rng, 4).astype("float64") + rng.standard_normal((4, 100, 100))
     settings = Settings(size=SIDE, frame=5.0, units="linear")
