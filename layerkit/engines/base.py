@@ -28,6 +28,9 @@ def call_layer(
 class Runner:
     """A layer that is run by its own array code; the base of those run by faster code.
 
+    Its methods are found by properties: a runner that held them would be a cycle, and would keep
+    the arrays of a net that is dropped.
+
     Attributes:
         layer: the layer, set up and with its parameters in place.
         forward, backward: see Layer.
@@ -43,15 +46,39 @@ class Runner:
     """
 
     recordable = False
-    backward_bottoms: Any = None
-    gradient_bound: Any = None
-    backward_update: Any = None
 
     def __init__(self, layer: Layer):
         self.layer: Any = layer
-        self.forward: Any = layer.forward
-        self.backward: Any = layer.backward
-        self.forward_backward: Any = None
+
+    @property
+    def forward(self) -> Any:
+        """Return the method that makes the forward pass."""
+        return self.layer.forward
+
+    @property
+    def backward(self) -> Any:
+        """Return the method that makes the backward pass."""
+        return self.layer.backward
+
+    @property
+    def forward_backward(self) -> Any:
+        """Return the method that makes both, or None."""
+        return None
+
+    @property
+    def backward_bottoms(self) -> Any:
+        """Return the method that fills the diffs of the bottoms alone, or None."""
+        return None
+
+    @property
+    def gradient_bound(self) -> Any:
+        """Return the method that bounds the diffs of the parameters, or None."""
+        return None
+
+    @property
+    def backward_update(self) -> Any:
+        """Return the method that changes the parameters, or None."""
+        return None
 
     def settings(self) -> tuple[Any, ...]:
         """Return the settings of the layer that recorded calls hold, and that may change."""
@@ -72,7 +99,16 @@ class EngineRunner(Runner):
     def __init__(self, layer: Any, engine: Any):
         super().__init__(layer)
         self.engine = engine
-        self.forward, self.backward = self.run_forward, self.run_backward
+
+    @property
+    def forward(self) -> Any:
+        """Return `run_forward`."""
+        return self.run_forward
+
+    @property
+    def backward(self) -> Any:
+        """Return `run_backward`."""
+        return self.run_backward
 
     @classmethod
     def fits(cls, layer: Any, engine: Any) -> bool:

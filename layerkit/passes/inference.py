@@ -18,6 +18,7 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
 from layerkit.passes.feeding import examples, fill
+from layerkit.passes.part import Part
 from layerkit.settings import Whole, accept
 from layerkit.settings.names import closest, quoted
 from layerkit.system.uninterrupted import undoing
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from layerkit.net import Net
 
 
-class Mirror:
+class Mirror(Part):
     """The second set of blobs and buffers of a net, in which it infers; made as it is needed."""
 
     def __init__(self, net: Net):
-        self.net = net
+        super().__init__(net)
         self.blobs: dict[str, Blob] = {}
         self._memory: dict[int, Array] = {}
 
@@ -55,7 +56,7 @@ class Mirror:
         return memory
 
 
-class Inference:
+class Inference(Part):
     """The calls that lead from given blobs to others.
 
     Args:
@@ -77,7 +78,8 @@ class Inference:
         given: Iterable[str],
         caller: str = "infer",
     ):
-        self.net, self.mirror = net, mirror
+        super().__init__(net)
+        self.mirror = mirror
         self.outputs, self.given = list(outputs), list(given)
         for name in (*self.outputs, *self.given):
             if name not in net.blobs:
@@ -131,7 +133,7 @@ class Inference:
         return [net.backend.to_host(self.mirror.blob(name).data) for name in self.outputs]
 
 
-class Inferences:
+class Inferences(Part):
     """The inferences of a net, each made up when it is first asked for.
 
     Args:
@@ -139,7 +141,7 @@ class Inferences:
     """
 
     def __init__(self, net: Net):
-        self.net = net
+        super().__init__(net)
         self._mirror = Mirror(net)
         self._found: dict[tuple[tuple[str, ...], tuple[str, ...]], Inference] = {}
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerkit.layer import Layer
+from layerkit.passes.part import Part
 
 if TYPE_CHECKING:
     from layerkit.net import Net
 
 
-class Objective:
+class Objective(Part):
     """The number that a net's solver makes small, and where it comes from.
 
     Args:
@@ -20,8 +21,8 @@ class Objective:
     """
 
     def __init__(self, net: Net):
+        super().__init__(net)
         count = len(net.reported)
-        self.net = net
         self._means = net.backend.zeros((count,), "float64")
         self._each = [self._means[i : i + 1] for i in range(count)]
         self._shares = np.zeros((count, 1))

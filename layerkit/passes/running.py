@@ -8,13 +8,14 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.passes import feeding
 from layerkit.passes.objective import Objective
+from layerkit.passes.part import Part
 from layerkit.wiring.plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from layerkit.net import Net
 
 
-class Passes:
+class Passes(Part):
     """The passes of a net, for the net itself and for its solvers.
 
     Args:
@@ -22,7 +23,7 @@ class Passes:
     """
 
     def __init__(self, net: Net):
-        self.net = net
+        super().__init__(net)
         self._objective = Objective(net)
         self._settings = [
             runner.settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
@@ -23,22 +23,18 @@ def flattened(layers: Iterable[Any]) -> list[Any]:
     Raises:
         NetError: a list that holds itself.
     """
-    found: list[Any] = []
-    around: list[int] = []
+    return list(_leaves(layers, ()))
 
-    def collect(some: Iterable[Any]) -> None:
-        if id(some) in around:
-            raise NetError("the list of layers holds a list that holds itself")
-        around.append(id(some))
-        for item in some:
-            if isinstance(item, list | tuple):
-                collect(item)
-            else:
-                found.append(item)
-        around.pop()
 
-    collect(layers)
-    return found
+def _leaves(some: Iterable[Any], around: tuple[Any, ...]) -> Iterator[Any]:
+    """Yield what is in lists of lists; `around` are those that this one is in."""
+    if any(other is some for other in around):
+        raise NetError("the list of layers holds a list that holds itself")
+    for item in some:
+        if isinstance(item, list | tuple):
+            yield from _leaves(item, (*around, some))
+        else:
+            yield item
 
 
 def checked_layers(layers: Any) -> list[Layer]:

@@ -1,6 +1,8 @@
 """The net: wiring, sums of diffs, what needs a gradient, sharing, freezing, and what goes wrong."""
 
+import gc
 import re
+import weakref
 import zlib
 
 import numpy as np
@@ -1823,3 +1825,31 @@ def test_a_net_that_noise_feeds_infers_as_many_rows_as_are_asked_for(kernels):
         needs.infer("x", count=3)
     counted = lk.Net([L.Input("count", shape=()), L.Add("y", "count")], 2)
     np.testing.assert_array_equal(counted.infer("y", count=[3.0, 4.0]), [3, 4])
+
+
+@pytest.mark.parametrize("kernels", ["auto", "array"])
+def test_a_net_that_is_dropped_is_gone_at_once(kernels, rng):
+    """Without Python's collector, which counts objects and lets many large nets pile up."""
+    x = rng.normal(size=(20, 300))
+    layers = [
+        L.MemoryData("x", data=x),
+        L.Dense("h", "x", units=300, neuron="relu"),
+        [L.Dropout("d", "h"), L.Dense("y", "d", units=300)],
+        L.SquareLoss("loss", "y", "x"),
+    ]
+    gc.collect()
+    gc.disable()
+    try:
+        net = lk.Net(layers, batch_size=4, kernels=kernels)
+        solver = lk.Adam(net, 1e-3, ema=0.9)
+        watched = lk.Net([*layers[1:], L.Input("x", shape=(300,))], 4, phase="test", share=net)
+        validate = lk.breaks.Validate(watched, {"x": x}, every=2)
+        trainer = lk.Trainer(solver, [validate])
+        trainer.run(steps=4)
+        solver.steps(2)
+        net.infer("y", x=x)
+        parts = [weakref.ref(o) for o in (net, watched, solver, net.arena)]
+        del net, watched, solver, validate, trainer
+        assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()

@@ -56,7 +56,8 @@ def shared_variance_log_likelihood(
     Args:
         images, models: (N, ...), of one shape; masked pixels of images count for nothing.
         floor: the least variance allowed, in the square of the images' unit; the default, which
-            GaussianReconstruction has too, is for 8-bit images scaled to 0..1.
+            GaussianReconstruction has too, is for 8-bit images scaled to 0..1.  A comparison with a
+            model, in whatever unit, takes that of its likelihood.
 
     Returns:
         (N,), float64.
@@ -65,5 +66,5 @@ def shared_variance_log_likelihood(
         DataError: the shapes differ.
     """
     errors, pixels = squared_errors(images, models), counted(images)
-    variance = np.maximum(errors / pixels, floor)
+    variance = np.maximum(errors / pixels, max(floor, np.finfo(np.float64).tiny))
     return -0.5 * (pixels * np.log(2 * np.pi * variance) + errors / variance)

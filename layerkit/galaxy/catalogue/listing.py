@@ -24,7 +24,8 @@ PAIRS: dict[tuple[str, str], int | None] = {
     ("ra", "dec"): None,
     ("alpha_j2000", "delta_j2000"): None,
 }
-IDS = ("id", "number")  # columns that hold ids unless another is named
+IDS = ("id", "number")  # columns that hold ids unless another is named, in any case
+SPELT = tuple(case(name) for name in IDS for case in (str.lower, str.upper, str.title))
 
 
 @fitting(DataError)
@@ -56,7 +57,7 @@ def open_positions(
             the file, or no WCS for positions on the sky.
     """
     cutout = accept(Whole(8, 8192), cutout, "cutout", "open_positions", DataError)
-    table, name = _read(table, "positions")
+    table, name = _read(table, "positions", id_column)
     columns = {column.lower(): column for column in reversed(table.colnames)}
     pair = next((pair for pair in PAIRS if set(pair) <= columns.keys()), None)
     if pair is None:
@@ -99,7 +100,7 @@ def open_paths(
     if folder is None:
         is_path = isinstance(table, str | os.PathLike)
         folder = os.path.dirname(os.path.abspath(table)) if is_path else "."
-    table, name = _read(table, "paths")
+    table, name = _read(table, "paths", id_column)
     if column not in table.colnames:
         raise DataError(f"{name}: no column {column!r}; {closest(column, table.colnames)}")
     if table[column].dtype.kind not in "US":
@@ -108,13 +109,13 @@ def open_paths(
     return PathsSource(folder, paths, name, _ids(table, id_column, name), hdu)
 
 
-def _read(table: Any, what: str) -> tuple[Table, str]:
-    """Return the table, and what messages call it."""
+def _read(table: Any, what: str, id_column: str | None) -> tuple[Table, str]:
+    """Return the table, with its ids as they are written, and what messages call it."""
     from astropy.table import Table
 
     name = os.path.basename(table) if isinstance(table, str | os.PathLike) else f"the {what}"
     if isinstance(table, str | os.PathLike):
-        table = read_catalogue(table)
+        table = read_catalogue(table, texts=SPELT if id_column is None else (id_column,))
     if not isinstance(table, Table):
         raise DataError(f"{what}: expected an astropy table or a path, got {brief(table)}")
     if not len(table):

@@ -34,7 +34,7 @@ class Picture:
         file: name of its file in the source; empty if it has none.
         reason: why it is unusable; empty if it is not.
         cut: the square that was cut out of it, unless it is unusable.
-        image: float32 (size, size) in 0..1, unless it is unusable.
+        image: float32 (size, size), prepared, unless it is unusable.
         scale: arcseconds per pixel of the picture, NaN if unknown.
         stamp: its pixels as they were, unless it is unusable, prepared, or light in 0..1.
     """

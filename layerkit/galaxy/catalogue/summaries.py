@@ -38,7 +38,7 @@ def summarise(images: np.ndarray, cuts: Sequence[Cut], row_order: str) -> np.nda
     """Measure reconstructions: the values of SUMMARIES, (n, summaries), NaN without a galaxy.
 
     Args:
-        images: (n, size, size) in 0..1.
+        images: (n, size, size), in the units of prepared galaxies.
         cuts: the squares that the galaxies were cut from, and the stretch of their values.
         row_order: "top" or "bottom", where the first row is displayed.
     """

@@ -16,6 +16,7 @@ from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.model.posterior.refinement import closest
 from layerkit.inspection.display import short_repr
+from layerkit.layers.likelihoods.reconstruction import QUANTISATION_VARIANCE
 from layerkit.settings import fitting
 
 
@@ -192,7 +193,11 @@ def closest_errors(model: GalaxyModel, images: np.ndarray, progress: bool = Fals
 @fitting(DataError)
 @np.errstate(under="ignore")
 def fit_baselines(
-    train: np.ndarray, held_out: np.ndarray, components: int, progress: bool = False
+    train: np.ndarray,
+    held_out: np.ndarray,
+    components: int,
+    progress: bool = False,
+    floor: float = QUANTISATION_VARIANCE,
 ) -> Baselines:
     """Fit a Gaussian and a Sersic profile to each held-out image, and PCA to the training images.
 
@@ -204,18 +209,23 @@ def fit_baselines(
         held_out: images (n, side, side).
         components: of PCA; the comparison is fair with as many as z has dimensions.
         progress: shows bars.
+        floor: of their variances; the comparison is fair with that of the model's likelihood.
     """
-    profiles = fit_profiles(held_out, progress)
-    return Baselines(*profiles, *project(train, held_out, components))
+    profiles = fit_profiles(held_out, progress, floor)
+    return Baselines(*profiles, *project(train, held_out, components, floor))
 
 
-def fit_profiles(images: np.ndarray, progress: bool) -> tuple[Reconstructions, Reconstructions]:
+def fit_profiles(
+    images: np.ndarray, progress: bool, floor: float
+) -> tuple[Reconstructions, Reconstructions]:
     """Fit a Gaussian and a Sersic profile to each image."""
     gaussians = fit_gaussians(images, progress=progress)
     sersics = fit_sersics(images, gaussians.parameters, progress=progress)
     gaussian, sersic = (
         Reconstructions(
-            fits.models, fits.squared_errors, shared_variance_log_likelihood(images, fits.models)
+            fits.models,
+            fits.squared_errors,
+            shared_variance_log_likelihood(images, fits.models, floor),
         )
         for fits in (gaussians, sersics)
     )
@@ -223,7 +233,7 @@ def fit_profiles(images: np.ndarray, progress: bool) -> tuple[Reconstructions, R
 
 
 def project(
-    train: np.ndarray, held_out: np.ndarray, components: int
+    train: np.ndarray, held_out: np.ndarray, components: int, floor: float
 ) -> tuple[Reconstructions, int]:
     """Project images onto principal components of others; return also how many there are."""
     pca = PCABaseline.fit(train, components)
@@ -231,7 +241,7 @@ def project(
     found = Reconstructions(
         projections,
         squared_errors(held_out, projections),
-        shared_variance_log_likelihood(held_out, projections),
+        shared_variance_log_likelihood(held_out, projections, floor),
     )
     return found, pca.components
 

@@ -121,9 +121,10 @@ def evaluate(
 
     As in section 4 of Regier et al. (2015), an image is a win by squared error if the model's mean
     is closer to it than the scaled bivariate Gaussian fitted to that very image, and by likelihood
-    if log p(x | z) exceeds that of the Gaussian with the pixel variance that suits the image best.
-    The Sersic profile with a free index and sky, fitted to that very image too, and PCA, fitted to
-    the training images with as many components as z has dimensions, are compared alike.
+    if log p(x | z) exceeds that of the Gaussian with the pixel variance that suits the image best,
+    but is no smaller than the model's may be.  The Sersic profile with a free index and sky, fitted
+    to that very image too, and PCA, fitted to the training images with as many components as z has
+    dimensions, are compared alike.
 
     z is the mean of q(z | x), once at the encoder's and once at the one that `refine` finds.
 
@@ -165,7 +166,8 @@ def evaluate(
         name: np.concatenate([getattr(one, name) for one in stretches])
         for name in ("encoded_bound", "bound", "kl", "closest_errors", "importance")
     }
-    pca, components = project(train, held_out, model.latent)
+    floor = model.roles.likelihood.floor
+    pca, components = project(train, held_out, model.latent, floor)
     return Evaluation(
         encoded_bound=whole["encoded_bound"],
         bounds=Bounds(posterior, whole["bound"], whole["kl"], train_bound),

@@ -33,6 +33,7 @@ from scipy.stats import ks_2samp
 
 from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
+from layerkit.galaxy.images.crop.units import INTENSITIES, intensities_of
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
@@ -46,7 +47,7 @@ PETROSIAN_RATIO = 0.2
 MAX_DRAWN = 1000  # images drawn from the prior
 CHUNK = 64  # images that are measured together
 IN_EACH = np.pad(generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))  # pixels touch
-QUANTUM = 1 / 255  # a step of an 8-bit image
+QUANTUM = INTENSITIES["stretched"].step
 
 
 class Shape(NamedTuple):
@@ -107,8 +108,8 @@ class MorphologyComparison:
 def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyComparison:
     """Measure held-out images and images drawn from the model with the noise that it predicts.
 
-    Means alone would be smoother than any image.  Drawn pixels are clipped to 0..1, which no image
-    exceeds.
+    Means alone would be smoother than any image.  Drawn pixels are clipped to the range of prepared
+    galaxies in the model's units, which no image exceeds.
 
     Args:
         model: the model.
@@ -117,15 +118,19 @@ def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyC
     """
     checked_model(model, "evaluate_morphology")
     drawn = model.sample(min(len(held_out), MAX_DRAWN), noise=True)
-    drawn = np.clip(drawn, 0, 1).reshape(-1, *held_out.shape[1:])
-    return MorphologyComparison(measure_morphology(data_of(held_out)), measure_morphology(drawn))
+    own = intensities_of(model.preparation)
+    drawn = np.clip(drawn, own.least, own.most).reshape(-1, *held_out.shape[1:])
+    return MorphologyComparison(
+        measure_morphology(data_of(held_out), own.step), measure_morphology(drawn, own.step)
+    )
 
 
-def measure_morphology(images: np.ndarray) -> np.ndarray:
+def measure_morphology(images: np.ndarray, faintest: float = QUANTUM) -> np.ndarray:
     """Measure concentration, asymmetry, Gini and ellipticity of each image.
 
     Args:
         images: (N, H, W), one galaxy in each.
+        faintest: see `describe`.
 
     Returns:
         (N, 4), in the order of STATISTICS; a row of NaN if nothing stands out of the sky.
@@ -138,7 +143,7 @@ def measure_morphology(images: np.ndarray) -> np.ndarray:
             f"morphology: expected images (N, H, W) with at least {MIN_SIDE} pixels on a side, got "
             f"an array of {images.shape}"
         )
-    shapes = describe(images)
+    shapes = describe(images, faintest)
     shapes[:, AXIS_RATIO] = 1 - shapes[:, AXIS_RATIO]
     return shapes[:, MEASURED]
 

@@ -10,6 +10,7 @@ import numpy as np
 from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
+from layerkit.galaxy.images.crop.units import intensities_of
 from layerkit.galaxy.model.model import GalaxyModel, checked_model
 from layerkit.galaxy.model.posterior.posterior import check_images
 from layerkit.inspection.display import html_grid
@@ -98,7 +99,8 @@ def evaluate_population(model: GalaxyModel, held_out: np.ndarray, seed: int = 0)
     mean, sd = model.encode(held_out, tempered=False)
     z = mean + sd * rng.standard_normal(mean.shape)
     drawn = model.sample_z(len(held_out), seed)
-    images = model.sample(len(held_out), seed, noise=True).clip(0, 1)
+    own = intensities_of(model.preparation)
+    images = model.sample(len(held_out), seed, noise=True).clip(own.least, own.most)
     return Population(
         z=told_apart(drawn, z, seed),
         means=told_apart(model.decode(drawn)[0], model.decode(z)[0], seed),

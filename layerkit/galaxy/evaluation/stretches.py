@@ -105,7 +105,7 @@ def measure(
         refined = reconstruct(model, images, posterior)
         closest = closest_errors(model, images, progress)
         importance = model.importance_bound(images, samples, progress, posterior)
-    gaussian, sersic = fit_profiles(images, progress)
+    gaussian, sersic = fit_profiles(images, progress, model.roles.likelihood.floor)
     return Measured(
         first,
         encoded_bound,

@@ -37,9 +37,10 @@ class GalaxySet:
     """A set of galaxies as `prepare` wrote it and `load` read it.
 
     Attributes:
-        images: float32 (N, size, size) in 0..1, in the order of the source.  A masked array if any
-            pixel is without data, as pixels in linear units may be: masked pixels count for nothing
-            in likelihoods, and hold a guess for those who need a number.
+        images: float32 (N, size, size), in the order of the source; `crop.units` has the range of
+            their pixels.  A masked array if any pixel is without data, as pixels in linear units
+            may be: masked pixels count for nothing in likelihoods, and hold a guess for those who
+            need a number.
         ids: N unique strings.
         crops: float64 (N, 3), y0, x0 and side of the square cut from each picture, in pixels of the
             picture; pixel k extends from k to k + 1.

@@ -171,12 +171,12 @@ class GalaxyModel(Closed):
         """Encode images: means g_mu(x) and standard deviations of z, each (n, latent).
 
         Args:
-            images: (n, ...) with as many pixels as the net takes, intensities in 0..1.
+            images: (n, ...) with as many pixels as the net takes, prepared as for training.
             tempered: returns standard deviations at the model's temperature, the default, rather
                 than those that maximise the bound.
 
         Raises:
-            DataError: images of another shape, not finite, or far outside 0..1.
+            DataError: images of another shape, not finite, or of counts rather than intensities.
         """
         tempered = accept(Truth(), tempered, "tempered", "encode")
         found = encode(self.net, self.roles, check_images(images, self.pixels))
@@ -216,7 +216,7 @@ class GalaxyModel(Closed):
         Lower latent layers are at the means of q(h | x, z), given the means of those above.
 
         Args:
-            images: (n, ...), intensities in 0..1.
+            images: (n, ...), prepared as for training.
             posterior: q(z | x) of the images; None, the default, takes the encoder's.
             sample: draws z and the lower latent layers from q instead, anew in each call.
         """
@@ -322,7 +322,7 @@ class GalaxyModel(Closed):
         a piece with a meaning of its own, such as a pose, is left alone.
 
         Args:
-            images: (n, ...), intensities in 0..1.
+            images: (n, ...), prepared as for training.
 
         Returns:
             True if any axis was free to move: the encoder must end, and whatever reads z begin,
@@ -342,9 +342,9 @@ class GalaxyModel(Closed):
         Args:
             count: number of galaxies.
             seed: of the draw.
-            noise: adds noise of the variance f_Sigma(z) to each pixel of f_mu(z), as the model
-                expects of real images, going together from pixel to pixel as the model's `noise`
-                says; without it, the default, the result is f_mu(z).
+            noise: False, the default, returns f_mu(z); True adds noise of the variance f_Sigma(z),
+                as the model expects of real images, which goes together from pixel to pixel as the
+                model's `noise` says, and is not cut off at the range of prepared galaxies.
         """
         count = accept(Whole(least=1), count, "count", "sample")
         noise = accept(Truth(), noise, "noise", "sample")

@@ -11,7 +11,8 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         " should be high on bright or steep parts of the galaxy and low on the sky. Residuals are"
         " the image minus the model: any structure in them is unexplained. The numbers beside a"
         " row are the darkest and the brightest intensity of x, drawn black and white in all"
-        " pictures of that row. (Figure 3 of the paper.)",
+        " pictures of that row; in linear units they are at most 1 from the sky, which hot pixels"
+        " exceed. (Figure 3 of the paper.)",
     ),
     "embedding": (
         "The latent space",

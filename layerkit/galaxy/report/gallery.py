@@ -12,6 +12,7 @@ from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.bounds import of_whole_images
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
+from layerkit.galaxy.images.crop.units import intensities_of
 from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.report import figures
@@ -63,6 +64,7 @@ def draw_figures(
     refined, baselines = result.comparison.refined, result.comparison.baselines
     mean, variance = _decoded_samples(model, held_out[:RECONSTRUCTED])
     traversed = model.traverse(TRAVERSED)
+    own = intensities_of(model.preparation)
     drawn = {
         "reconstructions": figures.reconstructions(
             seen[:RECONSTRUCTED],
@@ -70,6 +72,7 @@ def draw_figures(
             upright(variance),
             baseline=upright(baselines.gaussian.images[:RECONSTRUCTED]),
             ids=None if ids is None else ids[:RECONSTRUCTED],
+            limits=(own.darkest, own.brightest),
         ),
         "embedding": figures.embedding(model.encode(held_out).mean, seen, ids=ids),
         "traversal": figures.traversal(

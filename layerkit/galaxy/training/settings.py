@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from layerkit.errors import DataError, LayerkitError
+from layerkit.galaxy.images.crop.units import UNITS
 from layerkit.netfile import find_net, literal
 from layerkit.settings import (
     LARGEST,
@@ -32,7 +33,6 @@ PAPERS_NET = "galaxy_gdae"
 EPOCHS, LEAST_ITERATIONS = 100, 2500  # unless the epochs or iterations are set
 HELD_OUT = 1000  # as in the paper; a fifth of the galaxies where there are few
 TINY = 64  # pictures and iterations of a tiny run
-UNITS = ("stretched", "linear")
 AUGMENTS, KEEPS, BACKENDS = ("dihedral", "none"), ("best", "last"), ("auto", "numpy", "cupy")
 MOST_PASSES = 1_000_000  # over the held-out galaxies: more would not end in anybody's lifetime
 

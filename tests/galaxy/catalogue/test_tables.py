@@ -93,6 +93,28 @@ def test_texts_of_any_language(table, suffix, tmp_path):
     assert found == (escaped if suffix in (".fits", ".fit") else list(table["id"]))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_ids_that_look_like_numbers_stay_as_they_are(table, suffix, tmp_path):
+    """As of stamps that are named by right ascension."""
+    table["id"] = ["150.1130", "1e5", "+5"]
+    table["file"] = [f"{name}.fits" for name in table["id"]]
+    table["reason"] = ["", "blank", ""]
+    galaxy.write_catalogue(table, tmp_path / f"t{suffix}")
+    assert list(galaxy.read_catalogue(tmp_path / f"t{suffix}")["id"]) == list(table["id"])
+
+
+def test_a_column_of_another_table_is_text_where_that_is_said(tmp_path):
+    (tmp_path / "own.csv").write_text("name,z\n150.1130,0.5\n1e5,0.25\n")
+    found = galaxy.read_catalogue(tmp_path / "own.csv", texts=["name"])
+    assert list(found["name"]) == ["150.1130", "1e5"]
+    assert list(found["z"]) == [0.5, 0.25]
+    assert list(galaxy.read_catalogue(tmp_path / "own.csv")["name"]) == [150.113, 1e5]
+    (tmp_path / "places.csv").write_text("ID,x,y\n150.1130,1,2\n1e5,3,4\n")
+    fits.writeto(tmp_path / "f.fits", np.zeros((9, 9)))
+    source = galaxy.open_positions(tmp_path / "f.fits", tmp_path / "places.csv", cutout=8)
+    assert source.ids == ["150.1130", "1e5"]
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing(table, tmp_path):
     with pytest.raises(DataError, match="ends in one of"):
         galaxy.write_catalogue(table, tmp_path / "t.txt")

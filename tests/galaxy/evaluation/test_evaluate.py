@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from galaxy_runs import quicken
+from scipy.stats import norm
 from small_galaxy_nets import LATENT, SIDE
 
+import layerkit as lk
 from layerkit import galaxy
 from layerkit.galaxy.evaluation.comparison import reconstruct
+from layerkit.layers import GaussianReconstruction
 
 
 def test_evaluate_counts_wins(net, rng):
@@ -62,6 +65,31 @@ def test_parts_called_alone_find_what_evaluate_finds(net, rng, monkeypatch):
     np.testing.assert_array_equal(bounds.posterior, posterior)
     np.testing.assert_array_equal(bounds.kl, found.bounds.kl)
     assert set(bounds.metrics()) < set(found.metrics())
+
+
+@pytest.mark.parametrize("floor", [1e-9, 0.0])
+def test_baselines_have_the_least_variance_of_the_model(rng, floor):
+    """That of 8 bits is none of galaxies in linear units, which a net tells its likelihood."""
+    layers = lk.load_net("nets/galaxy_gdae.py", pixels=SIDE * SIDE, hidden=7, latent=LATENT)
+    (likelihood,) = (layer for layer in layers if isinstance(layer, GaussianReconstruction))
+    likelihood.floor = floor
+    model = galaxy.GalaxyModel(lk.Net(layers, batch_size=4, phase="test", dtype="float64"))
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    images = np.array([np.exp(-0.5 * (x**2 + y**2) / s**2) for s in (1.5, 2.0, 2.5, 3.0)])
+    images += 1e-4 * rng.standard_normal(images.shape)
+    found = galaxy.evaluate(model, images, images, False, 2, 0).comparison.baselines
+    for baseline in (found.gaussian, found.sersic):
+        for image, own, value in zip(
+            images, baseline.images, baseline.log_likelihoods, strict=True
+        ):
+            sd = np.sqrt(np.mean((image - own) ** 2))
+            assert value == pytest.approx(norm(own, sd).logpdf(image).sum(), rel=1e-9)
+    assert np.isfinite(found.pca.log_likelihoods).all()
+    alone = galaxy.fit_baselines(images, images, LATENT, floor=floor)
+    for name in ("gaussian", "sersic", "pca"):
+        np.testing.assert_array_equal(
+            getattr(alone, name).log_likelihoods, getattr(found, name).log_likelihoods
+        )
 
 
 def test_numpy_may_be_told_to_raise(net, rng):

@@ -9,9 +9,12 @@ from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.morphology import (
     STATISTICS,
     MorphologyComparison,
+    evaluate_morphology,
     gini,
     measure_morphology,
 )
+from layerkit.galaxy.images.crop.crop import Settings
+from layerkit.galaxy.model.model import GalaxyModel
 
 SIDE = 101
 
@@ -113,3 +116,45 @@ def test_comparisons_leave_out_what_cannot_be_measured(rng):
     assert found["Gini"]["sampled_median"] is None
     assert found["Gini"]["ks_distance"] is None
     assert found["ellipticity"]["held_out_median"] == np.median(held_out[9:, 3])
+
+
+@pytest.fixture
+def linear(net):
+    """A model that was trained on galaxies in linear units, and a function that lets it draw."""
+    model = GalaxyModel(net, preparation=Settings(units="linear"))
+    model.open()
+
+    def drawing(images):
+        drawn = images.reshape(len(images), -1)
+        model.sample = lambda count, seed=0, noise=False: drawn[:count]
+        return model
+
+    return drawing
+
+
+def noisy(rng, count, side=SIDE, noise=0.05):
+    """Galaxies in linear units: the sky at 0, with noise below it."""
+    return np.array(
+        [
+            galaxy(rng, 1.0, 8.0, rng.uniform(0.4, 1), noise, sky=0)[:side, :side]
+            for _ in range(count)
+        ]
+    )
+
+
+def test_images_of_linear_units_have_the_morphology_of_themselves(linear, rng):
+    """The sky of what is drawn keeps its negative half, as that of real galaxies does."""
+    images = noisy(rng, 60)
+    images[0, 5, 5] = 12.0  # which preparation cuts off
+    found = evaluate_morphology(linear(images), np.clip(images, -10, 10))
+    np.testing.assert_array_equal(found.drawn, found.held_out)
+    assert {each["ks_distance"] for each in found.metrics().values()} == {0.0}
+
+
+def test_morphology_of_linear_units_knows_no_steps_of_8_bits(linear, rng):
+    """It is that of the same galaxies in any other unit, however faint their outskirts are."""
+    core, disc = (noisy(rng, 20, noise=1e-5) for _ in range(2))
+    images = core**4 + 2e-3 * disc
+    found = evaluate_morphology(linear(images), images)
+    np.testing.assert_allclose(found.held_out, measure_morphology(1e6 * images), rtol=1e-9)
+    np.testing.assert_array_equal(found.drawn, found.held_out)

@@ -29,7 +29,7 @@ def quickly(monkeypatch):
     for module in (refinement, stretches):
         monkeypatch.setattr(module, "BATCH", 3)
 
-    def fit(images, progress):
+    def fit(images, progress, floor):
         mean = images.mean(axis=(1, 2))
         return tuple(Reconstructions(images * k, k * mean, mean) for k in (0.5, 0.6))
 

@@ -110,7 +110,9 @@ def test_science_extensions_come_first(rng, tmp_path):
     ("DATA", "STAT", "DQ"), ("DATA", "ERRMAP", "NMAP"), ("COADD", "NIMAGE"), ("", "RESIDUAL"),
     ("COADD", "DEPTH", "CHI2", "MASKBITS"), ("FLUX", "CONF"), ("BGSUB", "BGMOD"),
     ("COUNTS", "COUNTSERR", "DQMASK"), ("STAMP", "WEIGHTIMAGE"), ("FLUX", "FLUXERR", "INVVARIANCE"),
-    ("GIMG", "GPSF", "LSFPOST", "LSFPRE", "DISP", "PREDISP"), ("R", "RIVAR", "RMASK", "RSIGMA"),
+    ("SCI", "ERR", "CON", "VAR_FLAT", "SCI_BKSUB", "BKGD", "BKGMASK"), ("SCI_BKSUB", "ERR"),
+    ("IMAGE_BGSUB", "BKGD"), ("GIMG", "GPSF", "LSFPOST", "LSFPRE", "DISP", "PREDISP"),
+    ("R", "RIVAR", "RMASK", "RSIGMA"),
     ("DATA", "PSFIMAGE", "NEXP"), ("COADD", "NEPOCHS", "BADMASK", "EXPOSUREMAP"), ("R", "WEI"),
 ])  # fmt: skip
 def test_planes_of_other_observatories_that_are_no_picture(names, rng, tmp_path):

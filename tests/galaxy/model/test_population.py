@@ -7,6 +7,7 @@ from scipy.stats import kstest, multivariate_normal
 from layerkit import galaxy
 from layerkit.errors import DataError, NetError
 from layerkit.galaxy.evaluation import population as evaluation
+from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.model.pixels import residuals, scores
 from layerkit.galaxy.model.population.noise import learn_noise
 from layerkit.galaxy.model.population.prior import fit_mixture
@@ -191,6 +192,17 @@ def test_a_population_is_fitted_to_a_model(net, rng):
     assert found.metrics()["told_apart"]["z"] == found.z
     assert found.prior_gain > 0
     assert "told apart" in repr(found)
+
+
+def test_images_of_linear_units_are_not_told_from_themselves(net, rng):
+    """The sky of what is drawn keeps its negative half."""
+    model = galaxy.GalaxyModel(net, preparation=Settings(size=SIDE, units="linear"))
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    images = np.array([np.exp(-np.hypot(x, y / q) / 2) for q in rng.uniform(0.4, 1, 100)])
+    images += 0.1 * rng.standard_normal(images.shape)
+    model.open()
+    model.sample = lambda count, seed=0, noise=False: images[50:][:count].reshape(count, -1)
+    assert galaxy.evaluate_population(model, images[:50]).images < 0.75
 
 
 def test_two_draws_of_one_population_are_not_told_apart_and_two_populations_are(rng):

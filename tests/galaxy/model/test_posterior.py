@@ -47,15 +47,19 @@ def test_any_array_of_intensities_is_taken(model, images):
     ):
         np.testing.assert_allclose(model.encode(form).mean, mean, rtol=1e-5, atol=1e-6)
     assert model.encode(images > 0.5).mean.shape == (5, 2)
-    noisy = images - 0.7  # noise about a sky that was taken away, and a star
-    noisy[0, 0, 0] = 3
+    noisy = images - 0.7  # noise about a sky that was taken away, and a hot and a dead pixel
+    noisy[0, 0, :2] = 10, -10  # which linear units hold
     assert model.encode(noisy).mean.shape == (5, 2)
 
 
 BAD = {
     "bytes": (lambda x: (255 * x).astype("uint8"), r"from \d+ to 2\d\d; expected .*0\.\.1"),
     "0 to 255": (lambda x: 255 * x, "expected intensities in 0..1"),
-    "counts": (lambda x: -1000 * x, "expected intensities in 0..1"),
+    "counts": (
+        lambda x: -1000 * x,
+        r"from -\d+.* expected intensities in 0\.\.1 \(stretched\) or -10\.\.10 \(linear\)",
+    ),
+    "hot pixels": (lambda x: np.full((5, 4, 4), 10.1), r"from 10\.1 to 10\.1; expected"),
     "one image": (lambda x: x[0], r"shape \(4, 4\); expected .*\(n, 4, 4\).*image\[None\]"),
     "one row": (lambda x: x[0].ravel(), r"shape \(16,\).*image\[None\]"),
     "larger": (lambda x: np.ones((5, 5, 5)), r"shape \(5, 5, 5\); expected .*\(n, 4, 4\)"),

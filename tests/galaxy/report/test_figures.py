@@ -23,6 +23,7 @@ from layerkit.galaxy.evaluation.comparison import (
 from layerkit.galaxy.evaluation.coverage.latent_coverage import LatentCoverage
 from layerkit.galaxy.evaluation.evaluate import Evaluation
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison
+from layerkit.galaxy.images.crop.crop import Settings
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.report import figures
 from layerkit.galaxy.report.captions import CAPTIONS
@@ -143,6 +144,18 @@ def test_reconstructions_share_one_scale_in_a_row(rng):
         low, span = x[i].min(), np.ptp(x[i])
         np.testing.assert_allclose(shown[0][rows], (x[i] - low) / span, atol=1e-12)
         np.testing.assert_allclose(shown[1][rows], (x[i] / 2 - low) / span, atol=1e-12)
+
+
+def test_a_hot_and_a_dead_pixel_do_not_turn_a_galaxy_black(rng):
+    x = galaxies(rng, 2)
+    x[1, 0, 0], x[1, 0, 1] = 10, -10
+    shown = figures.reconstructions(x, x / 2, np.ones_like(x), limits=(-1, 1))
+    low, high = x[0].min(), x[0].max()
+    first, second = pictures(shown)[0][:16], pictures(shown)[0][18:]
+    np.testing.assert_allclose(first, (x[0] - low) / (high - low), atol=1e-12)
+    np.testing.assert_allclose(second, (x[1] + 1) / 2, atol=1e-12)
+    labels = [label.get_text().strip() for label in shown.axes[0].get_yticklabels()]
+    assert labels[1] == "\N{MINUS SIGN}1 to 1"
 
 
 def test_reconstructions_show_residuals_and_the_baseline(rng):
@@ -439,10 +452,13 @@ def test_the_first_row_of_fits_images_is_drawn_at_the_bottom(rng, tmp_path, monk
         return images
 
     held_out, given = marked(64), []
+    if row_order == "bottom":
+        held_out[7, 0, 3] = 10  # a hot pixel, as linear units have
     encoded, sd = rng.normal(5, 10, (8, 300)), rng.uniform(1e-3, 1e-2, (8, 300))
 
     class Model:
         prior = "a mixture" if row_order == "bottom" else None
+        preparation = Settings(units="linear") if row_order == "bottom" else None
 
         def traverse(self, steps):
             np.testing.assert_array_equal(steps, [-3, -2, -1, 0, 1, 2, 3])

@@ -10,7 +10,7 @@ from typing import Any
 from layerkit.cli import arguments, writing
 from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
-from layerkit.galaxy.training.settings import UNITS
+from layerkit.galaxy.images.crop.units import UNITS
 from layerkit.saving import hdf5
 
 
@@ -194,9 +194,11 @@ def run(args: argparse.Namespace) -> None:
     inside = given and Path(os.path.realpath(given))
     if inside in Path(os.path.realpath(out)).parents and out.exists():
         raise DataError(f"--out {out}: there already, among the pictures; write it elsewhere")
-    other = args.join and galaxy.read_catalogue(args.join)
     column = "id" if args.id_column is None else args.id_column
+    other = args.join and galaxy.read_catalogue(args.join, texts=(column,))
     own = joining.rows_by_id(other, column, args.join) if args.join else {}
+    if args.join:
+        tables.check_holds(other, out, f"--join {args.join}")
     source: Any = given
     hdu = arguments.hdu_of(args)
     if args.positions:
@@ -226,11 +228,12 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.join:
         try:
-            table = galaxy.join(table, other, column, args.join)
+            galaxy.write_catalogue(galaxy.join(table, other, column, args.join), out)
         except DataError as error:
             galaxy.write_catalogue(table, out)  # which may have taken hours
             raise DataError(f"{error}; {out} is the catalogue without its columns") from error
-    galaxy.write_catalogue(table, out)
+    else:
+        galaxy.write_catalogue(table, out)
     write_settings(args, out)
     reasons = unusable(table)
     print(f"{len(table)} pictures, {len(table) - sum(reasons.values())} encoded")

@@ -11,8 +11,8 @@ from layerkit.cli import arguments
 from layerkit.cli.commands.galaxy.model import train
 from layerkit.cli.config import settings_place, write_settings
 from layerkit.errors import DataError
+from layerkit.galaxy.images.crop.units import UNITS
 from layerkit.galaxy.layout import METRICS, is_result
-from layerkit.galaxy.training.settings import UNITS
 
 
 def add(commands: Any) -> None:

@@ -12,7 +12,7 @@ from layerkit.backends.base import Array
 from layerkit.blob import Blob
 from layerkit.data.order import passages
 from layerkit.data.staging import Staging
-from layerkit.engines.base import Runner
+from layerkit.engines.base import EngineRunner
 from layerkit.engines.cuda.sources import NUMBERS
 
 CHUNK = 1024  # numbers of an example that a block of threads goes through
@@ -27,20 +27,18 @@ def readable(dtype: np.dtype) -> np.dtype:
     return np.dtype("float32" if dtype.itemsize < 4 else "float64")
 
 
-class DataRunner(Runner):
+class DataRunner(EngineRunner):
     """A data layer whose batches are brought to the GPU ahead of time.
 
     Attributes:
         place: its number among those of the net.
     """
 
-    recordable = True
     place = 0
 
     def __init__(self, layer: Any, engine: Any):
-        super().__init__(layer)
-        self.engine, self.xp = engine, engine.xp
-        self.forward, self.backward = self.run_forward, self.run_backward
+        super().__init__(layer, engine)
+        self.xp = engine.xp
         shapes, kinds = layer.own_shapes, [readable(d) for d in layer.dtypes()]
         self.staging = Staging(self.xp, layer.run.batch_size, shapes, kinds)
 
@@ -108,9 +106,8 @@ class ResidentData(DataRunner):
     """A data layer whose arrays are in the GPU's memory, all of them."""
 
     def __init__(self, layer: Any, engine: Any):
-        Runner.__init__(self, layer)
-        self.engine, self.xp = engine, engine.xp
-        self.forward, self.backward = self.run_forward, self.run_backward
+        EngineRunner.__init__(self, layer, engine)
+        self.xp = engine.xp
         layer.check(layer.arrays)
         self.arrays = [self._upload(a) for a in layer.arrays]
         # The orders of the few epochs that a batch can touch, as numbers in sorted keys.

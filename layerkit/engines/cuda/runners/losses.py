@@ -15,9 +15,10 @@ from layerkit.layers.losses.loss import rows
 class Loss(KernelRunner):
     """A loss whose diffs come in the pass that computes its value; defines `run`."""
 
-    def __init__(self, layer: Any, engine: Any):
-        super().__init__(layer, engine)
-        self.forward_backward = self.run_backward
+    @property
+    def forward_backward(self) -> Any:
+        """Return `run_backward`, which fills the top, too."""
+        return self.run_backward
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute the loss of each example."""

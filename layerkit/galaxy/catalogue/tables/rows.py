@@ -23,7 +23,7 @@ COLUMNS = {
     "bound": ("", "evidence lower bound on log p(x), in nats"),
     "bound_percentile": ("", "rank of the bound among held-out galaxies; small is strange"),
     "kl": ("", "sum of the bound's KL terms, in nats"),
-    "squared_error": ("", "sum over the prepared image's pixels that count; it is in 0..1"),
+    "squared_error": ("", "sum over the pixels that count of the prepared image, in its units"),
     "log_likelihood": ("", "log p(x | z) at the mean of q(z | x), in nats"),
 }
 

@@ -6,6 +6,7 @@ import codecs
 import importlib.util
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -94,20 +95,49 @@ def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:
         raise DataError(f"cannot write {path}: {' '.join(str(error).split())}") from error
 
 
+def check_holds(table: Table, path: str | os.PathLike[str], what: str) -> None:
+    """Check that a file's format can hold the columns of a table, before any work is lost.
+
+    Args:
+        table: the table, whose first row is written elsewhere.
+        path: the file, whose suffix says the format; it is not touched.
+        what: what messages call the table.
+
+    Raises:
+        DataError: the format cannot, as CSV cannot hold columns of vectors.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, "trial").with_suffix(path_of(path, DataError).suffix)
+        try:
+            write_catalogue(table[:1], trial)
+        except DataError as error:
+            reason = str(error).removeprefix(f"cannot write {trial}: ")
+            raise DataError(
+                f"{what}: {path} cannot hold its columns ({reason}); leave some out, or take "
+                "another format, such as .fits"
+            ) from error
+
+
 @fitting(DataError)
-def read_catalogue(path: str | os.PathLike[str]) -> Table:
+def read_catalogue(path: str | os.PathLike[str], *, texts: Collection[str] = ()) -> Table:
     """Read a table in one of the formats of `write_catalogue`, from anywhere.
 
     A folder that `encode_parts` has written is read as one table, its parts in order.  In CSV, a
-    column of whole numbers of which any begins with 0, such as the id 0042, stays text.
+    column of whole numbers of which any begins with 0, such as the id 0042, stays text, and so do
+    the columns `id`, `file` and `reason` of a catalogue.
 
     Floats and texts that are missing are NaN and empty, as `write_catalogue` was given them.
+
+    Args:
+        path: the file, or the folder of parts.
+        texts: names of other columns, such as one of ids, that stay text in CSV although they look
+            like numbers: 150.1130 would come back as 150.113.  None by default.
 
     Raises:
         DataError: the file is missing, of another kind, or damaged.
     """
     path = path_of(path, DataError)
-    return _parts(path) if path.is_dir() else _read(path, ())
+    return _parts(path) if path.is_dir() else _read(path, texts)
 
 
 def _read(path: Path, texts: Collection[str]) -> Table:
@@ -140,7 +170,8 @@ def _read_csv(path: Path, texts: Collection[str]) -> Table:
         if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
             settings["encoding"] = "utf-8-sig"  # by Astropy's slower reader
     table = AstropyTable.read(path, **settings)
-    known = [name for name in texts if name in table.colnames]
+    of_catalogue = TEXTS if set(TEXTS) <= set(table.colnames) else ()
+    known = [name for name in table.colnames if name in (*texts, *of_catalogue)]
     doubtful = {*known, *(name for name in table.colnames if table[name].dtype.kind in "iu")}
     if doubtful:
         settings["converters"] = dict.fromkeys(doubtful, str)
@@ -159,7 +190,7 @@ def _parts(folder: Path) -> Table:
 
     tables = []
     for file, counts in finished(folder, DataError):
-        tables.append(_read(file, TEXTS))
+        tables.append(_read(file, ()))
         if len(tables[-1]) != counts.get("pictures", len(tables[-1])):
             raise DataError(
                 f"{file}: {len(tables[-1])} rows, and {counts['pictures']} were written; remove "

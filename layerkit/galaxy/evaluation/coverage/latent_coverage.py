@@ -9,6 +9,7 @@ independent axes is narrower than the true one along each axis if axes are corre
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def latent_coverage(
             pictures without noise it is 1, the default; for those with noise take `NOISE_SHARE`,
             which leaves them nearly as noisy as they were, so that preparation treats them alike.
         cut: prepares a picture for the model or raises `UnusableImageError`; the default is
-            `cut_out` to the side of the model's images.
+            `cut_out` as galaxies were prepared for the model, to the side of its images.
         refine_steps: see `refine`; 0 takes the encoder's posterior.
         tempered: takes standard deviations at the model's temperature, the default.
         seed: of the noise.
@@ -219,11 +220,12 @@ def _check_model(model: Any, label: str) -> None:
 
 
 def _cutter(model: GalaxyModel) -> Cutter:
-    """Return a function that cuts a picture out to the side of the model's images."""
+    """Return a function that cuts a picture out as the model's preparation says, to its side."""
     side = round(model.pixels**0.5)
     if side * side != model.pixels:
         raise DataError(
             f"latent_coverage: the model's images have {model.pixels} pixels and are not square; "
             "give cut=, which prepares a picture"
         )
-    return lambda picture: cut_out(picture, Settings(size=side))[0]
+    settings = replace(model.preparation or Settings(), size=side)
+    return lambda picture: cut_out(picture, settings)[0]

@@ -27,13 +27,14 @@ from layerkit.galaxy.images.crop.detect import (
 from layerkit.galaxy.images.crop.missing import bridged, filled, mended, missing_at
 from layerkit.galaxy.images.crop.scaling import stretch, stretch_units
 from layerkit.galaxy.images.crop.slope import corners_of, level_in, slope
+from layerkit.galaxy.images.crop.units import INTENSITIES, UNITS
 from layerkit.galaxy.images.decode.blank import NoData, no_data
 from layerkit.galaxy.images.decode.bounds import UnusableImageError
 from layerkit.galaxy.images.decode.pixels import as_picture
 from layerkit.settings import Choice, Number, Rule, Whole, accept
 
 SIDE, FRAME, LIMIT = Whole(4, 4096), Number(above=0), Number(least=0)  # rules of `Settings`
-UNITS = Choice("stretched", "linear")
+CHOICE = Choice(*UNITS)
 DEEPEST = 65535.0  # the largest value of 16 bits
 CENTRED = 0.16  # of the side: two standard deviations of the Gaussian in `find_galaxy`
 FAINT = 3.0  # times the threshold: a peak below this is too faint for a size to mean anything
@@ -44,7 +45,6 @@ FILLING = 8  # passes in which holes and the centre follow each other
 STEP = 1.15  # ratio of successive sizes of that square
 CROSS = ndimage.generate_binary_structure(2, 1)  # a pixel and the four beside it
 MOST_MISSING = 0.3  # of the pixels in a square, whose light is known otherwise in linear units
-BRIGHTEST = 10.0  # in linear units, of whose scale a galaxy has about 1: hot pixels are cut off
 NO_UNITS = "light in 0..1, and linear units are for pictures in counts or fluxes"
 
 
@@ -85,7 +85,7 @@ class Settings:
         """Check each setting."""
         for field in fields(self):
             value = getattr(self, field.name)
-            rule: Rule = {"size": SIDE, "frame": FRAME, "units": UNITS}.get(field.name, LIMIT)
+            rule: Rule = {"size": SIDE, "frame": FRAME, "units": CHOICE}.get(field.name, LIMIT)
             # At infinity a limit excludes no picture.
             if rule is not LIMIT or not (isinstance(value, float) and value == np.inf):
                 value = accept(rule, value, field.name, "prepare", DataError)
@@ -125,9 +125,9 @@ def cut_out(
         white: value of a uint16 picture that becomes 1.
 
     Returns:
-        The galaxy, float32 (size, size) in 0..1, and the square that was cut.  In linear units the
-        galaxy is a masked array if pixels of it are without data: under the mask is the light of
-        those opposite.
+        The galaxy, float32 (size, size), and the square that was cut.  `INTENSITIES` has the range
+        of its pixels.  In linear units the galaxy is a masked array if pixels of it are without
+        data: under the mask is the light of those opposite.
 
     Raises:
         UnusableImageError: float32 holds numbers far from 0..1; there is no galaxy near the
@@ -224,7 +224,7 @@ def _cut_flux(image: np.ndarray, settings: Settings) -> tuple[np.ndarray, Cut]:
     _check_room(galaxy, cut, settings)
     cut = replace(cut, sky=sky.level, spread=sky.noise, white=sky.level + white * sky.noise)
     if settings.units == "linear":
-        view = np.clip(raw / np.float32(white), -BRIGHTEST, BRIGHTEST)
+        view = np.clip(raw / np.float32(white), *INTENSITIES["linear"][:2])
         gone = missing_at(missing[rows, columns], inside.y0, inside.x0, cut.side, settings.size)
         view = view if gone is None else np.ma.array(view, mask=gone)
         return view, replace(cut, spread=0.0)

@@ -49,7 +49,7 @@ def unstretch(images: np.ndarray, stretches: np.ndarray) -> np.ndarray:
     """Convert prepared galaxies back to the units of their pictures; clipped pixels stay clipped.
 
     Args:
-        images: (n, height, width) in 0..1, or (height, width).
+        images: (n, height, width), as prepared, or (height, width).
         stretches: sky, spread and white of each, (n, 3) or (3,); see `GalaxySet.stretches`.
 
     Returns:

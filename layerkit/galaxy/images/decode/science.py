@@ -16,7 +16,7 @@ NOT_SCIENCE = re.compile(
     r"|MUNC|MCOV|RRHR|SKYBG|OBJMASK|BLOBMODEL|WISEMASK|EXPWT|LABELS?|ANNOTATIONS?"
     r"|WCSDVARR|D2IMARR"  # distortions of Hubble's detectors
     r"|LSF|LSFPRE|LSFPOST|(PRE)?(DISP|SPECRES|SPECRESD)"  # of MaNGA's spectra
-    r"|BKG|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
+    r"|BKG|BKGD|BKGMASK|BGMASK|BACKGROUND|SKY|SEG|SEGM|SEGMAP|SEGMENTATION|MODELS?|RES|RESID|RESIDS|RESIDUALS?)\d*"
 )
 # Two words in one, as COUNTSERR, WEIGHTIMAGE and NEPOCHS, and GPSF of the band g.
 _OF = (
@@ -34,6 +34,8 @@ COMPOUND = re.compile(
 
 # Words that may also name science images, so that they count beside a science image only.
 BESIDE_SCIENCE = re.compile(r"(SNR|SIGNIFICANCE|MAGLIM|OFFSETS|APERTURES?)\d*")
+# That the sky is subtracted: the field of a science image once more, as SCI_BKSUB beside SCI.
+SUBTRACTED = re.compile(r"(BK|BKG|BG|BACK|BACKGROUND|SKY)SUB(TRACTED)?")
 # Keywords of FITS headers that tell what an image is, as its EXTNAME does: of the Vera Rubin
 # Observatory, ESO, the Dark Energy Survey, the Legacy Surveys, and NOIRLab's DECam pipeline.
 KEYWORDS = ("EXTTYPE", "HDUCLAS2", "DES_EXT", "IMTYPE", "PRODTYPE")
@@ -85,9 +87,12 @@ def is_plainly_no_science(word: str) -> bool:
 
 def says(name: str, *words: re.Pattern[str]) -> bool:
     """Tell whether any word of an EXTNAME matches any of some patterns."""
-    name = re.sub(r"\bS/N\b", "SNR", name.upper())
-    parts = re.split(r"[^A-Z0-9]+", name)
-    return any(pattern.fullmatch(part) for part in parts for pattern in words)
+    return any(pattern.fullmatch(part) for part in words_of(name) for pattern in words)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of an EXTNAME, in capitals."""
+    return re.split(r"[^A-Z0-9]+", re.sub(r"\bS/N\b", "SNR", name.upper()))
 
 
 def field_of(name: str) -> str | None:

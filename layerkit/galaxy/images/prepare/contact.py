@@ -55,14 +55,14 @@ def contact_sheets(
     sheets: dict[str, list[Image.Image]] = {}
     chosen = rng.permutation(len(galaxies))[:count]
     order = galaxies.row_order
-    sheets["kept"] = [_tile(galaxies.images[i], order) for i in chosen]
+    sheets["kept"] = [_tile(visible(np.ma.filled(galaxies.images[i], 0)), order) for i in chosen]
     if source is not None:
         number = {name: i for i, name in enumerate(source.ids)}
         needed = {*galaxies.ids, *galaxies.excluded}
         if galaxies.source != source.name or not needed <= number.keys():
             raise DataError(f"{galaxies.path}: prepared from {galaxies.source}, not {source.name}")
         sheets["kept-crops"] = [
-            _tile(source.read(number[galaxies.ids[i]]), order, tuple(galaxies.crops[i]))
+            _tile(_read(source, number[galaxies.ids[i]]), order, tuple(galaxies.crops[i]))
             for i in chosen
         ]
         for reason in galaxies.excluded_counts:
@@ -94,11 +94,10 @@ def remove_sheets(folder: Path) -> None:
 def _tile(
     image: np.ndarray, row_order: str, crop: tuple[float, float, float] | None = None
 ) -> Image.Image:
-    """Resize a picture to fit a tile, and draw the outline of its crop."""
-    image = as_picture(image)
+    """Resize a picture in 0..1 to fit a tile, and draw the outline of its crop."""
     scale = TILE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
-    grey = (255 * visible(image)).astype(np.uint8)
+    grey = (255 * image).astype(np.uint8)
     picture = Image.fromarray(grey).resize((width, height)).convert("RGB")
     if crop is not None:
         y0, x0, side = (scale * c for c in crop)
@@ -108,9 +107,14 @@ def _tile(
     return picture
 
 
+def _read(source: Source, i: int) -> np.ndarray:
+    """Return a whole picture of a source as it is displayed, in 0..1."""
+    return visible(as_picture(source.read(i)))
+
+
 def _readable_tile(source: Source, i: int, row_order: str) -> Image.Image:
     try:
-        return _tile(source.read(i), row_order)
+        return _tile(_read(source, i), row_order)
     except Exception:  # which may be why it was excluded
         return Image.new("RGB", (TILE, TILE))
 

@@ -139,8 +139,8 @@ def _joined(name: str) -> Iterator[str]:
     for match in JOINED.finditer(name):
         if is_plainly_no_science(match[0]):
             yield name[: match.start()] + name[match.end() :]
-    if match := ENDING.search(name):
-        yield name[: match.start()]
+    if ending := ENDING.search(name):
+        yield name[: ending.start()]
 
 
 @lru_cache(1024)

@@ -10,11 +10,10 @@ import numpy as np
 
 from layerkit.data.arrays import data_of, hidden, numbers
 from layerkit.errors import DataError, NetError, brief
+from layerkit.galaxy.images.crop.units import LARGEST, RANGES
 from layerkit.galaxy.model.roles import Roles
 from layerkit.inspection.display import short_repr
 from layerkit.net import Net
-
-LARGEST_INTENSITY = 10.0  # beyond it, images are counts or bytes rather than intensities in 0..1
 
 
 class Posterior(NamedTuple):
@@ -42,13 +41,14 @@ def check_images(images: Any, pixels: int) -> Any:
     """Return images as an array of numbers, once their shape and scale fit a model.
 
     Args:
-        images: (n, ...) with `pixels` pixels each, intensities in 0..1.  An array on a GPU is
-            returned as it is; the net checks its shape.  A masked array of NumPy stays one if any
-            of its pixels is masked; numbers under the mask that are not finite become 0.
+        images: (n, ...) with `pixels` pixels each, in any units of prepared galaxies.  An array on
+            a GPU is returned as it is; the net checks its shape.  A masked array of NumPy stays one
+            if any of its pixels is masked; numbers under the mask that are not finite become 0.
         pixels: number of pixels of an image.
 
     Raises:
-        DataError: images of another shape, not finite, or far outside 0..1.
+        DataError: images of another shape, not finite, or of counts or bytes rather than
+            intensities.
     """
     if (mask := hidden(images)) is not None:
         data = np.ma.getdata(images)
@@ -60,7 +60,7 @@ def check_images(images: Any, pixels: int) -> Any:
     images = numbers(images, "images", DataError)
     side = math.isqrt(pixels)
     shape = f"{side}, {side}" if side * side == pixels else f"{pixels}"
-    expected = f"expected intensities in 0..1, an array of shape (n, {shape})"
+    expected = f"expected intensities in {RANGES}, an array of shape (n, {shape})"
     if images.ndim < 2 or math.prod(images.shape[1:]) != pixels:
         hint = ""
         if images.shape in ((side, side), (pixels,)):
@@ -74,7 +74,7 @@ def check_images(images: Any, pixels: int) -> Any:
                 f"{bad.sum()} of {len(images)} images have pixels that are not finite, the first "
                 f"of them image {int(np.argmax(bad))}; {expected}"
             )
-        if max(-float(least), float(most)) > LARGEST_INTENSITY:
+        if max(-float(least), float(most)) > LARGEST:
             raise DataError(
                 f"images have intensities from {least:g} to {most:g}; {expected}, scaled as "
                 "galaxy.prepare does"

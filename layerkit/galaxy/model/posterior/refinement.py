@@ -91,7 +91,7 @@ def refine(
 
     Args:
         model: the model; it does not change.
-        images: (n, ...), intensities in 0..1.
+        images: (n, ...), prepared as for training.
         steps: of Adam, each with one sample of z; 0 returns g(x).
         progress: shows a bar.
         tempered: returns standard deviations at the model's temperature, the default, rather than
@@ -133,7 +133,7 @@ def closest(
 
     Args:
         model: the model; it does not change.
-        images: (n, ...), intensities in 0..1.
+        images: (n, ...), prepared as for training.
         steps: of Adam.
         progress: shows a bar.
 

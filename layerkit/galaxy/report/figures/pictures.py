@@ -40,12 +40,13 @@ def reconstructions(
     residuals: bool = True,
     most: int = 8,
     ids: Sequence[str] | None = None,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Figure:
     """Draw figure 3 of the paper: x, f_mu(z) and f_Sigma(z), a row per galaxy.
 
-    The intensities of a row share one scale, from the darkest to the brightest pixel of x, both of
-    which are written at the left of the row.  All variances share one logarithmic scale, and all
-    residuals one linear scale.
+    The intensities of a row share one scale, from the darkest to the brightest pixel of x within
+    the limits, both of which are written at the left of the row.  All variances share one
+    logarithmic scale, and all residuals one linear scale.
 
     Args:
         images, mean, variance: x, f_mu(z) and f_Sigma(z), (N, H, W); the variance has the square
@@ -56,6 +57,7 @@ def reconstructions(
         residuals: True to draw image minus model beside each model.
         most: largest number of rows; of more images, the first are drawn.
         ids: names of the images, (N,), written beside their rows.
+        limits: that no scale exceeds, as a lone hot pixel would turn the galaxy beside it black.
 
     Raises:
         DataError: arrays of other shapes, or another number of ids than of images.
@@ -64,8 +66,8 @@ def reconstructions(
     images = stack("images", images)[:most]
     mean = stack("mean", mean)[:most]
     variance = stack("variance", variance)[:most]
-    low = images.min(axis=(1, 2), keepdims=True)
-    span = np.maximum(images.max(axis=(1, 2), keepdims=True) - low, 1e-12)
+    low, high = (end(axis=(1, 2), keepdims=True).clip(*limits) for end in (images.min, images.max))
+    span = np.maximum(high - low, 1e-12)
     range_of_x = Normalize(0, 1)
     differences = [images - mean]
     top = max(float(np.percentile(variance, 99.9)), 1e-12)
@@ -128,7 +130,10 @@ def reconstructions(
         bar.ax.set_xlabel(unit_name, fontsize=7, labelpad=1)
         if i == 0:
             axes.set_yticks(centres(rows * images.shape[1], rows) + GAP * np.arange(rows))
-            ranges = [_range(float(x.min()), float(x.max())) for x in images]
+            ranges = [
+                _range(*ends)
+                for ends in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True)
+            ]
             names = [_shortened(name) for name in ids[:most]] if ids is not None else [""] * rows
             axes.set_yticklabels(
                 [f"{name}\n{text}".strip() for name, text in zip(names, ranges, strict=True)]

@@ -230,6 +230,21 @@ def stamps(rng, count, side=100):
     return np.array(out, "float32")
 
 
+def test_pictures_are_prepared_as_the_model_says(rng):
+    """In linear units rather than stretched, as galaxies were that it was trained on."""
+    model, *_ = exact(rng)
+    pictures = 1000 * stamps(rng, 4).astype("float64") + rng.standard_normal((4, 100, 100))
+    settings = Settings(size=SIDE, frame=5.0, units="linear")
+    model.preparation = Settings(size=69, frame=5.0, units="linear")
+    options = {"share": NOISE_SHARE, "refine_steps": 0}
+    found = galaxy.latent_coverage(model, pictures, **options)
+    wanted = galaxy.latent_coverage(
+        model, pictures, cut=lambda picture: cut_out(picture, settings)[0], **options
+    )
+    assert len(found.kept) >= 3
+    np.testing.assert_array_equal(found.deviation, wanted.deviation)
+
+
 def test_standard_deviations_are_right_where_small_crops_are_enlarged(rng):
     """End to end: pictures, crops, training and refining, at twice the size that crops have."""
     size, noise = 60, 0.02

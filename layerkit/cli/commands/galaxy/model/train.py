@@ -12,6 +12,7 @@ from layerkit.cli import arguments
 from layerkit.cli.arguments import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SEED
 from layerkit.cli.command import INTERRUPTED, OUTPUT_LOST, pasteable
 from layerkit.cli.config import Configured
+from layerkit.galaxy.images.crop.units import UNITS
 from layerkit.galaxy.training.settings import (
     AUGMENTS,
     BACKENDS,
@@ -22,7 +23,6 @@ from layerkit.galaxy.training.settings import (
     LEAST_ITERATIONS,
     MOST_PASSES,
     RULES,
-    UNITS,
 )
 from layerkit.netfile import literal
 

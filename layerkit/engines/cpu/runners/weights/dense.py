@@ -20,9 +20,22 @@ class Dense(KernelRunner):
         super().__init__(layer, engine)
         self.recordable = not isinstance(straight(layer.neuron)[1], Neuron)
         self.zeros = NOTHING if layer.b else layer.backend.zeros((layer.units,), layer.run.dtype)
-        if layer.w.size >= LARGE and layer.parameters.keys() <= {"weight", "bias"}:
-            self.backward_bottoms, self.gradient_bound = self.run_bottoms, self.bound_gradient
-            self.backward_update = self.run_update
+        self.at_once = layer.w.size >= LARGE and layer.parameters.keys() <= {"weight", "bias"}
+
+    @property
+    def backward_bottoms(self) -> Any:
+        """Return `run_bottoms` where there are many weights."""
+        return self.run_bottoms if self.at_once else None
+
+    @property
+    def gradient_bound(self) -> Any:
+        """Return `bound_gradient` where there are many weights."""
+        return self.bound_gradient if self.at_once else None
+
+    @property
+    def backward_update(self) -> Any:
+        """Return `run_update` where there are many weights."""
+        return self.run_update if self.at_once else None
 
     def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
         """Compute y = a(x W + b)."""

@@ -34,7 +34,9 @@ from layerkit.galaxy.images.decode.science import (
     KEYWORDS,
     NOT_SCIENCE,
     SCIENCE,
+    SUBTRACTED,
     says,
+    words_of,
 )
 
 if TYPE_CHECKING:
@@ -339,6 +341,9 @@ def science_images(words: dict[int, str]) -> list[int]:
     """
     found = [n for n, said in words.items() if not says(said, NOT_SCIENCE, COMPOUND)]
     found = [n for n in found if not says(words[n], BESIDE_SCIENCE)] or found
+    split = {n: words_of(words[n]) for n in found}
+    whole = {n: [w for w in its if not SUBTRACTED.fullmatch(w)] for n, its in split.items()}
+    found = [n for n in found if whole[n] == split[n] or whole[n] not in split.values()]
     return [n for n in found if says(words[n], SCIENCE)] or found
 
 
