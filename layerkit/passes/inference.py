@@ -18,11 +18,11 @@ from layerkit.errors import NetError, brief
 from layerkit.layer import Layer
 from layerkit.layers.sources.input import Input
 from layerkit.passes.feeding import examples, fill
-from layerkit.passes.part import Part
 from layerkit.settings import Whole, accept
 from layerkit.settings.names import closest, quoted
 from layerkit.system.uninterrupted import undoing
 from layerkit.wiring import contract
+from layerkit.wiring.part import Part
 
 if TYPE_CHECKING:
     from layerkit.net import Net

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from layerkit.layer import Layer
-from layerkit.passes.part import Part
+from layerkit.wiring.part import Part
 
 if TYPE_CHECKING:
     from layerkit.net import Net

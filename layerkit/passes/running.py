@@ -8,7 +8,7 @@ from layerkit.backends.base import Array
 from layerkit.engines.base import Make, Runner, call_layer
 from layerkit.passes import feeding
 from layerkit.passes.objective import Objective
-from layerkit.passes.part import Part
+from layerkit.wiring.part import Part
 from layerkit.wiring.plan import Plan, make_plan
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 
 from layerkit.errors import DataError
 from layerkit.galaxy.baselines.likelihood import counted
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS, refine
 from layerkit.inspection.display import short_repr

@@ -9,7 +9,8 @@ import numpy as np
 
 from layerkit.data.arrays import hidden
 from layerkit.errors import DataError
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting

@@ -12,7 +12,8 @@ from layerkit.galaxy.baselines.gaussian import fit_gaussians
 from layerkit.galaxy.baselines.likelihood import shared_variance_log_likelihood, squared_errors
 from layerkit.galaxy.baselines.pca import PCABaseline
 from layerkit.galaxy.baselines.sersic import fit_sersics
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior
 from layerkit.galaxy.model.posterior.refinement import closest
 from layerkit.inspection.display import short_repr

@@ -22,7 +22,8 @@ from layerkit.galaxy.evaluation.comparison import (
 )
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
 from layerkit.galaxy.evaluation.stretches import joined, measured
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.importance import IMPORTANCE_SAMPLES
 from layerkit.galaxy.model.posterior.posterior import Posterior, check_images
 from layerkit.galaxy.model.posterior.refinement import REFINE_STEPS

@@ -34,7 +34,8 @@ from scipy.stats import ks_2samp
 from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.images.crop.units import INTENSITIES, intensities_of
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.inspection.display import short_repr
 from layerkit.settings import fitting
 

@@ -11,7 +11,8 @@ from layerkit.data.arrays import data_of
 from layerkit.errors import DataError
 from layerkit.galaxy.evaluation.morphology import MorphologyComparison, evaluate_morphology
 from layerkit.galaxy.images.crop.units import intensities_of
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import check_images
 from layerkit.inspection.display import html_grid
 from layerkit.settings import Whole, accept, fitting

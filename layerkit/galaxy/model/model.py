@@ -76,8 +76,7 @@ class GalaxyModel(Closed):
         temperature: of each axis of z, (latent,), or of all; 1, the default, is the likelihood's.
         prior: of z; None, the default, is N(0, I), with which the net was trained.
         noise: how the noise of pixels goes together; None, the default, is independent noise.
-        preparation: how pictures become images for the model, which `catalogue.encode` goes by;
-            None, the default, where nobody says.
+        preparation: how pictures become images for the model; None, the default, if unknown.
 
     Attributes:
         net: the net.
@@ -394,14 +393,3 @@ class GalaxyModel(Closed):
         self, images: np.ndarray, posterior: Posterior | None, sample: bool = False
     ) -> Pixels:
         return infer_pixels(self.net, self.roles, self._blobs(data_of(images), posterior), sample)
-
-
-def checked_model(model: Any, function: str) -> GalaxyModel:
-    """Return a model, if it is one.
-
-    Raises:
-        NetError: it is something else; the message names the function that was called.
-    """
-    if not isinstance(model, GalaxyModel):
-        raise NetError(f"{function}: expected a GalaxyModel, got {brief(model)}")
-    return model

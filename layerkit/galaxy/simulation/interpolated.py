@@ -10,7 +10,8 @@ import numpy as np
 
 from layerkit.data.arrays import numbers
 from layerkit.errors import NetError
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.settings import Number, Whole, accept, fitting
 
 if TYPE_CHECKING:

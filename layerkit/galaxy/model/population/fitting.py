@@ -8,7 +8,8 @@ import numpy as np
 
 from layerkit.data.arrays import data_of
 from layerkit.errors import DataError, NetError
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.checked import checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.population.noise import PixelNoise, learn_noise
 from layerkit.galaxy.model.population.prior import COMPONENTS, MixturePrior, fit_mixture
 from layerkit.galaxy.model.posterior.posterior import Posterior, check_images

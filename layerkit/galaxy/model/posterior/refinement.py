@@ -15,8 +15,9 @@ import numpy as np
 from layerkit.blob import Blob
 from layerkit.data.arrays import hidden
 from layerkit.errors import NetError
+from layerkit.galaxy.model.checked import checked_model
 from layerkit.galaxy.model.masks import BESIDE, Scorers, with_mask
-from layerkit.galaxy.model.model import GalaxyModel, checked_model
+from layerkit.galaxy.model.model import GalaxyModel
 from layerkit.galaxy.model.posterior.posterior import Posterior, check_images
 from layerkit.galaxy.model.roles import Roles
 from layerkit.layer import Layer, Shape
