@@ -27,6 +27,7 @@ def galaxy_pose(
     hidden=128,
     latent=16,
     pose_latent=2,
+    noise=0,
     log_variance=-5.0,
     kl_weight=1.0,
     turns=1.0,
@@ -46,6 +47,10 @@ def galaxy_pose(
         latent: dimensions of z.
         pose_latent: how many of them are pose: 1 for the angle, 2 for angle and size, 4 for angle,
             size, x and y.  The others are shape.
+        noise: units of a hidden layer for a log-variance that does not turn with the galaxy, such
+            as 32, beside one that turns and fades around it.  0, the default, has only one that
+            turns, whole: the edges of its square show in f_Sigma, and the bound is about 10 nats
+            higher.
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
         turns: how much of a full turn the angle spans; see layers.ImagePose.
@@ -62,6 +67,23 @@ def galaxy_pose(
     pixels, shape = side * side, latent - pose_latent
     size = 8 * side / 69 if size is None else size
     pose = {"side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread}
+    turned = [L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose)]
+    if noise:
+        turned = [
+            L.Taper("tapered", "canonical_log_variance", side=side),
+            L.SpatialTransform("galaxy_log_variance", "tapered", "pose", **pose),
+            L.Concat("f2_pose", "f2", "pose"),
+            L.Dense("f3", "f2_pose", units=noise, neuron="relu"),
+            L.Dense(
+                "picture_log_variance",
+                "f3",
+                units=pixels,
+                weight=0.0,
+                bias=log_variance,
+                l2=variance_l2,
+            ),
+            L.Add("x_log_variance", "galaxy_log_variance", "picture_log_variance"),
+        ]
     return [
         L.Input("x", shape=(pixels,)),
         # g: the pose by moments, the rest from the picture in canonical pose
@@ -96,12 +118,12 @@ def galaxy_pose(
             "f2",
             units=pixels,
             weight=0.0,
-            bias=log_variance,
+            bias=0.0 if noise else log_variance,
             l2=variance_l2,
         ),
         L.Dense("canonical_skew", "f2", units=pixels, weight=0.0, l2=variance_l2),
         L.SpatialTransform("x_mean", "canonical_mean", "pose", **pose),
-        L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose),
+        *turned,
         L.SpatialTransform("x_skew", "canonical_skew", "pose", **pose),
         # the bound, with its sign turned: -E_q[log p(x | z)] + KL(q || p)
         L.StudentReconstruction(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import math
 import shutil
 import statistics
@@ -1177,6 +1178,34 @@ def jax_measured(latents: int, **settings: Any) -> Callable[..., Any]:
     return function
 
 
+def tapered(side: int, flat: float) -> Callable[..., list[np.ndarray]]:
+    """The reference for Taper."""
+    middle = (side - 1) / 2
+
+    def weight(i: int, j: int) -> float:
+        r = math.dist((i, j), (middle, middle)) / middle
+        if r <= flat:
+            return 1.0
+        return math.cos(math.pi / 2 * (r - flat) / (1 - flat)) ** 2 if r < 1 else 0.0
+
+    def reference(params: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
+        y = x.reshape(-1, side, side).copy()
+        for i, j in itertools.product(range(side), repeat=2):
+            y[:, i, j] *= weight(i, j)
+        return [y.reshape(x.shape)]
+
+    return reference
+
+
+def jax_tapered(side: int, flat: float) -> Callable[..., Any]:
+    def function(jax: Any, params: Any, x: Any) -> Any:
+        y = abs(jax.numpy.linspace(-1, 1, side)[:, None] + 1j * jax.numpy.linspace(-1, 1, side))
+        window = jax.numpy.interp(y, jax.numpy.array([flat, 1.0]), jax.numpy.array([0.0, 1.0]))
+        return x * (0.5 + 0.5 * jax.numpy.cos(math.pi * window)).reshape(x.shape[1:])
+
+    return function
+
+
 def jax_resampled(
     side: int, inverse: bool, turns: float, size_spread: float, shift_spread: float
 ) -> Callable[..., Any]:
@@ -1926,7 +1955,20 @@ def pose_cases() -> list[Case]:
             ),
         )
     ]
-    return [*transforms, *poses]
+    tapers = [
+        Case(
+            f"Taper-{label}",
+            lambda settings=settings: L.Taper("y", "x", **settings),
+            {"x": normal(*shape)},
+            tapered(**settings),
+            jax_tapered(**settings),
+        )
+        for label, shape, settings in (
+            ("odd", (49,), {"side": 7, "flat": 0.7}),
+            ("even", (1, 6, 6), {"side": 6, "flat": 0.0}),
+        )
+    ]
+    return [*transforms, *poses, *tapers]
 
 
 def sky_cases() -> list[Case]:

@@ -994,6 +994,10 @@ BAD = {
         (lambda: [x(9), L.SpatialTransform("y", "x", "x", side=3)], "(n, 1 to 4)"),
         (lambda: [x(9), L.SpatialTransform("y", "x", "x", side=4)], "4 x 4 pixels"),
     ],
+    "Taper": [
+        (lambda: [x(9), L.Taper("y", "x", side=4)], "4 x 4 pixels"),
+        (lambda: [x(9), L.Taper("y", "x", side=3, flat=1.0)], "flat"),
+    ],
     "SquareLoss": [
         (lambda: [x(3), L.Input("t", shape=(2,)), L.SquareLoss("y", "x", "t")], "x, t"),
         (lambda: [x(3), L.SquareLoss("y", "x", "x", tops=["a", "b"])], "['a', 'b']"),

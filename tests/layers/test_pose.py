@@ -275,6 +275,25 @@ def test_a_turned_galaxy_is_described_alike(rng):
         )
 
 
+def test_noise_that_turns_has_no_edges(rng):
+    """A small galaxy's frame ends within the picture: there, its share of log f_Sigma is 0."""
+    layers = lk.load_net("nets/galaxy_pose.py", side=SIDE, hidden=9, latent=5, noise=3, size=3.5,
+        size_spread=0.3)  # fmt: skip
+    net = lk.Net(layers, batch_size=16, phase="test", dtype="float64", seed=int(rng.integers(1e9)))
+    for p in net.params.values():
+        p.data += 0.1 * rng.standard_normal(p.shape)
+    z = rng.standard_normal((9, 5))
+    z[:, 1] = -2.0  # size
+    whole, unturned = net.infer(["x_log_variance", "picture_log_variance"], z=z)
+    turned = (whole - unturned).reshape(9, SIDE, SIDE)
+    middle = (SIDE - 1) / 2
+    y, x = np.mgrid[:SIDE, :SIDE] - middle
+    beyond = np.hypot(x, y) > np.exp(0.3 * -2.0) * middle + 1  # its shift is 0
+    assert beyond.any()
+    assert np.abs(turned[:, ~beyond]).max() > 0.1
+    np.testing.assert_allclose(turned[:, beyond], 0, atol=1e-12)
+
+
 def test_the_net_learns(rng):
     layers = lk.load_net(
         "nets/galaxy_pose.py", side=SIDE, hidden=16, latent=3, size=3.5, size_spread=0.3

@@ -311,6 +311,13 @@ def _affine(graph: Graph, layer: Any) -> None:
     _gain_and_bias(graph, layer, layer.bottoms[0], layer.axis)
 
 
+@converts("Taper")
+def _taper(graph: Graph, layer: Any) -> None:
+    window = graph.net.backend.to_host(layer.window).reshape(graph.bottom_shape(layer))
+    inputs = [layer.bottoms[0], graph.numbers(layer, "window", window)]
+    graph.op("Mul", layer, inputs, layer.tops[0])
+
+
 @converts("BatchNorm")
 def _batch_norm(graph: Graph, layer: Any) -> None:
     shape = graph.bottom_shape(layer)

@@ -197,9 +197,11 @@ def test_every_net_file_is_tried():
     }
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_net_file_has_the_right_gradients_and_learns(name, rng):
-    layers = lk.load_net(f"nets/{name}.py", **SMALL[name])
+@pytest.mark.parametrize(
+    ("name", "settings"), [*SMALL.items(), ("galaxy_pose", {**SMALL["galaxy_pose"], "noise": 3})]
+)
+def test_a_net_file_has_the_right_gradients_and_learns(name, settings, rng):
+    layers = lk.load_net(f"nets/{name}.py", **settings)
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     spread = rng.uniform(1, 4, (200, 1, 1))
     images = np.exp(-0.5 * (x**2 + y**2) / spread**2) + 0.02 * rng.standard_normal((200, 1, 1))

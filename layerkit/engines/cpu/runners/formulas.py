@@ -27,7 +27,8 @@ NAMES = (
 )
 NUMBERS = {name: number for number, name in enumerate(NAMES)}  # as in elementwise.h
 
-# A formula: its name, then its operands: a and b, the bottoms; y and dy; or a parameter's name.
+# A formula: its name, then its operands: a and b, the bottoms; y and dy; the layer's window; or a
+# parameter's name.
 Formula = tuple[str, ...]
 # class -> the formula of y, and those of the diffs of bottoms and parameters
 ROWS: dict[type, tuple[Formula, dict[str, Formula]]] = {
@@ -44,6 +45,7 @@ ROWS: dict[type, tuple[Formula, dict[str, Formula]]] = {
         {"a": ("prelu_slope", "a", "dy", "slope"), "slope": ("prelu_steepness", "a", "dy")},
     ),
     L.Subtract: (("subtract", "a", "b"), {"a": ("copy", "dy"), "b": ("scale", "dy")}),
+    L.Taper: (("multiply", "a", "window"), {"a": ("multiply", "dy", "window")}),
 }
 SETTINGS = {L.Subtract: -1.0}  # of the formula "scale"
 MISSING = {"gain": 1.0, "bias": 0.0}  # what stands for a parameter that a layer was made without
@@ -98,6 +100,8 @@ class Formulas(KernelRunner):
             return tops[0].data if name == "y" else tops[0].diff
         if name in "ab":
             return bottoms["ab".index(name)].data
+        if name == "window":
+            return self.layer.window.reshape(bottoms[0].shape)
         p = self.layer.parameters.get(name)
         if p is None:
             return np.full(1, MISSING[name], self.layer.run.dtype)

@@ -25,6 +25,13 @@ KERNEL multiply(i64 size, const real* a, const real* b, real* product)
     if (i < size) product[i] = a[i] * b[i];
 }
 
+// Each row of `width` numbers times the same `factors`.
+KERNEL multiply_rows(i64 size, i64 width, const real* rows, const real* factors, real* products)
+{
+    i64 i = place();
+    if (i < size) products[i] = rows[i] * factors[i % width];
+}
+
 // Rows of `width` numbers, which lie `apart` numbers apart.
 KERNEL copy_rows(i64 size, i64 width, const real* from, i64 from_apart, real* to, i64 to_apart)
 {

@@ -46,6 +46,7 @@ RUNNERS: dict[type, type[EngineRunner]] = {
     L.SpatialTransform: pictures.SpatialTransform,
     L.SquareLoss: losses.SquareLoss,
     L.StudentReconstruction: losses.StudentReconstruction,
+    L.Taper: elementwise.Taper,
     L.TiedDense: dense.TiedDense,
 }
 

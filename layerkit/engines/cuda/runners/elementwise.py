@@ -80,6 +80,23 @@ class Multiply(Arithmetic):
             product = out
 
 
+class Taper(KernelRunner):
+    """A product with a window that all examples share."""
+
+    def run_forward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute y = w x."""
+        self._windowed(bottoms[0].data, tops[0].data)
+
+    def run_backward(self, bottoms: list[Blob], tops: list[Blob]) -> None:
+        """Compute dx = w dy."""
+        if bottoms[0].diff is not None:
+            self._windowed(tops[0].diff, bottoms[0].diff)
+
+    def _windowed(self, x: Array, y: Array) -> None:
+        window = self.layer.window
+        self.each("elementwise", "multiply_rows", y.size, window.size, x, window, y)
+
+
 class Reparameterize(KernelRunner):
     """Noise that is drawn as it is needed."""
 
