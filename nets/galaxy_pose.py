@@ -19,6 +19,7 @@ f and g are as in galaxy_gdae.py, and beside each goes a linear path, which is a
 components are: the hidden layers only have to learn what is left.
 """
 
+from layerkit import Layer
 from layerkit import layers as L
 
 
@@ -67,7 +68,9 @@ def galaxy_pose(
     pixels, shape = side * side, latent - pose_latent
     size = 8 * side / 69 if size is None else size
     pose = {"side": side, "turns": turns, "size_spread": size_spread, "shift_spread": shift_spread}
-    turned = [L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose)]
+    turned: list[Layer] = [
+        L.SpatialTransform("x_log_variance", "canonical_log_variance", "pose", **pose)
+    ]
     if noise:
         turned = [
             L.Taper("tapered", "canonical_log_variance", side=side),
