@@ -106,7 +106,9 @@ class MorphologyComparison:
 
 @fitting(DataError)
 @np.errstate(under="ignore")
-def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyComparison:
+def evaluate_morphology(
+    model: GalaxyModel, held_out: np.ndarray, seed: int = 0
+) -> MorphologyComparison:
     """Measure held-out images and images drawn from the model with the noise that it predicts.
 
     Means alone would be smoother than any image.  Drawn pixels are clipped to the range of prepared
@@ -116,9 +118,10 @@ def evaluate_morphology(model: GalaxyModel, held_out: np.ndarray) -> MorphologyC
         model: the model.
         held_out: images (n, side, side) it never saw, as they are under a mask; as many are drawn,
             at most 1000.
+        seed: of the draw.
     """
     checked_model(model, "evaluate_morphology")
-    drawn = model.sample(min(len(held_out), MAX_DRAWN), noise=True)
+    drawn = model.sample(min(len(held_out), MAX_DRAWN), seed, noise=True)
     own = intensities_of(model.preparation)
     drawn = np.clip(drawn, own.least, own.most).reshape(-1, *held_out.shape[1:])
     return MorphologyComparison(

@@ -106,7 +106,7 @@ def evaluate_population(model: GalaxyModel, held_out: np.ndarray, seed: int = 0)
         z=told_apart(drawn, z, seed),
         means=told_apart(model.decode(drawn)[0], model.decode(z)[0], seed),
         images=told_apart(images, held_out.reshape(len(held_out), -1), seed),
-        morphology=evaluate_morphology(model, held_out),
+        morphology=evaluate_morphology(model, held_out, seed),
         prior_gain=0.0 if model.prior is None else float(model.prior.gain(z).mean()),
     )
 

@@ -9,12 +9,18 @@ The scores of pixels, Phi^-1(F((x - f_mu) / sd)), are standard normal if F, the 
 distribution, is right (see `pixels.scores`).  So scores that go together as those of real pictures
 do are drawn, and turned back into pixels by F^-1(Phi(score)), a copula.  Their parts:
 
-    score = amplitude * (sum_k a_k component_k + sqrt(rest) * field),  a_k ~ N(0, 1)
+    score = T(sum_k a_k component_k + sqrt(rest) * field),  a_k ~ N(0, 1)
 
 The components are principal ones, for the structure of galaxies; the field is stationary, with one
-of several covariances, as some pictures are smoother than others; the amplitude is the exp of a
-Gaussian, as some pictures, or parts of them, are explained worse than others.  All three are
-independent of z.  Each pixel alone has variance 1, and nearly its distribution.
+of several covariances, as some pictures are smoother than others.  Their sum is Gaussian, and the
+scores of one picture are not: some pictures, or parts of them, are explained worse than others, and
+a neighbour at the edge makes a tail on one side.  T gives each zone of the picture, from the middle
+to the edge, the distribution of scores that this zone has in a galaxy drawn from those of training,
+the same galaxy for all zones: it is a monotone function in each zone, from quantiles to quantiles,
+and zones fade into each other.  Before that, the part of the scores that a half turn of the picture
+reverses, the odd one, is given the size beside the even one that it has in this galaxy, as most
+galaxies are more symmetric than their noise is, and a few far less so.  All of it is independent of
+z.  Over many pictures, scores are as nearly standard normal as those of real pictures are.
 
 Source: Nelsen, "An introduction to copulas" (2006), section 2; Dietrich and Newsam (1997) for the
 field, drawn on a torus by the fast Fourier transform.
@@ -26,7 +32,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from layerkit.data.arrays import numbers
 from layerkit.errors import NetError, brief
@@ -35,8 +40,11 @@ from layerkit.inspection.display import short_repr
 COMPONENTS = 40
 KINDS = 4  # of fields
 REACH = 20  # pixels, beyond which the field counts as independent
-AMPLITUDES = 12  # principal components of the log amplitude
-BLOCKS = 11  # along a side, in which amplitudes are measured
+ZONES = 6  # square rings of a picture, each with a distribution of its own
+RING = 11  # pixels on a side for each zone, at least: several that do not go together
+GALAXIES = 1000  # whose distributions are kept, which takes 160 kB of a model's file
+LEVELS = np.array([0, 0.005, 0.02, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.98, 0.995, 1])
+MEDIAN = 6  # the index of 0.5
 MOST_SHARED = 0.95  # of a pixel's variance, by the components
 
 
@@ -48,8 +56,11 @@ class PixelNoise:
         covariances: of the kinds of fields, equally frequent, (kinds, reach, reach), at distances
             0, 1, ... pixels down and across, relative to that at distance 0; alike in all
             directions.
-        amplitudes: components of the log amplitude, (A, side, side), each by its standard
-            deviation; A may be 0.
+        distributions: of the scores of galaxies in each zone, from the middle to the edge,
+            (galaxies, zones, 13): their quantiles at LEVELS, which do not fall; without galaxies,
+            the scores of each picture stay Gaussian.
+        parities: of the same galaxies in each zone, (galaxies, zones): log rms of the part of the
+            scores that a half turn reverses, less that of the part that it keeps.
 
     Raises:
         NetError: other shapes, or numbers that are not finite.
@@ -57,9 +68,14 @@ class PixelNoise:
 
     __repr__ = short_repr
 
-    def __init__(self, components: Any, covariances: Any, amplitudes: Any):
-        given = {"components": components, "covariances": covariances, "amplitudes": amplitudes}
-        c, lags, logs = (
+    def __init__(self, components: Any, covariances: Any, distributions: Any, parities: Any):
+        given = {
+            "components": components,
+            "covariances": covariances,
+            "distributions": distributions,
+            "parities": parities,
+        }
+        c, lags, each, odd = (
             np.asarray(numbers(array, f"noise: {name}"), "float64") for name, array in given.items()
         )
         if c.ndim != 3 or c.shape[1] != c.shape[2] or not c.shape[1]:
@@ -70,13 +86,22 @@ class PixelNoise:
                 f"noise: expected covariances (kinds, reach, reach) with a reach of 1 to {side}, "
                 f"got shape {lags.shape}"
             )
-        if logs.ndim != 3 or logs.shape[1:] != (side, side):
+        if each.ndim != 3 or not each.shape[1] or each.shape[2] != len(LEVELS):
             raise NetError(
-                f"noise: expected amplitudes (A, {side}, {side}), got shape {logs.shape}"
+                f"noise: expected distributions (galaxies, zones, {len(LEVELS)}), got shape "
+                f"{each.shape}"
             )
-        if not (all(np.isfinite(a).all() for a in (c, lags, logs)) and (lags[:, 0, 0] > 0).all()):
+        if odd.shape != each.shape[:2]:
+            raise NetError(f"noise: expected parities {each.shape[:2]}, got shape {odd.shape}")
+        finite = all(np.isfinite(a).all() for a in (c, lags, each, odd))
+        if not (finite and (lags[:, 0, 0] > 0).all()):
             raise NetError("noise: all numbers must be finite, and variances above 0")
-        self.components, self.amplitudes = c, logs
+        if (np.diff(each) < 0).any():
+            raise NetError("noise: the quantiles of distributions must not fall")
+        knots = _knots(side, each.shape[1])
+        if len(each) and len(np.unique(_zones(side, knots))) < len(knots):
+            raise NetError(f"noise: {side} x {side} pixels have no room for {len(knots)} zones")
+        self.components, self.distributions, self.parities = c, each, odd
         self.covariances = lags / lags[:, :1, :1]
         self.side, self.pixels = side, side * side
         # The field has the part of each pixel's variance that the components leave.
@@ -87,20 +112,41 @@ class PixelNoise:
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw scores, (count, pixels)."""
-        found = self._combine(self._shared, count, rng)
+        shared = self._shared.reshape(len(self._shared), self.pixels)
+        found = rng.standard_normal((count, len(shared))) @ shared
         kinds = rng.integers(len(self._waves), size=count)
         shape = (2 * self.side, 2 * self.side)
         for score, kind in zip(found, kinds, strict=True):
             white = np.fft.rfft2(rng.standard_normal(shape))
             field = np.fft.irfft2(white * self._waves[kind], shape)[: self.side, : self.side]
             score += (self._own * field).ravel()
-        # E[exp(2 a)] of a Gaussian a is exp(2 var a): what is drawn has variance 1.
-        spread = (self.amplitudes**2).sum(axis=0).ravel()
-        return found * np.exp(self._combine(self.amplitudes, count, rng) - spread)
+        return self._distribute(found, rng) if len(self.distributions) else found
 
-    def _combine(self, parts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw sums of components by standard normal numbers, (count, pixels)."""
-        return rng.standard_normal((count, len(parts))) @ parts.reshape(len(parts), self.pixels)
+    def _distribute(self, scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Give each picture of scores (n, pixels) the distributions and parities of some galaxy."""
+        which = rng.integers(len(self.distributions), size=len(scores))
+        wanted, side = self.distributions[which], self.side
+        knots = _knots(side, wanted.shape[1])
+        # Gaussian scores are as likely as their reverse: take those whose middle is on the side of
+        # the galaxy's, or a core too bright would become one too faint with bright pixels around.
+        middle = (_zones(side, knots) == 0).ravel()
+        other_side = np.median(scores[:, middle], axis=1) * wanted[:, 0, MEDIAN] < 0
+        scores = np.where(other_side[:, None], -scores, scores)
+        # Each zone has weight 1 at its knot, and 0 at the next ones.
+        distance = _distance(side).ravel()
+        weights = np.stack([np.interp(distance, knots, one) for one in np.eye(len(knots))])
+        missing = self.parities[which] - _parities(scores.reshape(-1, side, side), knots)
+        growth = np.exp(0.5 * missing @ weights)
+        even, odd = _by_parity(scores)
+        scores = even / growth + odd * growth
+        present = _quantiles(scores.reshape(-1, side, side), knots)
+        found = np.zeros_like(scores)
+        for k, weight in enumerate(weights):
+            within = np.flatnonzero(weight)
+            for i, score in enumerate(scores):
+                mapped = np.interp(score[within], present[i, k], wanted[i, k])
+                found[i, within] += weight[within] * mapped
+        return found
 
 
 def check_noise(noise: Any, pixels: int) -> PixelNoise | None:
@@ -139,8 +185,8 @@ def learn_noise(scores: np.ndarray, components: int = COMPONENTS, seed: int = 0)
         scores: (n, side, side), standard normal each by itself; see `GalaxyModel.scores`.  Galaxies
             have no up and no left, so each is turned and mirrored at random.
         components: principal components, fewer where there are few scores.
-        seed: of turning, of the search for components, and of draws that amplitudes are compared
-            with.
+        seed: of turning, of the search for components, and of the choice of galaxies whose
+            distributions are kept.
     """
     from sklearn.utils.extmath import randomized_svd  # slow to import
 
@@ -159,16 +205,52 @@ def learn_noise(scores: np.ndarray, components: int = COMPONENTS, seed: int = 0)
     smooth = (own[:, 1:] * own[:, :-1]).mean(axis=(1, 2)) / (own**2).mean(axis=(1, 2))
     kinds = np.array_split(np.argsort(smooth), min(KINDS, count))
     lags = np.stack([_covariance(own[kind]) for kind in kinds])
-    even = PixelNoise(found, lags, np.zeros((0, side, side)))
-    # Finite blocks scatter by themselves, as much as those of draws of one amplitude do.
-    drawn = even.draw(count, rng).reshape(turned.shape)
-    excess = _log_amplitudes(turned) - _log_amplitudes(drawn)
-    power, modes = np.linalg.eigh(excess)
-    most = slice(-min(AMPLITUDES, len(power)), None)
-    modes = modes[:, most] * np.sqrt(power[most].clip(0))
-    blocks = min(BLOCKS, side)
-    each = modes.T.reshape(-1, blocks, blocks)
-    return PixelNoise(found, lags, zoom(each, (1, side / blocks, side / blocks), order=1))
+    # Masked pixels, whose scores are 0, say nothing of a distribution: whole pictures come first.
+    order = rng.permutation(count)
+    whole = np.argsort((turned[order] == 0).sum(axis=(1, 2)), kind="stable")
+    kept = turned[order[whole[:GALAXIES]]]
+    knots = _knots(side, min(ZONES, max(1, side // RING)))
+    return PixelNoise(found, lags, _quantiles(kept, knots), _parities(kept, knots))
+
+
+def _distance(side: int) -> np.ndarray:
+    """Return how far each pixel is from the middle, along its row or column, the larger of both."""
+    along = np.abs(np.arange(side) - 0.5 * (side - 1))
+    return np.maximum(along[:, None], along)
+
+
+def _knots(side: int, zones: int) -> np.ndarray:
+    """Return the distances from the middle of zones that are equally wide, in their midst."""
+    return (np.arange(zones) + 0.5) * side / (2 * zones)
+
+
+def _zones(side: int, knots: np.ndarray) -> np.ndarray:
+    """Return the zone of each pixel, that of the nearest knot."""
+    return np.digitize(_distance(side), 0.5 * (knots[1:] + knots[:-1]))
+
+
+def _quantiles(scores: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Measure the distributions of scores (n, side, side), (n, zones, levels)."""
+    zones = _zones(scores.shape[1], knots)
+    each = [np.quantile(scores[:, zones == k], LEVELS, axis=1).T for k in range(len(knots))]
+    return np.stack(each, axis=1)
+
+
+def _by_parity(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split scores (n, pixels) into what a half turn of the picture keeps, and what it reverses."""
+    turned = scores[:, ::-1]
+    return 0.5 * (scores + turned), 0.5 * (scores - turned)
+
+
+def _parities(scores: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Measure log rms(odd part) - log rms(even part) of scores (n, side, side), (n, zones)."""
+    zones = _zones(scores.shape[1], knots).ravel()
+    even, odd = (part**2 + 1e-12 for part in _by_parity(scores.reshape(len(scores), -1)))
+    each = [
+        odd[:, zones == k].mean(axis=1) / even[:, zones == k].mean(axis=1)
+        for k in range(len(knots))
+    ]
+    return 0.5 * np.log(np.stack(each, axis=1))
 
 
 def _covariance(fields: np.ndarray) -> np.ndarray:
@@ -185,11 +267,3 @@ def _covariance(fields: np.ndarray) -> np.ndarray:
     lags = 0.5 * (lags + lags.T) / (count * np.outer(overlap, overlap))
     fade = np.cos(0.5 * np.pi * np.arange(reach) / reach) ** 2
     return lags * np.outer(fade, fade)
-
-
-def _log_amplitudes(scores: np.ndarray) -> np.ndarray:
-    """Measure the covariance of the log amplitudes of blocks of scores, over pictures."""
-    side = scores.shape[1]
-    edges = np.linspace(0, side, min(BLOCKS, side) + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(scores**2, edges, axis=1), edges, axis=2)
-    return np.cov(0.5 * np.log(sums.reshape(len(scores), -1) + 1e-12), rowvar=False)

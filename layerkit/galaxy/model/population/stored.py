@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from layerkit.galaxy.model.population.noise import PixelNoise
 from layerkit.galaxy.model.population.prior import MixturePrior
 
 PRIOR = ("weights", "means", "covariances")
-NOISE = ("components", "covariances", "amplitudes")
+NOISE = ("components", "covariances", "distributions", "parities")
 
 
 def population_arrays(model: GalaxyModel) -> dict[str, np.ndarray]:
@@ -29,13 +30,23 @@ def population_arrays(model: GalaxyModel) -> dict[str, np.ndarray]:
 def restore_population(model: GalaxyModel, arrays: Mapping[str, np.ndarray]) -> None:
     """Set a model's prior and noise from arrays that `population_arrays` returned.
 
+    Noise of an earlier form, with amplitudes in place of distributions, is left out with a warning:
+    nothing but samples depends on it.
+
     Raises:
         NetError: some arrays are missing, are of another model, or hold what no population does.
     """
     model.prior = model.noise = None
     if "prior/weights" in arrays:
         model.prior = MixturePrior(*(_of(arrays, f"prior/{key}") for key in PRIOR))
-    if "noise/components" in arrays:
+    if "noise/amplitudes" in arrays:
+        warnings.warn(
+            "the model's pixel noise was fitted by an earlier version of layerkit and is left out; "
+            "samples have independent noise. Fit it again with `layerkit galaxy populate`",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    elif "noise/components" in arrays:
         model.noise = PixelNoise(*(_of(arrays, f"noise/{key}") for key in NOISE))
 
 
