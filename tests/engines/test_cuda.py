@@ -563,7 +563,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
     solver, calls, runner = lk.Adam(net, 1e-3), [], net.runners["f2"]
     solver.record = False
     solver.fuse = False
-    original = getattr(runner, call)
+    original = getattr(runner, f"run_{call}")
 
     def interrupted(bottoms, tops):
         calls.append(call)
@@ -571,7 +571,7 @@ def test_a_layer_that_fails_leaves_iteration_pass_and_position_together(gpu, cal
             raise KeyboardInterrupt
         original(bottoms, tops)
 
-    setattr(runner, call, interrupted)
+    setattr(runner, f"run_{call}", interrupted)
     net.rewire()
     with pytest.raises(KeyboardInterrupt):
         solver.steps(9)

@@ -78,6 +78,11 @@ def hdf5(path, matlab=False, attributes=(), **datasets):
             file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
 
 
+def read_alone(folder, i):
+    """The only picture in file `i` of a folder, as it is there: beside others it may be turned."""
+    return open_source(sorted(folder.iterdir())[i]).read(0)
+
+
 def check_all(path, expected, **close):
     source = pickle.loads(pickle.dumps(open_source(path)))
     assert len(source) == len(expected)

@@ -10,7 +10,17 @@ from astropy import units
 from astropy.io import fits
 from astropy.nddata import CCDData, NDData, NDDataArray
 from astropy.utils.masked import Masked
-from picture_files import check_all, deep_png, encoded, hdf5, one, pixels_of, reason, tiff
+from picture_files import (
+    check_all,
+    deep_png,
+    encoded,
+    hdf5,
+    one,
+    pixels_of,
+    read_alone,
+    reason,
+    tiff,
+)
 from PIL import Image
 
 from layerkit.galaxy.images.crop.crop import Settings, cut_out
@@ -100,12 +110,11 @@ def test_bands_without_data_are_left_out_of_the_mean(empty, rng, tmp_path):
     fits.writeto(tmp_path / "d.fits", np.full((3, 20, 30), empty))
     bands[0, 2, 3] = np.nan  # a bad pixel of one band is one of the picture
     fits.writeto(tmp_path / "e.fits", bands)
-    source = open_source(tmp_path)
     for i in range(3):
-        np.testing.assert_allclose(source.read(i), expected, rtol=1e-12)
-    np.testing.assert_array_equal(source.read(3), empty)
+        np.testing.assert_allclose(read_alone(tmp_path, i), expected, rtol=1e-12)
+    np.testing.assert_array_equal(read_alone(tmp_path, 3), empty)
     expected[2, 3] = np.nan
-    np.testing.assert_allclose(source.read(4), expected, rtol=1e-12)
+    np.testing.assert_allclose(read_alone(tmp_path, 4), expected, rtol=1e-12)
 
 
 BADS = [1e30, -1e30, -1.5e35, 0, -99, -999, -9999, -32768]
@@ -121,9 +130,8 @@ def test_marks_of_bad_pixels_are_no_data(bad, rng, tmp_path):
     hdf5(tmp_path / "b.h5", images=np.moveaxis(bands, 0, -1)[None])
     fits.writeto(tmp_path / "c.fits", np.where(np.isnan(expected), bad, expected))
     tifffile.imwrite(tmp_path / "d.tif", np.where(np.isnan(expected), bad, expected))
-    source = open_source(tmp_path)
     for i in range(4):
-        np.testing.assert_allclose(source.read(i), expected, rtol=1e-6)
+        np.testing.assert_allclose(read_alone(tmp_path, i), expected, rtol=1e-6)
 
 
 def test_numbers_that_mark_bad_pixels_elsewhere_are_data_here(rng, tmp_path):
@@ -152,10 +160,9 @@ def test_bands_of_integers_without_data_are_left_out_of_the_mean(kind, empty, rn
     tifffile.imwrite(tmp_path / "c.tif", bands, photometric="rgb")
     if kind == "u1":
         Image.fromarray(bands).save(tmp_path / "d.png")
-    source = open_source(tmp_path)
-    np.testing.assert_allclose(source.read(0), bands[..., ::2].mean(axis=-1))
-    for i in range(1, len(source)):
-        np.testing.assert_allclose(source.read(i), expected, rtol=1e-6)
+    np.testing.assert_allclose(read_alone(tmp_path, 0), bands[..., ::2].mean(axis=-1))
+    for i in range(1, len(list(tmp_path.iterdir()))):
+        np.testing.assert_allclose(read_alone(tmp_path, i), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("fill", [0, -1, np.nan])
@@ -167,7 +174,7 @@ def test_a_band_that_ends_within_the_picture_hides_no_gap(fill, rng, tmp_path):
     hdf5(tmp_path / "b.h5", images=np.moveaxis(bands, 0, -1)[None].astype("f4"))
     tifffile.imwrite(tmp_path / "c.tif", np.moveaxis(bands, 0, -1), photometric="rgb")
     for i in range(3):
-        picture = open_source(tmp_path).read(i)
+        picture = read_alone(tmp_path, i)
         assert np.isnan(picture[:, :9]).all()
         # The line beside a gap may count to it.
         np.testing.assert_allclose(picture[:, 10:], expected[:, 10:], rtol=1e-6)
