@@ -30,8 +30,7 @@ from layerkit.layers.losses.softmax import Softmax, SoftmaxLoss
 from layerkit.layers.pictures.convolution import Convolution, Deconvolution
 from layerkit.layers.pictures.image_pose import ImagePose
 from layerkit.layers.pictures.pooling import GlobalPooling, Pooling
-from layerkit.layers.pictures.spatial_transform import SpatialTransform
-from layerkit.layers.pictures.taper import Taper
+from layerkit.layers.pictures.spatial_transform import SpatialTransform, Taper
 from layerkit.layers.shapes.reduce import Reduce
 from layerkit.layers.shapes.shapes import Concat, Permute, Reshape, Slice
 from layerkit.layers.sky.convolve_psf import ConvolvePSF
