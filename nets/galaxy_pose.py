@@ -50,8 +50,8 @@ def galaxy_pose(
             size, x and y.  The others are shape.
         noise: units of a hidden layer for a log-variance that does not turn with the galaxy, such
             as 32, beside one that turns and fades around it.  0, the default, has only one that
-            turns, whole: the edges of its square show in f_Sigma, and the bound is about 10 nats
-            higher.
+            turns, whole: the edges of its square show in f_Sigma, and the bound is 10 to 17 nats
+            higher (docs/results.md).
         log_variance: of every pixel at the start of training.
         kl_weight: weight of the KL term; 1 makes the objective the bound.
         turns: how much of a full turn the angle spans; see layers.ImagePose.
